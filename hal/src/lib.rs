@@ -1,0 +1,17 @@
+//! Windlass hardware abstraction layer: what an appliance must supply, and the ports that supply it.
+//!
+//! | part | trait | ports |
+//! |---|---|---|
+//! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, `preadv2` threads), `sim` |
+//! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::image` |
+//!
+//! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
+//!
+//! This is the only package with `unsafe`: denied here, allowed in `buf.rs` and `linux/{ring,sys}.rs`, each headed by its
+//! invariants.
+//!
+//! Does not: know what a backup is.
+
+pub mod block;
+pub mod buf;
+pub mod volume;

@@ -1,0 +1,432 @@
+//! Volumes: what lives on a block device. A reader turns raw device bytes into items, names and extents; it never
+//! mounts, never writes, and never trusts what it reads.
+//!
+//! The one call that matters is [`Volume::sweep`]: it fills a [`Window`] with the items of the next stretch of inodes,
+//! in ascending inode order, with their extents, names (of directories), extended attributes and small payloads, and
+//! says where to go on. Windows have fixed capacities, so memory does not depend on the volume (P3); an item too large for
+//! one window (a file with a million extents, a directory with a million names) is delivered in parts.
+//!
+//! ```text
+//!  Window   items    [Item]       ascending by inode; an item's `extents`, `names`, `xattrs` are index ranges into:
+//!           extents  [Extent]     ascending by logical offset within an item; what no extent covers is a hole
+//!           names    [Name]       entries of a directory, in on-disk order, without "." and ".."
+//!           xattrs   [Xattr]      ascending by name within an item
+//!           bytes    [u8]         names, targets, inline data and xattr values; everything else holds ranges into it
+//! ```
+//!
+//! Errors come in two sizes. A [`VolumeFault`] ends the sweep: the volume is refused by name or its spine (superblock,
+//! group descriptors, inode index) cannot be read. An [`ItemFault`] belongs to one item: it costs that item, or part of
+//! it, never the rest, and is delivered as part of the window.
+//!
+//! Does not: read file data (the caller does, from extents, in physical order), decide what to back up, sort by address.
+//! Source: ours; each reader names its own.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::block::{BlockDevice, Fault};
+
+/// Most items in a window. With the other limits it keeps a window near 2 MiB whatever the volume holds.
+pub const WINDOW_ITEMS_MAX: usize = 8192;
+/// Most extents in a window (32 bytes each).
+pub const WINDOW_EXTENTS_MAX: usize = 16384;
+/// Most directory entries in a window.
+pub const WINDOW_NAMES_MAX: usize = 16384;
+/// Most bytes of names, symlink targets, inline data and extended attributes in a window, beyond which it closes. One item's
+/// attributes are never split, so a window may overrun by [`ITEM_XATTR_BYTES_MAX`].
+pub const WINDOW_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of extended attributes (names and values) taken from one item; an item with more is faulted by name.
+pub const ITEM_XATTR_BYTES_MAX: usize = 512 << 10;
+
+/// Kinds of file system that a reader exists for or that is recognised in order to refuse it well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeKind {
+    /// ext2, ext3, ext4.
+    Ext4,
+    /// XFS version 5.
+    Xfs,
+    /// The whole device as one item.
+    Image,
+    /// A snapshot that the kernel mounted.
+    Mounted,
+}
+
+impl fmt::Display for VolumeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            VolumeKind::Ext4 => "ext4",
+            VolumeKind::Xfs => "xfs",
+            VolumeKind::Image => "image",
+            VolumeKind::Mounted => "mounted",
+        })
+    }
+}
+
+/// What a reader found when it opened the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Which reader.
+    pub kind: VolumeKind,
+    /// The file system's own identity; for an image a digest-like value of the device identity.
+    pub uuid: [u8; 16],
+    /// Label, as bytes; empty when none.
+    pub label: Vec<u8>,
+    /// File-system block size in bytes; the logical block size for an image.
+    pub block_bytes: u32,
+    /// Size of the file system in bytes.
+    pub size_bytes: u64,
+    /// Bytes in use, as the superblock counts them; the size for an image.
+    pub used_bytes: u64,
+    /// Highest inode number there may be.
+    pub inode_max: u64,
+    /// Inodes in use, as the superblock counts them: for progress only.
+    pub inodes_used: u64,
+    /// The root directory's inode number; for an image, the item itself.
+    pub root: u64,
+    /// A value that changes whenever the volume was written to since, or `None` when nothing on the device proves that. Two
+    /// sweeps with the same value saw the same volume, so an interrupted backup may go on where it stopped.
+    pub state: Option<[u8; 16]>,
+    /// Seconds since 1970 of the last write that the volume records, 0 when it records none.
+    pub written_secs: i64,
+    /// Features found, by the names that the file system's own tools print.
+    pub features: Vec<String>,
+}
+
+/// A point in time: seconds since 1970 (negative before) and nanoseconds `0..1_000_000_000`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Whole seconds since 1970-01-01 00:00:00 UTC.
+    pub secs: i64,
+    /// Nanoseconds to add.
+    pub nanos: u32,
+}
+
+/// What an item is, by the type bits of its mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ItemKind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link; the target is the payload.
+    Symlink,
+    /// Character device; `rdev` says which.
+    CharDevice,
+    /// Block device; `rdev` says which.
+    BlockDevice,
+    /// Named pipe.
+    Fifo,
+    /// Socket.
+    Socket,
+    /// A whole volume as one item.
+    Image,
+}
+
+/// One item, or one part of a large one.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Inode number.
+    pub inode: u64,
+    /// Generation: tells a re-used inode number.
+    pub generation: u32,
+    /// What it is.
+    pub kind: ItemKind,
+    /// Permission bits, `0..=0o7777`.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Hard links.
+    pub links: u32,
+    /// Device number of a special file as (major, minor); zero otherwise.
+    pub rdev: (u32, u32),
+    /// Size in bytes (a directory's is 0: it means nothing elsewhere).
+    pub size: u64,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of the contents.
+    pub mtime: Timestamp,
+    /// Last change of the inode.
+    pub ctime: Timestamp,
+    /// Creation, when the file system keeps it.
+    pub btime: Option<Timestamp>,
+    /// `FS_*_FL` flags as `FS_IOC_GETFLAGS` shows them (immutable, append, nodump, ...), without those that only describe layout.
+    pub flags: u32,
+    /// Project id, 0 when none.
+    pub project: u32,
+    /// The parent of a directory, from its ".." entry; 0 when unknown or not a directory.
+    pub parent: u64,
+    /// Symlink target, or the contents of a file small enough to live in its inode: a range of `Window::bytes`.
+    pub payload: Payload,
+    /// Range of `Window::extents`.
+    pub extents: Range<u32>,
+    /// Range of `Window::names`.
+    pub names: Range<u32>,
+    /// Range of `Window::xattrs`.
+    pub xattrs: Range<u32>,
+    /// Which part of the item this is.
+    pub part: Part,
+    /// What could not be read or is refused, if anything.
+    pub fault: Option<ItemFault>,
+}
+
+/// Which part of an item a window holds. A small item has one part that is `first` and `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Whether the item starts here. Attributes are the same in every part; xattrs and payload are in the first only.
+    pub first: bool,
+    /// Whether the item ends here.
+    pub last: bool,
+    /// First logical byte that this part's extents speak of (files); extents outside `from..to` are in other parts.
+    pub from: u64,
+    /// End of the logical bytes that this part speaks of; `u64::MAX` in the last part.
+    pub to: u64,
+}
+
+impl Part {
+    /// The only part of an item.
+    pub const WHOLE: Part = Part { first: true, last: true, from: 0, to: u64::MAX };
+}
+
+/// Where an item's contents are when not in extents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// In extents, or nowhere.
+    None,
+    /// A symlink's target: range of `Window::bytes`.
+    Target(Range<u32>),
+    /// A file's whole contents: range of `Window::bytes`; its length is the item's size.
+    Inline(Range<u32>),
+}
+
+/// State of an extent. A hole is where no extent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExtentState {
+    /// Holds data.
+    Data,
+    /// Allocated, reads as zero.
+    Unwritten,
+}
+
+/// A contiguous run on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte in the item.
+    pub logical: u64,
+    /// First byte on the device.
+    pub physical: u64,
+    /// Length in bytes, a multiple of the file system's block size (it may reach past the item's size).
+    pub len: u64,
+    /// Data or unwritten.
+    pub state: ExtentState,
+}
+
+/// A directory entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The name: range of `Window::bytes`, 1..=255 bytes, no '/' and no NUL.
+    pub name: Range<u32>,
+    /// Inode it names.
+    pub inode: u64,
+}
+
+/// An extended attribute, with its full name as `listxattr` prints it ("user.x", "security.capability",
+/// "system.posix_acl_access"); ACL values in the form of the `getxattr` call (version 2), not the on-disk one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xattr {
+    /// Name: range of `Window::bytes`.
+    pub name: Range<u32>,
+    /// Value: range of `Window::bytes`.
+    pub value: Range<u32>,
+}
+
+/// What is wrong with one item. `Display` says it in a sentence, without the path (the caller knows or finds it).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemFault {
+    /// What kind.
+    pub kind: ItemFaultKind,
+    /// Device byte offset of the metadata that showed it, 0 when none.
+    pub device_offset: u64,
+    /// Which rule was broken or which feature is not read, in the file system's own terms.
+    pub rule: &'static str,
+}
+
+/// The kinds of item failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemFaultKind {
+    /// Metadata of the item could not be read from the medium.
+    Media,
+    /// Metadata of the item contradicts itself or its checksum.
+    Damaged,
+    /// The item uses something that the reader refuses (encryption, ...): attributes are good, contents are not taken.
+    Refused,
+}
+
+impl fmt::Display for ItemFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ItemFaultKind::Media => "metadata unreadable",
+            ItemFaultKind::Damaged => "metadata damaged",
+            ItemFaultKind::Refused => "not read",
+        };
+        write!(f, "{kind}: {}", self.rule)?;
+        if self.device_offset != 0 {
+            write!(f, " (device byte {})", self.device_offset)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a volume cannot be read at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeFault {
+    /// The device failed under the volume's spine.
+    Device(Fault),
+    /// No file system that a reader exists for; what was recognised, if anything ("btrfs", "LVM2 physical volume").
+    Unrecognised(Option<&'static str>),
+    /// Needs something that the reader refuses, by name, and what to do about it.
+    Refused {
+        /// The feature or state, as the file system's own tools name it.
+        what: String,
+        /// The way out, as an instruction.
+        way_out: &'static str,
+    },
+    /// The spine contradicts itself or its checksum.
+    Damaged {
+        /// Which structure, which rule.
+        what: String,
+        /// Where on the device, in bytes.
+        device_offset: u64,
+    },
+}
+
+impl fmt::Display for VolumeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VolumeFault::Device(fault) => fault.fmt(f),
+            VolumeFault::Unrecognised(None) => f.write_str("no known file system; back it up as an image"),
+            VolumeFault::Unrecognised(Some(what)) => write!(f, "this is {what}; back it up as an image"),
+            VolumeFault::Refused { what, way_out } => write!(f, "refused: {what}; {way_out}"),
+            VolumeFault::Damaged { what, device_offset } => {
+                write!(
+                    f,
+                    "damaged: {what} (device byte {device_offset}); repair it, or back it up as an image"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for VolumeFault {}
+
+impl From<Fault> for VolumeFault {
+    fn from(fault: Fault) -> VolumeFault {
+        VolumeFault::Device(fault)
+    }
+}
+
+/// Where a sweep goes on: opaque to callers except for its order and for `inode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    /// Next inode to look at; every inode below was delivered whole.
+    pub inode: u64,
+    /// Where in that inode, in the reader's own terms (a logical byte, a directory block); 0 is its start.
+    pub within: u64,
+}
+
+/// A bounded stretch of a volume. Reused from call to call; see the module's table.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// Items, ascending by inode.
+    pub items: Vec<Item>,
+    /// Extents of all items.
+    pub extents: Vec<Extent>,
+    /// Directory entries of all items.
+    pub names: Vec<Name>,
+    /// Extended attributes of all items.
+    pub xattrs: Vec<Xattr>,
+    /// Bytes that the others refer to.
+    pub bytes: Vec<u8>,
+}
+
+impl Window {
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.items.clear();
+        self.extents.clear();
+        self.names.clear();
+        self.xattrs.clear();
+        self.bytes.clear();
+    }
+
+    /// Whether another item should go to the next window.
+    pub fn is_full(&self) -> bool {
+        self.items.len() >= WINDOW_ITEMS_MAX
+            || self.extents.len() >= WINDOW_EXTENTS_MAX
+            || self.names.len() >= WINDOW_NAMES_MAX
+            || self.bytes.len() >= WINDOW_BYTES_MAX
+    }
+
+    /// Appends bytes and returns where they are.
+    pub fn put_bytes(&mut self, bytes: &[u8]) -> Range<u32> {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len() as u32
+    }
+
+    /// The bytes of a range.
+    pub fn get(&self, range: &Range<u32>) -> &[u8] {
+        &self.bytes[range.start as usize..range.end as usize]
+    }
+}
+
+/// Whether the sweep is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// The window is full (or as full as the reader likes); go on at the cursor.
+    More(Cursor),
+    /// No inode is left.
+    Done,
+}
+
+/// How good a used-block map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsedQuality {
+    /// Exactly what is in use.
+    Exact,
+    /// Everything in use, and perhaps more.
+    Superset,
+    /// Nothing is known; the whole device was reported.
+    Unknown,
+}
+
+/// A reader over one immutable volume. The device is lent to each call, so that one owner can also read data from it.
+pub trait Volume: Send {
+    /// What was found when it was opened.
+    fn info(&self) -> &VolumeInfo;
+
+    /// Clears `window` and fills it from `from` on (`Cursor::default()` starts). A window may come back empty with `More`.
+    fn sweep(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        from: Cursor,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault>;
+
+    /// Delivers the item `inode` alone, as `sweep` would, from `within` on; `window` stays empty when no such item exists.
+    fn item(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        inode: u64,
+        within: u64,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault>;
+
+    /// Calls `each` with the byte ranges of the device that are in use, ascending and disjoint.
+    fn used(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        each: &mut dyn FnMut(Range<u64>),
+    ) -> Result<UsedQuality, VolumeFault>;
+}

@@ -1,0 +1,1 @@
+//! Windlass test harness.
