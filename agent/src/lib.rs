@@ -1,1 +1,12 @@
-//! Windlass product logic.
+//! Windlass: the product's logic. See `README.md` for what it does and the module table for where.
+//!
+//! | folder | what |
+//! |---|---|
+//! | [`format`] | bytes in the store |
+//! | [`store`] | object-store protocols, retries, uplink threads |
+//!
+//! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
+
+pub mod format;
+pub mod id;
+pub mod store;
