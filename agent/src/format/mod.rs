@@ -3,13 +3,12 @@
 //! | module | what |
 //! |---|---|
 //! | [`row`] | rows of the metadata table and the block location table: the values |
-//! | `block` | row blocks: sorted rows, prefix-compressed, zstd, sealed |
-//! | `tail` | the index and trailer at the end of every object and segment |
-//! | `frame` | frames: the blocks of an upload object, compressed and sealed together |
-//! | `seal` | keys, sealing and digests |
+//! | [`varint`] | varints, and a reader over foreign bytes |
+//! | [`fault`] | why bytes were refused |
 //! | `record` | records of the commit log |
-//! | `repo` | the repository's `format` object |
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
 
+pub mod fault;
 pub mod row;
+pub mod varint;
