@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`row`] | rows of the metadata table and the block location table: the values |
+//! | [`seal`] | keys, sealing and digests |
 //! | [`varint`] | varints, and a reader over foreign bytes |
 //! | [`fault`] | why bytes were refused |
 //! | `record` | records of the commit log |
@@ -11,4 +12,5 @@
 
 pub mod fault;
 pub mod row;
+pub mod seal;
 pub mod varint;
