@@ -3,14 +3,18 @@
 //! | module | what |
 //! |---|---|
 //! | [`row`] | rows of the metadata table and the block location table: the values |
+//! | [`frame`] | frames: the blocks of an upload object, compressed and sealed together |
 //! | [`seal`] | keys, sealing and digests |
+//! | [`compress`] | zstd contexts, made once and reused |
 //! | [`varint`] | varints, and a reader over foreign bytes |
 //! | [`fault`] | why bytes were refused |
 //! | `record` | records of the commit log |
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
 
+pub mod compress;
 pub mod fault;
+pub mod frame;
 pub mod row;
 pub mod seal;
 pub mod varint;
