@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
 //! | [`clock`] | the time and the sleep that the above are given |
 //!
@@ -11,6 +12,7 @@
 //! Source: commit-log design C2, C3; the coordination reference, section 2.2.
 
 pub mod clock;
+pub mod dir;
 pub mod throttle;
 
 use std::fmt;
