@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
+//! | [`retry`] | the only place that repeats a call, with a budget |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
 //! | [`clock`] | the time and the sleep that the above are given |
 //!
@@ -13,6 +14,7 @@
 
 pub mod clock;
 pub mod dir;
+pub mod retry;
 pub mod throttle;
 
 use std::fmt;
