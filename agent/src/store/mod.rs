@@ -5,6 +5,7 @@
 //! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
 //! | [`retry`] | the only place that repeats a call, with a budget |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
+//! | [`uplink`] | the fixed set of threads that block on a store, and their queues |
 //! | [`clock`] | the time and the sleep that the above are given |
 //!
 //! Needs from a store, and nothing else: create-only PUT, plain PUT, strongly consistent GET and LIST, DELETE.
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod dir;
 pub mod retry;
 pub mod throttle;
+pub mod uplink;
 
 use std::fmt;
 
