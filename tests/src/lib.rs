@@ -1,1 +1,4 @@
 //! Windlass test harness.
+
+pub mod conformance;
+pub mod engines;

@@ -2,18 +2,34 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `dir` | a directory (`file://`): create by hard link, fsynced, safe between processes |
-//! | `s3` | S3 and compatible (`s3://bucket/prefix`): SigV4, ureq, rustls |
-//! | `retry` | the only place that repeats a call, with a budget |
-//! | `probe` | what a store must prove before it is written to (commit-log C6) |
-//! | `uplink` | the fixed set of threads that block on a store, and their queues |
+//! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
+//! | [`retry`] | the only place that repeats a call, with a budget |
+//! | [`throttle`] | bandwidth limits, shared by all calls of a store |
+//! | [`uplink`] | the fixed set of threads that block on a store, and their queues |
+//! | [`clock`] | the time and the sleep that the above are given |
 //!
 //! Needs from a store, and nothing else: create-only PUT, plain PUT, strongly consistent GET and LIST, DELETE.
 //! Keys are relative to the repository's prefix: `[a-z0-9/_-]`, no leading or trailing slash.
 //!
 //! Source: commit-log design C2, C3; the coordination reference, section 2.2.
 
+pub mod clock;
+pub mod dir;
+pub mod retry;
+pub mod throttle;
+pub mod uplink;
+
 use std::fmt;
+
+/// Longest key in bytes. Ours are below 90; S3 allows 1024 with the prefix.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Most components of a key. Ours have at most 4; a directory walk nests no deeper than this.
+pub const KEY_DEPTH_MAX: usize = 8;
+/// Largest body in bytes of a create-only PUT of an upload: some servers hold a lock while such a body streams
+/// (coordination reference, section 2.2).
+pub const CONDITIONAL_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Longest piece of a server's own words that is kept in a fault, in bytes.
+pub const DETAIL_BYTES_MAX: usize = 400;
 
 /// A single attempt at each call; implementations do not repeat anything. Calls block. Shared between uplink threads.
 pub trait Store: Send + Sync {
@@ -24,6 +40,7 @@ pub trait Store: Send + Sync {
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault>;
 
     /// Reads `range` of `key`, appending to `out`; returns the object's whole size. A range past the end is cut there.
+    /// On a fault `out` is as it was.
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault>;
 
     /// Calls `each` with (key, size) of every object whose key starts with `prefix` and is greater than `after`, ascending,
@@ -37,6 +54,24 @@ pub trait Store: Send + Sync {
 
     /// Deletes `key`; an absent key is success.
     fn delete(&self, key: &str) -> Result<(), StoreFault>;
+
+    /// Whether the store keeps old versions of what is replaced or deleted. Asked once, by the probe.
+    fn versioning(&self) -> Result<Versioning, StoreFault> {
+        Ok(Versioning::Off)
+    }
+}
+
+/// Whether a bucket keeps old versions. Some servers ignore create-only conditions where it does or once did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Versioning {
+    /// Never switched on.
+    Off,
+    /// On.
+    On,
+    /// Was on; versions from then are kept.
+    Suspended,
+    /// The server does not tell (no permission, or no such call).
+    NotTold,
 }
 
 /// How a PUT treats an existing object.
@@ -62,6 +97,66 @@ pub enum ByteRange {
     },
     /// The last `n` bytes, or all when it is shorter.
     Last(u64),
+}
+
+impl ByteRange {
+    /// The (offset, length) that this range means in an object of `size` bytes, cut at its end.
+    pub fn resolve(self, size: u64) -> (u64, u64) {
+        match self {
+            ByteRange::All => (0, size),
+            ByteRange::From { offset, len } => {
+                let offset = offset.min(size);
+                (offset, len.min(size - offset))
+            }
+            ByteRange::Last(n) => {
+                let len = n.min(size);
+                (size - len, len)
+            }
+        }
+    }
+}
+
+/// Total bytes of a body's parts.
+pub fn body_bytes(body: &[&[u8]]) -> u64 {
+    body.iter().map(|part| part.len() as u64).sum()
+}
+
+/// Whether `key` may name an object: see the module's doc. Rules out `.`, `..` and empty components by its alphabet.
+pub fn is_valid_key(key: &str) -> bool {
+    !key.is_empty() && !key.ends_with('/') && is_valid_prefix(key)
+}
+
+/// Whether `prefix` may be listed: like a key, or empty, or ending in a slash.
+pub fn is_valid_prefix(prefix: &str) -> bool {
+    let whole = prefix.strip_suffix('/').unwrap_or(prefix);
+    let components = whole.split('/');
+    prefix.is_empty()
+        || (prefix.len() <= KEY_BYTES_MAX
+            && components.clone().count() <= KEY_DEPTH_MAX
+            && components.into_iter().all(|c| !c.is_empty() && c.bytes().all(is_key_byte)))
+}
+
+fn is_key_byte(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')
+}
+
+fn check_key(verb: &str, key: &str) -> Result<(), StoreFault> {
+    if is_valid_key(key) {
+        return Ok(());
+    }
+    Err(StoreFault::new(
+        StoreFaultKind::Rejected,
+        verb,
+        key,
+        "not a valid key: a-z 0-9 _ - and single slashes",
+    ))
+}
+
+fn check_prefix(prefix: &str) -> Result<(), StoreFault> {
+    if is_valid_prefix(prefix) {
+        return Ok(());
+    }
+    Err(StoreFault::new(StoreFaultKind::Rejected, "LIST", prefix, "not a valid prefix"))
 }
 
 /// Why a call failed: what, with which key, and the server's own words.
@@ -101,6 +196,17 @@ pub enum StoreFaultKind {
 }
 
 impl StoreFault {
+    /// A fault of the call `verb key`; `detail` is cut at [`DETAIL_BYTES_MAX`].
+    pub fn new(kind: StoreFaultKind, verb: &str, key: &str, detail: impl Into<String>) -> StoreFault {
+        let mut detail = detail.into();
+        if detail.len() > DETAIL_BYTES_MAX {
+            let cut = (0..=DETAIL_BYTES_MAX).rev().find(|&at| detail.is_char_boundary(at)).unwrap_or(0);
+            detail.truncate(cut);
+        }
+        let cut = (0..=key.len().min(KEY_BYTES_MAX)).rev().find(|&at| key.is_char_boundary(at)).unwrap_or(0);
+        StoreFault { kind, call: format!("{verb} {}", &key[..cut]), detail }
+    }
+
     /// Whether the same call may succeed later: what `retry` repeats.
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, StoreFaultKind::Conflict | StoreFaultKind::Unknown | StoreFaultKind::Corrupt)
@@ -130,3 +236,40 @@ impl fmt::Display for StoreFault {
 }
 
 impl std::error::Error for StoreFault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_what_we_write_and_nothing_else() {
+        for good in ["format", "obj/00000000000000000001/00000000-00/00000001", "a-b/c_d"] {
+            assert!(is_valid_key(good), "{good}");
+        }
+        let deep = ["a"; KEY_DEPTH_MAX].join("/");
+        let long = "a".repeat(KEY_BYTES_MAX);
+        assert!(is_valid_key(&deep) && is_valid_key(&long));
+        for bad in ["", "/a", "a/", "a//b", "..", "a/../b", ".tmp/x", "A", "a b", "ä", "a\0"] {
+            assert!(!is_valid_key(bad), "{bad:?}");
+        }
+        assert!(!is_valid_key(&format!("{deep}/a")) && !is_valid_key(&format!("{long}a")));
+        assert!(is_valid_prefix("") && is_valid_prefix("obj/") && is_valid_prefix("obj/00"));
+        assert!(!is_valid_prefix("/") && !is_valid_prefix("obj//") && !is_valid_prefix("../"));
+    }
+
+    #[test]
+    fn ranges_are_cut_at_the_end() {
+        assert_eq!(ByteRange::All.resolve(10), (0, 10));
+        assert_eq!(ByteRange::From { offset: 4, len: 6 }.resolve(10), (4, 6));
+        assert_eq!(ByteRange::From { offset: 4, len: 7 }.resolve(10), (4, 6));
+        assert_eq!(ByteRange::From { offset: 11, len: u64::MAX }.resolve(10), (10, 0));
+        assert_eq!(ByteRange::Last(3).resolve(10), (7, 3));
+        assert_eq!(ByteRange::Last(11).resolve(10), (0, 10));
+    }
+
+    #[test]
+    fn details_are_cut_at_a_character() {
+        let fault = StoreFault::new(StoreFaultKind::Unknown, "GET", "a", "ä".repeat(DETAIL_BYTES_MAX));
+        assert!(fault.detail.len() <= DETAIL_BYTES_MAX && fault.detail.starts_with('ä'));
+    }
+}

@@ -1,0 +1,133 @@
+//! Bandwidth limits up and down, shared by all calls of a store.
+//!
+//! A token bucket kept as a debt: a caller takes its bytes at once and sleeps until the bucket would have held them, so
+//! callers are served in the order they came and none starves. The bucket holds [`BURST_MS`] of bytes at most.
+//!
+//! Invariants: over any interval of t seconds at most rate * (t + burst) bytes pass, plus one piece per caller. Rates may be
+//! changed at any time; 0 means no limit. Does not: read a clock (it is given one). Source: ours.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::clock::Clock;
+
+/// What the bucket holds when full, as time at the full rate.
+pub const BURST_MS: u64 = 100;
+/// Largest piece in bytes that a caller should take at once, so that slow rates stay smooth.
+pub const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// One direction: a rate, and the moment until which its bytes are spoken for.
+#[derive(Debug, Default)]
+struct Lane {
+    rate_bytes_s: AtomicU64,
+    busy_until_ns: Mutex<u64>,
+}
+
+impl Lane {
+    /// Takes `bytes` and returns how long to wait before moving them, in nanoseconds.
+    fn take(&self, now_ns: u64, bytes: u64) -> u64 {
+        let rate = self.rate_bytes_s.load(Ordering::Relaxed);
+        if rate == 0 {
+            return 0;
+        }
+        let cost_ns = u128::from(bytes) * u128::from(NS_PER_S) / u128::from(rate);
+        let cost_ns = u64::try_from(cost_ns).unwrap_or(u64::MAX);
+        let mut until = self.busy_until_ns.lock().unwrap_or_else(PoisonError::into_inner);
+        let floor = now_ns.saturating_sub(BURST_MS * 1_000_000);
+        *until = (*until).max(floor).saturating_add(cost_ns);
+        until.saturating_sub(now_ns)
+    }
+}
+
+/// Limits on what is sent and received. Shared by reference; cheap when no limit is set.
+pub struct Throttle {
+    clock: Arc<dyn Clock>,
+    up: Lane,
+    down: Lane,
+}
+
+impl Throttle {
+    /// Limits in bytes per second; 0 is no limit.
+    pub fn new(clock: Arc<dyn Clock>, up_bytes_s: u64, down_bytes_s: u64) -> Throttle {
+        let throttle = Throttle { clock, up: Lane::default(), down: Lane::default() };
+        throttle.set(up_bytes_s, down_bytes_s);
+        throttle
+    }
+
+    /// Changes the limits for every byte from now on.
+    pub fn set(&self, up_bytes_s: u64, down_bytes_s: u64) {
+        self.up.rate_bytes_s.store(up_bytes_s, Ordering::Relaxed);
+        self.down.rate_bytes_s.store(down_bytes_s, Ordering::Relaxed);
+    }
+
+    /// Limits now, (up, down) in bytes per second; 0 is no limit.
+    pub fn rates(&self) -> (u64, u64) {
+        (self.up.rate_bytes_s.load(Ordering::Relaxed), self.down.rate_bytes_s.load(Ordering::Relaxed))
+    }
+
+    /// Blocks until `bytes` more may be sent.
+    pub fn wait_up(&self, bytes: u64) {
+        self.wait(&self.up, bytes);
+    }
+
+    /// Blocks until `bytes` more may be received (or, when they are here already, until they are paid for).
+    pub fn wait_down(&self, bytes: u64) {
+        self.wait(&self.down, bytes);
+    }
+
+    fn wait(&self, lane: &Lane, bytes: u64) {
+        if lane.rate_bytes_s.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let wait_ns = lane.take(self.clock.boot_ns(), bytes);
+        if wait_ns > 0 {
+            self.clock.sleep_ns(wait_ns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Time that passes only by sleeping.
+    #[derive(Default)]
+    struct StepClock(AtomicU64);
+
+    impl Clock for StepClock {
+        fn boot_ns(&self) -> u64 {
+            self.0.load(Ordering::SeqCst)
+        }
+        fn wall_s(&self) -> i64 {
+            0
+        }
+        fn sleep_ns(&self, ns: u64) {
+            self.0.fetch_add(ns, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_kept_over_time_and_the_burst_is_bounded() {
+        let clock = Arc::new(StepClock(AtomicU64::new(10 * NS_PER_S)));
+        let throttle = Throttle::new(Arc::clone(&clock) as Arc<dyn Clock>, 1_000_000, 0);
+        for _ in 0..100 {
+            throttle.wait_up(100_000);
+        }
+        // 10 MB at 1 MB/s is 10 s, less the burst of 100 ms that had gathered.
+        assert_eq!(clock.boot_ns(), 20 * NS_PER_S - BURST_MS * 1_000_000);
+        throttle.wait_down(u64::MAX);
+        throttle.set(0, 0);
+        throttle.wait_up(u64::MAX);
+        assert_eq!(clock.boot_ns(), 20 * NS_PER_S - BURST_MS * 1_000_000, "no limit, no wait");
+    }
+
+    #[test]
+    fn callers_wait_behind_each_other() {
+        let lane = Lane { rate_bytes_s: AtomicU64::new(1000), ..Lane::default() };
+        let first = lane.take(NS_PER_S, 1000);
+        let second = lane.take(NS_PER_S, 1000);
+        assert_eq!(second, first + NS_PER_S);
+    }
+}

@@ -1,0 +1,3 @@
+//! Conformance suites: one per trait, run on every port and every store, so that none drifts.
+
+pub mod store;
