@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`row`] | rows of the metadata table and the block location table: the values |
+//! | [`key`] | keys of rows and their order |
 //! | [`frame`] | frames: the blocks of an upload object, compressed and sealed together |
 //! | [`seal`] | keys, sealing and digests |
 //! | [`compress`] | zstd contexts, made once and reused |
@@ -15,6 +16,7 @@
 pub mod compress;
 pub mod fault;
 pub mod frame;
+pub mod key;
 pub mod row;
 pub mod seal;
 pub mod varint;
