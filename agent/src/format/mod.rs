@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`row`] | rows of the metadata table and the block location table: the values |
 //! | [`key`] | keys of rows and their order |
+//! | [`block`] | row blocks: sorted rows, coded against each other, zstd, sealed |
 //! | [`frame`] | frames: the blocks of an upload object, compressed and sealed together |
 //! | [`seal`] | keys, sealing and digests |
 //! | [`compress`] | zstd contexts, made once and reused |
@@ -13,6 +14,8 @@
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
 
+pub mod block;
+mod codec;
 pub mod compress;
 pub mod fault;
 pub mod frame;
