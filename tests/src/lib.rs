@@ -1,1 +1,9 @@
 //! Windlass test harness.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`prng`] | seeded random numbers |
+//! | [`rows`] | rows made up from a seed |
+
+pub mod prng;
+pub mod rows;
