@@ -43,7 +43,7 @@ pub const ITEM_FAULT_BYTES_MAX: usize = 1024;
 
 /// Largest plain index of an object or segment in bytes. A builder calls itself full at half of it, so that what is pending
 /// always fits; a larger one is refused as damaged.
-pub const INDEX_BYTES_MAX: usize = 512 << 10;
+pub const INDEX_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes at which a segment is full: eight multiplexed GETs of 1 MiB, and small enough that coalescing rewrites little.
 pub const SEGMENT_BYTES_MAX: u64 = 8 << 20;

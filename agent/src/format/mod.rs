@@ -3,6 +3,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`row`] | rows of the metadata table and the block location table: the values |
+//! | [`key`] | keys of rows and their order |
+//! | [`block`] | row blocks: sorted rows, coded against each other, zstd, sealed |
+//! | [`tail`] | the index and trailer at the end of every object and segment |
 //! | [`frame`] | frames: the blocks of an upload object, compressed and sealed together |
 //! | [`seal`] | keys, sealing and digests |
 //! | [`compress`] | zstd contexts, made once and reused |
@@ -12,9 +15,13 @@
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
 
+pub mod block;
+mod codec;
 pub mod compress;
 pub mod fault;
 pub mod frame;
+pub mod key;
 pub mod row;
 pub mod seal;
+pub mod tail;
 pub mod varint;
