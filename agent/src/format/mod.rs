@@ -7,9 +7,14 @@
 //! | `tail` | the index and trailer at the end of every object and segment |
 //! | `frame` | frames: the blocks of an upload object, compressed and sealed together |
 //! | `seal` | keys, sealing and digests |
-//! | `record` | records of the commit log |
+//! | [`cursor`] | fixed little-endian fields: what the log's formats are written with |
+//! | [`record`] | records of the commit log |
+//! | [`slot`] | the small objects of the commit log: slot, grant, beat, boundary |
 //! | `repo` | the repository's `format` object |
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
 
+pub mod cursor;
+pub mod record;
 pub mod row;
+pub mod slot;
