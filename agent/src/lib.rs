@@ -3,10 +3,12 @@
 //! | folder | what |
 //! |---|---|
 //! | [`format`] | bytes in the store |
+//! | [`log`] | the commit log: lease, commits, replay, state |
 //! | [`store`] | object-store protocols, retries, uplink threads |
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
 
 pub mod format;
 pub mod id;
+pub mod log;
 pub mod store;
