@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`format`] | bytes in the store |
 //! | [`limits`] | every bound |
+//! | [`log`] | the commit log: lease, commits, replay, state |
 //! | [`store`] | object-store protocols, retries, uplink threads |
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
@@ -11,4 +12,5 @@
 pub mod format;
 pub mod id;
 pub mod limits;
+pub mod log;
 pub mod store;

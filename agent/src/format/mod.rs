@@ -11,17 +11,22 @@
 //! | [`compress`] | zstd contexts, made once and reused |
 //! | [`varint`] | varints, and a reader over foreign bytes |
 //! | [`fault`] | why bytes were refused |
-//! | `record` | records of the commit log |
+//! | [`cursor`] | fixed little-endian fields: what the log's formats are written with |
+//! | [`record`] | records of the commit log |
+//! | [`slot`] | the small objects of the commit log: slot, grant, beat, boundary |
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
 
 pub mod block;
 mod codec;
 pub mod compress;
+pub mod cursor;
 pub mod fault;
 pub mod frame;
 pub mod key;
+pub mod record;
 pub mod row;
 pub mod seal;
+pub mod slot;
 pub mod tail;
 pub mod varint;
