@@ -1,1 +1,3 @@
 //! Windlass test harness.
+
+pub mod conformance;
