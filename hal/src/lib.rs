@@ -2,7 +2,7 @@
 //!
 //! | part | trait | ports |
 //! |---|---|---|
-//! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, `preadv2` threads), `sim` |
+//! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, threads), `sim` |
 //! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::image` |
 //!
 //! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
@@ -14,4 +14,5 @@
 
 pub mod block;
 pub mod buf;
+pub mod linux;
 pub mod volume;

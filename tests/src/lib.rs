@@ -1,12 +1,13 @@
 //! Windlass test harness.
-
-pub mod conformance;
-pub mod engines;
 //!
 //! | module | what |
 //! |---|---|
+//! | [`conformance`] | one suite per trait, run on every port and every store |
+//! | [`engines`] | real servers on loopback |
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
 
+pub mod conformance;
+pub mod engines;
 pub mod prng;
 pub mod rows;
