@@ -140,6 +140,8 @@ pub enum RunKind {
     Hole,
     /// Allocated and not written; reads as zero.
     Unwritten,
+    /// Data that the medium did not give; stored as zero.
+    Lost,
 }
 
 impl From<ExtentState> for RunKind {
@@ -158,7 +160,8 @@ pub enum BlockPlace {
     Empty,
     /// All its data is zero bytes; nothing is stored.
     Zero,
-    /// The medium did not give it; its bytes are missing from this point.
+    /// The medium gave none of its data; nothing is stored. (A block of which some is missing is stored with zeros there,
+    /// and the row's runs say where.)
     Lost,
     /// Stored.
     Stored(Place),

@@ -137,6 +137,7 @@ pub(super) fn encode(
                 RunKind::Data => 0,
                 RunKind::Hole => 1,
                 RunKind::Unwritten => 2,
+                RunKind::Lost => 3,
             });
             put(out, *len);
         }
@@ -224,6 +225,7 @@ impl Decoder {
                     0 => RunKind::Data,
                     1 => RunKind::Hole,
                     2 => RunKind::Unwritten,
+                    3 => RunKind::Lost,
                     _ => return Err(r.damaged("unknown kind of run")),
                 };
                 runs.push((kind, r.u64()?));

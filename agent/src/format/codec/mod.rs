@@ -8,7 +8,7 @@
 //! | item | flags v; volume v, inode v (VOLUME) or inode delta v; backup delta z; then, unless DELETED: rows_from as backup - rows_from z; kind 1, mode 2; uid v, gid v; generation 4; links v; major v, minor v; size v; allocated_to v; mtime, ctime, atime, btime; FS flags v; project v; parent - inode z; target or inline contents v + n; xattrs: count v, then name v + n, value v + n each, preceded by their length v; fault v + n |
 //! | time | seconds z, against the row before (mtime) or against mtime (others); nanoseconds 4 when NANOS |
 //! | name | shared << 4 and flags v; volume v (VOLUME); directory delta v (absolute after VOLUME); backup delta z; run v; rest of the name v + n; inode delta z |
-//! | location, entry | flags v; volume v, inode v (VOLUME) or inode delta v (not when SAME_LIN); backup delta z; base v; block_bytes v; count v (never in entries); blocks; runs: count v, then kind 1 (0 data, 1 hole, 2 unwritten) and length v each |
+//! | location, entry | flags v; volume v, inode v (VOLUME) or inode delta v (not when SAME_LIN); backup delta z; base v; block_bytes v; count v (never in entries); blocks; runs: count v, then kind 1 (0 data, 1 hole, 2 unwritten, 3 lost) and length v each |
 //! | block | tag 1 (once for the row when UNIFORM); object index v; frame offset v; frame bytes v; inner offset v; length v; digest 16 |
 //!
 //! Block tag: bits 0-1 place (0 empty, 1 zero, 2 lost, 3 stored); bit 2 another object than the last block's; bits 3-4 frame (0 the
