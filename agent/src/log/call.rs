@@ -138,6 +138,11 @@ impl<T: Copy + PartialEq> Calls<T> {
         }
     }
 
+    /// The high half of its ids.
+    pub fn generation(&self) -> u64 {
+        self.next >> 32
+    }
+
     /// Queues a call.
     pub fn submit(&mut self, tag: T, call: Call) {
         let id = CallId(self.next);

@@ -9,7 +9,8 @@
 //! | [`call`] | calls to the store as values, their answers, and the book of those under way |
 //! | [`replay`] | state machine: from the boundary and a checkpoint to the head of the log |
 //! | [`lease`] | state machine: claim an epoch, keep it with beats, know when it is lost |
-//! | [`writer`] | state machine: claim, begin, commit, check, checkpoint, collect old slots, yield |
+//! | [`housekeeping`] | state machine: checkpoints, the boundary, deletes of old slots |
+//! | [`writer`] | state machine: claim, begin, commit, check, yield |
 //! | [`session`] | a blocking driver for command lines |
 //! | [`fault`] | what can go wrong, in words |
 //! | [`limits`] | every bound |
@@ -19,6 +20,7 @@
 pub mod call;
 pub mod checkpoint;
 pub mod fault;
+pub mod housekeeping;
 pub mod keys;
 pub mod lease;
 pub mod limits;

@@ -87,6 +87,7 @@ pub struct Replay<S> {
     phase: Phase,
     /// Slots above this one were read by this replay.
     base: Slot,
+    boundary: Slot,
     view: View,
     /// Slots that arrived before their turn.
     early: Vec<(Slot, Answer)>,
@@ -113,6 +114,7 @@ impl<S: Sealer> Replay<S> {
             calls: Calls::new(generation),
             phase: Phase::Boundary,
             base: Slot(0),
+            boundary: Slot(0),
             view: View::default(),
             early: Vec::new(),
             window: 1,
@@ -181,6 +183,11 @@ impl<S: Sealer> Replay<S> {
         self.view.head
     }
 
+    /// The highest boundary that a LIST has shown.
+    pub fn boundary(&self) -> Slot {
+        self.boundary
+    }
+
     /// The view when it is done, or the fault; `None` while it runs.
     pub fn result(&self) -> Option<Result<&View, LogFault>> {
         match self.phase {
@@ -208,6 +215,7 @@ impl<S: Sealer> Replay<S> {
             (For::Boundary, Answer::Keys(keys)) => match last_number(&keys) {
                 None => self.read_slots(View::default()),
                 Some(slot) => {
+                    self.boundary = slot;
                     self.phase = Phase::Pointer(slot);
                     self.calls.submit(For::Pointer, Call::Get { key: keys::boundary(slot) });
                 }
@@ -220,6 +228,7 @@ impl<S: Sealer> Replay<S> {
             }
             (For::Confirm, Answer::Keys(keys)) => {
                 let boundary = last_number(&keys).unwrap_or(Slot(0));
+                self.boundary = boundary;
                 match self.phase {
                     Phase::Confirm(_) if boundary > self.base => self.restart(),
                     Phase::Confirm(fault) => self.finish(fault),
