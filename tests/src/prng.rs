@@ -13,7 +13,7 @@ impl Prng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Prng {
 
     /// A number in `0..bound`; 0 when `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.next() % bound }
+        if bound == 0 { 0 } else { self.next_u64() % bound }
     }
 
     /// Whether one of `n` equal chances came up.
@@ -35,7 +35,7 @@ impl Prng {
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len + 8);
         while out.len() < len {
-            out.extend_from_slice(&self.next().to_le_bytes());
+            out.extend_from_slice(&self.next_u64().to_le_bytes());
         }
         out.truncate(len);
         out
@@ -44,6 +44,6 @@ impl Prng {
     /// 64 bits with a random number of leading zeros: finds what only large or small numbers break.
     pub fn skewed(&mut self) -> u64 {
         let bits = self.below(65);
-        if bits == 0 { 0 } else { self.next() >> (64 - bits) }
+        if bits == 0 { 0 } else { self.next_u64() >> (64 - bits) }
     }
 }

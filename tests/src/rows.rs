@@ -65,7 +65,7 @@ pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
     ItemAttributes {
         kind: KINDS[p.below(8) as usize],
         rows_from: BackupId(p.skewed() as u32),
-        generation: if p.one_in(2) { 0 } else { p.next() as u32 },
+        generation: if p.one_in(2) { 0 } else { p.next_u64() as u32 },
         mode: p.below(0o10000) as u16,
         uid: p.skewed() as u32,
         gid: p.skewed() as u32,
@@ -79,7 +79,7 @@ pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
         btime: if p.one_in(2) { Some(either(p, mtime)) } else { None },
         flags: p.skewed() as u32,
         project: p.skewed() as u32,
-        parent: if p.one_in(2) { 0 } else { p.next() },
+        parent: if p.one_in(2) { 0 } else { p.next_u64() },
         payload: match p.below(3) {
             0 => RowPayload::None,
             1 => RowPayload::Target(p.bytes(payload_len)),
@@ -173,7 +173,7 @@ pub fn plain_items(p: &mut Prng, count: usize, backup: u32) -> Vec<ItemRow> {
             let attributes = ItemAttributes {
                 kind: if directory { ItemKind::Directory } else { ItemKind::File },
                 rows_from: BackupId(backup),
-                generation: p.next() as u32,
+                generation: p.next_u64() as u32,
                 mode: if directory { 0o755 } else { 0o644 },
                 uid: 1000,
                 gid: 1000,

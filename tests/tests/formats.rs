@@ -1,5 +1,7 @@
 //! Formats against made-up rows: round trips, order, and every byte flipped.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use windlass_agent::format::block::{BlockBuilder, Pushed, RowBlock};
 use windlass_agent::format::compress::{Compressor, Decompressor};
 use windlass_agent::format::row::RowKind;

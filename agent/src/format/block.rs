@@ -24,7 +24,7 @@ use super::compress::{Compressor, Decompressor};
 use super::fault::{FormatFault, FormatFaultKind};
 use super::key::RowKey;
 use super::row::{Row, RowKind, RowPayload, RowRef};
-use super::seal::{ObjectKey, Region, TAG_BYTES};
+use super::seal::{FLAG_SEALED, FLAG_ZSTD, ObjectKey, Region, TAG_BYTES, flags};
 use super::varint::{self, Reader};
 use crate::id::{OBJECT_ID_BYTES, ObjectId};
 use crate::limits::{
@@ -39,8 +39,6 @@ pub const BLOCK_OVERHEAD_BYTES: usize = BLOCK_HEADER_BYTES + TAG_BYTES;
 
 const MAGIC: [u8; 4] = *b"WLRB";
 const VERSION: u8 = 1;
-const FLAG_ZSTD: u8 = 1;
-const FLAG_SEALED: u8 = 2;
 const WHAT: &str = "row block";
 
 /// Why a row was not taken.
@@ -275,7 +273,7 @@ impl Header {
         let mut out = [0; BLOCK_HEADER_BYTES];
         out[..4].copy_from_slice(&MAGIC);
         out[4] = VERSION;
-        out[5] = u8::from(self.zstd) * FLAG_ZSTD | u8::from(self.sealed) * FLAG_SEALED;
+        out[5] = flags(self.zstd, self.sealed);
         out[6] = self.kind as u8;
         out[8..12].copy_from_slice(&self.rows.to_le_bytes());
         out[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
@@ -292,14 +290,14 @@ impl Header {
         if version != VERSION {
             return Err(FormatFault::new(WHAT, FormatFaultKind::Version(version.into())));
         }
-        let flags = reader.u8()?;
+        let bits = reader.u8()?;
         let kind = reader.u8()?;
-        if flags & !(FLAG_ZSTD | FLAG_SEALED) != 0 || reader.u8()? != 0 {
+        if bits & !(FLAG_ZSTD | FLAG_SEALED) != 0 || reader.u8()? != 0 {
             return Err(reader.damaged("reserved bits are set"));
         }
         let header = Header {
-            zstd: flags & FLAG_ZSTD != 0,
-            sealed: flags & FLAG_SEALED != 0,
+            zstd: bits & FLAG_ZSTD != 0,
+            sealed: bits & FLAG_SEALED != 0,
             kind: RowKind::from_byte(kind).ok_or(reader.damaged("unknown kind of row"))?,
             rows: reader.u32_le()?,
             raw_len: reader.u32_le()?,

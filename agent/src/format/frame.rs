@@ -18,7 +18,7 @@
 
 use super::compress::Decompressor;
 use super::fault::{FormatFault, FormatFaultKind};
-use super::seal::{ObjectKey, Region, TAG_BYTES};
+use super::seal::{FLAG_SEALED, FLAG_ZSTD, ObjectKey, Region, TAG_BYTES, flags};
 use super::varint::Reader;
 use crate::limits::FRAME_RAW_BYTES_MAX;
 
@@ -29,8 +29,6 @@ pub const FRAME_OVERHEAD_BYTES: usize = FRAME_HEADER_BYTES + TAG_BYTES;
 
 const MAGIC: [u8; 4] = *b"WLFR";
 const VERSION: u8 = 1;
-const FLAG_ZSTD: u8 = 1;
-const FLAG_SEALED: u8 = 2;
 const WHAT: &str = "frame";
 
 /// What a frame's header says.
@@ -57,13 +55,13 @@ impl FrameHeader {
         if version != VERSION {
             return Err(FormatFault::new(WHAT, FormatFaultKind::Version(version.into())));
         }
-        let flags = reader.u8()?;
-        if flags & !(FLAG_ZSTD | FLAG_SEALED) != 0 || reader.u16_le()? != 0 {
+        let bits = reader.u8()?;
+        if bits & !(FLAG_ZSTD | FLAG_SEALED) != 0 || reader.u16_le()? != 0 {
             return Err(reader.damaged("reserved bits are set"));
         }
         let header = FrameHeader {
-            zstd: flags & FLAG_ZSTD != 0,
-            sealed: flags & FLAG_SEALED != 0,
+            zstd: bits & FLAG_ZSTD != 0,
+            sealed: bits & FLAG_SEALED != 0,
             raw_len: reader.u32_le()?,
             body_len: reader.u32_le()?,
         };
@@ -86,7 +84,7 @@ impl FrameHeader {
         let mut out = [0; FRAME_HEADER_BYTES];
         out[..4].copy_from_slice(&MAGIC);
         out[4] = VERSION;
-        out[5] = u8::from(self.zstd) * FLAG_ZSTD | u8::from(self.sealed) * FLAG_SEALED;
+        out[5] = flags(self.zstd, self.sealed);
         out[8..12].copy_from_slice(&self.raw_len.to_le_bytes());
         out[12..].copy_from_slice(&self.body_len.to_le_bytes());
         out

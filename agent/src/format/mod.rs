@@ -8,6 +8,8 @@
 //! | [`tail`] | the index and trailer at the end of every object and segment |
 //! | [`frame`] | frames: the blocks of an upload object, compressed and sealed together |
 //! | [`seal`] | keys, sealing and digests |
+//! | [`repo`] | the repository's `format` object |
+//! | [`wrap`] | key slots: the wrapped master key |
 //! | [`compress`] | zstd contexts, made once and reused |
 //! | [`varint`] | varints, and a reader over foreign bytes |
 //! | [`fault`] | why bytes were refused |
@@ -25,8 +27,10 @@ pub mod fault;
 pub mod frame;
 pub mod key;
 pub mod record;
+pub mod repo;
 pub mod row;
 pub mod seal;
 pub mod slot;
 pub mod tail;
 pub mod varint;
+pub mod wrap;

@@ -42,6 +42,11 @@ pub const NAME_BYTES: usize = 32;
 /// Most bytes of a structure's header in the associated data.
 pub const SEAL_HEADER_BYTES_MAX: usize = 256;
 
+/// Flag of a structure's header: the body is zstd.
+pub(super) const FLAG_ZSTD: u8 = 1;
+/// Flag of a structure's header: sealed, else the tag is a MAC.
+pub(super) const FLAG_SEALED: u8 = 2;
+
 const CONTEXT_DATA: &str = "windlass 2025-11 v1: data key, frames of upload objects";
 const CONTEXT_ROWS: &str = "windlass 2025-11 v1: row key, row blocks, indexes and trailers";
 const CONTEXT_LOG: &str = "windlass 2025-11 v1: log key, records and checkpoints";
@@ -309,6 +314,11 @@ fn name_of(id: &ObjectId) -> [u8; NAME_BYTES] {
     let mut name = [0; NAME_BYTES];
     name[..OBJECT_ID_BYTES].copy_from_slice(&id.to_bytes());
     name
+}
+
+/// The flags byte of a structure's header.
+pub(super) fn flags(zstd: bool, sealed: bool) -> u8 {
+    (if zstd { FLAG_ZSTD } else { 0 }) | (if sealed { FLAG_SEALED } else { 0 })
 }
 
 /// AES key expansion.

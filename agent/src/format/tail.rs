@@ -53,7 +53,7 @@ use super::compress::{Compressor, Decompressor};
 use super::fault::{FormatFault, FormatFaultKind};
 use super::key::{KEY_BYTES_MAX, KeyRef, RowKey};
 use super::row::{ROW_KINDS, RowKind, RowRef};
-use super::seal::{Keys, ObjectKey, Region, TAG_BYTES};
+use super::seal::{FLAG_SEALED, FLAG_ZSTD, Keys, ObjectKey, Region, TAG_BYTES, flags};
 use super::varint::{self, Reader};
 use crate::id::{BackupId, ObjectId, VolumeId};
 use crate::limits::INDEX_BYTES_MAX;
@@ -66,8 +66,6 @@ pub const INDEX_HEADER_BYTES: usize = 20;
 const TRAILER_MAGIC: [u8; 8] = *b"WLTRAIL1";
 const INDEX_MAGIC: [u8; 4] = *b"WLIX";
 const VERSION: u16 = 1;
-const FLAG_ZSTD: u8 = 1;
-const FLAG_SEALED: u8 = 2;
 const TRAILER_WHAT: &str = "trailer";
 const INDEX_WHAT: &str = "index";
 const CRC_AT: usize = 108;
@@ -139,7 +137,7 @@ impl Trailer {
         out[..8].copy_from_slice(&TRAILER_MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
         out[10] = self.head.kind as u8;
-        out[11] = u8::from(key.is_sealed()) * FLAG_SEALED;
+        out[11] = flags(false, key.is_sealed());
         out[12..16].copy_from_slice(&self.head.policy.to_le_bytes());
         out[16..40].copy_from_slice(&self.head.id.to_bytes());
         out[40..44].copy_from_slice(&self.head.backup.0.to_le_bytes());
@@ -178,8 +176,8 @@ impl Trailer {
             2 => TailKind::Segment,
             _ => return Err(r.damaged("unknown kind")),
         };
-        let flags = r.u8()?;
-        if flags & !FLAG_SEALED != 0 {
+        let bits = r.u8()?;
+        if bits & !FLAG_SEALED != 0 {
             return Err(r.damaged("reserved bits are set"));
         }
         let policy = r.u32_le()?;
@@ -205,7 +203,7 @@ impl Trailer {
         {
             return Err(r.damaged("offsets out of range"));
         }
-        Ok((trailer, flags & FLAG_SEALED != 0))
+        Ok((trailer, bits & FLAG_SEALED != 0))
     }
 
     /// Reads and authenticates the trailer from the last bytes of the object `id` (at least 128).
@@ -347,7 +345,7 @@ impl TailBuilder {
         let (body, tag) = rest.split_at_mut(len);
         header[..4].copy_from_slice(&INDEX_MAGIC);
         header[4] = VERSION as u8;
-        header[5] = u8::from(compressed.is_some()) * FLAG_ZSTD | u8::from(key.is_sealed()) * FLAG_SEALED;
+        header[5] = flags(compressed.is_some(), key.is_sealed());
         header[8..12].copy_from_slice(&self.blocks.to_le_bytes());
         header[12..16].copy_from_slice(&(raw.len() as u32).to_le_bytes());
         header[16..].copy_from_slice(&(len as u32).to_le_bytes());
@@ -408,17 +406,17 @@ impl Index {
         if version != VERSION {
             return Err(FormatFault::new(INDEX_WHAT, FormatFaultKind::Version(version)));
         }
-        let flags = r.u8()?;
-        if flags & !(FLAG_ZSTD | FLAG_SEALED) != 0 || r.u16_le()? != 0 {
+        let bits = r.u8()?;
+        if bits & !(FLAG_ZSTD | FLAG_SEALED) != 0 || r.u16_le()? != 0 {
             return Err(r.damaged("reserved bits are set"));
         }
         let key = keys.rows(&trailer.head.id);
-        if (flags & FLAG_SEALED != 0) != key.is_sealed() {
+        if (bits & FLAG_SEALED != 0) != key.is_sealed() {
             return Err(FormatFault::new(INDEX_WHAT, FormatFaultKind::Mode));
         }
         let (blocks, raw_len, body_len) = (r.u32_le()?, r.u32_le()? as usize, r.u32_le()? as usize);
         let (body, tag) = rest.split_last_chunk_mut::<TAG_BYTES>().ok_or(cut)?;
-        let zstd = flags & FLAG_ZSTD != 0;
+        let zstd = bits & FLAG_ZSTD != 0;
         if raw_len > INDEX_BYTES_MAX
             || body.len() != body_len
             || blocks != trailer.blocks

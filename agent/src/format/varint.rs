@@ -10,7 +10,7 @@ use super::fault::{FormatFault, FormatFaultKind};
 /// Appends `value`: 1 to 10 bytes.
 pub fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.push((value as u8) | 0x80);
         value >>= 7;
     }
     out.push(value as u8);

@@ -282,7 +282,9 @@ fn time(r: &mut Reader<'_>, against_secs: i64, nanos: bool) -> Result<Timestamp,
     Ok(Timestamp { secs, nanos: if nanos { r.u32_le()? } else { 0 } })
 }
 
-fn xattrs_of(coded: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FormatFault> {
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn xattrs_of(coded: &[u8]) -> Result<Xattrs, FormatFault> {
     let mut r = Reader::new(coded, WHAT);
     let count = r.u64()?;
     if count == 0 || count > ITEM_XATTRS_MAX as u64 {

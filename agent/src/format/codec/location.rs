@@ -2,7 +2,7 @@
 //!
 //! Does not: check limits when encoding. Source: ours.
 
-use super::{Decoder, State};
+use super::{Decoder, State, when};
 use crate::format::fault::FormatFault;
 use crate::format::row::{BlockPlace, EntryRow, LocationRow, Place, RunKind};
 use crate::format::varint::{Reader, put, put_signed};
@@ -74,14 +74,14 @@ pub(super) fn encode(
     }
     let tags = &tags[..blocks.len()];
     let uniform = blocks.len() > 1 && tags.iter().all(|tag| *tag == tags[0]);
-    let flags = u64::from(same_lin) * flag::SAME_LIN
-        | u64::from(volume) * flag::VOLUME
-        | u64::from(backup) * flag::BACKUP
-        | u64::from(base) * flag::BASE
-        | u64::from(block_bytes) * flag::BLOCK_BYTES
-        | u64::from(count) * flag::COUNT
-        | u64::from(uniform) * flag::UNIFORM
-        | u64::from(has_runs) * flag::RUNS;
+    let flags = when(same_lin, flag::SAME_LIN)
+        | when(volume, flag::VOLUME)
+        | when(backup, flag::BACKUP)
+        | when(base, flag::BASE)
+        | when(block_bytes, flag::BLOCK_BYTES)
+        | when(count, flag::COUNT)
+        | when(uniform, flag::UNIFORM)
+        | when(has_runs, flag::RUNS);
     put(out, flags);
     if volume {
         put(out, head.lin.volume.0.into());

@@ -101,17 +101,22 @@ pub(super) fn encode(
     }
 }
 
+/// `flag` when `condition`, else 0.
+fn when(condition: bool, flag: u64) -> u64 {
+    if condition { flag } else { 0 }
+}
+
 fn encode_name(row: &NameRow, state: &mut State, last_name: &[u8], out: &mut Vec<u8>) {
     let shared = row.name.iter().zip(last_name).take_while(|(a, b)| a == b).count();
     let volume = row.parent.volume != state.lin.volume;
     let parent = volume || row.parent.inode != state.lin.inode;
     let backup = row.backup != state.backup;
     let run = row.run != state.run;
-    let flags = u64::from(volume) * name_flag::VOLUME
-        | u64::from(parent) * name_flag::PARENT
-        | u64::from(backup) * name_flag::BACKUP
-        | u64::from(run) * name_flag::RUN;
-    put(out, (shared as u64) << name_flag::BITS | flags);
+    let flags = when(volume, name_flag::VOLUME)
+        | when(parent, name_flag::PARENT)
+        | when(backup, name_flag::BACKUP)
+        | when(run, name_flag::RUN);
+    put(out, ((shared as u64) << name_flag::BITS) | flags);
     if volume {
         put(out, row.parent.volume.0.into());
     }
