@@ -3,7 +3,7 @@
 //! | part | trait | ports |
 //! |---|---|---|
 //! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, threads), `sim` |
-//! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::image` |
+//! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::image`; `volume::detect` picks |
 //!
 //! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
 //!

@@ -37,7 +37,7 @@ impl Commits {
     pub fn start<'scope, 'env, S: Sealer + Clone + Send + 'env>(
         scope: &'scope Scope<'scope, 'env>,
         session: Session<'env, S>,
-        clock: &'env (dyn Clock + Sync),
+        clock: &'env impl Clock,
         backup: BackupId,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> (Commits, Handle<'scope, 'env, S>)
@@ -98,7 +98,7 @@ impl CommitLog for Commits {
 /// The thread's body: commits as they are asked for, beats in between.
 fn serve<'env, S: Sealer + Clone>(
     mut session: Session<'env, S>,
-    clock: &(dyn Clock + Sync),
+    clock: &impl Clock,
     asked: &Receiver<Vec<Record>>,
     answer: &SyncSender<Result<(), LogFault>>,
     wake: &(dyn Fn() + Send + Sync),

@@ -30,6 +30,8 @@ use crate::worker::backup::{Action, Backup, BackupFault, Base, Event, Progress};
 pub trait Reactor {
     /// Boot time in nanoseconds.
     fn now_ns(&self) -> u64;
+    /// Wall clock in nanoseconds since 1970, for people.
+    fn wall_ns(&self) -> i64;
     /// Returns when the device, a lane, the uplink or the log has something, or at `deadline_ns`; or earlier, for nothing.
     fn wait(&mut self, deadline_ns: Option<u64>);
 }

@@ -26,6 +26,7 @@ pub mod lease;
 pub mod limits;
 pub mod names;
 pub mod replay;
+pub mod sealer;
 pub mod session;
 pub mod state;
 pub mod writer;

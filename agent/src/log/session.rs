@@ -17,7 +17,7 @@ use crate::id::{Epoch, NodeId, Slot};
 use crate::store::{Store, StoreFault};
 
 /// Boot time: goes on during suspend, never back.
-pub trait Clock {
+pub trait Clock: Sync {
     /// Nanoseconds since some start.
     fn now_ns(&self) -> u64;
 

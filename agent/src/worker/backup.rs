@@ -164,6 +164,26 @@ pub struct Totals {
     pub fault_count: u64,
 }
 
+impl Totals {
+    /// The sum of both, for several volumes.
+    pub fn plus(&self, other: &Totals) -> Totals {
+        Totals {
+            items: self.items + other.items,
+            items_same: self.items_same + other.items_same,
+            items_deleted: self.items_deleted + other.items_deleted,
+            item_bytes: self.item_bytes + other.item_bytes,
+            read_bytes: self.read_bytes + other.read_bytes,
+            reads: self.reads + other.reads,
+            block_bytes: self.block_bytes + other.block_bytes,
+            stored_plain_bytes: self.stored_plain_bytes + other.stored_plain_bytes,
+            stored_bytes: self.stored_bytes + other.stored_bytes,
+            objects: self.objects + other.objects,
+            segments: self.segments + other.segments,
+            fault_count: self.fault_count + other.fault_count,
+        }
+    }
+}
+
 /// An item that could not be read whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemTrouble {

@@ -21,6 +21,10 @@
 //! Does not: read file data (the caller does, from extents, in physical order), decide what to back up, sort by address.
 //! Source: ours; each reader names its own.
 
+pub mod detect;
+pub mod ext4;
+pub mod image;
+
 use std::fmt;
 use std::ops::Range;
 
