@@ -8,6 +8,7 @@
 //! | [`pack`] | blocks of many files into upload objects |
 //! | [`worker`] | the backup of a volume, as a state machine |
 //! | [`drive`] | the loop that runs it, and its threads |
+//! | [`progress`] | what a running job shows, and how it is stopped |
 //! | [`limits`] | every bound |
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
@@ -18,5 +19,6 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod pack;
+pub mod progress;
 pub mod store;
 pub mod worker;
