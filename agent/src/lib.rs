@@ -9,6 +9,7 @@
 //! | [`worker`] | the backup of a volume, as a state machine |
 //! | [`drive`] | the loop that runs it, and its threads |
 //! | [`progress`] | what a running job shows, and how it is stopped |
+//! | [`units`] | sizes and durations as people write them |
 //! | [`limits`] | every bound |
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
@@ -21,4 +22,5 @@ pub mod log;
 pub mod pack;
 pub mod progress;
 pub mod store;
+pub mod units;
 pub mod worker;
