@@ -8,6 +8,7 @@
 //! | [`pack`] | blocks of many files into upload objects |
 //! | [`worker`] | the backup of a volume, as a state machine |
 //! | [`drive`] | the loop that runs it, and its threads |
+//! | [`policy`] | what to back up and how, and which paths |
 //! | [`progress`] | what a running job shows, and how it is stopped |
 //! | [`units`] | sizes and durations as people write them |
 //! | [`limits`] | every bound |
@@ -20,6 +21,7 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod pack;
+pub mod policy;
 pub mod progress;
 pub mod store;
 pub mod units;
