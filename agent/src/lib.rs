@@ -5,6 +5,7 @@
 //! | [`format`] | bytes in the store |
 //! | [`limits`] | every bound |
 //! | [`store`] | object-store protocols, retries, uplink threads |
+//! | [`table`] | the cloud tables: segments, merging reads, coalescing, rebuild |
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
 
@@ -12,3 +13,4 @@ pub mod format;
 pub mod id;
 pub mod limits;
 pub mod store;
+pub mod table;
