@@ -3,7 +3,14 @@
 //! | module | what |
 //! |---|---|
 //! | [`segment`] | segments and how they are written |
+//! | [`source`] | indexes and row blocks, from the store through bounded caches |
+//! | [`stream`] | rows of one kind out of many tails, in one order |
+//! | [`read`] | the reading rules: items, names, locations at a cut |
 //!
 //! Does not: decide which segments count (the commit log does). Source: log-structured merge trees; the rules are ours.
 
+mod cache;
+pub mod read;
 pub mod segment;
+pub mod source;
+pub mod stream;
