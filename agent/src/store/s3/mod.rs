@@ -370,7 +370,7 @@ impl S3Store {
             206 => header(response.headers(), "content-range")
                 .and_then(answer::parse_content_range)
                 .map(|(.., size)| size),
-            200 => response.body().content_length(),
+            200 => content_length(response.headers()),
             416 => Some(0),
             _ => return Err(self.fault(&request, response)),
         };
@@ -391,7 +391,7 @@ impl S3Store {
     ) -> Result<u64, StoreFault> {
         let bad = |kind, detail: &str| StoreFault::new(kind, "GET", key, detail);
         let status = response.status().as_u16();
-        let announced = response.body().content_length();
+        let announced = content_length(response.headers());
         let (len, size) = if status == 206 {
             let told = header(response.headers(), "content-range").and_then(answer::parse_content_range);
             let (first, last, size) =
@@ -651,6 +651,11 @@ impl<'a> Outgoing<'a> {
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// From the header, because the body's own idea of its length is `None` when that is zero.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    header(headers, "content-length")?.trim().parse().ok()
 }
 
 /// (TLS, `host[:port]`) of an endpoint.
