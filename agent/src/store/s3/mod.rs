@@ -48,6 +48,8 @@ pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
 pub const LIST_BODY_BYTES_MAX: u64 = 8 << 20;
 /// Largest error body in bytes that is read.
 pub const ERROR_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Size in bytes that a GET of a whole object is given time for; its size is not known when it is sent.
+pub const WHOLE_BYTES_MAX: u64 = 256 << 20;
 /// Pages of one LIST at most: ten million keys. A server that never ends is not followed.
 pub const LIST_PAGES_MAX: u64 = 10_000;
 /// Where systems keep their CA certificates, in the order they are tried.
@@ -71,7 +73,8 @@ pub enum Addressing {
     VirtualHost,
 }
 
-/// How long each phase may take. Bodies get `answer_ms` and the time that they need at the slowest rate.
+/// How long each phase may take. A body gets `answer_ms` and the time that it needs at the slowest rate, and may stall for
+/// `answer_ms` at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Name resolution, and separately connecting with the TLS handshake, in milliseconds.
@@ -514,7 +517,7 @@ impl Store for S3Store {
         let request = Outgoing {
             headers: &[headers],
             answer_bytes_max: match range {
-                ByteRange::All => u64::from(u32::MAX),
+                ByteRange::All => WHOLE_BYTES_MAX,
                 ByteRange::From { len, .. } | ByteRange::Last(len) => len,
             },
             ..Outgoing::get(key, &object)
@@ -696,6 +699,9 @@ fn agent(settings: &S3Settings, tls: bool) -> Result<Agent, S3OpenFault> {
         .timeout_send_body(Some(answer))
         .timeout_recv_response(Some(answer))
         .timeout_recv_body(Some(answer))
+        // A connection that stalls is given up long before a large body's whole time has passed.
+        .timeout_per_read(Some(answer))
+        .timeout_per_write(Some(answer))
         .max_idle_connections(settings.connections)
         .max_idle_connections_per_host(settings.connections)
         .max_idle_age(Duration::from_secs(15));
