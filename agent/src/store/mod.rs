@@ -3,6 +3,10 @@
 //! | module | what |
 //! |---|---|
 //! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
+//! | [`s3`] | S3 and compatible (`s3://bucket/prefix`): SigV4, ureq, rustls |
+//! | [`null`] | `null:`, a measuring tool that keeps no data |
+//! | [`open`](mod@open) | from a URL to a store |
+//! | [`probe`](mod@probe) | what a store must prove before it is written to (commit-log C6) |
 //! | [`retry`] | the only place that repeats a call, with a budget |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
 //! | [`uplink`] | the fixed set of threads that block on a store, and their queues |
@@ -15,7 +19,11 @@
 
 pub mod clock;
 pub mod dir;
+pub mod null;
+pub mod open;
+pub mod probe;
 pub mod retry;
+pub mod s3;
 pub mod throttle;
 pub mod uplink;
 

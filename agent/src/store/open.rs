@@ -1,0 +1,141 @@
+//! From what an operator writes (`file:///srv/repo`, `s3://bucket/prefix`, `null:`) to a store.
+//!
+//! Invariants: no secret is accepted in a URL. Does not: create directories or buckets, or send anything. Source: ours.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::clock::Clock;
+use super::dir::DirStore;
+use super::null::NullStore;
+use super::s3::{S3OpenFault, S3Settings, S3Store};
+use super::throttle::Throttle;
+use super::{Store, StoreFault};
+
+/// What a store needs besides its URL.
+#[derive(Clone)]
+pub struct Settings {
+    /// Time for signatures, throttles and key reloads.
+    pub clock: Arc<dyn Clock>,
+    /// Limits shared by all stores that are given the same one.
+    pub throttle: Arc<Throttle>,
+    /// A random number of this process start (its boot number).
+    pub nonce: u64,
+    /// For `s3:` URLs.
+    pub s3: S3Settings,
+}
+
+impl Settings {
+    /// No limits, keys from the environment.
+    pub fn new(clock: Arc<dyn Clock>, nonce: u64) -> Settings {
+        let throttle = Arc::new(Throttle::new(Arc::clone(&clock), 0, 0));
+        Settings { clock, throttle, nonce, s3: S3Settings::default() }
+    }
+}
+
+/// Why a URL does not open. `Display` says what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenFault {
+    /// No `scheme:` in front; perhaps a bare path.
+    NoScheme(String),
+    /// A scheme that is not one of ours.
+    UnknownScheme(String),
+    /// `file:` without an absolute path behind `file://`.
+    BadPath(String),
+    /// A user or a password in the URL; not repeated here.
+    SecretInUrl,
+    /// `null:` with something behind it.
+    BadNull(String),
+    /// A directory that cannot be used.
+    Dir(StoreFault),
+    /// S3 settings that cannot be used.
+    S3(S3OpenFault),
+}
+
+impl fmt::Display for OpenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenFault::NoScheme(url) if url.starts_with('/') => {
+                write!(f, "{url:?} is a path; write file://{url}")
+            }
+            OpenFault::NoScheme(url) => {
+                write!(f, "{url:?} is not a store; write file:///path or s3://bucket/prefix")
+            }
+            OpenFault::UnknownScheme(scheme) => {
+                write!(f, "{scheme}: is not supported; write file:///path or s3://bucket/prefix")
+            }
+            OpenFault::BadPath(url) => {
+                write!(f, "{url:?}: write file:// and an absolute path, file:///srv/repo")
+            }
+            OpenFault::SecretInUrl => {
+                write!(f, "a store's URL has no user or password; give a credentials file instead")
+            }
+            OpenFault::BadNull(url) => write!(f, "{url:?}: write null: alone"),
+            OpenFault::Dir(fault) => fault.fmt(f),
+            OpenFault::S3(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for OpenFault {}
+
+/// Opens the store that `url` names. Allocates; directories are touched, servers are not.
+///
+/// # Errors
+/// See [`OpenFault`].
+pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Store>, OpenFault> {
+    let (scheme, rest) = url.split_once(':').ok_or_else(|| OpenFault::NoScheme(url.to_owned()))?;
+    if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Err(OpenFault::NoScheme(url.to_owned()));
+    }
+    match scheme {
+        "file" => {
+            let path = rest.strip_prefix("//").filter(|path| path.starts_with('/'));
+            let path = path.ok_or_else(|| OpenFault::BadPath(url.to_owned()))?;
+            let throttle = Arc::clone(&settings.throttle);
+            let store = DirStore::open(Path::new(path), settings.nonce, throttle).map_err(OpenFault::Dir)?;
+            Ok(Arc::new(store))
+        }
+        "s3" => {
+            if rest.contains('@') {
+                return Err(OpenFault::SecretInUrl);
+            }
+            let rest = rest.strip_prefix("//").unwrap_or("");
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let (clock, throttle) = (Arc::clone(&settings.clock), Arc::clone(&settings.throttle));
+            let store = S3Store::open(bucket, prefix, settings.s3.clone(), clock, throttle);
+            Ok(Arc::new(store.map_err(OpenFault::S3)?))
+        }
+        "null" if rest.is_empty() => Ok(Arc::new(NullStore::default())),
+        "null" => Err(OpenFault::BadNull(url.to_owned())),
+        _ => Err(OpenFault::UnknownScheme(scheme.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreFaultKind;
+    use crate::store::clock::HostClock;
+
+    #[test]
+    fn urls_open_or_say_what_to_write() {
+        let settings = Settings::new(Arc::new(HostClock::new()), 1);
+        let fault = |url: &str| open(url, &settings).err().unwrap();
+        assert_eq!(open("null:", &settings).ok().unwrap().describe(), NullStore::default().describe());
+        assert!(open("file:///", &settings).is_ok());
+        assert!(fault("/srv/repo").to_string().contains("write file:///srv/repo"));
+        assert_eq!(fault("repo"), OpenFault::NoScheme("repo".into()));
+        assert_eq!(fault("gopher://x"), OpenFault::UnknownScheme("gopher".into()));
+        assert_eq!(fault("file:srv"), OpenFault::BadPath("file:srv".into()));
+        assert_eq!(fault("file://srv/x"), OpenFault::BadPath("file://srv/x".into()));
+        assert_eq!(fault("s3://AK:secret@bucket/x"), OpenFault::SecretInUrl);
+        assert!(!fault("s3://AK:secret@bucket/x").to_string().contains("secret@"));
+        assert_eq!(fault("null://x"), OpenFault::BadNull("null://x".into()));
+        assert!(matches!(fault("s3:"), OpenFault::S3(S3OpenFault::Bucket(_))));
+        assert!(
+            matches!(fault("file:///none/such"), OpenFault::Dir(f) if f.kind == StoreFaultKind::StoreGone)
+        );
+    }
+}

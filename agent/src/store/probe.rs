@@ -1,0 +1,309 @@
+//! What a store must prove before it is written to (commit-log C6): that a create-only PUT has one winner, and that a write
+//! is seen at once.
+//!
+//! | check | what |
+//! |---|---|
+//! | `Versioning` | asks; a refusal of the next checks names it when the bucket keeps versions |
+//! | `Race` | [`RACERS`] concurrent creates on each of [`RACES`] keys: exactly one success, the rest `Exists`, the winner's bytes stay |
+//! | `CreateOnExisting` | fails with `Exists` and changes nothing |
+//! | `Overwrite` | a plain PUT is seen by the next GET, whole, ranged and from the end |
+//! | `Listing` | a LIST sees all keys just written, ascending, and none just deleted |
+//! | `Delete` | a GET after it answers `NotFound` |
+//!
+//! Each racer is a thread with a call of its own under way, hence a connection of its own.
+//!
+//! Invariants: uses keys below `probe/<nonce>/` only and deletes them, whatever came out. Does not: prove anything for all
+//! time; it is run at every start as a writer. Source: commit-log C6; coordination reference 2.1 (who fails, and how).
+
+use std::fmt;
+use std::sync::{Barrier, Mutex, PoisonError};
+
+use super::clock::Clock;
+use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
+
+/// Concurrent creates on one key.
+pub const RACERS: usize = 8;
+/// Keys raced for.
+pub const RACES: usize = 5;
+/// Names tried for one race whose outcome an unanswered request left open.
+pub const RACE_ATTEMPTS_MAX: usize = 3;
+
+/// One thing that is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Whether the bucket keeps versions.
+    Versioning,
+    /// Concurrent creates.
+    Race,
+    /// Create on an existing key.
+    CreateOnExisting,
+    /// Replace, then read.
+    Overwrite,
+    /// List after writes and deletes.
+    Listing,
+    /// Read after a delete.
+    Delete,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Check::Versioning => "bucket versioning",
+            Check::Race => "concurrent creates of one key have one winner",
+            Check::CreateOnExisting => "a create of an existing key fails",
+            Check::Overwrite => "a read sees the last write",
+            Check::Listing => "a listing sees the last writes",
+            Check::Delete => "a read after a delete finds nothing",
+        })
+    }
+}
+
+/// What the store did instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Creates of one key that succeeded.
+    Winners(usize),
+    /// The key holds other bytes than the successful create's.
+    LoserOverwrote,
+    /// A create of an existing key succeeded: conditions are ignored.
+    CreateIgnored,
+    /// A GET returned other bytes than were written.
+    StaleRead,
+    /// A LIST lacked keys, had too many, or was out of order: (expected, found).
+    Listed(usize, usize),
+    /// A deleted key was still there.
+    NotDeleted,
+    /// A request failed in a way that has nothing to do with the check.
+    Fault(StoreFault),
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wrong::Winners(n) => write!(f, "{n} of {RACERS} succeeded"),
+            Wrong::LoserOverwrote => write!(f, "a refused create changed the object"),
+            Wrong::CreateIgnored => write!(f, "it succeeded; the store ignores If-None-Match"),
+            Wrong::StaleRead => write!(f, "it saw other bytes"),
+            Wrong::Listed(expected, found) => {
+                write!(f, "{found} keys listed, {expected} expected in ascending order")
+            }
+            Wrong::NotDeleted => write!(f, "the object is still there"),
+            Wrong::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+/// The store must not be written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeFault {
+    /// Which check failed.
+    pub check: Check,
+    /// How.
+    pub wrong: Wrong,
+    /// Whether the bucket keeps versions, which is a likely reason.
+    pub versioning: Versioning,
+}
+
+impl fmt::Display for ProbeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the store fails the check \"{}\": {}", self.check, self.wrong)?;
+        if matches!(self.versioning, Versioning::On | Versioning::Suspended)
+            && !matches!(self.wrong, Wrong::Fault(_))
+        {
+            write!(f, "; the bucket keeps versions, under which some servers ignore conditions: use a new")?;
+            write!(f, " bucket without versioning")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ProbeFault {}
+
+/// What a passed probe saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Checks in the order they ran, and the time each took in nanoseconds.
+    pub checks: Vec<(Check, u64)>,
+    /// Whether the bucket keeps versions. Conditions work here nevertheless, but deletes free no space.
+    pub versioning: Versioning,
+    /// Races that were run again under another name because a request went unanswered.
+    pub races_repeated: usize,
+}
+
+/// Runs all checks. `nonce` is a random number; two probes with the same one disturb each other.
+///
+/// # Errors
+/// The first check that fails. Its keys are deleted as far as the store allows.
+pub fn probe(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<Report, ProbeFault> {
+    let probe = Probe { store, base: format!("probe/{nonce:016x}"), repeated: Mutex::new(0) };
+    let result = probe.run(clock);
+    probe.clean();
+    result
+}
+
+struct Probe<'a> {
+    store: &'a dyn Store,
+    base: String,
+    repeated: Mutex<usize>,
+}
+
+impl Probe<'_> {
+    fn run(&self, clock: &dyn Clock) -> Result<Report, ProbeFault> {
+        let mut checks = Vec::new();
+        let mut versioning = Versioning::NotTold;
+        let mut start = clock.boot_ns();
+        let mut timed = |check, wrong: Result<(), Wrong>, versioning| match wrong {
+            Ok(()) => {
+                let end = clock.boot_ns();
+                checks.push((check, end.saturating_sub(start)));
+                start = end;
+                Ok(())
+            }
+            Err(wrong) => Err(ProbeFault { check, wrong, versioning }),
+        };
+        let told = self.store.versioning().map(|told| versioning = told).map_err(Wrong::Fault);
+        timed(Check::Versioning, told, versioning)?;
+        timed(Check::Race, (0..RACES).try_for_each(|n| self.race(n)), versioning)?;
+        timed(Check::CreateOnExisting, self.create_on_existing(), versioning)?;
+        timed(Check::Overwrite, self.overwrite(), versioning)?;
+        timed(Check::Listing, self.listing(), versioning)?;
+        timed(Check::Delete, self.delete(), versioning)?;
+        let races_repeated = *self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Report { checks, versioning, races_repeated })
+    }
+
+    fn race(&self, number: usize) -> Result<(), Wrong> {
+        let mut last = Wrong::Winners(0);
+        for attempt in 0..RACE_ATTEMPTS_MAX {
+            let key = format!("{}/race/{number}-{attempt}", self.base);
+            let mut winners = Vec::new();
+            let mut open = None;
+            for (racer, outcome) in self.race_once(&key).into_iter().enumerate() {
+                match outcome {
+                    Ok(()) => winners.push(racer),
+                    Err(fault) if fault.kind == StoreFaultKind::Exists => {}
+                    Err(fault) if fault.is_transient() => open = Some(fault),
+                    Err(fault) => return Err(Wrong::Fault(fault)),
+                }
+            }
+            match (winners.as_slice(), open) {
+                (&[winner], None) => {
+                    let same = self.read(&key, ByteRange::All)? == racer_body(winner);
+                    return if same { Ok(()) } else { Err(Wrong::LoserOverwrote) };
+                }
+                (winners, _) if winners.len() > 1 => return Err(Wrong::Winners(winners.len())),
+                (_, Some(fault)) => last = Wrong::Fault(fault),
+                (_, None) => last = Wrong::Winners(0),
+            }
+            *self.repeated.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        }
+        Err(last)
+    }
+
+    fn race_once(&self, key: &str) -> Vec<Result<(), StoreFault>> {
+        let barrier = Barrier::new(RACERS);
+        std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..RACERS)
+                .map(|racer| {
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        let body = racer_body(racer);
+                        barrier.wait();
+                        self.store.put(key, &[&body], PutMode::CreateOnly)
+                    })
+                })
+                .collect();
+            let lost = || StoreFault::new(StoreFaultKind::Unknown, "PUT", key, "a racing thread ended");
+            racers.into_iter().map(|racer| racer.join().unwrap_or_else(|_| Err(lost()))).collect()
+        })
+    }
+
+    fn create_on_existing(&self) -> Result<(), Wrong> {
+        let key = format!("{}/existing", self.base);
+        self.put(&key, b"first", PutMode::CreateOnly)?;
+        match self.store.put(&key, &[b"second"], PutMode::CreateOnly) {
+            Ok(()) => return Err(Wrong::CreateIgnored),
+            Err(fault) if fault.kind == StoreFaultKind::Exists => {}
+            Err(fault) => return Err(Wrong::Fault(fault)),
+        }
+        if self.read(&key, ByteRange::All)? == b"first" { Ok(()) } else { Err(Wrong::LoserOverwrote) }
+    }
+
+    fn overwrite(&self) -> Result<(), Wrong> {
+        let key = format!("{}/overwrite", self.base);
+        for round in 0..4u8 {
+            let body = [b'0' + round; 100];
+            self.put(&key, &body, PutMode::Replace)?;
+            let ranged = self.read(&key, ByteRange::From { offset: 10, len: 20 })?;
+            let tail = self.read(&key, ByteRange::Last(30))?;
+            if self.read(&key, ByteRange::All)? != body || ranged != body[10..30] || tail != body[70..] {
+                return Err(Wrong::StaleRead);
+            }
+        }
+        Ok(())
+    }
+
+    fn listing(&self) -> Result<(), Wrong> {
+        let prefix = format!("{}/list/", self.base);
+        let mut expected: Vec<String> = Vec::new();
+        for name in ["a-", "a/b", "a0", "b"] {
+            expected.push(format!("{prefix}{name}"));
+            self.put(expected.last().map_or("", String::as_str), b"x", PutMode::CreateOnly)?;
+            self.expect_list(&prefix, &expected)?;
+        }
+        while let Some(key) = expected.pop() {
+            self.store.delete(&key).map_err(Wrong::Fault)?;
+            self.expect_list(&prefix, &expected)?;
+        }
+        Ok(())
+    }
+
+    fn delete(&self) -> Result<(), Wrong> {
+        let key = format!("{}/delete", self.base);
+        self.put(&key, b"x", PutMode::CreateOnly)?;
+        self.store.delete(&key).map_err(Wrong::Fault)?;
+        match self.store.get(&key, ByteRange::All, &mut Vec::new()) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),
+            Err(fault) => Err(Wrong::Fault(fault)),
+            Ok(_) => Err(Wrong::NotDeleted),
+        }
+    }
+
+    fn put(&self, key: &str, body: &[u8], mode: PutMode) -> Result<(), Wrong> {
+        self.store.put(key, &[body], mode).map_err(Wrong::Fault)
+    }
+
+    fn read(&self, key: &str, range: ByteRange) -> Result<Vec<u8>, Wrong> {
+        let mut out = Vec::new();
+        self.store.get(key, range, &mut out).map_err(Wrong::Fault)?;
+        Ok(out)
+    }
+
+    fn expect_list(&self, prefix: &str, expected: &[String]) -> Result<(), Wrong> {
+        let mut found = Vec::new();
+        let limit = expected.len() + 1;
+        let listed = self.store.list(prefix, "", &mut |key, _| {
+            found.push(key.to_owned());
+            found.len() < limit
+        });
+        listed.map_err(Wrong::Fault)?;
+        if found == expected { Ok(()) } else { Err(Wrong::Listed(expected.len(), found.len())) }
+    }
+
+    /// Best effort: what is left is small and below `probe/`.
+    fn clean(&self) {
+        let mut left = Vec::new();
+        let limit = RACES * RACE_ATTEMPTS_MAX + 16;
+        let _ = self.store.list(&format!("{}/", self.base), "", &mut |key, _| {
+            left.push(key.to_owned());
+            left.len() < limit
+        });
+        for key in left {
+            let _ = self.store.delete(&key);
+        }
+    }
+}
+
+fn racer_body(racer: usize) -> Vec<u8> {
+    format!("racer {racer}").into_bytes()
+}

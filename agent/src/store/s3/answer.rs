@@ -1,0 +1,338 @@
+//! What an S3 answer means: status and error code to a fault's kind, the error body, the LIST body, `Content-Range`.
+//!
+//! Invariants: an answer that decides nothing is `Unknown` or `Conflict`, never `Exists` or `NotFound`; a 404 counts as
+//! absence only when an S3 error body says so, because a proxy in between also says 404. Input from the server is bounded
+//! before it comes here and never trusted.
+//! Does not: read from the network. Source: coordination reference 2.2; AWS S3 "Error responses", "ListObjectsV2".
+
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+use crate::store::{PutMode, StoreFaultKind};
+
+/// Deepest nesting that is followed in an answer; S3's are 3 deep.
+const XML_DEPTH_MAX: usize = 8;
+/// Longest text of one element that is kept, in bytes: a key of 1024 bytes, escaped.
+const XML_TEXT_BYTES_MAX: usize = 8192;
+
+/// Which call an answer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// PUT of an object.
+    Put(PutMode),
+    /// GET of an object.
+    Get,
+    /// LIST of the bucket, or a question about the bucket.
+    Bucket,
+    /// DELETE of an object.
+    Delete,
+}
+
+/// An error body: what the server says of itself, empty where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorBody {
+    /// `<Code>`, such as `NoSuchKey`.
+    pub code: String,
+    /// `<Message>`, for people.
+    pub message: String,
+    /// `<Region>`, where a request belongs.
+    pub region: String,
+    /// `<Endpoint>`, where a request belongs.
+    pub endpoint: String,
+    /// `<ActualObjectSize>` of `InvalidRange`.
+    pub object_bytes: Option<u64>,
+}
+
+/// One page of a LIST.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// (key, size) in the server's order.
+    pub objects: Vec<(String, u64)>,
+    /// Whether there are more.
+    pub truncated: bool,
+    /// What to ask with for the next page.
+    pub token: String,
+}
+
+/// The answer is not what was asked for; the text says in what way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+/// What an unsuccessful answer means. `code` is the error body's.
+pub fn kind(call: Call, status: u16, code: &str) -> StoreFaultKind {
+    let create = call == Call::Put(PutMode::CreateOnly);
+    // Codes that mean the same under any status.
+    match code {
+        "NoSuchBucket" => return StoreFaultKind::StoreGone,
+        "QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" | "InsufficientCapacity" => {
+            return StoreFaultKind::Full;
+        }
+        "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "InvalidDigest" => {
+            return StoreFaultKind::Corrupt;
+        }
+        "RequestTimeout" | "IncompleteBody" | "SlowDown" | "InternalError" | "ServiceUnavailable" => {
+            return StoreFaultKind::Unknown;
+        }
+        "ExpiredToken"
+        | "InvalidToken"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "RequestTimeTooSkewed" => {
+            return StoreFaultKind::Denied;
+        }
+        "ConditionalRequestConflict" | "OperationAborted" => return StoreFaultKind::Conflict,
+        "BlobAlreadyExists" if create => return StoreFaultKind::Exists,
+        "NotImplemented" => return StoreFaultKind::Unsupported,
+        _ => {}
+    }
+    match status {
+        412 | 304 if create => StoreFaultKind::Exists,
+        401 | 403 => StoreFaultKind::Denied,
+        404 => match call {
+            Call::Put(_) | Call::Bucket => StoreFaultKind::StoreGone,
+            Call::Get | Call::Delete if code == "NoSuchKey" => StoreFaultKind::NotFound,
+            // No S3 server said that the key is absent.
+            Call::Get | Call::Delete => StoreFaultKind::Unknown,
+        },
+        409 => StoreFaultKind::Conflict,
+        408 | 429 => StoreFaultKind::Unknown,
+        507 => StoreFaultKind::Full,
+        501 => StoreFaultKind::Unsupported,
+        400 if create && matches!(code, "InvalidArgument" | "InvalidRequest" | "") => {
+            StoreFaultKind::Unsupported
+        }
+        500..=599 => StoreFaultKind::Unknown,
+        _ => StoreFaultKind::Rejected,
+    }
+}
+
+/// Reads an error body; what is not one gives empty fields.
+pub fn parse_error(xml: &[u8]) -> ErrorBody {
+    let mut found = ErrorBody::default();
+    // Half an error body is still worth its half.
+    let _ = walk(xml, &mut |path, text| {
+        let [.., parent, name] = path else { return };
+        let field = match (parent.as_str(), name.as_str()) {
+            ("Error", "Code") => &mut found.code,
+            ("Error", "Message") => &mut found.message,
+            ("Error", "Region") => &mut found.region,
+            ("Error", "Endpoint") => &mut found.endpoint,
+            ("Error", "ActualObjectSize") => {
+                found.object_bytes = text.parse().ok();
+                return;
+            }
+            _ => return,
+        };
+        text.clone_into(field);
+    });
+    found
+}
+
+/// Reads one page of `ListObjectsV2`.
+///
+/// # Errors
+/// When it is cut short, is not a listing, or has objects without a key or a size.
+pub fn parse_list(xml: &[u8]) -> Result<Page, Malformed> {
+    let mut page = Page::default();
+    let mut whole = false;
+    let mut object = (None, None);
+    let mut bad = None;
+    walk(xml, &mut |path, text| match path {
+        [root] => whole = root == "ListBucketResult",
+        [_, name] if name == "IsTruncated" => page.truncated = text.trim() == "true",
+        [_, name] if name == "NextContinuationToken" => text.clone_into(&mut page.token),
+        [_, name] if name == "Contents" => match (object.0.take(), object.1.take()) {
+            (Some(key), Some(size)) => page.objects.push((key, size)),
+            _ => bad = Some(Malformed("a listed object has no key or no size")),
+        },
+        [_, parent, name] if parent == "Contents" && name == "Key" => object.0 = Some(text.to_owned()),
+        [_, parent, name] if parent == "Contents" && name == "Size" => object.1 = text.trim().parse().ok(),
+        _ => {}
+    })?;
+    match bad {
+        Some(bad) => Err(bad),
+        None if !whole => Err(Malformed("not a listing")),
+        None if page.truncated && page.token.is_empty() => Err(Malformed("more keys, and no token for them")),
+        None => Ok(page),
+    }
+}
+
+/// `<Status>` of a `GetBucketVersioning` answer: `Enabled`, `Suspended`, or empty.
+pub fn parse_versioning(xml: &[u8]) -> Result<String, Malformed> {
+    let mut status = String::new();
+    let mut whole = false;
+    walk(xml, &mut |path, text| match path {
+        // moto calls it `GetBucketVersioningResponse`.
+        [root] => whole = root.contains("Versioning"),
+        [_, name] if name == "Status" => text.trim().clone_into(&mut status),
+        _ => {}
+    })?;
+    if whole { Ok(status) } else { Err(Malformed("not a versioning answer")) }
+}
+
+/// (first, last, size) of `bytes 0-9/10`.
+pub fn parse_content_range(value: &str) -> Option<(u64, u64, u64)> {
+    let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, size) = (first.parse().ok()?, last.parse().ok()?, size.parse().ok()?);
+    (first <= last && last < size).then_some((first, last, size))
+}
+
+/// The size in `bytes */10`, which comes with a 416.
+pub fn parse_unsatisfied_range(value: &str) -> Option<u64> {
+    value.trim().strip_prefix("bytes */")?.parse().ok()
+}
+
+/// Calls `each` with (names from the root to here, text) at the end of every element.
+fn walk(xml: &[u8], each: &mut dyn FnMut(&[String], &str)) -> Result<(), Malformed> {
+    let text = str::from_utf8(xml).map_err(|_| Malformed("not UTF-8"))?;
+    let mut reader = Reader::from_str(text);
+    let mut path: Vec<String> = Vec::new();
+    let mut text = String::new();
+    let mut ended = false;
+    loop {
+        match reader.read_event().map_err(|_| Malformed("not XML"))? {
+            Event::Start(start) => {
+                if path.len() == XML_DEPTH_MAX {
+                    return Err(Malformed("nested too deeply"));
+                }
+                path.push(String::from_utf8_lossy(start.local_name().as_ref()).into_owned());
+                text.clear();
+            }
+            Event::Empty(start) => {
+                path.push(String::from_utf8_lossy(start.local_name().as_ref()).into_owned());
+                each(&path, "");
+                path.pop();
+                ended = path.is_empty();
+            }
+            Event::End(_) => {
+                each(&path, &text);
+                text.clear();
+                path.pop();
+                ended = path.is_empty();
+            }
+            Event::Text(piece) => text.push_str(&piece.decode().map_err(|_| Malformed("not text"))?),
+            Event::CData(piece) => text.push_str(&piece.decode().map_err(|_| Malformed("not text"))?),
+            Event::GeneralRef(name) => match name.resolve_char_ref() {
+                Ok(Some(character)) => text.push(character),
+                Ok(None) => text.push(match name.as_ref() {
+                    b"amp" => '&',
+                    b"lt" => '<',
+                    b"gt" => '>',
+                    b"quot" => '"',
+                    b"apos" => '\'',
+                    _ => return Err(Malformed("unknown entity")),
+                }),
+                Err(_) => return Err(Malformed("bad character reference")),
+            },
+            Event::Decl(_) | Event::PI(_) | Event::DocType(_) | Event::Comment(_) => {}
+            Event::Eof if ended => return Ok(()),
+            Event::Eof => return Err(Malformed("cut short")),
+        }
+        if text.len() > XML_TEXT_BYTES_MAX {
+            return Err(Malformed("an element is too long"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use StoreFaultKind as Kind;
+
+    #[test]
+    fn every_answer_of_the_reference_has_its_kind() {
+        let create = Call::Put(PutMode::CreateOnly);
+        let replace = Call::Put(PutMode::Replace);
+        let table = [
+            (create, 412, "PreconditionFailed", Kind::Exists),
+            (create, 304, "", Kind::Exists),
+            (create, 409, "BlobAlreadyExists", Kind::Exists),
+            (create, 409, "ConditionalRequestConflict", Kind::Conflict),
+            (create, 409, "OperationAborted", Kind::Conflict),
+            (create, 404, "NoSuchBucket", Kind::StoreGone),
+            (create, 404, "", Kind::StoreGone),
+            (create, 501, "NotImplemented", Kind::Unsupported),
+            (create, 400, "InvalidArgument", Kind::Unsupported),
+            (replace, 400, "InvalidArgument", Kind::Rejected),
+            (create, 500, "InternalError", Kind::Unknown),
+            (create, 502, "", Kind::Unknown),
+            (create, 503, "SlowDown", Kind::Unknown),
+            (create, 429, "", Kind::Unknown),
+            (create, 408, "", Kind::Unknown),
+            (create, 400, "RequestTimeout", Kind::Unknown),
+            (replace, 400, "BadDigest", Kind::Corrupt),
+            (replace, 400, "XAmzContentSHA256Mismatch", Kind::Corrupt),
+            (replace, 412, "", Kind::Rejected),
+            (replace, 403, "QuotaExceeded", Kind::Full),
+            (replace, 507, "", Kind::Full),
+            (replace, 403, "AccessDenied", Kind::Denied),
+            (replace, 401, "", Kind::Denied),
+            (replace, 400, "ExpiredToken", Kind::Denied),
+            (replace, 403, "RequestTimeTooSkewed", Kind::Denied),
+            (replace, 301, "PermanentRedirect", Kind::Rejected),
+            (replace, 307, "TemporaryRedirect", Kind::Rejected),
+            (replace, 400, "AuthorizationHeaderMalformed", Kind::Rejected),
+            (replace, 400, "EntityTooLarge", Kind::Rejected),
+            (Call::Get, 404, "NoSuchKey", Kind::NotFound),
+            (Call::Get, 404, "", Kind::Unknown),
+            (Call::Get, 404, "NoSuchBucket", Kind::StoreGone),
+            (Call::Get, 403, "AccessDenied", Kind::Denied),
+            (Call::Bucket, 404, "", Kind::StoreGone),
+            (Call::Delete, 503, "", Kind::Unknown),
+        ];
+        for (call, status, code, expected) in table {
+            assert_eq!(kind(call, status, code), expected, "{call:?} {status} {code}");
+        }
+    }
+
+    #[test]
+    fn an_error_body_is_read_as_far_as_it_goes() {
+        let xml = br#"<?xml version="1.0" encoding="UTF-8"?>
+            <Error><Code>PermanentRedirect</Code><Message>Use &quot;it&quot; &#x26; go</Message>
+            <Endpoint>b.s3.eu-west-1.amazonaws.com</Endpoint><Region>eu-west-1</Region></Error>"#;
+        let body = parse_error(xml);
+        assert_eq!(body.code, "PermanentRedirect");
+        assert_eq!(body.message, "Use \"it\" & go");
+        assert_eq!(
+            (body.region.as_str(), body.endpoint.as_str()),
+            ("eu-west-1", "b.s3.eu-west-1.amazonaws.com")
+        );
+        assert_eq!(parse_error(&xml[..100]).code, "PermanentRedirect");
+        assert_eq!(parse_error(b"<html><body>404</body></html>"), ErrorBody::default());
+        assert_eq!(parse_error(b"\xff\xfe"), ErrorBody::default());
+    }
+
+    #[test]
+    fn a_listing_is_read_whole_or_refused() {
+        let xml = br#"<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>
+            <IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b</NextContinuationToken>
+            <Contents><Key>p/a</Key><Size>3</Size><Owner><ID>x</ID></Owner></Contents>
+            <Contents><Size>0</Size><Key>p/b&lt;</Key></Contents></ListBucketResult>"#;
+        let page = parse_list(xml).unwrap();
+        assert_eq!(page.objects, [("p/a".to_owned(), 3), ("p/b<".to_owned(), 0)]);
+        assert!(page.truncated && page.token == "a&b");
+        for cut in 0..xml.len() {
+            assert!(parse_list(&xml[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(
+            parse_list(b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>").is_err()
+        );
+        assert!(parse_list(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>").is_err());
+        assert!(parse_list(b"<html></html>").is_err());
+        assert!(parse_list("<a>".repeat(100).as_bytes()).is_err());
+        assert_eq!(parse_list(b"<ListBucketResult/>"), Ok(Page::default()));
+    }
+
+    #[test]
+    fn ranges_and_versioning() {
+        assert_eq!(parse_content_range("bytes 0-9/10"), Some((0, 9, 10)));
+        assert_eq!(parse_content_range("bytes 0-10/10"), None);
+        assert_eq!(parse_content_range("bytes 5-4/10"), None);
+        assert_eq!(parse_content_range("bytes 0-9/*"), None);
+        assert_eq!(parse_unsatisfied_range("bytes */10"), Some(10));
+        assert_eq!(parse_versioning(b"<VersioningConfiguration/>").unwrap(), "");
+        let on = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+        assert_eq!(parse_versioning(on).unwrap(), "Enabled");
+    }
+}

@@ -1,0 +1,824 @@
+//! S3 and compatible servers (`s3://bucket/prefix`): single-shot requests, signed with SigV4, over ureq and rustls with ring.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`sign`] | SigV4 |
+//! | [`answer`] | what answers mean |
+//! | [`keys`] | where credentials come from |
+//! | `body` | streaming parts out, reading bodies in, through the throttle |
+//!
+//! - A PUT carries its length, `x-amz-checksum-crc32` (CRC-32 of IEEE 802.3, big-endian, base64) that the server verifies,
+//!   and `If-None-Match: *` when create-only. Over TLS the payload is unsigned; over plain http its SHA-256 is signed, so
+//!   that the server verifies it also where it ignores checksum headers (Ceph RGW 16 does).
+//! - Bodies of at least [`EXPECT_BYTES_MIN`] ask for `100-continue`, so that a refusal is an answer and not a broken pipe.
+//! - A ranged GET must answer exactly the range asked for; a body shorter than announced is `Unknown`.
+//! - No redirects, no proxy from the environment, no compression, a timeout on every phase.
+//!
+//! Invariants: one call is one attempt (a GET of a range past the end may take a second request to learn the size). Nothing
+//! secret is in `describe`, in a fault or in `Debug`.
+//! Does not: multipart, ACLs, storage classes, encryption headers. Source: AWS S3 API reference; coordination reference 2.2, 6.
+
+pub mod answer;
+mod body;
+pub mod keys;
+pub mod sign;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, Request, Response};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::{Agent, AsSendBody, Body, SendBody};
+
+use super::clock::Clock;
+use super::throttle::Throttle;
+use super::{
+    ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key, check_prefix,
+};
+use answer::{Call, ErrorBody};
+use body::Parts;
+use keys::{CredentialFault, CredentialSource, Keyring};
+use sign::{Canonical, UNSIGNED_PAYLOAD};
+
+/// Bodies of at least this many bytes wait for `100 Continue` before they are sent.
+pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
+/// Largest LIST answer in bytes that is read: 1000 keys of 1024 bytes, thrice escaped.
+pub const LIST_BODY_BYTES_MAX: u64 = 8 << 20;
+/// Largest error body in bytes that is read.
+pub const ERROR_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Size in bytes that a GET of a whole object is given time for; its size is not known when it is sent.
+pub const WHOLE_BYTES_MAX: u64 = 256 << 20;
+/// Pages of one LIST at most: ten million keys. A server that never ends is not followed.
+pub const LIST_PAGES_MAX: u64 = 10_000;
+/// Where systems keep their CA certificates, in the order they are tried.
+pub const CA_BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// How the bucket is named in a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addressing {
+    /// Virtual host on AWS, path everywhere else.
+    #[default]
+    Auto,
+    /// `https://host/bucket/key`.
+    Path,
+    /// `https://bucket.host/key`.
+    VirtualHost,
+}
+
+/// How long each phase may take. A body gets `answer_ms` and the time that it needs at the slowest rate, and may stall for
+/// `answer_ms` at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name resolution, and separately connecting with the TLS handshake, in milliseconds.
+    pub connect_ms: u64,
+    /// From the end of the request to the answer's headers, in milliseconds.
+    pub answer_ms: u64,
+    /// Slowest rate in bytes per second that is waited for.
+    pub body_bytes_s_min: u64,
+}
+
+impl Timeouts {
+    /// For data.
+    pub const DATA: Timeouts =
+        Timeouts { connect_ms: 10_000, answer_ms: 60_000, body_bytes_s_min: 64 * 1024 };
+    /// For the commit log and beats: their bodies are small and their deadlines short.
+    pub const CONTROL: Timeouts =
+        Timeouts { connect_ms: 2_000, answer_ms: 3_000, body_bytes_s_min: 64 * 1024 };
+}
+
+/// Everything about an S3 store that is not in its URL.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    /// `http://host:port` or `https://host`; `None` is AWS in `region`.
+    pub endpoint: Option<String>,
+    /// `us-east-1` when `None`, which most compatible servers accept.
+    pub region: Option<String>,
+    /// Path or virtual host.
+    pub addressing: Addressing,
+    /// CA certificates in PEM instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Where the keys are.
+    pub credentials: CredentialSource,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// Idle connections kept; at least the number of threads that share the store.
+    pub connections: usize,
+}
+
+impl Default for S3Settings {
+    fn default() -> S3Settings {
+        S3Settings {
+            endpoint: None,
+            region: None,
+            addressing: Addressing::Auto,
+            ca_file: None,
+            credentials: CredentialSource::Env,
+            timeouts: Timeouts::DATA,
+            connections: 8,
+        }
+    }
+}
+
+/// Why an S3 store cannot be opened. `Display` says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum S3OpenFault {
+    /// Not `http://host[:port]` or `https://host[:port]`.
+    Endpoint(String),
+    /// Not a bucket name (3 to 63 of a-z 0-9 . - _).
+    Bucket(String),
+    /// The prefix has other characters than A-Z a-z 0-9 . _ - and single slashes.
+    Prefix(String),
+    /// No credentials.
+    Credentials(CredentialFault),
+    /// The CA file cannot be read; the system's error number.
+    CaUnreadable(PathBuf, i32),
+    /// The CA file has no certificate in PEM.
+    CaEmpty(PathBuf),
+    /// No CA file was given, and the system has none of [`CA_BUNDLES`].
+    CaMissing,
+}
+
+impl fmt::Display for S3OpenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            S3OpenFault::Endpoint(url) => {
+                write!(f, "endpoint {url:?}: expected http://host[:port] or https://host[:port]")
+            }
+            S3OpenFault::Bucket(name) => write!(f, "{name:?} is not a bucket name"),
+            S3OpenFault::Prefix(prefix) => {
+                write!(f, "prefix {prefix:?}: only letters, digits, . _ - and single slashes")
+            }
+            S3OpenFault::Credentials(fault) => write!(f, "credentials: {fault}"),
+            S3OpenFault::CaUnreadable(path, code) => {
+                write!(f, "CA file {}: {}", path.display(), nix::errno::Errno::from_raw(*code).desc())
+            }
+            S3OpenFault::CaEmpty(path) => write!(f, "CA file {}: no certificate in PEM", path.display()),
+            S3OpenFault::CaMissing => write!(f, "this system has no CA certificates; give a CA file"),
+        }
+    }
+}
+
+impl std::error::Error for S3OpenFault {}
+
+/// A prefix of a bucket. Shared between threads; each call uses a connection of its own from the agent's pool.
+pub struct S3Store {
+    agent: Agent,
+    clock: Arc<dyn Clock>,
+    throttle: Arc<Throttle>,
+    keyring: Keyring,
+    settings: S3Settings,
+    region: String,
+    tls: bool,
+    /// `https://host[:port]` that requests go to, and the `Host` header.
+    origin: String,
+    host: String,
+    /// Path of the bucket, encoded: `/bucket` or empty.
+    bucket_path: String,
+    bucket: String,
+    /// Prefix of all keys: empty or ending in a slash.
+    prefix: String,
+}
+
+impl S3Store {
+    /// Prepares a store; nothing is sent yet.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn open(
+        bucket: &str,
+        prefix: &str,
+        settings: S3Settings,
+        clock: Arc<dyn Clock>,
+        throttle: Arc<Throttle>,
+    ) -> Result<S3Store, S3OpenFault> {
+        let bucket_byte = |b: u8| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+        if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(bucket_byte) {
+            return Err(S3OpenFault::Bucket(bucket.to_owned()));
+        }
+        let whole = prefix.strip_suffix('/').unwrap_or(prefix);
+        let component = |c: &str| !c.is_empty() && c != "." && c != ".." && c.bytes().all(bucket_byte);
+        let usable = whole.len() <= super::KEY_BYTES_MAX && whole.split('/').all(component);
+        if !whole.is_empty() && !usable {
+            return Err(S3OpenFault::Prefix(prefix.to_owned()));
+        }
+        let region = settings.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+        let endpoint =
+            settings.endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+        let (tls, authority) = parse_endpoint(&endpoint).ok_or(S3OpenFault::Endpoint(endpoint.clone()))?;
+        let virtual_host = match settings.addressing {
+            Addressing::Path => false,
+            Addressing::VirtualHost => true,
+            // A dot in the bucket's name breaks the wildcard in the server's certificate.
+            Addressing::Auto => settings.endpoint.is_none() && !bucket.contains('.'),
+        };
+        let host = if virtual_host { format!("{bucket}.{authority}") } else { authority };
+        let bucket_path = if virtual_host { String::new() } else { format!("/{bucket}") };
+        let keyring =
+            Keyring::open(settings.credentials.clone(), clock.boot_ns()).map_err(S3OpenFault::Credentials)?;
+        let agent = agent(&settings, tls)?;
+        Ok(S3Store {
+            agent,
+            clock,
+            throttle,
+            keyring,
+            region,
+            tls,
+            origin: format!("{}://{host}", if tls { "https" } else { "http" }),
+            host,
+            bucket_path: sign::encode_path(&bucket_path),
+            bucket: bucket.to_owned(),
+            prefix: if whole.is_empty() { String::new() } else { format!("{whole}/") },
+            settings,
+        })
+    }
+
+    /// Sends one request and returns whatever came back; an `Err` is an answer that did not come.
+    fn send(&self, request: &Outgoing<'_>) -> Result<Response<Body>, StoreFault> {
+        let path = format!("{}/{}", self.bucket_path, sign::encode_path(request.object));
+        let query = sign::encode_query(request.query);
+        let time = sign::amz_time(self.clock.wall_s());
+        let keys = self.keyring.current(self.clock.boot_ns());
+        let payload = match request.body {
+            Some(_) if self.tls => UNSIGNED_PAYLOAD.to_owned(),
+            Some(parts) => sign::sha256_hex(parts),
+            None => sign::sha256_hex(&[]),
+        };
+        let mut signed = vec![
+            ("host", self.host.as_str()),
+            ("x-amz-content-sha256", payload.as_str()),
+            ("x-amz-date", time.as_str()),
+        ];
+        if let Some(token) = &keys.session_token {
+            signed.push(("x-amz-security-token", token.as_str()));
+        }
+        signed.extend_from_slice(request.headers);
+        signed.sort_unstable();
+        let canonical = Canonical {
+            method: request.method,
+            path: &path,
+            query: &query,
+            headers: &signed,
+            payload: &payload,
+        };
+        let authorization = sign::authorization(&canonical, &keys, &self.region, &time);
+        let separator = if query.is_empty() { "" } else { "?" };
+        let mut builder = Request::builder()
+            .method(request.method)
+            .uri(format!("{}{path}{separator}{query}", self.origin))
+            .header("authorization", authorization);
+        for (name, value) in signed {
+            builder = builder.header(name, value);
+        }
+        if let Some(body) = request.body {
+            builder = builder.header("content-length", body_bytes(body));
+            if body_bytes(body) >= EXPECT_BYTES_MIN {
+                builder = builder.header("expect", "100-continue");
+            }
+        }
+        match request.body {
+            Some(body) => {
+                let mut parts = Parts::new(body, &self.throttle);
+                self.run(request, builder.body(SendBody::from_reader(&mut parts)))
+            }
+            None => self.run(request, builder.body(SendBody::none())),
+        }
+    }
+
+    fn run(
+        &self,
+        request: &Outgoing<'_>,
+        built: Result<Request<impl AsSendBody>, ureq::http::Error>,
+    ) -> Result<Response<Body>, StoreFault> {
+        let built = built.map_err(|e| {
+            StoreFault::new(StoreFaultKind::Rejected, request.verb, request.key, e.to_string())
+        })?;
+        let (up_bytes_s, down_bytes_s) = self.throttle.rates();
+        let up = self.body_timeout(request.body.map_or(0, body_bytes), up_bytes_s);
+        let down = self.body_timeout(request.answer_bytes_max, down_bytes_s);
+        let configured = self
+            .agent
+            .configure_request(built)
+            .timeout_send_body(Some(up))
+            .timeout_recv_body(Some(down))
+            .build();
+        self.agent.run(configured).map_err(|e| transport_fault(request.verb, request.key, &e))
+    }
+
+    /// Time for a body of `bytes` at the slowest rate, or at the throttle's when all connections share it.
+    fn body_timeout(&self, bytes: u64, throttle_bytes_s: u64) -> Duration {
+        let floor_ms = bytes.saturating_mul(1000) / self.settings.timeouts.body_bytes_s_min.max(1);
+        let shared = bytes.saturating_mul(self.settings.connections.max(1) as u64);
+        let throttled_ms = shared.saturating_mul(1000).checked_div(throttle_bytes_s).unwrap_or(0);
+        Duration::from_millis(self.settings.timeouts.answer_ms.saturating_add(floor_ms.max(throttled_ms)))
+    }
+
+    /// Reads an unsuccessful answer's body and makes a fault of it.
+    fn fault(&self, request: &Outgoing<'_>, mut response: Response<Body>) -> StoreFault {
+        let mut xml = Vec::new();
+        // What cannot be read of an error body is not missed: the status decides.
+        let _ = body::read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut xml);
+        let error = answer::parse_error(&xml);
+        let status = response.status().as_u16();
+        let kind = answer::kind(request.call, status, &error.code);
+        let detail = self.detail(status, &error, response.headers());
+        StoreFault::new(kind, request.verb, request.key, detail)
+    }
+
+    fn detail(&self, status: u16, error: &ErrorBody, headers: &HeaderMap) -> String {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let said = match (error.code.as_str(), error.message.as_str()) {
+            ("", _) => format!("status {status}"),
+            (code, "") => format!("status {status} {code}"),
+            (code, message) => format!("status {status} {code}: {message}"),
+        };
+        if error.code == "RequestTimeTooSkewed" {
+            let ours = sign::amz_time(self.clock.wall_s());
+            return format!(
+                "this machine's clock says {ours}, the server's {}: set the clock; {said}",
+                header("date")
+            );
+        }
+        let region = match error.region.as_str() {
+            "" => header("x-amz-bucket-region"),
+            region => region,
+        };
+        if !region.is_empty() && region != self.region {
+            return format!("the bucket is in region {region}, not {}; {said}", self.region);
+        }
+        if matches!(status, 301 | 302 | 307 | 308) {
+            let to = if error.endpoint.is_empty() { header("location") } else { &error.endpoint };
+            return format!("the server points to {to:?}; redirects are not followed; {said}");
+        }
+        said
+    }
+
+    fn object(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// Size of an object, when a ranged GET has only said that the range lies past its end.
+    fn size_of(&self, key: &str) -> Result<u64, StoreFault> {
+        let object = self.object(key);
+        let request = Outgoing { headers: &[("range", "bytes=0-0")], ..Outgoing::get(key, &object) };
+        let mut response = self.send(&request)?;
+        let size = match response.status().as_u16() {
+            206 => header(response.headers(), "content-range")
+                .and_then(answer::parse_content_range)
+                .map(|(.., size)| size),
+            200 => content_length(response.headers()),
+            416 => Some(0),
+            _ => return Err(self.fault(&request, response)),
+        };
+        // Read to the end so that the connection can be used again; one byte at most.
+        let _ = body::read_bounded(response.body_mut(), 1, &mut Vec::new());
+        size.ok_or_else(|| {
+            StoreFault::new(StoreFaultKind::Unsupported, "GET", key, "the server did not tell the size")
+        })
+    }
+
+    /// Reads the body of a successful GET into `out`.
+    fn receive(
+        &self,
+        key: &str,
+        range: ByteRange,
+        mut response: Response<Body>,
+        out: &mut Vec<u8>,
+    ) -> Result<u64, StoreFault> {
+        let bad = |kind, detail: &str| StoreFault::new(kind, "GET", key, detail);
+        let status = response.status().as_u16();
+        let announced = content_length(response.headers());
+        let (len, size) = if status == 206 {
+            let told = header(response.headers(), "content-range").and_then(answer::parse_content_range);
+            let (first, last, size) =
+                told.ok_or_else(|| bad(StoreFaultKind::Unsupported, "a range without Content-Range"))?;
+            let (offset, len) = range.resolve(size);
+            if first != offset || last + 1 - first != len || announced.is_some_and(|n| n != len) {
+                return Err(bad(StoreFaultKind::Corrupt, "another range than asked for"));
+            }
+            (len, size)
+        } else {
+            let size = announced.ok_or_else(|| bad(StoreFaultKind::Unsupported, "no Content-Length"))?;
+            if range.resolve(size) != (0, size) {
+                return Err(bad(StoreFaultKind::Unsupported, "the server ignores ranges"));
+            }
+            (size, size)
+        };
+        let start = out.len();
+        let throttle = &self.throttle;
+        body::read_exactly(response.body_mut(), len, throttle, out).map_err(|e| match e {
+            body::Cut::Short(got) => {
+                bad(StoreFaultKind::Unknown, &format!("the body ended after {got} of {len} bytes"))
+            }
+            body::Cut::Long => bad(StoreFaultKind::Corrupt, "more bytes than announced"),
+            body::Cut::Broken(e) => bad(StoreFaultKind::Unknown, &e.to_string()),
+        })?;
+        // Sent for whole objects only, and by servers that keep one. A composite value has a dash and is not ours.
+        if let Some(told) = header(response.headers(), "x-amz-checksum-crc32").filter(|v| !v.contains('-'))
+            && range == ByteRange::All
+            && told != body::crc32_base64(&[&out[start..]])
+        {
+            return Err(bad(StoreFaultKind::Corrupt, "the body does not match its CRC-32"));
+        }
+        Ok(size)
+    }
+
+    /// One page; returns whether and how to go on.
+    fn page(&self, prefix: &str, query: &[(&str, &str)]) -> Result<answer::Page, StoreFault> {
+        let xml = self.bucket("LIST", prefix, query)?;
+        answer::parse_list(&xml).map_err(|malformed| {
+            StoreFault::new(StoreFaultKind::Unknown, "LIST", prefix, format!("bad answer: {}", malformed.0))
+        })
+    }
+
+    /// Asks the bucket something and reads the XML that comes back.
+    fn bucket(&self, verb: &str, key: &str, query: &[(&str, &str)]) -> Result<Vec<u8>, StoreFault> {
+        let request = Outgoing {
+            call: Call::Bucket,
+            verb,
+            query,
+            answer_bytes_max: LIST_BODY_BYTES_MAX,
+            ..Outgoing::get(key, "")
+        };
+        let mut response = self.send(&request)?;
+        if response.status().as_u16() != 200 {
+            return Err(self.fault(&request, response));
+        }
+        let mut xml = Vec::new();
+        match body::read_bounded(response.body_mut(), LIST_BODY_BYTES_MAX, &mut xml) {
+            Ok(()) => Ok(xml),
+            Err(cut) => Err(StoreFault::new(StoreFaultKind::Unknown, verb, key, cut.to_string())),
+        }
+    }
+}
+
+impl Store for S3Store {
+    fn describe(&self) -> String {
+        let shown = self.prefix.strip_suffix('/').unwrap_or("");
+        let slash = if shown.is_empty() { "" } else { "/" };
+        format!("s3://{}{slash}{shown} at {}", self.bucket, self.origin)
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        check_key("PUT", key)?;
+        let crc = body::crc32_base64(body);
+        let headers = [("x-amz-checksum-crc32", crc.as_str()), ("if-none-match", "*")];
+        let request = Outgoing {
+            call: Call::Put(mode),
+            method: "PUT",
+            verb: "PUT",
+            key,
+            object: &self.object(key),
+            query: &[],
+            headers: &headers[..if mode == PutMode::CreateOnly { 2 } else { 1 }],
+            body: Some(body),
+            answer_bytes_max: ERROR_BODY_BYTES_MAX,
+        };
+        let mut response = self.send(&request)?;
+        if !matches!(response.status().as_u16(), 200 | 201 | 204) {
+            return Err(self.fault(&request, response));
+        }
+        if let Some(told) = header(response.headers(), "x-amz-checksum-crc32")
+            && told != crc
+        {
+            let detail = format!("the server stored CRC-32 {told}, {crc} was sent");
+            return Err(StoreFault::new(StoreFaultKind::Corrupt, "PUT", key, detail));
+        }
+        // Empty on every server; read so that the connection can be used again.
+        let _ = body::read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut Vec::new());
+        Ok(())
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        check_key("GET", key)?;
+        let asked = match range {
+            ByteRange::All => None,
+            ByteRange::From { offset, len } => {
+                let last = offset.saturating_add(len.saturating_sub(1));
+                Some(format!("bytes={offset}-{last}"))
+            }
+            ByteRange::Last(n) => Some(format!("bytes=-{n}")),
+        };
+        if matches!(range, ByteRange::From { len: 0, .. } | ByteRange::Last(0)) {
+            return self.size_of(key);
+        }
+        let object = self.object(key);
+        let headers = match &asked {
+            Some(asked) => ("range", asked.as_str()),
+            None => ("x-amz-checksum-mode", "ENABLED"),
+        };
+        let request = Outgoing {
+            headers: &[headers],
+            answer_bytes_max: match range {
+                ByteRange::All => WHOLE_BYTES_MAX,
+                ByteRange::From { len, .. } | ByteRange::Last(len) => len,
+            },
+            ..Outgoing::get(key, &object)
+        };
+        let response = self.send(&request)?;
+        match response.status().as_u16() {
+            200 | 206 => {
+                let start = out.len();
+                let result = self.receive(key, range, response, out);
+                if result.is_err() {
+                    out.truncate(start);
+                }
+                result
+            }
+            416 => {
+                match header(response.headers(), "content-range").and_then(answer::parse_unsatisfied_range) {
+                    Some(size) => Ok(size),
+                    None => self.size_of(key),
+                }
+            }
+            _ => Err(self.fault(&request, response)),
+        }
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        check_prefix(prefix)?;
+        let full_prefix = self.object(prefix);
+        let full_after = self.object(after);
+        let mut token = String::new();
+        let mut last = String::new();
+        for _ in 0..LIST_PAGES_MAX {
+            let mut query = vec![("list-type", "2"), ("prefix", full_prefix.as_str())];
+            if !token.is_empty() {
+                query.push(("continuation-token", token.as_str()));
+            } else if !after.is_empty() {
+                query.push(("start-after", full_after.as_str()));
+            }
+            let page = self.page(prefix, &query)?;
+            for (full, size) in page.objects {
+                if full <= last {
+                    let detail = "keys are not listed in ascending order";
+                    return Err(StoreFault::new(StoreFaultKind::Unsupported, "LIST", prefix, detail));
+                }
+                // Others' objects below the prefix have other names than ours; some servers ignore start-after.
+                if let Some(key) = full.strip_prefix(&self.prefix)
+                    && key.starts_with(prefix)
+                    && super::is_valid_key(key)
+                    && key > after
+                    && !each(key, size)
+                {
+                    return Ok(());
+                }
+                last = full;
+            }
+            if !page.truncated {
+                return Ok(());
+            }
+            token = page.token;
+        }
+        Err(StoreFault::new(StoreFaultKind::Rejected, "LIST", prefix, "the listing does not end"))
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        check_key("DELETE", key)?;
+        let object = self.object(key);
+        let request =
+            Outgoing { call: Call::Delete, method: "DELETE", verb: "DELETE", ..Outgoing::get(key, &object) };
+        let mut response = self.send(&request)?;
+        if matches!(response.status().as_u16(), 200 | 202 | 204) {
+            let _ = body::read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut Vec::new());
+            return Ok(());
+        }
+        match self.fault(&request, response) {
+            fault if fault.kind == StoreFaultKind::NotFound => Ok(()),
+            fault => Err(fault),
+        }
+    }
+
+    fn versioning(&self) -> Result<Versioning, StoreFault> {
+        let xml = match self.bucket("VERSIONING", "", &[("versioning", "")]) {
+            Ok(xml) => xml,
+            // A key pair without this permission, or a server without this call, can still be written to.
+            Err(fault) if matches!(fault.kind, StoreFaultKind::Denied | StoreFaultKind::Unsupported) => {
+                return Ok(Versioning::NotTold);
+            }
+            Err(fault) => return Err(fault),
+        };
+        match answer::parse_versioning(&xml).as_deref() {
+            Ok("Enabled") => Ok(Versioning::On),
+            Ok("Suspended") => Ok(Versioning::Suspended),
+            Ok("") => Ok(Versioning::Off),
+            Ok(_) | Err(_) => Ok(Versioning::NotTold),
+        }
+    }
+}
+
+/// One request before it is signed.
+struct Outgoing<'a> {
+    call: Call,
+    method: &'a str,
+    /// As it appears in a fault.
+    verb: &'a str,
+    key: &'a str,
+    /// Prefix and key; empty for the bucket.
+    object: &'a str,
+    query: &'a [(&'a str, &'a str)],
+    /// More headers, lower case; signed.
+    headers: &'a [(&'a str, &'a str)],
+    body: Option<&'a [&'a [u8]]>,
+    /// For the timeout.
+    answer_bytes_max: u64,
+}
+
+impl<'a> Outgoing<'a> {
+    fn get(key: &'a str, object: &'a str) -> Outgoing<'a> {
+        Outgoing {
+            call: Call::Get,
+            method: "GET",
+            verb: "GET",
+            key,
+            object,
+            query: &[],
+            headers: &[],
+            body: None,
+            answer_bytes_max: ERROR_BODY_BYTES_MAX,
+        }
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// From the header, because the body's own idea of its length is `None` when that is zero.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    header(headers, "content-length")?.trim().parse().ok()
+}
+
+/// (TLS, `host[:port]`) of an endpoint.
+fn parse_endpoint(endpoint: &str) -> Option<(bool, String)> {
+    let (tls, rest) = match endpoint.split_once("://")? {
+        ("http", rest) => (false, rest),
+        ("https", rest) => (true, rest),
+        _ => return None,
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let usable =
+        |b: u8| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b':' | b'[' | b']');
+    if authority.is_empty() || !authority.bytes().all(usable) {
+        return None;
+    }
+    // A default port is not part of the Host header that gets signed.
+    let default_port = if tls { ":443" } else { ":80" };
+    Some((tls, authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase()))
+}
+
+fn agent(settings: &S3Settings, tls: bool) -> Result<Agent, S3OpenFault> {
+    let timeouts = settings.timeouts;
+    let answer = Duration::from_millis(timeouts.answer_ms);
+    let connect = Duration::from_millis(timeouts.connect_ms);
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .accept("")
+        .accept_encoding("")
+        .user_agent("windlass")
+        .https_only(tls)
+        .timeout_resolve(Some(connect))
+        .timeout_connect(Some(connect))
+        .timeout_send_request(Some(answer))
+        .timeout_await_100(Some(Duration::from_millis(500)))
+        .timeout_send_body(Some(answer))
+        .timeout_recv_response(Some(answer))
+        .timeout_recv_body(Some(answer))
+        // A connection that stalls is given up long before a large body's whole time has passed.
+        .timeout_per_read(Some(answer))
+        .timeout_per_write(Some(answer))
+        .max_idle_connections(settings.connections)
+        .max_idle_connections_per_host(settings.connections)
+        .max_idle_age(Duration::from_secs(15));
+    if tls {
+        let tls_config = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .root_certs(RootCerts::Specific(Arc::new(certificates(settings)?)))
+            .build();
+        config = config.tls_config(tls_config);
+    }
+    Ok(config.build().new_agent())
+}
+
+fn certificates(settings: &S3Settings) -> Result<Vec<Certificate<'static>>, S3OpenFault> {
+    let (path, pem) = match &settings.ca_file {
+        Some(path) => {
+            let pem = std::fs::read(path)
+                .map_err(|e| S3OpenFault::CaUnreadable(path.clone(), e.raw_os_error().unwrap_or(0)))?;
+            (path.clone(), pem)
+        }
+        None => CA_BUNDLES
+            .iter()
+            .find_map(|path| Some((PathBuf::from(path), std::fs::read(path).ok()?)))
+            .ok_or(S3OpenFault::CaMissing)?,
+    };
+    // A bundle may hold what this parser does not know; what it does know must be at least one certificate.
+    let found: Vec<Certificate<'static>> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() { Err(S3OpenFault::CaEmpty(path)) } else { Ok(found) }
+}
+
+/// No answer came. Whether the request was applied is open, unless it cannot have left this machine.
+fn transport_fault(verb: &str, key: &str, error: &ureq::Error) -> StoreFault {
+    let tls = match error {
+        ureq::Error::Rustls(e) => Some(e),
+        ureq::Error::Io(e) => e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
+        _ => None,
+    };
+    let (kind, why) = match (error, tls) {
+        // Another certificate will not come by repeating, and nothing was sent.
+        (_, Some(e @ rustls::Error::InvalidCertificate(_))) => {
+            (StoreFaultKind::Rejected, format!("the server's certificate: {e}; give its CA file"))
+        }
+        (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_), _) => {
+            (StoreFaultKind::Rejected, error.to_string())
+        }
+        (ureq::Error::HostNotFound, _) => (StoreFaultKind::Unknown, "the host name is not known".to_owned()),
+        _ => (StoreFaultKind::Unknown, error.to_string()),
+    };
+    StoreFault::new(kind, verb, key, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::clock::HostClock;
+
+    #[test]
+    fn endpoints_are_parsed_or_refused() {
+        assert_eq!(parse_endpoint("http://127.0.0.1:9000"), Some((false, "127.0.0.1:9000".into())));
+        assert_eq!(parse_endpoint("https://Host.example:443/"), Some((true, "host.example".into())));
+        assert_eq!(parse_endpoint("https://[::1]:9000"), Some((true, "[::1]:9000".into())));
+        for bad in ["host", "ftp://host", "http://", "http://user@host", "http://host/path", "http://a b"] {
+            assert_eq!(parse_endpoint(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_are_checked_at_open_and_nothing_secret_is_shown() {
+        let path = std::env::temp_dir().join(format!("windlass-s3-{}", std::process::id()));
+        std::fs::write(&path, "[default]\naws_access_key_id=A\naws_secret_access_key=hidden\n").unwrap();
+        let open = |bucket: &str, prefix: &str, change: &dyn Fn(&mut S3Settings)| {
+            let mut settings = S3Settings {
+                credentials: CredentialSource::File { path: path.clone(), profile: "default".into() },
+                endpoint: Some("http://127.0.0.1:1".into()),
+                ..S3Settings::default()
+            };
+            change(&mut settings);
+            let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
+            let throttle = Arc::new(Throttle::new(Arc::clone(&clock), 0, 0));
+            S3Store::open(bucket, prefix, settings, clock, throttle)
+        };
+        let store = open("bucket", "a/b/", &|_| {}).ok().unwrap();
+        assert_eq!(store.describe(), "s3://bucket/a/b at http://127.0.0.1:1");
+        let aws = |s: &mut S3Settings| {
+            s.endpoint = None;
+            s.region = Some("eu-west-1".into());
+        };
+        assert_eq!(
+            open("bucket", "", &aws).ok().unwrap().describe(),
+            "s3://bucket at https://bucket.s3.eu-west-1.amazonaws.com"
+        );
+        assert_eq!(
+            open("buck.et", "", &aws).ok().unwrap().describe(),
+            "s3://buck.et at https://s3.eu-west-1.amazonaws.com"
+        );
+        let refused = |bucket, prefix, change: &dyn Fn(&mut S3Settings)| open(bucket, prefix, change).err();
+        assert!(matches!(refused("b", "", &|_| {}), Some(S3OpenFault::Bucket(_))));
+        assert!(matches!(refused("bucket", "a//b", &|_| {}), Some(S3OpenFault::Prefix(_))));
+        assert!(matches!(refused("bucket", "../b", &|_| {}), Some(S3OpenFault::Prefix(_))));
+        let no_ca = |s: &mut S3Settings| {
+            s.endpoint = Some("https://h".into());
+            s.ca_file = Some("/none".into());
+        };
+        assert!(matches!(refused("bucket", "", &no_ca), Some(S3OpenFault::CaUnreadable(_, 2))));
+        let bad_ca = |s: &mut S3Settings| {
+            s.endpoint = Some("https://h".into());
+            s.ca_file = Some(path.clone());
+        };
+        assert!(matches!(refused("bucket", "", &bad_ca), Some(S3OpenFault::CaEmpty(_))));
+        std::fs::remove_file(&path).unwrap();
+        let gone = refused("bucket", "", &|_| {}).unwrap().to_string();
+        assert!(gone.contains("No such file"), "{gone}");
+    }
+}
