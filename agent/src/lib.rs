@@ -5,6 +5,7 @@
 //! | [`format`] | bytes in the store |
 //! | [`store`] | object-store protocols, retries, uplink threads |
 //! | [`log`] | the commit log: lease, commits, replay, state |
+//! | [`table`] | the cloud tables: segments, merging reads, coalescing, rebuild |
 //! | [`pack`] | blocks of many files into upload objects |
 //! | [`worker`] | the backup of a volume, as a state machine |
 //! | [`drive`] | the loop that runs it, and its threads |
@@ -24,5 +25,6 @@ pub mod pack;
 pub mod policy;
 pub mod progress;
 pub mod store;
+pub mod table;
 pub mod units;
 pub mod worker;

@@ -71,10 +71,16 @@ pub const ARGON2_MEMORY_KIB_MAX: u32 = 64 << 10;
 pub const ARGON2_PASSES_MAX: u32 = 32;
 
 /// Bytes of indexes that a table reader keeps by default.
-pub const READ_INDEX_CACHE_BYTES: usize = 1536 << 10;
+pub const READ_INDEX_CACHE_BYTES: usize = 1 << 20;
 
 /// Bytes of plain row blocks that a table reader keeps by default.
-pub const READ_BLOCK_CACHE_BYTES: usize = 2560 << 10;
+pub const READ_BLOCK_CACHE_BYTES: usize = (2 << 20) + (4 << 10);
+
+/// Bytes that a streaming read fetches ahead, over all its segments together. A stream starts with one row block and doubles.
+pub const READ_AHEAD_BYTES: usize = 512 << 10;
+
+/// Bytes of other kinds' row blocks that a streaming read fetches along rather than making two requests.
+pub const READ_GAP_BYTES: u64 = 32 << 10;
 
 /// Most segments that a merging read holds open at one place of the table. A read that needs more fails with
 /// `TooManySegments`, and the way out is to coalesce.
@@ -95,7 +101,7 @@ const _: () = {
     assert!(LOCATION_BLOCKS_DEFAULT as usize <= LOCATION_BLOCKS_MAX);
     assert!(FRAME_RAW_BYTES_MAX <= u32::MAX as usize / 2);
     assert!(INDEX_BYTES_MAX as u64 + 2 * ROW_BLOCK_BYTES_MAX as u64 <= SEGMENT_BYTES_MAX);
-    assert!(READ_INDEX_CACHE_BYTES + READ_BLOCK_CACHE_BYTES <= 4 << 20);
+    assert!(READ_INDEX_CACHE_BYTES + READ_BLOCK_CACHE_BYTES + READ_AHEAD_BYTES <= 4 << 20);
     assert!(READ_INDEX_CACHE_BYTES >= 2 * INDEX_BYTES_MAX);
     assert!(READ_BLOCK_CACHE_BYTES >= 2 * ROW_BLOCK_BYTES_MAX);
     assert!(REBUILD_FAN_IN <= READ_SOURCES_MAX);

@@ -299,6 +299,24 @@ impl<'a> RowRef<'a> {
         self.key().lin
     }
 
+    /// More bytes than its encoding can take in a block, dictionary included.
+    pub fn bytes_max(&self) -> usize {
+        match self {
+            RowRef::Item(row) => row.item.as_ref().map_or(64, |item| {
+                let payload = match &item.payload {
+                    RowPayload::None => 0,
+                    RowPayload::Target(bytes) | RowPayload::Inline(bytes) => bytes.len(),
+                };
+                let xattrs: usize =
+                    item.xattrs.iter().map(|(name, value)| name.len() + value.len() + 20).sum();
+                256 + payload + xattrs + item.fault.len()
+            }),
+            RowRef::Name(row) => 64 + row.name.len(),
+            RowRef::Location(row) => 128 + row.blocks.len() * 72 + row.runs.len() * 12,
+            RowRef::Entry(_) => 128,
+        }
+    }
+
     /// Its key: unique among rows of its kind.
     pub fn key(&self) -> KeyRef<'a> {
         let plain = |lin, base, backup| KeyRef { lin, base, backup, run: 0, name: &[] };

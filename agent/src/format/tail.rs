@@ -292,6 +292,12 @@ impl TailBuilder {
         pending as u64
     }
 
+    /// Most bytes that the finished tail would have with `row` in it: what a writer of fixed size asks before `push`.
+    pub fn bytes_max_with(&self, row: RowRef<'_>) -> u64 {
+        let more = row.bytes_max() + BLOCK_OVERHEAD_BYTES + INDEX_ENTRY_BYTES_MAX;
+        self.offset + self.pending_bytes_max() + more as u64
+    }
+
     /// Whether the index is as large as it should get: finish, or rows may not fit (`push` panics at twice that).
     pub fn is_full(&self) -> bool {
         self.index.len() >= INDEX_BYTES_FULL

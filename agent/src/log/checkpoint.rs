@@ -224,19 +224,22 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, FormatFault> {
         points.insert(point.backup, point);
     }
     state.abandoned = reader.list(ABANDONED_MAX)?;
-    for segment in reader.list::<SegmentMeta>(SEGMENTS_MAX)? {
-        let list = Arc::make_mut(state.segments.entry(segment.volume).or_default());
-        ascending(
-            list.last().map(|last| (last.first_inode, last.id)).as_ref(),
-            &(segment.first_inode, segment.id),
-        )?;
-        list.push(segment);
+    strictly(&state.abandoned, |backup| *backup)?;
+    let segments: Vec<SegmentMeta> = reader.list(SEGMENTS_MAX)?;
+    strictly(&segments, |segment| (segment.volume, segment.first_inode, segment.id))?;
+    for segment in segments {
+        Arc::make_mut(state.segments.entry(segment.volume).or_default()).push(segment);
     }
     state.live = Arc::new(reader.value()?);
-    state.retired = Arc::new(reader.list::<(ObjectId, Slot)>(RETIRED_MAX)?.into_iter().collect());
+    let retired: Vec<(ObjectId, Slot)> = reader.list(RETIRED_MAX)?;
+    strictly(&retired, |entry| entry.0)?;
+    state.retired = Arc::new(retired.into_iter().collect());
     state.orphan_floor = reader.value()?;
-    state.pins = reader.list::<(u64, Pin)>(PINS_MAX)?.into_iter().collect();
+    let pins: Vec<(u64, Pin)> = reader.list(PINS_MAX)?;
+    strictly(&pins, |entry| entry.0)?;
+    state.pins = pins.into_iter().collect();
     state.checkpoints = reader.list(CHECKPOINTS_MAX)?;
+    strictly(&state.checkpoints, |name| name.slot)?;
     Ok(state)
 }
 
@@ -250,4 +253,8 @@ fn count(reader: &mut Reader<'_>, max: usize) -> Result<usize, FormatFault> {
 
 fn ascending<K: Ord>(before: Option<&K>, next: &K) -> Result<(), FormatFault> {
     if before.is_none_or(|before| before < next) { Ok(()) } else { Err(FormatFault::Value) }
+}
+
+fn strictly<T, K: Ord>(list: &[T], key: impl Fn(&T) -> K) -> Result<(), FormatFault> {
+    if list.windows(2).all(|pair| key(&pair[0]) < key(&pair[1])) { Ok(()) } else { Err(FormatFault::Value) }
 }

@@ -6,7 +6,7 @@
 //!
 //! Does not: hold rows (segments do), know time, or talk to the store. Source: commit-log design.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -281,7 +281,10 @@ impl State {
                 Arc::make_mut(&mut self.points).remove(backup);
             }
             Record::Retire { objects } => {
+                let in_use: BTreeSet<ObjectId> =
+                    self.segments.values().flat_map(|list| list.iter().map(|segment| segment.id)).collect();
                 for object in objects {
+                    require(!in_use.contains(object), Refusal::NotLive)?;
                     self.retire(object, header.slot)?;
                 }
             }
@@ -370,6 +373,9 @@ impl State {
                 found.and_then(|at| self.segments.keys().nth(at).copied()).ok_or(Refusal::NotLive)?;
             if let Some(list) = self.segments.get_mut(&volume) {
                 Arc::make_mut(list).retain(|segment| segment.id != *id);
+                if list.is_empty() {
+                    self.segments.remove(&volume);
+                }
             }
             self.retire(id, header.slot)?;
         }
@@ -429,8 +435,7 @@ impl State {
     }
 
     fn retire(&mut self, id: &ObjectId, slot: Slot) -> Result<(), Refusal> {
-        let in_use = self.segments.values().any(|list| list.iter().any(|segment| segment.id == *id));
-        require(!in_use && self.live.contains(id), Refusal::NotLive)?;
+        require(self.live.contains(id), Refusal::NotLive)?;
         require(self.retired.len() < RETIRED_MAX && self.live.runs() < NAME_RUNS_MAX, Refusal::Full)?;
         Arc::make_mut(&mut self.live).remove(id);
         Arc::make_mut(&mut self.retired).insert(*id, slot);

@@ -117,7 +117,7 @@ pub enum Action {
         /// Where.
         slot: Slot,
     },
-    /// Stepped down: this writer is done. A new one may be made, with the same boot and a new epoch.
+    /// Stepped down: this writer is done. A new one may be made, with a new seed; it takes a new epoch.
     Lost(LogFault),
     /// Something in the background did not work; commits go on.
     Warning(LogFault),

@@ -10,7 +10,7 @@
 //!
 //! Rules
 //! - ranges no farther than [`GAP_BYTES_MAX`] apart are read as one: a second request costs more than the gap;
-//! - the sum of a frame's ranges is at most its plain size, so a block always fits, and a frame has at most
+//! - the sum of a frame's ranges is at most its plain size, and so is the sum of its blocks, so a block always fits, and a frame has at most
 //!   [`SEGMENTS_PER_REQUEST_MAX`] ranges, unless one block alone needs more (then the block is read in several requests);
 //! - a frame is `packed` when each of its blocks lies whole in the buffer and the slack between neighbours is under
 //!   [`SLACK_BYTES_MAX`]: then it is compressed where it lies; else the lane copies its blocks together first.
@@ -128,6 +128,8 @@ struct OpenFrame {
     first_block: u32,
     first_read: u32,
     bytes: u32,
+    /// Sum of the blocks' lengths, holes inside them included: what gathering them takes.
+    plain: u32,
     /// End of the last block's own bytes, to judge slack; `None` when a block was scattered.
     packed_to: Option<u32>,
     any: bool,
@@ -138,6 +140,7 @@ struct Mark {
     reads: usize,
     last_len: Option<u64>,
     bytes: u32,
+    plain: u32,
     packed_to: Option<u32>,
     any: bool,
 }
@@ -145,7 +148,8 @@ struct Mark {
 impl OpenFrame {
     fn mark(&self, reads: &[Segment]) -> Mark {
         let last_len = (reads.len() > self.first_read as usize).then(|| reads[reads.len() - 1].len);
-        Mark { reads: reads.len(), last_len, bytes: self.bytes, packed_to: self.packed_to, any: self.any }
+        let OpenFrame { bytes, plain, packed_to, any, .. } = *self;
+        Mark { reads: reads.len(), last_len, bytes, plain, packed_to, any }
     }
 
     fn undo(&mut self, mark: Mark, reads: &mut Vec<Segment>) {
@@ -153,12 +157,17 @@ impl OpenFrame {
         if let (Some(len), Some(last)) = (mark.last_len, reads.last_mut()) {
             last.len = len;
         }
-        (self.bytes, self.packed_to, self.any) = (mark.bytes, mark.packed_to, mark.any);
+        (self.bytes, self.plain) = (mark.bytes, mark.plain);
+        (self.packed_to, self.any) = (mark.packed_to, mark.any);
     }
 
     /// Adds a block; `false` (with `reads` to be undone) when it does not fit. An empty frame takes any block.
     fn add(&mut self, pieces: &mut [PlanPiece], len: u32, reads: &mut Vec<Segment>, frame_bytes: usize) -> bool {
         let alone = !self.any;
+        self.plain += len;
+        if !alone && self.plain as usize > frame_bytes {
+            return false;
+        }
         for piece in pieces.iter_mut() {
             piece.at = self.place(piece, reads);
             if !alone
@@ -301,6 +310,8 @@ mod tests {
             assert_eq!(plan.frames.iter().map(|f| f.blocks.len()).sum::<usize>(), blocks);
             for frame in &plan.frames {
                 let reads = &plan.reads[frame.reads.start as usize..frame.reads.end as usize];
+                let blocks = &plan.blocks[frame.blocks.start as usize..frame.blocks.end as usize];
+                assert!(blocks.iter().map(|b| b.len).sum::<u32>() <= 1 << 19);
                 assert!(frame.bytes <= 1 << 19 && reads.len() <= SEGMENTS_PER_REQUEST_MAX);
                 assert_eq!(reads.iter().map(|r| r.len).sum::<u64>(), u64::from(frame.bytes));
                 for block in &plan.blocks[frame.blocks.start as usize..frame.blocks.end as usize] {

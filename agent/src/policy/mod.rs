@@ -27,7 +27,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::limits::{POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX};
+use crate::log::limits::{DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX};
 use crate::pack::{
     BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, OBJECT_BYTES_DEFAULT, OBJECT_BYTES_MAX,
     OBJECT_BYTES_MIN,
@@ -37,8 +37,6 @@ use select::{PATTERNS_MAX, PatternFault, Patterns};
 
 /// The version of the JSON that this agent writes, and the only one that it reads.
 pub const POLICY_VERSION: u32 = 1;
-/// Longest device path in bytes; a longer one is refused.
-pub const DEVICE_PATH_BYTES_MAX: usize = 1024;
 /// Flush interval in milliseconds when the policy names none: data that trickles in waits a minute at most.
 pub const FLUSH_INTERVAL_MS_DEFAULT: u64 = 60_000;
 /// Shortest flush interval in milliseconds: below it objects would be mostly footers.
@@ -268,7 +266,7 @@ impl Policy {
         }
         for (at, volume) in self.volumes.iter().enumerate() {
             let path = &volume.device;
-            if !path.starts_with('/') || path.len() > DEVICE_PATH_BYTES_MAX || path.contains('\0') {
+            if !path.starts_with('/') || path.len() > DEVICE_BYTES_MAX || path.contains('\0') {
                 return Err(PolicyFault::Device(path.clone()));
             }
             if self.volumes[..at].iter().any(|other| other.device == *path) {

@@ -1,5 +1,25 @@
-//! What tests run against: scratch directories, store servers on loopback.
+//! What tests run against: scratch directories, store servers on loopback, a server that misbehaves on purpose.
 //!
-//! An engine that this machine lacks skips loudly: the test prints `SKIPPED: name: reason` and passes.
+//! An engine that this machine lacks skips loudly: the test prints `SKIPPED: name: reason` and passes. With
+//! `WINDLASS_NO_SKIP` set it fails instead, so that a release run cannot pass by skipping.
 
+pub mod ceph;
+pub mod clock;
+pub mod faulty;
+pub mod moto;
+pub mod s3;
 pub mod scratch;
+
+/// Says that a test did not run.
+///
+/// # Panics
+/// With `WINDLASS_NO_SKIP` set.
+pub fn skip(name: &str, reason: &str) {
+    eprintln!("SKIPPED: {name}: {reason}");
+    assert!(std::env::var_os("WINDLASS_NO_SKIP").is_none(), "skipping is not allowed: {name}: {reason}");
+}
+
+/// A port of loopback that was free a moment ago.
+pub fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

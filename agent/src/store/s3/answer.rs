@@ -162,7 +162,8 @@ pub fn parse_versioning(xml: &[u8]) -> Result<String, Malformed> {
     let mut status = String::new();
     let mut whole = false;
     walk(xml, &mut |path, text| match path {
-        [root] => whole = root == "VersioningConfiguration",
+        // moto calls it `GetBucketVersioningResponse`.
+        [root] => whole = root.contains("Versioning"),
         [_, name] if name == "Status" => text.trim().clone_into(&mut status),
         _ => {}
     })?;

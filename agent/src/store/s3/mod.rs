@@ -48,6 +48,8 @@ pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
 pub const LIST_BODY_BYTES_MAX: u64 = 8 << 20;
 /// Largest error body in bytes that is read.
 pub const ERROR_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Size in bytes that a GET of a whole object is given time for; its size is not known when it is sent.
+pub const WHOLE_BYTES_MAX: u64 = 256 << 20;
 /// Pages of one LIST at most: ten million keys. A server that never ends is not followed.
 pub const LIST_PAGES_MAX: u64 = 10_000;
 /// Where systems keep their CA certificates, in the order they are tried.
@@ -71,7 +73,8 @@ pub enum Addressing {
     VirtualHost,
 }
 
-/// How long each phase may take. Bodies get `answer_ms` and the time that they need at the slowest rate.
+/// How long each phase may take. A body gets `answer_ms` and the time that it needs at the slowest rate, and may stall for
+/// `answer_ms` at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Name resolution, and separately connecting with the TLS handshake, in milliseconds.
@@ -370,7 +373,7 @@ impl S3Store {
             206 => header(response.headers(), "content-range")
                 .and_then(answer::parse_content_range)
                 .map(|(.., size)| size),
-            200 => response.body().content_length(),
+            200 => content_length(response.headers()),
             416 => Some(0),
             _ => return Err(self.fault(&request, response)),
         };
@@ -391,7 +394,7 @@ impl S3Store {
     ) -> Result<u64, StoreFault> {
         let bad = |kind, detail: &str| StoreFault::new(kind, "GET", key, detail);
         let status = response.status().as_u16();
-        let announced = response.body().content_length();
+        let announced = content_length(response.headers());
         let (len, size) = if status == 206 {
             let told = header(response.headers(), "content-range").and_then(answer::parse_content_range);
             let (first, last, size) =
@@ -514,7 +517,7 @@ impl Store for S3Store {
         let request = Outgoing {
             headers: &[headers],
             answer_bytes_max: match range {
-                ByteRange::All => u64::from(u32::MAX),
+                ByteRange::All => WHOLE_BYTES_MAX,
                 ByteRange::From { len, .. } | ByteRange::Last(len) => len,
             },
             ..Outgoing::get(key, &object)
@@ -653,6 +656,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// From the header, because the body's own idea of its length is `None` when that is zero.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    header(headers, "content-length")?.trim().parse().ok()
+}
+
 /// (TLS, `host[:port]`) of an endpoint.
 fn parse_endpoint(endpoint: &str) -> Option<(bool, String)> {
     let (tls, rest) = match endpoint.split_once("://")? {
@@ -691,6 +699,9 @@ fn agent(settings: &S3Settings, tls: bool) -> Result<Agent, S3OpenFault> {
         .timeout_send_body(Some(answer))
         .timeout_recv_response(Some(answer))
         .timeout_recv_body(Some(answer))
+        // A connection that stalls is given up long before a large body's whole time has passed.
+        .timeout_per_read(Some(answer))
+        .timeout_per_write(Some(answer))
         .max_idle_connections(settings.connections)
         .max_idle_connections_per_host(settings.connections)
         .max_idle_age(Duration::from_secs(15));

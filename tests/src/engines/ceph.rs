@@ -1,0 +1,78 @@
+//! A real S3 engine: Ceph's gateway over an in-memory OSD, two gateways on loopback, started by `tests/engines/ceph-rgw.sh`.
+//!
+//! Starting takes about half a minute. `WINDLASS_RGW` may name running gateways instead ("http://a http://b", keys AK / SK).
+//! Source: ours; docs.ceph.com, "Manual deployment".
+
+use std::path::Path;
+use std::process::Command;
+
+use super::free_port;
+use super::s3::S3Engine;
+use super::scratch::Scratch;
+
+/// Two gateways of one zone; those that we started end when dropped.
+pub struct Ceph {
+    /// The first gateway.
+    pub a: S3Engine,
+    /// The second one.
+    pub b: S3Engine,
+    started: Option<Scratch>,
+}
+
+impl Ceph {
+    /// Starts them, or says why not.
+    ///
+    /// # Errors
+    /// The reason, for a skip.
+    pub fn start() -> Result<Ceph, String> {
+        if let Ok(running) = std::env::var("WINDLASS_RGW") {
+            return Ceph::from_endpoints(&running, None);
+        }
+        for program in ["ceph-mon", "ceph-osd", "ceph-mgr", "radosgw", "radosgw-admin"] {
+            if !Path::new("/usr/bin").join(program).exists() {
+                return Err(format!("no {program} here"));
+            }
+        }
+        let scratch = Scratch::new("ceph");
+        let port = free_port().map_err(|e| e.to_string())?;
+        // Ports up to 300 above are used too.
+        let port = if port > 60_000 { port - 20_000 } else { port };
+        let output = Command::new("bash")
+            .arg(script())
+            .arg("up")
+            .arg(scratch.path())
+            .arg(port.to_string())
+            .output()
+            .map_err(|e| e.to_string())?;
+        if !output.status.success() {
+            stop(scratch.path());
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ceph::from_endpoints(&String::from_utf8_lossy(&output.stdout), Some(scratch))
+    }
+
+    fn from_endpoints(text: &str, started: Option<Scratch>) -> Result<Ceph, String> {
+        let mut endpoints = text.split_whitespace();
+        let (Some(a), Some(b)) = (endpoints.next(), endpoints.next()) else {
+            return Err(format!("two endpoints expected, not {text:?}"));
+        };
+        let engine = |endpoint: &str| S3Engine::new(endpoint.to_owned(), "AK", "SK");
+        Ok(Ceph { a: engine(a), b: engine(b), started })
+    }
+}
+
+impl Drop for Ceph {
+    fn drop(&mut self) {
+        if let Some(scratch) = &self.started {
+            stop(scratch.path());
+        }
+    }
+}
+
+fn script() -> String {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/engines/ceph-rgw.sh").to_owned()
+}
+
+fn stop(path: &Path) {
+    let _ = Command::new("bash").arg(script()).arg("down").arg(path).output();
+}

@@ -1,0 +1,284 @@
+//! S3 answers that go wrong, each made by a server in this process: how they are classified, and that repeats resolve them or
+//! say clearly why not. Nothing sleeps: the client's clock is stepped.
+
+use std::sync::Arc;
+
+use windlass_agent::store::clock::{Clock, HostClock};
+use windlass_agent::store::probe::{Check, Wrong, probe};
+use windlass_agent::store::retry::{Client, RetryPolicy};
+use windlass_agent::store::s3::{S3Settings, Timeouts};
+use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
+use windlass_tests::conformance::store::{Extent, run};
+use windlass_tests::engines::clock::StepClock;
+use windlass_tests::engines::faulty::{Fault, Faulty};
+
+/// Short timeouts, so that a slow server is one that takes half a second.
+fn store(server: &Faulty) -> Arc<dyn Store> {
+    let timeouts = Timeouts { connect_ms: 2_000, answer_ms: 300, body_bytes_s_min: 64 << 20 };
+    Arc::new(server.s3.store_with("bucket", S3Settings { timeouts, ..server.s3.settings() }))
+}
+
+fn client(server: &Faulty) -> (Client, Arc<StepClock>) {
+    let clock = Arc::new(StepClock::default());
+    let shared = Arc::clone(&clock) as Arc<dyn Clock>;
+    (Client::new(store(server), shared, RetryPolicy::DATA, 7), clock)
+}
+
+#[track_caller]
+fn kind<T: std::fmt::Debug>(result: Result<T, StoreFault>) -> Kind {
+    result.unwrap_err().kind
+}
+
+#[test]
+fn the_server_itself_conforms_when_it_behaves() {
+    let server = Faulty::start();
+    let store = store(&server);
+    let extent = Extent { long_list_keys: 60, large_bytes: (1 << 20) + 4097, ..Extent::default() };
+    run(&store, "conf", extent);
+    assert!(server.connections() > 1 && server.connections() < 120, "connections are kept and shared");
+    probe(store.as_ref(), &HostClock::new(), 1).unwrap();
+}
+
+#[test]
+fn one_attempt_is_classified() {
+    let server = Faulty::start();
+    let store = store(&server);
+    let put = |mode| store.put("a", &[b"0123456789"], mode);
+    let get = |range| store.get("a", range, &mut Vec::new());
+    let middle = ByteRange::From { offset: 2, len: 4 };
+    put(PutMode::CreateOnly).unwrap();
+    let puts = [
+        (Fault::LostAnswer, Kind::Unknown),
+        (Fault::Reset, Kind::Unknown),
+        (Fault::SlowAnswer(500), Kind::Unknown),
+        (Fault::Status(500, "InternalError"), Kind::Unknown),
+        (Fault::Status(502, ""), Kind::Unknown),
+        (Fault::Status(503, "SlowDown"), Kind::Unknown),
+        (Fault::Status(429, ""), Kind::Unknown),
+        (Fault::Status(409, "ConditionalRequestConflict"), Kind::Conflict),
+        (Fault::Status(409, "OperationAborted"), Kind::Conflict),
+        (Fault::Status(404, "NoSuchBucket"), Kind::StoreGone),
+        (Fault::Status(404, ""), Kind::StoreGone),
+        (Fault::Status(403, "AccessDenied"), Kind::Denied),
+        (Fault::Status(401, ""), Kind::Denied),
+        (Fault::Status(403, "QuotaExceeded"), Kind::Full),
+        (Fault::Status(507, ""), Kind::Full),
+        (Fault::Status(501, "NotImplemented"), Kind::Unsupported),
+        (Fault::Status(400, "EntityTooLarge"), Kind::Rejected),
+        (Fault::FlipUp, Kind::Corrupt),
+        (Fault::WrongChecksum, Kind::Corrupt),
+        (Fault::Raw("HTTP/1.1 200"), Kind::Unknown),
+        (Fault::Raw("nonsense\r\n\r\n"), Kind::Unknown),
+        (
+            Fault::Raw("HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"),
+            Kind::Rejected,
+        ),
+    ];
+    for (fault, expected) in puts {
+        server.plan("PUT", &fault, 1);
+        assert_eq!(kind(put(PutMode::Replace)), expected, "{fault:?}");
+    }
+    let gets = [
+        (Fault::LostAnswer, ByteRange::All, Kind::Unknown),
+        (Fault::CutBody, ByteRange::All, Kind::Unknown),
+        (Fault::CutBody, middle, Kind::Unknown),
+        (Fault::SlowBody(800), ByteRange::All, Kind::Unknown),
+        (Fault::FlipDown, ByteRange::All, Kind::Corrupt),
+        (Fault::WrongRange, middle, Kind::Corrupt),
+        (Fault::Status(404, ""), ByteRange::All, Kind::Unknown),
+        (Fault::Status(404, "NoSuchKey"), ByteRange::All, Kind::NotFound),
+        (Fault::Status(404, "NoSuchBucket"), middle, Kind::StoreGone),
+        (Fault::Status(503, ""), middle, Kind::Unknown),
+        (Fault::Status(403, "RequestTimeTooSkewed"), middle, Kind::Denied),
+    ];
+    for (fault, range, expected) in gets {
+        server.plan("GET", &fault, 1);
+        assert_eq!(kind(get(range)), expected, "{fault:?}");
+        assert_eq!(get(range), Ok(10), "the next call is not disturbed by {fault:?}");
+    }
+    for fault in [Fault::CutBody, Fault::Reset, Fault::Status(503, "")] {
+        server.plan("GET", &fault, 1);
+        assert_eq!(kind(store.list("", "", &mut |_, _| true)), Kind::Unknown, "{fault:?}");
+        server.plan("DELETE", &fault, 1);
+        if fault != Fault::CutBody {
+            assert_eq!(kind(store.delete("none")), Kind::Unknown, "{fault:?}");
+        }
+        server.clear();
+    }
+    let moved =
+        Fault::Raw("HTTP/1.1 301 X\r\nx-amz-bucket-region: eu-central-1\r\nContent-Length: 0\r\n\r\n");
+    server.plan("GET", &moved, 1);
+    let fault = get(ByteRange::All).unwrap_err();
+    assert!(fault.kind == Kind::Rejected && fault.detail.contains("region eu-central-1"), "{fault}");
+}
+
+#[test]
+fn an_unanswered_unique_put_is_resolved_whether_it_was_applied_or_not() {
+    let server = Faulty::start();
+    let (client, _) = client(&server);
+    for (n, fault) in [
+        Fault::LostAnswer,
+        Fault::Reset,
+        Fault::SlowAnswer(500),
+        Fault::Status(503, "SlowDown"),
+        Fault::Status(409, "ConditionalRequestConflict"),
+        Fault::WrongChecksum,
+        Fault::FlipUp,
+    ]
+    .iter()
+    .enumerate()
+    {
+        let (small, large) = (format!("obj/small/{n}"), format!("obj/large/{n}"));
+        let body = vec![n as u8; 3 << 20];
+        server.plan("PUT", fault, 3);
+        client.put_unique(&small, &[b"mine"]).unwrap();
+        server.plan("PUT", fault, 3);
+        client.put_unique(&large, &[&body, b"tail"]).unwrap();
+        assert_eq!(server.object(&small).unwrap(), b"mine", "{fault:?}");
+        assert_eq!(server.object(&large).unwrap().len(), body.len() + 4, "{fault:?}");
+        server.clear();
+    }
+    assert!(client.counts().retries > 20);
+}
+
+#[test]
+fn a_unique_name_that_holds_other_bytes_is_said_so() {
+    let server = Faulty::start();
+    let (client, _) = client(&server);
+    client.put_unique("obj/a", &[b"theirs"]).unwrap();
+    assert_eq!(kind(client.put_unique("obj/a", &[b"ours"])), Kind::Exists);
+    // In doubt first: the name must be read back, and its bytes are not ours.
+    server.plan("PUT", &Fault::Reset, 1);
+    let fault = client.put_unique("obj/a", &[b"ours!!"]).unwrap_err();
+    assert!(fault.kind == Kind::Exists && fault.detail.contains("other bytes"), "{fault}");
+    assert_eq!(server.object("obj/a").unwrap(), b"theirs");
+}
+
+#[test]
+fn a_slot_is_tried_once_and_every_answer_is_the_callers() {
+    let server = Faulty::start();
+    let (client, _) = client(&server);
+    server.plan("PUT", &Fault::LostAnswer, 1);
+    assert_eq!(kind(client.put_slot("log/1", &[b"mine"])), Kind::Unknown);
+    assert_eq!(server.object("log/1").unwrap(), b"mine", "it was applied all the same");
+    assert_eq!(kind(client.put_slot("log/1", &[b"mine"])), Kind::Exists);
+    server.plan("PUT", &Fault::Status(409, "ConditionalRequestConflict"), 1);
+    assert_eq!(kind(client.put_slot("log/2", &[b"mine"])), Kind::Conflict);
+    assert_eq!(client.counts().retries, 0);
+    assert_eq!(client.counts().put, 3);
+}
+
+#[test]
+fn reads_and_listings_are_repeated_and_a_listing_goes_on_where_it_was() {
+    let server = Faulty::start();
+    let (client, _) = client(&server);
+    for n in 0..40 {
+        client.put_unique(&format!("obj/{n:03}"), &[b"x"]).unwrap();
+    }
+    for fault in [Fault::CutBody, Fault::FlipDown, Fault::Reset, Fault::Status(500, ""), Fault::SlowBody(800)]
+    {
+        server.plan("GET", &fault, 2);
+        let mut out = b"kept".to_vec();
+        assert_eq!(client.get("obj/007", ByteRange::All, &mut out), Ok(1), "{fault:?}");
+        assert_eq!(out, b"keptx", "{fault:?}");
+        server.clear();
+    }
+    // The third and the fifth page are lost.
+    for fault in [Fault::Fine, Fault::Fine, Fault::Reset, Fault::Fine, Fault::CutBody] {
+        server.plan("GET", &fault, 1);
+    }
+    let mut seen = Vec::new();
+    client
+        .list("obj/", "obj/004", &mut |key, _| {
+            seen.push(key.to_owned());
+            true
+        })
+        .unwrap();
+    let expected: Vec<String> = (5..40).map(|n| format!("obj/{n:03}")).collect();
+    assert_eq!(seen, expected, "each key once, in order");
+    server.plan("DELETE", &Fault::LostAnswer, 2);
+    client.delete("obj/000").unwrap();
+    assert!(server.object("obj/000").is_none());
+}
+
+#[test]
+fn a_storm_ends_in_the_budget_and_says_how_long_it_tried() {
+    let server = Faulty::start();
+    let (client, clock) = client(&server);
+    server.plan("PUT", &Fault::Status(503, "SlowDown"), 10_000);
+    let start = clock.boot_ns();
+    let fault = client.put_unique("obj/a", &[b"x"]).unwrap_err();
+    let spent_ms = (clock.boot_ns() - start) / 1_000_000;
+    assert_eq!(fault.kind, Kind::Unknown);
+    assert!(fault.detail.contains("gave up after") && fault.detail.contains("SlowDown"), "{fault}");
+    assert!(
+        spent_ms <= RetryPolicy::DATA.budget_ms && spent_ms > RetryPolicy::DATA.budget_ms / 2,
+        "{spent_ms}"
+    );
+    assert!(server.requests() <= RetryPolicy::DATA.attempts_max as usize);
+    // A minute of it is ridden out.
+    server.clear();
+    server.plan("PUT", &Fault::Status(503, "SlowDown"), 10);
+    client.put_unique("obj/a", &[b"x"]).unwrap();
+}
+
+#[test]
+fn refusals_in_the_middle_of_a_run_end_it_at_once() {
+    let server = Faulty::start();
+    let (client, _) = client(&server);
+    client.put_unique("obj/a", &[b"x"]).unwrap();
+    let before = client.counts();
+    server.denied(true);
+    let large = vec![1; 8 << 20];
+    assert_eq!(kind(client.put_unique("obj/b", &[&large])), Kind::Denied);
+    assert_eq!(kind(client.get("obj/a", ByteRange::All, &mut Vec::new())), Kind::Denied);
+    assert_eq!(kind(client.list("", "", &mut |_, _| true)), Kind::Denied);
+    assert_eq!(kind(client.delete("obj/a")), Kind::Denied);
+    server.denied(false);
+    server.bucket_gone(true);
+    assert_eq!(kind(client.put_unique("obj/b", &[&large])), Kind::StoreGone);
+    assert_eq!(kind(client.get("obj/a", ByteRange::All, &mut Vec::new())), Kind::StoreGone);
+    assert_eq!(kind(client.list("", "", &mut |_, _| true)), Kind::StoreGone);
+    assert_eq!(client.counts().retries, before.retries, "none of these is repeated");
+    assert_eq!(client.counts().faults, before.faults + 7);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_no_answer() {
+    let endpoint = format!("http://127.0.0.1:{}", windlass_tests::engines::free_port().unwrap());
+    let engine = windlass_tests::engines::s3::S3Engine::new(endpoint, "AK", "SK");
+    let fault = engine.store("bucket").get("a", ByteRange::All, &mut Vec::new()).unwrap_err();
+    assert_eq!(fault.kind, Kind::Unknown, "{fault}");
+}
+
+#[test]
+fn the_probe_refuses_stores_that_ignore_conditions_and_names_versioning() {
+    let server = Faulty::start();
+    let store = store(&server);
+    let clock = HostClock::new();
+    server.versioning(true);
+    let fault = probe(store.as_ref(), &clock, 1).unwrap_err();
+    assert!(fault.check == Check::Race && fault.to_string().contains("without versioning"), "{fault}");
+    server.versioning(false);
+    // One loser of one race gets through.
+    for fault in [Fault::Fine, Fault::Fine, Fault::IgnoreCondition] {
+        server.plan("PUT", &fault, 1);
+    }
+    let fault = probe(store.as_ref(), &clock, 2).unwrap_err();
+    assert_eq!((fault.check, fault.wrong), (Check::Race, Wrong::Winners(2)));
+    // A race with an unanswered create decides nothing and is run again.
+    server.plan("PUT", &Fault::LostAnswer, 1);
+    assert_eq!(probe(store.as_ref(), &clock, 3).unwrap().races_repeated, 1);
+    server.denied(true);
+    let fault = probe(store.as_ref(), &clock, 4).unwrap_err();
+    assert!(matches!(fault.wrong, Wrong::Fault(f) if f.kind == Kind::Denied));
+    server.denied(false);
+    let mut left = 0;
+    store
+        .list("probe/", "", &mut |_, _| {
+            left += 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(left, 0, "probes clean up");
+}

@@ -1,0 +1,103 @@
+//! The S3 store against real servers: moto (Python) and Ceph's object gateway. Skips loudly where one is missing.
+
+use std::sync::Arc;
+
+use windlass_agent::store::clock::{Clock, HostClock};
+use windlass_agent::store::probe::{Check, Wrong, probe};
+use windlass_agent::store::s3::S3Settings;
+use windlass_agent::store::{ByteRange, PutMode, Store, StoreFaultKind, Versioning};
+use windlass_tests::conformance::store::{Extent, run};
+use windlass_tests::engines::ceph::Ceph;
+use windlass_tests::engines::moto::Moto;
+use windlass_tests::engines::s3::S3Engine;
+use windlass_tests::engines::skip;
+
+/// What every server must answer besides the suite: wrong keys, a missing bucket, a clock that is off.
+fn refusals(engine: &S3Engine, checks_signatures: bool) {
+    let mut out = Vec::new();
+    let gone = engine.store("no-such-bucket");
+    let fault = gone.get("a", ByteRange::All, &mut out).unwrap_err();
+    assert_eq!(fault.kind, StoreFaultKind::StoreGone, "{fault}");
+    let fault = gone.put("a", &[b"x"], PutMode::CreateOnly).unwrap_err();
+    assert_eq!(fault.kind, StoreFaultKind::StoreGone, "{fault}");
+    let fault = gone.list("", "", &mut |_, _| true).unwrap_err();
+    assert_eq!(fault.kind, StoreFaultKind::StoreGone, "{fault}");
+    if checks_signatures {
+        let wrong = S3Settings {
+            credentials: windlass_agent::store::s3::keys::CredentialSource::File {
+                path: engine.keys_file("wrong"),
+                profile: "default".into(),
+            },
+            ..engine.settings()
+        };
+        let store = engine.store_with("refusals", wrong);
+        let large = vec![7; 4 << 20];
+        for fault in [
+            store.get("a", ByteRange::All, &mut out).unwrap_err(),
+            store.put("a", &[b"x"], PutMode::Replace).unwrap_err(),
+            store.put("a", &[&large], PutMode::Replace).unwrap_err(),
+            store.list("", "", &mut |_, _| true).unwrap_err(),
+            store.delete("a").unwrap_err(),
+        ] {
+            assert_eq!(fault.kind, StoreFaultKind::Denied, "{fault}");
+            assert!(!fault.to_string().contains("wrong"), "no secret in {fault}");
+        }
+    }
+}
+
+#[test]
+fn moto_conforms() {
+    let moto = match Moto::start() {
+        Ok(moto) => moto,
+        Err(reason) => return skip("moto_conforms", &reason),
+    };
+    moto.s3.make_bucket("conform", false);
+    let store: Arc<dyn Store> = Arc::new(moto.s3.store("conform"));
+    run(&store, "conf", Extent { long_list_keys: 1100, large_bytes: (5 << 20) + 4097, ..Extent::default() });
+    let report = probe(store.as_ref(), &HostClock::new(), 1).unwrap();
+    assert_eq!(report.versioning, Versioning::Off);
+    refusals(&moto.s3, false);
+}
+
+#[test]
+fn ceph_conforms() {
+    let ceph = match Ceph::start() {
+        Ok(ceph) => ceph,
+        Err(reason) => return skip("ceph_conforms", &reason),
+    };
+    let clock = HostClock::new();
+    let bucket = format!("conform-{}", clock.wall_s());
+    ceph.a.make_bucket(&bucket, false);
+    let store: Arc<dyn Store> = Arc::new(ceph.a.store(&bucket));
+    run(&store, "conf", Extent::default());
+    let report = probe(store.as_ref(), &clock, 2).unwrap();
+    assert_eq!(report.versioning, Versioning::Off);
+    println!("probe on Ceph RGW: {report:?}");
+
+    // What one gateway wrote, the other sees.
+    let other = ceph.b.store(&bucket);
+    store.put("a", &[b"across"], PutMode::CreateOnly).unwrap();
+    let mut out = Vec::new();
+    other.get("a", ByteRange::All, &mut out).unwrap();
+    assert_eq!(out, b"across");
+    assert_eq!(other.put("a", &[b"x"], PutMode::CreateOnly).unwrap_err().kind, StoreFaultKind::Exists);
+    store.delete("a").unwrap();
+
+    // A versioned bucket: this server ignores conditions there (release 16), and then the probe must refuse.
+    let versioned = format!("{bucket}-v");
+    ceph.a.make_bucket(&versioned, true);
+    match probe(&ceph.a.store(&versioned), &clock, 3) {
+        Ok(report) => assert_eq!(report.versioning, Versioning::On),
+        Err(fault) => {
+            assert_eq!((fault.check, fault.versioning), (Check::Race, Versioning::On), "{fault}");
+            assert!(matches!(fault.wrong, Wrong::Winners(n) if n > 1), "{fault}");
+            assert!(fault.to_string().contains("without versioning"), "{fault}");
+        }
+    }
+
+    refusals(&ceph.a, true);
+    let skewed: Arc<dyn Clock> = Arc::new(windlass_tests::engines::clock::StepClock::default());
+    let fault = ceph.a.store_at(&bucket, skewed).put("a", &[b"x"], PutMode::Replace).unwrap_err();
+    assert_eq!(fault.kind, StoreFaultKind::Denied, "{fault}");
+    assert!(fault.detail.contains("set the clock"), "{fault}");
+}
