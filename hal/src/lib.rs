@@ -16,5 +16,7 @@
 
 pub mod block;
 pub mod buf;
+pub mod clock;
+pub mod entropy;
 pub mod linux;
 pub mod volume;
