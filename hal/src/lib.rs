@@ -19,4 +19,5 @@ pub mod buf;
 pub mod clock;
 pub mod entropy;
 pub mod linux;
+pub mod sim;
 pub mod volume;
