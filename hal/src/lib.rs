@@ -21,3 +21,4 @@ pub mod entropy;
 pub mod linux;
 pub mod sim;
 pub mod volume;
+pub mod wrap;
