@@ -15,7 +15,8 @@
 //!   buffer's bytes in that time; only addresses are computed.
 //! - Teardown: submit what is pushed, reap until `in_kernel` is 0, then the fields drop in order of declaration: the
 //!   kernel's ring (unmaps, closes, unpins), then slots (buffers return to their pools), then the pools' memory. If the
-//!   drain fails, the slots are leaked rather than freed under the kernel.
+//!   drain fails, the slots are leaked rather than freed under the kernel. File and buffers are unregistered after the drain,
+//!   because the kernel takes a closed ring apart later and would keep the device claimed until then.
 //!
 //! When requests start: `submit` enters the kernel at once when it has nothing of ours to do, when [`KICK_ENTRIES`] have
 //! gathered, and when the submission queue is full; otherwise the entries wait for company until the next `complete`, which
@@ -149,6 +150,19 @@ impl Kernel {
                 Errno::EINTR | Errno::EAGAIN | Errno::EBUSY => Ok(()),
                 errno => Err(errno),
             },
+        }
+    }
+}
+
+impl Kernel {
+    /// Gives the file and the buffers back now. The kernel takes a closed ring apart later, in its own time, and until then
+    /// the device would stay claimed: opening it again for writing would find it busy.
+    fn unregister(&self) {
+        let submitter = self.ring.submitter();
+        let files = submitter.unregister_files();
+        let buffers = if self.registered.is_empty() { Ok(()) } else { submitter.unregister_buffers() };
+        if let Err(error) = files.and(buffers) {
+            log::debug!("ring: unregister errno={}", errno_of(&error));
         }
     }
 }
@@ -534,6 +548,7 @@ impl Drop for RingDevice {
             self.reap();
             self.backlog.clear();
         }
+        self.kernel.unregister();
     }
 }
 
