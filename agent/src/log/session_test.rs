@@ -1,6 +1,6 @@
 //! Sessions over a store in memory and a clock that jumps.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -59,15 +59,15 @@ impl Store for Memory {
 }
 
 #[derive(Default)]
-struct Jump(Cell<u64>);
+struct Jump(AtomicU64);
 
 impl Clock for Jump {
     fn now_ns(&self) -> u64 {
-        self.0.get()
+        self.0.load(Ordering::Relaxed)
     }
 
     fn sleep_until(&self, until_ns: u64) {
-        self.0.set(self.0.get().max(until_ns));
+        self.0.fetch_max(until_ns, Ordering::Relaxed);
     }
 }
 

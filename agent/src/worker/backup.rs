@@ -35,7 +35,7 @@ use crate::pack::FRAME_FRONT_BYTES;
 use crate::pack::lane::{Job, JobBlock, JobPiece, Outcome, Shared};
 use crate::pack::object::{ObjectBuf, PIECE_BYTES, Placer};
 use crate::pack::plan::Plan;
-use crate::format::record::SegmentMeta;
+use crate::table::segment::SegmentMeta;
 use crate::worker::batch::{Batch, Cutter, Shape, Verdict};
 use crate::worker::item;
 use crate::worker::rows::Rows;
