@@ -433,7 +433,9 @@ impl<B: Base> Backup<B> {
             }
         };
         self.base_items.clear();
-        self.base.items(from.inode, next_inode, &mut self.base_items).map_err(BackupFault::Base)?;
+        let goes_on = window.items.last().is_some_and(|item| !item.part.last);
+        let to = next_inode.saturating_add(u64::from(goes_on));
+        self.base.items(from.inode, to, &mut self.base_items).map_err(BackupFault::Base)?;
         let verdicts = item::judge(&window, &self.base_items, &self.task);
         self.totals.items_same += verdicts.iter().filter(|v| **v == Verdict::Same).count() as u64;
         item::deleted(&window, &self.base_items, &mut self.deleted);
