@@ -80,7 +80,7 @@ def listing(values): return u32(len(values)) + b"".join(values)
 def name(epoch, node, boot, count): return u64(epoch) + u32(node) + u64(boot) + u32(count)
 
 
-segment = name(3, 4, 5, 1) + u32(1) + u64(2) + u64(900) + u64(70000) + b"".join(map(u32, [11, 12, 13, 0])) + u32(1) + u32(2)
+segment = name(3, 4, 5, 1) + u32(1) + u32(1) + u32(2) + u32(500) + u64(2) + u64(900) + u64(70000) + b"".join(map(u32, [11, 12, 13, 0])) + bytes(16)
 records = [
     (1, u64(3)),
     (3, text(b"homes") + u32(1) + text(b'{"keep":7}') + listing([u32(1) + text(b"/dev/vg/homes"), u32(2) + text(b"/dev/vg/mail")])),

@@ -176,7 +176,7 @@ impl Begin {
             if running.volumes == found && found.iter().all(|v| v.state.is_some()) {
                 return Begin { backup, records, resume: Some(running.clone()) };
             }
-            let of = |s: &&crate::format::record::SegmentMeta| s.backup_lo == backup && s.backup_hi == backup;
+            let of = |s: &&crate::table::segment::SegmentMeta| s.backup_min == backup && s.backup_max == backup;
             let removed = state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
             records.push(Record::Commit(Commit { removed, ..Commit::default() }));
             records.push(Record::BackupAbandoned { backup });

@@ -29,6 +29,8 @@ use crate::log::limits::{
     DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX, RECORD_OBJECTS_MAX,
     RECORD_SEGMENTS_MAX, SLOT_RECORDS_MAX,
 };
+use crate::table::segment::SEGMENT_META_BYTES;
+pub use crate::table::segment::SegmentMeta;
 use crate::wire_struct;
 
 /// One thing that the log says.
@@ -155,27 +157,6 @@ pub struct Commit {
     pub progress: Vec<Progress>,
 }
 
-/// A table segment, as the log knows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SegmentMeta {
-    /// Its name.
-    pub id: ObjectId,
-    /// Volume of its rows.
-    pub volume: VolumeId,
-    /// Lowest inode of its rows.
-    pub first_inode: u64,
-    /// Highest inode of its rows.
-    pub last_inode: u64,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Rows of each kind.
-    pub rows: [u32; 4],
-    /// Lowest backup of its rows.
-    pub backup_lo: BackupId,
-    /// Highest backup of its rows.
-    pub backup_hi: BackupId,
-}
-
 impl Wire for [u32; 4] {
     const BYTES_MIN: usize = 16;
     fn emit(&self, out: &mut Vec<u8>) {
@@ -185,16 +166,17 @@ impl Wire for [u32; 4] {
         Ok([reader.value()?, reader.value()?, reader.value()?, reader.value()?])
     }
 }
-wire_struct!(SegmentMeta {
-    id: ObjectId,
-    volume: VolumeId,
-    first_inode: u64,
-    last_inode: u64,
-    bytes: u64,
-    rows: [u32; 4],
-    backup_lo: BackupId,
-    backup_hi: BackupId,
-});
+
+impl Wire for SegmentMeta {
+    const BYTES_MIN: usize = SEGMENT_META_BYTES;
+    fn emit(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&SegmentMeta::emit(self));
+    }
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+        let bytes: [u8; SEGMENT_META_BYTES] = reader.value()?;
+        SegmentMeta::parse(&bytes).map_err(|_| FormatFault::Value)
+    }
+}
 
 /// A watermark: all of the volume below (inode, block) is in committed segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

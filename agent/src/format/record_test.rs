@@ -30,15 +30,17 @@ impl Rng {
 }
 
 fn segment(rng: &mut Rng) -> SegmentMeta {
+    let (backup, inode) = (rng.next() as u32 >> 1, rng.next() >> 1);
     SegmentMeta {
         id: rng.name(),
         volume: VolumeId(rng.next() as u32),
-        first_inode: rng.next(),
-        last_inode: rng.next(),
-        bytes: rng.next(),
-        rows: std::array::from_fn(|_| rng.next() as u32),
-        backup_lo: BackupId(rng.next() as u32),
-        backup_hi: BackupId(rng.next() as u32),
+        backup_min: BackupId(backup),
+        backup_max: BackupId(backup + (rng.next() as u32 >> 1)),
+        index_bytes: rng.next() as u32,
+        first_inode: inode,
+        last_inode: inode + (rng.next() >> 1),
+        bytes: (1 << 40) + (rng.next() >> 1),
+        rows: [rng.next() as u32; 4],
     }
 }
 

@@ -148,7 +148,7 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     emit_list(out, &state.abandoned);
     emit_count(state.segments.values().map(|list| list.len()).sum(), out);
     for segment in state.segments.values().flat_map(|list| list.iter()) {
-        segment.emit(out);
+        Wire::emit(segment, out);
     }
     state.live.emit(out);
     emit_count(state.retired.len(), out);

@@ -420,10 +420,10 @@ impl State {
 
     fn add_segment(&mut self, segment: &SegmentMeta) -> Result<(), Refusal> {
         require(
-            segment.first_inode <= segment.last_inode && segment.backup_lo <= segment.backup_hi,
+            segment.first_inode <= segment.last_inode && segment.backup_min <= segment.backup_max,
             Refusal::Segment,
         )?;
-        require(segment.backup_hi <= self.last_backup, Refusal::Segment)?;
+        require(segment.backup_max <= self.last_backup, Refusal::Segment)?;
         require(self.volumes.contains_key(&segment.volume), Refusal::Volume)?;
         let total: usize = self.segments.values().map(|list| list.len()).sum();
         require(total < SEGMENTS_MAX, Refusal::Full)?;

@@ -60,8 +60,10 @@ fn commit(backup: u32, objects: &[ObjectId], segments: &[ObjectId], removed: &[O
         volume: VolumeId(1),
         first_inode: u64::from(id.count),
         last_inode: u64::from(id.count) + 9,
-        backup_lo: BackupId(1),
-        backup_hi: BackupId(1),
+        backup_min: BackupId(1),
+        backup_max: BackupId(1),
+        index_bytes: 1,
+        bytes: 1000,
         ..SegmentMeta::default()
     };
     Record::Commit(Commit {

@@ -36,7 +36,7 @@ pub const SEGMENT_META_BYTES: usize = 96;
 const WHAT: &str = "segment entry";
 
 /// What the commit log says of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentMeta {
     /// Its name.
     pub id: ObjectId,

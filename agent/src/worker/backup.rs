@@ -35,7 +35,7 @@ use crate::pack::FRAME_FRONT_BYTES;
 use crate::pack::lane::{Job, JobBlock, JobPiece, Outcome, Shared};
 use crate::pack::object::{ObjectBuf, PIECE_BYTES, Placer};
 use crate::pack::plan::Plan;
-use crate::format::record::SegmentMeta;
+use crate::table::segment::SegmentMeta;
 use crate::worker::batch::{Batch, Cutter, Shape, Verdict};
 use crate::worker::item;
 use crate::worker::rows::Rows;
@@ -433,7 +433,9 @@ impl<B: Base> Backup<B> {
             }
         };
         self.base_items.clear();
-        self.base.items(from.inode, next_inode, &mut self.base_items).map_err(BackupFault::Base)?;
+        let goes_on = window.items.last().is_some_and(|item| !item.part.last);
+        let to = next_inode.saturating_add(u64::from(goes_on));
+        self.base.items(from.inode, to, &mut self.base_items).map_err(BackupFault::Base)?;
         let verdicts = item::judge(&window, &self.base_items, &self.task);
         self.totals.items_same += verdicts.iter().filter(|v| **v == Verdict::Same).count() as u64;
         item::deleted(&window, &self.base_items, &mut self.deleted);

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use crate::format::record::SegmentMeta;
+use crate::table::segment::SegmentMeta;
 use crate::format::row::Row;
 use crate::format::tail::{TailBuilder, TailHead, TailKind, Trailer};
 use crate::id::{BackupId, ObjectId, VolumeId};
@@ -169,10 +169,11 @@ impl Rows {
             volume: self.volume,
             first_inode,
             last_inode,
+            index_bytes: trailer.index_bytes,
             bytes: trailer.total_bytes(),
             rows: trailer.rows,
-            backup_lo: self.backup,
-            backup_hi: self.backup,
+            backup_min: self.backup,
+            backup_max: self.backup,
         };
         Some((buf, meta))
     }

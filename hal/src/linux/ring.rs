@@ -237,6 +237,8 @@ pub struct RingDevice {
     harvest: Vec<(u64, i32)>,
     /// Entries pushed and not reaped.
     in_kernel: usize,
+    /// Most bytes in one entry: [`ENTRY_BYTES_MAX`], less in tests so that transfers come out short.
+    entry_bytes_max: u32,
     /// Whether somebody polls the eventfd, so that `complete` must empty it.
     watched: Cell<bool>,
 }
@@ -259,6 +261,7 @@ impl RingDevice {
             finished: VecDeque::with_capacity(depth),
             harvest: Vec::with_capacity(kernel.capacity),
             in_kernel: 0,
+            entry_bytes_max: ENTRY_BYTES_MAX,
             watched: Cell::new(false),
             kernel,
             source,
@@ -352,7 +355,7 @@ impl RingDevice {
             Some(segment) if matches!(request.op, Op::Read | Op::Write) => {
                 let done = slot.done[piece.segment as usize];
                 let at = segment.buf_offset as usize + done as usize;
-                let len = (segment.len - u64::from(done)).min(u64::from(ENTRY_BYTES_MAX)) as u32;
+                let len = (segment.len - u64::from(done)).min(u64::from(self.entry_bytes_max)) as u32;
                 self.transfer(
                     request.op,
                     request.buf.as_ref()?,
@@ -556,5 +559,45 @@ impl fmt::Debug for RingDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, in_flight, depth) = (&self.source.identity().name, self.in_flight(), self.slots.len());
         write!(f, "RingDevice({name}, {in_flight} of {depth} in flight, {} entries)", self.in_kernel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Access, Caching, open_ring};
+    use super::*;
+    use crate::block::Segment;
+
+    /// Does `op` on the first 16 KiB of both, block by block in reverse, in entries of one block.
+    fn transfer(device: &mut RingDevice, op: Op, buf: Buf) -> Buf {
+        let segments = vec![Segment::new(8192, 0, 8192), Segment::new(0, 8192, 8192)];
+        device.submit(Request { id: 1, op, buf: Some(buf), segments }).unwrap();
+        let mut back = None;
+        assert_eq!(device.complete(Wait::One, &mut |r| back = Some(r)), 1);
+        let back = back.unwrap();
+        assert_eq!(back.fault(), None);
+        back.buf.unwrap()
+    }
+
+    #[test]
+    fn a_short_transfer_goes_on_where_it_stopped() {
+        let path = std::env::temp_dir().join(format!("windlass-ring-{}.img", std::process::id()));
+        let byte = |i: usize| (i / 512) as u8 + 1;
+        let image: Vec<u8> = (0..16384).map(byte).collect();
+        std::fs::write(&path, &image).unwrap();
+        let pool = Pool::new(1, 16384);
+        let pools = [pool.clone()];
+        let mut device = open_ring(&path, Access::Write, Caching::Direct, 1, &pools).unwrap();
+        device.entry_bytes_max = 4096;
+        let buf = transfer(&mut device, Op::Read, pool.take().unwrap());
+        assert!(buf[..8192] == image[8192..] && buf[8192..] == image[..8192]);
+        let mut buf = transfer(&mut device, Op::Write, buf);
+        buf.fill(0);
+        buf = transfer(&mut device, Op::Read, buf);
+        assert!(buf[..8192] == image[8192..] && buf[8192..] == image[..8192]);
+        drop((buf, device));
+        assert_eq!(std::fs::read(&path).unwrap(), image);
+        assert_eq!(pool.free(), 1);
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -10,6 +10,9 @@
 //! `WINDLASS_LOG_SEEDS=n` runs n seeds, `WINDLASS_LOG_SEED=s` one and prints its trace; `WINDLASS_LOG_DEEP=n` searches
 //! up to n states.
 
+// Helpers of tests are tests: what fails here fails a test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod named;
 mod random;
 mod search;

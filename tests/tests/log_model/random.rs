@@ -513,7 +513,7 @@ fn seeds_keep_every_invariant() {
         println!("{:?}", run.tally);
         return;
     }
-    let seeds = number("WINDLASS_LOG_SEEDS").unwrap_or(3000);
+    let seeds = number("WINDLASS_LOG_SEEDS").unwrap_or(2000);
     let mut sum = Tally::default();
     for seed in 0..seeds {
         let mut run = Run::new(seed, false);
