@@ -17,7 +17,7 @@ use crate::worker::backup::KEEP_PIECES;
 /// Budget in bytes when none is given.
 pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
 /// What the program needs before it does anything, in bytes: its pages, the allocator's slack, stacks, TLS.
-const BASE_BYTES: u64 = 7 << 20;
+const BASE_BYTES: u64 = 8 << 20;
 /// Windows, batches, row builders, and the table reader's caches, in bytes.
 const ROWS_BYTES: u64 = 6 << 20;
 /// What a lane owns besides its scratch, in bytes: zstd's tables at level 1.

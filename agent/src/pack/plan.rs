@@ -26,10 +26,10 @@ use windlass_hal::block::{SEGMENTS_PER_REQUEST_MAX, Segment};
 pub const GAP_BYTES_MAX: u64 = 64 << 10;
 /// Unused bytes tolerated behind a block inside a frame that is compressed in place; they are zeroed first.
 pub const SLACK_BYTES_MAX: u32 = 64 << 10;
-/// Most blocks planned at once. 8192 blocks of 128 KiB are 1 GiB: enough to sort, 320 KiB to remember.
-pub const PLAN_BLOCKS_MAX: usize = 8192;
+/// Most blocks planned at once. 4096 blocks of 128 KiB are 512 MiB: enough to sort, 400 KiB to remember.
+pub const PLAN_BLOCKS_MAX: usize = 4096;
 /// Most pieces planned at once.
-pub const PLAN_PIECES_MAX: usize = 16384;
+pub const PLAN_PIECES_MAX: usize = 8192;
 
 /// A block that has data on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]

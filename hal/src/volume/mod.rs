@@ -30,15 +30,15 @@ use std::ops::Range;
 
 use crate::block::{BlockDevice, Fault};
 
-/// Most items in a window. With the other limits it keeps a window near 2 MiB whatever the volume holds.
-pub const WINDOW_ITEMS_MAX: usize = 4096;
+/// Most items in a window. With the other limits it keeps a window near 1 MiB whatever the volume holds.
+pub const WINDOW_ITEMS_MAX: usize = 2048;
 /// Most extents in a window (32 bytes each).
-pub const WINDOW_EXTENTS_MAX: usize = 8192;
+pub const WINDOW_EXTENTS_MAX: usize = 4096;
 /// Most directory entries in a window.
 pub const WINDOW_NAMES_MAX: usize = 8192;
 /// Most bytes of names, symlink targets, inline data and extended attributes in a window, beyond which it closes. One item's
 /// attributes are never split, so a window may overrun by [`ITEM_XATTR_BYTES_MAX`].
-pub const WINDOW_BYTES_MAX: usize = 512 << 10;
+pub const WINDOW_BYTES_MAX: usize = 256 << 10;
 /// Most bytes of extended attributes (names and values) taken from one item; an item with more is faulted by name.
 pub const ITEM_XATTR_BYTES_MAX: usize = 512 << 10;
 

@@ -15,6 +15,9 @@ use windlass_hal::volume::{
     WINDOW_BYTES_MAX, WINDOW_EXTENTS_MAX, WINDOW_ITEMS_MAX, WINDOW_NAMES_MAX, Window,
 };
 
+/// Where tools are that an unprivileged PATH leaves out.
+const TOOL_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
 /// Says that a test did not run, and why.
 pub fn skipped(test: &str, reason: &str) {
     eprintln!("SKIPPED: {test}: {reason}");
@@ -29,7 +32,7 @@ pub fn is_root() -> bool {
 pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .chain(TOOL_DIRS.iter().map(PathBuf::from))
         .any(|dir| dir.join(program).exists())
 }
 
@@ -62,11 +65,9 @@ impl Drop for Scratch {
 /// # Panics
 /// When it fails.
 pub fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/bin:/root/.pyenv/shims")
-        .output()
-        .unwrap();
+    let inherited = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{inherited}:{}", TOOL_DIRS.join(":"));
+    let output = Command::new(program).args(args).env("PATH", path).output().unwrap();
     assert!(
         output.status.success(),
         "{program} {args:?}: {}{}",
@@ -213,6 +214,9 @@ pub struct Whole {
 /// A volume: whole items and the bare ones by inode number.
 pub type Tree = BTreeMap<u64, (Item, Whole)>;
 
+/// Sweeps that no test volume needs.
+const CALLS_MAX: u32 = 100_000;
+
 /// Collects the volume, checking every window.
 ///
 /// # Errors
@@ -222,7 +226,8 @@ pub fn collect(device: &mut TestDevice, volume: &mut dyn Volume) -> Result<Tree,
     let mut cursor = Cursor::default();
     let mut window = Window::default();
     let mut open: Option<(u64, u64)> = None;
-    loop {
+    for calls in 0.. {
+        assert!(calls < CALLS_MAX, "the sweep does not end");
         let swept = volume.sweep(device, cursor, &mut window)?;
         check_window(&window);
         for item in &window.items {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::block::{BlockDevice, Fault};
 
 /// Memory for cached blocks.
-const ARENA_BYTES: usize = 4 << 20;
+const ARENA_BYTES: usize = 2 << 20;
 /// Largest read in bytes.
 pub(super) const READ_BYTES: usize = 1 << 20;
 /// Blocks at most this many bytes apart are read together: reading on costs less than another request.

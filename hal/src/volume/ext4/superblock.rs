@@ -97,21 +97,23 @@ impl Superblock {
             return Err(VolumeFault::Unrecognised(None));
         }
         let dynamic = u32_at(raw, 0x4C) >= 1;
-        let flags = |at| if dynamic { u32_at(raw, at) } else { 0 };
-        let (compat_bits, incompat_bits, ro_bits) = (flags(0x5C), flags(0x60), flags(0x64));
-        let metadata_csum = ro_bits & ro_compat::METADATA_CSUM != 0;
-        if metadata_csum {
-            let kind = u8_at(raw, 0x175);
-            // A flipped checksum type is told from a new one by the checksum itself.
-            if crc32c(!0, &raw[..CHECKSUM_AT]) != u32_at(raw, CHECKSUM_AT) {
-                return Err(damaged("checksum does not match"));
+        // The kernel believes the feature words of a revision 0 volume too.
+        let (compat_bits, incompat_bits, ro_bits) = (u32_at(raw, 0x5C), u32_at(raw, 0x60), u32_at(raw, 0x64));
+        let checksum_kind = u8_at(raw, 0x175);
+        if ro_bits & ro_compat::METADATA_CSUM == 0 {
+            // mke2fs and tune2fs set the type with the feature and clear it with it; a feature bit lost alone would hide
+            // every other damage.
+            if checksum_kind != 0 {
+                return Err(damaged("a checksum type without the metadata_csum feature"));
             }
-            if kind != CRC32C {
-                return Err(VolumeFault::Refused {
-                    what: format!("ext4 checksum type {kind}"),
-                    way_out: "back it up mounted, or as an image",
-                });
-            }
+        } else if crc32c(!0, &raw[..CHECKSUM_AT]) != u32_at(raw, CHECKSUM_AT) {
+            // Before the type: a flipped type is told from a new one by the checksum itself.
+            return Err(damaged("checksum does not match"));
+        } else if checksum_kind != CRC32C {
+            return Err(VolumeFault::Refused {
+                what: format!("ext4 checksum type {checksum_kind}"),
+                way_out: "back it up mounted, or as an image",
+            });
         }
         feature::admit(incompat_bits)?;
 
