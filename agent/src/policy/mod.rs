@@ -11,6 +11,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`select`] | include and exclude patterns, and the set of inodes that they select |
+//! | [`selected`] | a volume that shows only what is selected |
+//! | [`paths`] | from inodes back to paths, for messages |
 //! | [`inodes`] | a bounded, sparse set of inode numbers |
 //!
 //! Only `version`, `name` and `volumes` must be there; sizes and durations are written as in [`units`](crate::units); a limit
@@ -20,14 +22,18 @@
 //! [`Policy::emit`] writes parses to the same value. Does not: number volumes (the commit log does). Source: ours.
 
 pub mod inodes;
+pub mod paths;
 pub mod select;
+pub mod selected;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::limits::{DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX};
+use crate::log::limits::{
+    DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX,
+};
 use crate::pack::{
     BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, OBJECT_BYTES_DEFAULT, OBJECT_BYTES_MAX,
     OBJECT_BYTES_MIN,

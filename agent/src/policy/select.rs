@@ -154,6 +154,18 @@ impl Patterns {
         self.include.is_empty() && self.exclude.is_empty()
     }
 
+    /// A digest of the patterns: two lists with the same one select the same paths.
+    pub fn identity(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for (list, tag) in [(&self.include, b'i'), (&self.exclude, b'e')] {
+            for pattern in list {
+                hasher.update(&[tag, u8::from(pattern.anchored), u8::from(pattern.directories_only)]);
+                hasher.update(&(pattern.glob.len() as u64).to_le_bytes()).update(pattern.glob.as_bytes());
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+
     /// What was said of the root: where a walk begins.
     pub fn of_root(&self) -> Verdict {
         if self.include.is_empty() { Verdict::Taken } else { Verdict::Outside }

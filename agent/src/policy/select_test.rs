@@ -346,3 +346,48 @@ fn too_deep_is_refused_and_a_stop_is_heard() {
     let built = build(&mut tree, &mut NoDevice::new(), &patterns, &progress);
     assert_eq!(built.unwrap_err(), SelectFault::Stopped);
 }
+
+#[test]
+fn a_selected_volume_shows_what_is_selected_and_its_state_tells_the_patterns() {
+    use crate::policy::selected::Selected;
+    let shown = |exclude: &[&str]| {
+        let (mut tree, known) = Tree::new(&PATHS);
+        tree.info.state = Some([7; 16]);
+        let patterns = Patterns::new(&[], &strings(exclude)).unwrap();
+        let selection = build(&mut tree, &mut NoDevice::new(), &patterns, &Progress::new()).unwrap();
+        let mut volume = Selected::new(Box::new(tree), selection, &patterns);
+        let mut window = Window::default();
+        volume.sweep(&mut NoDevice::new(), Cursor::default(), &mut window).unwrap();
+        let items = window.items.len();
+        let names: usize = window.items.iter().map(|item| item.names.len()).sum();
+        assert_eq!(names, window.names.len());
+        let bob = known.iter().find(|(path, _)| path == "home/bob").unwrap().1;
+        volume.item(&mut NoDevice::new(), bob, 0, &mut window).unwrap();
+        (items, names, window.items.len(), volume.info().state)
+    };
+    let (items, _, bob, all) = shown(&[]);
+    assert_eq!((items, bob), (PATHS.len() + 1, 1));
+    // Without home/bob, home/bob/z and home/ann/y.tmp. (Names in the tree of this test come two at a time.)
+    let (items, names, bob, some) = shown(&["*.tmp", "bob/"]);
+    assert_eq!((items, names, bob), (PATHS.len() - 2, 7, 0));
+    assert_ne!(all, some);
+    assert_eq!(some, shown(&["*.tmp", "bob/"]).3);
+}
+
+#[test]
+fn inodes_get_their_paths_back() {
+    let (mut tree, known) = Tree::new(&["a/", "a/b/", "a/b/c/", "a/b/c/x", "a/y", "z"]);
+    let wanted: Vec<u64> = ["a/b/c/x", "a/b", "z"]
+        .iter()
+        .map(|path| known.iter().find(|(known, _)| known == path).unwrap().1)
+        .chain([0, 999])
+        .collect();
+    let found = crate::policy::paths::find(&mut tree, &mut NoDevice::new(), wanted.iter().copied()).unwrap();
+    let paths: Vec<&[u8]> = wanted.iter().filter_map(|inode| found.get(inode).map(Vec::as_slice)).collect();
+    assert_eq!(paths, [&b"a/b/c/x"[..], b"a/b", b"z"]);
+    // A directory that names itself has no way to the root.
+    tree.entries[0].clear();
+    tree.entries[1].insert(0, (b"loop".to_vec(), 1));
+    let found = crate::policy::paths::find(&mut tree, &mut NoDevice::new(), [wanted[0]].into_iter()).unwrap();
+    assert!(found[&wanted[0]].starts_with(b".../loop/loop/"));
+}
