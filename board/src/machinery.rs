@@ -34,6 +34,8 @@ use crate::text;
 const READ_DEPTH: usize = 64;
 /// Longest wait in one go where a device has no descriptor to wait for (a throttled one), in nanoseconds.
 const BLIND_WAIT_NS: u64 = 500_000;
+/// Longest wait in one go in nanoseconds: how soon a request to stop is noticed when nothing else happens.
+const WAIT_NS: u64 = 250_000_000;
 
 /// Waits for devices, lanes, uplinks and the log, on one poll.
 pub struct HostReactor {
@@ -84,9 +86,9 @@ impl Reactor for HostReactor {
 
     fn wait(&mut self, deadline_ns: Option<u64>) {
         let left = deadline_ns.map(|deadline| deadline.saturating_sub(self.now_ns()));
-        let left =
-            if self.blind { Some(left.map_or(BLIND_WAIT_NS, |ns| ns.min(BLIND_WAIT_NS))) } else { left };
-        if let Err(error) = self.poll.wait(left.map(Duration::from_nanos), &mut self.ready) {
+        let longest = if self.blind { BLIND_WAIT_NS } else { WAIT_NS };
+        let wait = Duration::from_nanos(left.map_or(longest, |ns| ns.min(longest)));
+        if let Err(error) = self.poll.wait(Some(wait), &mut self.ready) {
             // The loop goes on by asking; a poll that never waits again would only cost CPU.
             log::warn!("reactor: poll failed, asking instead error={error}");
             HostClock.sleep(Duration::from_nanos(BLIND_WAIT_NS));

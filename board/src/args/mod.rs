@@ -25,18 +25,19 @@ use windlass_agent::policy::Compression;
 
 const AFTER: &str = "\
 Start here:
-  windlass demo                                      see it work, no root, nothing to configure
-  windlass volume info /dev/vg0/home                 what is on a device, and whether it can be read
+  windlass demo                            see it work, nothing to configure
+  windlass volume info /dev/vg0/home       can this device be read?
 
 Then, for real:
   export WINDLASS_REPO=file:///srv/backup WINDLASS_KEY_FILE=/root/windlass.key
-  windlass repo init                                 makes the repository, and the key file if there is none
+  windlass repo init                       and the key file, if there is none
   windlass policy set home --volume /dev/vg0/home-snap --exclude '*.tmp'
   windlass backup home
-  windlass ls home /                                 look into the newest point
+  windlass ls home /                       look into the newest point
   windlass restore home docs/plan.txt --to /tmp/out
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items could not be read (each is named).";
+Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items could not be
+read or restored (each is named).";
 
 /// Back up volumes block by block into an object store, and get everything back.
 #[derive(Debug, Parser)]
