@@ -2,7 +2,8 @@
 //!
 //! | module | commands |
 //! |---|---|
-//! | [`repo`] | `repo init`, `probe`, `info`, `rebuild` |
+//! | [`repo`] | `repo init`, `probe`, `info` |
+//! | [`rebuild`] | `repo rebuild` |
 //! | [`policy`] | `policy set`, `show`, `list`, `remove` |
 //! | [`backup`] | `backup` |
 //! | [`points`] | `points`, and picking one |
@@ -18,6 +19,7 @@ pub mod browse;
 pub mod check;
 pub mod points;
 pub mod policy;
+pub mod rebuild;
 pub mod repo;
 pub mod restore;
 pub mod volume;
@@ -35,7 +37,7 @@ pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, F
         Command::Repo(args::Repo::Init(args)) => repo::init(global, &args, output),
         Command::Repo(args::Repo::Probe) => repo::probe(global, output),
         Command::Repo(args::Repo::Info) => repo::info(global, output),
-        Command::Repo(args::Repo::Rebuild) => repo::rebuild(global, output),
+        Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),
         Command::Policy(args::Policy::Set(args)) => policy::set(global, &args, output),
         Command::Policy(args::Policy::Show { name }) => policy::show(global, &name, output),
         Command::Policy(args::Policy::List) => policy::list(global, output),

@@ -1,4 +1,4 @@
-//! `repo init`, `probe`, `info`, `rebuild`.
+//! `repo init`, `probe`, `info`.
 //!
 //! Source: ours.
 
@@ -114,10 +114,4 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "segments": segments,
     }));
     Ok(Exit::Done)
-}
-
-/// `repo rebuild`.
-pub fn rebuild(global: &Global, _output: &Output) -> Result<Exit, Failure> {
-    let _ = Repository::open(global)?;
-    Err(Failure::new("repo rebuild: not wired yet"))
 }
