@@ -1,0 +1,150 @@
+//! The command line with a repository: init, keys, policies, backups, points.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::Command;
+
+use windlass_tests::cli::Cli;
+use windlass_tests::engines::scratch::Scratch;
+
+fn cli(scratch: &Scratch) -> Cli {
+    Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(scratch.path())
+}
+
+/// An ext4 image of a few files; `None` (loudly) where mke2fs is missing.
+fn image(scratch: &Scratch) -> Option<String> {
+    let tree = scratch.path().join("tree");
+    fs::create_dir_all(tree.join("docs/old")).unwrap();
+    fs::create_dir(tree.join("cache")).unwrap();
+    for (name, byte) in [("docs/a.txt", 1), ("docs/old/b.txt", 2), ("docs/x.tmp", 3), ("cache/c", 4)] {
+        fs::write(tree.join(name), vec![byte; 200_000]).unwrap();
+    }
+    let image: PathBuf = scratch.path().join("image");
+    fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    let made = Command::new("/usr/sbin/mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(&tree).arg(&image).status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: mke2fs is missing or failed");
+        return None;
+    }
+    Some(image.display().to_string())
+}
+
+#[test]
+fn init_makes_a_repository_and_its_key_once() {
+    let scratch = Scratch::new("cli-init");
+    let cli = cli(&scratch);
+    let made = cli.json(&["repo", "init"]);
+    assert_eq!(made["lock"], "encrypted, opened by key file");
+    let key = scratch.path().join("key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read(&key).unwrap().len(), 65);
+    let info = cli.json(&["repo", "info"]);
+    assert_eq!((&info["repository"], &info["points"]), (&made["repository"], &0.into()));
+    let again = cli.run(&["repo", "init"]);
+    assert_eq!(again.code, 1);
+    assert!(again.failure().contains("there is a repository already"));
+    assert!(cli.ok(&["repo", "probe"]).contains("does all that a repository needs"));
+}
+
+#[test]
+fn a_wrong_key_is_told_and_a_needless_one_too() {
+    let scratch = Scratch::new("cli-keys");
+    let locked = cli(&scratch);
+    locked.ok(&["repo", "init"]);
+    fs::write(scratch.path().join("key"), "00".repeat(32)).unwrap();
+    let wrong = locked.run(&["repo", "info"]);
+    assert!(wrong.code == 1 && wrong.failure().contains("does not open it"), "{}", wrong.stderr);
+    fs::write(scratch.path().join("key"), "not a key").unwrap();
+    assert!(locked.run(&["repo", "info"]).failure().contains("64 hex digits"));
+    let open = format!("file://{}", scratch.path().join("open").display());
+    let bare = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
+    bare.ok(&["--repo", &open, "repo", "init", "--no-encryption"]);
+    assert_eq!(bare.json(&["--repo", &open, "repo", "info"])["lock"], "not encrypted");
+    fs::write(scratch.path().join("key"), "00".repeat(32)).unwrap();
+    let key = scratch.path().join("key").display().to_string();
+    assert!(bare.run(&["--repo", &open, "--key-file", &key, "repo", "info"]).failure().contains("not encrypted"));
+}
+
+#[test]
+fn a_passphrase_file_opens_what_it_made() {
+    let scratch = Scratch::new("cli-passphrase");
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
+    let repo = format!("file://{}", scratch.path().join("repository").display());
+    let file = scratch.path().join("passphrase");
+    fs::write(&file, "correct horse battery staple\n").unwrap();
+    let options = ["--repo", &repo, "--passphrase-file", file.to_str().unwrap()];
+    cli.ok(&[&options[..], &["repo", "init"]].concat());
+    fs::write(&file, "correct horse battery staple").unwrap();
+    cli.ok(&[&options[..], &["repo", "info"]].concat());
+    fs::write(&file, "wrong horse").unwrap();
+    assert_eq!(cli.run(&[&options[..], &["repo", "info"]].concat()).code, 1);
+    assert_eq!(cli.run(&["--repo", &repo, "repo", "info"]).code, 2);
+}
+
+#[test]
+fn policies_are_set_shown_changed_and_removed() {
+    let scratch = Scratch::new("cli-policy");
+    let cli = cli(&scratch);
+    cli.ok(&["repo", "init"]);
+    cli.ok(&["policy", "set", "a", "--volume", "/dev/none=image", "--exclude", "*.tmp", "--limit-up", "1MiB"]);
+    let shown = cli.json(&["policy", "show", "a"]);
+    assert_eq!(shown["volumes"][0]["reader"], "image");
+    assert_eq!((&shown["block_size"], &shown["limits"]["upload"]), (&"128KiB".into(), &"1MiB".into()));
+    let changed = cli.json(&["policy", "set", "a", "--block-size", "64KiB", "--no-exclude"]);
+    assert_eq!((&changed["revision"], &changed["policy"]["exclude"]), (&2.into(), &serde_json::Value::Null));
+    assert_eq!(changed["policy"]["volumes"], shown["volumes"]);
+    let file = scratch.path().join("a.json");
+    fs::write(&file, cli.ok(&["policy", "show", "a"])).unwrap();
+    cli.ok(&["policy", "set", "a", "--from", file.to_str().unwrap()]);
+    assert_eq!(cli.run(&["policy", "set", "b", "--from", file.to_str().unwrap()]).code, 2);
+    assert_eq!(cli.run(&["policy", "set", "b"]).code, 2);
+    assert_eq!(cli.run(&["policy", "set", "b", "--volume", "/x", "--exclude", "["]).code, 2);
+    assert_eq!(cli.json(&["policy", "list"])["policies"].as_array().unwrap().len(), 1);
+    cli.ok(&["policy", "remove", "a"]);
+    let gone = cli.run(&["policy", "show", "a"]);
+    assert!(gone.code == 1 && gone.failure().contains("there is no policy a"));
+}
+
+#[test]
+fn backups_make_points_and_a_volume_is_described() {
+    let scratch = Scratch::new("cli-backup");
+    let Some(image) = image(&scratch) else { return };
+    let cli = cli(&scratch);
+    assert_eq!(cli.json(&["volume", "info", &image])["kind"], "ext4");
+    cli.ok(&["repo", "init"]);
+    assert!(cli.run(&["backup", "docs"]).failure().contains("policy set docs"));
+    cli.ok(&["policy", "set", "docs", "--volume", &image, "--exclude", "*.tmp", "--exclude", "/cache/"]);
+    assert!(cli.run(&["ls", "docs", "/"]).code == 1);
+    let ended = cli.run(&["backup", "docs", "--json"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let done = ended.documents().pop().unwrap();
+    assert_eq!((&done["event"], &done["point"], &done["faults"]), (&"done".into(), &1.into(), &0.into()));
+    // The root, lost+found, docs, docs/old and two files.
+    assert_eq!((&done["items"], &done["bytes"]), (&6.into(), &400_000.into()));
+    let second = cli.json(&["backup", "docs"]);
+    assert_eq!((&second["items_same"], &second["objects"]), (&6.into(), &0.into()));
+    // Without the patterns the rest is new.
+    cli.ok(&["policy", "set", "docs", "--no-exclude"]);
+    let third = cli.json(&["backup", "docs"]);
+    assert_eq!(third["items"], 9);
+    let points = cli.json(&["points", "docs"]);
+    let numbers: Vec<u64> = points["points"].as_array().unwrap().iter().map(|p| p["point"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert!(cli.ok(&["points", "docs"]).lines().count() == 4);
+    assert!(cli.run(&["ls", "docs@7", "/"]).failure().contains("has no point 7"));
+    assert_eq!(cli.run(&["policy", "set", "docs", "--block-size", "64KiB"]).code, 2);
+}
+
+#[test]
+fn a_device_that_is_refused_says_why_and_what_to_do() {
+    let scratch = Scratch::new("cli-refused");
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
+    let empty = scratch.path().join("empty");
+    fs::File::create(&empty).unwrap().set_len(1 << 20).unwrap();
+    let ended = cli.run(&["volume", "info", empty.to_str().unwrap()]);
+    assert!(ended.code == 1 && ended.failure().contains("back it up as an image"), "{}", ended.stderr);
+    fs::File::options().write(true).open(&empty).unwrap().write_all_at(b"LUKS\xba\xbe", 0).unwrap();
+    assert!(cli.run(&["volume", "info", empty.to_str().unwrap()]).failure().contains("LUKS"));
+    assert_eq!(cli.run(&["volume", "info", "/none/such"]).code, 1);
+}
