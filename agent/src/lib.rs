@@ -8,6 +8,8 @@
 //! | [`table`] | the cloud tables: segments, merging reads, coalescing, rebuild |
 //! | [`pack`] | blocks of many files into upload objects |
 //! | [`worker`] | the backup of a volume, as a state machine |
+//! | [`restore`] | back to a directory or a device; browsing and checking |
+//! | [`progress`] | counters for whoever watches |
 //! | [`drive`] | the loop that runs it, and its threads |
 //! | [`limits`] | every bound |
 //!
@@ -19,6 +21,8 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod pack;
+pub mod progress;
+pub mod restore;
 pub mod store;
 pub mod table;
 pub mod worker;

@@ -145,7 +145,12 @@ pub fn wild(p: &mut Prng, kind: RowKind, count: usize) -> Vec<Row> {
                 block_bytes,
                 blocks: (0..p.below(12)).map(|_| place(p, block_bytes)).collect(),
                 runs: (0..p.below(4) * p.below(2))
-                    .map(|i| ([RunKind::Data, RunKind::Hole, RunKind::Unwritten, RunKind::Lost][i as usize % 4], p.skewed()))
+                    .map(|i| {
+                        (
+                            [RunKind::Data, RunKind::Hole, RunKind::Unwritten, RunKind::Lost][i as usize % 4],
+                            p.skewed(),
+                        )
+                    })
                     .collect(),
             }),
             RowKind::Entry => Row::Entry(EntryRow {

@@ -121,7 +121,9 @@ impl<F: fmt::Display> fmt::Display for Fault<F> {
             Fault::Volume(volume, fault) => write!(f, "volume {volume}: {fault}"),
             Fault::Log(fault) => fault.fmt(f),
             Fault::Boot(error) => write!(f, "cannot start: {error}"),
-            Fault::NoPolicy(name) => write!(f, "there is no policy {name}; make one with `windlass policy set {name}`"),
+            Fault::NoPolicy(name) => {
+                write!(f, "there is no policy {name}; make one with `windlass policy set {name}`")
+            }
         }
     }
 }
@@ -147,10 +149,13 @@ where
     let writer = (session.epoch(), state.holder.node, state.holder.boot);
     std::thread::scope(|scope| {
         let wake = Arc::clone(&machinery.wake);
-        let Some(next) = state.next_backup() else { return (Some(session), Err(Fault::Log(LogFault::NotReady))) };
+        let Some(next) = state.next_backup() else {
+            return (Some(session), Err(Fault::Log(LogFault::NotReady)));
+        };
         let begin = Begin::decide(&state, settings, volumes, next);
         let (mut commits, handle) = Commits::start(scope, session, clock, begin.backup, wake);
-        let result = backup(&mut commits, keys, writer, settings, volumes, machinery, &state, &begin, base, watch);
+        let result =
+            backup(&mut commits, keys, writer, settings, volumes, machinery, &state, &begin, base, watch);
         commits.finish();
         let session = handle.join().ok().map(|(session, _)| session);
         (session, result)
@@ -169,15 +174,21 @@ impl Begin {
     fn decide(state: &State, settings: &Settings, volumes: &[VolumeJob], next: BackupId) -> Begin {
         let found: Vec<BackupVolume> = volumes
             .iter()
-            .map(|v| BackupVolume { volume: v.id, fs_uuid: v.volume.info().uuid, state: v.volume.info().state })
+            .map(|v| BackupVolume {
+                volume: v.id,
+                fs_uuid: v.volume.info().uuid,
+                state: v.volume.info().state,
+            })
             .collect();
         let mut records = Vec::new();
         if let Some((backup, running)) = state.running_of(&settings.policy) {
             if running.volumes == found && found.iter().all(|v| v.state.is_some()) {
                 return Begin { backup, records, resume: Some(running.clone()) };
             }
-            let of = |s: &&crate::table::segment::SegmentMeta| s.backup_min == backup && s.backup_max == backup;
-            let removed = state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
+            let of =
+                |s: &&crate::table::segment::SegmentMeta| s.backup_min == backup && s.backup_max == backup;
+            let removed =
+                state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
             records.push(Record::Commit(Commit { removed, ..Commit::default() }));
             records.push(Record::BackupAbandoned { backup });
         }
@@ -252,7 +263,8 @@ fn backup<B: Base>(
         };
         let now = machinery.reactor.now_ns();
         let segment_bytes = machinery.budget.segment_bytes;
-        let machine = Backup::new(task, Arc::clone(&shared), machinery.frames.clone(), rows, segment_bytes, now);
+        let machine =
+            Backup::new(task, Arc::clone(&shared), machinery.frames.clone(), rows, segment_bytes, now);
         let Some(mut machine) = machine else {
             return Err(Fault::Boot(std::io::ErrorKind::OutOfMemory.into()));
         };
@@ -266,7 +278,8 @@ fn backup<B: Base>(
             reactor: machinery.reactor,
             stop: machinery.stop,
         };
-        let done = volume::run(&mut machine, &mut parts, &mut |machine| watch(&before.plus(machine.totals())));
+        let done =
+            volume::run(&mut machine, &mut parts, &mut |machine| watch(&before.plus(machine.totals())));
         report.totals = before.plus(machine.totals());
         report.troubles.extend_from_slice(machine.troubles());
         done.map_err(|fault| Fault::Volume(job.id, fault))?;

@@ -1,8 +1,8 @@
 //! Sessions over a store in memory and a clock that jumps.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::format::record::{PolicyChange, Record};

@@ -43,7 +43,12 @@ pub fn deleted(window: &Window, base: &[ItemRow], out: &mut Vec<u64>) {
 
 /// Calls `each` with the byte ranges of a block (from, to within it) that lie in lost device ranges; returns whether nothing
 /// of the block is left.
-pub fn lost_ranges(pieces: &[PlanPiece], len: u32, lost: &[(u64, u64)], mut each: impl FnMut(u64, u64)) -> bool {
+pub fn lost_ranges(
+    pieces: &[PlanPiece],
+    len: u32,
+    lost: &[(u64, u64)],
+    mut each: impl FnMut(u64, u64),
+) -> bool {
     let mut left = 0;
     for piece in pieces {
         let shown = u64::from(piece.len.min(len.saturating_sub(piece.within)));
@@ -93,7 +98,10 @@ fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttribut
             Payload::Target(range) => RowPayload::Target(window.get(range).to_vec()),
             Payload::Inline(range) => RowPayload::Inline(window.get(range).to_vec()),
         },
-        xattrs: xattrs.iter().map(|x| (window.get(&x.name).to_vec(), window.get(&x.value).to_vec())).collect(),
+        xattrs: xattrs
+            .iter()
+            .map(|x| (window.get(&x.name).to_vec(), window.get(&x.value).to_vec()))
+            .collect(),
         fault: item.fault.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }

@@ -15,12 +15,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use crate::table::segment::SegmentMeta;
 use crate::format::row::Row;
 use crate::format::tail::{TailBuilder, TailHead, TailKind, Trailer};
 use crate::id::{BackupId, ObjectId, VolumeId};
 use crate::pack::lane::Shared;
 use crate::pack::object::ObjectBuf;
+use crate::table::segment::SegmentMeta;
 
 /// Bytes of a tail at which its object is closed, however few frames it has.
 pub const TAIL_BYTES_FULL: u32 = 1 << 20;
@@ -155,7 +155,8 @@ impl Rows {
 
     /// Whether the segment should be ended.
     pub fn is_segment_full(&self) -> bool {
-        self.segment.buf.as_ref().is_some_and(|buf| buf.len() >= self.segment_bytes) || self.segment.builder.is_full()
+        self.segment.buf.as_ref().is_some_and(|buf| buf.len() >= self.segment_bytes)
+            || self.segment.builder.is_full()
     }
 
     /// Ends the segment, if it has rows.
