@@ -2,3 +2,4 @@
 
 pub mod conformance;
 pub mod engines;
+pub mod store_fault;
