@@ -1,4 +1,5 @@
 //! The S3 store against real servers: moto (Python) and Ceph's object gateway. Skips loudly where one is missing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::sync::Arc;
 
@@ -100,4 +101,27 @@ fn ceph_conforms() {
     let fault = ceph.a.store_at(&bucket, skewed).put("a", &[b"x"], PutMode::Replace).unwrap_err();
     assert_eq!(fault.kind, StoreFaultKind::Denied, "{fault}");
     assert!(fault.detail.contains("set the clock"), "{fault}");
+}
+
+#[test]
+fn tls_is_verified_and_works_with_a_ca_file() {
+    let name = "tls_is_verified_and_works_with_a_ca_file";
+    let moto = match Moto::start_tls() {
+        Ok(moto) => moto,
+        Err(reason) => return skip(name, &reason),
+    };
+    if let Err(reason) = moto.make_bucket_tls("conform") {
+        return skip(name, &reason);
+    }
+    let ca_file = moto.certificates.as_ref().unwrap().path().join("ca.pem");
+    let settings = |ca_file| S3Settings { ca_file, ..moto.s3.settings() };
+    let store: Arc<dyn Store> = Arc::new(moto.s3.store_with("conform", settings(Some(ca_file))));
+    run(&store, "conf", Extent { long_list_keys: 50, large_bytes: (2 << 20) + 1, ..Extent::default() });
+    // The system's authorities do not know this CA; nothing is sent, and repeating would not help.
+    if std::path::Path::new(windlass_agent::store::s3::CA_BUNDLES[0]).exists() {
+        let stranger = moto.s3.store_with("conform", settings(None));
+        let fault = stranger.get("a", ByteRange::All, &mut Vec::new()).unwrap_err();
+        assert_eq!(fault.kind, StoreFaultKind::Rejected, "{fault}");
+        assert!(fault.detail.contains("certificate"), "{fault}");
+    }
 }
