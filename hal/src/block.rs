@@ -16,6 +16,8 @@
 //! - offsets and lengths are multiples of the logical block size and lie inside the device, or the segment fails with
 //!   [`FaultKind::Misuse`]; a short read at the device's end is a fault, never silent zeros;
 //! - a segment that fails leaves its bytes of the buffer undefined and does not touch the others;
+//! - a port may hold accepted requests back to start them together, until the next `complete` at the latest: a caller
+//!   that is about to sleep on [`BlockDevice::event_fd`] calls `complete(Wait::Poll)` first;
 //! - a port opened for reading refuses every other operation with [`FaultKind::ReadOnly`].
 //!
 //! Does not: cache, retry, merge, or reorder on purpose. Source: ours.
@@ -67,7 +69,8 @@ pub enum Op {
     Zero,
     /// Tell the device that the ranges' contents do not matter any more; the buffer is not used.
     Discard,
-    /// Everything completed before is durable when this completes; no segments.
+    /// Everything completed before is durable when this completes; no segments. One that fails comes back with a single
+    /// segment that covers the whole device and holds the fault.
     Flush,
 }
 
@@ -104,6 +107,84 @@ pub struct Request {
     pub segments: Vec<Segment>,
 }
 
+impl Request {
+    /// The first fault of the request, if any of its segments has one.
+    pub fn fault(&self) -> Option<Fault> {
+        self.segments.iter().find_map(|s| s.fault)
+    }
+
+    /// Sets a fault on every segment that has none; a request without segments gets one that covers the device.
+    pub fn fail(&mut self, kind: FaultKind, errno: i32, size_bytes: u64) {
+        if self.segments.is_empty() {
+            self.segments.push(Segment::new(0, 0, size_bytes));
+        }
+        for segment in self.segments.iter_mut().filter(|s| s.fault.is_none()) {
+            segment.fail(kind, errno);
+        }
+    }
+}
+
+impl Segment {
+    /// Sets the fault of this range.
+    pub fn fail(&mut self, kind: FaultKind, errno: i32) {
+        self.fault = Some(Fault { kind, device_offset: self.device_offset, len: self.len, errno });
+    }
+}
+
+impl Geometry {
+    /// Checks a request against the contract, the same way for every port: clears the fault of each segment that may be
+    /// tried and sets it on those that may not. Linear in the segments, does not allocate.
+    pub fn admit(&self, request: &mut Request) {
+        let buf_bytes = request.buf.as_ref().map_or(0, |b| b.len() as u64);
+        let refused = self.refuses(request);
+        for segment in &mut request.segments {
+            segment.fault = None;
+            if let Some(kind) = refused.or_else(|| self.misfit(request.op, segment, buf_bytes)) {
+                segment.fail(kind, 0);
+            }
+        }
+        if let (Some(kind), Op::Flush) = (refused, request.op) {
+            request.fail(kind, 0, self.size_bytes);
+        }
+    }
+
+    /// What is wrong with a request as a whole.
+    fn refuses(&self, request: &Request) -> Option<FaultKind> {
+        let needs_buf = matches!(request.op, Op::Read | Op::Write);
+        if self.read_only && request.op != Op::Read {
+            return Some(FaultKind::ReadOnly);
+        }
+        if request.segments.len() > SEGMENTS_PER_REQUEST_MAX || (needs_buf && request.buf.is_none()) {
+            return Some(FaultKind::Misuse);
+        }
+        if request.op == Op::Flush && !request.segments.is_empty() {
+            return Some(FaultKind::Misuse);
+        }
+        (request.op == Op::Discard && !self.can_discard).then_some(FaultKind::Unsupported)
+    }
+
+    /// What is wrong with one range.
+    fn misfit(&self, op: Op, segment: &Segment, buf_bytes: u64) -> Option<FaultKind> {
+        let unit = u64::from(self.logical_block_bytes);
+        let aligned = segment.device_offset.is_multiple_of(unit) && segment.len.is_multiple_of(unit);
+        let in_device = self.contains(segment.device_offset, segment.len);
+        let in_buf = match op {
+            Op::Read | Op::Write => {
+                let start = u64::from(segment.buf_offset);
+                start.is_multiple_of(unit)
+                    && start.checked_add(segment.len).is_some_and(|end| end <= buf_bytes)
+            }
+            Op::Zero | Op::Discard | Op::Flush => true,
+        };
+        (segment.len == 0 || !aligned || !in_device || !in_buf).then_some(FaultKind::Misuse)
+    }
+
+    /// Whether `len` bytes at `offset` lie inside the device.
+    pub fn contains(&self, offset: u64, len: u64) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.size_bytes)
+    }
+}
+
 /// Why a device operation failed: small, copyable, with numbers. `Display` says what to make of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -134,6 +215,22 @@ pub enum FaultKind {
     Unsupported,
     /// Anything else; the error number says what.
     Other,
+}
+
+impl FaultKind {
+    /// The kind of failure that an error number of the system means on a block device.
+    pub fn from_errno(errno: i32) -> FaultKind {
+        use nix::libc;
+        match errno {
+            libc::EIO | libc::ENODATA | libc::EILSEQ | libc::EREMOTEIO | libc::EUCLEAN => FaultKind::Media,
+            libc::ENODEV | libc::ENXIO | libc::ENOMEDIUM | libc::ESHUTDOWN => FaultKind::Gone,
+            libc::ENOSPC | libc::EDQUOT | libc::EFBIG => FaultKind::Full,
+            libc::EROFS | libc::EBADF | libc::EPERM => FaultKind::ReadOnly,
+            libc::EINVAL | libc::EFAULT => FaultKind::Misuse,
+            libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY => FaultKind::Unsupported,
+            _ => FaultKind::Other,
+        }
+    }
 }
 
 impl Fault {
@@ -202,4 +299,39 @@ pub trait BlockDevice: Send {
     /// Reads `out.len()` bytes at any `offset`, aligned or not, and waits: for metadata. Must work while requests are
     /// in flight, and neither counts against the queue depth nor completes any of them.
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault>;
+}
+
+/// A boxed device is a device, so that middleware wraps what `linux::open` returns.
+impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+
+    fn identity(&self) -> &DeviceId {
+        (**self).identity()
+    }
+
+    fn submit(&mut self, request: Request) -> Result<(), Request> {
+        (**self).submit(request)
+    }
+
+    fn complete(&mut self, wait: Wait, done: &mut dyn FnMut(Request)) -> usize {
+        (**self).complete(wait, done)
+    }
+
+    fn in_flight(&self) -> usize {
+        (**self).in_flight()
+    }
+
+    fn queue_depth(&self) -> usize {
+        (**self).queue_depth()
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        (**self).event_fd()
+    }
+
+    fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
+        (**self).read_at(offset, out)
+    }
 }

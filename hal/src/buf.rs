@@ -122,7 +122,9 @@ impl Buf {
         self.index
     }
 
-    fn address(&self) -> *mut u8 {
+    /// Address of the first byte, for a port that hands the memory to the kernel. It makes no reference to the bytes, so it
+    /// may be taken while the kernel works on another part of them; using it is the caller's to justify.
+    pub(crate) fn address(&self) -> *mut u8 {
         // SAFETY: index < count by construction (only `Pool::take` makes a Buf).
         unsafe { self.region.base.as_ptr().add(self.index as usize * self.region.buf_bytes) }
     }

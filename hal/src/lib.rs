@@ -2,8 +2,10 @@
 //!
 //! | part | trait | ports |
 //! |---|---|---|
-//! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, `preadv2` threads), `sim` |
-//! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::image` |
+//! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, threads), `sim` |
+//! | time | [`clock::Clock`] | [`clock::SystemClock`], `sim` |
+//! | random bytes | [`entropy::Entropy`] | [`entropy::SystemEntropy`], `sim` |
+//! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::image`; `volume::detect` picks |
 //!
 //! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
 //!
@@ -14,4 +16,9 @@
 
 pub mod block;
 pub mod buf;
+pub mod clock;
+pub mod entropy;
+pub mod linux;
+pub mod sim;
 pub mod volume;
+pub mod wrap;

@@ -3,13 +3,34 @@
 //! | module | what |
 //! |---|---|
 //! | [`row`] | rows of the metadata table and the block location table: the values |
-//! | `block` | row blocks: sorted rows, prefix-compressed, zstd, sealed |
-//! | `tail` | the index and trailer at the end of every object and segment |
-//! | `frame` | frames: the blocks of an upload object, compressed and sealed together |
-//! | `seal` | keys, sealing and digests |
-//! | `record` | records of the commit log |
-//! | `repo` | the repository's `format` object |
+//! | [`key`] | keys of rows and their order |
+//! | [`block`] | row blocks: sorted rows, coded against each other, zstd, sealed |
+//! | [`tail`] | the index and trailer at the end of every object and segment |
+//! | [`frame`] | frames: the blocks of an upload object, compressed and sealed together |
+//! | [`seal`] | keys, sealing and digests |
+//! | [`repo`] | the repository's `format` object |
+//! | [`wrap`] | key slots: the wrapped master key |
+//! | [`compress`] | zstd contexts, made once and reused |
+//! | [`varint`] | varints, and a reader over foreign bytes |
+//! | [`fault`] | why bytes were refused |
+//! | [`cursor`] | fixed little-endian fields: what the log's formats are written with |
+//! | [`record`] | records of the commit log |
+//! | [`slot`] | the small objects of the commit log: slot, grant, beat, boundary |
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
 
+pub mod block;
+mod codec;
+pub mod compress;
+pub mod cursor;
+pub mod fault;
+pub mod frame;
+pub mod key;
+pub mod record;
+pub mod repo;
 pub mod row;
+pub mod seal;
+pub mod slot;
+pub mod tail;
+pub mod varint;
+pub mod wrap;

@@ -5,6 +5,7 @@
 //! | [`ItemRow`] | LIN, backup | metadata table: attributes, small payloads, extended attributes; or the item's deletion |
 //! | [`NameRow`] | LIN of the directory, backup, run, name | metadata table: an entry of a directory |
 //! | [`LocationRow`] | LIN, base, backup | block location table: where blocks `base .. base + N` are |
+//! | [`EntryRow`] | LIN, block, backup | tails of upload objects only: where one block is; a rebuild makes location rows of them |
 //!
 //! Reading at a recovery point P (a cut), for one item:
 //! - its item row is the one of the greatest backup <= P; a deletion hides the item;
@@ -17,10 +18,11 @@
 //!
 //! A large directory does not fit a window, so its names are sorted within runs: `run` counts the parts of the listing.
 //!
-//! Does not: encode (see `block`). Source: ours; terms from the architecture, section 2.
+//! Does not: encode (see `block`), or order (see `key`). Source: ours; terms from the architecture, section 2.
 
 use windlass_hal::volume::{ExtentState, ItemKind, Timestamp};
 
+use super::key::KeyRef;
 use crate::id::{BackupId, Lin, ObjectId};
 
 /// Bytes of a block digest: keyed BLAKE3, cut to 128 bits. Equality of digests stands for equality of blocks.
@@ -138,6 +140,8 @@ pub enum RunKind {
     Hole,
     /// Allocated and not written; reads as zero.
     Unwritten,
+    /// Data that the medium did not give; stored as zero.
+    Lost,
 }
 
 impl From<ExtentState> for RunKind {
@@ -156,7 +160,8 @@ pub enum BlockPlace {
     Empty,
     /// All its data is zero bytes; nothing is stored.
     Zero,
-    /// The medium did not give it; its bytes are missing from this point.
+    /// The medium gave none of its data; nothing is stored. (A block of which some is missing is stored with zeros there,
+    /// and the row's runs say where.)
     Lost,
     /// Stored.
     Stored(Place),
@@ -177,4 +182,181 @@ pub struct Place {
     pub len: u32,
     /// Digest of those bytes.
     pub digest: Digest,
+}
+
+/// A row of an upload object's tail: one block that this object holds, or that has nothing to hold. An object's blocks do not
+/// line up with rows of N, and it must be readable without the tables.
+///
+/// A rebuild lays the entries of a backup over the location row of the backup before it (while `rows_from` allows). A location
+/// row with extent runs, or whose blocks became empty, must be in a tail as a whole [`LocationRow`], which overrides that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryRow {
+    /// Which item.
+    pub lin: Lin,
+    /// Index of the block.
+    pub block: u64,
+    /// Which backup wrote it.
+    pub backup: BackupId,
+    /// Block size in bytes that the index counts in.
+    pub block_bytes: u32,
+    /// Where it is.
+    pub place: BlockPlace,
+}
+
+/// The kinds of rows. A row block holds one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RowKind {
+    /// [`ItemRow`].
+    Item = 1,
+    /// [`NameRow`].
+    Name = 2,
+    /// [`LocationRow`].
+    Location = 3,
+    /// [`EntryRow`].
+    Entry = 4,
+}
+
+/// Number of row kinds: arrays by kind are indexed by [`RowKind::index`].
+pub const ROW_KINDS: usize = 4;
+
+impl RowKind {
+    /// All kinds, in the order of [`RowKind::index`].
+    pub const ALL: [RowKind; ROW_KINDS] = [RowKind::Item, RowKind::Name, RowKind::Location, RowKind::Entry];
+
+    /// Position in arrays by kind, `0..ROW_KINDS`.
+    pub fn index(self) -> usize {
+        self as usize - 1
+    }
+
+    /// Inverse of `kind as u8`.
+    pub fn from_byte(byte: u8) -> Option<RowKind> {
+        RowKind::ALL.into_iter().find(|&kind| kind as u8 == byte)
+    }
+}
+
+/// A row of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// Of the metadata table.
+    Item(ItemRow),
+    /// Of the metadata table.
+    Name(NameRow),
+    /// Of the block location table.
+    Location(LocationRow),
+    /// Of an object's tail.
+    Entry(EntryRow),
+}
+
+/// A borrowed row of any kind: what builders take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowRef<'a> {
+    /// Of the metadata table.
+    Item(&'a ItemRow),
+    /// Of the metadata table.
+    Name(&'a NameRow),
+    /// Of the block location table.
+    Location(&'a LocationRow),
+    /// Of an object's tail.
+    Entry(&'a EntryRow),
+}
+
+impl Row {
+    /// Borrows it.
+    pub fn as_ref(&self) -> RowRef<'_> {
+        match self {
+            Row::Item(row) => RowRef::Item(row),
+            Row::Name(row) => RowRef::Name(row),
+            Row::Location(row) => RowRef::Location(row),
+            Row::Entry(row) => RowRef::Entry(row),
+        }
+    }
+
+    /// Its item, or the directory for a name.
+    pub fn lin(&self) -> Lin {
+        self.as_ref().lin()
+    }
+
+    /// Which backup wrote it.
+    pub fn backup(&self) -> BackupId {
+        self.as_ref().key().backup
+    }
+}
+
+impl<'a> RowRef<'a> {
+    /// Its kind.
+    pub fn kind(&self) -> RowKind {
+        match self {
+            RowRef::Item(_) => RowKind::Item,
+            RowRef::Name(_) => RowKind::Name,
+            RowRef::Location(_) => RowKind::Location,
+            RowRef::Entry(_) => RowKind::Entry,
+        }
+    }
+
+    /// Its item, or the directory for a name.
+    pub fn lin(&self) -> Lin {
+        self.key().lin
+    }
+
+    /// More bytes than its encoding can take in a block, dictionary included.
+    pub fn bytes_max(&self) -> usize {
+        match self {
+            RowRef::Item(row) => row.item.as_ref().map_or(64, |item| {
+                let payload = match &item.payload {
+                    RowPayload::None => 0,
+                    RowPayload::Target(bytes) | RowPayload::Inline(bytes) => bytes.len(),
+                };
+                let xattrs: usize =
+                    item.xattrs.iter().map(|(name, value)| name.len() + value.len() + 20).sum();
+                256 + payload + xattrs + item.fault.len()
+            }),
+            RowRef::Name(row) => 64 + row.name.len(),
+            RowRef::Location(row) => 128 + row.blocks.len() * 72 + row.runs.len() * 12,
+            RowRef::Entry(_) => 128,
+        }
+    }
+
+    /// Its key: unique among rows of its kind.
+    pub fn key(&self) -> KeyRef<'a> {
+        let plain = |lin, base, backup| KeyRef { lin, base, backup, run: 0, name: &[] };
+        match self {
+            RowRef::Item(row) => plain(row.lin, 0, row.backup),
+            RowRef::Name(row) => {
+                KeyRef { lin: row.parent, base: 0, backup: row.backup, run: row.run, name: &row.name }
+            }
+            RowRef::Location(row) => plain(row.lin, row.base, row.backup),
+            RowRef::Entry(row) => plain(row.lin, row.block, row.backup),
+        }
+    }
+}
+
+impl<'a> From<&'a Row> for RowRef<'a> {
+    fn from(row: &'a Row) -> RowRef<'a> {
+        row.as_ref()
+    }
+}
+
+impl<'a> From<&'a ItemRow> for RowRef<'a> {
+    fn from(row: &'a ItemRow) -> RowRef<'a> {
+        RowRef::Item(row)
+    }
+}
+
+impl<'a> From<&'a NameRow> for RowRef<'a> {
+    fn from(row: &'a NameRow) -> RowRef<'a> {
+        RowRef::Name(row)
+    }
+}
+
+impl<'a> From<&'a LocationRow> for RowRef<'a> {
+    fn from(row: &'a LocationRow) -> RowRef<'a> {
+        RowRef::Location(row)
+    }
+}
+
+impl<'a> From<&'a EntryRow> for RowRef<'a> {
+    fn from(row: &'a EntryRow) -> RowRef<'a> {
+        RowRef::Entry(row)
+    }
 }

@@ -179,7 +179,7 @@ pub struct StoreFault {
 }
 
 /// The kinds of store failure. See commit-log C2 and C3 for what each means for a create of a log slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoreFaultKind {
     /// Create-only, and the key exists (412, Azure 409 BlobAlreadyExists, EEXIST).
     Exists,

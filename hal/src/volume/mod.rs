@@ -21,20 +21,24 @@
 //! Does not: read file data (the caller does, from extents, in physical order), decide what to back up, sort by address.
 //! Source: ours; each reader names its own.
 
+pub mod detect;
+pub mod ext4;
+pub mod image;
+
 use std::fmt;
 use std::ops::Range;
 
 use crate::block::{BlockDevice, Fault};
 
 /// Most items in a window. With the other limits it keeps a window near 2 MiB whatever the volume holds.
-pub const WINDOW_ITEMS_MAX: usize = 8192;
+pub const WINDOW_ITEMS_MAX: usize = 4096;
 /// Most extents in a window (32 bytes each).
-pub const WINDOW_EXTENTS_MAX: usize = 16384;
+pub const WINDOW_EXTENTS_MAX: usize = 8192;
 /// Most directory entries in a window.
-pub const WINDOW_NAMES_MAX: usize = 16384;
+pub const WINDOW_NAMES_MAX: usize = 8192;
 /// Most bytes of names, symlink targets, inline data and extended attributes in a window, beyond which it closes. One item's
 /// attributes are never split, so a window may overrun by [`ITEM_XATTR_BYTES_MAX`].
-pub const WINDOW_BYTES_MAX: usize = 1 << 20;
+pub const WINDOW_BYTES_MAX: usize = 512 << 10;
 /// Most bytes of extended attributes (names and values) taken from one item; an item with more is faulted by name.
 pub const ITEM_XATTR_BYTES_MAX: usize = 512 << 10;
 

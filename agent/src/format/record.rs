@@ -1,0 +1,460 @@
+//! Records of the commit log: what a slot's body says.
+//!
+//! A record is `kind` u8, `length` u32, and `length` bytes of fields as [`cursor`](super::cursor) encodes them:
+//!
+//! | kind | record | fields in order |
+//! |---|---|---|
+//! | 1 | epoch begun | epoch u64 |
+//! | 2 | yield | successor `Option<u32>` |
+//! | 3 | policy changed | name text, revision u32, body bytes, list of (volume u32, device text) |
+//! | 4 | policy removed | name text, revision u32 |
+//! | 5 | backup begun | backup u32, policy text, list of [`BackupVolume`], wall start i64 |
+//! | 6 | commit | backup u32, list of (object 24, bytes u64), list of [`SegmentMeta`], list of removed segments, list of [`Progress`] |
+//! | 7 | backup ended | backup u32, [`Totals`], status u8 (1 complete, 2 with errors), wall end i64 |
+//! | 8 | backup abandoned | backup u32 |
+//! | 9 | point expired | backup u32 |
+//! | 10 | retire | list of objects |
+//! | 11 | orphan floor | epoch u64 |
+//! | 12 | pin | pin u64, node u32 |
+//! | 13 | pin refreshed | pin u64, counter u64 |
+//! | 14 | unpin | pin u64 |
+//! | 15 | checkpoint | slot u64, nonce 16, digest 32 |
+//!
+//! Invariants: one encoding per record; unknown kinds, counts above their bounds and trailing bytes are refused.
+//! Does not: judge records against a state (`log::state`), nor seal them (`format::slot`). Source: commit-log design.
+
+use super::cursor::{FormatFault, Reader, Wire, emit_bytes, emit_list};
+use crate::id::{BackupId, Epoch, NodeId, ObjectId, Slot, VolumeId};
+use crate::log::limits::{
+    DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX, RECORD_OBJECTS_MAX,
+    RECORD_SEGMENTS_MAX, SLOT_RECORDS_MAX,
+};
+use crate::table::segment::SEGMENT_META_BYTES;
+pub use crate::table::segment::SegmentMeta;
+use crate::wire_struct;
+
+/// One thing that the log says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Record {
+    /// A new holder: the first record of its first slot.
+    EpochBegun {
+        /// Its epoch: that of the slot.
+        epoch: Epoch,
+    },
+    /// The holder is done; its lease has ended already.
+    Yield {
+        /// Who may claim the next epoch without waiting; anyone when `None`.
+        successor: Option<NodeId>,
+    },
+    /// A policy made or changed.
+    PolicyChanged(PolicyChange),
+    /// A policy removed; its points stay.
+    PolicyRemoved {
+        /// Its name.
+        name: String,
+        /// Its last revision plus 1.
+        revision: u32,
+    },
+    /// A backup starts.
+    BackupBegun(BackupStart),
+    /// Objects and segments become part of the tables.
+    Commit(Commit),
+    /// A backup is a recovery point now.
+    BackupEnded(BackupEnd),
+    /// A backup will not be finished.
+    BackupAbandoned {
+        /// Which.
+        backup: BackupId,
+    },
+    /// A recovery point is gone.
+    PointExpired {
+        /// The backup that made it.
+        backup: BackupId,
+    },
+    /// Objects that no point needs: they may be deleted when no pin is older (G1).
+    Retire {
+        /// Which.
+        objects: Vec<ObjectId>,
+    },
+    /// From here on no commit names an object of this epoch or an older one that is not in the tables (G2).
+    OrphanFloor {
+        /// The floor.
+        epoch: Epoch,
+    },
+    /// A reader needs the tables as of this slot.
+    Pin {
+        /// Random.
+        pin: u64,
+        /// Who asked.
+        node: NodeId,
+    },
+    /// The reader is alive.
+    PinRefreshed {
+        /// Which.
+        pin: u64,
+        /// Greater than before.
+        counter: u64,
+    },
+    /// The reader is done, or given up.
+    Unpin {
+        /// Which.
+        pin: u64,
+    },
+    /// The state as of an earlier slot is in the store.
+    Checkpoint(CheckpointName),
+}
+
+/// A policy made or changed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PolicyChange {
+    /// Its name, 1..=64 bytes.
+    pub name: String,
+    /// 1 for a new policy, then one more each time.
+    pub revision: u32,
+    /// The policy, encoded by `policy`: JSON, at most 16 KiB.
+    pub body: Vec<u8>,
+    /// Its volumes: (number, device).
+    pub volumes: Vec<(VolumeId, String)>,
+}
+
+/// A backup starts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackupStart {
+    /// Its number: the next one.
+    pub backup: BackupId,
+    /// Its policy's name.
+    pub policy: String,
+    /// What it reads.
+    pub volumes: Vec<BackupVolume>,
+    /// Wall clock, nanoseconds since 1970 UTC, for people only.
+    pub wall_start_ns: i64,
+}
+
+/// A volume as a backup found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackupVolume {
+    /// Which.
+    pub volume: VolumeId,
+    /// UUID of its file system, zero for an image.
+    pub fs_uuid: [u8; 16],
+    /// What a later backup compares with: unchanged means that nothing was written in between.
+    pub state: Option<[u8; 16]>,
+}
+wire_struct!(BackupVolume { volume: VolumeId, fs_uuid: [u8; 16], state: Option<[u8; 16]> });
+
+/// Objects and segments become part of the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Commit {
+    /// The running backup, or 0 for maintenance (a merge of segments).
+    pub backup: BackupId,
+    /// New upload objects: (name, bytes).
+    pub objects: Vec<(ObjectId, u64)>,
+    /// New segments.
+    pub segments: Vec<SegmentMeta>,
+    /// Segments that the new ones replace: retired by this record.
+    pub removed: Vec<ObjectId>,
+    /// How far the backup's rows in committed segments reach.
+    pub progress: Vec<Progress>,
+}
+
+impl Wire for [u32; 4] {
+    const BYTES_MIN: usize = 16;
+    fn emit(&self, out: &mut Vec<u8>) {
+        self.iter().for_each(|value| value.emit(out));
+    }
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+        Ok([reader.value()?, reader.value()?, reader.value()?, reader.value()?])
+    }
+}
+
+impl Wire for SegmentMeta {
+    const BYTES_MIN: usize = SEGMENT_META_BYTES;
+    fn emit(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&SegmentMeta::emit(self));
+    }
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+        let bytes: [u8; SEGMENT_META_BYTES] = reader.value()?;
+        SegmentMeta::parse(&bytes).map_err(|_| FormatFault::Value)
+    }
+}
+
+/// A watermark: all of the volume below (inode, block) is in committed segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Progress {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// The first inode that is not complete.
+    pub inode: u64,
+    /// Its first block that is not.
+    pub block: u64,
+}
+wire_struct!(Progress { volume: VolumeId, inode: u64, block: u64 });
+
+/// A backup is a recovery point now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackupEnd {
+    /// Which.
+    pub backup: BackupId,
+    /// What it did.
+    pub totals: Totals,
+    /// How it went.
+    pub status: PointStatus,
+    /// Wall clock, nanoseconds since 1970 UTC, for people only.
+    pub wall_end_ns: i64,
+}
+wire_struct!(BackupEnd { backup: BackupId, totals: Totals, status: PointStatus, wall_end_ns: i64 });
+
+/// How a backup went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PointStatus {
+    /// All of it.
+    #[default]
+    Complete,
+    /// Some items or blocks could not be read; their rows say which.
+    WithErrors,
+}
+
+impl Wire for PointStatus {
+    const BYTES_MIN: usize = 1;
+    fn emit(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            PointStatus::Complete => 1,
+            PointStatus::WithErrors => 2,
+        });
+    }
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+        match reader.value::<u8>()? {
+            1 => Ok(PointStatus::Complete),
+            2 => Ok(PointStatus::WithErrors),
+            _ => Err(FormatFault::Value),
+        }
+    }
+}
+
+/// What a backup did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Totals {
+    /// Items in the point.
+    pub items: u64,
+    /// Items whose rows this backup wrote.
+    pub items_changed: u64,
+    /// Items found deleted.
+    pub items_deleted: u64,
+    /// Bytes of all items.
+    pub bytes_logical: u64,
+    /// Bytes read from devices.
+    pub bytes_read: u64,
+    /// Bytes of blocks that the tables had already.
+    pub bytes_reused: u64,
+    /// Bytes put into upload objects.
+    pub bytes_stored: u64,
+    /// Upload objects.
+    pub objects: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Items and blocks that could not be read.
+    pub faults: u64,
+}
+wire_struct!(Totals {
+    items: u64,
+    items_changed: u64,
+    items_deleted: u64,
+    bytes_logical: u64,
+    bytes_read: u64,
+    bytes_reused: u64,
+    bytes_stored: u64,
+    objects: u64,
+    segments: u64,
+    faults: u64,
+});
+
+/// A checkpoint in the store: `ckpt/<slot>-<nonce>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckpointName {
+    /// The state is as of this slot.
+    pub slot: Slot,
+    /// Tells apart checkpoints of one slot.
+    pub nonce: [u8; 16],
+    /// BLAKE3 of the object's bytes.
+    pub digest: [u8; 32],
+}
+wire_struct!(CheckpointName { slot: Slot, nonce: [u8; 16], digest: [u8; 32] });
+
+/// Bytes before a record's fields: kind, length.
+const RECORD_HEADER_BYTES: usize = 5;
+
+impl Record {
+    /// Number of the record's kind, `1..=15`.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Record::EpochBegun { .. } => 1,
+            Record::Yield { .. } => 2,
+            Record::PolicyChanged(_) => 3,
+            Record::PolicyRemoved { .. } => 4,
+            Record::BackupBegun(_) => 5,
+            Record::Commit(_) => 6,
+            Record::BackupEnded(_) => 7,
+            Record::BackupAbandoned { .. } => 8,
+            Record::PointExpired { .. } => 9,
+            Record::Retire { .. } => 10,
+            Record::OrphanFloor { .. } => 11,
+            Record::Pin { .. } => 12,
+            Record::PinRefreshed { .. } => 13,
+            Record::Unpin { .. } => 14,
+            Record::Checkpoint(_) => 15,
+        }
+    }
+
+    /// Appends kind, length and fields.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        out.push(self.kind());
+        let length_at = out.len();
+        0u32.emit(out);
+        self.emit_fields(out);
+        let length = u32::try_from(out.len() - length_at - 4).unwrap_or(u32::MAX);
+        out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// Bytes that [`Record::emit`] appends. Allocates.
+    pub fn encoded_len(&self) -> usize {
+        let mut out = Vec::new();
+        self.emit(&mut out);
+        out.len()
+    }
+
+    fn emit_fields(&self, out: &mut Vec<u8>) {
+        match self {
+            Record::EpochBegun { epoch } | Record::OrphanFloor { epoch } => epoch.emit(out),
+            Record::Yield { successor } => successor.emit(out),
+            Record::PolicyChanged(change) => {
+                emit_bytes(out, change.name.as_bytes());
+                change.revision.emit(out);
+                emit_bytes(out, &change.body);
+                u32::try_from(change.volumes.len()).unwrap_or(u32::MAX).emit(out);
+                for (volume, device) in &change.volumes {
+                    volume.emit(out);
+                    emit_bytes(out, device.as_bytes());
+                }
+            }
+            Record::PolicyRemoved { name, revision } => {
+                emit_bytes(out, name.as_bytes());
+                revision.emit(out);
+            }
+            Record::BackupBegun(start) => {
+                start.backup.emit(out);
+                emit_bytes(out, start.policy.as_bytes());
+                emit_list(out, &start.volumes);
+                start.wall_start_ns.emit(out);
+            }
+            Record::Commit(commit) => {
+                commit.backup.emit(out);
+                emit_list(out, &commit.objects);
+                emit_list(out, &commit.segments);
+                emit_list(out, &commit.removed);
+                emit_list(out, &commit.progress);
+            }
+            Record::BackupEnded(end) => end.emit(out),
+            Record::BackupAbandoned { backup } | Record::PointExpired { backup } => backup.emit(out),
+            Record::Retire { objects } => emit_list(out, objects),
+            Record::Pin { pin, node } => {
+                pin.emit(out);
+                node.emit(out);
+            }
+            Record::PinRefreshed { pin, counter } => {
+                pin.emit(out);
+                counter.emit(out);
+            }
+            Record::Unpin { pin } => pin.emit(out),
+            Record::Checkpoint(name) => name.emit(out),
+        }
+    }
+
+    /// Takes a record off the front. Refuses unknown kinds, counts above bounds, and fields that do not fill the length.
+    pub fn parse(reader: &mut Reader<'_>) -> Result<Record, FormatFault> {
+        let kind: u8 = reader.value()?;
+        let length: u32 = reader.value()?;
+        let length = usize::try_from(length).map_err(|_| FormatFault::Count(length))?;
+        let mut fields = Reader::new(reader.take(length)?);
+        let record = Record::parse_fields(kind, &mut fields)?;
+        fields.finish()?;
+        Ok(record)
+    }
+
+    fn parse_fields(kind: u8, fields: &mut Reader<'_>) -> Result<Record, FormatFault> {
+        Ok(match kind {
+            1 => Record::EpochBegun { epoch: fields.value()? },
+            2 => Record::Yield { successor: fields.value()? },
+            3 => {
+                let name = parse_policy_name(fields)?;
+                let revision = fields.value()?;
+                let body = fields.bytes(POLICY_BODY_BYTES_MAX)?.to_vec();
+                let volumes = parse_devices(fields)?;
+                Record::PolicyChanged(PolicyChange { name, revision, body, volumes })
+            }
+            4 => Record::PolicyRemoved { name: parse_policy_name(fields)?, revision: fields.value()? },
+            5 => Record::BackupBegun(BackupStart {
+                backup: fields.value()?,
+                policy: parse_policy_name(fields)?,
+                volumes: fields.list(POLICY_VOLUMES_MAX)?,
+                wall_start_ns: fields.value()?,
+            }),
+            6 => Record::Commit(Commit {
+                backup: fields.value()?,
+                objects: fields.list(RECORD_OBJECTS_MAX)?,
+                segments: fields.list(RECORD_SEGMENTS_MAX)?,
+                removed: fields.list(RECORD_SEGMENTS_MAX)?,
+                progress: fields.list(POLICY_VOLUMES_MAX)?,
+            }),
+            7 => Record::BackupEnded(fields.value()?),
+            8 => Record::BackupAbandoned { backup: fields.value()? },
+            9 => Record::PointExpired { backup: fields.value()? },
+            10 => Record::Retire { objects: fields.list(RECORD_OBJECTS_MAX)? },
+            11 => Record::OrphanFloor { epoch: fields.value()? },
+            12 => Record::Pin { pin: fields.value()?, node: fields.value()? },
+            13 => Record::PinRefreshed { pin: fields.value()?, counter: fields.value()? },
+            14 => Record::Unpin { pin: fields.value()? },
+            15 => Record::Checkpoint(fields.value()?),
+            _ => return Err(FormatFault::Kind(kind)),
+        })
+    }
+}
+
+/// Appends records one after the other.
+pub fn emit_records(records: &[Record], out: &mut Vec<u8>) {
+    for record in records {
+        record.emit(out);
+    }
+}
+
+/// Parses all records of a slot's body: at least one, at most [`SLOT_RECORDS_MAX`].
+pub fn parse_records(body: &[u8]) -> Result<Vec<Record>, FormatFault> {
+    let mut reader = Reader::new(body);
+    let mut records = Vec::with_capacity((body.len() / RECORD_HEADER_BYTES).min(SLOT_RECORDS_MAX));
+    while !reader.is_empty() {
+        if records.len() == SLOT_RECORDS_MAX {
+            return Err(FormatFault::Count(u32::try_from(SLOT_RECORDS_MAX + 1).unwrap_or(u32::MAX)));
+        }
+        records.push(Record::parse(&mut reader)?);
+    }
+    if records.is_empty() { Err(FormatFault::Short) } else { Ok(records) }
+}
+
+/// A policy's name: 1..=64 bytes of text without control characters.
+pub(crate) fn parse_policy_name(fields: &mut Reader<'_>) -> Result<String, FormatFault> {
+    let name = fields.text(POLICY_NAME_BYTES_MAX)?;
+    if name.is_empty() || name.chars().any(char::is_control) { Err(FormatFault::Value) } else { Ok(name) }
+}
+
+fn parse_devices(fields: &mut Reader<'_>) -> Result<Vec<(VolumeId, String)>, FormatFault> {
+    let count: u32 = fields.value()?;
+    match usize::try_from(count) {
+        Ok(len) if len <= POLICY_VOLUMES_MAX => {
+            (0..len).map(|_| Ok((fields.value()?, fields.text(DEVICE_BYTES_MAX)?))).collect()
+        }
+        _ => Err(FormatFault::Count(count)),
+    }
+}
+
+#[cfg(test)]
+#[path = "record_test.rs"]
+mod tests;

@@ -1,0 +1,198 @@
+//! Records: round trips of random ones, bounds, and the golden slot, which a script wrote from the tables alone.
+
+use super::*;
+use crate::format::slot::{PlainForTests, SlotContents};
+use crate::id::Boot;
+
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 ^ self.0 >> 29
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+
+    fn name(&mut self) -> ObjectId {
+        ObjectId::from_bytes(&self.bytes())
+    }
+
+    fn list<T>(&mut self, max: u64, mut make: impl FnMut(&mut Rng) -> T) -> Vec<T> {
+        (0..self.next() % max).map(|_| make(self)).collect()
+    }
+
+    fn text(&mut self, max: u64) -> String {
+        (0..1 + self.next() % max).map(|_| char::from(b'a' + (self.next() % 26) as u8)).collect()
+    }
+}
+
+fn segment(rng: &mut Rng) -> SegmentMeta {
+    let (backup, inode) = (rng.next() as u32 >> 1, rng.next() >> 1);
+    SegmentMeta {
+        id: rng.name(),
+        volume: VolumeId(rng.next() as u32),
+        backup_min: BackupId(backup),
+        backup_max: BackupId(backup + (rng.next() as u32 >> 1)),
+        index_bytes: rng.next() as u32,
+        first_inode: inode,
+        last_inode: inode + (rng.next() >> 1),
+        bytes: (1 << 40) + (rng.next() >> 1),
+        rows: [rng.next() as u32; 4],
+    }
+}
+
+fn totals(rng: &mut Rng) -> Totals {
+    Totals {
+        items: rng.next(),
+        items_changed: rng.next(),
+        items_deleted: rng.next(),
+        bytes_logical: rng.next(),
+        bytes_read: rng.next(),
+        bytes_reused: rng.next(),
+        bytes_stored: rng.next(),
+        objects: rng.next(),
+        segments: rng.next(),
+        faults: rng.next(),
+    }
+}
+
+fn record(rng: &mut Rng, kind: u8) -> Record {
+    let backup = BackupId(rng.next() as u32);
+    match kind {
+        1 => Record::EpochBegun { epoch: Epoch(rng.next()) },
+        2 => Record::Yield { successor: (rng.next() & 64 == 0).then(|| NodeId(rng.next() as u32)) },
+        3 => Record::PolicyChanged(PolicyChange {
+            name: rng.text(64),
+            revision: rng.next() as u32,
+            body: rng.list(500, |rng| rng.next() as u8),
+            volumes: rng.list(5, |rng| (VolumeId(rng.next() as u32), rng.text(80))),
+        }),
+        4 => Record::PolicyRemoved { name: rng.text(64), revision: rng.next() as u32 },
+        5 => Record::BackupBegun(BackupStart {
+            backup,
+            policy: rng.text(64),
+            volumes: rng.list(64, |rng| BackupVolume {
+                volume: VolumeId(rng.next() as u32),
+                fs_uuid: rng.bytes(),
+                state: (rng.next() & 64 == 0).then(|| rng.bytes()),
+            }),
+            wall_start_ns: rng.next() as i64,
+        }),
+        6 => Record::Commit(Commit {
+            backup,
+            objects: rng.list(40, |rng| (rng.name(), rng.next())),
+            segments: rng.list(40, segment),
+            removed: rng.list(40, Rng::name),
+            progress: rng.list(10, |rng| Progress {
+                volume: VolumeId(rng.next() as u32),
+                inode: rng.next(),
+                block: rng.next(),
+            }),
+        }),
+        7 => Record::BackupEnded(BackupEnd {
+            backup,
+            totals: totals(rng),
+            status: if rng.next() & 64 == 0 { PointStatus::Complete } else { PointStatus::WithErrors },
+            wall_end_ns: rng.next() as i64,
+        }),
+        8 => Record::BackupAbandoned { backup },
+        9 => Record::PointExpired { backup },
+        10 => Record::Retire { objects: rng.list(40, Rng::name) },
+        11 => Record::OrphanFloor { epoch: Epoch(rng.next()) },
+        12 => Record::Pin { pin: rng.next(), node: NodeId(rng.next() as u32) },
+        13 => Record::PinRefreshed { pin: rng.next(), counter: rng.next() },
+        14 => Record::Unpin { pin: rng.next() },
+        _ => Record::Checkpoint(CheckpointName {
+            slot: Slot(rng.next()),
+            nonce: rng.bytes(),
+            digest: rng.bytes(),
+        }),
+    }
+}
+
+#[test]
+fn random_records_round_trip_and_their_cuts_are_refused() {
+    let mut rng = Rng(1);
+    for round in 0..600 {
+        let record = record(&mut rng, 1 + (round % 15) as u8);
+        assert_eq!(u64::from(record.kind()), 1 + round % 15);
+        let mut bytes = Vec::new();
+        record.emit(&mut bytes);
+        assert_eq!(bytes.len(), record.encoded_len());
+        assert_eq!(parse_records(&bytes).as_deref(), Ok(std::slice::from_ref(&record)));
+        for cut in (0..bytes.len()).step_by(1 + bytes.len() / 40) {
+            assert!(parse_records(&bytes[..cut]).is_err(), "{record:?} cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn what_parses_from_changed_bytes_encodes_to_the_same_bytes() {
+    let mut rng = Rng(2);
+    let mut parsed = 0;
+    for round in 0..60_000u64 {
+        let mut bytes = Vec::new();
+        record(&mut rng, 1 + (round % 15) as u8).emit(&mut bytes);
+        let at = rng.next() as usize % bytes.len();
+        bytes[at] = rng.next() as u8;
+        if let Ok(records) = parse_records(&bytes) {
+            parsed += 1;
+            let mut again = Vec::new();
+            emit_records(&records, &mut again);
+            assert_eq!(again, bytes, "one encoding per record");
+        }
+    }
+    assert!(parsed > 10_000);
+}
+
+#[test]
+fn counts_at_their_bounds_pass_and_one_more_is_refused() {
+    let retire = |count: usize| {
+        let mut bytes = Vec::new();
+        Record::Retire { objects: vec![ObjectId::default(); count] }.emit(&mut bytes);
+        parse_records(&bytes)
+    };
+    assert!(retire(RECORD_OBJECTS_MAX).is_ok());
+    assert_eq!(retire(RECORD_OBJECTS_MAX + 1), Err(FormatFault::Count(RECORD_OBJECTS_MAX as u32 + 1)));
+    let policy = |body: usize, name: &str| {
+        let change =
+            PolicyChange { name: name.into(), revision: 1, body: vec![0; body], volumes: Vec::new() };
+        let mut bytes = Vec::new();
+        Record::PolicyChanged(change).emit(&mut bytes);
+        parse_records(&bytes)
+    };
+    assert!(policy(POLICY_BODY_BYTES_MAX, "p").is_ok());
+    assert!(policy(POLICY_BODY_BYTES_MAX + 1, "p").is_err());
+    assert!(policy(1, "").is_err() && policy(1, "a\nb").is_err() && policy(1, &"n".repeat(65)).is_err());
+    let mut many = Vec::new();
+    emit_records(&vec![Record::Unpin { pin: 1 }; SLOT_RECORDS_MAX], &mut many);
+    assert!(parse_records(&many).is_ok());
+    Record::Unpin { pin: 1 }.emit(&mut many);
+    assert!(parse_records(&many).is_err());
+    assert_eq!(parse_records(&[]), Err(FormatFault::Short));
+    assert_eq!(parse_records(&[16, 0, 0, 0, 0]), Err(FormatFault::Kind(16)));
+    assert_eq!(parse_records(&[14, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(FormatFault::Trailing));
+}
+
+#[test]
+fn the_golden_slot_parses_and_is_emitted_byte_for_byte() {
+    let golden = include_bytes!("../../../tests/golden/log_slot_v1.bin");
+    let contents = SlotContents::parse(golden, &PlainForTests).unwrap();
+    let kinds: Vec<u8> = contents.records.iter().map(Record::kind).collect();
+    assert_eq!(kinds, [1, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 4, 2, 2]);
+    assert_eq!((contents.header.slot, contents.header.epoch), (Slot(300), Epoch(3)));
+    assert_eq!(contents.header.writer.boot, Boot(5));
+    let Record::BackupBegun(start) = &contents.records[2] else { panic!("not a start") };
+    assert_eq!((start.volumes[0].state, start.volumes[1].state), (Some([0xBB; 16]), None));
+    let Record::Commit(commit) = &contents.records[3] else { panic!("not a commit") };
+    assert_eq!((commit.segments[0].last_inode, commit.segments[0].rows), (900, [11, 12, 13, 0]));
+    assert_eq!(commit.progress, [Progress { volume: VolumeId(1), inode: 901, block: 3 }]);
+    let Record::BackupEnded(end) = &contents.records[4] else { panic!("not an end") };
+    assert_eq!((end.totals.faults, end.status, end.wall_end_ns), (109, PointStatus::WithErrors, -1));
+    let (bytes, digest) = contents.header.emit(&contents.records, &PlainForTests).unwrap();
+    assert_eq!(bytes, golden);
+    assert_eq!(digest, contents.digest);
+}

@@ -1,0 +1,268 @@
+//! The repository's `format` object: what a stranger's agent must know before anything else. Create-only, never deleted.
+//!
+//! | offset | bytes | field | meaning |
+//! |---|---|---|---|
+//! | 0 | 8 | magic | "WINDLASS" |
+//! | 8 | 2 | version | 1: of this object and of everything in the repository that has no version of its own |
+//! | 10 | 1 | sealing | 0 off, 1 AES-256-GCM |
+//! | 11 | 1 | location_blocks | N: blocks per location row, 1..=64 |
+//! | 12 | 4 | total | bytes of this object |
+//! | 16 | 16 | uuid | the repository (and cluster) id, random |
+//! | 32 | 8 | created | seconds since 1970, for people only |
+//! | 40 | 1 | slots | number of key slots: 0 when sealing is off, else 1..=8 |
+//! | 41 | 1 | reserved | zero |
+//! | 42 | 2 | identity_bytes | bytes of the store identity, 0..=512 |
+//! | 44 | 20 | reserved | zero |
+//! | 64 | 32 | clear_key | sealing off: the master key in clear (integrity only, see `seal`); else zero |
+//! | 96 | slots * 80 | slots | key slots (see `wrap`) |
+//! | ... | identity_bytes | identity | where the repository was made, UTF-8: tells a copy from the original |
+//! | total - 4 | 4 | crc | CRC-32 (IEEE) of all bytes before |
+//!
+//! Little-endian. Written once by `init`; read by every command before anything else. Adding a key slot later is a record of the
+//! log, not a change of this object.
+//!
+//! Invariants: an unknown version is refused; a parsed object emits the same bytes. The CRC finds faults, not attackers: an
+//! attacker who changes N or the slots makes the repository unreadable, not readable.
+//! Does not: wrap keys (`wrap`). Source: ours.
+
+use super::fault::{FormatFault, FormatFaultKind};
+use super::seal::{KEY_BYTES, Keys, Sealing, Secret};
+use super::varint::Reader;
+use super::wrap::{KEY_SLOT_BYTES, KeySlot, Unlock};
+use crate::limits::{KEY_SLOTS_MAX, LOCATION_BLOCKS_MAX, REPO_FORMAT_BYTES_MAX, STORE_IDENTITY_BYTES_MAX};
+
+/// Bytes before the key slots.
+pub const REPO_FORMAT_FIXED_BYTES: usize = 96;
+/// The key of the `format` object in the store.
+pub const REPO_FORMAT_KEY: &str = "format";
+
+const MAGIC: [u8; 8] = *b"WINDLASS";
+const VERSION: u16 = 1;
+const CRC_BYTES: usize = 4;
+const WHAT: &str = "repository format";
+
+/// The `format` object.
+#[derive(Clone, Debug)]
+pub struct RepoFormat {
+    /// Random id of the repository, also the cluster's.
+    pub uuid: [u8; 16],
+    /// Seconds since 1970 when it was made, for people.
+    pub created_secs: i64,
+    /// Blocks per location row, 1..=[`LOCATION_BLOCKS_MAX`].
+    pub location_blocks: u8,
+    /// Where it was made (`Store::describe`), at most [`STORE_IDENTITY_BYTES_MAX`].
+    pub store_identity: String,
+    /// How the master key is kept.
+    pub lock: Lock,
+}
+
+/// How the master key is kept.
+#[derive(Clone, Debug)]
+pub enum Lock {
+    /// Sealing is off: in clear.
+    Clear(Secret),
+    /// Wrapped, 1..=[`KEY_SLOTS_MAX`] times.
+    Slots(Vec<KeySlot>),
+}
+
+impl RepoFormat {
+    /// Whether the repository is encrypted.
+    pub fn sealing(&self) -> Sealing {
+        match self.lock {
+            Lock::Clear(_) => Sealing::Off,
+            Lock::Slots(_) => Sealing::Aes256Gcm,
+        }
+    }
+
+    /// The keys; every slot of `unlock`'s kind is tried. [`FormatFaultKind::WrongKey`] when none opens or none was given;
+    /// [`FormatFaultKind::Mode`] when a key was given and the repository says that it is not encrypted: whoever replaces the
+    /// `format` object must not get the next backup in clear.
+    pub fn unlock(&self, unlock: Option<&Unlock>) -> Result<Keys, FormatFault> {
+        let slots = match &self.lock {
+            Lock::Clear(_) if unlock.is_some() => return Err(FormatFault::new(WHAT, FormatFaultKind::Mode)),
+            Lock::Clear(master) => return Ok(Keys::new(master, Sealing::Off)),
+            Lock::Slots(slots) => slots,
+        };
+        let mut fault = FormatFault::new(WHAT, FormatFaultKind::WrongKey);
+        let Some(unlock) = unlock else {
+            return Err(fault);
+        };
+        for slot in slots {
+            match slot.unwrap(unlock, &self.uuid) {
+                Ok(master) => return Ok(Keys::new(&master, Sealing::Aes256Gcm)),
+                Err(other) if other.kind != FormatFaultKind::WrongKey => fault = other,
+                Err(_) => {}
+            }
+        }
+        Err(fault)
+    }
+
+    /// Its bytes. Panics when a field is past its limit: `init` checks them.
+    pub fn emit(&self) -> Vec<u8> {
+        let slots: &[KeySlot] = match &self.lock {
+            Lock::Clear(_) => &[],
+            Lock::Slots(slots) => slots,
+        };
+        let identity = self.store_identity.as_bytes();
+        assert!((1..=LOCATION_BLOCKS_MAX).contains(&usize::from(self.location_blocks)), "N is in range");
+        assert!(slots.len() <= KEY_SLOTS_MAX && identity.len() <= STORE_IDENTITY_BYTES_MAX, "limits hold");
+        assert!(
+            slots.is_empty() == (self.sealing() == Sealing::Off),
+            "an encrypted repository has a key slot"
+        );
+        let total = REPO_FORMAT_FIXED_BYTES + slots.len() * KEY_SLOT_BYTES + identity.len() + CRC_BYTES;
+        let mut out = Vec::with_capacity(total);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.push(match self.sealing() {
+            Sealing::Off => 0,
+            Sealing::Aes256Gcm => 1,
+        });
+        out.push(self.location_blocks);
+        out.extend_from_slice(&(total as u32).to_le_bytes());
+        out.extend_from_slice(&self.uuid);
+        out.extend_from_slice(&self.created_secs.to_le_bytes());
+        out.push(slots.len() as u8);
+        out.push(0);
+        out.extend_from_slice(&(identity.len() as u16).to_le_bytes());
+        out.extend_from_slice(&[0; 20]);
+        match &self.lock {
+            Lock::Clear(master) => out.extend_from_slice(master.bytes()),
+            Lock::Slots(_) => out.extend_from_slice(&[0; KEY_BYTES]),
+        }
+        for slot in slots {
+            out.extend_from_slice(&slot.emit());
+        }
+        out.extend_from_slice(identity);
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Inverse of [`RepoFormat::emit`]; `bytes` are the whole object.
+    pub fn parse(bytes: &[u8]) -> Result<RepoFormat, FormatFault> {
+        let mut r = Reader::new(bytes, WHAT);
+        if r.array()? != MAGIC {
+            return Err(FormatFault::new(WHAT, FormatFaultKind::NotOurs));
+        }
+        let version = r.u16_le()?;
+        if version != VERSION {
+            return Err(FormatFault::new(WHAT, FormatFaultKind::Version(version)));
+        }
+        if bytes.len() > REPO_FORMAT_BYTES_MAX {
+            return Err(r.damaged("too long"));
+        }
+        let (body, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or(FormatFault::truncated(WHAT))?;
+        if crc32fast::hash(body).to_le_bytes() != *crc {
+            return Err(r.damaged("checksum"));
+        }
+        let sealing = match r.u8()? {
+            0 => Sealing::Off,
+            1 => Sealing::Aes256Gcm,
+            _ => return Err(r.damaged("unknown sealing")),
+        };
+        let location_blocks = r.u8()?;
+        if !(1..=LOCATION_BLOCKS_MAX).contains(&usize::from(location_blocks)) {
+            return Err(r.damaged("blocks per location row out of range"));
+        }
+        if r.u32_le()? as usize != bytes.len() {
+            return Err(FormatFault::truncated(WHAT));
+        }
+        let uuid = r.array()?;
+        let created_secs = r.u64_le()? as i64;
+        let (slots, reserved, identity_bytes) = (r.u8()?, r.u8()?, r.u16_le()?);
+        if reserved != 0 || r.array()? != [0u8; 20] {
+            return Err(r.damaged("reserved bytes are set"));
+        }
+        let clear_key: [u8; KEY_BYTES] = r.array()?;
+        let lock = match sealing {
+            Sealing::Off if slots == 0 => Lock::Clear(Secret::new(clear_key)),
+            Sealing::Aes256Gcm
+                if (1..=KEY_SLOTS_MAX).contains(&usize::from(slots)) && clear_key == [0; KEY_BYTES] =>
+            {
+                let slots: Result<_, _> = (0..slots).map(|_| KeySlot::parse(&mut r)).collect();
+                Lock::Slots(slots?)
+            }
+            _ => return Err(r.damaged("key slots do not fit the sealing")),
+        };
+        if usize::from(identity_bytes) > STORE_IDENTITY_BYTES_MAX {
+            return Err(r.damaged("store identity too long"));
+        }
+        let identity = std::str::from_utf8(r.take(identity_bytes.into())?);
+        let store_identity = identity.map_err(|_| r.damaged("store identity is not UTF-8"))?.to_owned();
+        if r.len() != CRC_BYTES {
+            return Err(r.damaged("lengths do not add up"));
+        }
+        Ok(RepoFormat { uuid, created_secs, location_blocks, store_identity, lock })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(sealed: bool) -> RepoFormat {
+        let uuid = [0x11; 16];
+        let master = Secret::new([9; 32]);
+        let file = Unlock::KeyFile(Secret::new([1; 32]));
+        let lock = if sealed {
+            Lock::Slots(vec![KeySlot::wrap(&master, &file, &uuid, [7; 16]).unwrap()])
+        } else {
+            Lock::Clear(master)
+        };
+        RepoFormat {
+            uuid,
+            created_secs: 1_763_000_000,
+            location_blocks: 10,
+            store_identity: "file:///srv/repo".to_owned(),
+            lock,
+        }
+    }
+
+    #[test]
+    fn the_object_round_trips_and_every_flipped_byte_is_found() {
+        for sealed in [false, true] {
+            let format = sample(sealed);
+            let bytes = format.emit();
+            assert_eq!(RepoFormat::parse(&bytes).unwrap().emit(), bytes);
+            for at in 0..bytes.len() {
+                let mut bad = bytes.clone();
+                bad[at] ^= 0x10;
+                assert!(RepoFormat::parse(&bad).is_err(), "byte {at}");
+                assert!(RepoFormat::parse(&bytes[..at]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = sample(false).emit();
+        bytes[8] = 2;
+        assert_eq!(RepoFormat::parse(&bytes).unwrap_err().kind, FormatFaultKind::Version(2));
+    }
+
+    #[test]
+    fn blocks_per_row_have_bounds() {
+        for (value, good) in [(0u8, false), (1, true), (64, true), (65, false)] {
+            let mut bytes = sample(false).emit();
+            bytes[11] = value;
+            let end = bytes.len() - CRC_BYTES;
+            let crc = crc32fast::hash(&bytes[..end]).to_le_bytes();
+            bytes[end..].copy_from_slice(&crc);
+            assert_eq!(RepoFormat::parse(&bytes).is_ok(), good, "{value}");
+        }
+    }
+
+    #[test]
+    fn it_opens_with_a_key_of_a_slot_only() {
+        let right = Unlock::KeyFile(Secret::new([1; 32]));
+        let wrong = Unlock::KeyFile(Secret::new([2; 32]));
+        let format = sample(true);
+        let digest = format.unlock(Some(&right)).unwrap().digest(b"x");
+        assert_eq!(digest, Keys::new(&Secret::new([9; 32]), Sealing::Aes256Gcm).digest(b"x"));
+        assert_eq!(format.unlock(Some(&wrong)).unwrap_err().kind, FormatFaultKind::WrongKey);
+        assert_eq!(format.unlock(None).unwrap_err().kind, FormatFaultKind::WrongKey);
+        assert!(sample(false).unlock(None).is_ok());
+        assert_eq!(sample(false).unlock(Some(&right)).unwrap_err().kind, FormatFaultKind::Mode);
+    }
+}

@@ -1,0 +1,400 @@
+//! The small objects of the commit log: a slot, a lease grant, a beat, and the pointer in a boundary.
+//!
+//! A slot, `log/<20 digits>`, at most 64 KiB, written once by the lease's holder, read by everyone:
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 4 | magic `WLSL` |
+//! | 4 | 2 | version, 1 |
+//! | 6 | 2 | reserved, 0 |
+//! | 8 | 16 | cluster |
+//! | 24 | 8 | slot |
+//! | 32 | 8 | epoch |
+//! | 40 | 4 | writer: node |
+//! | 44 | 4 | reserved, 0 |
+//! | 48 | 8 | writer: boot |
+//! | 56 | 16 | nonce: random; its first 12 bytes are the seal's nonce |
+//! | 72 | 32 | previous digest: the digest of the slot before, zero in slot 1 |
+//! | 104 | 4 | n, length of the body as stored |
+//! | 108 | n | body: records (see [`record`](super::record)), sealed; associated data: bytes 0..104 |
+//! | 108 + n | 32 | digest: BLAKE3 of all bytes before it |
+//!
+//! A grant (`epoch/<20 digits>`, magic `WLGR`) and a beat (`beat/<20 digits>`, magic `WLBT`): magic 4, version 2, reserved 2, cluster
+//! 16, epoch 8, node 4, reserved 4, boot 8, counter 8 (lease length in ns for a grant), nonce 16, digest 32. Not sealed: they
+//! hold no secrets, and nothing but liveness and fencing follows from them.
+//!
+//! A boundary's body (magic `WLBD`): magic 4, version 2, reserved 2, cluster 16, the checkpoint's slot 8, nonce 16, digest 32, digest 32.
+//!
+//! Does not: name keys (`log::keys`). Source: commit-log design, "Keys".
+
+use super::cursor::{FormatFault, Reader, Wire};
+use super::record::{CheckpointName, Record, emit_records, parse_records};
+use crate::id::{Boot, Epoch, NodeId, Slot};
+use crate::log::limits::{SLOT_BYTES_MAX, SLOT_RECORDS_MAX};
+
+/// BLAKE3 over a slot, a checkpoint, a grant.
+pub type LogDigest = [u8; 32];
+
+/// Identity of a repository: in every object of the log, so that a mixed-up store is noticed.
+pub type ClusterId = [u8; 16];
+
+/// Bytes of a slot that are not its body.
+pub const SLOT_OVERHEAD_BYTES: usize = BODY_AT + 32;
+
+const SLOT_MAGIC: [u8; 4] = *b"WLSL";
+const GRANT_MAGIC: [u8; 4] = *b"WLGR";
+const BEAT_MAGIC: [u8; 4] = *b"WLBT";
+const BOUNDARY_MAGIC: [u8; 4] = *b"WLBD";
+const VERSION: u16 = 1;
+const AAD_BYTES: usize = 104;
+const BODY_AT: usize = 108;
+
+/// Seals and opens bodies under the repository's log key.
+pub trait Sealer {
+    /// Encrypts `body` in place and appends what `open` needs to verify it.
+    fn seal(&self, aad: &[u8], nonce: [u8; 12], body: &mut Vec<u8>);
+
+    /// Verifies and decrypts in place; `Err` leaves `body` undefined.
+    fn open(&self, aad: &[u8], nonce: [u8; 12], body: &mut Vec<u8>) -> Result<(), SealBroken>;
+}
+
+/// A sealed body does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealBroken;
+
+/// No sealing at all, for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PlainForTests;
+
+impl Sealer for PlainForTests {
+    fn seal(&self, _aad: &[u8], _nonce: [u8; 12], _body: &mut Vec<u8>) {}
+
+    fn open(&self, _aad: &[u8], _nonce: [u8; 12], _body: &mut Vec<u8>) -> Result<(), SealBroken> {
+        Ok(())
+    }
+}
+
+impl<S: Sealer + ?Sized> Sealer for std::sync::Arc<S> {
+    fn seal(&self, aad: &[u8], nonce: [u8; 12], body: &mut Vec<u8>) {
+        (**self).seal(aad, nonce, body);
+    }
+
+    fn open(&self, aad: &[u8], nonce: [u8; 12], body: &mut Vec<u8>) -> Result<(), SealBroken> {
+        (**self).open(aad, nonce, body)
+    }
+}
+
+/// One start of one agent: who writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Author {
+    /// Which node.
+    pub node: NodeId,
+    /// Which start of it.
+    pub boot: Boot,
+}
+
+/// What a slot says before its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlotHeader {
+    /// The repository.
+    pub cluster: ClusterId,
+    /// Its place.
+    pub slot: Slot,
+    /// The writer's epoch.
+    pub epoch: Epoch,
+    /// The writer.
+    pub writer: Author,
+    /// Random: tells apart attempts.
+    pub nonce: [u8; 16],
+    /// Digest of the slot before.
+    pub previous: LogDigest,
+}
+
+/// A slot, opened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SlotContents {
+    /// What it says before its body.
+    pub header: SlotHeader,
+    /// Its records, in order.
+    pub records: Vec<Record>,
+    /// Its digest: what the next slot names as previous.
+    pub digest: LogDigest,
+}
+
+impl SlotHeader {
+    /// Builds the slot's bytes; returns them with their digest, or `Count` of the bytes when they are above 64 KiB.
+    pub fn emit<S: Sealer>(
+        &self,
+        records: &[Record],
+        sealer: &S,
+    ) -> Result<(Vec<u8>, LogDigest), FormatFault> {
+        if records.is_empty() || records.len() > SLOT_RECORDS_MAX {
+            return Err(FormatFault::Count(u32::try_from(records.len()).unwrap_or(u32::MAX)));
+        }
+        let mut out = Vec::with_capacity(1024);
+        emit_start(&mut out, SLOT_MAGIC, &self.cluster);
+        self.slot.emit(&mut out);
+        self.epoch.emit(&mut out);
+        emit_author(&mut out, &self.writer);
+        self.nonce.emit(&mut out);
+        self.previous.emit(&mut out);
+        debug_assert_eq!(out.len(), AAD_BYTES);
+        let mut body = Vec::with_capacity(1024);
+        emit_records(records, &mut body);
+        sealer.seal(&out, seal_nonce(&self.nonce), &mut body);
+        let total = body.len().saturating_add(SLOT_OVERHEAD_BYTES);
+        if total > SLOT_BYTES_MAX {
+            return Err(FormatFault::Count(u32::try_from(total).unwrap_or(u32::MAX)));
+        }
+        u32::try_from(body.len()).unwrap_or(u32::MAX).emit(&mut out);
+        out.extend_from_slice(&body);
+        let digest = emit_digest(&mut out);
+        Ok((out, digest))
+    }
+
+    /// Parses the header only, after the length and the digest have been checked. For comparing nonces.
+    pub fn parse(bytes: &[u8]) -> Result<(SlotHeader, LogDigest), FormatFault> {
+        if bytes.len() > SLOT_BYTES_MAX {
+            return Err(FormatFault::Count(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+        }
+        let (inner, digest) = check_digest(bytes)?;
+        let mut reader = Reader::new(inner);
+        let cluster = parse_start(&mut reader, SLOT_MAGIC)?;
+        let header = SlotHeader {
+            cluster,
+            slot: reader.value()?,
+            epoch: reader.value()?,
+            writer: parse_author(&mut reader)?,
+            nonce: reader.value()?,
+            previous: reader.value()?,
+        };
+        let body: u32 = reader.value()?;
+        if usize::try_from(body) == Ok(reader.len()) { Ok((header, digest)) } else { Err(FormatFault::Short) }
+    }
+}
+
+impl SlotContents {
+    /// Parses, verifies the digest, opens the body. Does not compare cluster, slot or previous digest with anything.
+    pub fn parse<S: Sealer>(bytes: &[u8], sealer: &S) -> Result<SlotContents, FormatFault> {
+        let (header, digest) = SlotHeader::parse(bytes)?;
+        let mut body = bytes[BODY_AT..bytes.len() - 32].to_vec();
+        sealer
+            .open(&bytes[..AAD_BYTES], seal_nonce(&header.nonce), &mut body)
+            .map_err(|SealBroken| FormatFault::Seal)?;
+        Ok(SlotContents { header, records: parse_records(&body)?, digest })
+    }
+}
+
+/// A lease grant or a beat: both say who holds an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// The repository.
+    pub cluster: ClusterId,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its holder.
+    pub holder: Author,
+    /// Of a grant: lease length in nanoseconds. Of a beat: counts up.
+    pub counter: u64,
+    /// Random.
+    pub nonce: [u8; 16],
+}
+
+impl Claim {
+    /// Bytes of a grant.
+    pub fn emit_grant(&self) -> Vec<u8> {
+        self.emit(GRANT_MAGIC)
+    }
+
+    /// Bytes of a beat.
+    pub fn emit_beat(&self) -> Vec<u8> {
+        self.emit(BEAT_MAGIC)
+    }
+
+    /// Parses a grant.
+    pub fn parse_grant(bytes: &[u8]) -> Result<Claim, FormatFault> {
+        Claim::parse(bytes, GRANT_MAGIC)
+    }
+
+    /// Parses a beat.
+    pub fn parse_beat(bytes: &[u8]) -> Result<Claim, FormatFault> {
+        Claim::parse(bytes, BEAT_MAGIC)
+    }
+
+    fn emit(&self, magic: [u8; 4]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        emit_start(&mut out, magic, &self.cluster);
+        self.epoch.emit(&mut out);
+        emit_author(&mut out, &self.holder);
+        self.counter.emit(&mut out);
+        self.nonce.emit(&mut out);
+        emit_digest(&mut out);
+        out
+    }
+
+    fn parse(bytes: &[u8], magic: [u8; 4]) -> Result<Claim, FormatFault> {
+        let (inner, _) = check_digest(bytes)?;
+        let mut reader = Reader::new(inner);
+        let cluster = parse_start(&mut reader, magic)?;
+        let claim = Claim {
+            cluster,
+            epoch: reader.value()?,
+            holder: parse_author(&mut reader)?,
+            counter: reader.value()?,
+            nonce: reader.value()?,
+        };
+        reader.finish()?;
+        Ok(claim)
+    }
+}
+
+/// Bytes of a boundary object.
+pub fn emit_boundary(cluster: &ClusterId, checkpoint: &CheckpointName) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    emit_start(&mut out, BOUNDARY_MAGIC, cluster);
+    checkpoint.emit(&mut out);
+    emit_digest(&mut out);
+    out
+}
+
+/// Inverse of [`emit_boundary`].
+pub fn parse_boundary(bytes: &[u8]) -> Result<(ClusterId, CheckpointName), FormatFault> {
+    let (inner, _) = check_digest(bytes)?;
+    let mut reader = Reader::new(inner);
+    let cluster = parse_start(&mut reader, BOUNDARY_MAGIC)?;
+    let checkpoint = reader.value()?;
+    reader.finish()?;
+    Ok((cluster, checkpoint))
+}
+
+/// Magic, version, reserved, cluster.
+pub(crate) fn emit_start(out: &mut Vec<u8>, magic: [u8; 4], cluster: &ClusterId) {
+    magic.emit(out);
+    VERSION.emit(out);
+    0u16.emit(out);
+    cluster.emit(out);
+}
+
+pub(crate) fn parse_start(reader: &mut Reader<'_>, magic: [u8; 4]) -> Result<ClusterId, FormatFault> {
+    if reader.value::<[u8; 4]>()? != magic {
+        return Err(FormatFault::Magic);
+    }
+    match reader.value()? {
+        VERSION => {}
+        other => return Err(FormatFault::Version(other)),
+    }
+    if reader.value::<u16>()? != 0 {
+        return Err(FormatFault::Value);
+    }
+    reader.value()
+}
+
+/// Appends the BLAKE3 of all bytes so far, and returns it.
+pub(crate) fn emit_digest(out: &mut Vec<u8>) -> LogDigest {
+    let digest = *blake3::hash(out).as_bytes();
+    out.extend_from_slice(&digest);
+    digest
+}
+
+/// Splits off the digest at the end and verifies it.
+pub(crate) fn check_digest(bytes: &[u8]) -> Result<(&[u8], LogDigest), FormatFault> {
+    let (inner, tail) = bytes.split_last_chunk::<32>().ok_or(FormatFault::Short)?;
+    if blake3::hash(inner).as_bytes() == tail { Ok((inner, *tail)) } else { Err(FormatFault::Digest) }
+}
+
+/// The AEAD's nonce is the first 12 bytes of the random 16: 2^-64 for a repeat among 2^16 checkpoints and slots each second for years.
+pub(crate) fn seal_nonce(nonce: &[u8; 16]) -> [u8; 12] {
+    let mut short = [0; 12];
+    short.copy_from_slice(&nonce[..12]);
+    short
+}
+
+fn emit_author(out: &mut Vec<u8>, author: &Author) {
+    author.node.emit(out);
+    0u32.emit(out);
+    author.boot.emit(out);
+}
+
+fn parse_author(reader: &mut Reader<'_>) -> Result<Author, FormatFault> {
+    let node = reader.value()?;
+    if reader.value::<u32>()? != 0 {
+        return Err(FormatFault::Value);
+    }
+    Ok(Author { node, boot: reader.value()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SlotHeader {
+        SlotHeader {
+            cluster: [1; 16],
+            slot: Slot(2),
+            epoch: Epoch(3),
+            writer: Author { node: NodeId(4), boot: Boot(5) },
+            nonce: [6; 16],
+            previous: [7; 32],
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_slot_is_refused() {
+        let (bytes, digest) = header().emit(&[Record::Unpin { pin: 9 }], &PlainForTests).unwrap();
+        let slot = SlotContents::parse(&bytes, &PlainForTests).unwrap();
+        assert_eq!((slot.header, slot.digest), (header(), digest));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(SlotContents::parse(&bad, &PlainForTests).is_err(), "byte {at}");
+            assert!(SlotContents::parse(&bytes[..at], &PlainForTests).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn unknown_versions_and_lengths_are_refused_even_with_a_right_digest() {
+        let redo = |change: &dyn Fn(&mut Vec<u8>)| {
+            let (mut bytes, _) = header().emit(&[Record::Unpin { pin: 9 }], &PlainForTests).unwrap();
+            bytes.truncate(bytes.len() - 32);
+            change(&mut bytes);
+            emit_digest(&mut bytes);
+            SlotContents::parse(&bytes, &PlainForTests).unwrap_err()
+        };
+        assert_eq!(redo(&|bytes| bytes[4] = 2), FormatFault::Version(2));
+        assert_eq!(redo(&|bytes| bytes[6] = 1), FormatFault::Value);
+        assert_eq!(redo(&|bytes| bytes[44] = 1), FormatFault::Value);
+        assert_eq!(redo(&|bytes| bytes[104] += 1), FormatFault::Short);
+        assert_eq!(redo(&|bytes| bytes[108] = 200), FormatFault::Kind(200));
+        assert_eq!(redo(&|bytes| bytes.push(0)), FormatFault::Short);
+    }
+
+    #[test]
+    fn a_slot_of_exactly_64_kib_is_the_largest() {
+        let records = |body: usize| {
+            let change = |body| {
+                Record::PolicyChanged(super::super::record::PolicyChange {
+                    name: "p".into(),
+                    revision: 1,
+                    body: vec![0; body],
+                    volumes: Vec::new(),
+                })
+            };
+            vec![change(16_000), change(16_000), change(16_000), change(body)]
+        };
+        let rest = SLOT_BYTES_MAX - SLOT_OVERHEAD_BYTES - 48_000 - 4 * (5 + 5 + 4 + 4 + 4);
+        let (bytes, _) = header().emit(&records(rest), &PlainForTests).unwrap();
+        assert_eq!(bytes.len(), SLOT_BYTES_MAX);
+        assert!(header().emit(&records(rest + 1), &PlainForTests).is_err());
+    }
+
+    #[test]
+    fn grants_beats_and_boundaries_are_not_taken_for_each_other() {
+        let claim =
+            Claim { cluster: [1; 16], epoch: Epoch(2), holder: header().writer, counter: 3, nonce: [4; 16] };
+        assert_eq!(Claim::parse_grant(&claim.emit_grant()), Ok(claim));
+        assert_eq!(Claim::parse_beat(&claim.emit_beat()), Ok(claim));
+        assert_eq!(Claim::parse_beat(&claim.emit_grant()), Err(FormatFault::Magic));
+        let name = CheckpointName { slot: Slot(1), nonce: [2; 16], digest: [3; 32] };
+        assert_eq!(parse_boundary(&emit_boundary(&[9; 16], &name)), Ok(([9; 16], name)));
+    }
+}

@@ -1,0 +1,260 @@
+//! The state as bytes: `ckpt/<slot>-<nonce>`, immutable, written by a lease holder, read at the start of a replay.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 4 | magic `WLCK` |
+//! | 4 | 2 | version, 1 |
+//! | 6 | 2 | reserved, 0 |
+//! | 8 | 16 | cluster |
+//! | 24 | 8 | slot: the state is as of this one |
+//! | 32 | 16 | nonce: random; its first 12 bytes are the seal's nonce |
+//! | 48 | 32 | digest of that slot |
+//! | 80 | 4 | n, length of the body as stored |
+//! | 84 | n | body: the state's parts in the order of `emit_state`, sealed; associated data: bytes 0..80 |
+//! | 84 + n | 32 | digest: BLAKE3 of all bytes before it |
+//!
+//! Invariants: emit and parse are inverse; every count is bounded; a parsed state obeys the order of its lists.
+//! Does not: split into parts; a state that does not fit is refused with its size. Source: commit-log design.
+
+use std::sync::Arc;
+
+use super::limits::{
+    ABANDONED_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, DEVICE_BYTES_MAX, PINS_MAX, POINTS_MAX,
+    POLICIES_MAX, POLICY_BODY_BYTES_MAX, POLICY_VOLUMES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX,
+    VOLUMES_MAX,
+};
+use super::state::{Pin, Point, Policy, Running, State, Volume};
+use crate::format::cursor::{FormatFault, Reader, Wire, emit_bytes, emit_list};
+use crate::format::record::{SegmentMeta, parse_policy_name};
+use crate::format::slot::{
+    Author, ClusterId, LogDigest, SealBroken, Sealer, check_digest, emit_digest, emit_start, parse_start,
+    seal_nonce,
+};
+use crate::id::{BackupId, ObjectId, Slot, VolumeId};
+use crate::wire_struct;
+
+const MAGIC: [u8; 4] = *b"WLCK";
+const AAD_BYTES: usize = 80;
+const BODY_AT: usize = 84;
+
+wire_struct!(Author { node: crate::id::NodeId, boot: crate::id::Boot });
+wire_struct!(Pin { slot: Slot, node: crate::id::NodeId, counter: u64 });
+
+/// A state and where in the log it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The repository.
+    pub cluster: ClusterId,
+    /// The state is as of this slot.
+    pub slot: Slot,
+    /// Random.
+    pub nonce: [u8; 16],
+    /// Digest of that slot.
+    pub slot_digest: LogDigest,
+    /// The state.
+    pub state: State,
+}
+
+impl Checkpoint {
+    /// The object's bytes and their digest, or the size in bytes when it is above the bound.
+    pub fn emit<S: Sealer>(&self, sealer: &S) -> Result<(Vec<u8>, LogDigest), u64> {
+        let mut out = Vec::with_capacity(4096);
+        emit_start(&mut out, MAGIC, &self.cluster);
+        self.slot.emit(&mut out);
+        self.nonce.emit(&mut out);
+        self.slot_digest.emit(&mut out);
+        debug_assert_eq!(out.len(), AAD_BYTES);
+        let mut body = Vec::with_capacity(4096);
+        emit_state(&self.state, &mut body);
+        sealer.seal(&out, seal_nonce(&self.nonce), &mut body);
+        if body.len() > CHECKPOINT_BYTES_MAX - BODY_AT - 32 {
+            return Err(body.len() as u64);
+        }
+        u32::try_from(body.len()).unwrap_or(u32::MAX).emit(&mut out);
+        out.extend_from_slice(&body);
+        let digest = emit_digest(&mut out);
+        Ok((out, digest))
+    }
+
+    /// Inverse of [`Checkpoint::emit`]; returns the object's digest too.
+    pub fn parse<S: Sealer>(bytes: &[u8], sealer: &S) -> Result<(Checkpoint, LogDigest), FormatFault> {
+        if bytes.len() > CHECKPOINT_BYTES_MAX {
+            return Err(FormatFault::Count(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+        }
+        let (inner, digest) = check_digest(bytes)?;
+        let mut reader = Reader::new(inner);
+        let cluster = parse_start(&mut reader, MAGIC)?;
+        let (slot, nonce, slot_digest) = (reader.value()?, reader.value()?, reader.value()?);
+        let length: u32 = reader.value()?;
+        if usize::try_from(length) != Ok(reader.len()) {
+            return Err(FormatFault::Short);
+        }
+        let mut body = inner[BODY_AT..].to_vec();
+        sealer
+            .open(&inner[..AAD_BYTES], seal_nonce(&nonce), &mut body)
+            .map_err(|SealBroken| FormatFault::Seal)?;
+        let mut fields = Reader::new(&body);
+        let state = parse_state(&mut fields)?;
+        fields.finish()?;
+        Ok((Checkpoint { cluster, slot, nonce, slot_digest, state }, digest))
+    }
+}
+
+fn emit_count(count: usize, out: &mut Vec<u8>) {
+    u32::try_from(count).unwrap_or(u32::MAX).emit(out);
+}
+
+fn emit_state(state: &State, out: &mut Vec<u8>) {
+    state.epoch.emit(out);
+    state.holder.emit(out);
+    state.yielded.emit(out);
+    emit_count(state.policies.len(), out);
+    for (name, policy) in &state.policies {
+        emit_bytes(out, name.as_bytes());
+        policy.revision.emit(out);
+        policy.slot.emit(out);
+        u8::from(policy.removed).emit(out);
+        emit_bytes(out, &policy.body);
+        emit_list(out, &policy.volumes);
+    }
+    emit_count(state.volumes.len(), out);
+    for (id, volume) in &state.volumes {
+        id.emit(out);
+        emit_bytes(out, volume.policy.as_bytes());
+        emit_bytes(out, volume.device.as_bytes());
+    }
+    state.last_backup.emit(out);
+    emit_count(state.running.len(), out);
+    for (id, running) in &state.running {
+        id.emit(out);
+        emit_bytes(out, running.policy.as_bytes());
+        running.slot.emit(out);
+        emit_list(out, &running.volumes);
+        running.wall_start_ns.emit(out);
+        emit_list(out, &running.progress);
+        running.objects.emit(out);
+        running.object_bytes.emit(out);
+        running.segments.emit(out);
+    }
+    emit_count(state.points.len(), out);
+    for point in state.points.values() {
+        point.backup.emit(out);
+        emit_bytes(out, point.policy.as_bytes());
+        emit_list(out, &point.volumes);
+        point.wall_ns.emit(out);
+        point.status.emit(out);
+        point.totals.emit(out);
+    }
+    emit_list(out, &state.abandoned);
+    emit_count(state.segments.values().map(|list| list.len()).sum(), out);
+    for segment in state.segments.values().flat_map(|list| list.iter()) {
+        Wire::emit(segment, out);
+    }
+    state.live.emit(out);
+    emit_count(state.retired.len(), out);
+    for (id, slot) in state.retired.iter() {
+        id.emit(out);
+        slot.emit(out);
+    }
+    state.orphan_floor.emit(out);
+    emit_count(state.pins.len(), out);
+    for (id, pin) in &state.pins {
+        id.emit(out);
+        pin.emit(out);
+    }
+    emit_list(out, &state.checkpoints);
+}
+
+fn parse_state(reader: &mut Reader<'_>) -> Result<State, FormatFault> {
+    let mut state = State {
+        epoch: reader.value()?,
+        holder: reader.value()?,
+        yielded: reader.value()?,
+        ..State::default()
+    };
+    for _ in 0..count(reader, POLICIES_MAX)? {
+        let name = parse_policy_name(reader)?;
+        let policy = Policy {
+            revision: reader.value()?,
+            slot: reader.value()?,
+            removed: match reader.value::<u8>()? {
+                0 => false,
+                1 => true,
+                _ => return Err(FormatFault::Value),
+            },
+            body: Arc::from(reader.bytes(POLICY_BODY_BYTES_MAX)?),
+            volumes: reader.list(POLICY_VOLUMES_MAX)?,
+        };
+        ascending(state.policies.keys().next_back(), &name)?;
+        state.policies.insert(name, policy);
+    }
+    for _ in 0..count(reader, VOLUMES_MAX)? {
+        let id: VolumeId = reader.value()?;
+        let volume = Volume { policy: parse_policy_name(reader)?, device: reader.text(DEVICE_BYTES_MAX)? };
+        ascending(state.volumes.keys().next_back(), &id)?;
+        state.volumes.insert(id, volume);
+    }
+    state.last_backup = reader.value()?;
+    for _ in 0..count(reader, RUNNING_MAX)? {
+        let id: BackupId = reader.value()?;
+        let running = Running {
+            policy: parse_policy_name(reader)?,
+            slot: reader.value()?,
+            volumes: reader.list(POLICY_VOLUMES_MAX)?,
+            wall_start_ns: reader.value()?,
+            progress: reader.list(POLICY_VOLUMES_MAX)?,
+            objects: reader.value()?,
+            object_bytes: reader.value()?,
+            segments: reader.value()?,
+        };
+        ascending(state.running.keys().next_back(), &id)?;
+        state.running.insert(id, running);
+    }
+    let points = Arc::make_mut(&mut state.points);
+    for _ in 0..count(reader, POINTS_MAX)? {
+        let point = Point {
+            backup: reader.value()?,
+            policy: parse_policy_name(reader)?,
+            volumes: reader.list(POLICY_VOLUMES_MAX)?,
+            wall_ns: reader.value()?,
+            status: reader.value()?,
+            totals: reader.value()?,
+        };
+        ascending(points.keys().next_back(), &point.backup)?;
+        points.insert(point.backup, point);
+    }
+    state.abandoned = reader.list(ABANDONED_MAX)?;
+    strictly(&state.abandoned, |backup| *backup)?;
+    let segments: Vec<SegmentMeta> = reader.list(SEGMENTS_MAX)?;
+    strictly(&segments, |segment| (segment.volume, segment.first_inode, segment.id))?;
+    for segment in segments {
+        Arc::make_mut(state.segments.entry(segment.volume).or_default()).push(segment);
+    }
+    state.live = Arc::new(reader.value()?);
+    let retired: Vec<(ObjectId, Slot)> = reader.list(RETIRED_MAX)?;
+    strictly(&retired, |entry| entry.0)?;
+    state.retired = Arc::new(retired.into_iter().collect());
+    state.orphan_floor = reader.value()?;
+    let pins: Vec<(u64, Pin)> = reader.list(PINS_MAX)?;
+    strictly(&pins, |entry| entry.0)?;
+    state.pins = pins.into_iter().collect();
+    state.checkpoints = reader.list(CHECKPOINTS_MAX)?;
+    strictly(&state.checkpoints, |name| name.slot)?;
+    Ok(state)
+}
+
+fn count(reader: &mut Reader<'_>, max: usize) -> Result<usize, FormatFault> {
+    let count: u32 = reader.value()?;
+    match usize::try_from(count) {
+        Ok(count) if count <= max => Ok(count),
+        _ => Err(FormatFault::Count(count)),
+    }
+}
+
+fn ascending<K: Ord>(before: Option<&K>, next: &K) -> Result<(), FormatFault> {
+    if before.is_none_or(|before| before < next) { Ok(()) } else { Err(FormatFault::Value) }
+}
+
+fn strictly<T, K: Ord>(list: &[T], key: impl Fn(&T) -> K) -> Result<(), FormatFault> {
+    if list.windows(2).all(|pair| key(&pair[0]) < key(&pair[1])) { Ok(()) } else { Err(FormatFault::Value) }
+}

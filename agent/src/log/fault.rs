@@ -1,0 +1,233 @@
+//! What can go wrong with the log: what happened, where, and what to do.
+//!
+//! Invariants: small, `Copy`, typed. Does not: carry a server's words; the driver logs those. Source: ours.
+
+use std::fmt;
+
+use super::state::Refusal;
+use crate::format::cursor::FormatFault;
+use crate::format::slot::Author;
+use crate::id::{Epoch, Slot};
+use crate::store::StoreFaultKind;
+
+/// An object of the log, to say where something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// `log/<n>`
+    Slot(Slot),
+    /// `epoch/<n>`
+    Grant(Epoch),
+    /// `beat/<n>`
+    Beat(Epoch),
+    /// `boundary/<n>`, or the list of them for 0.
+    Boundary(Slot),
+    /// `ckpt/<n>-...`
+    Checkpoint(Slot),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Slot(slot) => write!(f, "log slot {slot}"),
+            Place::Grant(epoch) => write!(f, "lease grant of epoch {epoch}"),
+            Place::Beat(epoch) => write!(f, "beat of epoch {epoch}"),
+            Place::Boundary(Slot(0)) => f.write_str("list of log boundaries"),
+            Place::Boundary(slot) => write!(f, "log boundary {slot}"),
+            Place::Checkpoint(slot) => write!(f, "checkpoint of slot {slot}"),
+        }
+    }
+}
+
+/// Why the log cannot be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogFault {
+    /// The store does not answer as needed.
+    Store {
+        /// At which object.
+        place: Place,
+        /// How.
+        kind: StoreFaultKind,
+    },
+    /// An object of the log is damaged.
+    Format {
+        /// Which.
+        place: Place,
+        /// How.
+        why: FormatFault,
+    },
+    /// A slot does not follow from the one before.
+    Chain {
+        /// Which.
+        slot: Slot,
+    },
+    /// A slot was written under an epoch, or by a process, that did not hold the lease there.
+    Author {
+        /// Which.
+        slot: Slot,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The epoch that holds there.
+        holds: Epoch,
+    },
+    /// A slot in the log says what may not be said there.
+    Inconsistent {
+        /// Which.
+        slot: Slot,
+        /// Why.
+        why: Refusal,
+    },
+    /// A batch was refused before anything was written.
+    Refused {
+        /// Index of the record in the batch.
+        record: usize,
+        /// Why.
+        why: Refusal,
+    },
+    /// A batch does not fit a slot.
+    TooLarge {
+        /// Its size, records or bytes.
+        size: u32,
+    },
+    /// A batch came while another was in flight, or the lease is not held: nothing was written.
+    NotReady,
+    /// Another process holds the lease, and it is alive.
+    Held {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Who, when its grant could be read.
+        holder: Option<Author>,
+        /// Counter of its last beat, 0 when none.
+        beat: u64,
+        /// For how long this process has watched it, in nanoseconds.
+        watched_ns: u64,
+    },
+    /// Another process took over.
+    Fenced {
+        /// The epoch that this process held.
+        epoch: Epoch,
+        /// The slot under way, whose fate is unknown until the log is read again.
+        unresolved: Option<Slot>,
+    },
+    /// The lease ran out before a beat got through.
+    Expired {
+        /// The epoch that this process held.
+        epoch: Epoch,
+        /// The slot under way, whose fate is unknown until the log is read again.
+        unresolved: Option<Slot>,
+    },
+    /// The state does not fit a checkpoint.
+    CheckpointTooLarge {
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// The log moved on faster than it could be read, many times over.
+    Moving,
+}
+
+impl LogFault {
+    /// Whether trying again from the start may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            LogFault::Store { kind, .. } => {
+                matches!(kind, StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt)
+            }
+            LogFault::NotReady
+            | LogFault::Held { .. }
+            | LogFault::Fenced { .. }
+            | LogFault::Expired { .. }
+            | LogFault::Moving => true,
+            LogFault::Format { .. }
+            | LogFault::Chain { .. }
+            | LogFault::Author { .. }
+            | LogFault::Inconsistent { .. }
+            | LogFault::Refused { .. }
+            | LogFault::TooLarge { .. }
+            | LogFault::CheckpointTooLarge { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for LogFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogFault::Store { place, kind } => match kind {
+                StoreFaultKind::StoreGone => write!(f, "{place}: the bucket or directory is gone"),
+                StoreFaultKind::Denied => {
+                    write!(f, "{place}: access denied; check the credentials and their permissions")
+                }
+                StoreFaultKind::Full => write!(f, "{place}: no space left in the store"),
+                StoreFaultKind::Unsupported => {
+                    write!(f, "{place}: the store cannot create conditionally; use one that can")
+                }
+                StoreFaultKind::NotFound => {
+                    write!(f, "{place}: it is missing, though nothing may have removed it")
+                }
+                StoreFaultKind::Exists => write!(f, "{place}: it exists, though its name is new"),
+                StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt => {
+                    write!(f, "{place}: no clear answer from the store; check the network and try again")
+                }
+                StoreFaultKind::Rejected => write!(f, "{place}: the store rejects the request"),
+            },
+            LogFault::Format { place, why } => write!(f, "{place} cannot be used: {why}"),
+            LogFault::Chain { slot } => write!(
+                f,
+                "log slot {slot} does not follow from slot {}: one of them was changed or put back; \
+                 do not write to this repository, and check the store",
+                slot.0.saturating_sub(1)
+            ),
+            LogFault::Author { slot, epoch, holds } => write!(
+                f,
+                "log slot {slot} was written under epoch {epoch} while epoch {holds} holds; \
+                 the store let two writers win, check it with the probe"
+            ),
+            LogFault::Inconsistent { slot, why } => {
+                write!(f, "log slot {slot} says what it may not: {why}; do not write to this repository")
+            }
+            LogFault::Refused { record, why } => write!(f, "record {record} of the batch: {why}"),
+            LogFault::TooLarge { size } => {
+                write!(f, "a batch of {size} does not fit a log slot of 64 KiB; split it")
+            }
+            LogFault::NotReady => f.write_str("the log is not ready for a batch: wait for the one in flight"),
+            LogFault::Held { epoch, holder, beat, watched_ns } => {
+                match holder {
+                    Some(holder) => {
+                        write!(f, "node {} (boot {:016x}) holds the lease", holder.node, holder.boot.0)?;
+                    }
+                    None => f.write_str("another process holds the lease")?,
+                }
+                write!(
+                    f,
+                    " with epoch {epoch} and is alive: its beat reached {beat} within the {} s watched; \
+                     let it finish, stop it, or wait longer",
+                    watched_ns / 1_000_000_000
+                )
+            }
+            LogFault::Fenced { epoch, unresolved } => {
+                write!(f, "another node took over from epoch {epoch}")?;
+                unresolved_text(f, *unresolved)
+            }
+            LogFault::Expired { epoch, unresolved } => {
+                write!(f, "the lease of epoch {epoch} ran out: no beat got through in time")?;
+                unresolved_text(f, *unresolved)
+            }
+            LogFault::CheckpointTooLarge { bytes } => write!(
+                f,
+                "the log's state takes {bytes} bytes, too many for a checkpoint: merge segments or expire points"
+            ),
+            LogFault::Moving => {
+                f.write_str("the log moves on faster than this link can read it; try again later")
+            }
+        }
+    }
+}
+
+fn unresolved_text(f: &mut fmt::Formatter<'_>, unresolved: Option<Slot>) -> fmt::Result {
+    match unresolved {
+        Some(slot) => {
+            write!(f, "; whether log slot {slot} counts shows when the log is read again; start over")
+        }
+        None => f.write_str("; nothing was in flight; start over"),
+    }
+}
+
+impl std::error::Error for LogFault {}

@@ -1,0 +1,220 @@
+//! Housekeeping: checkpoints, the boundary, and the deletes behind it (G3). Works beside commits, never in their way.
+//!
+//! After each slot that passed its check: when the last checkpoint is far enough behind, PUT ckpt/<slot>-<nonce>; once that is
+//! acknowledged a checkpoint record waits for the next batch; once that is committed, and the checkpoint lies 256 slots behind,
+//! PUT boundary/<slot>; once that is acknowledged, LIST and delete slots up to it, and older checkpoints and boundaries.
+//!
+//! Invariants: I6: nothing is deleted before the boundary that allows it is acknowledged. A boundary is a checkpoint's slot, so a
+//! replay that starts at b + 1 needs nothing else. Deletes are repeated by the next boundary when they fail.
+//! Does not: touch objects or segments. Source: commit-log design G3.
+
+use std::collections::VecDeque;
+
+use super::call::{Answer, Call, CallId, Calls, backoff_ns};
+use super::checkpoint::Checkpoint;
+use super::fault::{LogFault, Place};
+use super::keys;
+use super::limits::{DELETE_KEYS_MAX, DELETES_MAX};
+use super::replay::View;
+use crate::format::record::CheckpointName;
+use crate::format::slot::{ClusterId, Sealer, emit_boundary};
+use crate::id::Slot;
+use crate::store::StoreFaultKind;
+
+/// Failures in a row of one call before it is left for the next time.
+const TRIES_MAX: u32 = 5;
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum For {
+    Checkpoint,
+    Boundary(Slot),
+    List(&'static str),
+    Delete,
+}
+
+/// News for the writer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KeepNews {
+    /// Did not work; will be tried again at the next occasion.
+    Warning(LogFault),
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Housekeeping {
+    cluster: ClusterId,
+    checkpoint_slots: u64,
+    lag_slots: u64,
+    calls: Calls<For>,
+    /// Put, and not in the log yet.
+    writing: Option<CheckpointName>,
+    /// In the store, waiting for a batch to ride in.
+    pending: Option<CheckpointName>,
+    /// Slot of the newest checkpoint that was begun, so that a failed one is not tried at each slot.
+    begun: Slot,
+    /// Highest boundary known to be in the store.
+    boundary: Slot,
+    doomed: VecDeque<String>,
+    faults: u32,
+    news: VecDeque<KeepNews>,
+}
+
+impl Housekeeping {
+    /// Nothing known yet.
+    pub fn new(cluster: ClusterId, checkpoint_slots: u64, lag_slots: u64) -> Housekeeping {
+        Housekeeping {
+            cluster,
+            checkpoint_slots,
+            lag_slots,
+            calls: Calls::new(1),
+            writing: None,
+            pending: None,
+            begun: Slot(0),
+            boundary: Slot(0),
+            doomed: VecDeque::new(),
+            faults: 0,
+            news: VecDeque::new(),
+        }
+    }
+
+    /// A replay began at this boundary.
+    pub fn saw_boundary(&mut self, boundary: Slot) {
+        self.boundary = self.boundary.max(boundary);
+    }
+
+    /// A checkpoint that is in the store and not in the log.
+    pub fn pending(&self) -> Option<CheckpointName> {
+        self.pending
+    }
+
+    /// The next call for the driver.
+    pub fn next_call(&mut self) -> Option<(CallId, Call)> {
+        self.calls.next_call()
+    }
+
+    /// When `wake` is due.
+    pub fn deadline(&self) -> Option<u64> {
+        self.calls.deadline()
+    }
+
+    /// Repeats what was waiting for its time.
+    pub fn wake(&mut self, now_ns: u64) {
+        self.calls.wake(now_ns);
+    }
+
+    /// News since.
+    pub fn next_news(&mut self) -> Option<KeepNews> {
+        self.news.pop_front()
+    }
+
+    /// Makes no more calls.
+    pub fn stop(&mut self) {
+        self.calls.clear();
+        self.doomed.clear();
+    }
+
+    /// A slot passed its check; `view` includes it. `with_checkpoint`: the pending record was in it.
+    pub fn committed<S: Sealer>(
+        &mut self,
+        _now_ns: u64,
+        view: &View,
+        with_checkpoint: bool,
+        nonce: [u8; 16],
+        sealer: &S,
+    ) {
+        if with_checkpoint {
+            self.pending = None;
+        }
+        self.advance_boundary(view);
+        let last = view.state.checkpoints.last().map_or(Slot(0), |name| name.slot).max(self.begun);
+        let due = view.head.0.saturating_sub(last.0) >= self.checkpoint_slots;
+        if !due || self.writing.is_some() || self.pending.is_some() {
+            return;
+        }
+        self.begun = view.head;
+        let checkpoint = Checkpoint {
+            cluster: self.cluster,
+            slot: view.head,
+            nonce,
+            slot_digest: view.digest,
+            state: view.state.clone(),
+        };
+        match checkpoint.emit(sealer) {
+            Ok((bytes, digest)) => {
+                self.writing = Some(CheckpointName { slot: view.head, nonce, digest });
+                let key = keys::checkpoint(view.head, &nonce);
+                self.calls.submit(For::Checkpoint, Call::Put { key, body: bytes.into() });
+            }
+            Err(bytes) => self.news.push_back(KeepNews::Warning(LogFault::CheckpointTooLarge { bytes })),
+        }
+    }
+
+    fn advance_boundary(&mut self, view: &View) {
+        let reach = view.head.0.saturating_sub(self.lag_slots);
+        let best = view.state.checkpoints.iter().rev().find(|name| name.slot.0 <= reach);
+        let Some(name) = best.filter(|name| name.slot > self.boundary) else { return };
+        if self.calls.has(For::Boundary(name.slot)) {
+            return;
+        }
+        let body = emit_boundary(&self.cluster, name).into();
+        self.calls.submit(For::Boundary(name.slot), Call::Put { key: keys::boundary(name.slot), body });
+    }
+
+    /// Takes an answer.
+    pub fn handle(&mut self, now_ns: u64, id: CallId, answer: Answer) {
+        let Some((tag, call)) = self.calls.complete(id) else { return };
+        if let Answer::Fault(kind) = answer {
+            return self.failed(now_ns, tag, call, kind);
+        }
+        self.faults = 0;
+        match (tag, answer) {
+            (For::Checkpoint, _) => self.pending = self.writing.take(),
+            (For::Boundary(slot), _) => {
+                self.boundary = self.boundary.max(slot);
+                for prefix in [keys::SLOTS, keys::CHECKPOINTS, keys::BOUNDARIES] {
+                    self.calls.submit(For::List(prefix), Call::List { prefix, max: DELETE_KEYS_MAX });
+                }
+            }
+            (For::List(prefix), Answer::Keys(keys)) => {
+                let boundary = self.boundary;
+                let gone = keys.into_iter().filter(|key| match keys::number(key, prefix) {
+                    Some(slot) if prefix == keys::SLOTS => slot <= boundary,
+                    Some(slot) => slot < boundary,
+                    None => false,
+                });
+                self.doomed.extend(gone);
+            }
+            (For::List(_), Answer::Done | Answer::Body(_) | Answer::Absent | Answer::Fault(_))
+            | (For::Delete, _) => {}
+        }
+        self.delete_more();
+    }
+
+    fn delete_more(&mut self) {
+        while self.calls.len() < DELETES_MAX {
+            let Some(key) = self.doomed.pop_front() else { break };
+            self.calls.submit(For::Delete, Call::Delete { key });
+        }
+    }
+
+    fn failed(&mut self, now_ns: u64, tag: For, call: Call, kind: StoreFaultKind) {
+        self.faults = self.faults.saturating_add(1);
+        let transient =
+            matches!(kind, StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt);
+        if transient && self.faults < TRIES_MAX {
+            return self.calls.park(now_ns.saturating_add(backoff_ns(self.faults)), tag, call);
+        }
+        self.faults = 0;
+        let place = match tag {
+            For::Checkpoint => Place::Checkpoint(self.writing.take().map_or(Slot(0), |name| name.slot)),
+            For::Boundary(slot) => Place::Boundary(slot),
+            For::List(_) | For::Delete => Place::Boundary(self.boundary),
+        };
+        if tag == For::Delete || matches!(tag, For::List(_)) {
+            self.doomed.clear();
+        }
+        self.news.push_back(KeepNews::Warning(LogFault::Store { place, kind }));
+        self.delete_more();
+    }
+}

@@ -1,0 +1,71 @@
+//! Names of the log's objects, relative to the repository's prefix.
+//!
+//! | key | what |
+//! |---|---|
+//! | `epoch/<20 digits>` | lease grant |
+//! | `beat/<20 digits>` | liveness of that epoch's holder |
+//! | `log/<20 digits>` | slot |
+//! | `ckpt/<20 digits>-<32 hex>` | checkpoint: slot, nonce |
+//! | `boundary/<20 digits>` | slots up to this one may be gone |
+//!
+//! Invariants: digits are padded, so that names order as numbers do; one spelling per name. Source: commit-log design, "Keys".
+
+use crate::id::{Epoch, Slot};
+
+/// Prefix of all slots.
+pub const SLOTS: &str = "log/";
+/// Prefix of all checkpoints.
+pub const CHECKPOINTS: &str = "ckpt/";
+/// Prefix of all boundaries.
+pub const BOUNDARIES: &str = "boundary/";
+
+/// Key of a lease grant.
+pub fn epoch(epoch: Epoch) -> String {
+    format!("epoch/{:020}", epoch.0)
+}
+
+/// Key of a holder's beat.
+pub fn beat(epoch: Epoch) -> String {
+    format!("beat/{:020}", epoch.0)
+}
+
+/// Key of a slot.
+pub fn slot(slot: Slot) -> String {
+    format!("{SLOTS}{:020}", slot.0)
+}
+
+/// Key of a checkpoint.
+pub fn checkpoint(slot: Slot, nonce: &[u8; 16]) -> String {
+    format!("{CHECKPOINTS}{:020}-{:032x}", slot.0, u128::from_be_bytes(*nonce))
+}
+
+/// Key of a boundary.
+pub fn boundary(slot: Slot) -> String {
+    format!("{BOUNDARIES}{:020}", slot.0)
+}
+
+/// The number at the start of a key below `prefix`: that of a slot, a checkpoint or a boundary. `None` for any other name.
+pub fn number(key: &str, prefix: &str) -> Option<Slot> {
+    let rest = key.strip_prefix(prefix)?;
+    let (digits, tail) = rest.split_at_checked(20)?;
+    let well_formed = digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (tail.is_empty() || prefix == CHECKPOINTS && tail.starts_with('-'));
+    if well_formed { digits.parse().ok().map(Slot) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_from_keys_and_from_nothing_else() {
+        assert_eq!(number(&slot(Slot(7)), SLOTS), Some(Slot(7)));
+        assert_eq!(number(&checkpoint(Slot(u64::MAX), &[255; 16]), CHECKPOINTS), Some(Slot(u64::MAX)));
+        assert_eq!(number(&boundary(Slot(0)), BOUNDARIES), Some(Slot(0)));
+        for bad in
+            ["log/7", "log/0000000000000000000x", "log/00000000000000000007.tmp", "boundary/1", "log/", "é"]
+        {
+            assert_eq!(number(bad, SLOTS), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Every bound of the commit log, with its unit, why this number, and what the caller sees when it is reached.
+//!
+//! Moves into the crate's `limits.rs` when that exists. Does not: hold timings (`log::lease::Timing`). Source: ours.
+
+/// Bytes of a slot object, sealed: servers hold locks while a conditional body streams. Above: the batch comes back, `TooLarge`.
+pub const SLOT_BYTES_MAX: usize = 64 * 1024;
+/// Records in a slot: a group commit of 1 to 2 s of completions holds a few. Above: the batch comes back, `TooLarge`.
+pub const SLOT_RECORDS_MAX: usize = 256;
+/// Bytes of a policy's name.
+pub const POLICY_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a policy's encoded form: fits a slot together with its volumes.
+pub const POLICY_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Policies ever made, removed ones included: keeps checkpoints near 4 MiB at worst for them. Above: `Refusal::Full`.
+pub const POLICIES_MAX: usize = 256;
+/// Volumes of a policy.
+pub const POLICY_VOLUMES_MAX: usize = 64;
+/// Volumes ever registered. Above: `Refusal::Full`.
+pub const VOLUMES_MAX: usize = 4096;
+/// Bytes of a device string: a path, at most 512 so that 64 of them and a policy body fit a slot (const-asserted).
+pub const DEVICE_BYTES_MAX: usize = 512;
+/// Objects named by a record: 32 bytes each, so that a full list of each kind fits a slot.
+pub const RECORD_OBJECTS_MAX: usize = 1024;
+/// Segments added by a record.
+pub const RECORD_SEGMENTS_MAX: usize = 128;
+/// Recovery points that have not expired: 16 a day for 2.8 years. Above: `Refusal::Full`, expire some.
+pub const POINTS_MAX: usize = 16 * 1024;
+/// Backups that run at once: one per policy, and few policies overlap. Above: `Refusal::Full`.
+pub const RUNNING_MAX: usize = 16;
+/// Live segments of the repository: merges keep them at some dozens per volume. Above: `Refusal::Full`, merge first.
+pub const SEGMENTS_MAX: usize = 64 * 1024;
+/// Runs of consecutive names in the set of committed names: one per process start and gap. Above: `Refusal::Full`.
+pub const NAME_RUNS_MAX: usize = 256 * 1024;
+/// Retired names that an orphan floor has not passed yet. Above: `Refusal::Full`, raise the floor first.
+pub const RETIRED_MAX: usize = 64 * 1024;
+/// Pins at once: restores running. Above: `Refusal::Full`.
+pub const PINS_MAX: usize = 256;
+/// Backups given up whose rows may still be in segments. Above: `Refusal::Full`, merge first.
+pub const ABANDONED_MAX: usize = 4096;
+/// Committed checkpoints that the state remembers: those between the boundary and the head, and no more.
+pub const CHECKPOINTS_MAX: usize = 8;
+/// Bytes of a checkpoint, sealed. Above: `LogFault::CheckpointTooLarge`; the log goes on and grows.
+pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Slots between checkpoints, and the distance that the boundary keeps from the last checked slot (rule G3).
+pub const CHECKPOINT_SLOTS: u64 = 256;
+/// GETs of slots in flight in a replay: hides a slow link's round trip without flooding it.
+pub const REPLAY_GETS_MAX: usize = 8;
+/// Deletes in flight of old slots: background work stays behind commits.
+pub const DELETES_MAX: usize = 4;
+/// Keys taken from one LIST of things to delete; the next boundary takes the rest.
+pub const DELETE_KEYS_MAX: usize = 2048;
+/// Failed calls in a row before a replay gives up: with the backoff below, about 20 s.
+pub const REPLAY_FAULTS_MAX: u32 = 10;
+/// First pause before a call is repeated, in nanoseconds; it doubles.
+pub const BACKOFF_FIRST_NS: u64 = 100_000_000;
+/// Longest pause before a call is repeated, in nanoseconds: four fit in a lease.
+pub const BACKOFF_LAST_NS: u64 = 3_000_000_000;
+
+const _: () =
+    assert!(POLICY_BODY_BYTES_MAX + POLICY_VOLUMES_MAX * (DEVICE_BYTES_MAX + 8) + 1024 < SLOT_BYTES_MAX);
+const _: () = assert!(RECORD_OBJECTS_MAX * 32 + RECORD_SEGMENTS_MAX * (80 + 24) + 4096 < SLOT_BYTES_MAX);

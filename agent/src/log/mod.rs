@@ -1,0 +1,32 @@
+//! The commit log: who may write (lease), what was decided (slots), and what follows from it (state).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`keys`] | names of the log's objects |
+//! | [`names`] | the set of names that the tables refer to |
+//! | [`state`] | the fold of all records: policies, points, backups, segments, pins |
+//! | [`checkpoint`] | the state as bytes: `ckpt/<slot>-<nonce>` |
+//! | [`call`] | calls to the store as values, their answers, and the book of those under way |
+//! | [`replay`] | state machine: from the boundary and a checkpoint to the head of the log |
+//! | [`lease`] | state machine: claim an epoch, keep it with beats, know when it is lost |
+//! | [`housekeeping`] | state machine: checkpoints, the boundary, deletes of old slots |
+//! | [`writer`] | state machine: claim, begin, commit, check, yield |
+//! | [`session`] | a blocking driver for command lines |
+//! | [`fault`] | what can go wrong, in words |
+//! | [`limits`] | every bound |
+//!
+//! Rules are those of the commit-log design and are named by their labels (L1, C2, G3, I7) where the code follows them.
+
+pub mod call;
+pub mod checkpoint;
+pub mod fault;
+pub mod housekeeping;
+pub mod keys;
+pub mod lease;
+pub mod limits;
+pub mod names;
+pub mod replay;
+pub mod sealer;
+pub mod session;
+pub mod state;
+pub mod writer;

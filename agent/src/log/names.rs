@@ -1,0 +1,156 @@
+//! The set of object and segment names that the tables refer to, small enough to stay in memory.
+//!
+//! A process numbers its objects and segments with one counter, so what it committed is a few runs of consecutive numbers:
+//! (epoch, node, boot) -> runs. A repository of a million objects takes some kilobytes.
+//!
+//! Invariants: runs of an owner are ascending, not empty, and do not touch. Bound: [`NAME_RUNS_MAX`] runs.
+//! Does not: know sizes or live bytes; that is the object table's. Source: ours.
+
+use std::collections::BTreeMap;
+
+use super::limits::NAME_RUNS_MAX;
+use crate::format::cursor::{FormatFault, Reader, Wire};
+use crate::id::{Boot, Epoch, NodeId, ObjectId};
+
+type Owner = (Epoch, NodeId, Boot);
+
+/// A set of [`ObjectId`]s.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NameSet {
+    /// (owner, first count) -> last count, inclusive.
+    runs: BTreeMap<(Owner, u32), u32>,
+}
+
+fn owner(id: &ObjectId) -> Owner {
+    (id.epoch, id.node, id.boot)
+}
+
+impl NameSet {
+    /// Runs held: what the bound counts.
+    pub fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Names held. Linear in the runs.
+    pub fn len(&self) -> u64 {
+        self.runs.iter().map(|(&(_, first), &last)| u64::from(last - first) + 1).sum()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Whether `id` is in the set.
+    pub fn contains(&self, id: &ObjectId) -> bool {
+        self.run_at(id).is_some()
+    }
+
+    fn run_at(&self, id: &ObjectId) -> Option<(u32, u32)> {
+        let (&(other, first), &last) = self.runs.range(..=(owner(id), id.count)).next_back()?;
+        (other == owner(id) && id.count <= last).then_some((first, last))
+    }
+
+    /// Adds a name; `false` when it was there already.
+    pub fn insert(&mut self, id: &ObjectId) -> bool {
+        if self.contains(id) {
+            return false;
+        }
+        let owner = owner(id);
+        let (mut first, mut last) = (id.count, id.count);
+        if let Some(next) = id.count.checked_add(1)
+            && let Some(end) = self.runs.remove(&(owner, next))
+        {
+            last = end;
+        }
+        if let Some(before) = id.count.checked_sub(1)
+            && let Some((start, _)) = self.run_at(&ObjectId { count: before, ..*id })
+        {
+            first = start;
+        }
+        self.runs.insert((owner, first), last);
+        true
+    }
+
+    /// Takes a name out; `false` when it was not there.
+    pub fn remove(&mut self, id: &ObjectId) -> bool {
+        let Some((first, last)) = self.run_at(id) else { return false };
+        let owner = owner(id);
+        self.runs.remove(&(owner, first));
+        if first < id.count {
+            self.runs.insert((owner, first), id.count - 1);
+        }
+        if id.count < last {
+            self.runs.insert((owner, id.count + 1), last);
+        }
+        true
+    }
+}
+
+impl Wire for NameSet {
+    const BYTES_MIN: usize = 4;
+
+    fn emit(&self, out: &mut Vec<u8>) {
+        u32::try_from(self.runs.len()).unwrap_or(u32::MAX).emit(out);
+        for (&((epoch, node, boot), first), last) in &self.runs {
+            ObjectId { epoch, node, boot, count: first }.emit(out);
+            last.emit(out);
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+        let runs: Vec<(ObjectId, u32)> = reader.list(NAME_RUNS_MAX)?;
+        let mut set = NameSet::default();
+        let mut before: Option<(Owner, u32)> = None;
+        for (id, last) in runs {
+            let apart = match before {
+                None => true,
+                Some((other, end)) if other == owner(&id) => {
+                    end.checked_add(1).is_some_and(|end| end < id.count)
+                }
+                Some((other, _)) => other < owner(&id),
+            };
+            if last < id.count || !apart {
+                return Err(FormatFault::Value);
+            }
+            before = Some((owner(&id), last));
+            set.runs.insert((owner(&id), id.count), last);
+        }
+        Ok(set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_behaves_like_a_plain_set() {
+        let id = |count, node| ObjectId {
+            epoch: Epoch(1),
+            node: NodeId(node),
+            boot: Boot(1),
+            count: count as u32,
+        };
+        let mut plain = std::collections::BTreeSet::new();
+        let mut set = NameSet::default();
+        let mut seed = 1u64;
+        for step in 0..20_000 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let name = id((seed >> 40) % 40, (seed >> 60) as u32 & 1);
+            if seed >> 33 & 1 == 0 {
+                assert_eq!(set.insert(&name), plain.insert(name));
+            } else {
+                assert_eq!(set.remove(&name), plain.remove(&name));
+            }
+            assert_eq!(set.len(), plain.len() as u64);
+            if step % 100 == 0 {
+                assert!((0..40).all(|count| set.contains(&id(count, 0)) == plain.contains(&id(count, 0))));
+                let mut bytes = Vec::new();
+                set.emit(&mut bytes);
+                assert_eq!(NameSet::parse(&mut Reader::new(&bytes)).as_ref(), Ok(&set));
+            }
+        }
+        assert!(set.insert(&id(u64::from(u32::MAX), 0)) && set.contains(&id(u64::from(u32::MAX), 0)));
+    }
+}

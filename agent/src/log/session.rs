@@ -1,0 +1,221 @@
+//! A blocking driver of the log for command lines: open to read, claim, commit, release.
+//!
+//! `Session` performs the writer's calls one by one on the thread that calls it. Whoever runs long between commits calls
+//! [`Session::poll`] at or before the deadline that it returned, so that beats go out; a reactor takes the [`Writer`] out instead
+//! ([`Session::into_writer`]) and lets an uplink thread perform its calls.
+//!
+//! Does not: start threads. [`Clock`] stands for `windlass_hal::clock` until that is here. Source: ours.
+
+use super::call::perform;
+use super::fault::LogFault;
+use super::lease::Identity;
+use super::replay::{Replay, ReplayOptions, View};
+use super::writer::{Action, Writer, WriterOptions};
+use crate::format::record::Record;
+use crate::format::slot::{ClusterId, Sealer};
+use crate::id::{Epoch, NodeId, Slot};
+use crate::store::{Store, StoreFault};
+
+/// Boot time: goes on during suspend, never back.
+pub trait Clock: Sync {
+    /// Nanoseconds since some start.
+    fn now_ns(&self) -> u64;
+
+    /// Blocks until `now_ns` is at least this.
+    fn sleep_until(&self, until_ns: u64);
+}
+
+/// What a session needs from outside.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The store, without retries: the machines decide what may be repeated.
+    pub store: &'a dyn Store,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// A lease holder that blocks.
+pub struct Session<'a, S> {
+    around: Surroundings<'a>,
+    writer: Writer<S>,
+    last_store_fault: Option<StoreFault>,
+    warnings: Vec<LogFault>,
+}
+
+/// Warnings kept for the caller; more are dropped.
+const WARNINGS_MAX: usize = 16;
+
+/// Reads the log, without a lease: the state as of a moment ago. Blocks; one GET at a time.
+pub fn open_read<S: Sealer>(
+    around: Surroundings<'_>,
+    cluster: ClusterId,
+    sealer: S,
+) -> Result<View, LogFault> {
+    let options = ReplayOptions { gets_max: 1, ..ReplayOptions::default() };
+    let mut replay = Replay::from_boundary(cluster, sealer, options, 1);
+    loop {
+        while let Some((id, call)) = replay.next_call() {
+            let (answer, _) = perform(around.store, &call);
+            replay.handle(around.clock.now_ns(), id, answer);
+        }
+        match replay.result() {
+            Some(Ok(_)) => return Ok(replay.into_view()),
+            Some(Err(fault)) => return Err(fault),
+            None => {}
+        }
+        let Some(due) = replay.deadline() else { return Err(LogFault::Moving) };
+        around.clock.sleep_until(due);
+        replay.wake(around.clock.now_ns());
+    }
+}
+
+impl<'a, S: Sealer + Clone> Session<'a, S> {
+    /// Claims the lease and begins an epoch. While another holder may be alive, `on_wait` is called with what to show and for how
+    /// many more nanoseconds at least; it returns whether to go on waiting. `seed` is random and used for nothing else.
+    ///
+    /// Errors: [`LogFault::Held`] when `on_wait` gave up; whatever else the writer reports.
+    pub fn claim(
+        around: Surroundings<'a>,
+        identity: Identity,
+        sealer: S,
+        options: WriterOptions,
+        seed: [u8; 32],
+        mut on_wait: impl FnMut(&LogFault, u64) -> bool,
+    ) -> Result<Session<'a, S>, LogFault> {
+        let mut options = options;
+        options.replay.gets_max = 1;
+        let writer = Writer::new(identity, sealer, options, seed);
+        let mut session = Session { around, writer, last_store_fault: None, warnings: Vec::new() };
+        loop {
+            while let Some(action) = session.writer.next_action() {
+                match action {
+                    Action::Wait { held, until_ns } => {
+                        let left = until_ns.saturating_sub(around.clock.now_ns());
+                        if !on_wait(&held, left) {
+                            return Err(held);
+                        }
+                    }
+                    Action::Ready { .. } => return Ok(session),
+                    Action::Lost(fault) => return Err(fault),
+                    other => session.perform(other),
+                }
+            }
+            session.sleep()?;
+        }
+    }
+
+    /// The state as of the last slot that counts.
+    pub fn view(&self) -> &View {
+        self.writer.view()
+    }
+
+    /// The epoch that is held.
+    pub fn epoch(&self) -> Epoch {
+        self.writer.epoch()
+    }
+
+    /// What the store said when it last failed, in its own words.
+    pub fn last_store_fault(&self) -> Option<&StoreFault> {
+        self.last_store_fault.as_ref()
+    }
+
+    /// What did not work in the background since the last call.
+    pub fn take_warnings(&mut self) -> Vec<LogFault> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Commits a batch; returns when it counts.
+    ///
+    /// Errors: `Refused` and `TooLarge` leave the session as it was; anything else ends it, and `Fenced` and `Expired` say whether
+    /// the batch's fate is open.
+    pub fn commit(&mut self, batch: Vec<Record>) -> Result<Slot, LogFault> {
+        self.poll()?;
+        let now_ns = self.around.clock.now_ns();
+        self.writer.commit(now_ns, batch).map_err(|(fault, _)| fault)?;
+        self.run_until(|action| match action {
+            Action::Committed { slot } => Some(*slot),
+            _ => None,
+        })
+    }
+
+    /// Sends what is due: beats, checkpoints, deletes. Returns when to call again at the latest, on the session's clock. Errors: the
+    /// lease is lost.
+    pub fn poll(&mut self) -> Result<Option<u64>, LogFault> {
+        self.writer.wake(self.around.clock.now_ns());
+        while let Some(action) = self.writer.next_action() {
+            match action {
+                Action::Lost(fault) => return Err(fault),
+                other => self.perform(other),
+            }
+        }
+        Ok(self.writer.deadline())
+    }
+
+    /// Whether an assignment may be made now.
+    pub fn may_assign(&self) -> bool {
+        self.writer.may_assign(self.around.clock.now_ns())
+    }
+
+    /// Yields, so that the next claim need not wait.
+    pub fn release(mut self, successor: Option<NodeId>) -> Result<Slot, LogFault> {
+        self.poll()?;
+        if !self.writer.release(self.around.clock.now_ns(), successor) {
+            return Err(LogFault::NotReady);
+        }
+        self.run_until(|action| match action {
+            Action::Released { slot } => Some(*slot),
+            _ => None,
+        })
+    }
+
+    /// Hands the machine to a driver that does not block.
+    pub fn into_writer(self) -> Writer<S> {
+        self.writer
+    }
+
+    fn run_until(&mut self, done: impl Fn(&Action) -> Option<Slot>) -> Result<Slot, LogFault> {
+        loop {
+            while let Some(action) = self.writer.next_action() {
+                if let Some(slot) = done(&action) {
+                    return Ok(slot);
+                }
+                match action {
+                    Action::Lost(fault) => return Err(fault),
+                    other => self.perform(other),
+                }
+            }
+            self.sleep()?;
+        }
+    }
+
+    fn sleep(&mut self) -> Result<(), LogFault> {
+        let Some(due) = self.writer.deadline() else { return Err(LogFault::NotReady) };
+        self.around.clock.sleep_until(due);
+        self.writer.wake(self.around.clock.now_ns());
+        Ok(())
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Call { id, call } => {
+                let (answer, fault) = perform(self.around.store, &call);
+                self.last_store_fault = fault.or(self.last_store_fault.take());
+                self.writer.handle(self.around.clock.now_ns(), id, answer);
+            }
+            Action::Warning(fault) => {
+                if self.warnings.len() < WARNINGS_MAX {
+                    self.warnings.push(fault);
+                }
+            }
+            Action::Wait { .. }
+            | Action::Ready { .. }
+            | Action::Committed { .. }
+            | Action::Released { .. }
+            | Action::Lost(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "session_test.rs"]
+mod tests;

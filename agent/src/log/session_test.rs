@@ -1,0 +1,162 @@
+//! Sessions over a store in memory and a clock that jumps.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::*;
+use crate::format::record::{PolicyChange, Record};
+use crate::format::slot::{Author, PlainForTests};
+use crate::id::{Boot, VolumeId};
+use crate::store::{ByteRange, PutMode, StoreFaultKind};
+
+#[derive(Default)]
+struct Memory(Mutex<BTreeMap<String, Vec<u8>>>);
+
+fn fault(kind: StoreFaultKind, key: &str) -> StoreFault {
+    StoreFault { kind, call: key.into(), detail: String::new() }
+}
+
+impl Store for Memory {
+    fn describe(&self) -> String {
+        "memory".into()
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        let mut map = self.0.lock().unwrap();
+        if mode == PutMode::CreateOnly && map.contains_key(key) {
+            return Err(fault(StoreFaultKind::Exists, key));
+        }
+        map.insert(key.into(), body.concat());
+        Ok(())
+    }
+
+    fn get(&self, key: &str, _range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        let map = self.0.lock().unwrap();
+        let bytes = map.get(key).ok_or_else(|| fault(StoreFaultKind::NotFound, key))?;
+        out.extend_from_slice(bytes);
+        Ok(bytes.len() as u64)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        for (key, body) in self.0.lock().unwrap().iter() {
+            if key.starts_with(prefix) && key.as_str() > after && !each(key, body.len() as u64) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.0.lock().unwrap().remove(key);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Jump(AtomicU64);
+
+impl Clock for Jump {
+    fn now_ns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn sleep_until(&self, until_ns: u64) {
+        self.0.fetch_max(until_ns, Ordering::Relaxed);
+    }
+}
+
+fn who(node: u32) -> Identity {
+    Identity { cluster: [9; 16], me: Author { node: NodeId(node), boot: Boot(u64::from(node) + 100) } }
+}
+
+fn policy(revision: u32) -> Record {
+    Record::PolicyChanged(PolicyChange {
+        name: "homes".into(),
+        revision,
+        body: b"{}".to_vec(),
+        volumes: vec![(VolumeId(1), "/dev/vg/homes".into())],
+    })
+}
+
+fn claim<'a>(
+    store: &'a Memory,
+    clock: &'a Jump,
+    node: u32,
+    options: WriterOptions,
+    patient: bool,
+) -> Result<Session<'a, PlainForTests>, LogFault> {
+    let around = Surroundings { store, clock };
+    Session::claim(around, who(node), PlainForTests, options, [node as u8; 32], |_, _| patient)
+}
+
+#[test]
+fn claim_commit_release_and_read_back() {
+    let (store, clock) = (Memory::default(), Jump::default());
+    let around = Surroundings { store: &store, clock: &clock };
+    let mut session = claim(&store, &clock, 1, WriterOptions::default(), false).unwrap();
+    assert_eq!(session.commit(vec![policy(1)]), Ok(Slot(2)));
+    assert_eq!(session.commit(vec![policy(2), policy(3)]), Ok(Slot(3)));
+    assert!(matches!(session.commit(vec![policy(9)]), Err(LogFault::Refused { record: 0, .. })));
+    assert_eq!(session.release(None), Ok(Slot(4)));
+    assert_eq!(clock.now_ns(), 0, "nobody else: nothing to wait for");
+
+    let view = open_read(around, [9; 16], PlainForTests).unwrap();
+    assert_eq!((view.head, view.state.policies["homes"].revision), (Slot(4), 3));
+    assert!(matches!(open_read(around, [8; 16], PlainForTests), Err(LogFault::Format { .. })));
+
+    let session = claim(&store, &clock, 2, WriterOptions::default(), false).unwrap();
+    assert_eq!((session.epoch(), clock.now_ns()), (Epoch(2), 0), "a yield needs no wait");
+}
+
+#[test]
+fn a_silent_holder_is_waited_for_and_a_live_one_is_named() {
+    let (store, clock) = (Memory::default(), Jump::default());
+    let first = claim(&store, &clock, 1, WriterOptions::default(), false).unwrap();
+    let Err(fault) = claim(&store, &clock, 2, WriterOptions::default(), false) else { panic!("claimed") };
+    assert!(fault.to_string().contains("node 1"), "{fault}");
+    drop(first);
+    let before = clock.now_ns();
+    let second = claim(&store, &clock, 2, WriterOptions::default(), true).unwrap();
+    assert_eq!(second.epoch(), Epoch(2));
+    assert!(clock.now_ns() - before >= WriterOptions::default().timing.wait_ns());
+}
+
+#[test]
+fn beats_go_out_by_poll_and_a_missed_lease_is_noticed() {
+    let (store, clock) = (Memory::default(), Jump::default());
+    let mut session = claim(&store, &clock, 1, WriterOptions::default(), false).unwrap();
+    for _ in 0..20 {
+        let due = session.poll().unwrap().unwrap();
+        clock.sleep_until(due);
+    }
+    assert!(clock.now_ns() > 60_000_000_000);
+    session.commit(vec![policy(1)]).unwrap();
+    clock.sleep_until(clock.now_ns() + 16_000_000_000);
+    assert!(matches!(session.commit(vec![policy(2)]), Err(LogFault::Expired { unresolved: None, .. })));
+}
+
+#[test]
+fn old_slots_go_behind_a_checkpoint_and_nothing_is_forgotten() {
+    let (store, clock) = (Memory::default(), Jump::default());
+    let options = WriterOptions { checkpoint_slots: 4, boundary_lag_slots: 4, ..WriterOptions::default() };
+    let mut session = claim(&store, &clock, 1, options, false).unwrap();
+    for revision in 1..=40 {
+        session.commit(vec![policy(revision)]).unwrap();
+    }
+    session.poll().unwrap();
+    let kept = session.view().clone();
+    assert_eq!(session.release(None), Ok(Slot(42)));
+    let count = |prefix: &str| store.0.lock().unwrap().keys().filter(|key| key.starts_with(prefix)).count();
+    assert!(count("log/") < 16, "{}", count("log/"));
+    assert_eq!(count("boundary/"), 1);
+    assert!(count("ckpt/") <= 4, "{}", count("ckpt/"));
+    let view = open_read(Surroundings { store: &store, clock: &clock }, [9; 16], PlainForTests).unwrap();
+    assert_eq!(view.head, Slot(42));
+    assert_eq!(view.state.policies, kept.state.policies);
+}

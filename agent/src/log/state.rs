@@ -1,0 +1,474 @@
+//! State: what all records up to a slot amount to.
+//!
+//! Invariants: a state is a function of the records alone, so every node has the same one at the same slot (I11); epochs never
+//! decrease (I2); a name enters the tables once and never comes back after its retirement (C4, G1, G2); every part is bounded
+//! by `log::limits`. A record that breaks a rule is refused before it is written, and is a fault when found in the log.
+//!
+//! Does not: hold rows (segments do), know time, or talk to the store. Source: commit-log design.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use super::limits::{
+    ABANDONED_MAX, CHECKPOINTS_MAX, NAME_RUNS_MAX, PINS_MAX, POINTS_MAX, POLICIES_MAX, RETIRED_MAX,
+    RUNNING_MAX, SEGMENTS_MAX, VOLUMES_MAX,
+};
+use super::names::NameSet;
+use crate::format::record::{
+    BackupEnd, BackupStart, BackupVolume, CheckpointName, Commit, PointStatus, PolicyChange, Progress,
+    Record, SegmentMeta, Totals,
+};
+use crate::format::slot::{Author, SlotHeader};
+use crate::id::{BackupId, Epoch, NodeId, ObjectId, Slot, VolumeId};
+
+/// A policy's latest revision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Policy {
+    /// Number of the latest revision, which is also how many there have been.
+    pub revision: u32,
+    /// Slot that made it.
+    pub slot: Slot,
+    /// Whether it was removed; its points stay.
+    pub removed: bool,
+    /// The policy, encoded by `policy`.
+    pub body: Arc<[u8]>,
+    /// Its volumes now.
+    pub volumes: Vec<VolumeId>,
+}
+
+/// A volume that was registered once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Volume {
+    /// Its policy.
+    pub policy: String,
+    /// Its device, as last said.
+    pub device: String,
+}
+
+/// A backup in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Running {
+    /// Its policy.
+    pub policy: String,
+    /// Slot that began it.
+    pub slot: Slot,
+    /// What it reads.
+    pub volumes: Vec<BackupVolume>,
+    /// When it began, wall clock in nanoseconds, for people.
+    pub wall_start_ns: i64,
+    /// How far committed segments reach, per volume, ascending.
+    pub progress: Vec<Progress>,
+    /// Objects committed so far.
+    pub objects: u64,
+    /// Their bytes.
+    pub object_bytes: u64,
+    /// Segments committed so far.
+    pub segments: u64,
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Point {
+    /// The backup that made it: the cut.
+    pub backup: BackupId,
+    /// Its policy.
+    pub policy: String,
+    /// The volumes in it.
+    pub volumes: Vec<BackupVolume>,
+    /// When it began and ended, wall clock in nanoseconds, for people.
+    pub wall_ns: (i64, i64),
+    /// How it went.
+    pub status: PointStatus,
+    /// What it did.
+    pub totals: Totals,
+}
+
+/// A reader's hold on the tables as of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pin {
+    /// Slot of the pin record.
+    pub slot: Slot,
+    /// Who asked.
+    pub node: NodeId,
+    /// Last counter.
+    pub counter: u64,
+}
+
+/// The fold of all records up to a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    /// Epoch that holds here; 0 before the first.
+    pub epoch: Epoch,
+    /// Who holds it.
+    pub holder: Author,
+    /// Set when the holder yielded: to whom, or to anyone.
+    pub yielded: Option<Option<NodeId>>,
+    /// Policies by name, removed ones included.
+    pub policies: BTreeMap<String, Policy>,
+    /// Volumes by number.
+    pub volumes: BTreeMap<VolumeId, Volume>,
+    /// Number of the last backup that began.
+    pub last_backup: BackupId,
+    /// Backups in progress.
+    pub running: BTreeMap<BackupId, Running>,
+    /// Recovery points, ascending.
+    pub points: Arc<BTreeMap<BackupId, Point>>,
+    /// Backups given up, whose rows are to be skipped.
+    pub abandoned: Vec<BackupId>,
+    /// Segments of each volume, ascending by (first inode, name).
+    pub segments: BTreeMap<VolumeId, Arc<Vec<SegmentMeta>>>,
+    /// Names that the tables refer to: objects and segments.
+    pub live: Arc<NameSet>,
+    /// Names retired: when.
+    pub retired: Arc<BTreeMap<ObjectId, Slot>>,
+    /// No new name may have this epoch or an older one.
+    pub orphan_floor: Epoch,
+    /// Pins.
+    pub pins: BTreeMap<u64, Pin>,
+    /// Committed checkpoints, ascending by slot, the newest few.
+    pub checkpoints: Vec<CheckpointName>,
+}
+
+/// Why a record is not acceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// An epoch record that is not the first of its slot, or a slot after a yield that does not begin an epoch.
+    Order,
+    /// The epoch does not fit.
+    Epoch,
+    /// The writer is not the epoch's holder.
+    Writer,
+    /// No such policy, or it was removed.
+    NoPolicy,
+    /// The revision is not the next one.
+    Revision,
+    /// A volume belongs to another policy, or is named twice.
+    Volume,
+    /// A backup's number is not the next one, or the backup is not running, or runs already.
+    Backup,
+    /// A progress watermark goes back.
+    Progress,
+    /// A name is in the tables already: the first commit wins (C4).
+    Duplicate,
+    /// A name is retired, or at or below the orphan floor.
+    Gone,
+    /// A name is not in the tables.
+    NotLive,
+    /// A segment's bounds are not in order.
+    Segment,
+    /// No such point.
+    NoPoint,
+    /// The floor goes back or reaches the current epoch.
+    Floor,
+    /// No such pin, or it exists already, or its counter goes back.
+    Pin,
+    /// A checkpoint of a later slot or of one that is older than the newest.
+    Checkpoint,
+    /// A bound of `log::limits` is reached.
+    Full,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Order => "an epoch must begin with its own record, and a yield must end it",
+            Refusal::Epoch => "its epoch does not fit",
+            Refusal::Writer => "its writer is not the epoch's holder",
+            Refusal::NoPolicy => "there is no such policy",
+            Refusal::Revision => "the policy was changed by someone else meanwhile; look at it again",
+            Refusal::Volume => "a volume is named twice or belongs to another policy",
+            Refusal::Backup => "the backup is not running, or not the next one",
+            Refusal::Progress => "progress goes back",
+            Refusal::Duplicate => "a name is in the tables already",
+            Refusal::Gone => "a name was retired, or is below the orphan floor: upload the data again",
+            Refusal::NotLive => "a name is not in the tables",
+            Refusal::Segment => "a segment's bounds are not in order",
+            Refusal::NoPoint => "there is no such recovery point",
+            Refusal::Floor => "the orphan floor goes back or reaches the current epoch",
+            Refusal::Pin => "there is no such pin, or it exists already",
+            Refusal::Checkpoint => "a checkpoint is out of order",
+            Refusal::Full => "a bound of the log's state is reached: expire points or merge segments first",
+        })
+    }
+}
+
+fn require(holds: bool, why: Refusal) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(why) }
+}
+
+impl State {
+    /// Number that the next backup gets; `None` when all are used up.
+    pub fn next_backup(&self) -> Option<BackupId> {
+        self.last_backup.0.checked_add(1).map(BackupId)
+    }
+
+    /// Number that the next new volume gets; `None` when all are used up.
+    pub fn next_volume(&self) -> Option<VolumeId> {
+        let last = self.volumes.keys().next_back().map_or(0, |volume| volume.0);
+        last.checked_add(1).map(VolumeId)
+    }
+
+    /// The latest point of a policy.
+    pub fn last_point(&self, policy: &str) -> Option<&Point> {
+        self.points.values().rev().find(|point| point.policy == policy)
+    }
+
+    /// The running backup of a policy.
+    pub fn running_of(&self, policy: &str) -> Option<(BackupId, &Running)> {
+        self.running.iter().find(|(_, running)| running.policy == policy).map(|(&id, running)| (id, running))
+    }
+
+    /// Retired names that may be deleted: no pin is older than the retirement (G1).
+    pub fn deletable(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        let oldest = self.oldest_pin();
+        self.retired.iter().filter(move |&(_, &slot)| oldest.is_none_or(|pin| pin >= slot)).map(|(&id, _)| id)
+    }
+
+    /// Slot of the oldest pin.
+    pub fn oldest_pin(&self) -> Option<Slot> {
+        self.pins.values().map(|pin| pin.slot).min()
+    }
+
+    /// Applies a whole slot. On `Err` (index of the record, why) the state is spoilt: work on a copy.
+    pub fn apply_slot(&mut self, header: &SlotHeader, records: &[Record]) -> Result<(), (usize, Refusal)> {
+        let begins = matches!(records.first(), Some(Record::EpochBegun { .. }));
+        if begins {
+            require(header.epoch > self.epoch, Refusal::Epoch).map_err(|why| (0, why))?;
+        } else {
+            require(self.yielded.is_none(), Refusal::Order).map_err(|why| (0, why))?;
+            require(header.epoch == self.epoch && self.epoch.0 > 0, Refusal::Epoch)
+                .map_err(|why| (0, why))?;
+            require(header.writer == self.holder, Refusal::Writer).map_err(|why| (0, why))?;
+        }
+        for (index, record) in records.iter().enumerate() {
+            self.apply(header, index, record).map_err(|why| (index, why))?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, header: &SlotHeader, index: usize, record: &Record) -> Result<(), Refusal> {
+        require(self.yielded.is_none() || index == 0, Refusal::Order)?;
+        match record {
+            Record::EpochBegun { epoch } => {
+                require(index == 0, Refusal::Order)?;
+                require(*epoch == header.epoch, Refusal::Epoch)?;
+                self.epoch = *epoch;
+                self.holder = header.writer;
+                self.yielded = None;
+            }
+            Record::Yield { successor } => self.yielded = Some(*successor),
+            Record::PolicyChanged(change) => self.change_policy(header.slot, change)?,
+            Record::PolicyRemoved { name, revision } => {
+                let policy = self.policies.get_mut(name).ok_or(Refusal::NoPolicy)?;
+                require(!policy.removed, Refusal::NoPolicy)?;
+                require(policy.revision.checked_add(1) == Some(*revision), Refusal::Revision)?;
+                policy.revision = *revision;
+                policy.slot = header.slot;
+                policy.removed = true;
+            }
+            Record::BackupBegun(start) => self.begin_backup(header.slot, start)?,
+            Record::Commit(commit) => self.commit(header, commit)?,
+            Record::BackupEnded(end) => self.end_backup(end)?,
+            Record::BackupAbandoned { backup } => {
+                self.running.remove(backup).ok_or(Refusal::Backup)?;
+                require(self.abandoned.len() < ABANDONED_MAX, Refusal::Full)?;
+                let at = self.abandoned.partition_point(|other| other < backup);
+                self.abandoned.insert(at, *backup);
+            }
+            Record::PointExpired { backup } => {
+                require(self.points.contains_key(backup), Refusal::NoPoint)?;
+                Arc::make_mut(&mut self.points).remove(backup);
+            }
+            Record::Retire { objects } => {
+                let in_use: BTreeSet<ObjectId> =
+                    self.segments.values().flat_map(|list| list.iter().map(|segment| segment.id)).collect();
+                for object in objects {
+                    require(!in_use.contains(object), Refusal::NotLive)?;
+                    self.retire(object, header.slot)?;
+                }
+            }
+            Record::OrphanFloor { epoch } => self.raise_floor(*epoch)?,
+            Record::Pin { pin, node } => {
+                require(!self.pins.contains_key(pin), Refusal::Pin)?;
+                require(self.pins.len() < PINS_MAX, Refusal::Full)?;
+                self.pins.insert(*pin, Pin { slot: header.slot, node: *node, counter: 0 });
+            }
+            Record::PinRefreshed { pin, counter } => {
+                let held = self.pins.get_mut(pin).ok_or(Refusal::Pin)?;
+                require(*counter > held.counter, Refusal::Pin)?;
+                held.counter = *counter;
+            }
+            Record::Unpin { pin } => {
+                self.pins.remove(pin).ok_or(Refusal::Pin)?;
+            }
+            Record::Checkpoint(name) => {
+                let newest = self.checkpoints.last().map_or(Slot(0), |newest| newest.slot);
+                require(name.slot < header.slot && name.slot > newest, Refusal::Checkpoint)?;
+                if self.checkpoints.len() == CHECKPOINTS_MAX {
+                    self.checkpoints.remove(0);
+                }
+                self.checkpoints.push(*name);
+            }
+        }
+        Ok(())
+    }
+
+    fn change_policy(&mut self, slot: Slot, change: &PolicyChange) -> Result<(), Refusal> {
+        let before = self.policies.get(&change.name).map_or(0, |policy| policy.revision);
+        require(before.checked_add(1) == Some(change.revision), Refusal::Revision)?;
+        require(before > 0 || self.policies.len() < POLICIES_MAX, Refusal::Full)?;
+        let mut volumes: Vec<VolumeId> = Vec::with_capacity(change.volumes.len());
+        for (volume, device) in &change.volumes {
+            require(!volumes.contains(volume) && volume.0 > 0, Refusal::Volume)?;
+            match self.volumes.get_mut(volume) {
+                Some(known) => {
+                    require(known.policy == change.name, Refusal::Volume)?;
+                    known.device.clone_from(device);
+                }
+                None => {
+                    require(self.volumes.len() < VOLUMES_MAX, Refusal::Full)?;
+                    require(self.next_volume() == Some(*volume), Refusal::Volume)?;
+                    self.volumes
+                        .insert(*volume, Volume { policy: change.name.clone(), device: device.clone() });
+                }
+            }
+            volumes.push(*volume);
+        }
+        let body = Arc::from(change.body.as_slice());
+        let policy = Policy { revision: change.revision, slot, removed: false, body, volumes };
+        self.policies.insert(change.name.clone(), policy);
+        Ok(())
+    }
+
+    fn begin_backup(&mut self, slot: Slot, start: &BackupStart) -> Result<(), Refusal> {
+        require(self.next_backup() == Some(start.backup), Refusal::Backup)?;
+        let policy = self.policies.get(&start.policy).ok_or(Refusal::NoPolicy)?;
+        require(!policy.removed, Refusal::NoPolicy)?;
+        require(self.running_of(&start.policy).is_none(), Refusal::Backup)?;
+        require(self.running.len() < RUNNING_MAX, Refusal::Full)?;
+        let ascending = start.volumes.windows(2).all(|pair| pair[0].volume < pair[1].volume);
+        let known = start.volumes.iter().all(|volume| policy.volumes.contains(&volume.volume));
+        require(ascending && known && !start.volumes.is_empty(), Refusal::Volume)?;
+        self.last_backup = start.backup;
+        let running = Running {
+            policy: start.policy.clone(),
+            slot,
+            volumes: start.volumes.clone(),
+            wall_start_ns: start.wall_start_ns,
+            progress: Vec::new(),
+            objects: 0,
+            object_bytes: 0,
+            segments: 0,
+        };
+        self.running.insert(start.backup, running);
+        Ok(())
+    }
+
+    /// Rules C4, G1 and G2 for names; order of progress.
+    fn commit(&mut self, header: &SlotHeader, commit: &Commit) -> Result<(), Refusal> {
+        for id in &commit.removed {
+            let found = self.segments.values().position(|list| list.iter().any(|segment| segment.id == *id));
+            let volume =
+                found.and_then(|at| self.segments.keys().nth(at).copied()).ok_or(Refusal::NotLive)?;
+            if let Some(list) = self.segments.get_mut(&volume) {
+                Arc::make_mut(list).retain(|segment| segment.id != *id);
+                if list.is_empty() {
+                    self.segments.remove(&volume);
+                }
+            }
+            self.retire(id, header.slot)?;
+        }
+        for (id, _) in &commit.objects {
+            self.add_name(id, header.epoch)?;
+        }
+        for segment in &commit.segments {
+            self.add_name(&segment.id, header.epoch)?;
+            self.add_segment(segment)?;
+        }
+        if commit.backup.0 == 0 {
+            return require(commit.progress.is_empty(), Refusal::Progress);
+        }
+        let running = self.running.get_mut(&commit.backup).ok_or(Refusal::Backup)?;
+        for step in &commit.progress {
+            require(running.volumes.iter().any(|volume| volume.volume == step.volume), Refusal::Volume)?;
+            match running.progress.iter_mut().find(|known| known.volume == step.volume) {
+                Some(known) => {
+                    require((step.inode, step.block) >= (known.inode, known.block), Refusal::Progress)?;
+                    *known = *step;
+                }
+                None => running.progress.push(*step),
+            }
+        }
+        running.progress.sort_unstable();
+        running.objects = running.objects.saturating_add(commit.objects.len() as u64);
+        running.segments = running.segments.saturating_add(commit.segments.len() as u64);
+        for (_, bytes) in &commit.objects {
+            running.object_bytes = running.object_bytes.saturating_add(*bytes);
+        }
+        Ok(())
+    }
+
+    fn add_name(&mut self, id: &ObjectId, epoch: Epoch) -> Result<(), Refusal> {
+        require(id.epoch > self.orphan_floor && id.epoch <= epoch, Refusal::Gone)?;
+        require(!self.retired.contains_key(id), Refusal::Gone)?;
+        require(!self.live.contains(id), Refusal::Duplicate)?;
+        require(self.live.runs() < NAME_RUNS_MAX, Refusal::Full)?;
+        Arc::make_mut(&mut self.live).insert(id);
+        Ok(())
+    }
+
+    fn add_segment(&mut self, segment: &SegmentMeta) -> Result<(), Refusal> {
+        require(
+            segment.first_inode <= segment.last_inode && segment.backup_min <= segment.backup_max,
+            Refusal::Segment,
+        )?;
+        require(segment.backup_max <= self.last_backup, Refusal::Segment)?;
+        require(self.volumes.contains_key(&segment.volume), Refusal::Volume)?;
+        let total: usize = self.segments.values().map(|list| list.len()).sum();
+        require(total < SEGMENTS_MAX, Refusal::Full)?;
+        let list = Arc::make_mut(self.segments.entry(segment.volume).or_default());
+        let at =
+            list.partition_point(|other| (other.first_inode, other.id) < (segment.first_inode, segment.id));
+        list.insert(at, *segment);
+        Ok(())
+    }
+
+    fn retire(&mut self, id: &ObjectId, slot: Slot) -> Result<(), Refusal> {
+        require(self.live.contains(id), Refusal::NotLive)?;
+        require(self.retired.len() < RETIRED_MAX && self.live.runs() < NAME_RUNS_MAX, Refusal::Full)?;
+        Arc::make_mut(&mut self.live).remove(id);
+        Arc::make_mut(&mut self.retired).insert(*id, slot);
+        Ok(())
+    }
+
+    fn end_backup(&mut self, end: &BackupEnd) -> Result<(), Refusal> {
+        require(self.points.len() < POINTS_MAX, Refusal::Full)?;
+        let running = self.running.remove(&end.backup).ok_or(Refusal::Backup)?;
+        let point = Point {
+            backup: end.backup,
+            policy: running.policy,
+            volumes: running.volumes,
+            wall_ns: (running.wall_start_ns, end.wall_end_ns),
+            status: end.status,
+            totals: end.totals,
+        };
+        Arc::make_mut(&mut self.points).insert(end.backup, point);
+        Ok(())
+    }
+
+    /// Below the floor nothing new can appear, so retired names there need no entry of their own once no pin holds them:
+    /// the scan for orphans finds them.
+    fn raise_floor(&mut self, floor: Epoch) -> Result<(), Refusal> {
+        require(floor > self.orphan_floor && floor < self.epoch, Refusal::Floor)?;
+        self.orphan_floor = floor;
+        let oldest = self.oldest_pin();
+        Arc::make_mut(&mut self.retired)
+            .retain(|id, slot| id.epoch > floor || oldest.is_some_and(|pin| pin < *slot));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "state_test.rs"]
+mod tests;

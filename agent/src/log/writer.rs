@@ -1,0 +1,623 @@
+//! Writer: claim the lease, begin an epoch, commit batches, keep checkpoints and the boundary, yield.
+//!
+//! | phase | what | next |
+//! |---|---|---|
+//! | `Replaying` | reads the log | `Seeking` |
+//! | `Seeking` | claims an epoch ([`lease`](super::lease)) | `CatchingUp` |
+//! | `CatchingUp` | reads what came since: the old holder's last commits are good | `Beginning` |
+//! | `Beginning` | commits "epoch begun" | `Ready`, or `CatchingUp` when the slot was taken by the old holder |
+//! | `Ready` | takes a batch, or a release | `Committing`, `Yielding` |
+//! | `Committing` | one slot in flight (I3) | `Ready` |
+//! | `Yielding` | commits the yield | `Released` |
+//! | `Lost` | nothing any more | |
+//!
+//! A slot in flight goes through these steps (C1), and through nothing else:
+//!
+//! | step | call | answer -> next |
+//! |---|---|---|
+//! | `Creating` | create slot n | done -> `Checking`; exists -> `Checking`; no clear answer -> `Resolving`; conflict -> again |
+//! | `Resolving` | GET slot n | absent -> `Creating`, same bytes, same slot (C2); present -> as in `Checking` |
+//! | `Checking` | GET slot n | ours -> `Fencing`; higher epoch -> fenced; else `CatchingUp` or a fault |
+//! | `Fencing` | GET epoch/e+1 | absent -> committed; present -> fenced |
+//!
+//! Invariants: I3, I6, I7: success is told only after `Fencing`; after `Lost` no call is made. Checkpoints and the boundary follow
+//! G3: the boundary is a committed checkpoint at least 256 slots behind the last slot that passed its check; deletes come after it.
+//!
+//! Does not: decide what to commit, nor collect objects (`gc`). Source: commit-log design; coordination 2.2, 3.2.
+
+use std::collections::VecDeque;
+
+use super::call::{Answer, Body, Call, CallId, Calls, backoff_ns};
+use super::fault::{LogFault, Place};
+use super::housekeeping::{Housekeeping, KeepNews};
+use super::keys;
+use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek, Timing};
+use super::limits::{CHECKPOINT_SLOTS, SLOT_RECORDS_MAX};
+use super::replay::{Replay, ReplayOptions, View};
+use super::state::Refusal;
+use crate::format::cursor::FormatFault;
+use crate::format::record::Record;
+use crate::format::slot::{Author, Sealer, SlotHeader};
+use crate::id::{Epoch, NodeId, Slot};
+use crate::store::StoreFaultKind;
+
+/// How a writer behaves. `Default` is what the design says; tests shrink numbers and switch checks off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WriterOptions {
+    /// Times of the lease.
+    pub timing: Timing,
+    /// How it reads the log.
+    pub replay: ReplayOptions,
+    /// Slots between checkpoints.
+    pub checkpoint_slots: u64,
+    /// Slots that the boundary stays behind the last checked one.
+    pub boundary_lag_slots: u64,
+    /// What may be left out, in tests that must then find a violation.
+    pub checks: Checks,
+}
+
+impl Default for WriterOptions {
+    fn default() -> WriterOptions {
+        WriterOptions {
+            timing: Timing::default(),
+            replay: ReplayOptions::default(),
+            checkpoint_slots: CHECKPOINT_SLOTS,
+            boundary_lag_slots: CHECKPOINT_SLOTS,
+            checks: Checks::default(),
+        }
+    }
+}
+
+/// Checks that a test may switch off to see that it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Checks {
+    /// GET epoch/e+1 after each create.
+    pub epoch: bool,
+    /// Compare the nonce of a slot that exists already with ours.
+    pub nonce: bool,
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks { epoch: true, nonce: true }
+    }
+}
+
+/// What the driver is to do or to know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Perform this call once and hand the answer to `handle` under the same id.
+    Call {
+        /// Its id.
+        id: CallId,
+        /// What.
+        call: Call,
+    },
+    /// Another process may hold the lease; nothing to do but to wait until then or to give up.
+    Wait {
+        /// Who, as a fault to show when the driver gives up.
+        held: LogFault,
+        /// On this process's clock, nanoseconds.
+        until_ns: u64,
+    },
+    /// The epoch has begun: batches may come.
+    Ready {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its first slot.
+        slot: Slot,
+    },
+    /// The batch is durable and counts: exactly one of this or `Lost` follows an accepted batch.
+    Committed {
+        /// Where.
+        slot: Slot,
+    },
+    /// Yielded: this writer is done.
+    Released {
+        /// Where.
+        slot: Slot,
+    },
+    /// Stepped down: this writer is done. A new one may be made, with a new seed; it takes a new epoch.
+    Lost(LogFault),
+    /// Something in the background did not work; commits go on.
+    Warning(LogFault),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Replaying,
+    Seeking,
+    CatchingUp,
+    Beginning,
+    Ready,
+    Committing,
+    Yielding,
+    Released,
+    Lost,
+}
+
+/// What a call of the slot in flight is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Creating,
+    Resolving,
+    Checking,
+    Fencing,
+}
+
+/// The slot in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Flight {
+    header: SlotHeader,
+    body: Body,
+    /// The view once it is committed.
+    next: View,
+    /// The checkpoint record of our own is among its records.
+    with_checkpoint: bool,
+    /// What to report unless a higher epoch explains it.
+    doubt: Option<LogFault>,
+    attempts: u32,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Writer<S> {
+    identity: Identity,
+    sealer: S,
+    options: WriterOptions,
+    phase: Phase,
+    epoch: Epoch,
+    view: View,
+    replay: Option<Replay<S>>,
+    lease: Option<Lease>,
+    flight: Option<Flight>,
+    calls: Calls<Step>,
+    keep: Housekeeping,
+    nonces: Nonces,
+    /// Call ids of parts: the writer 0, housekeeping 1, then a new one for each replay and lease.
+    generation: u32,
+    actions: VecDeque<Action>,
+}
+
+impl<S: Sealer + Clone> Writer<S> {
+    /// Starts with a replay. `seed` is random and used for nothing else.
+    pub fn new(identity: Identity, sealer: S, options: WriterOptions, seed: [u8; 32]) -> Writer<S> {
+        let generation = 2;
+        let replay = Replay::from_boundary(identity.cluster, sealer.clone(), options.replay, generation);
+        Writer {
+            identity,
+            sealer,
+            options,
+            phase: Phase::Replaying,
+            epoch: Epoch(0),
+            view: View::default(),
+            replay: Some(replay),
+            lease: None,
+            flight: None,
+            calls: Calls::new(0),
+            keep: Housekeeping::new(identity.cluster, options.checkpoint_slots, options.boundary_lag_slots),
+            nonces: Nonces::new(seed),
+            generation,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The state as of the last slot that counts.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The epoch that is held or was held; 0 before.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// End of the lease on this process's clock.
+    pub fn lease_end_ns(&self) -> Option<u64> {
+        self.lease.as_ref().and_then(Lease::end_ns)
+    }
+
+    /// Whether an assignment may be sent now: the epoch has begun and enough of the lease is left.
+    pub fn may_assign(&self, now_ns: u64) -> bool {
+        matches!(self.phase, Phase::Ready | Phase::Committing) && self.may_send(now_ns)
+    }
+
+    /// Whether `commit` takes a batch now.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// The slot in flight, if any.
+    pub fn in_flight(&self) -> Option<Slot> {
+        self.flight.as_ref().map(|flight| flight.header.slot)
+    }
+
+    fn may_send(&self, now_ns: u64) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.may_send(now_ns))
+    }
+
+    /// What the driver is to do next; `None` until something happens.
+    pub fn next_action(&mut self) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        let call = self
+            .lease
+            .as_mut()
+            .and_then(Lease::next_call)
+            .or_else(|| self.replay.as_mut().and_then(Replay::next_call))
+            .or_else(|| self.calls.next_call())
+            .or_else(|| self.keep.next_call());
+        call.map(|(id, call)| Action::Call { id, call })
+    }
+
+    /// When `wake` is due.
+    pub fn deadline(&self) -> Option<u64> {
+        let lease = self.lease.as_ref().and_then(Lease::deadline);
+        let replay = self.replay.as_ref().and_then(Replay::deadline);
+        [lease, replay, self.calls.deadline(), self.keep.deadline()].into_iter().flatten().min()
+    }
+
+    /// Time passed.
+    pub fn wake(&mut self, now_ns: u64) {
+        if let Some(lease) = &mut self.lease {
+            lease.wake(now_ns);
+        }
+        if let Some(replay) = &mut self.replay {
+            replay.wake(now_ns);
+        }
+        self.calls.wake(now_ns);
+        self.keep.wake(now_ns);
+        self.settle(now_ns);
+    }
+
+    /// Takes an answer. An id that is not open is counted and dropped.
+    pub fn handle(&mut self, now_ns: u64, id: CallId, answer: Answer) {
+        match (id.0 >> 32, &mut self.lease, &mut self.replay) {
+            (0, _, _) => self.slot_answered(now_ns, id, answer),
+            (1, _, _) => self.keep.handle(now_ns, id, answer),
+            (generation, Some(lease), _) if lease.generation() == generation => {
+                lease.handle(now_ns, id, answer)
+            }
+            (_, _, Some(replay)) => replay.handle(now_ns, id, answer),
+            (_, _, None) => {}
+        }
+        self.settle(now_ns);
+    }
+
+    /// Commits a batch: exactly one `Committed` or `Lost` follows. Refused batches come back with the reason, and nothing was
+    /// written. Cost: a copy of the state's tables of contents, and the encoding.
+    pub fn commit(&mut self, now_ns: u64, batch: Vec<Record>) -> Result<(), (LogFault, Vec<Record>)> {
+        if self.phase != Phase::Ready {
+            return Err((LogFault::NotReady, batch));
+        }
+        if let Some(record) = batch.iter().position(is_own) {
+            return Err((LogFault::Refused { record, why: Refusal::Order }, batch));
+        }
+        self.wake(now_ns);
+        if self.phase != Phase::Ready || !self.may_send(now_ns) {
+            return Err((LogFault::NotReady, batch));
+        }
+        self.launch(now_ns, Phase::Committing, batch)
+    }
+
+    /// Ends the lease with a yield record, so that the next holder need not wait. `Released` or `Lost` follows. False when a batch
+    /// is in flight or the lease is not held: nothing happens then.
+    pub fn release(&mut self, now_ns: u64, successor: Option<NodeId>) -> bool {
+        self.phase == Phase::Ready
+            && self.may_send(now_ns)
+            && self.launch(now_ns, Phase::Yielding, vec![Record::Yield { successor }]).is_ok()
+    }
+
+    /// Lets parts' news take effect until there is none.
+    fn settle(&mut self, now_ns: u64) {
+        while let Some(news) = self.lease.as_mut().and_then(Lease::next_news) {
+            match news {
+                LeaseNews::Waiting { held, until_ns } => {
+                    self.actions.push_back(Action::Wait { held, until_ns });
+                }
+                LeaseNews::Granted(epoch) => {
+                    self.epoch = epoch;
+                    self.catch_up();
+                }
+                LeaseNews::Lost(fault) => self.lose(fault),
+            }
+        }
+        while let Some(KeepNews::Warning(fault)) = self.keep.next_news() {
+            self.actions.push_back(Action::Warning(fault));
+        }
+        self.replay_settled(now_ns);
+    }
+
+    fn replay_settled(&mut self, now_ns: u64) {
+        let fault = match self.replay.as_ref().and_then(Replay::result) {
+            None => return,
+            Some(Err(fault)) => Some(fault),
+            Some(Ok(_)) => None,
+        };
+        let Some(replay) = self.replay.take() else { return };
+        if let Some(fault) = fault {
+            return self.lose(fault);
+        }
+        self.keep.saw_boundary(replay.boundary());
+        self.view = replay.into_view();
+        match self.phase {
+            Phase::Replaying => self.seek(),
+            Phase::CatchingUp if self.view.state.epoch > self.epoch => {
+                self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
+            }
+            Phase::CatchingUp => {
+                let begun = vec![Record::EpochBegun { epoch: self.epoch }];
+                if let Err((fault, _)) = self.launch(now_ns, Phase::Beginning, begun) {
+                    self.lose(fault);
+                }
+            }
+            Phase::Seeking
+            | Phase::Beginning
+            | Phase::Ready
+            | Phase::Committing
+            | Phase::Yielding
+            | Phase::Released
+            | Phase::Lost => {}
+        }
+    }
+
+    fn next_generation(&mut self) -> u32 {
+        self.generation += 1;
+        self.generation
+    }
+
+    fn seek(&mut self) {
+        self.phase = Phase::Seeking;
+        let state = &self.view.state;
+        let yielded = match state.yielded {
+            None => false,
+            Some(successor) => successor.is_none_or(|node| node == self.identity.me.node),
+        };
+        let holder = (state.holder != Author::default()).then_some(state.holder);
+        let from = Seek { epoch: state.epoch, holder, yielded };
+        let generation = self.next_generation();
+        // The lease draws from a stream of its own: its seed comes from ours.
+        let mut seed = [0; 32];
+        seed[..16].copy_from_slice(&self.nonces.draw());
+        seed[16..].copy_from_slice(&self.nonces.draw());
+        self.lease =
+            Some(Lease::seek(self.identity, self.options.timing, Nonces::new(seed), generation, from));
+    }
+
+    fn catch_up(&mut self) {
+        self.phase = Phase::CatchingUp;
+        self.flight = None;
+        self.calls.clear();
+        let generation = self.next_generation();
+        self.replay = Some(Replay::from_view(
+            self.identity.cluster,
+            self.sealer.clone(),
+            self.options.replay,
+            generation,
+            self.view.clone(),
+        ));
+    }
+
+    fn lose(&mut self, fault: LogFault) {
+        let under_way = self.flight.as_ref().filter(|flight| flight.attempts > 0);
+        let unresolved = under_way.map(|flight| flight.header.slot);
+        let fault = match fault {
+            LogFault::Fenced { epoch, .. } => LogFault::Fenced { epoch, unresolved },
+            LogFault::Expired { epoch, .. } => LogFault::Expired { epoch, unresolved },
+            other => other,
+        };
+        self.stop(Phase::Lost);
+        self.actions.push_back(Action::Lost(fault));
+    }
+
+    /// Makes no more calls.
+    fn stop(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.flight = None;
+        self.replay = None;
+        self.lease = None;
+        self.calls.clear();
+        self.keep.stop();
+        self.actions.retain(|action| !matches!(action, Action::Call { .. }));
+    }
+
+    /// Puts a batch into flight at the slot after the view's head.
+    fn launch(
+        &mut self,
+        now_ns: u64,
+        phase: Phase,
+        batch: Vec<Record>,
+    ) -> Result<(), (LogFault, Vec<Record>)> {
+        assert!(self.flight.is_none(), "I3: one slot in flight");
+        let header = SlotHeader {
+            cluster: self.identity.cluster,
+            slot: Slot(self.view.head.0.saturating_add(1)),
+            epoch: self.epoch,
+            writer: self.identity.me,
+            nonce: self.nonces.draw(),
+            previous: self.view.digest,
+        };
+        // A checkpoint of ours rides along when there is room; it is never a reason to refuse the caller's batch.
+        if phase != Phase::Beginning
+            && batch.len() < SLOT_RECORDS_MAX
+            && let Some(name) = self.keep.pending()
+        {
+            let mut records = Vec::with_capacity(batch.len() + 1);
+            records.push(Record::Checkpoint(name));
+            records.extend_from_slice(&batch);
+            if let Ok(flight) = self.prepare(header, &records, true) {
+                self.take_off(now_ns, phase, flight);
+                return Ok(());
+            }
+        }
+        match self.prepare(header, &batch, false) {
+            Ok(flight) => {
+                self.take_off(now_ns, phase, flight);
+                Ok(())
+            }
+            Err(fault) => Err((fault, batch)),
+        }
+    }
+
+    fn prepare(
+        &self,
+        header: SlotHeader,
+        records: &[Record],
+        with_checkpoint: bool,
+    ) -> Result<Flight, LogFault> {
+        let mut state = self.view.state.clone();
+        state.apply_slot(&header, records).map_err(|(record, why)| LogFault::Refused { record, why })?;
+        let (bytes, digest) = header.emit(records, &self.sealer).map_err(|fault| match fault {
+            FormatFault::Count(size) => LogFault::TooLarge { size },
+            why => LogFault::Format { place: Place::Slot(header.slot), why },
+        })?;
+        let next = View { head: header.slot, digest, state };
+        Ok(Flight { header, body: bytes.into(), next, with_checkpoint, doubt: None, attempts: 0 })
+    }
+
+    fn take_off(&mut self, now_ns: u64, phase: Phase, flight: Flight) {
+        self.phase = phase;
+        self.flight = Some(flight);
+        self.create(now_ns);
+    }
+
+    /// Sends the create, the first time or again with the same bytes, if the lease still allows it (L1).
+    fn create(&mut self, now_ns: u64) {
+        if !self.may_send(now_ns) {
+            return self.lose(LogFault::Expired { epoch: self.epoch, unresolved: None });
+        }
+        let Some(flight) = &mut self.flight else { return };
+        flight.attempts = flight.attempts.saturating_add(1);
+        let call = Call::Create { key: keys::slot(flight.header.slot), body: flight.body.clone() };
+        self.calls.submit(Step::Creating, call);
+    }
+
+    fn slot_answered(&mut self, now_ns: u64, id: CallId, answer: Answer) {
+        let Some((step, call)) = self.calls.complete(id) else { return };
+        let Some(flight) = &self.flight else { return };
+        let (slot, attempts) = (flight.header.slot, flight.attempts);
+        let read = Call::Get { key: keys::slot(slot) };
+        let later = now_ns.saturating_add(backoff_ns(attempts.saturating_sub(1)));
+        match (step, answer) {
+            // C1, C3: whatever the create said, the slot itself tells whose it is.
+            (Step::Creating, Answer::Done | Answer::Fault(StoreFaultKind::Exists)) => {
+                self.calls.submit(Step::Checking, read);
+            }
+            // C2.
+            (Step::Creating, Answer::Fault(StoreFaultKind::Unknown | StoreFaultKind::Corrupt)) => {
+                self.calls.submit(Step::Resolving, read);
+            }
+            (Step::Creating, Answer::Fault(StoreFaultKind::Conflict)) => {
+                // Nothing was decided; pause by way of a read, which parks, and then the same PUT.
+                self.calls.park(later, Step::Resolving, read);
+            }
+            (Step::Creating, Answer::Fault(kind)) => {
+                let kind = if kind == StoreFaultKind::NotFound { StoreFaultKind::StoreGone } else { kind };
+                self.lose(LogFault::Store { place: Place::Slot(slot), kind });
+            }
+            (step, Answer::Fault(kind)) => {
+                let transient = matches!(
+                    kind,
+                    StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt
+                );
+                if transient {
+                    // The end of the lease bounds these repeats.
+                    let Some(flight) = &mut self.flight else { return };
+                    flight.attempts = attempts.saturating_add(1);
+                    self.calls.park(later, step, call);
+                } else {
+                    self.lose(LogFault::Store { place: Place::Slot(slot), kind });
+                }
+            }
+            (Step::Resolving, Answer::Absent) => self.create(now_ns),
+            (Step::Resolving | Step::Checking, Answer::Body(bytes)) => self.slot_read(&bytes),
+            (Step::Checking, Answer::Absent) => {
+                // It was there a moment ago: collected, so somebody has moved on; or the store lost it.
+                self.doubt(LogFault::Store { place: Place::Slot(slot), kind: StoreFaultKind::NotFound });
+            }
+            (Step::Fencing, Answer::Body(_)) => {
+                self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
+            }
+            (Step::Fencing, Answer::Absent) => self.passed(now_ns),
+            (Step::Creating, Answer::Body(_) | Answer::Absent | Answer::Keys(_))
+            | (_, Answer::Done | Answer::Keys(_)) => {}
+        }
+    }
+
+    /// Asks for a higher epoch before `fault` is believed.
+    fn doubt(&mut self, fault: LogFault) {
+        if let Some(flight) = &mut self.flight {
+            flight.doubt = Some(fault);
+        }
+        self.fence();
+    }
+
+    fn fence(&mut self) {
+        let next = Epoch(self.epoch.0.saturating_add(1));
+        self.calls.submit(Step::Fencing, Call::Get { key: keys::epoch(next) });
+    }
+
+    fn slot_read(&mut self, bytes: &[u8]) {
+        let Some(flight) = &self.flight else { return };
+        let slot = flight.header.slot;
+        let found = match SlotHeader::parse(bytes) {
+            Ok((found, _)) => found,
+            Err(why) => return self.doubt(LogFault::Format { place: Place::Slot(slot), why }),
+        };
+        let mine = found == flight.header || !self.options.checks.nonce;
+        if mine {
+            if self.options.checks.epoch {
+                self.fence();
+            } else {
+                self.passed(0);
+            }
+        } else if found.epoch > self.epoch {
+            self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
+        } else if self.phase == Phase::Beginning {
+            // The old holder was faster: its commit is good. The replay asks the boundary whether this slot counts at all.
+            self.catch_up();
+        } else {
+            self.doubt(LogFault::Author { slot, epoch: found.epoch, holds: self.epoch });
+        }
+    }
+
+    /// The slot passed its check: it counts.
+    fn passed(&mut self, now_ns: u64) {
+        let Some(flight) = self.flight.take() else { return };
+        if let Some(fault) = flight.doubt {
+            return self.lose(fault);
+        }
+        assert!(flight.next.head.0 == self.view.head.0.saturating_add(1), "I1: no gap");
+        assert!(flight.next.state.epoch >= self.view.state.epoch, "I2: epochs never decrease");
+        self.view = flight.next;
+        let slot = self.view.head;
+        match self.phase {
+            Phase::Beginning => {
+                self.phase = Phase::Ready;
+                self.actions.push_back(Action::Ready { epoch: self.epoch, slot });
+            }
+            Phase::Committing => {
+                self.phase = Phase::Ready;
+                self.actions.push_back(Action::Committed { slot });
+            }
+            Phase::Yielding => {
+                self.stop(Phase::Released);
+                return self.actions.push_back(Action::Released { slot });
+            }
+            Phase::Replaying
+            | Phase::Seeking
+            | Phase::CatchingUp
+            | Phase::Ready
+            | Phase::Released
+            | Phase::Lost => {}
+        }
+        let nonce = self.nonces.draw();
+        self.keep.committed(now_ns, &self.view, flight.with_checkpoint, nonce, &self.sealer);
+    }
+}
+
+/// Records that only the writer itself puts into a slot.
+fn is_own(record: &Record) -> bool {
+    matches!(record, Record::EpochBegun { .. } | Record::Yield { .. } | Record::Checkpoint(_))
+}

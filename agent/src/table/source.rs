@@ -1,0 +1,291 @@
+//! One tail (of a segment or an upload object) as a source of rows: how indexes and row blocks get from the store into memory.
+//!
+//! Costs: an index is one GET (with the trailer), then cached; a row block is one GET, then cached, unless a stream reads ahead.
+//! Memory: the two caches, whose bounds are in [`TableLimits`], and what streams hold.
+//!
+//! Invariants: nothing is returned that did not authenticate under the name it was asked for.
+//! Does not: merge (see `stream`), retry (the [`Fetch`] does). Source: ours.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::cache::Cache;
+use super::segment::SegmentMeta;
+use crate::format::block::{BlockInfo, RowBlock};
+use crate::format::compress::Decompressor;
+use crate::format::fault::FormatFault;
+use crate::format::key::KeyRef;
+use crate::format::row::{Row, RowKind};
+use crate::format::seal::Keys;
+use crate::format::tail::{Index, TRAILER_BYTES, TailKind, Trailer};
+use crate::id::{BackupId, Lin, ObjectId, VolumeId};
+use crate::limits::{READ_AHEAD_BYTES, READ_BLOCK_CACHE_BYTES, READ_INDEX_CACHE_BYTES, READ_SOURCES_MAX};
+use crate::store::{ByteRange, StoreFault};
+
+/// Reads ranges of segments and upload objects; blocks, and has done its own retries.
+pub trait Fetch {
+    /// The bytes of `range`, exactly as many as it says ([`ByteRange::Last`]: or all, when there are fewer).
+    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault>;
+}
+
+/// Why a table could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableFault {
+    /// The store failed.
+    Store(StoreFault),
+    /// What the store gave is not what was written.
+    Format {
+        /// Which segment or object.
+        id: ObjectId,
+        /// What is wrong.
+        fault: FormatFault,
+    },
+    /// More segments overlap at one place than may be open at once: coalesce first.
+    TooManySegments(usize),
+    /// More versions of one place than a rebuild holds.
+    TooManyVersions(Lin),
+    /// A row could not be written.
+    Write(crate::format::block::RowRefused),
+}
+
+impl fmt::Display for TableFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TableFault::Store(fault) => fault.fmt(f),
+            TableFault::Format { id, fault } => write!(f, "{id}: {fault}"),
+            TableFault::TooManySegments(count) => {
+                write!(f, "{count} segments overlap; coalesce the tables first")
+            }
+            TableFault::TooManyVersions(lin) => write!(f, "item {lin} has too many versions to rebuild"),
+            TableFault::Write(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TableFault {}
+
+impl From<StoreFault> for TableFault {
+    fn from(fault: StoreFault) -> TableFault {
+        TableFault::Store(fault)
+    }
+}
+
+/// Actual bounds of a reader, at or below those of `limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableLimits {
+    /// Bytes of cached indexes.
+    pub index_cache_bytes: usize,
+    /// Bytes of cached plain row blocks.
+    pub block_cache_bytes: usize,
+    /// Bytes that one stream fetches ahead, over all its sources.
+    pub ahead_bytes: usize,
+    /// Segments that one stream holds open.
+    pub sources: usize,
+}
+
+impl Default for TableLimits {
+    fn default() -> TableLimits {
+        TableLimits {
+            index_cache_bytes: READ_INDEX_CACHE_BYTES,
+            block_cache_bytes: READ_BLOCK_CACHE_BYTES,
+            ahead_bytes: READ_AHEAD_BYTES,
+            sources: READ_SOURCES_MAX,
+        }
+    }
+}
+
+/// Where a tail is, and which LINs and backups it may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailRef {
+    /// Segment or upload object.
+    pub kind: TailKind,
+    /// Its name.
+    pub id: ObjectId,
+    /// Byte offset of the tail.
+    pub data_bytes: u64,
+    /// Byte offset of the index.
+    pub index_at: u64,
+    /// Bytes of the index.
+    pub index_bytes: u32,
+    /// Least LIN of its rows.
+    pub first: Lin,
+    /// Greatest LIN of its rows.
+    pub last: Lin,
+    /// Least backup of its rows; 0 when unknown.
+    pub backup_min: BackupId,
+    /// Rows by kind.
+    pub rows: [u32; crate::format::row::ROW_KINDS],
+}
+
+impl From<&SegmentMeta> for TailRef {
+    fn from(meta: &SegmentMeta) -> TailRef {
+        let lin = |inode| Lin { volume: meta.volume, inode };
+        TailRef {
+            kind: TailKind::Segment,
+            id: meta.id,
+            data_bytes: 0,
+            // `SegmentMeta::parse` has checked that this does not underflow; a wrong value fails to authenticate.
+            index_at: meta.bytes.saturating_sub(u64::from(meta.index_bytes) + TRAILER_BYTES as u64),
+            index_bytes: meta.index_bytes,
+            first: lin(meta.first_inode),
+            last: lin(meta.last_inode),
+            backup_min: meta.backup_min,
+            rows: meta.rows,
+        }
+    }
+}
+
+/// Reads indexes and row blocks through bounded caches.
+pub struct Source<F> {
+    fetch: F,
+    keys: Keys,
+    decompressor: Decompressor,
+    indexes: Cache<ObjectId, Index>,
+    blocks: Cache<(ObjectId, u64), RowBlock>,
+    limits: TableLimits,
+}
+
+impl<F: Fetch> Source<F> {
+    /// `None` when there is no memory for the decompression context.
+    pub fn new(fetch: F, keys: &Keys, limits: TableLimits) -> Option<Source<F>> {
+        Some(Source {
+            fetch,
+            keys: keys.clone(),
+            decompressor: Decompressor::new()?,
+            indexes: Cache::new(limits.index_cache_bytes),
+            blocks: Cache::new(limits.block_cache_bytes),
+            limits,
+        })
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> &TableLimits {
+        &self.limits
+    }
+
+    /// What reads for it.
+    pub fn fetch_mut(&mut self) -> &mut F {
+        &mut self.fetch
+    }
+
+    /// Bytes in both caches now.
+    pub fn cached_bytes(&self) -> usize {
+        self.indexes.bytes() + self.blocks.bytes()
+    }
+
+    /// Drops what is cached.
+    pub fn forget(&mut self) {
+        self.indexes.clear();
+        self.blocks.clear();
+    }
+
+    /// The index of a tail: one GET unless cached.
+    pub fn index(&mut self, tail: &TailRef) -> Result<Arc<Index>, TableFault> {
+        if let Some(index) = self.indexes.get(&tail.id) {
+            return Ok(index);
+        }
+        let len = u64::from(tail.index_bytes) + TRAILER_BYTES as u64;
+        let mut bytes =
+            self.fetch.fetch(&tail.id, tail.kind, ByteRange::From { offset: tail.index_at, len })?;
+        let bad = |fault| TableFault::Format { id: tail.id, fault };
+        let trailer = Trailer::parse(&bytes, &tail.id, &self.keys).map_err(bad)?;
+        if trailer.head.kind != tail.kind
+            || trailer.data_bytes != tail.data_bytes
+            || trailer.index_at() != tail.index_at
+            || bytes.len() as u64 != len
+        {
+            return Err(bad(FormatFault::damaged("trailer", "it contradicts the commit log")));
+        }
+        let body = &mut bytes[..tail.index_bytes as usize];
+        let index = Index::parse(body, &trailer, &self.keys, &mut self.decompressor).map_err(bad)?;
+        let index = Arc::new(index);
+        self.indexes.put(tail.id, Arc::clone(&index), index.memory_bytes());
+        Ok(index)
+    }
+
+    /// Finds the tail of upload object `id`, of which only the name is known: two GETs.
+    pub fn object(&mut self, id: &ObjectId) -> Result<(Trailer, TailRef), TableFault> {
+        let end = self.fetch.fetch(id, TailKind::Object, ByteRange::Last(TRAILER_BYTES as u64))?;
+        let bad = |fault| TableFault::Format { id: *id, fault };
+        let trailer = Trailer::parse(&end, id, &self.keys).map_err(bad)?;
+        if trailer.head.kind != TailKind::Object {
+            return Err(bad(FormatFault::damaged("trailer", "it is a segment's")));
+        }
+        let greatest = Lin { volume: VolumeId(u32::MAX), inode: u64::MAX };
+        let mut tail = TailRef {
+            kind: TailKind::Object,
+            id: *id,
+            data_bytes: trailer.data_bytes,
+            index_at: trailer.index_at(),
+            index_bytes: trailer.index_bytes,
+            first: Lin::default(),
+            last: greatest,
+            backup_min: BackupId(0),
+            rows: trailer.rows,
+        };
+        let index = self.index(&tail)?;
+        let ends = RowKind::ALL.map(|kind| {
+            let blocks = index.blocks(kind);
+            (blocks.first().map(|block| block.first.lin), blocks.last().map(|block| block.last.lin))
+        });
+        tail.first = ends.iter().filter_map(|end| end.0).min().unwrap_or(greatest);
+        tail.last = ends.iter().filter_map(|end| end.1).max().unwrap_or(greatest);
+        Ok((trailer, tail))
+    }
+
+    /// A row block: one GET unless cached.
+    pub fn block(&mut self, tail: &TailRef, info: &BlockInfo) -> Result<Arc<RowBlock>, TableFault> {
+        if let Some(block) = self.blocks.get(&(tail.id, info.offset)) {
+            return Ok(block);
+        }
+        let range = ByteRange::From { offset: tail.data_bytes + info.offset, len: info.bytes.into() };
+        let mut bytes = self.fetch.fetch(&tail.id, tail.kind, range)?;
+        let block = Arc::new(self.open(tail, info, &mut bytes)?);
+        self.blocks.put((tail.id, info.offset), Arc::clone(&block), block.raw_bytes());
+        Ok(block)
+    }
+
+    /// Bytes of a stretch of row blocks, for streams: one GET, not cached.
+    pub(super) fn stretch(&mut self, tail: &TailRef, offset: u64, len: u64) -> Result<Vec<u8>, TableFault> {
+        let range = ByteRange::From { offset: tail.data_bytes + offset, len };
+        Ok(self.fetch.fetch(&tail.id, tail.kind, range)?)
+    }
+
+    /// Opens the row block that `bytes` hold.
+    pub(super) fn open(
+        &mut self,
+        tail: &TailRef,
+        info: &BlockInfo,
+        bytes: &mut [u8],
+    ) -> Result<RowBlock, TableFault> {
+        let key = self.keys.rows(&tail.id);
+        let bad = |fault| TableFault::Format { id: tail.id, fault };
+        let block = RowBlock::open(bytes, &key, info.offset, &mut self.decompressor).map_err(bad)?;
+        if block.kind() != info.kind || block.rows() != info.rows {
+            return Err(bad(FormatFault::damaged("row block", "it contradicts the index")));
+        }
+        Ok(block)
+    }
+
+    /// The first row of `kind` at or after `key` in one tail: at most one index and one row block.
+    pub fn first_row(
+        &mut self,
+        tail: &TailRef,
+        kind: RowKind,
+        key: KeyRef<'_>,
+    ) -> Result<Option<Row>, TableFault> {
+        let index = self.index(tail)?;
+        let Some(info) = index.blocks(kind).get(index.seek(kind, key)) else {
+            return Ok(None);
+        };
+        let block = self.block(tail, info)?;
+        let bad = |fault| TableFault::Format { id: tail.id, fault };
+        let mut cursor = block.cursor().map_err(bad)?;
+        while let Some(row) = cursor.next(&block).map_err(bad)? {
+            if row.as_ref().key() >= key {
+                return Ok(Some(row));
+            }
+        }
+        Err(bad(FormatFault::damaged("row block", "it ends before the index says")))
+    }
+}

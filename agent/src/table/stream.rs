@@ -1,0 +1,215 @@
+//! Rows of one kind out of many tails, in one order: a merge that opens a tail only when its stretch of LINs begins.
+//!
+//! Memory: per open tail one plain row block, one row, and its share of the read-ahead; a long run of segments that do not
+//! overlap is one open tail (two at the seams). Time: a comparison per open tail and row; GETs start with one row block, through
+//! the cache, and double up to the read-ahead.
+//!
+//! Invariants: keys ascend strictly; of equal keys the row of the least object id is given, the others are dropped.
+//! Does not: apply the reading rules (see `read`). Source: ours.
+
+use std::sync::Arc;
+
+use super::source::{Fetch, Source, TableFault, TailRef};
+use crate::format::block::{BlockCursor, BlockInfo, RowBlock};
+use crate::format::key::{KeyRef, RowKey};
+use crate::format::row::{Row, RowKind};
+use crate::id::Lin;
+use crate::limits::READ_GAP_BYTES;
+
+/// An ordered stream of rows of one kind. The source is lent to each call, so that look-ups can go on in between. After a
+/// fault the same call may be repeated: nothing was lost.
+pub struct Stream {
+    kind: RowKind,
+    from: RowKey,
+    /// Tails not yet open, the next one last.
+    waiting: Vec<TailRef>,
+    open: Vec<Open>,
+    last: Option<RowKey>,
+    merge_duplicates: bool,
+}
+
+struct Open {
+    tail: TailRef,
+    /// Position in the index of the block after the current one.
+    next: usize,
+    block: Option<(Arc<RowBlock>, BlockCursor)>,
+    head: Option<Row>,
+    ahead: Vec<u8>,
+    ahead_at: u64,
+    ahead_len: u64,
+}
+
+impl Stream {
+    /// Rows of `kind` at or after `from` (in tails that may hold such) out of `tails`.
+    pub fn new(kind: RowKind, from: KeyRef<'_>, tails: impl IntoIterator<Item = TailRef>) -> Stream {
+        let mut waiting: Vec<TailRef> =
+            tails.into_iter().filter(|tail| tail.rows[kind.index()] > 0 && tail.last >= from.lin).collect();
+        waiting.sort_by_key(|tail| std::cmp::Reverse((tail.first, tail.id)));
+        Stream { kind, from: from.to_owned(), waiting, open: Vec::new(), last: None, merge_duplicates: true }
+    }
+
+    /// Gives rows of equal keys one after another instead of the first of them.
+    pub fn keep_duplicates(mut self) -> Stream {
+        self.merge_duplicates = false;
+        self
+    }
+
+    /// The LIN of the next row, without taking it.
+    pub fn peek_lin<F: Fetch>(&mut self, source: &mut Source<F>) -> Result<Option<Lin>, TableFault> {
+        let at = self.settle(source)?;
+        Ok(at.and_then(|at| self.open[at].head.as_ref()).map(Row::lin))
+    }
+
+    /// The next row, without taking it.
+    pub fn peek<F: Fetch>(&mut self, source: &mut Source<F>) -> Result<Option<&Row>, TableFault> {
+        let at = self.settle(source)?;
+        Ok(at.and_then(|at| self.open[at].head.as_ref()))
+    }
+
+    /// The next row; `None` after the last.
+    pub fn next<F: Fetch>(&mut self, source: &mut Source<F>) -> Result<Option<Row>, TableFault> {
+        let Some(at) = self.settle(source)? else {
+            return Ok(None);
+        };
+        let Some(row) = self.open[at].head.take() else {
+            return Ok(None);
+        };
+        match &mut self.last {
+            Some(last) => last.set(row.as_ref().key()),
+            none => *none = Some(row.as_ref().key().to_owned()),
+        }
+        Ok(Some(row))
+    }
+
+    /// Fills the heads, opens what is due, drops what is done and duplicates; returns which open tail has the next row.
+    fn settle<F: Fetch>(&mut self, source: &mut Source<F>) -> Result<Option<usize>, TableFault> {
+        loop {
+            let share = source.limits().ahead_bytes / self.open.len().max(1);
+            let mut at = 0;
+            while at < self.open.len() {
+                if self.open[at].head.is_none() && !self.open[at].advance(self.kind, share, source)? {
+                    self.open.swap_remove(at);
+                } else {
+                    at += 1;
+                }
+            }
+            let least = self.least();
+            let due = self.waiting.last().is_some_and(|tail| match least {
+                Some(at) => self.open[at].head.as_ref().is_none_or(|row| tail.first <= row.lin()),
+                None => true,
+            });
+            if due {
+                if self.open.len() >= source.limits().sources {
+                    return Err(TableFault::TooManySegments(self.open.len() + 1));
+                }
+                if let Some(tail) = self.waiting.last().copied() {
+                    let open = Open::new(tail, self.kind, self.from.as_ref(), source)?;
+                    self.waiting.pop();
+                    self.open.extend(open);
+                }
+                continue;
+            }
+            let Some(at) = least else {
+                return Ok(None);
+            };
+            let head = self.open[at].head.as_ref().map(|row| row.as_ref().key());
+            let duplicate = self.merge_duplicates && self.last.as_ref().map(RowKey::as_ref) == head;
+            if !duplicate {
+                return Ok(Some(at));
+            }
+            self.open[at].head = None;
+        }
+    }
+
+    /// The open tail whose head comes first; of equal keys that of the least object id.
+    fn least(&self) -> Option<usize> {
+        let keyed = self.open.iter().enumerate().filter_map(|(at, open)| {
+            let key = open.head.as_ref()?.as_ref().key();
+            Some((key, open.tail.id, at))
+        });
+        keyed.min().map(|(_, _, at)| at)
+    }
+}
+
+impl Open {
+    /// Opens a tail at the first row at or after `from`; `None` when there is none.
+    fn new<F: Fetch>(
+        tail: TailRef,
+        kind: RowKind,
+        from: KeyRef<'_>,
+        source: &mut Source<F>,
+    ) -> Result<Option<Open>, TableFault> {
+        let next = source.index(&tail)?.seek(kind, from);
+        let mut open =
+            Open { tail, next, block: None, head: None, ahead: Vec::new(), ahead_at: 0, ahead_len: 0 };
+        while open.advance(kind, 0, source)? {
+            if open.head.as_ref().is_some_and(|row| row.as_ref().key() >= from) {
+                return Ok(Some(open));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the next row into `head`; `false` after the last. `share` is the most to read ahead.
+    fn advance<F: Fetch>(
+        &mut self,
+        kind: RowKind,
+        share: usize,
+        source: &mut Source<F>,
+    ) -> Result<bool, TableFault> {
+        loop {
+            if let Some((block, cursor)) = &mut self.block {
+                let id = self.tail.id;
+                let row = cursor.next(block).map_err(|fault| TableFault::Format { id, fault })?;
+                if row.is_some() {
+                    self.head = row;
+                    return Ok(true);
+                }
+                self.block = None;
+            }
+            let index = source.index(&self.tail)?;
+            let Some(info) = index.blocks(kind).get(self.next) else {
+                self.head = None;
+                return Ok(false);
+            };
+            let len = u64::from(info.bytes);
+            let block = if self.ahead_len == 0 {
+                self.ahead_len = 2 * len;
+                source.block(&self.tail, info)?
+            } else {
+                let have = self.ahead_at..self.ahead_at + self.ahead.len() as u64;
+                if info.offset < have.start || info.offset + len > have.end {
+                    let want = self.ahead_len.min(share as u64);
+                    let stretch = stretch_of(&index.blocks(kind)[self.next..], want);
+                    self.ahead = source.stretch(&self.tail, info.offset, stretch)?;
+                    self.ahead_at = info.offset;
+                    self.ahead_len = self.ahead_len.saturating_mul(2);
+                }
+                let at = (info.offset - self.ahead_at) as usize;
+                let bytes = self.ahead.get_mut(at..at + len as usize).unwrap_or_default();
+                Arc::new(source.open(&self.tail, info, bytes)?)
+            };
+            let id = self.tail.id;
+            let cursor = block.cursor().map_err(|fault| TableFault::Format { id, fault })?;
+            self.block = Some((block, cursor));
+            self.next += 1;
+        }
+    }
+}
+
+/// Bytes from the first of `blocks` that are worth one request: as many blocks as lie near each other and within `want`, at
+/// least one.
+fn stretch_of(blocks: &[BlockInfo], want: u64) -> u64 {
+    let Some(first) = blocks.first() else {
+        return 0;
+    };
+    let mut end = first.offset + u64::from(first.bytes);
+    for block in &blocks[1..] {
+        let block_end = block.offset + u64::from(block.bytes);
+        if block.offset - end > READ_GAP_BYTES || block_end - first.offset > want {
+            break;
+        }
+        end = block_end;
+    }
+    end - first.offset
+}

@@ -1,0 +1,167 @@
+//! From items as the volume shows them to item rows, and what the last point says about them. Pure. Source: ours.
+
+use std::fmt::Write;
+
+use windlass_hal::volume::{Item, ItemKind, Payload, Window};
+
+use crate::format::row::{ItemAttributes, ItemRow, RowPayload};
+use crate::id::BackupId;
+use crate::pack::plan::PlanPiece;
+use crate::worker::backup::Task;
+use crate::worker::batch::Verdict;
+
+/// Lost ranges of one item that its row names; the rest are counted.
+const LOST_NAMED_MAX: usize = 8;
+
+/// Says for each item of the window whether the last point has it, exactly as it is or otherwise. `base` is ascending.
+pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
+    let judge_one = |item: &Item| {
+        let Ok(at) = base.binary_search_by_key(&item.inode, |row| row.lin.inode) else { return Verdict::New };
+        let Some(old) = &base[at].item else { return Verdict::New };
+        if old.kind != item.kind || old.generation != item.generation {
+            return Verdict::New;
+        }
+        let unsure = item.ctime >= task.unsure_from || item.fault.is_some() || !old.fault.is_empty();
+        if unsure || item.kind == ItemKind::Image || !item.part.first || !item.part.last {
+            return Verdict::Changed;
+        }
+        let mut new = attributes(window, item, old.rows_from);
+        new.atime = old.atime;
+        new.allocated_to = allocated_to(window, item, task.volume_block_bytes);
+        if new == *old { Verdict::Same } else { Verdict::Changed }
+    };
+    window.items.iter().map(judge_one).collect()
+}
+
+/// Appends the inodes that the last point has and the window, which covers the same stretch, has not.
+pub fn deleted(window: &Window, base: &[ItemRow], out: &mut Vec<u64>) {
+    let gone = |row: &&ItemRow| {
+        row.item.is_some() && window.items.binary_search_by_key(&row.lin.inode, |item| item.inode).is_err()
+    };
+    out.extend(base.iter().filter(gone).map(|row| row.lin.inode));
+}
+
+/// Calls `each` with the byte ranges of a block (from, to within it) that lie in lost device ranges; returns whether nothing
+/// of the block is left.
+pub fn lost_ranges(pieces: &[PlanPiece], len: u32, lost: &[(u64, u64)], mut each: impl FnMut(u64, u64)) -> bool {
+    let mut left = 0;
+    for piece in pieces {
+        let shown = u64::from(piece.len.min(len.saturating_sub(piece.within)));
+        left += shown;
+        for &(from, to) in lost {
+            let from = from.clamp(piece.physical, piece.physical + shown) - piece.physical;
+            let to = to.clamp(piece.physical, piece.physical + shown) - piece.physical;
+            if from < to {
+                left -= to - from;
+                each(u64::from(piece.within) + from, u64::from(piece.within) + to);
+            }
+        }
+    }
+    left == 0
+}
+
+/// End of what is allocated past an item's last block, 0 when nothing is.
+fn allocated_to(window: &Window, item: &Item, block_bytes: u32) -> u64 {
+    let extents = &window.extents[item.extents.start as usize..item.extents.end as usize];
+    let end = extents.last().map_or(0, |e| e.logical + e.len);
+    if end > item.size.next_multiple_of(u64::from(block_bytes)) { end } else { 0 }
+}
+
+/// The attributes of an item, without what only its last part shows.
+fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttributes {
+    let xattrs = &window.xattrs[item.xattrs.start as usize..item.xattrs.end as usize];
+    ItemAttributes {
+        kind: item.kind,
+        rows_from,
+        generation: item.generation,
+        mode: item.mode,
+        uid: item.uid,
+        gid: item.gid,
+        links: item.links,
+        rdev: item.rdev,
+        size: item.size,
+        allocated_to: 0,
+        atime: item.atime,
+        mtime: item.mtime,
+        ctime: item.ctime,
+        btime: item.btime,
+        flags: item.flags,
+        project: item.project,
+        parent: item.parent,
+        payload: match &item.payload {
+            Payload::None => RowPayload::None,
+            Payload::Target(range) => RowPayload::Target(window.get(range).to_vec()),
+            Payload::Inline(range) => RowPayload::Inline(window.get(range).to_vec()),
+        },
+        xattrs: xattrs.iter().map(|x| (window.get(&x.name).to_vec(), window.get(&x.value).to_vec())).collect(),
+        fault: item.fault.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// The row of an item whose parts are still coming.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Which item, 0 for none.
+    pub inode: u64,
+    /// Which run of its listing comes next.
+    pub run: u32,
+    attributes: Option<ItemAttributes>,
+    names: Vec<u32>,
+    lost_ranges: u64,
+}
+
+impl Pending {
+    /// Begins a part of an item: takes the attributes of its first part, and sorts the names of each as one run of the
+    /// listing. Calling it again for the same part changes nothing that matters (a run's number may be skipped).
+    pub fn begin_part(&mut self, window: &Window, item: &Item, backup: BackupId) {
+        if self.inode != item.inode {
+            self.inode = item.inode;
+            self.run = 0;
+            self.lost_ranges = 0;
+            self.attributes = Some(attributes(window, item, backup));
+        } else if !item.part.first {
+            self.run += 1;
+        }
+        self.names.clear();
+        self.names.extend(item.names.clone());
+        self.names.sort_unstable_by_key(|&name| window.get(&window.names[name as usize].name));
+    }
+
+    /// The n-th name of the current run and the inode it names.
+    pub fn name<'w>(&self, window: &'w Window, n: usize) -> Option<(&'w [u8], u64)> {
+        let name = &window.names[*self.names.get(n)? as usize];
+        Some((window.get(&name.name), name.inode))
+    }
+
+    /// Bytes that the row will take, about.
+    pub fn row_bytes(&self) -> usize {
+        let Some(row) = &self.attributes else { return 0 };
+        let payload = match &row.payload {
+            RowPayload::None => 0,
+            RowPayload::Target(bytes) | RowPayload::Inline(bytes) => bytes.len(),
+        };
+        payload + row.xattrs.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>()
+    }
+
+    /// Notes bytes that the medium did not give.
+    pub fn lost(&mut self, from: u64, to: u64) {
+        self.lost_ranges += 1;
+        let Some(row) = &mut self.attributes else { return };
+        if self.lost_ranges <= LOST_NAMED_MAX as u64 {
+            let and = if row.fault.is_empty() { "unreadable on the device: bytes" } else { "," };
+            // Writing to a String cannot fail.
+            let _ = write!(row.fault, "{and} {from}..{to}");
+        }
+    }
+
+    /// The item's row, now that its last part is there.
+    pub fn end(&mut self, window: &Window, item: &Item, block_bytes: u32) -> ItemAttributes {
+        let Some(mut row) = self.attributes.take() else { panic!("an item ends after it began") };
+        if self.lost_ranges > LOST_NAMED_MAX as u64 {
+            let _ = write!(row.fault, " and {} more ranges", self.lost_ranges - LOST_NAMED_MAX as u64);
+        }
+        row.allocated_to = allocated_to(window, item, block_bytes);
+        self.inode = 0;
+        row
+    }
+}

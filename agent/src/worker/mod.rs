@@ -1,0 +1,15 @@
+//! The worker: reads, packs and uploads what a backup has to.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`backup`] | the state machine of one volume's backup |
+//! | [`base`] | rows of the last point, read in step with the sweep |
+//! | [`batch`] | pure: windows to batches, batches to location rows and frames |
+//! | [`item`] | pure: items to item rows, and what the last point says of them |
+//! | [`rows`] | where rows go: segments, and the tails of objects |
+
+pub mod backup;
+pub mod base;
+pub mod batch;
+pub mod item;
+pub mod rows;

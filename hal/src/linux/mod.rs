@@ -1,0 +1,110 @@
+//! The Linux port: block devices and plain files over io_uring, or over threads where that is disabled; a poll loop.
+//!
+//! | file | what |
+//! |---|---|
+//! | `file` | how a device or file is opened and described; synchronous I/O |
+//! | [`ring`] | the queue over io_uring |
+//! | [`pread`] | the same over threads, where io_uring is disabled |
+//! | [`fault`] | why a device could not be opened |
+//! | [`poll`] | readiness of descriptors, and a waker |
+//! | `sysfs`, `sys` | attributes and system calls |
+//!
+//! Invariants: a source is opened read-only and its page cache stays as it was (P7); a target is opened exclusively.
+//!
+//! Does not: decide what to read. Source: ours; each file names its own.
+
+use std::path::Path;
+use std::sync::Once;
+
+pub mod fault;
+mod file;
+pub mod poll;
+pub mod pread;
+pub mod ring;
+pub(crate) mod sys;
+mod sysfs;
+
+pub use fault::{OpenFault, OpenFaultKind};
+pub use file::{Access, Caching};
+
+use crate::block::BlockDevice;
+use crate::buf::Pool;
+use file::{Bounce, Source};
+use pread::PreadDevice;
+use ring::{Kernel, RingDevice};
+
+/// Opens a block device or plain file with up to `depth` requests in flight (at least 1, cut to
+/// [`ring::QUEUE_DEPTH_MAX`]). `pools` are those whose buffers will be used, for registration with the kernel; buffers of
+/// other pools work too. Allocates; pins the pools' memory.
+pub fn open(
+    path: &Path,
+    access: Access,
+    depth: usize,
+    pools: &[Pool],
+) -> Result<Box<dyn BlockDevice>, OpenFault> {
+    let (source, bounce) = open_source(path, access, Caching::Direct)?;
+    match Kernel::new(&source, pools) {
+        Ok(kernel) => Ok(Box::new(RingDevice::new(kernel, source, bounce, depth))),
+        Err(why) => {
+            static WARNED: Once = Once::new();
+            WARNED.call_once(|| log::warn!("device: no io_uring, reading with threads reason={why}"));
+            let device = PreadDevice::new(source, bounce, depth);
+            Ok(Box::new(device.map_err(|errno| OpenFault::queue(errno as i32, path))?))
+        }
+    }
+}
+
+/// Opens over threads, even where io_uring works.
+pub fn open_pread(
+    path: &Path,
+    access: Access,
+    caching: Caching,
+    depth: usize,
+) -> Result<PreadDevice, OpenFault> {
+    let (source, bounce) = open_source(path, access, caching)?;
+    PreadDevice::new(source, bounce, depth).map_err(|errno| OpenFault::queue(errno as i32, path))
+}
+
+/// Opens over io_uring or not at all.
+pub fn open_ring(
+    path: &Path,
+    access: Access,
+    caching: Caching,
+    depth: usize,
+    pools: &[Pool],
+) -> Result<RingDevice, OpenFault> {
+    let (source, bounce) = open_source(path, access, caching)?;
+    let kernel = Kernel::new(&source, pools).map_err(|u| OpenFault::queue(u.errno, path))?;
+    Ok(RingDevice::new(kernel, source, bounce, depth))
+}
+
+/// The file and the memory that every port needs.
+fn open_source(path: &Path, access: Access, caching: Caching) -> Result<(Source, Bounce), OpenFault> {
+    let source = Source::open(path, access, caching)?;
+    let bounce = Bounce::new().ok_or_else(|| OpenFault::new(OpenFaultKind::Exhausted, path))?;
+    Ok((source, bounce))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(path: &str, access: Access) -> OpenFault {
+        open(Path::new(path), access, 1, &[]).err().unwrap()
+    }
+
+    #[test]
+    fn a_refusal_says_what_where_and_what_to_do() {
+        for (path, kind) in [
+            ("/nonexistent/disk", OpenFaultKind::NotFound),
+            ("/proc", OpenFaultKind::Directory),
+            ("/dev/null", OpenFaultKind::NotADevice),
+            ("/proc/self/maps", OpenFaultKind::Empty),
+        ] {
+            let fault = refusal(path, Access::Read);
+            assert_eq!(fault.kind, kind, "{path}");
+            let text = fault.to_string();
+            assert!(text.starts_with(path) && text.contains("; "), "{text}");
+        }
+    }
+}

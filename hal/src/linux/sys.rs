@@ -1,0 +1,133 @@
+//! System calls that nix has no safe form of: block-device ioctls, direct-I/O alignment, clocks, random bytes.
+//!
+//! Invariants
+//! - Every function here is safe to call with any argument: descriptors are borrowed, memory is a local or a slice.
+//! - Nothing is interpreted: the callers give numbers their meaning.
+//!
+//! Does not: retry (except `random`, whose contract is to fill), log, or keep state.
+//!
+//! Source: Linux uapi `linux/fs.h`, `linux/stat.h`; clock_gettime(2), getrandom(2). This file holds `unsafe`.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+#[allow(missing_docs)]
+mod raw {
+    //! The ioctls of `linux/fs.h`, as nix spells them.
+    nix::ioctl_read!(blk_get_size64, 0x12, 114, u64);
+    nix::ioctl_read_bad!(blk_get_logical, nix::request_code_none!(0x12, 104), nix::libc::c_int);
+    nix::ioctl_read_bad!(blk_get_physical, nix::request_code_none!(0x12, 123), nix::libc::c_uint);
+    nix::ioctl_read_bad!(blk_get_io_optimal, nix::request_code_none!(0x12, 121), nix::libc::c_uint);
+    nix::ioctl_read!(blk_get_diskseq, 0x12, 128, u64);
+    nix::ioctl_write_ptr_bad!(blk_discard, nix::request_code_none!(0x12, 119), [u64; 2]);
+    nix::ioctl_write_ptr_bad!(blk_zero_out, nix::request_code_none!(0x12, 127), [u64; 2]);
+}
+
+/// Sizes that a block device reports, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockSizes {
+    pub(super) size_bytes: u64,
+    pub(super) logical_bytes: u32,
+    pub(super) physical_bytes: u32,
+    pub(super) io_optimal_bytes: u32,
+}
+
+/// BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKIOOPT.
+pub(super) fn block_sizes(fd: BorrowedFd<'_>) -> Result<BlockSizes, Errno> {
+    let raw_fd = fd.as_raw_fd();
+    let (mut size, mut logical, mut physical, mut optimal) = (0u64, 0 as libc::c_int, 0u32, 0u32);
+    // SAFETY: each call writes one integer of the type that the kernel documents into a live local; the descriptor is
+    // borrowed and so open. On a descriptor that is no block device they fail with ENOTTY and write nothing.
+    unsafe {
+        raw::blk_get_size64(raw_fd, &mut size)?;
+        raw::blk_get_logical(raw_fd, &mut logical)?;
+        raw::blk_get_physical(raw_fd, &mut physical)?;
+        raw::blk_get_io_optimal(raw_fd, &mut optimal)?;
+    }
+    let logical_bytes = u32::try_from(logical).map_err(|_| Errno::EINVAL)?;
+    Ok(BlockSizes { size_bytes: size, logical_bytes, physical_bytes: physical, io_optimal_bytes: optimal })
+}
+
+/// BLKGETDISKSEQ: a number that no other disk of this boot had (kernel 5.15).
+pub(super) fn disk_sequence(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut sequence = 0u64;
+    // SAFETY: writes one u64 into a live local; the descriptor is borrowed and so open.
+    unsafe { raw::blk_get_diskseq(fd.as_raw_fd(), &mut sequence)? };
+    Ok(sequence)
+}
+
+/// BLKDISCARD of `len` bytes at `offset`.
+pub(super) fn block_discard(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel reads two u64 from a live local; the descriptor is borrowed and so open.
+    unsafe { raw::blk_discard(fd.as_raw_fd(), &[offset, len])? };
+    Ok(())
+}
+
+/// BLKZEROOUT of `len` bytes at `offset`; the kernel writes zeros where the device has no command for it.
+pub(super) fn block_zero_out(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel reads two u64 from a live local; the descriptor is borrowed and so open.
+    unsafe { raw::blk_zero_out(fd.as_raw_fd(), &[offset, len])? };
+    Ok(())
+}
+
+/// Alignment that direct I/O on a file needs, as statx reports it: memory and offset in bytes. `None` where the kernel
+/// (before 6.1) or the file system says nothing; an offset of 0 means that it does no direct I/O.
+pub(super) fn direct_alignment(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
+    let mut stat = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is an empty NUL-terminated string, which AT_EMPTY_PATH allows; the buffer is a whole statx.
+    let rc = unsafe {
+        libc::statx(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            stat.as_mut_ptr(),
+        )
+    };
+    // SAFETY: statx is plain integers, for which the zeroes of `zeroed` are valid even if the call wrote nothing.
+    let stat = unsafe { stat.assume_init() };
+    let known = rc == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0;
+    known.then_some((stat.stx_dio_mem_align, stat.stx_dio_offset_align))
+}
+
+/// The clocks that `crate::clock` reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ClockId {
+    /// CLOCK_BOOTTIME.
+    Boot,
+    /// CLOCK_REALTIME.
+    Wall,
+}
+
+/// Reads a clock: seconds and nanoseconds.
+pub(crate) fn clock(id: ClockId) -> (i64, u32) {
+    let id = match id {
+        ClockId::Boot => libc::CLOCK_BOOTTIME,
+        ClockId::Wall => libc::CLOCK_REALTIME,
+    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec into a live local.
+    let rc = unsafe { libc::clock_gettime(id, &mut now) };
+    assert!(rc == 0, "CLOCK_BOOTTIME and CLOCK_REALTIME exist on every kernel since 2.6.39");
+    (now.tv_sec, now.tv_nsec as u32)
+}
+
+/// Fills `out` with getrandom(2). Blocks only until the kernel's generator is seeded, once after boot.
+pub(crate) fn random(out: &mut [u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < out.len() {
+        let rest = &mut out[done..];
+        // SAFETY: the pointer and length are those of a live slice of bytes.
+        let n = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match Errno::result(n) {
+            Ok(n) => done += n as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Metadata blocks outside the inode tables: a bounded cache that reads many at once.
+//!
+//! Parsing code asks for one block at a time ([`Cache::load`]) and never plans. Whoever knows what will be asked for next
+//! says so ([`Cache::prefetch`]): the wanted blocks are sorted, and those at most 64 KiB apart become one read of up to
+//! 1 MiB. A hint only: what it misses, `load` reads alone, which also turns a failed large read into the exact block that fails.
+//!
+//! Invariants
+//! - Memory is `ARENA_BYTES` and `READ_BYTES`, whatever the volume. The oldest block leaves when a new one comes.
+//! - A block number is checked by the caller before it gets here; one beyond the device is the device's fault to report.
+//!
+//! Does not: verify anything. Source: ours; the gap from `reference/blocks.md` B.
+
+use std::collections::BTreeMap;
+
+use crate::block::{BlockDevice, Fault};
+
+/// Memory for cached blocks.
+const ARENA_BYTES: usize = 4 << 20;
+/// Largest read in bytes.
+pub(super) const READ_BYTES: usize = 1 << 20;
+/// Blocks at most this many bytes apart are read together: reading on costs less than another request.
+pub(super) const GAP_BYTES: u64 = 64 << 10;
+/// Blocks that a walk reads ahead when it misses.
+pub(super) const AHEAD_BLOCKS: usize = 64;
+
+/// See the module.
+pub(super) struct Cache {
+    block_bits: u32,
+    arena: Vec<u8>,
+    /// Block in each slot, `u64::MAX` when none.
+    owner: Vec<u64>,
+    index: BTreeMap<u64, u32>,
+    next: usize,
+    scratch: Vec<u8>,
+    inserted: u64,
+}
+
+impl Cache {
+    /// An empty cache for blocks of `1 << block_bits` bytes (10..=16). Its memory is touched as it fills.
+    pub(super) fn new(block_bits: u32) -> Cache {
+        let slots = ARENA_BYTES >> block_bits;
+        Cache {
+            block_bits,
+            arena: vec![0; ARENA_BYTES],
+            owner: vec![u64::MAX; slots],
+            index: BTreeMap::new(),
+            next: 0,
+            scratch: vec![0; READ_BYTES],
+            inserted: 0,
+        }
+    }
+
+    /// Blocks that fit.
+    pub(super) fn slots(&self) -> usize {
+        self.owner.len()
+    }
+
+    /// Blocks put in since the beginning: tells how much of what was planned may have left again.
+    pub(super) fn inserted(&self) -> u64 {
+        self.inserted
+    }
+
+    /// Whether `block` is here.
+    pub(super) fn has(&self, block: u64) -> bool {
+        self.index.contains_key(&block)
+    }
+
+    /// The block, if it is here.
+    pub(super) fn get(&self, block: u64) -> Option<&[u8]> {
+        let slot = *self.index.get(&block)? as usize;
+        self.arena.get(slot << self.block_bits..(slot + 1) << self.block_bits)
+    }
+
+    /// The block, read now unless it is here.
+    pub(super) fn load(&mut self, device: &mut dyn BlockDevice, block: u64) -> Result<&[u8], Fault> {
+        let slot = match self.index.get(&block) {
+            Some(&slot) => slot as usize,
+            None => {
+                let slot = self.evict();
+                let place = slot << self.block_bits..(slot + 1) << self.block_bits;
+                device.read_at(block << self.block_bits, &mut self.arena[place])?;
+                self.adopt(slot, block);
+                slot
+            }
+        };
+        Ok(&self.arena[slot << self.block_bits..(slot + 1) << self.block_bits])
+    }
+
+    /// Reads the blocks of `wanted` that are not here, as far as half the cache goes. Sorts `wanted`. Failures are left to `load`.
+    pub(super) fn prefetch(&mut self, device: &mut dyn BlockDevice, wanted: &mut Vec<u64>) {
+        wanted.retain(|block| !self.index.contains_key(block));
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.truncate(self.slots() / 2);
+        let block_bytes = 1usize << self.block_bits;
+        let mut rest: &[u64] = wanted;
+        while let Some(&first) = rest.first() {
+            let fits = |pair: &[u64]| {
+                (pair[1] - pair[0] - 1) << self.block_bits <= GAP_BYTES
+                    && (pair[1] - first + 1) << self.block_bits <= READ_BYTES as u64
+            };
+            let run = 1 + rest.windows(2).take_while(|pair| fits(pair)).count();
+            let (now, later) = rest.split_at(run);
+            rest = later;
+            let len = now.last().map_or(0, |last| ((last - first + 1) << self.block_bits) as usize);
+            if device.read_at(first << self.block_bits, &mut self.scratch[..len]).is_err() {
+                continue;
+            }
+            for &block in now {
+                let from = ((block - first) << self.block_bits) as usize;
+                let slot = self.evict();
+                self.arena[slot << self.block_bits..(slot + 1) << self.block_bits]
+                    .copy_from_slice(&self.scratch[from..from + block_bytes]);
+                self.adopt(slot, block);
+            }
+        }
+    }
+
+    /// Frees the oldest slot and returns it.
+    fn evict(&mut self) -> usize {
+        let slot = self.next;
+        self.next = (self.next + 1) % self.owner.len();
+        let old = std::mem::replace(&mut self.owner[slot], u64::MAX);
+        if old != u64::MAX {
+            self.index.remove(&old);
+        }
+        slot
+    }
+
+    fn adopt(&mut self, slot: usize, block: u64) {
+        self.owner[slot] = block;
+        self.index.insert(block, slot as u32);
+        self.inserted = self.inserted.wrapping_add(1);
+    }
+}

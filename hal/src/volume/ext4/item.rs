@@ -1,0 +1,514 @@
+//! From an inode to an item of the window.
+//!
+//! Decides what is an item at all: ordinary numbers (the root, and from `first_ino` on without quota, journal and orphan
+//! files) that have links. An inode without links is free, or an orphan that lives only as long as somebody has it open. An inode
+//! on the orphan list that still has links is a file whose truncation was under way; it is a live file with a name and is
+//! delivered. Attribute inodes hold values of other items and are not items.
+//!
+//! An item that does not fit what is left of the window is taken back and starts the next one; only an item that does not
+//! fit a whole window comes in parts.
+//!
+//! Source: ours; `map.rs`, `dir.rs`, `xattr.rs` for the formats.
+
+use super::cache::AHEAD_BLOCKS;
+use super::dir;
+use super::group::Groups;
+use super::inode::{self, BLOCK_FIELD_BYTES, Inode, flag};
+use super::map::{Io, Map, damaged, map};
+use super::xattr::{self, FindInode};
+use crate::block::Fault;
+use crate::volume::{
+    Extent, ExtentState, Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload, WINDOW_BYTES_MAX,
+    WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window,
+};
+
+/// Runs of a directory that are mapped at a time.
+const DIRECTORY_RUNS: usize = 512;
+/// Directory blocks that one call reads before it pauses, however few names they hold.
+const DIRECTORY_BLOCKS_PER_CALL: u64 = 4096;
+/// Largest inline contents: what an inode of 64 KiB could hold.
+const INLINE_BYTES_MAX: u64 = 64 << 10;
+
+/// How the delivery of an item ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// All of it is in the window, or it is no item.
+    Done,
+    /// The window has no room for it; nothing of it is there.
+    Full,
+    /// A part is in the window; go on at this logical byte.
+    More(u64),
+}
+
+/// What an item in parts has cost so far; see [`Map::spent`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    inode: u32,
+    within: u64,
+    blocks: u64,
+}
+
+/// What items are made with.
+pub(super) struct Maker<'a, 'b> {
+    pub(super) io: &'a mut Io<'b>,
+    pub(super) groups: &'a mut Groups,
+    pub(super) map: &'a mut Map,
+    pub(super) spent: &'a mut Spent,
+}
+
+/// Lengths of the window before an item, to take it back.
+struct Mark {
+    items: usize,
+    extents: usize,
+    names: usize,
+    xattrs: usize,
+    bytes: usize,
+}
+
+impl Mark {
+    fn of(window: &Window) -> Mark {
+        Mark {
+            items: window.items.len(),
+            extents: window.extents.len(),
+            names: window.names.len(),
+            xattrs: window.xattrs.len(),
+            bytes: window.bytes.len(),
+        }
+    }
+
+    fn take_back(&self, window: &mut Window) {
+        window.items.truncate(self.items);
+        window.extents.truncate(self.extents);
+        window.names.truncate(self.names);
+        window.xattrs.truncate(self.xattrs);
+        window.bytes.truncate(self.bytes);
+    }
+}
+
+/// Finds attribute inodes through the cache.
+pub(super) struct Finder<'a>(pub(super) &'a mut Groups);
+
+impl FindInode for Finder<'_> {
+    fn find(&mut self, io: &mut Io<'_>, number: u32, raw: &mut Vec<u8>) -> Result<u64, ItemFault> {
+        let missing = damaged(0, "inode number does not exist");
+        let sb = io.sb;
+        if number == 0 || number > sb.inodes_count {
+            return Err(missing);
+        }
+        let group = self
+            .0
+            .get(sb, io.device, (number - 1) / sb.inodes_per_group)
+            .map_err(|_| damaged(0, "inode in a group whose descriptor cannot be read"))?;
+        if (number - 1) % sb.inodes_per_group >= group.inodes_touched {
+            return Err(missing);
+        }
+        let (block, at) = xattr::place(sb, group.inode_table, number);
+        let bytes = io.load(block, "inode table")?;
+        raw.clear();
+        raw.extend_from_slice(bytes.get(at..at + sb.inode_bytes).unwrap_or_default());
+        Ok(sb.offset(block) + at as u64)
+    }
+}
+
+impl Maker<'_, '_> {
+    /// Puts the item `number` into `window`, from logical byte `within` on. `raw` is its inode, at device byte `at`.
+    pub(super) fn put(&mut self, number: u32, raw: &[u8], at: u64, within: u64, window: &mut Window) -> Step {
+        let sb = self.io.sb;
+        if !sb.is_ordinary(number) || raw.iter().all(|&b| b == 0) {
+            return Step::Done;
+        }
+        if !inode::checksum_holds(sb, number, raw) {
+            if self.is_free(number) {
+                return Step::Done;
+            }
+            return self.put_broken(number, raw, damaged(at, "inode checksum does not match"), window);
+        }
+        if inode::links_of(raw) == 0 || (inode::flags_of(raw) & flag::EA_INODE != 0 && sb.has_ea_inode()) {
+            return Step::Done;
+        }
+        let inode = inode::parse(sb, number, raw);
+        let mark = Mark::of(window);
+        let mut item = self.bare(&inode, at, window);
+        item.part.first = within == 0;
+        item.part.from = within;
+        if within == 0 {
+            let fault = xattr::collect(self.io, &mut Finder(self.groups), &inode, raw, at, window);
+            item.fault = item.fault.or(fault);
+            item.xattrs.end = window.xattrs.len() as u32;
+        }
+        let alone = window.items.is_empty();
+        let step = self.contents(&inode, raw, at, within, alone, &mut item, window);
+        if step == Step::Full || (step != Step::Done && !alone) {
+            mark.take_back(window);
+            return Step::Full;
+        }
+        if let Step::More(to) = step {
+            item.part.last = false;
+            item.part.to = to;
+            *self.spent = Spent { inode: number, within: to, blocks: self.map.spent };
+        }
+        item.extents.end = window.extents.len() as u32;
+        item.names.end = window.names.len() as u32;
+        window.items.push(item);
+        step
+    }
+
+    /// An item of which only the number is known: its inode could not be read. Skipped when the bitmap says it is free.
+    pub(super) fn put_unreadable(&mut self, number: u32, fault: Fault, window: &mut Window) -> Step {
+        if !self.io.sb.is_ordinary(number) || self.is_free(number) {
+            return Step::Done;
+        }
+        let raw = vec![0; self.io.sb.inode_bytes];
+        let fault =
+            ItemFault { kind: ItemFaultKind::Media, device_offset: fault.device_offset, rule: "inode table" };
+        self.put_broken(number, &raw, fault, window)
+    }
+
+    /// An item whose inode is not to be believed: attributes as they stand, and nothing else.
+    fn put_broken(&mut self, number: u32, raw: &[u8], fault: ItemFault, window: &mut Window) -> Step {
+        let inode = inode::parse(self.io.sb, number, raw);
+        let mut item = self.bare(&inode, 0, window);
+        item.fault = Some(fault);
+        window.items.push(item);
+        Step::Done
+    }
+
+    /// Whether a trustworthy inode bitmap says that nothing is there.
+    fn is_free(&mut self, number: u32) -> bool {
+        let sb = self.io.sb;
+        let index = (number - 1) % sb.inodes_per_group;
+        let Ok(group) = self.groups.get(sb, self.io.device, (number - 1) / sb.inodes_per_group) else {
+            return false;
+        };
+        if group.inode_uninit {
+            return true;
+        }
+        match self.io.load(group.inode_bitmap, "inode bitmap") {
+            Ok(bitmap) if group.inode_bitmap_holds(sb, bitmap) => {
+                bitmap.get(index as usize / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 0)
+            }
+            _ => false,
+        }
+    }
+
+    /// The item without contents and attributes.
+    fn bare(&self, inode: &Inode, at: u64, window: &Window) -> Item {
+        let empty = |len: usize| len as u32..len as u32;
+        Item {
+            inode: u64::from(inode.number),
+            generation: inode.generation,
+            kind: inode.kind.unwrap_or(ItemKind::File),
+            mode: inode.mode,
+            uid: inode.uid,
+            gid: inode.gid,
+            links: inode.links,
+            rdev: inode.rdev(),
+            size: if inode.kind == Some(ItemKind::Directory) { 0 } else { inode.size },
+            atime: inode.atime,
+            mtime: inode.mtime,
+            ctime: inode.ctime,
+            btime: inode.btime,
+            flags: inode.flags_shown(),
+            project: inode.project,
+            parent: 0,
+            payload: Payload::None,
+            extents: empty(window.extents.len()),
+            names: empty(window.names.len()),
+            xattrs: empty(window.xattrs.len()),
+            part: Part::WHOLE,
+            fault: inode.rule.map(|rule| damaged(at, rule)),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn contents(
+        &mut self,
+        inode: &Inode,
+        raw: &[u8],
+        at: u64,
+        within: u64,
+        alone: bool,
+        item: &mut Item,
+        window: &mut Window,
+    ) -> Step {
+        let Some(kind) = inode.kind else { return Step::Done };
+        let has_contents = matches!(kind, ItemKind::File | ItemKind::Directory | ItemKind::Symlink);
+        if has_contents && inode.has(flag::ENCRYPT) {
+            let rule = "encrypted by fscrypt; only ciphertext is on the device";
+            item.fault = Some(ItemFault { kind: ItemFaultKind::Refused, device_offset: at, rule });
+            return Step::Done;
+        }
+        let fault = match kind {
+            ItemKind::File if inode.has(flag::INLINE_DATA) => self.inline(inode, raw, at, item, window),
+            ItemKind::File => return self.extents(inode, at, within, item, window),
+            ItemKind::Symlink => self.target(inode, raw, at, item, window),
+            ItemKind::Directory if inode.has(flag::INLINE_DATA) => {
+                self.inline_directory(inode, raw, at, item, window)
+            }
+            ItemKind::Directory => return self.directory(inode, at, within, alone, item, window),
+            _ => None,
+        };
+        item.fault = item.fault.take().or(fault);
+        Step::Done
+    }
+
+    fn map(&mut self, inode: &Inode, at: u64, within: u64, limit: usize) {
+        let spent = match *self.spent {
+            Spent { inode: number, within: place, blocks } if number == inode.number && place == within => {
+                blocks
+            }
+            _ => 0,
+        };
+        map(self.io, inode, at, within >> self.io.sb.block_bits, limit, spent, self.map);
+    }
+
+    /// A file's extents.
+    fn extents(&mut self, inode: &Inode, at: u64, within: u64, item: &mut Item, window: &mut Window) -> Step {
+        let room = WINDOW_EXTENTS_MAX.saturating_sub(window.extents.len());
+        self.map(inode, at, within, room);
+        item.fault = item.fault.take().or(self.map.fault.take());
+        let bits = self.io.sb.block_bits;
+        // Behind the end of a verity file is its hash tree, which is neither data nor preallocation.
+        let end = match inode.has(flag::VERITY) {
+            true => inode.size.div_ceil(1 << bits),
+            false => u64::MAX,
+        };
+        for run in self.map.runs.iter().filter(|run| run.logical < end) {
+            window.extents.push(Extent {
+                logical: run.logical << bits,
+                physical: run.physical << bits,
+                len: run.len.min(end - run.logical) << bits,
+                state: if run.unwritten { ExtentState::Unwritten } else { ExtentState::Data },
+            });
+        }
+        match self.map.next {
+            Some(next) => Step::More(next << bits),
+            None => Step::Done,
+        }
+    }
+
+    /// Contents in the inode.
+    fn inline(
+        &mut self,
+        inode: &Inode,
+        raw: &[u8],
+        at: u64,
+        item: &mut Item,
+        window: &mut Window,
+    ) -> Option<ItemFault> {
+        match inline_bytes(inode, raw, window) {
+            Ok(range) => {
+                item.payload = Payload::Inline(range);
+                None
+            }
+            Err(rule) => Some(damaged(at, rule)),
+        }
+    }
+
+    /// A symlink's target, wherever it is.
+    fn target(
+        &mut self,
+        inode: &Inode,
+        raw: &[u8],
+        at: u64,
+        item: &mut Item,
+        window: &mut Window,
+    ) -> Option<ItemFault> {
+        let sb = self.io.sb;
+        let before = window.bytes.len();
+        if inode.size == 0 || inode.size >= 4096.min(sb.block_bytes() as u64 + 1) {
+            return Some(damaged(at, "symlink target length out of range"));
+        }
+        let size = inode.size as usize;
+        let range = if inode.has(flag::INLINE_DATA) {
+            match inline_bytes(inode, raw, window) {
+                Ok(range) => range,
+                Err(rule) => return Some(damaged(at, rule)),
+            }
+        } else if inode.is_fast_symlink() {
+            window.put_bytes(inode.block.get(..size).unwrap_or_default())
+        } else {
+            self.map(inode, at, 0, 1);
+            if let Some(fault) = self.map.fault.take() {
+                return Some(fault);
+            }
+            let block = match self.map.runs.first() {
+                Some(run) if run.logical == 0 && !run.unwritten => run.physical,
+                _ => return Some(damaged(at, "symlink target in a hole")),
+            };
+            match self.io.load(block, "symlink target") {
+                Ok(bytes) => window.put_bytes(bytes.get(..size).unwrap_or_default()),
+                Err(fault) => return Some(fault),
+            }
+        };
+        if window.get(&range).contains(&0) {
+            window.bytes.truncate(before);
+            return Some(damaged(at, "symlink target holds a NUL"));
+        }
+        item.payload = Payload::Target(range);
+        None
+    }
+
+    fn inline_directory(
+        &mut self,
+        inode: &Inode,
+        raw: &[u8],
+        at: u64,
+        item: &mut Item,
+        window: &mut Window,
+    ) -> Option<ItemFault> {
+        let sb = self.io.sb;
+        let mut rule = None;
+        match dir::inline_parent(sb, inode) {
+            Ok(parent) => item.parent = u64::from(parent),
+            Err(broken) => rule = Some(broken),
+        }
+        let data = xattr::inline_data(inode, raw).unwrap_or_else(|broken| {
+            rule = rule.or(Some(broken));
+            &[]
+        });
+        let broken = dir::inline_entries(sb, inode, data, window);
+        rule.or(broken).map(|rule| damaged(at, rule))
+    }
+
+    /// A directory's entries, block by block.
+    fn directory(
+        &mut self,
+        inode: &Inode,
+        at: u64,
+        within: u64,
+        alone: bool,
+        item: &mut Item,
+        window: &mut Window,
+    ) -> Step {
+        let sb = self.io.sb;
+        let block_bytes = sb.block_bytes();
+        let blocks = inode.size >> sb.block_bits;
+        let mut next = within >> sb.block_bits;
+        let mut work = 0;
+        let mut fault = item.fault.take();
+        if inode.size == 0 || !inode.size.is_multiple_of(block_bytes as u64) {
+            fault = fault.or(Some(damaged(at, "directory size is not a multiple of its blocks")));
+        }
+        if next > 0 {
+            item.parent = self.parent_of(inode, at);
+        }
+        let mut wanted = Vec::new();
+        let step = 'walk: loop {
+            self.map(inode, at, next << sb.block_bits, DIRECTORY_RUNS);
+            work += AHEAD_BLOCKS as u64;
+            fault = fault.or(self.map.fault.take());
+            for i in 0..self.map.runs.len() {
+                let run = self.map.runs[i];
+                if run.logical >= blocks {
+                    break;
+                }
+                if run.logical > next || run.unwritten {
+                    fault = fault.or(Some(damaged(at, "directory has a hole")));
+                }
+                if run.unwritten {
+                    next = run.logical + run.len;
+                    continue;
+                }
+                for logical in run.logical..blocks.min(run.logical + run.len) {
+                    if window.names.len() + block_bytes / 12 > WINDOW_NAMES_MAX
+                        || window.bytes.len() + block_bytes > WINDOW_BYTES_MAX
+                        || work >= DIRECTORY_BLOCKS_PER_CALL
+                    {
+                        break 'walk if alone { Step::More(logical << sb.block_bits) } else { Step::Full };
+                    }
+                    work += 1;
+                    let physical = run.physical + (logical - run.logical);
+                    if !self.io.cache.has(physical) {
+                        let rest_of_run = physical..run.physical + run.len;
+                        let later = self.map.runs[i + 1..].iter();
+                        let later = later.flat_map(|run| run.physical..run.physical + run.len);
+                        self.io.read_ahead(rest_of_run.chain(later), &mut wanted);
+                    }
+                    let broken = self.directory_block(inode, logical, physical, item, window);
+                    fault = fault.or(broken);
+                    next = logical + 1;
+                }
+            }
+            match self.map.next {
+                Some(more) if more < blocks => next = more,
+                _ => {
+                    if next < blocks {
+                        fault = fault.or(Some(damaged(at, "directory has a hole")));
+                    }
+                    break Step::Done;
+                }
+            }
+        };
+        item.fault = fault;
+        step
+    }
+
+    fn directory_block(
+        &mut self,
+        inode: &Inode,
+        logical: u64,
+        physical: u64,
+        item: &mut Item,
+        window: &mut Window,
+    ) -> Option<ItemFault> {
+        let sb = self.io.sb;
+        let at = sb.offset(physical);
+        let block = match self.io.load(physical, "directory block") {
+            Ok(block) => block,
+            Err(fault) => return Some(fault),
+        };
+        if let Err(rule) = dir::verify(sb, inode, logical, block) {
+            return Some(damaged(at, rule));
+        }
+        let mut rule = None;
+        if logical == 0 {
+            match dir::parent(sb, block) {
+                Ok(parent) => item.parent = u64::from(parent),
+                Err(broken) => rule = Some(broken),
+            }
+        }
+        let broken = dir::entries(sb, block, window);
+        rule.or(broken).map(|rule| damaged(at, rule))
+    }
+
+    /// The parent of a directory of which a later part is being delivered; 0 when its first block does not say.
+    fn parent_of(&mut self, inode: &Inode, at: u64) -> u64 {
+        let sb = self.io.sb;
+        map(self.io, inode, at, 0, 1, 0, self.map);
+        let Some(&run) = self.map.runs.first().filter(|run| run.logical == 0 && !run.unwritten) else {
+            return 0;
+        };
+        match self.io.load(run.physical, "directory block") {
+            Ok(block) if dir::verify(sb, inode, 0, block).is_ok() => {
+                dir::parent(sb, block).map_or(0, u64::from)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Puts the inline contents of `inode` into the window: the 60 bytes of its block field, then system.data, then zeros where a
+/// truncation made the file longer than what it holds.
+fn inline_bytes(
+    inode: &Inode,
+    raw: &[u8],
+    window: &mut Window,
+) -> Result<std::ops::Range<u32>, &'static str> {
+    if inode.size > INLINE_BYTES_MAX {
+        return Err("inline file larger than an inode can hold");
+    }
+    let size = inode.size as usize;
+    let data = if size > BLOCK_FIELD_BYTES { xattr::inline_data(inode, raw)? } else { &[] };
+    let head = window.put_bytes(&inode.block[..size.min(BLOCK_FIELD_BYTES)]);
+    let rest = size.saturating_sub(BLOCK_FIELD_BYTES);
+    let tail = window.put_bytes(&data[..rest.min(data.len())]);
+    let end = head.start as usize + size;
+    if (tail.end as usize) < end {
+        window.bytes.resize(end, 0);
+    }
+    Ok(head.start..end as u32)
+}
+
+// An empty window takes one directory block of any size, so every call gets on.
+const _: () = assert!(WINDOW_NAMES_MAX > (64 << 10) / 12 && WINDOW_BYTES_MAX > 2 * (64 << 10));

@@ -1,0 +1,214 @@
+//! ext2, ext3 and ext4, read from the raw device.
+//!
+//! ```text
+//!  superblock ──> group descriptors ──> inode tables ──> inode ──┬─> extent tree / block map ──> runs of blocks
+//!  superblock.rs  group.rs              table.rs         inode.rs├─> attributes  xattr.rs, acl.rs
+//!  feature.rs                                                    └─> directory   dir.rs
+//!
+//!  item.rs   inode -> item of a window, in parts when it is large         plan.rs    what to read ahead
+//!  map.rs    runs of an inode (extent.rs, indirect.rs)                    cache.rs   metadata blocks, read in physical order
+//!  bitmap.rs used blocks                                                  checksum.rs, field.rs
+//! ```
+//!
+//! | read | how |
+//! |---|---|
+//! | blocks 1..64 KiB, bigalloc, flex_bg, meta_bg, 64bit, sparse_super(2), uninit groups | geometry of `superblock.rs`, `group.rs` |
+//! | metadata_csum, metadata_csum_seed, uninit_bg (gdt_csum) | every checksum verified before its bytes are believed |
+//! | extent, block maps, huge_file, large_file, large_dir, dir_index, dir_nlink, casefold | names as stored |
+//! | inline_data, ext_attr, ea_inode, extra_isize, project, POSIX ACLs | see `xattr.rs` |
+//! | encrypt | attributes; contents and names are [`ItemFaultKind::Refused`](super::ItemFaultKind::Refused) |
+//! | verity | contents; the hash tree behind the end is not delivered, the flag is |
+//! | quota, orphan_file, resize_inode, has_journal, mmp | their inodes are not items |
+//!
+//! | refused | why |
+//! |---|---|
+//! | needs_recovery | the journal holds changes; replaying is the kernel's work |
+//! | journal_dev, compression, dirdata, unknown incompatible bits | by name or hex value |
+//! | unknown read-only-compatible bits | not refused: the format promises that readers may go on; `used` then knows nothing |
+//!
+//! Invariants
+//! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
+//!   4 MiB of cache, 1 MiB of read buffer, 1 MiB of inode table, 64 KiB of descriptors and some lists, below 8 MiB in all.
+//! - One call of `sweep` does bounded work: [`FILLS_PER_CALL`] pieces of inode table, one window.
+//! - A sound volume is delivered without a fault; on a volume with metadata_csum, a changed byte of checksummed metadata is
+//!   never delivered without one.
+//!
+//! Does not: replay the journal, use backup superblocks, compare link counts, detect blocks that two items share (shared_blocks
+//! and broken volumes have them; both items then read the same bytes). A volume without a journal that was not cleanly unmounted
+//! is read: its checksums and rules speak for it, and [`VolumeInfo::state`] is `None`.
+//!
+//! Source: kernel Documentation/filesystems/ext4 (all sections), `fs/ext4`, e2fsprogs `lib/ext2fs`.
+
+mod acl;
+mod bitmap;
+mod cache;
+mod checksum;
+mod dir;
+mod extent;
+mod feature;
+mod field;
+mod group;
+mod indirect;
+mod inode;
+mod item;
+mod map;
+mod plan;
+mod superblock;
+mod table;
+mod xattr;
+
+use std::ops::Range;
+
+use self::cache::Cache;
+use self::group::Groups;
+use self::item::{Finder, Maker, Spent, Step};
+use self::map::{Io, Map};
+use self::plan::Plan;
+use self::superblock::Superblock;
+use self::table::{Seek, Tables};
+use self::xattr::FindInode;
+use super::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
+use crate::block::BlockDevice;
+
+/// Pieces of inode table (1 MiB each) that one call of `sweep` reads before it returns, however few items they hold.
+const FILLS_PER_CALL: u64 = 16;
+
+/// A reader of one ext2, ext3 or ext4 volume.
+pub struct Ext4 {
+    info: VolumeInfo,
+    sb: Superblock,
+    groups: Groups,
+    tables: Tables,
+    cache: Cache,
+    plan: Plan,
+    map: Map,
+    spent: Spent,
+    raw: Vec<u8>,
+}
+
+impl Ext4 {
+    /// Whether `head`, the first bytes of a device, carries the ext4 magic number.
+    pub fn recognises(head: &[u8]) -> bool {
+        head.get(superblock::OFFSET as usize..).is_some_and(Superblock::recognises)
+    }
+
+    /// Opens the volume on `device`. Reads and checks the superblock and the first group descriptors.
+    ///
+    /// # Errors
+    /// [`VolumeFault::Unrecognised`] without the magic number; `Refused`, `Damaged` and `Device` as their docs say.
+    pub fn open(device: &mut dyn BlockDevice) -> Result<Ext4, VolumeFault> {
+        let size_bytes = device.geometry().size_bytes;
+        let mut raw = [0; superblock::BYTES];
+        if size_bytes < superblock::OFFSET + superblock::BYTES as u64 {
+            return Err(VolumeFault::Unrecognised(None));
+        }
+        device.read_at(superblock::OFFSET, &mut raw)?;
+        let (sb, info) = Superblock::parse(&raw, size_bytes)?;
+        let mut groups = Groups::new();
+        groups.get(&sb, device, 0)?;
+        Ok(Ext4 {
+            info,
+            cache: Cache::new(sb.block_bits),
+            sb,
+            groups,
+            tables: Tables::new(),
+            plan: Plan::new(),
+            map: Map::default(),
+            spent: Spent::default(),
+            raw: Vec::new(),
+        })
+    }
+}
+
+impl Volume for Ext4 {
+    fn info(&self) -> &VolumeInfo {
+        &self.info
+    }
+
+    fn sweep(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        from: Cursor,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault> {
+        window.clear();
+        let Ext4 { sb, groups, tables, cache, plan, map, spent, .. } = self;
+        let fills = tables.fills();
+        let Ok(mut next) = u32::try_from(from.inode.max(1)) else { return Ok(Swept::Done) };
+        let mut within = from.within;
+        loop {
+            let number = match tables.seek(sb, groups, device, next)? {
+                Seek::End => return Ok(Swept::Done),
+                Seek::Paused(at) => return Ok(Swept::More(Cursor { inode: u64::from(at), within: 0 })),
+                Seek::At(number) => number,
+            };
+            if number != next {
+                within = 0;
+            }
+            if window.is_full() || tables.fills() - fills > FILLS_PER_CALL {
+                return Ok(Swept::More(Cursor { inode: u64::from(number), within }));
+            }
+            if !plan.covers(number, cache) {
+                plan.make(sb, device, cache, tables, number);
+            }
+            let Some(raw) = tables.get(sb, number) else { return Ok(Swept::Done) };
+            let mut io = Io { sb, device, cache };
+            let mut maker = Maker { io: &mut io, groups, map, spent };
+            let step = match raw.fault {
+                Some(fault) => maker.put_unreadable(number, fault, window),
+                None => maker.put(number, raw.bytes, raw.device, within, window),
+            };
+            within = match step {
+                Step::Done => 0,
+                Step::Full => return Ok(Swept::More(Cursor { inode: u64::from(number), within })),
+                Step::More(within) => return Ok(Swept::More(Cursor { inode: u64::from(number), within })),
+            };
+            match number.checked_add(1) {
+                Some(following) => next = following,
+                None => return Ok(Swept::Done),
+            }
+        }
+    }
+
+    fn item(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        inode: u64,
+        within: u64,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault> {
+        window.clear();
+        let Ext4 { sb, groups, cache, map, spent, raw, .. } = self;
+        let number = match u32::try_from(inode) {
+            Ok(number) if (1..=sb.inodes_count).contains(&number) => number,
+            _ => return Ok(Swept::Done),
+        };
+        let group = groups.get(sb, device, (number - 1) / sb.inodes_per_group)?;
+        if (number - 1) % sb.inodes_per_group >= group.inodes_touched {
+            return Ok(Swept::Done);
+        }
+        let (block, _) = xattr::place(sb, group.inode_table, number);
+        let read = cache.load(device, block).err();
+        let mut io = Io { sb, device, cache };
+        let found = Finder(groups).find(&mut io, number, raw);
+        let mut maker = Maker { io: &mut io, groups, map, spent };
+        let step = match (found, read) {
+            (Ok(at), _) => maker.put(number, raw, at, within, window),
+            (Err(_), Some(fault)) => maker.put_unreadable(number, fault, window),
+            (Err(_), None) => Step::Done,
+        };
+        Ok(match step {
+            Step::More(within) => Swept::More(Cursor { inode, within }),
+            Step::Done | Step::Full => Swept::Done,
+        })
+    }
+
+    fn used(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        each: &mut dyn FnMut(Range<u64>),
+    ) -> Result<UsedQuality, VolumeFault> {
+        let mut io = Io { sb: &self.sb, device, cache: &mut self.cache };
+        bitmap::used(&mut io, &mut self.groups, each)
+    }
+}

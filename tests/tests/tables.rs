@@ -1,0 +1,220 @@
+//! Tables against a model: reads at every cut, coalescing, rebuild from objects alone.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use windlass_agent::format::key::KeyRef;
+use windlass_agent::format::row::{Row, RowKind};
+use windlass_agent::format::seal::{Keys, Sealing, Secret};
+use windlass_agent::id::{BackupId, Lin, VolumeId};
+use windlass_agent::table::merge::{Coalesce, Progress, Scope};
+use windlass_agent::table::read::TableReader;
+use windlass_agent::table::rebuild::{RebuildSettings, rebuild};
+use windlass_agent::table::segment::{SEGMENT_META_BYTES, SegmentMeta, SegmentWriter};
+use windlass_agent::table::source::{Source, TableFault, TableLimits, TailRef};
+use windlass_tests::history::{History, Memory, N, TABLE_KINDS, history};
+use windlass_tests::prng::Prng;
+
+fn keys() -> Keys {
+    Keys::new(&Secret::new([5; 32]), Sealing::Aes256Gcm)
+}
+
+fn limits(p: &mut Prng) -> TableLimits {
+    // Tiny caches on purpose: every bound is hit.
+    TableLimits {
+        index_cache_bytes: 1 << (10 + p.below(8)),
+        block_cache_bytes: 1 << (10 + p.below(8)),
+        ahead_bytes: p.below(1 << 16) as usize,
+        sources: 64,
+    }
+}
+
+fn writer(p: &mut Prng) -> SegmentWriter {
+    SegmentWriter::new(1, 2000 + p.below(30_000), &keys()).unwrap()
+}
+
+/// Checks the cut against the model, in every way that a caller can ask.
+fn check(memory: &Memory, segments: &[SegmentMeta], history: &History, cut: u32, p: &mut Prng, inodes: u64) {
+    let state = &history.cuts[cut as usize];
+    let at = BackupId(cut);
+    let limits = limits(p);
+    let mut reader = TableReader::new(memory.clone(), &keys(), limits, segments).unwrap();
+    let mut items = reader.items(VolumeId(1), 0, at);
+    let mut live = Vec::new();
+    while let Some(item) = items.next(&mut reader).unwrap() {
+        live.push(item);
+    }
+    assert_eq!(live, state.values().map(|known| known.row.clone()).collect::<Vec<_>>(), "items at {cut}");
+    for inode in 0..=inodes + 1 {
+        let lin = Lin { volume: VolumeId(1), inode };
+        let item = reader.item(lin, at).unwrap();
+        let Some(known) = state.get(&lin) else {
+            assert_eq!(item, None);
+            continue;
+        };
+        assert_eq!(item.as_ref(), Some(&known.row));
+        let rows_from = known.row.item.as_ref().unwrap().rows_from;
+        let mut names = reader.names(lin, rows_from);
+        for name in &known.names {
+            assert_eq!(names.next(&mut reader).unwrap().as_ref(), Some(name));
+            assert_eq!(reader.lookup(lin, rows_from, &name.name).unwrap().as_ref(), Some(name));
+        }
+        assert_eq!(names.next(&mut reader).unwrap(), None);
+        for absent in [&b"a"[..], b"n1-0500x", b"z"] {
+            assert_eq!(reader.lookup(lin, rows_from, absent).unwrap(), None);
+        }
+        let from = p.below(3) * N;
+        let mut locations = reader.locations(lin, from, rows_from, at);
+        for row in known.locations.range(from..).map(|(_, row)| row) {
+            assert_eq!(locations.next(&mut reader).unwrap().as_ref(), Some(row), "{lin} at {cut}");
+        }
+        assert_eq!(locations.next(&mut reader).unwrap(), None);
+    }
+    assert!(reader.source().cached_bytes() <= limits.index_cache_bytes + limits.block_cache_bytes);
+}
+
+fn coalesce(
+    memory: &Memory,
+    segments: &[SegmentMeta],
+    cuts: &[BackupId],
+    scope: Scope,
+    p: &mut Prng,
+) -> (Vec<SegmentMeta>, (u64, u64)) {
+    let tails: Vec<TailRef> = segments.iter().map(TailRef::from).collect();
+    let mut run = Coalesce::new(tails, cuts, scope, writer(p));
+    let mut source = Source::new(memory.clone(), &keys(), limits(p)).unwrap();
+    let mut out = memory.output();
+    while run.step(&mut source, &mut out, 1 + p.below(50) as u32).unwrap() == Progress::More {}
+    (out.metas, run.rows())
+}
+
+#[test]
+fn reads_agree_with_the_model_at_every_cut_before_and_after_coalescing() {
+    for seed in 0..25 {
+        let p = &mut Prng::new(seed);
+        let (backups, inodes) = (2 + p.below(7) as u32, 5 + p.below(60));
+        let history = history(p, backups, inodes);
+        let memory = Memory::default();
+        let mut segments = Vec::new();
+        for written in &history.written {
+            segments.push(memory.put_segments(written, &mut writer(p)).unwrap());
+        }
+        let all: Vec<SegmentMeta> = segments.iter().flatten().copied().collect();
+        for cut in 0..=backups {
+            check(&memory, &all, &history, cut, p, inodes);
+        }
+
+        let live: Vec<u32> = (1..backups).filter(|_| p.one_in(2)).collect();
+        let cuts: Vec<BackupId> = live.iter().copied().map(BackupId).collect();
+        // A part: the segments of some backups, which leaves the others as they are.
+        let (some, rest): (Vec<_>, Vec<_>) = segments.into_iter().partition(|_| p.one_in(2));
+        let some: Vec<SegmentMeta> = some.into_iter().flatten().collect();
+        let (mut merged, _) = coalesce(&memory, &some, &cuts, Scope::Part, p);
+        merged.extend(rest.into_iter().flatten());
+        for cut in live.iter().copied().chain([backups]) {
+            check(&memory, &merged, &history, cut, p, inodes);
+        }
+
+        let (merged, rows) = coalesce(&memory, &merged, &cuts, Scope::Full, p);
+        assert!(rows.1 <= rows.0);
+        for cut in live.iter().copied().chain([backups]) {
+            check(&memory, &merged, &history, cut, p, inodes);
+        }
+        let (last, rows) = coalesce(&memory, &merged, &[], Scope::Full, p);
+        check(&memory, &last, &history, backups, p, inodes);
+        // With only the newest cut, exactly its rows are left.
+        let state = &history.cuts[backups as usize];
+        let expected: usize = state.values().map(|known| 1 + known.names.len() + known.locations.len()).sum();
+        assert_eq!(rows.1, expected as u64, "seed {seed}");
+    }
+}
+
+#[test]
+fn tables_are_rebuilt_from_objects_alone() {
+    for seed in 100..115 {
+        let p = &mut Prng::new(seed);
+        let (backups, inodes) = (2 + p.below(5) as u32, 5 + p.below(60));
+        let history = history(p, backups, inodes);
+        let memory = Memory::default();
+        let mut objects = Vec::new();
+        for tails in &history.tails {
+            // Rows of a backup are spread over objects, and some are there twice, as after a failover.
+            let parts = 1 + p.below(6) as usize;
+            for part in 0..parts {
+                let mut rows: Vec<Row> = Vec::new();
+                for (at, row) in tails.iter().enumerate() {
+                    if at % parts == part || p.one_in(10) {
+                        rows.push(row.clone());
+                    }
+                }
+                rows.sort_by(|a, b| {
+                    (a.as_ref().kind(), a.as_ref().key()).cmp(&(b.as_ref().kind(), b.as_ref().key()))
+                });
+                objects.push(memory.put_object(&rows, &keys()).unwrap());
+            }
+        }
+        let missing = memory.name();
+        objects.push(missing);
+        let mut direct = Vec::new();
+        for written in &history.written {
+            direct.extend(memory.put_segments(written, &mut writer(p)).unwrap());
+        }
+        let settings = RebuildSettings {
+            location_blocks: N as u8,
+            zstd_level: 1,
+            segment_bytes_max: 5000,
+            fan_in: 2 + p.below(4) as usize,
+        };
+        let (mut scratch, mut out) = (memory.output(), memory.output());
+        let mut source = Source::new(memory.clone(), &keys(), limits(p)).unwrap();
+        let done = rebuild(&mut source, &keys(), &objects, &settings, &mut scratch, &mut out).unwrap();
+        assert_eq!(done.skipped.iter().map(|skipped| skipped.0).collect::<Vec<_>>(), [missing]);
+        assert_eq!(done.scratch, scratch.metas.iter().map(|meta| meta.id).collect::<Vec<_>>());
+        for kind in TABLE_KINDS {
+            assert_eq!(all_rows(&memory, &out.metas, kind), all_rows(&memory, &direct, kind), "seed {seed}");
+        }
+    }
+}
+
+fn all_rows(memory: &Memory, segments: &[SegmentMeta], kind: RowKind) -> Vec<Row> {
+    let mut reader = TableReader::new(memory.clone(), &keys(), TableLimits::default(), segments).unwrap();
+    let mut stream = reader.rows(kind, KeyRef::first_of(Lin::default()));
+    let mut rows = Vec::new();
+    while let Some(row) = stream.next(reader.source()).unwrap() {
+        rows.push(row);
+    }
+    rows
+}
+
+#[test]
+fn too_many_overlapping_segments_are_refused_by_name() {
+    let p = &mut Prng::new(1);
+    let history = history(p, 6, 40);
+    let memory = Memory::default();
+    let mut segments = Vec::new();
+    for written in &history.written {
+        segments.extend(memory.put_segments(written, &mut writer(p)).unwrap());
+    }
+    let limits = TableLimits { sources: 2, ..TableLimits::default() };
+    let mut reader = TableReader::new(memory.clone(), &keys(), limits, &segments).unwrap();
+    let mut items = reader.items(VolumeId(1), 0, BackupId(6));
+    let fault = loop {
+        match items.next(&mut reader) {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("six overlapping backups fit two sources"),
+            Err(fault) => break fault,
+        }
+    };
+    assert_eq!(fault, TableFault::TooManySegments(3));
+}
+
+#[test]
+fn segment_entries_round_trip() {
+    let p = &mut Prng::new(3);
+    let history = history(p, 2, 200);
+    let memory = Memory::default();
+    for meta in memory.put_segments(&history.written[0], &mut writer(p)).unwrap() {
+        let bytes = meta.emit();
+        assert_eq!(SegmentMeta::parse(&bytes), Ok(meta));
+        assert!(SegmentMeta::parse(&bytes[..SEGMENT_META_BYTES - 1]).is_err());
+    }
+}
