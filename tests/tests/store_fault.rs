@@ -1,5 +1,6 @@
 //! S3 answers that go wrong, each made by a server in this process: how they are classified, and that repeats resolve them or
 //! say clearly why not. Nothing sleeps: the client's clock is stepped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::sync::Arc;
 

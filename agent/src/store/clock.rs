@@ -1,11 +1,12 @@
-//! The time and the sleep that stores, retries and throttles are given.
+//! The time and the sleep that stores, retries and throttles are given: a narrow view of any hal clock.
 //!
-//! To swap: when `windlass_hal::clock` is merged, implement [`Clock`] for its clock (boot-time nanoseconds, wall time) and
-//! drop [`HostClock`]; nothing else in `store/` reads a clock.
+//! Every [`windlass_hal::clock::Clock`] is one of these, so the simulator's serves as well as the machine's.
 //!
-//! Invariants: `boot_ns` never goes back. Does not: compare times of two machines. Source: ours.
+//! Invariants: `boot_ns` never goes back and goes on during a suspend. Does not: compare times of two machines. Source: ours.
 
 use std::time::Duration;
+
+use windlass_hal::clock::SystemClock;
 
 /// Time for the store layer. Shared between uplink threads.
 pub trait Clock: Send + Sync {
@@ -19,41 +20,41 @@ pub trait Clock: Send + Sync {
     fn sleep_ns(&self, ns: u64);
 }
 
-/// The machine's own clocks.
-#[derive(Debug)]
-pub struct HostClock {
-    start: std::time::Instant,
-}
+impl<C: windlass_hal::clock::Clock> Clock for C {
+    fn boot_ns(&self) -> u64 {
+        self.now().as_ns()
+    }
 
-impl HostClock {
-    /// Starts counting now.
-    #[allow(clippy::disallowed_methods, reason = "stands in for hal::clock until that is merged")]
-    pub fn new() -> HostClock {
-        HostClock { start: std::time::Instant::now() }
+    fn wall_s(&self) -> i64 {
+        self.wall().secs
+    }
+
+    fn sleep_ns(&self, ns: u64) {
+        self.sleep(Duration::from_nanos(ns));
     }
 }
 
-impl Default for HostClock {
-    fn default() -> HostClock {
-        HostClock::new()
+/// The machine's own clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostClock(SystemClock);
+
+impl HostClock {
+    /// They run already.
+    pub fn new() -> HostClock {
+        HostClock::default()
     }
 }
 
 impl Clock for HostClock {
     fn boot_ns(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.0.boot_ns()
     }
 
-    #[allow(clippy::disallowed_methods, reason = "stands in for hal::clock until that is merged")]
     fn wall_s(&self) -> i64 {
-        match std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH) {
-            Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            // A clock before 1970 is a dead battery; signatures made with it are refused with a clear message.
-            Err(_) => 0,
-        }
+        self.0.wall_s()
     }
 
     fn sleep_ns(&self, ns: u64) {
-        std::thread::sleep(Duration::from_nanos(ns));
+        self.0.sleep_ns(ns);
     }
 }
