@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`conformance`] | one suite per trait, run on every port and every store |
 //! | [`engines`] | real servers on loopback |
+//! | [`fuzz`] | what the fuzz targets do |
 //! | [`history`] | made-up backups, what the tables should say of them, and a store in memory |
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
@@ -11,6 +12,7 @@
 
 pub mod conformance;
 pub mod engines;
+pub mod fuzz;
 pub mod history;
 pub mod prng;
 pub mod rows;
