@@ -1,1 +1,6 @@
 //! Windlass test harness.
+
+pub mod error;
+pub mod image;
+pub mod privilege;
+pub mod workdir;
