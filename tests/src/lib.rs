@@ -1,6 +1,8 @@
 //! Windlass test harness.
 
 pub mod error;
+pub mod extents;
 pub mod image;
 pub mod privilege;
+pub mod tree;
 pub mod workdir;
