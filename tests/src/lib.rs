@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod extents;
+pub mod fixture;
 pub mod image;
 pub mod privilege;
 pub mod tree;

@@ -13,7 +13,7 @@
 //! | extents | data, hole, unwritten, also beyond the end of the file |
 //!
 //! Differences are lines for a person, bounded in number; an error means that the comparison itself failed. Reads
-//! every byte of both trees; keeps one entry per name in memory.
+//! every byte of both trees that is not a hole in both; keeps one entry per name in memory.
 //!
 //! Does not compare atime, ctime or birth time (no restore can set the latter two), nor st_nlink of directories (the
 //! file system's own affair). Source: ours.
@@ -21,12 +21,12 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::fs::{self, File, Metadata};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{IFlags, ioctl_getflags};
+use rustix::fs::{IFlags, SeekFrom, ioctl_getflags, seek};
 use rustix::io::Errno;
 
 use crate::error::{Context, Result};
@@ -297,27 +297,38 @@ fn flags(path: &Path) -> Result<IFlags> {
     Ok(ioctl_getflags(&file).map_or(IFlags::empty(), |flags| flags & FLAGS))
 }
 
+/// The first byte that differs between two files of one size. What is a hole in both is passed over.
 fn first_difference(left: &Path, right: &Path) -> Result<Option<u64>> {
     let open = |path: &Path| File::open(path).context(|| path.display().to_string());
-    let (mut left_file, mut right_file) = (open(left)?, open(right)?);
+    let (left_file, right_file) = (open(left)?, open(right)?);
     let (mut left_bytes, mut right_bytes) = (Vec::new(), Vec::new());
     let mut offset = 0;
-    loop {
-        read_chunk(&mut left_file, &mut left_bytes).context(|| left.display().to_string())?;
-        read_chunk(&mut right_file, &mut right_bytes).context(|| right.display().to_string())?;
+    while let Some(data) =
+        [next_data(&left_file, offset)?, next_data(&right_file, offset)?].into_iter().flatten().min()
+    {
+        read_chunk(&left_file, data, &mut left_bytes).context(|| left.display().to_string())?;
+        read_chunk(&right_file, data, &mut right_bytes).context(|| right.display().to_string())?;
         if left_bytes != right_bytes {
             let equal = left_bytes.iter().zip(&right_bytes).take_while(|(a, b)| a == b).count();
-            return Ok(Some(offset + equal as u64));
+            return Ok(Some(data + equal as u64));
         }
-        if left_bytes.is_empty() {
-            return Ok(None);
-        }
-        offset += left_bytes.len() as u64;
+        offset = data + left_bytes.len() as u64;
+    }
+    Ok(None)
+}
+
+/// Where data begins at or after `offset`; none if the rest is a hole.
+fn next_data(file: &File, offset: u64) -> Result<Option<u64>> {
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(Some(data)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(why) => Err(why).context(|| "SEEK_DATA"),
     }
 }
 
-fn read_chunk(file: &mut File, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+fn read_chunk(mut file: &File, offset: u64, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
     bytes.clear();
+    file.seek(std::io::SeekFrom::Start(offset))?;
     file.take(CHUNK_BYTES as u64).read_to_end(bytes)
 }
 
