@@ -87,7 +87,8 @@ pub enum Task {
 #[derive(Default)]
 pub struct Queue {
     state: Mutex<(VecDeque<Task>, bool)>,
-    changed: Condvar,
+    some: Condvar,
+    room: Condvar,
 }
 
 impl Queue {
@@ -99,17 +100,17 @@ impl Queue {
     pub fn push(&self, task: Task) {
         let mut state = self.lock();
         while state.0.len() >= TASKS_MAX {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.0.push_back(task);
         drop(state);
-        self.changed.notify_all();
+        self.some.notify_one();
     }
 
     /// No more tasks will come: lanes end when the queue is empty.
     pub fn close(&self) {
         self.lock().1 = true;
-        self.changed.notify_all();
+        self.some.notify_all();
     }
 
     fn pop(&self) -> Option<Task> {
@@ -117,14 +118,14 @@ impl Queue {
         loop {
             if let Some(task) = state.0.pop_front() {
                 if state.0.len() + 1 == TASKS_MAX {
-                    self.changed.notify_all();
+                    self.room.notify_one();
                 }
                 return Some(task);
             }
             if state.1 {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.some.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
