@@ -9,8 +9,10 @@
 //! | [`pack`] | blocks of many files into upload objects |
 //! | [`worker`] | the backup of a volume, as a state machine |
 //! | [`restore`] | back to a directory or a device; browsing and checking |
-//! | [`progress`] | counters for whoever watches |
 //! | [`drive`] | the loop that runs it, and its threads |
+//! | [`policy`] | what to back up and how, and which paths |
+//! | [`progress`] | what a running job shows, and how it is stopped |
+//! | [`units`] | sizes and durations as people write them |
 //! | [`limits`] | every bound |
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
@@ -21,8 +23,10 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod pack;
+pub mod policy;
 pub mod progress;
 pub mod restore;
 pub mod store;
 pub mod table;
+pub mod units;
 pub mod worker;

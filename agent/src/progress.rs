@@ -16,22 +16,24 @@ pub enum Phase {
     /// Not begun.
     #[default]
     Idle = 0,
+    /// Making what the job works on (the demo's files).
+    Preparing = 1,
     /// Opening the repository, reading the log, waiting for the lease.
-    Opening = 1,
+    Opening = 2,
     /// Walking paths to find out what is selected.
-    Selecting = 2,
+    Selecting = 3,
     /// Backup: reading, packing, uploading.
-    BackingUp = 3,
+    BackingUp = 4,
     /// Restore or check: reading tables, planning requests.
-    Planning = 4,
+    Planning = 5,
     /// Restore: fetching and writing data.
-    Restoring = 5,
+    Restoring = 6,
     /// Check: verifying references, and bytes if asked to.
-    Checking = 6,
+    Checking = 7,
     /// Last commits, attributes, renames.
-    Finishing = 7,
+    Finishing = 8,
     /// Over, well or not.
-    Done = 8,
+    Done = 9,
 }
 
 impl Phase {
@@ -39,6 +41,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Idle => "idle",
+            Phase::Preparing => "preparing",
             Phase::Opening => "opening",
             Phase::Selecting => "selecting",
             Phase::BackingUp => "backup",
@@ -51,8 +54,9 @@ impl Phase {
     }
 
     fn from_u8(value: u8) -> Phase {
-        const ALL: [Phase; 9] = [
+        const ALL: [Phase; 10] = [
             Phase::Idle,
+            Phase::Preparing,
             Phase::Opening,
             Phase::Selecting,
             Phase::BackingUp,

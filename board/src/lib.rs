@@ -1,1 +1,51 @@
-//! Windlass for an appliance.
+//! Windlass for an appliance: the composition of hardware and agent, and the command line.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`args`] | what may be written on the command line |
+//! | [`commands`] | one module per command: from arguments to calls of the agent, and what is printed |
+//! | [`demo`] | the main job on this machine, with nothing to configure |
+//! | [`repository`] | store, keys and log state, opened in one place |
+//! | [`machinery`] | pools, uplinks and the reactor that a backup runs on |
+//! | [`progress`] | bars, plain lines or JSON lines while a job runs |
+//! | [`output`] [`text`] | documents and text on stdout; names made fit for a terminal |
+//! | [`failure`] | what went wrong, where, what to do; and the exit code |
+//! | [`point`] [`calendar`] | `NAME@POINT`, and dates |
+//! | [`logger`] [`signal`] [`prompt`] [`host`] | stderr, Ctrl-C, passphrases, clocks and random numbers |
+//!
+//! Does not: decide anything about data. Everything here calls the agent and shows what it says.
+
+pub mod args;
+pub mod calendar;
+pub mod commands;
+pub mod demo;
+pub mod failure;
+pub mod host;
+pub mod logger;
+pub mod machinery;
+pub mod output;
+pub mod point;
+pub mod progress;
+pub mod prompt;
+pub mod repository;
+pub mod signal;
+pub mod text;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs a command line, with the program's name first. Prints, and returns the exit code.
+pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match args::Cli::try_parse_from(line) {
+        Ok(cli) => cli,
+        Err(wrong) => return args::explain(&wrong),
+    };
+    logger::install(cli.global.verbose);
+    let output = output::Output::new(cli.global.json);
+    match commands::run(&cli.global, cli.command, &output) {
+        Ok(code) => code.into(),
+        Err(failure) => output.fail(&failure).into(),
+    }
+}

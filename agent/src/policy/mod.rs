@@ -1,0 +1,535 @@
+//! Policies: what to back up and how, as the JSON that an operator writes and the commit log keeps.
+//!
+//! ```json
+//! { "version": 1, "name": "home",
+//!   "volumes": [ { "device": "/dev/vg0/home", "reader": "auto" } ],
+//!   "include": [], "exclude": [ "*.tmp", "/scratch/" ],
+//!   "block_size": "128KiB", "object_size": "16MiB", "flush_interval": "60s", "compression": "zstd:1",
+//!   "limits": { "upload": "50MiB", "download": "100MiB", "device_iops": 4000 } }
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`select`] | include and exclude patterns, and the set of inodes that they select |
+//! | [`selected`] | a volume that shows only what is selected |
+//! | [`paths`] | from inodes back to paths, for messages |
+//! | [`inodes`] | a bounded, sparse set of inode numbers |
+//!
+//! Only `version`, `name` and `volumes` must be there; sizes and durations are written as in [`units`](crate::units); a limit
+//! that is missing is none. Fields that are not known are refused, so a policy of a newer agent is never half understood.
+//!
+//! Invariants: a [`Policy`] that [`Policy::parse`] or [`Policy::check`] let through keeps every bound of this file; what
+//! [`Policy::emit`] writes parses to the same value. Does not: number volumes (the commit log does). Source: ours.
+
+pub mod inodes;
+pub mod paths;
+pub mod select;
+pub mod selected;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::limits::{
+    DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX,
+};
+use crate::pack::{
+    BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, OBJECT_BYTES_DEFAULT, OBJECT_BYTES_MAX,
+    OBJECT_BYTES_MIN,
+};
+use crate::units;
+use select::{PATTERNS_MAX, PatternFault, Patterns};
+
+/// The version of the JSON that this agent writes, and the only one that it reads.
+pub const POLICY_VERSION: u32 = 1;
+/// Flush interval in milliseconds when the policy names none: data that trickles in waits a minute at most.
+pub const FLUSH_INTERVAL_MS_DEFAULT: u64 = 60_000;
+/// Shortest flush interval in milliseconds: below it objects would be mostly footers.
+pub const FLUSH_INTERVAL_MS_MIN: u64 = 1_000;
+/// Longest flush interval in milliseconds: a day.
+pub const FLUSH_INTERVAL_MS_MAX: u64 = 86_400_000;
+
+/// What to back up, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// [`POLICY_VERSION`].
+    pub version: u32,
+    /// 1..=64 letters, digits, `.`, `_`, `-`; the first is a letter or digit.
+    pub name: String,
+    /// What to read, 1..=64.
+    pub volumes: Vec<PolicyVolume>,
+    /// When not empty, only what one of these matches, and what is below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Never what one of these matches, nor what is below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Block size in bytes, a power of two, 4 KiB..=4 MiB. It cannot change while the policy has points: their digests count in it.
+    #[serde(default = "default_block_size", with = "size")]
+    pub block_size: u64,
+    /// Upload object size in bytes, 4 MiB..=256 MiB.
+    #[serde(default = "default_object_size", with = "size")]
+    pub object_size: u64,
+    /// How long a block may wait for its object to fill, in milliseconds.
+    #[serde(default = "default_flush_interval", with = "duration")]
+    pub flush_interval: u64,
+    /// How blocks are compressed.
+    #[serde(default)]
+    pub compression: Compression,
+    /// How fast, at most.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
+}
+
+/// One volume of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyVolume {
+    /// Absolute path of a block device or an image file.
+    pub device: String,
+    /// How to read it.
+    #[serde(default)]
+    pub reader: Reader,
+}
+
+/// How a volume is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reader {
+    /// By what is found on it: a file system that is known, or refused with a hint.
+    #[default]
+    Auto,
+    /// ext2, ext3, ext4; anything else is refused.
+    Ext4,
+    /// The whole device as one item, whatever is on it.
+    Image,
+}
+
+/// How blocks are compressed; written `none` or `zstd:LEVEL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// zstd at a level, 1..=19.
+    Zstd(u8),
+}
+
+/// How fast, at most; a missing limit is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes per second to the store.
+    #[serde(default, with = "optional_size", skip_serializing_if = "Option::is_none")]
+    pub upload: Option<u64>,
+    /// Bytes per second from the store.
+    #[serde(default, with = "optional_size", skip_serializing_if = "Option::is_none")]
+    pub download: Option<u64>,
+    /// Operations per second on each device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_iops: Option<u32>,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Limits::default()
+    }
+}
+
+/// Why a policy is refused. `Display` says which field and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyFault {
+    /// Not JSON of this shape; where and why in the parser's words.
+    Json(String),
+    /// Another version.
+    Version(u32),
+    /// The name breaks its rules.
+    Name(String),
+    /// No volume, too many, or one twice.
+    Volumes(&'static str),
+    /// A device path that is not absolute, or too long.
+    Device(String),
+    /// A pattern that cannot be used.
+    Pattern(PatternFault),
+    /// A number outside its bounds.
+    Range {
+        /// Which field.
+        field: &'static str,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// Does not fit the commit log.
+    TooLarge,
+}
+
+impl fmt::Display for PolicyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PolicyFault::Json(why) => write!(f, "the policy does not parse: {why}"),
+            PolicyFault::Version(version) => write!(
+                f,
+                "the policy has version {version}, this agent reads {POLICY_VERSION}; use an agent that knows it"
+            ),
+            PolicyFault::Name(name) => write!(
+                f,
+                "{name:?} is not a policy name; use 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
+            ),
+            PolicyFault::Volumes(why) => write!(f, "volumes: {why}"),
+            PolicyFault::Device(device) => {
+                write!(
+                    f,
+                    "{device:?} is not a device; give the absolute path of a block device or image file"
+                )
+            }
+            PolicyFault::Pattern(fault) => fault.fmt(f),
+            PolicyFault::Range { field, allowed } => write!(f, "{field}: must be {allowed}"),
+            PolicyFault::TooLarge => {
+                write!(f, "the policy takes more than {POLICY_BODY_BYTES_MAX} bytes; use fewer patterns")
+            }
+        }
+    }
+}
+
+impl std::error::Error for PolicyFault {}
+
+impl Policy {
+    /// A policy with every default.
+    pub fn new(name: &str, volumes: Vec<PolicyVolume>) -> Policy {
+        Policy {
+            version: POLICY_VERSION,
+            name: name.to_owned(),
+            volumes,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            block_size: default_block_size(),
+            object_size: default_object_size(),
+            flush_interval: default_flush_interval(),
+            compression: Compression::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Reads JSON and checks every bound.
+    pub fn parse(json: &[u8]) -> Result<Policy, PolicyFault> {
+        if json.len() > POLICY_BODY_BYTES_MAX {
+            return Err(PolicyFault::TooLarge);
+        }
+        // The version first: a newer policy may well have fields that this agent does not know.
+        let version: Version =
+            serde_json::from_slice(json).map_err(|why| PolicyFault::Json(why.to_string()))?;
+        if version.version != POLICY_VERSION {
+            return Err(PolicyFault::Version(version.version));
+        }
+        let policy: Policy =
+            serde_json::from_slice(json).map_err(|why| PolicyFault::Json(why.to_string()))?;
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// Writes the JSON that the commit log keeps. Fails only on a policy that `check` refuses.
+    pub fn emit(&self) -> Result<Vec<u8>, PolicyFault> {
+        self.check()?;
+        let json = serde_json::to_vec(self).map_err(|why| PolicyFault::Json(why.to_string()))?;
+        if json.len() > POLICY_BODY_BYTES_MAX { Err(PolicyFault::TooLarge) } else { Ok(json) }
+    }
+
+    /// Checks every bound.
+    pub fn check(&self) -> Result<(), PolicyFault> {
+        if self.version != POLICY_VERSION {
+            return Err(PolicyFault::Version(self.version));
+        }
+        check_name(&self.name)?;
+        self.check_volumes()?;
+        self.patterns()?;
+        let range = |holds: bool, field, allowed| {
+            if holds { Ok(()) } else { Err(PolicyFault::Range { field, allowed }) }
+        };
+        let block = u64::from(BLOCK_BYTES_MIN)..=u64::from(BLOCK_BYTES_MAX);
+        range(
+            self.block_size.is_power_of_two() && block.contains(&self.block_size),
+            "block size",
+            "a power of two from 4KiB to 4MiB",
+        )?;
+        let object = u64::from(OBJECT_BYTES_MIN)..=u64::from(OBJECT_BYTES_MAX);
+        range(object.contains(&self.object_size), "object size", "from 4MiB to 256MiB")?;
+        let flush = FLUSH_INTERVAL_MS_MIN..=FLUSH_INTERVAL_MS_MAX;
+        range(flush.contains(&self.flush_interval), "flush interval", "from 1s to 1d")?;
+        let rate = |limit: Option<u64>| limit.is_none_or(|bytes| bytes >= 1024);
+        range(rate(self.limits.upload), "upload limit", "at least 1KiB a second; leave it out for none")?;
+        range(rate(self.limits.download), "download limit", "at least 1KiB a second; leave it out for none")?;
+        range(self.limits.device_iops != Some(0), "device IOPS limit", "at least 1; leave it out for none")
+    }
+
+    fn check_volumes(&self) -> Result<(), PolicyFault> {
+        if self.volumes.is_empty() {
+            return Err(PolicyFault::Volumes("name at least one device or image file"));
+        }
+        if self.volumes.len() > POLICY_VOLUMES_MAX {
+            return Err(PolicyFault::Volumes("at most 64; make another policy for the rest"));
+        }
+        for (at, volume) in self.volumes.iter().enumerate() {
+            let path = &volume.device;
+            if !path.starts_with('/') || path.len() > DEVICE_BYTES_MAX || path.contains('\0') {
+                return Err(PolicyFault::Device(path.clone()));
+            }
+            if self.volumes[..at].iter().any(|other| other.device == *path) {
+                return Err(PolicyFault::Volumes("the same device is named twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The include and exclude patterns, ready to match.
+    pub fn patterns(&self) -> Result<Patterns, PolicyFault> {
+        if self.include.len() + self.exclude.len() > PATTERNS_MAX {
+            return Err(PolicyFault::Pattern(PatternFault::TooMany));
+        }
+        Patterns::new(&self.include, &self.exclude).map_err(PolicyFault::Pattern)
+    }
+}
+
+/// Checks the rules of a policy's name, which also keep `NAME@POINT` unambiguous.
+pub fn check_name(name: &str) -> Result<(), PolicyFault> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if first && rest && name.len() <= POLICY_NAME_BYTES_MAX {
+        Ok(())
+    } else {
+        Err(PolicyFault::Name(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reader::Auto => "auto",
+            Reader::Ext4 => "ext4",
+            Reader::Image => "image",
+        })
+    }
+}
+
+/// Text that is not a reader's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAReader;
+
+impl fmt::Display for NotAReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a reader; write auto, ext4 or image")
+    }
+}
+
+impl std::error::Error for NotAReader {}
+
+impl FromStr for Reader {
+    type Err = NotAReader;
+
+    fn from_str(text: &str) -> Result<Reader, NotAReader> {
+        match text {
+            "auto" => Ok(Reader::Auto),
+            "ext4" => Ok(Reader::Ext4),
+            "image" => Ok(Reader::Image),
+            _ => Err(NotAReader),
+        }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Compression {
+        Compression::Zstd(1)
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compression::None => f.write_str("none"),
+            Compression::Zstd(level) => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
+/// Text that is not a compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotACompression;
+
+impl fmt::Display for NotACompression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a compression; write none, zstd, or zstd:LEVEL with a level from 1 to 19")
+    }
+}
+
+impl std::error::Error for NotACompression {}
+
+impl FromStr for Compression {
+    type Err = NotACompression;
+
+    fn from_str(text: &str) -> Result<Compression, NotACompression> {
+        match text.split_once(':') {
+            None if text == "none" => Ok(Compression::None),
+            None if text == "zstd" => Ok(Compression::default()),
+            Some(("zstd", level)) => match level.parse() {
+                Ok(level @ 1..=19) => Ok(Compression::Zstd(level)),
+                _ => Err(NotACompression),
+            },
+            _ => Err(NotACompression),
+        }
+    }
+}
+
+impl TryFrom<String> for Compression {
+    type Error = NotACompression;
+
+    fn try_from(text: String) -> Result<Compression, NotACompression> {
+        text.parse()
+    }
+}
+
+impl From<Compression> for String {
+    fn from(compression: Compression) -> String {
+        compression.to_string()
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+fn default_block_size() -> u64 {
+    BLOCK_BYTES_DEFAULT.into()
+}
+
+fn default_object_size() -> u64 {
+    OBJECT_BYTES_DEFAULT.into()
+}
+
+fn default_flush_interval() -> u64 {
+    FLUSH_INTERVAL_MS_DEFAULT
+}
+
+/// Sizes as `128KiB` in JSON.
+mod size {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &u64, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&super::units::format_bytes(*bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        super::units::parse_bytes(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// Sizes that may be missing.
+mod optional_size {
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &Option<u64>, out: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => super::size::serialize(bytes, out),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+        super::size::deserialize(from).map(Some)
+    }
+}
+
+/// Durations as `60s` in JSON.
+mod duration {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(ms: &u64, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&super::units::format_duration_ms(*ms))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        super::units::parse_duration_ms(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Policy {
+        let volume = PolicyVolume { device: "/dev/sda".into(), reader: Reader::Auto };
+        Policy::new("home", vec![volume])
+    }
+
+    #[test]
+    fn defaults_fill_in_and_round_trip() {
+        let json = br#"{"version":1,"name":"home","volumes":[{"device":"/dev/sda"}]}"#;
+        let policy = Policy::parse(json).unwrap();
+        assert_eq!(policy, sample());
+        assert_eq!(Policy::parse(&policy.emit().unwrap()), Ok(policy));
+    }
+
+    #[test]
+    fn everything_set_round_trips() {
+        let mut policy = sample();
+        policy.volumes.push(PolicyVolume { device: "/srv/lun.img".into(), reader: Reader::Image });
+        policy.include = vec!["/home".into()];
+        policy.exclude = vec!["*.tmp".into(), "cache/".into()];
+        policy.block_size = 4 << 20;
+        policy.object_size = 100 << 20;
+        policy.flush_interval = 1500;
+        policy.compression = Compression::None;
+        policy.limits = Limits { upload: Some(1 << 20), download: Some(5000), device_iops: Some(4000) };
+        let json = policy.emit().unwrap();
+        assert!(std::str::from_utf8(&json).unwrap().contains(r#""object_size":"100MiB""#));
+        assert_eq!(Policy::parse(&json), Ok(policy));
+    }
+
+    #[test]
+    fn unknown_fields_and_versions_are_refused() {
+        let json = br#"{"version":1,"name":"a","volumes":[{"device":"/x"}],"retention":7}"#;
+        assert!(matches!(Policy::parse(json), Err(PolicyFault::Json(why)) if why.contains("retention")));
+        let json = br#"{"version":2,"name":"a","volumes":[],"retention":7}"#;
+        assert_eq!(Policy::parse(json), Err(PolicyFault::Version(2)));
+        let json = br#"{"version":1,"name":"a","volumes":[{"device":"/x"}],"compression":"zstd:20"}"#;
+        assert!(matches!(Policy::parse(json), Err(PolicyFault::Json(why)) if why.contains("zstd:LEVEL")));
+    }
+
+    #[test]
+    fn bounds_hold_on_both_sides() {
+        let with = |change: &dyn Fn(&mut Policy)| {
+            let mut policy = sample();
+            change(&mut policy);
+            policy.check().is_ok()
+        };
+        for (bytes, good) in
+            [(2 << 10, false), (4 << 10, true), (96 << 10, false), (4 << 20, true), (8 << 20, false)]
+        {
+            assert_eq!(with(&|p| p.block_size = bytes), good, "block {bytes}");
+        }
+        for (bytes, good) in
+            [((4 << 20) - 1, false), (4 << 20, true), (256 << 20, true), ((256 << 20) + 1, false)]
+        {
+            assert_eq!(with(&|p| p.object_size = bytes), good, "object {bytes}");
+        }
+        for (ms, good) in [(999, false), (1000, true), (86_400_000, true), (86_400_001, false)] {
+            assert_eq!(with(&|p| p.flush_interval = ms), good, "flush {ms}");
+        }
+        assert!(!with(&|p| p.volumes.clear()));
+        assert!(!with(&|p| p.volumes[0].device = "sda".into()));
+        assert!(!with(&|p| p.volumes.push(p.volumes[0].clone())));
+        assert!(!with(&|p| p.limits.device_iops = Some(0)));
+        assert!(!with(&|p| p.exclude.push("[".into())));
+    }
+
+    #[test]
+    fn names_have_rules() {
+        for name in ["a", "home", "db-1.prod_x", "9", &"x".repeat(64)] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "-a", ".a", "a@1", "a/b", "a b", "ü", &"x".repeat(65)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A volume that shows only what a policy selects: middleware between a reader and a backup.
+//!
+//! Items that are not selected are left out of windows, and so are names that lead to them. To a backup it looks as if they were
+//! not there: an item that a changed policy no longer selects is recorded as deleted, which is what a listing should show.
+//!
+//! Invariants: the state that proves "nothing was written since" covers the patterns as well, so an interrupted backup does not go
+//! on under another selection. Memory: one list of names, used again. Does not: select (`select` does). Source: ours.
+
+use std::ops::Range;
+
+use windlass_hal::block::BlockDevice;
+use windlass_hal::volume::{Cursor, Name, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
+
+use super::select::{Patterns, Selection};
+
+/// A volume seen through a selection.
+pub struct Selected {
+    inner: Box<dyn Volume>,
+    selection: Selection,
+    info: VolumeInfo,
+    names: Vec<Name>,
+}
+
+impl Selected {
+    /// Shows of `inner` what is in `selection`, which was built from `patterns`.
+    pub fn new(inner: Box<dyn Volume>, selection: Selection, patterns: &Patterns) -> Selected {
+        let mut info = inner.info().clone();
+        info.state = info.state.map(|state| mix(&state, &patterns.identity()));
+        Selected { inner, selection, info, names: Vec::new() }
+    }
+
+    fn filter(&mut self, window: &mut Window) {
+        if matches!(self.selection, Selection::All) {
+            return;
+        }
+        window.items.retain(|item| self.selection.contains(item.inode));
+        self.names.clear();
+        for item in &mut window.items {
+            let first = self.names.len() as u32;
+            let range = item.names.start as usize..item.names.end as usize;
+            let kept = window.names[range].iter().filter(|name| self.selection.contains(name.inode));
+            self.names.extend(kept.cloned());
+            item.names = first..self.names.len() as u32;
+        }
+        std::mem::swap(&mut window.names, &mut self.names);
+    }
+}
+
+/// A state that differs when either part does.
+fn mix(state: &[u8; 16], patterns: &[u8; 32]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(patterns).update(state);
+    let mut out = [0; 16];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    out
+}
+
+impl Volume for Selected {
+    fn info(&self) -> &VolumeInfo {
+        &self.info
+    }
+
+    fn sweep(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        from: Cursor,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault> {
+        let swept = self.inner.sweep(device, from, window)?;
+        self.filter(window);
+        Ok(swept)
+    }
+
+    fn item(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        inode: u64,
+        within: u64,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault> {
+        if !self.selection.contains(inode) {
+            window.clear();
+            return Ok(Swept::Done);
+        }
+        let swept = self.inner.item(device, inode, within, window)?;
+        self.filter(window);
+        Ok(swept)
+    }
+
+    fn used(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        each: &mut dyn FnMut(Range<u64>),
+    ) -> Result<UsedQuality, VolumeFault> {
+        self.inner.used(device, each)
+    }
+}

@@ -1,0 +1,76 @@
+//! Options that every command takes.
+//!
+//! Source: ours; the environment's names are ours but for the S3 credentials themselves (`AWS_ACCESS_KEY_ID` and others), which
+//! the store reads.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::value::Bytes;
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The repository: file:///path or s3://bucket/prefix
+    #[arg(long, global = true, env = "WINDLASS_REPO", value_name = "URL", help_heading = "Repository")]
+    pub repo: Option<String>,
+    /// File with the repository's key
+    #[arg(long, global = true, env = "WINDLASS_KEY_FILE", value_name = "FILE", help_heading = "Repository")]
+    pub key_file: Option<PathBuf>,
+    /// File with the repository's passphrase; without key and passphrase, a terminal is asked
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_PASSPHRASE_FILE",
+        value_name = "FILE",
+        help_heading = "Repository"
+    )]
+    pub passphrase_file: Option<PathBuf>,
+
+    /// S3 server, https://host or http://host:port [default: AWS]
+    #[arg(long, global = true, env = "WINDLASS_ENDPOINT", value_name = "URL", help_heading = "S3")]
+    pub endpoint: Option<String>,
+    /// S3 region [default: us-east-1]
+    #[arg(long, global = true, env = "WINDLASS_REGION", value_name = "NAME", help_heading = "S3")]
+    pub region: Option<String>,
+    /// Trust these CA certificates (PEM) instead of the system's
+    #[arg(long, global = true, env = "WINDLASS_CA_FILE", value_name = "FILE", help_heading = "S3")]
+    pub ca_file: Option<PathBuf>,
+    /// File with access keys, as AWS tools write it [default: AWS_ACCESS_KEY_ID and others from the environment]
+    #[arg(long, global = true, env = "WINDLASS_CREDENTIALS_FILE", value_name = "FILE", help_heading = "S3")]
+    pub credentials_file: Option<PathBuf>,
+    /// Which keys in that file [default: default]
+    #[arg(long, global = true, env = "WINDLASS_PROFILE", value_name = "NAME", help_heading = "S3")]
+    pub profile: Option<String>,
+    /// Put the bucket into the path, not into the host name
+    #[arg(long, global = true, help_heading = "S3")]
+    pub path_style: bool,
+
+    /// Memory that a backup or restore may take
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_MEMORY",
+        value_name = "SIZE",
+        default_value = "64MiB",
+        help_heading = "Limits"
+    )]
+    pub memory: Bytes,
+    /// Most operations a second on each device
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    pub device_iops_max: Option<u32>,
+    /// Most bytes a second to the store
+    #[arg(long, global = true, value_name = "SIZE", help_heading = "Limits")]
+    pub limit_up: Option<Bytes>,
+    /// Most bytes a second from the store
+    #[arg(long, global = true, value_name = "SIZE", help_heading = "Limits")]
+    pub limit_down: Option<Bytes>,
+
+    /// Print JSON: one document, or a line per event for backup, restore, check and demo
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// Say more on stderr: -v what happens, -vv each object, -vvv everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
+    pub verbose: u8,
+}

@@ -1,0 +1,448 @@
+//! The command line: what may be written, and the help that teaches it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`global`] | options that every command takes: repository, key, store, limits |
+//! | [`value`] | sizes, durations and volumes as values |
+//! | this one | the commands |
+//!
+//! Secrets are never arguments: keys, passphrases and credentials come from files, the environment's own names for such files,
+//! or a prompt. Does not: do anything. Source: clap.
+
+pub mod global;
+pub mod value;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::failure::Exit;
+use crate::point::Target;
+use global::Global;
+use value::{Bytes, Duration, VolumeSpec};
+use windlass_agent::policy::Compression;
+
+const AFTER: &str = "\
+Start here:
+  windlass demo                                      see it work, no root, nothing to configure
+  windlass volume info /dev/vg0/home                 what is on a device, and whether it can be read
+
+Then, for real:
+  export WINDLASS_REPO=file:///srv/backup WINDLASS_KEY_FILE=/root/windlass.key
+  windlass repo init                                 makes the repository, and the key file if there is none
+  windlass policy set home --volume /dev/vg0/home-snap --exclude '*.tmp'
+  windlass backup home
+  windlass ls home /                                 look into the newest point
+  windlass restore home docs/plan.txt --to /tmp/out
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items could not be read (each is named).";
+
+/// Back up volumes block by block into an object store, and get everything back.
+#[derive(Debug, Parser)]
+#[command(
+    name = "windlass",
+    version,
+    about = "Back up volumes block by block into an object store, and get everything back",
+    after_help = AFTER,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    subcommand_required = true
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// See a real file system go to objects and back on this machine, with nothing to configure
+    Demo(Demo),
+    /// Make, test, describe or rebuild a repository
+    #[command(subcommand)]
+    Repo(Repo),
+    /// Say what to back up and how
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Back up a policy's volumes into a new recovery point
+    Backup(Backup),
+    /// List the recovery points of a policy
+    Points(Points),
+    /// List a directory in a recovery point
+    Ls(Ls),
+    /// Show everything that is known of one path in a recovery point
+    Stat(Stat),
+    /// Search names in a recovery point
+    Find(Find),
+    /// Write the contents of a file in a recovery point to stdout
+    Cat(Cat),
+    /// Restore a point, or some of its paths, to a directory or a device
+    Restore(Restore),
+    /// Check that a point can be restored: every reference, or every byte
+    Check(Check),
+    /// Look at a device without a repository
+    #[command(subcommand)]
+    Volume(Volume),
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass demo
+  windlass demo --size 1GiB --dir /mnt/fast/demo
+
+It copies files of this machine into an ext4 image (mke2fs -d; a small image that is shipped with the program where mke2fs is \
+missing), backs the image up into a directory, restores it and compares everything. It needs no root and leaves what it made, so \
+that you can go on with it.")]
+pub struct Demo {
+    /// Where to work: a directory that does not exist yet or is empty [default: a new one below the temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Take files up to this size in all
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    pub size: Bytes,
+    /// Take files from here instead of from the system's own directories; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub source: Vec<PathBuf>,
+    /// Use the image that is shipped with the program
+    #[arg(long, conflicts_with_all = ["size", "source"])]
+    pub shipped: bool,
+    /// Remove everything at the end
+    #[arg(long)]
+    pub clean: bool,
+}
+
+/// `repo`.
+#[derive(Debug, Subcommand)]
+pub enum Repo {
+    /// Make a repository in an empty place of a store
+    #[command(after_long_help = "\
+Examples:
+  windlass repo init --repo file:///srv/backup --key-file /root/windlass.key
+  windlass repo init --repo s3://bucket/node7 --endpoint https://rgw.example:7480 --key-file /root/windlass.key
+
+The key file is made (32 random bytes, readable by its owner only) when it does not exist. Keep a copy of it elsewhere: without \
+it nobody can read the repository, and nobody can help.")]
+    Init(RepoInit),
+    /// Test whether a store does what a repository needs
+    #[command(after_long_help = "\
+Example:
+  windlass repo probe --repo s3://bucket/node7 --endpoint http://127.0.0.1:7480
+
+It writes, races, lists and deletes a few small objects below probe/, and says which rule the store breaks, if any.")]
+    Probe,
+    /// Describe a repository: where, how locked, policies, points, segments
+    #[command(
+        after_long_help = "Example:\n  windlass repo info --repo file:///srv/backup --key-file /root/windlass.key --json"
+    )]
+    Info,
+    /// Build the tables anew from upload objects alone
+    #[command(after_long_help = "\
+Example:
+  windlass repo rebuild --repo file:///srv/backup --key-file /root/windlass.key
+
+For a repository whose segments were lost or damaged: every upload object carries the rows of what is in it.")]
+    Rebuild,
+}
+
+/// Options of `repo init`.
+#[derive(Debug, Args)]
+pub struct RepoInit {
+    /// Store everything readable to whoever can read the store (checksums only, no encryption)
+    #[arg(long)]
+    pub no_encryption: bool,
+    /// Blocks per row of the block location table, 1 to 64; fixed for the repository's life
+    #[arg(long, value_name = "N", default_value_t = windlass_agent::limits::LOCATION_BLOCKS_DEFAULT,
+        value_parser = clap::value_parser!(u8).range(1..=windlass_agent::limits::LOCATION_BLOCKS_MAX as i64))]
+    pub location_blocks: u8,
+}
+
+/// `policy`.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Make a policy, or change what is given of one
+    #[command(after_long_help = "\
+Examples:
+  windlass policy set home --volume /dev/vg0/home-snap --exclude '*.tmp' --exclude /scratch/
+  windlass policy set luns --volume /dev/vg0/lun7=image --block-size 1MiB --compression none
+  windlass policy set home --limit-up 20MiB --flush-interval 5m
+  windlass policy set home --from home.json
+
+Patterns: a name ('*.tmp') matches in any directory; with a slash in front or inside ('/var/cache', 'home/*/tmp') a path from \
+the volume's root; with a slash at the end directories only. What an --exclude matches is left out with everything below. With \
+any --include, only what one of them matches is taken, with everything below. --limit-up, --limit-down and --device-iops-max \
+become part of the policy.")]
+    Set(Box<PolicySet>),
+    /// Print a policy as the JSON that `policy set --from` takes
+    #[command(after_long_help = "Example:\n  windlass policy show home > home.json")]
+    Show {
+        /// The policy.
+        name: String,
+    },
+    /// List all policies
+    #[command(after_long_help = "Example:\n  windlass policy list --json")]
+    List,
+    /// Remove a policy; its points stay and can be restored
+    #[command(after_long_help = "Example:\n  windlass policy remove home")]
+    Remove {
+        /// The policy.
+        name: String,
+    },
+}
+
+/// Options of `policy set`.
+#[derive(Debug, Args)]
+pub struct PolicySet {
+    /// The policy: 1 to 64 letters, digits, '.', '_' or '-'
+    pub name: String,
+    /// A block device or image file, and how to read it (=auto, =ext4 or =image); may be repeated; replaces those before
+    #[arg(long, value_name = "DEV[=READER]")]
+    pub volume: Vec<VolumeSpec>,
+    /// Take only what matches; may be repeated; replaces those before
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Leave out what matches; may be repeated; replaces those before
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Remove all include patterns
+    #[arg(long, conflicts_with = "include")]
+    pub no_include: bool,
+    /// Remove all exclude patterns
+    #[arg(long, conflicts_with = "exclude")]
+    pub no_exclude: bool,
+    /// Unit in which changes are found, a power of two from 4KiB to 4MiB [default: 128KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub block_size: Option<Bytes>,
+    /// Size of an upload object, 4MiB to 256MiB [default: 16MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub object_size: Option<Bytes>,
+    /// How long data may wait for its object to fill [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub flush_interval: Option<Duration>,
+    /// none, or zstd:LEVEL with a level from 1 to 19 [default: zstd:1]
+    #[arg(long, value_name = "HOW")]
+    pub compression: Option<Compression>,
+    /// Read the whole policy from a JSON file ('-' is stdin) first
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+}
+
+/// Options of `backup`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass backup home
+  windlass backup home --memory 24MiB --limit-up 10MiB
+  windlass backup home --json | jq -c 'select(.event==\"done\")'
+
+The first backup of a volume reads everything, later ones what has changed. A backup that was interrupted, by whatever, goes on \
+where it stopped when it is started again on the same unchanged snapshot. Items that cannot be read are named, the rest is \
+backed up, and the exit code is 3.")]
+pub struct Backup {
+    /// The policy
+    pub name: String,
+}
+
+/// Options of `points`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  windlass points home")]
+pub struct Points {
+    /// The policy
+    pub name: String,
+}
+
+/// A point and the volume in it.
+#[derive(Debug, Args)]
+pub struct At {
+    /// The policy, and which of its points: a number, latest, or a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)
+    #[arg(value_name = "NAME[@POINT]")]
+    pub target: Target,
+    /// Which volume of a policy that has several: its device, or its number as `points --json` prints it
+    #[arg(long, value_name = "DEV")]
+    pub volume: Option<String>,
+}
+
+/// Options of `ls`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass ls home /
+  windlass ls home@2026-11-21 /docs -l")]
+pub struct Ls {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Path from the volume's root
+    #[arg(default_value = "/")]
+    pub path: PathBuf,
+    /// Mode, owner, size and time too
+    #[arg(short, long)]
+    pub long: bool,
+}
+
+/// Options of `stat`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  windlass stat home@17 /docs/plan.txt")]
+pub struct Stat {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Path from the volume's root
+    pub path: PathBuf,
+}
+
+/// Options of `find`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass find home / --name '*.conf'
+  windlass find home@latest /docs --type file --larger 100MiB")]
+pub struct Find {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Where to begin, from the volume's root
+    #[arg(default_value = "/")]
+    pub path: PathBuf,
+    /// Only names that match: '*', '?', '[a-z]', '{a,b}'
+    #[arg(long, value_name = "PATTERN")]
+    pub name: Option<String>,
+    /// Only items of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<Kind>,
+    /// Only files larger than this
+    #[arg(long, value_name = "SIZE")]
+    pub larger: Option<Bytes>,
+}
+
+/// Types of item that `find` tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Regular files
+    File,
+    /// Directories
+    Dir,
+    /// Symbolic links
+    Link,
+    /// Devices, pipes, sockets
+    Special,
+}
+
+/// Options of `cat`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  windlass cat home@latest /etc/fstab | diff - /etc/fstab")]
+pub struct Cat {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Path from the volume's root
+    pub path: PathBuf,
+}
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass restore home --to /mnt/new
+  windlass restore home@2026-11-21 docs/plan.txt photos --to /tmp/out --existing skip
+  windlass restore luns --to-device /dev/vg0/lun7-new
+
+A restore to a directory puts each file under its name when it is complete, never before, and follows no symlink. Owners need \
+root; everything else is as it was. A path that is restored keeps its place below DIR. --to-device writes an image back to a \
+device or file, which nothing else may have open, and overwrites what is there.")]
+pub struct Restore {
+    /// What to restore.
+    #[command(flatten)]
+    pub at: At,
+    /// Paths from the volume's root; everything when there is none
+    pub paths: Vec<PathBuf>,
+    /// Restore files below this directory
+    #[arg(long, value_name = "DIR", required_unless_present = "to_device")]
+    pub to: Option<PathBuf>,
+    /// Restore a volume image to this device or file
+    #[arg(long, value_name = "DEV", conflicts_with_all = ["to", "paths"])]
+    pub to_device: Option<PathBuf>,
+    /// What to do with a name that is taken
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Existing::Refuse, conflicts_with = "to_device")]
+    pub existing: Existing,
+}
+
+/// What a restore does with a name that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Existing {
+    /// Leave it and name it (exit 3)
+    Refuse,
+    /// Leave it
+    Skip,
+    /// Replace it if type, size, time, mode or owner differ
+    Different,
+    /// Replace it
+    Overwrite,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass check home
+  windlass check home@17 --read-data")]
+pub struct Check {
+    /// What to check.
+    #[command(flatten)]
+    pub at: At,
+    /// Read and verify every byte too, not only that it is there
+    #[arg(long)]
+    pub read_data: bool,
+}
+
+/// `volume`.
+#[derive(Debug, Subcommand)]
+pub enum Volume {
+    /// What is on a device, and what the reader would refuse and why
+    #[command(after_long_help = "\
+Example:
+  windlass volume info /dev/vg0/home-snap
+
+The device is opened read-only; nothing on it changes.")]
+    Info {
+        /// A block device or image file
+        device: PathBuf,
+    },
+}
+
+/// Prints help, version or what is wrong with the command line, and says how to exit.
+pub fn explain(wrong: &clap::Error) -> ExitCode {
+    let asked = !wrong.use_stderr();
+    // A closed stdout or stderr leaves nobody to tell.
+    let _ = wrong.print();
+    if asked { Exit::Done.into() } else { Exit::Usage.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn look(command: &clap::Command) {
+            let leaf = command.get_subcommands().next().is_none();
+            let help = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
+            assert!(!leaf || help.is_some_and(|help| help.contains("windlass ")), "{}", command.get_name());
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
+    }
+}

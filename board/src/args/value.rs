@@ -1,0 +1,74 @@
+//! Values of options: sizes, durations, volumes.
+//!
+//! Source: ours; spelled as in `windlass_agent::units`.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use windlass_agent::policy::Reader;
+use windlass_agent::units::{self, UnitFault};
+
+/// A size in bytes, written `128KiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = UnitFault;
+
+    fn from_str(text: &str) -> Result<Bytes, UnitFault> {
+        units::parse_bytes(text).map(Bytes)
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&units::format_bytes(self.0))
+    }
+}
+
+/// A duration in milliseconds, written `60s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duration(pub u64);
+
+impl FromStr for Duration {
+    type Err = UnitFault;
+
+    fn from_str(text: &str) -> Result<Duration, UnitFault> {
+        units::parse_duration_ms(text).map(Duration)
+    }
+}
+
+/// A device and how to read it, written `/dev/x` or `/dev/x=image`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// The path as it was written.
+    pub device: String,
+    /// How to read it.
+    pub reader: Reader,
+}
+
+impl FromStr for VolumeSpec {
+    type Err = Infallible;
+
+    /// What stands behind the last `=` is a reader only if it is one: paths may contain `=`.
+    fn from_str(text: &str) -> Result<VolumeSpec, Infallible> {
+        let split = text.rsplit_once('=').and_then(|(device, reader)| Some((device, reader.parse().ok()?)));
+        let (device, reader) = split.unwrap_or((text, Reader::Auto));
+        Ok(VolumeSpec { device: device.to_owned(), reader })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_may_name_a_reader_and_may_contain_an_equals_sign() {
+        let parse = |text: &str| text.parse::<VolumeSpec>().unwrap();
+        assert_eq!(parse("/dev/sda"), VolumeSpec { device: "/dev/sda".into(), reader: Reader::Auto });
+        assert_eq!(parse("/dev/sda=image"), VolumeSpec { device: "/dev/sda".into(), reader: Reader::Image });
+        assert_eq!(parse("/x/a=b").device, "/x/a=b");
+        assert_eq!(parse("/x/a=b=ext4"), VolumeSpec { device: "/x/a=b".into(), reader: Reader::Ext4 });
+    }
+}

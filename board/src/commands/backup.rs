@@ -1,0 +1,355 @@
+//! `backup`: a policy's volumes into a new point.
+//!
+//! ```text
+//!  policy --> devices, volumes (through its patterns) --> budget --> pools, uplink, reactor --> drive::backup --> report
+//! ```
+//!
+//! Source: ours.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use windlass_agent::drive::backup::{self as drive, Machinery, Report, VolumeJob};
+use windlass_agent::drive::budget::Budget;
+use windlass_agent::id::VolumeId;
+use windlass_agent::log::state::State;
+use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
+use windlass_agent::policy::paths;
+use windlass_agent::policy::select::{self, Selection};
+use windlass_agent::policy::selected::Selected;
+use windlass_agent::policy::{Compression, Policy};
+use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::store::retry::Client;
+use windlass_agent::store::uplink::{Uplink, UplinkSettings};
+use windlass_agent::table::read::TableReader;
+use windlass_agent::table::source::TableLimits;
+use windlass_agent::units::{Grouped, Human, HumanTime};
+use windlass_agent::worker::backup::Totals;
+use windlass_agent::worker::base::PointRows;
+use windlass_hal::buf::Pool;
+use windlass_hal::volume::Volume;
+
+use crate::args::Backup;
+use crate::args::global::Global;
+use crate::commands::policy;
+use crate::failure::{Exit, Failure};
+use crate::host::{self, HostClock};
+use crate::machinery::{HostReactor, StoreFetch, open_device, open_volume};
+use crate::output::Output;
+use crate::progress::Watcher;
+use crate::repository::{self, Repository};
+use crate::{logger, signal, text};
+
+/// What a backup did, with what only the board knows.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What the agent says.
+    pub report: Report,
+    /// How long it took, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// PUT requests sent, the log's included.
+    pub puts: u64,
+    /// Other requests sent.
+    pub others: u64,
+    /// Items that are not whole: path (or number, where no name was found), and what is missing.
+    pub not_whole: Vec<(Vec<u8>, String)>,
+}
+
+/// `backup`.
+pub fn run(global: &Global, args: &Backup, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::open(global)?;
+    let job = Arc::new(Progress::new());
+    signal::watch(&job)?;
+    let (policy, outcome) = {
+        let _watcher = Watcher::start(&job, *output)?;
+        run_policy(global, &repository, &args.name, &job)?
+    };
+    tell(&policy, &outcome, output);
+    output.event("done", to_json(&policy, &outcome));
+    Ok(if outcome.report.totals.fault_count == 0 { Exit::Done } else { Exit::Partial })
+}
+
+/// Backs a policy up. Everything that can be refused is refused before the lease is taken; the lease is given back at the end,
+/// however it went, so that whoever comes next need not wait.
+pub fn run_policy(
+    global: &Global,
+    repository: &Repository,
+    name: &str,
+    job: &Arc<Progress>,
+) -> Result<(Policy, Outcome), Failure> {
+    let store = &repository.opened.store;
+    let (begun_ns, puts, others) = (HostClock.boot_ns(), store.puts(), store.others());
+    job.enter(Phase::Opening);
+    let state = repository.view()?.state;
+    let policy = policy::required(&state, name)?;
+    apply_limits(global, repository, &policy);
+    let budget =
+        Budget::plan(global.memory.0, policy.block_size as u32, object_bytes(&policy), host::cores())
+            .map_err(Failure::usage)?;
+    let (frames, pieces) = Machinery::pools(&budget, policy.block_size as u32);
+    let mut volumes = open_volumes(global, &state, &policy, std::slice::from_ref(&frames), job)?;
+    let mut reactor = HostReactor::new()?;
+    for volume in &volumes {
+        reactor.add(&*volume.device)?;
+    }
+    let waker = reactor.waker();
+    let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
+    let uplink = start_uplink(&repository.opened.client, &pieces, &wake)?;
+    job.enter(Phase::Opening);
+    let session = repository.claim()?;
+    let revision = |state: &State| state.policies.get(name).map(|entry| (entry.revision, entry.removed));
+    if revision(&session.view().state) != revision(&state) {
+        repository::release(session);
+        return Err(Failure::new(format_args!(
+            "policy {name} was changed while the backup began; start it again"
+        )));
+    }
+    let mut machinery = Machinery {
+        frames,
+        pieces,
+        budget,
+        uplink: &uplink,
+        wake,
+        reactor: &mut reactor,
+        stop: job.stop_flag(),
+    };
+    job.enter(Phase::BackingUp);
+    let (session, result) = drive::run(
+        session,
+        repository.clock(),
+        &repository.keys,
+        &settings(repository, &policy),
+        &mut volumes,
+        &mut machinery,
+        &mut |volume, cut, state| point_rows(repository, volume, cut, state),
+        &mut |totals| show(job, totals, &repository.opened.client),
+    );
+    job.enter(Phase::Finishing);
+    if let Some(session) = session {
+        repository::release(session);
+    }
+    let report = result.map_err(Failure::new)?;
+    job.enter(Phase::Done);
+    let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
+    let not_whole = name_troubles(&report, &mut volumes);
+    let (puts, others) = (store.puts() - puts, store.others() - others);
+    let outcome = Outcome { report, elapsed_ns, puts, others, not_whole };
+    Ok((policy, outcome))
+}
+
+/// Finds the paths of items that are not whole.
+fn name_troubles(report: &Report, volumes: &mut [VolumeJob]) -> Vec<(Vec<u8>, String)> {
+    let mut named = Vec::with_capacity(report.troubles.len());
+    for job in volumes {
+        let of_volume = || report.troubles.iter().filter(|trouble| trouble.lin.volume == job.id);
+        if of_volume().next().is_none() {
+            continue;
+        }
+        let inodes: Vec<u64> = of_volume().map(|trouble| trouble.lin.inode).collect();
+        // A volume that cannot be swept any more still has numbers.
+        let paths = paths::find(&mut *job.volume, &mut *job.device, inodes.into_iter()).unwrap_or_default();
+        named.extend(of_volume().map(|trouble| {
+            let path = paths.get(&trouble.lin.inode).map(|path| [&b"/"[..], path].concat());
+            let name = path.unwrap_or_else(|| format!("inode {}", trouble.lin).into_bytes());
+            (name, trouble.what.clone())
+        }));
+    }
+    named
+}
+
+fn object_bytes(policy: &Policy) -> u32 {
+    u32::try_from(policy.object_size).unwrap_or(OBJECT_BYTES_DEFAULT)
+}
+
+fn settings(repository: &Repository, policy: &Policy) -> drive::Settings {
+    drive::Settings {
+        policy: policy.name.clone(),
+        block_bytes: policy.block_size as u32,
+        row_blocks: repository.format.location_blocks.into(),
+        level: match policy.compression {
+            Compression::None => None,
+            Compression::Zstd(level) => Some(level.into()),
+        },
+        flush_interval_ns: policy.flush_interval.saturating_mul(1_000_000),
+        wall_start_ns: HostClock.wall_ns(),
+    }
+}
+
+/// Limits of the command line go before those of the policy.
+fn apply_limits(global: &Global, repository: &Repository, policy: &Policy) {
+    let pick =
+        |given: Option<crate::args::value::Bytes>, kept: Option<u64>| given.map(|bytes| bytes.0).or(kept);
+    let (up, down) =
+        (pick(global.limit_up, policy.limits.upload), pick(global.limit_down, policy.limits.download));
+    repository.opened.throttle.set(up.unwrap_or(0), down.unwrap_or(0));
+}
+
+fn open_volumes(
+    global: &Global,
+    state: &State,
+    policy: &Policy,
+    pools: &[Pool],
+    job: &Progress,
+) -> Result<Vec<VolumeJob>, Failure> {
+    let patterns = policy.patterns().map_err(Failure::new)?;
+    let iops = global.device_iops_max.or(policy.limits.device_iops);
+    let mut jobs = Vec::with_capacity(policy.volumes.len());
+    let (mut bytes, mut all) = (0, true);
+    for wanted in &policy.volumes {
+        let path = PathBuf::from(&wanted.device);
+        let mut device = open_device(&path, iops, pools)?;
+        let mut volume = open_volume(&path, &mut *device, wanted.reader)?;
+        let id = volume_id(state, policy, &wanted.device)?;
+        job.enter(Phase::Selecting);
+        let selection = select::build(&mut *volume, &mut *device, &patterns, job)
+            .map_err(|fault| Failure::at(&wanted.device, fault))?;
+        let volume: Box<dyn Volume> = match selection {
+            Selection::All => {
+                bytes += volume.info().used_bytes;
+                job.items_total.add(volume.info().inodes_used);
+                volume
+            }
+            Selection::Only(ref inodes) => {
+                // How many bytes they have is not known: the bar goes by items.
+                all = false;
+                job.items_total.add(inodes.count());
+                Box::new(Selected::new(volume, selection, &patterns))
+            }
+        };
+        jobs.push(VolumeJob { id, device, volume });
+    }
+    job.bytes_total.set(if all { bytes } else { 0 });
+    Ok(jobs)
+}
+
+fn volume_id(state: &State, policy: &Policy, device: &str) -> Result<VolumeId, Failure> {
+    let mut known = state.volumes.iter();
+    let found = known.find(|(_, volume)| volume.policy == policy.name && volume.device == device);
+    found.map(|(id, _)| *id).ok_or_else(|| {
+        Failure::at(device, format_args!("not registered; run `windlass policy set {}` again", policy.name))
+    })
+}
+
+fn start_uplink(
+    client: &Arc<Client>,
+    pieces: &Pool,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+) -> Result<Uplink, Failure> {
+    // As many jobs as there can be objects, which are at least a piece each.
+    let settings = UplinkSettings { in_flight_max: pieces.count(), ..UplinkSettings::default() };
+    Uplink::start(Arc::clone(client), settings, Arc::clone(wake))
+        .map_err(|error| Failure::at("cannot start the uplink threads", error))
+}
+
+fn point_rows(
+    repository: &Repository,
+    volume: VolumeId,
+    cut: Option<windlass_agent::id::BackupId>,
+    state: &State,
+) -> PointRows<StoreFetch> {
+    let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
+    let fetch = StoreFetch(Arc::clone(&repository.opened.client));
+    let Some(reader) = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments) else {
+        // zstd could not get a context of a few hundred KiB: nothing else will work either.
+        logger::say("windlass: out of memory");
+        std::process::exit(Exit::Failed.code().into());
+    };
+    PointRows::new(reader, volume, cut)
+}
+
+/// Copies the worker's sums to where people look.
+fn show(job: &Progress, totals: &Totals, client: &Client) {
+    job.items_done.set(totals.items);
+    job.bytes_done.set(totals.item_bytes);
+    job.bytes_read.set(totals.read_bytes);
+    job.bytes_packed.set(totals.block_bytes);
+    job.bytes_stored.set(totals.stored_bytes);
+    job.objects.set(totals.objects);
+    job.faults.set(totals.fault_count);
+    let counts = client.counts();
+    job.puts.set(counts.put);
+    job.gets.set(counts.get);
+    job.retries.set(counts.retries);
+}
+
+/// PUT requests for a TiB of contents at the rate of `puts` for `bytes`.
+pub fn puts_per_tib(puts: u64, bytes: u64) -> u64 {
+    if bytes == 0 {
+        0
+    } else {
+        u64::try_from(u128::from(puts) * (1 << 40) / u128::from(bytes)).unwrap_or(u64::MAX)
+    }
+}
+
+fn per_second(bytes: u64, ns: u64) -> u64 {
+    (u128::from(bytes) * 1_000_000_000 / u128::from(ns.max(1))) as u64
+}
+
+/// Prints what a backup did.
+pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
+    let totals = &outcome.report.totals;
+    output.say(format_args!(
+        "point {} of {}: {} items, {} in {} ({}/s){}",
+        outcome.report.backup,
+        policy.name,
+        Grouped(totals.items),
+        Human(totals.item_bytes),
+        HumanTime(outcome.elapsed_ns),
+        Human(per_second(totals.item_bytes, outcome.elapsed_ns)),
+        if outcome.report.resumed { ", went on where the last run stopped" } else { "" },
+    ));
+    output.say(format_args!(
+        "  {} as before, {} new or changed, {} gone; read {}, stored {} in {} objects and {} segments, {} PUTs",
+        Grouped(totals.items_same),
+        Grouped(totals.items.saturating_sub(totals.items_same)),
+        Grouped(totals.items_deleted),
+        Human(totals.read_bytes),
+        Human(totals.stored_bytes),
+        Grouped(totals.objects),
+        Grouped(totals.segments),
+        Grouped(outcome.puts),
+    ));
+    if totals.fault_count > 0 {
+        output.say(format_args!(
+            "  {} items could not be read whole; they are named above",
+            Grouped(totals.fault_count)
+        ));
+    }
+}
+
+/// The fields of the last event.
+pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
+    let (report, totals) = (&outcome.report, &outcome.report.totals);
+    let not_whole: Vec<Value> = outcome
+        .not_whole
+        .iter()
+        .map(|(path, what)| {
+            let mut object = Map::new();
+            text::put_bytes(&mut object, "path", path);
+            object.insert("what".to_owned(), what.as_str().into());
+            Value::Object(object)
+        })
+        .collect();
+    json!({
+        "policy": policy.name,
+        "point": report.backup.0,
+        "resumed": report.resumed,
+        "elapsed_ms": outcome.elapsed_ns / 1_000_000,
+        "items": totals.items,
+        "items_same": totals.items_same,
+        "items_deleted": totals.items_deleted,
+        "bytes": totals.item_bytes,
+        "bytes_read": totals.read_bytes,
+        "reads": totals.reads,
+        "bytes_stored_plain": totals.stored_plain_bytes,
+        "bytes_stored": totals.stored_bytes,
+        "objects": totals.objects,
+        "segments": totals.segments,
+        "puts": outcome.puts,
+        "other_requests": outcome.others,
+        "peak_memory_bytes": host::peak_memory_bytes(),
+        "faults": totals.fault_count,
+        "items_not_whole": not_whole,
+    })
+}

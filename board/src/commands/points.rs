@@ -1,0 +1,148 @@
+//! `points`, and picking the point that `NAME@POINT` means.
+//!
+//! Source: ours.
+
+use serde_json::{Value, json};
+use windlass_agent::format::record::PointStatus;
+use windlass_agent::id::VolumeId;
+use windlass_agent::log::state::{Point, State};
+use windlass_agent::policy::check_name;
+use windlass_agent::units::{Grouped, Human, HumanTime};
+
+use crate::args::global::Global;
+use crate::args::{At, Points};
+use crate::calendar::{iso_utc, table_utc};
+use crate::commands::policy;
+use crate::failure::{Exit, Failure};
+use crate::output::{Align, Output};
+use crate::point::Target;
+use crate::repository::Repository;
+
+/// `points`.
+pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Failure> {
+    check_name(&args.name).map_err(Failure::usage)?;
+    let repository = Repository::open(global)?;
+    let state = repository.view()?.state;
+    let points: Vec<&Point> = state.points.values().filter(|point| point.policy == args.name).collect();
+    if points.is_empty() && !state.policies.contains_key(&args.name) {
+        return Err(policy::missing(&state, &args.name));
+    }
+    if points.is_empty() {
+        output
+            .say(format_args!("policy {0} has no point yet; make one with `windlass backup {0}`", args.name));
+    } else {
+        table(&points, output);
+    }
+    let documents: Vec<Value> = points.iter().map(|point| to_json(&state, point)).collect();
+    output.document(&json!({ "policy": args.name, "points": documents }));
+    Ok(Exit::Done)
+}
+
+/// Prints points as a table.
+pub fn table(points: &[&Point], output: &Output) {
+    let heads = [
+        ("POINT", Align::Right),
+        ("BEGUN (UTC)", Align::Left),
+        ("TOOK", Align::Right),
+        ("ITEMS", Align::Right),
+        ("CHANGED", Align::Right),
+        ("SIZE", Align::Right),
+        ("STORED", Align::Right),
+        ("STATE", Align::Left),
+    ];
+    output.table(&heads, &points.iter().map(|point| row(point)).collect::<Vec<_>>());
+}
+
+fn secs(wall_ns: i64) -> i64 {
+    wall_ns.div_euclid(1_000_000_000)
+}
+
+fn row(point: &Point) -> Vec<String> {
+    let (begun, ended) = point.wall_ns;
+    let totals = &point.totals;
+    vec![
+        point.backup.to_string(),
+        table_utc(secs(begun)),
+        HumanTime(u64::try_from(ended.saturating_sub(begun)).unwrap_or(0)).to_string(),
+        Grouped(totals.items).to_string(),
+        Grouped(totals.items_changed).to_string(),
+        Human(totals.bytes_logical).to_string(),
+        Human(totals.bytes_stored).to_string(),
+        match point.status {
+            PointStatus::Complete => "complete".to_owned(),
+            PointStatus::WithErrors => format!("{} items not whole", Grouped(totals.faults)),
+        },
+    ]
+}
+
+fn to_json(state: &State, point: &Point) -> Value {
+    let volumes: Vec<Value> = point
+        .volumes
+        .iter()
+        .map(|volume| {
+            let device = state.volumes.get(&volume.volume).map(|known| known.device.clone());
+            json!({ "volume": volume.volume.0, "device": device })
+        })
+        .collect();
+    let totals = &point.totals;
+    json!({
+        "point": point.backup.0,
+        "begun": iso_utc(secs(point.wall_ns.0)),
+        "ended": iso_utc(secs(point.wall_ns.1)),
+        "status": match point.status {
+            PointStatus::Complete => "complete",
+            PointStatus::WithErrors => "with_errors",
+        },
+        "volumes": volumes,
+        "items": totals.items,
+        "items_changed": totals.items_changed,
+        "items_deleted": totals.items_deleted,
+        "bytes_logical": totals.bytes_logical,
+        "bytes_read": totals.bytes_read,
+        "bytes_reused": totals.bytes_reused,
+        "bytes_stored": totals.bytes_stored,
+        "objects": totals.objects,
+        "segments": totals.segments,
+        "faults": totals.faults,
+    })
+}
+
+/// The point that a target means.
+pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure> {
+    let of_policy = || state.points.values().filter(|point| point.policy == target.policy);
+    let picked = target.point.pick(of_policy().map(|point| (point.backup.0, secs(point.wall_ns.0))));
+    if let Some(point) = picked.and_then(|number| of_policy().find(|point| point.backup.0 == number)) {
+        return Ok(point);
+    }
+    let name = &target.policy;
+    match of_policy().next_back() {
+        Some(_) => Err(Failure::new(format_args!(
+            "policy {name} has no point {}; `windlass points {name}` lists them",
+            target.point
+        ))),
+        None if state.policies.contains_key(name) => Err(Failure::new(format_args!(
+            "policy {name} has no point yet; make one with `windlass backup {name}`"
+        ))),
+        None => Err(policy::missing(state, name)),
+    }
+}
+
+/// The point and the volume in it that the options mean.
+pub fn pick_volume<'a>(state: &'a State, at: &At) -> Result<(&'a Point, VolumeId), Failure> {
+    let point = pick(state, &at.target)?;
+    let device = |id: VolumeId| state.volumes.get(&id).map_or("?", |volume| volume.device.as_str());
+    let fits = |id: &VolumeId| match &at.volume {
+        Some(wanted) => device(*id) == wanted || id.to_string() == *wanted,
+        None => true,
+    };
+    let fitting: Vec<VolumeId> = point.volumes.iter().map(|volume| volume.volume).filter(fits).collect();
+    if let [id] = fitting[..] {
+        return Ok((point, id));
+    }
+    let all: Vec<&str> = point.volumes.iter().map(|volume| device(volume.volume)).collect();
+    let what = match &at.volume {
+        Some(wanted) => format!("point {} has no volume {wanted}", point.backup),
+        None => format!("point {} has several volumes, say which with --volume", point.backup),
+    };
+    Err(Failure::usage(format_args!("{what}; it has {}", all.join(", "))))
+}

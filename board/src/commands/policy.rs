@@ -1,0 +1,221 @@
+//! `policy set`, `show`, `list`, `remove`.
+//!
+//! A policy is changed by a record of the commit log, so two people who change it at once cannot both win unseen. Source: ours.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use windlass_agent::format::record::{PolicyChange, Record};
+use windlass_agent::id::VolumeId;
+use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
+use windlass_agent::log::state::State;
+use windlass_agent::policy::{Policy, PolicyVolume, check_name};
+use windlass_agent::units::format_bytes;
+
+use crate::args::PolicySet;
+use crate::args::global::Global;
+use crate::args::value::VolumeSpec;
+use crate::failure::{Exit, Failure};
+use crate::output::{Align, Output};
+use crate::repository::Repository;
+
+/// `policy set`.
+pub fn set(global: &Global, args: &PolicySet, output: &Output) -> Result<Exit, Failure> {
+    check_name(&args.name).map_err(Failure::usage)?;
+    let from = args.from.as_ref().map(|path| read(path, &args.name)).transpose()?;
+    let repository = Repository::open(global)?;
+    let (policy, revision) = repository.with_session(|session| {
+        let state = &session.view().state;
+        let before = existing(state, &args.name)?;
+        let start = from.or_else(|| before.clone()).unwrap_or_else(|| Policy::new(&args.name, Vec::new()));
+        let policy = apply(start, args, global)?;
+        check_block_size(state, before.as_ref(), &policy)?;
+        let change = change(state, &policy)?;
+        let revision = change.revision;
+        session.commit(vec![Record::PolicyChanged(change)]).map_err(Failure::new)?;
+        Ok((policy, revision))
+    })?;
+    output.say(format_args!("policy {} set, revision {revision}: {}", policy.name, volumes_text(&policy)));
+    output.document(&json!({ "policy": to_json(&policy), "revision": revision }));
+    Ok(Exit::Done)
+}
+
+/// Points count in blocks: their size stays.
+fn check_block_size(state: &State, before: Option<&Policy>, policy: &Policy) -> Result<(), Failure> {
+    match before {
+        Some(before)
+            if before.block_size != policy.block_size && state.last_point(&policy.name).is_some() =>
+        {
+            Err(Failure::usage(format_args!(
+                "policy {}: its points count in blocks of {}; make a policy of another name for another block size",
+                policy.name,
+                format_bytes(before.block_size)
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn volumes_text(policy: &Policy) -> String {
+    policy.volumes.iter().map(|volume| volume.device.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn to_json(policy: &Policy) -> Value {
+    // A policy is plain data with string keys: it always has a JSON form.
+    serde_json::to_value(policy).unwrap_or(Value::Null)
+}
+
+fn read(path: &Path, name: &str) -> Result<Policy, Failure> {
+    let failed = |error: std::io::Error| Failure::at(path.display(), error);
+    let source: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(fs::File::open(path).map_err(failed)?)
+    };
+    let mut json = Vec::new();
+    source.take(POLICY_BODY_BYTES_MAX as u64 + 1).read_to_end(&mut json).map_err(failed)?;
+    let policy = Policy::parse(&json).map_err(|fault| Failure::at(path.display(), fault))?;
+    if policy.name != name {
+        return Err(Failure::usage(format_args!(
+            "{}: it is about policy {}, the command about {name}",
+            path.display(),
+            policy.name
+        )));
+    }
+    Ok(policy)
+}
+
+/// The policy as it is, unless there is none or it was removed.
+pub fn existing(state: &State, name: &str) -> Result<Option<Policy>, Failure> {
+    let Some(entry) = state.policies.get(name).filter(|entry| !entry.removed) else { return Ok(None) };
+    Policy::parse(&entry.body).map(Some).map_err(|fault| Failure::at(format_args!("policy {name}"), fault))
+}
+
+/// The policy as it is, or a failure that says how to make one.
+pub fn required(state: &State, name: &str) -> Result<Policy, Failure> {
+    check_name(name).map_err(Failure::usage)?;
+    existing(state, name)?.ok_or_else(|| missing(state, name))
+}
+
+/// There is no such policy: says which there are.
+pub fn missing(state: &State, name: &str) -> Failure {
+    let known: Vec<&str> =
+        state.policies.iter().filter(|(_, entry)| !entry.removed).map(|(name, _)| name.as_str()).collect();
+    if known.is_empty() {
+        Failure::new(format_args!(
+            "there is no policy {name}; make it with `windlass policy set {name} --volume DEV`"
+        ))
+    } else {
+        Failure::new(format_args!("there is no policy {name}; there is {}", known.join(", ")))
+    }
+}
+
+fn apply(mut policy: Policy, args: &PolicySet, global: &Global) -> Result<Policy, Failure> {
+    if !args.volume.is_empty() {
+        policy.volumes = args.volume.iter().map(volume).collect::<Result<_, _>>()?;
+    }
+    if !args.include.is_empty() || args.no_include {
+        policy.include.clone_from(&args.include);
+    }
+    if !args.exclude.is_empty() || args.no_exclude {
+        policy.exclude.clone_from(&args.exclude);
+    }
+    let put = |field: &mut u64, value: Option<u64>| *field = value.unwrap_or(*field);
+    put(&mut policy.block_size, args.block_size.map(|size| size.0));
+    put(&mut policy.object_size, args.object_size.map(|size| size.0));
+    put(&mut policy.flush_interval, args.flush_interval.map(|time| time.0));
+    policy.compression = args.compression.unwrap_or(policy.compression);
+    policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
+    policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
+    policy.limits.device_iops = global.device_iops_max.or(policy.limits.device_iops);
+    Ok(policy)
+}
+
+/// A path is kept as it was written, made absolute: links such as /dev/disk/by-id are what stays the same.
+fn volume(spec: &VolumeSpec) -> Result<PolicyVolume, Failure> {
+    let path = std::path::absolute(&spec.device).map_err(|error| Failure::at(&spec.device, error))?;
+    if !path.exists() {
+        log::warn!("policy: no such device yet path={}", path.display());
+    }
+    let device = path.into_os_string().into_string();
+    let device =
+        device.map_err(|_| Failure::usage(format_args!("{}: a device's path must be UTF-8", spec.device)))?;
+    Ok(PolicyVolume { device, reader: spec.reader })
+}
+
+/// The record. A device that the policy has or had keeps its number, so its points go on.
+fn change(state: &State, policy: &Policy) -> Result<PolicyChange, Failure> {
+    let body = policy.emit().map_err(Failure::usage)?;
+    let revision = state.policies.get(&policy.name).map_or(0, |entry| entry.revision) + 1;
+    let mut next = state.next_volume();
+    let mut volumes: Vec<(VolumeId, String)> = Vec::with_capacity(policy.volumes.len());
+    for volume in &policy.volumes {
+        let mut all = state.volumes.iter();
+        let known = all.find(|(_, known)| known.policy == policy.name && known.device == volume.device);
+        let id = match (known, next) {
+            (Some((id, _)), _) => *id,
+            (None, Some(id)) => {
+                next = id.0.checked_add(1).map(VolumeId);
+                id
+            }
+            (None, None) => return Err(Failure::new("all volume numbers of the repository are used up")),
+        };
+        volumes.push((id, volume.device.clone()));
+    }
+    Ok(PolicyChange { name: policy.name.clone(), revision, body, volumes })
+}
+
+/// `policy show`.
+pub fn show(global: &Global, name: &str, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::open(global)?;
+    let policy = to_json(&required(&repository.view()?.state, name)?);
+    output.say(format_args!("{policy:#}"));
+    output.document(&policy);
+    Ok(Exit::Done)
+}
+
+/// `policy list`.
+pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::open(global)?;
+    let state = repository.view()?.state;
+    let mut rows = Vec::new();
+    let mut documents = Vec::new();
+    for (name, entry) in state.policies.iter().filter(|(_, entry)| !entry.removed) {
+        let Some(policy) = existing(&state, name)? else { continue };
+        let points = state.points.values().filter(|point| point.policy == *name).count();
+        rows.push(vec![name.clone(), entry.revision.to_string(), points.to_string(), volumes_text(&policy)]);
+        documents.push(json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points }));
+    }
+    if rows.is_empty() {
+        output.say("there is no policy yet; make one with `windlass policy set NAME --volume DEV`");
+    } else {
+        let heads = [
+            ("NAME", Align::Left),
+            ("REVISION", Align::Right),
+            ("POINTS", Align::Right),
+            ("VOLUMES", Align::Left),
+        ];
+        output.table(&heads, &rows);
+    }
+    output.document(&json!({ "policies": documents }));
+    Ok(Exit::Done)
+}
+
+/// `policy remove`.
+pub fn remove(global: &Global, name: &str, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::open(global)?;
+    let points = repository.with_session(|session| {
+        let state = &session.view().state;
+        required(state, name)?;
+        let revision = state.policies.get(name).map_or(0, |entry| entry.revision) + 1;
+        let points = state.points.values().filter(|point| point.policy == name).count();
+        let removed = Record::PolicyRemoved { name: name.to_owned(), revision };
+        session.commit(vec![removed]).map_err(Failure::new)?;
+        Ok(points)
+    })?;
+    output.say(format_args!("policy {name} removed; its {points} points stay"));
+    output.document(&json!({ "removed": name, "points": points }));
+    Ok(Exit::Done)
+}

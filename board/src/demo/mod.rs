@@ -1,0 +1,293 @@
+//! `demo`: the main job on this machine, with nothing to configure and without root.
+//!
+//! ```text
+//!  files of this machine --mke2fs -d--> image.ext4 --backup--> repository/ --restore--> restored/ --compare--> the same?
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`source`] | real files, copied up to a size |
+//! | [`image`] | an ext4 image of them |
+//! | [`compare`] | the restored directory against the image and the files |
+//!
+//! Everything goes through the same calls as the commands of the same names; what is left behind can be used by them.
+//! Source: ours.
+
+pub mod compare;
+pub mod image;
+pub mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+use windlass_agent::format::record::{PolicyChange, Record};
+use windlass_agent::id::VolumeId;
+use windlass_agent::limits::LOCATION_BLOCKS_DEFAULT;
+use windlass_agent::policy::{Policy, PolicyVolume, Reader};
+use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::units::{Grouped, Human, HumanTime};
+
+use crate::args::Demo;
+use crate::args::global::Global;
+use crate::commands::backup::{self, Outcome, puts_per_tib};
+use crate::failure::{Exit, Failure};
+use crate::host;
+use crate::machinery::{open_device, open_volume};
+use crate::output::Output;
+use crate::progress::Watcher;
+use crate::repository::Repository;
+use crate::{signal, text};
+
+/// Name of the policy that the demo makes.
+const POLICY: &str = "demo";
+
+/// Where everything of a demo is.
+struct Places {
+    dir: PathBuf,
+    files: PathBuf,
+    image: PathBuf,
+    repository: PathBuf,
+    key: PathBuf,
+    restored: PathBuf,
+}
+
+impl Places {
+    /// A new or empty directory.
+    fn make(wanted: Option<&Path>) -> Result<Places, Failure> {
+        let dir = match wanted {
+            Some(dir) => std::path::absolute(dir).map_err(|error| Failure::at(dir.display(), error))?,
+            None => {
+                let name = format!("windlass-demo-{}", text::hex(&host::random::<4>()?));
+                std::env::temp_dir().join(name)
+            }
+        };
+        let failed = |error: std::io::Error| Failure::at(dir.display(), error);
+        fs::create_dir_all(&dir).map_err(failed)?;
+        if fs::read_dir(&dir).map_err(failed)?.next().is_some() {
+            return Err(Failure::usage(format_args!(
+                "{}: is not empty; give --dir a new one",
+                dir.display()
+            )));
+        }
+        Ok(Places {
+            files: dir.join("files"),
+            image: dir.join("image.ext4"),
+            repository: dir.join("repository"),
+            key: dir.join("key"),
+            restored: dir.join("restored"),
+            dir,
+        })
+    }
+
+    /// The options that a person would give for this demo.
+    fn options(&self, global: &Global) -> Global {
+        Global {
+            repo: Some(format!("file://{}", self.repository.display())),
+            key_file: Some(self.key.clone()),
+            passphrase_file: None,
+            ..global.clone()
+        }
+    }
+}
+
+/// `demo`.
+pub fn run(global: &Global, args: &Demo, output: &Output) -> Result<Exit, Failure> {
+    let job = Arc::new(Progress::new());
+    signal::watch(&job)?;
+    let places = Places::make(args.dir.as_deref())?;
+    let steps = Steps { places: &places, options: places.options(global), output };
+    let made_of = steps.image(args, &job)?;
+    let (repository, first) = steps.first_backup()?;
+    let second = steps.second_backup(&repository)?;
+    let same = steps.restore_and_compare(&repository, made_of.as_deref())?;
+    steps.summary(&first, &second, &same);
+    if args.clean {
+        fs::remove_dir_all(&places.dir).map_err(|error| Failure::at(places.dir.display(), error))?;
+    } else {
+        steps.whats_next();
+    }
+    Ok(if same.differences == 0 { Exit::Done } else { Exit::Failed })
+}
+
+struct Steps<'a> {
+    places: &'a Places,
+    options: Global,
+    output: &'a Output,
+}
+
+impl Steps<'_> {
+    fn step(&self, number: u32, what: impl std::fmt::Display) {
+        self.output.say(format_args!("{number}/5  {what}"));
+        self.output.event("step", json!({ "step": number, "what": what.to_string() }));
+    }
+
+    /// Makes the image; where its files are, unless it is the shipped one.
+    fn image(&self, args: &Demo, job: &Arc<Progress>) -> Result<Option<PathBuf>, Failure> {
+        let mke2fs = if args.shipped { None } else { image::find_mke2fs() };
+        let Some(mke2fs) = mke2fs else {
+            let why = if args.shipped { "" } else { " (mke2fs is not installed)" };
+            self.step(1, format_args!("unpacking the small ext4 image that is shipped{why}"));
+            image::unpack_shipped(&self.places.image)?;
+            return Ok(None);
+        };
+        let sources = if args.source.is_empty() {
+            let all = source::DEFAULT_SOURCES.iter().map(PathBuf::from);
+            all.filter(|path| path.is_dir()).collect()
+        } else {
+            args.source.clone()
+        };
+        let names: Vec<_> = sources.iter().map(|path| path.display().to_string()).collect();
+        self.step(1, format_args!("an ext4 image of up to {} from {}", Human(args.size.0), names.join(" ")));
+        let copied = {
+            job.enter(Phase::Preparing);
+            job.bytes_total.set(args.size.0);
+            let _watcher = Watcher::start(job, *self.output)?;
+            fs::create_dir(&self.places.files)
+                .map_err(|error| Failure::at(self.places.files.display(), error))?;
+            let copied = source::gather(&sources, &self.places.files, args.size.0, job)?;
+            image::make(&mke2fs, &self.places.files, &self.places.image, &copied)?;
+            copied
+        };
+        self.output.say(format_args!(
+            "     {} files, {} items, {}{}",
+            Grouped(copied.files),
+            Grouped(copied.items),
+            Human(copied.bytes),
+            if copied.skipped > 0 { ", passing over what this user may not read" } else { "" },
+        ));
+        Ok(Some(self.places.files.clone()))
+    }
+
+    fn first_backup(&self) -> Result<(Repository, Outcome), Failure> {
+        self.step(
+            2,
+            format_args!(
+                "a backup of it into {}, compressed and encrypted",
+                self.places.repository.display()
+            ),
+        );
+        let repository = Repository::init(&self.options, true, LOCATION_BLOCKS_DEFAULT)?;
+        let device = self.places.image.display().to_string();
+        let volume = PolicyVolume { device: device.clone(), reader: Reader::Auto };
+        let policy = Policy::new(POLICY, vec![volume]);
+        let change = PolicyChange {
+            name: POLICY.to_owned(),
+            revision: 1,
+            body: policy.emit().map_err(Failure::new)?,
+            volumes: vec![(VolumeId(1), device)],
+        };
+        repository.with_session(|session| {
+            session.commit(vec![Record::PolicyChanged(change)]).map(drop).map_err(Failure::new)
+        })?;
+        let outcome = self.backup(&repository)?;
+        Ok((repository, outcome))
+    }
+
+    fn second_backup(&self, repository: &Repository) -> Result<Outcome, Failure> {
+        self.step(3, "the same again: nothing has changed, so next to nothing is done");
+        self.backup(repository)
+    }
+
+    fn backup(&self, repository: &Repository) -> Result<Outcome, Failure> {
+        let job = Arc::new(Progress::new());
+        let (policy, outcome) = {
+            let _watcher = Watcher::start(&job, *self.output)?;
+            backup::run_policy(&self.options, repository, POLICY, &job)?
+        };
+        backup::tell(&policy, &outcome, self.output);
+        self.output.event("backup", backup::to_json(&policy, &outcome));
+        Ok(outcome)
+    }
+
+    fn restore_and_compare(
+        &self,
+        _repository: &Repository,
+        made_of: Option<&Path>,
+    ) -> Result<compare::Compared, Failure> {
+        self.step(4, format_args!("everything back into {}", self.places.restored.display()));
+        self.step(5, "every byte and attribute compared");
+        let job = Arc::new(Progress::new());
+        job.enter(Phase::Checking);
+        let _watcher = Watcher::start(&job, *self.output)?;
+        let mut device = open_device(&self.places.image, None, &[])?;
+        let mut volume = open_volume(&self.places.image, &mut *device, Reader::Ext4)?;
+        compare::compare(&mut *device, &mut *volume, made_of, &self.places.restored, &job)
+    }
+
+    fn summary(&self, first: &Outcome, second: &Outcome, same: &compare::Compared) {
+        let totals = &first.report.totals;
+        let ratio = totals.block_bytes as f64 / totals.stored_bytes.max(1) as f64;
+        for difference in &same.kept {
+            self.output.say(format_args!("     DIFFERENT {difference}"));
+        }
+        let owners = if same.with_owners { "" } else { "; owners not compared: only root can restore them" };
+        self.output.say("");
+        self.output.say(format_args!(
+            "compared       {} items, {}: {}{owners}",
+            Grouped(same.items),
+            Human(same.bytes),
+            if same.differences == 0 {
+                "no difference".to_owned()
+            } else {
+                format!("{} DIFFERENCES", same.differences)
+            },
+        ));
+        self.output.say(format_args!(
+            "first backup   {} in {}, {} items, {} objects, ratio {ratio:.2}",
+            Human(totals.item_bytes),
+            HumanTime(first.elapsed_ns),
+            Grouped(totals.items),
+            totals.objects,
+        ));
+        self.output.say(format_args!("second backup  {}", HumanTime(second.elapsed_ns)));
+        // The log's few records are the same for a TiB as for these MiB.
+        let (data_puts, log_puts) =
+            (totals.objects + totals.segments, first.puts.saturating_sub(totals.objects + totals.segments));
+        let per_tib = puts_per_tib(data_puts, totals.block_bytes);
+        self.output.say(format_args!(
+            "requests       {} PUTs: {data_puts} for data and tables, {log_puts} for the log; about {} for a TiB like this",
+            first.puts,
+            Grouped(per_tib)
+        ));
+        self.output.say(format_args!("peak memory    {}", Human(host::peak_memory_bytes())));
+        let done = json!({
+            "dir": self.places.dir.display().to_string(),
+            "items": same.items,
+            "bytes": same.bytes,
+            "differences": same.differences,
+            "different": same.kept,
+            "with_owners": same.with_owners,
+            "first_ms": first.elapsed_ns / 1_000_000,
+            "second_ms": second.elapsed_ns / 1_000_000,
+            "objects": totals.objects,
+            "puts": first.puts,
+            "puts_per_tib": per_tib,
+            "ratio": ratio,
+            "peak_memory_bytes": host::peak_memory_bytes(),
+        });
+        self.output.event("done", done);
+    }
+
+    fn whats_next(&self) {
+        let (repo, key) = (&self.options.repo, &self.places.key);
+        self.output.say("");
+        self.output.say("It is all still there. Go on with it:");
+        self.output.say(format_args!(
+            "  export WINDLASS_REPO={} WINDLASS_KEY_FILE={}",
+            repo.as_deref().unwrap_or_default(),
+            key.display()
+        ));
+        for command in [
+            "windlass points demo",
+            "windlass ls demo / -l",
+            "windlass find demo / --name '*.h' --larger 100KiB",
+            "windlass check demo --read-data",
+            "windlass restore demo specials --to /tmp/specials",
+        ] {
+            self.output.say(format_args!("  {command}"));
+        }
+        self.output.say(format_args!("  rm -r {}    when you have seen enough", self.places.dir.display()));
+    }
+}

@@ -1,0 +1,143 @@
+//! What a backup runs on: pools out of one budget, uplink threads, and the reactor that waits for all of them.
+//!
+//! Invariants: everything is made before the first byte is read, from the budget, and nothing grows (P3).
+//! Does not: decide what to back up. Source: architecture section 3.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_agent::drive::volume::Reactor;
+use windlass_agent::format::tail::TailKind;
+use windlass_agent::id::ObjectId;
+use windlass_agent::policy::Reader;
+use windlass_agent::store::retry::Client;
+use windlass_agent::store::{ByteRange, StoreFault};
+use windlass_agent::table::source::Fetch;
+use windlass_hal::block::BlockDevice;
+use windlass_hal::buf::Pool;
+use windlass_hal::clock::SystemClock;
+use windlass_hal::linux::poll::{Poll, Waker};
+use windlass_hal::linux::{self, Access};
+use windlass_hal::volume::detect;
+use windlass_hal::volume::ext4::Ext4;
+use windlass_hal::volume::image::Image;
+use windlass_hal::volume::{Volume, VolumeFault};
+use windlass_hal::wrap::throttle::{Limits, Throttle};
+
+use crate::failure::Failure;
+use crate::host::HostClock;
+use crate::text;
+
+/// Read requests in flight at most; pools are smaller.
+const READ_DEPTH: usize = 64;
+/// Longest wait in one go where a device has no descriptor to wait for (a throttled one), in nanoseconds.
+const BLIND_WAIT_NS: u64 = 500_000;
+
+/// Waits for devices, lanes, uplinks and the log, on one poll.
+pub struct HostReactor {
+    poll: Poll,
+    ready: Vec<usize>,
+    /// Whether some device can only be asked, not waited for.
+    blind: bool,
+    devices: usize,
+}
+
+impl HostReactor {
+    /// An empty one.
+    pub fn new() -> Result<HostReactor, Failure> {
+        let poll = Poll::new(16).map_err(|error| Failure::at("cannot make a poll", error))?;
+        Ok(HostReactor { poll, ready: Vec::with_capacity(16), blind: false, devices: 0 })
+    }
+
+    /// Wakes it from other threads.
+    pub fn waker(&self) -> Waker {
+        self.poll.waker()
+    }
+
+    /// Waits for `device` too, for as long as it lives.
+    pub fn add(&mut self, device: &dyn BlockDevice) -> Result<(), Failure> {
+        match device.event_fd() {
+            Some(fd) => self.watch(fd),
+            None => {
+                self.blind = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn watch(&mut self, fd: BorrowedFd<'_>) -> Result<(), Failure> {
+        self.devices += 1;
+        self.poll.add(fd, self.devices).map_err(|error| Failure::at("cannot wait for a device", error))
+    }
+}
+
+impl Reactor for HostReactor {
+    fn now_ns(&self) -> u64 {
+        HostClock.boot_ns()
+    }
+
+    fn wall_ns(&self) -> i64 {
+        HostClock.wall_ns()
+    }
+
+    fn wait(&mut self, deadline_ns: Option<u64>) {
+        let left = deadline_ns.map(|deadline| deadline.saturating_sub(self.now_ns()));
+        let left =
+            if self.blind { Some(left.map_or(BLIND_WAIT_NS, |ns| ns.min(BLIND_WAIT_NS))) } else { left };
+        if let Err(error) = self.poll.wait(left.map(Duration::from_nanos), &mut self.ready) {
+            // The loop goes on by asking; a poll that never waits again would only cost CPU.
+            log::warn!("reactor: poll failed, asking instead error={error}");
+            HostClock.sleep(Duration::from_nanos(BLIND_WAIT_NS));
+        }
+    }
+}
+
+/// Opens a device for reading, slowed down to `iops_max` if that is given.
+pub fn open_device(
+    path: &Path,
+    iops_max: Option<u32>,
+    pools: &[Pool],
+) -> Result<Box<dyn BlockDevice>, Failure> {
+    match iops_max {
+        None => linux::open(path, Access::Read, READ_DEPTH, pools).map_err(Failure::new),
+        Some(iops) => {
+            let caching = linux::Caching::Direct;
+            let device =
+                linux::open_ring(path, Access::Read, caching, READ_DEPTH, pools).map_err(Failure::new)?;
+            let limits = Limits { iops: Some(iops.into()), bytes_per_sec: None };
+            Ok(Box::new(Throttle::new(device, limits, Arc::new(SystemClock))))
+        }
+    }
+}
+
+/// Opens what is on a device, as a policy says.
+pub fn open_volume(
+    path: &Path,
+    device: &mut dyn BlockDevice,
+    reader: Reader,
+) -> Result<Box<dyn Volume>, Failure> {
+    let opened: Result<Box<dyn Volume>, VolumeFault> = match reader {
+        Reader::Auto => detect::open(device),
+        Reader::Ext4 => Ext4::open(device).map(|volume| -> Box<dyn Volume> { Box::new(volume) }),
+        Reader::Image => Ok(Box::new(Image::open(device))),
+    };
+    opened.map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))
+}
+
+/// Reads ranges of objects and segments for the tables.
+#[derive(Clone)]
+pub struct StoreFetch(pub Arc<Client>);
+
+impl Fetch for StoreFetch {
+    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
+        let key = match kind {
+            TailKind::Object => id.object_key(),
+            TailKind::Segment => id.segment_key(),
+        };
+        let mut out = Vec::new();
+        self.0.get(&key, range, &mut out)?;
+        Ok(out)
+    }
+}

@@ -1,0 +1,435 @@
+//! A repository, opened in one place: store, format object, keys, commit log.
+//!
+//! ```text
+//!  --repo URL --> store --> counted --> client (repeats) --> format object --> keys (key file, passphrase, none)
+//!                              |                                                 |
+//!                              `---------------- commit log <--------------------+
+//! ```
+//!
+//! Invariants: a secret is read from a file or a terminal and never printed; what counts requests sees every one that is sent.
+//! Does not: keep anything on this machine (P6). Source: ours.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use windlass_agent::format::fault::FormatFaultKind;
+use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
+use windlass_agent::format::seal::{KEY_BYTES, Keys, Sealing, Secret};
+use windlass_agent::format::slot::Author;
+use windlass_agent::format::wrap::{KeySlot, Passphrase, Unlock};
+use windlass_agent::id::NodeId;
+use windlass_agent::limits::REPO_FORMAT_BYTES_MAX;
+use windlass_agent::log::fault::LogFault;
+use windlass_agent::log::lease::Identity;
+use windlass_agent::log::replay::View;
+use windlass_agent::log::sealer::LogSealer;
+use windlass_agent::log::session::{Session, Surroundings, open_read};
+use windlass_agent::log::writer::WriterOptions;
+use windlass_agent::store::open::{OpenFault, Settings, open as open_store};
+use windlass_agent::store::retry::{Client, RetryPolicy};
+use windlass_agent::store::s3::keys::CredentialSource;
+use windlass_agent::store::s3::{Addressing, S3Settings};
+use windlass_agent::store::throttle::Throttle;
+use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
+
+use crate::args::global::Global;
+use crate::failure::Failure;
+use crate::host::{self, HostClock};
+use crate::{logger, prompt, text};
+
+/// The node's number: one node for now.
+const NODE: NodeId = NodeId(1);
+/// Largest passphrase file in bytes; a larger one is some other file.
+const PASSPHRASE_FILE_BYTES_MAX: u64 = 4096;
+
+/// A store that was opened, with everything that is common to its users.
+pub struct Opened {
+    /// The store, each request counted.
+    pub store: Arc<Counted>,
+    /// The same with repeats.
+    pub client: Arc<Client>,
+    /// Its limits, to be set when a policy is known.
+    pub throttle: Arc<Throttle>,
+}
+
+/// An open repository.
+pub struct Repository {
+    /// Its store.
+    pub opened: Opened,
+    /// Its format object.
+    pub format: RepoFormat,
+    /// Its keys.
+    pub keys: Keys,
+    clock: HostClock,
+}
+
+/// A session of the commit log.
+pub type LogSession<'a> = Session<'a, LogSealer>;
+
+impl Opened {
+    /// Opens the store that `--repo` names.
+    pub fn new(global: &Global) -> Result<Opened, Failure> {
+        let url = url(global)?;
+        let boot = host::boot()?;
+        let clock = HostClock::shared();
+        let limit = |bytes: Option<crate::args::value::Bytes>| bytes.map_or(0, |bytes| bytes.0);
+        let throttle =
+            Arc::new(Throttle::new(Arc::clone(&clock), limit(global.limit_up), limit(global.limit_down)));
+        let mut settings = Settings::new(Arc::clone(&clock), boot.0);
+        settings.throttle = Arc::clone(&throttle);
+        settings.s3 = s3_settings(global);
+        let store = Arc::new(Counted::new(open_store(url, &settings).map_err(open_failure)?));
+        let shared: Arc<dyn Store> = Arc::<Counted>::clone(&store);
+        let client = Arc::new(Client::new(shared, clock, RetryPolicy::DATA, boot.0));
+        Ok(Opened { store, client, throttle })
+    }
+}
+
+/// A URL that cannot be meant is a usage failure, a directory that is not there is not.
+fn open_failure(fault: OpenFault) -> Failure {
+    match fault {
+        OpenFault::Dir(_) => Failure::new(fault),
+        _ => Failure::usage(fault),
+    }
+}
+
+fn url(global: &Global) -> Result<&str, Failure> {
+    global.repo.as_deref().ok_or_else(|| {
+        Failure::usage(
+            "no repository; give --repo URL or set WINDLASS_REPO (file:///path or s3://bucket/prefix)",
+        )
+    })
+}
+
+fn s3_settings(global: &Global) -> S3Settings {
+    let credentials = match &global.credentials_file {
+        Some(path) => CredentialSource::File {
+            path: path.clone(),
+            profile: global.profile.clone().unwrap_or_else(|| "default".to_owned()),
+        },
+        None => CredentialSource::Env,
+    };
+    S3Settings {
+        endpoint: global.endpoint.clone(),
+        region: global.region.clone(),
+        addressing: if global.path_style { Addressing::Path } else { Addressing::Auto },
+        ca_file: global.ca_file.clone(),
+        credentials,
+        ..S3Settings::default()
+    }
+}
+
+impl Repository {
+    /// Opens the repository that the options name: two requests at most, and a prompt if it needs a passphrase.
+    pub fn open(global: &Global) -> Result<Repository, Failure> {
+        let opened = Opened::new(global)?;
+        let format = read_format(&opened)?;
+        let unlock = match format.sealing() {
+            Sealing::Off => unlock_given(global, false)?,
+            Sealing::Aes256Gcm => Some(unlock_asked(global, "Passphrase of the repository")?),
+        };
+        let keys = format.unlock(unlock.as_ref()).map_err(|fault| {
+            let place = opened.store.describe();
+            match fault.kind {
+                FormatFaultKind::WrongKey => {
+                    Failure::at(place, "this key or passphrase does not open it; check --key-file or --passphrase-file")
+                }
+                FormatFaultKind::Mode => Failure::at(
+                    place,
+                    "a key was given, but the repository is not encrypted; if that is right leave the key out, \
+                     if not somebody has replaced the repository's format object",
+                ),
+                _ => Failure::at(place, fault),
+            }
+        })?;
+        Ok(Repository { opened, format, keys, clock: HostClock })
+    }
+
+    /// Makes a repository. The key file is made when it does not exist.
+    pub fn init(global: &Global, encrypt: bool, location_blocks: u8) -> Result<Repository, Failure> {
+        let unlock = if encrypt { Some(unlock_new(global)?) } else { None };
+        if !encrypt && unlock_given(global, false)?.is_some() {
+            return Err(Failure::usage("--no-encryption with a key makes no sense; leave one of them out"));
+        }
+        if let Some(path) = url(global)?.strip_prefix("file://") {
+            fs::create_dir_all(path).map_err(|error| Failure::at(path, error))?;
+        }
+        let opened = Opened::new(global)?;
+        let (uuid, master) = (host::random()?, Secret::new(host::random()?));
+        let lock = match &unlock {
+            None => Lock::Clear(master),
+            Some(unlock) => {
+                let slot = KeySlot::wrap(&master, unlock, &uuid, host::random()?);
+                Lock::Slots(vec![slot.map_err(Failure::new)?])
+            }
+        };
+        let format = RepoFormat {
+            uuid,
+            created_secs: HostClock.wall_ns() / 1_000_000_000,
+            location_blocks,
+            store_identity: opened.store.describe(),
+            lock,
+        };
+        let keys = format.unlock(unlock.as_ref()).map_err(Failure::new)?;
+        refuse_occupied(&opened)?;
+        windlass_agent::store::probe::probe(&*opened.store, &*HostClock::shared(), host::boot()?.0)
+            .map_err(|fault| Failure::at(opened.store.describe(), fault))?;
+        opened.client.put_unique(REPO_FORMAT_KEY, &[&format.emit()]).map_err(|fault| match fault.kind {
+            StoreFaultKind::Exists => occupied(&opened),
+            _ => Failure::new(fault),
+        })?;
+        Ok(Repository { opened, format, keys, clock: HostClock })
+    }
+
+    /// The clock that sessions are driven by.
+    pub fn clock(&self) -> &HostClock {
+        &self.clock
+    }
+
+    fn around(&self) -> Surroundings<'_> {
+        Surroundings { store: &*self.opened.store, clock: &self.clock }
+    }
+
+    /// The log's state as of a moment ago, without a lease.
+    pub fn view(&self) -> Result<View, Failure> {
+        open_read(self.around(), self.format.uuid, LogSealer::new(&self.keys))
+            .map_err(|fault| Failure::at(self.opened.store.describe(), fault))
+    }
+
+    /// Takes the lease, waiting for a holder that may have died; says so while it waits.
+    pub fn claim(&self) -> Result<LogSession<'_>, Failure> {
+        let me = Author { node: NODE, boot: host::boot()? };
+        let identity = Identity { cluster: self.format.uuid, me };
+        let mut said = false;
+        let session = Session::claim(
+            self.around(),
+            identity,
+            LogSealer::new(&self.keys),
+            WriterOptions::default(),
+            host::random()?,
+            |held, left_ns| {
+                if let (false, LogFault::Held { .. }) = (said, held) {
+                    said = true;
+                    logger::say(format_args!(
+                        "windlass: another process has the repository's lease, or had it and died; waiting up to {} s \
+                         for a sign of life",
+                        left_ns.div_ceil(1_000_000_000)
+                    ));
+                }
+                // A second look at a beat that moved on means that the holder lives: waiting longer is not ours to decide.
+                matches!(held, LogFault::Held { watched_ns: 0, .. })
+            },
+        );
+        session.map_err(|fault| Failure::at(self.opened.store.describe(), fault))
+    }
+
+    /// Does `work` under the lease and gives the lease back, however it went.
+    pub fn with_session<T>(
+        &self,
+        work: impl FnOnce(&mut LogSession<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut session = self.claim()?;
+        let result = work(&mut session);
+        release(session);
+        result
+    }
+}
+
+/// Lets whoever comes next begin at once. What was committed counts either way, so a failure is only worth a warning.
+pub fn release(session: LogSession<'_>) {
+    if let Err(fault) = session.release(None) {
+        log::warn!("log: lease not released, the next command has to wait for it to run out fault={fault}");
+    }
+}
+
+fn read_format(opened: &Opened) -> Result<RepoFormat, Failure> {
+    let mut bytes = Vec::new();
+    let range = ByteRange::From { offset: 0, len: REPO_FORMAT_BYTES_MAX as u64 + 1 };
+    let place = || opened.store.describe();
+    opened.client.get(REPO_FORMAT_KEY, range, &mut bytes).map_err(|fault| match fault.kind {
+        StoreFaultKind::NotFound => Failure::at(
+            place(),
+            "there is no repository here; check the URL, or make one with `windlass repo init`",
+        ),
+        _ => Failure::at(place(), fault),
+    })?;
+    RepoFormat::parse(&bytes).map_err(|fault| Failure::at(place(), fault))
+}
+
+/// Refuses a place where a repository is already, before a probe writes to it.
+fn refuse_occupied(opened: &Opened) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    match opened.client.get(REPO_FORMAT_KEY, ByteRange::Last(1), &mut bytes) {
+        Ok(_) => Err(occupied(opened)),
+        Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),
+        Err(fault) => Err(Failure::at(opened.store.describe(), fault)),
+    }
+}
+
+fn occupied(opened: &Opened) -> Failure {
+    Failure::at(
+        opened.store.describe(),
+        "there is a repository already; use it, or choose another path or prefix",
+    )
+}
+
+/// What opens the repository, as far as it was given by options.
+fn unlock_given(global: &Global, make: bool) -> Result<Option<Unlock>, Failure> {
+    match (&global.key_file, &global.passphrase_file) {
+        (Some(_), Some(_)) => {
+            Err(Failure::usage("a key file and a passphrase file were given; leave one of them out"))
+        }
+        (Some(path), None) if make && !path.exists() => make_key_file(path).map(Some),
+        (Some(path), None) => read_key_file(path).map(Some),
+        (None, Some(path)) => read_passphrase(path).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn unlock_asked(global: &Global, question: &str) -> Result<Unlock, Failure> {
+    if let Some(unlock) = unlock_given(global, false)? {
+        return Ok(unlock);
+    }
+    let typed = prompt::passphrase(question)?;
+    typed.map(Unlock::Passphrase).ok_or_else(|| {
+        Failure::usage(
+            "the repository is encrypted; give --key-file or --passphrase-file (there is no terminal to ask)",
+        )
+    })
+}
+
+fn unlock_new(global: &Global) -> Result<Unlock, Failure> {
+    if let Some(unlock) = unlock_given(global, true)? {
+        return Ok(unlock);
+    }
+    let none = || {
+        Failure::usage(
+            "give --key-file (made if it does not exist) or --passphrase-file, or say --no-encryption",
+        )
+    };
+    let first = prompt::typed("New passphrase of the repository")?.ok_or_else(none)?;
+    let second = prompt::typed("Once more")?.ok_or_else(none)?;
+    if *first != *second {
+        return Err(Failure::new("the two passphrases differ; start over"));
+    }
+    Ok(Unlock::Passphrase(Passphrase::new(first.to_vec())))
+}
+
+/// A key file holds 64 hex digits, so that it can be printed and typed; 32 raw bytes are read as well.
+fn read_key_file(path: &Path) -> Result<Unlock, Failure> {
+    let wrong =
+        || Failure::at(path.display(), "not a key file (64 hex digits or 32 bytes); check --key-file");
+    let bytes = read_secret(path, 128)?;
+    if let Ok(raw) = <[u8; KEY_BYTES]>::try_from(&bytes[..]) {
+        return Ok(Unlock::KeyFile(Secret::new(raw)));
+    }
+    let digits = bytes.trim_ascii();
+    let mut key = [0; KEY_BYTES];
+    if digits.len() != 2 * KEY_BYTES {
+        return Err(wrong());
+    }
+    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+    }
+    Ok(Unlock::KeyFile(Secret::new(key)))
+}
+
+fn make_key_file(path: &Path) -> Result<Unlock, Failure> {
+    let key: [u8; KEY_BYTES] = host::random()?;
+    let failed = |error: std::io::Error| Failure::at(path.display(), error);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    writeln!(file, "{}", text::hex(&key)).and_then(|()| file.sync_all()).map_err(failed)?;
+    logger::say(format_args!("windlass: made the key file {}; keep a copy of it elsewhere", path.display()));
+    Ok(Unlock::KeyFile(Secret::new(key)))
+}
+
+fn read_passphrase(path: &Path) -> Result<Unlock, Failure> {
+    let passphrase = read_secret(path, PASSPHRASE_FILE_BYTES_MAX)?;
+    if passphrase.trim_ascii().is_empty() {
+        return Err(Failure::at(path.display(), "the passphrase file is empty"));
+    }
+    Ok(Unlock::Passphrase(Passphrase::new(passphrase)))
+}
+
+fn read_secret(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::at(path.display(), error);
+    let file = File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if meta.is_file() && meta.mode() & 0o077 != 0 {
+        log::warn!("secret: others may read this file, use chmod 600 path={}", path.display());
+    }
+    let mut bytes = Vec::with_capacity(bytes_max as usize + 1);
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Failure::at(path.display(), "too large for a key or passphrase; check the path"));
+    }
+    Ok(bytes)
+}
+
+/// A store whose requests are counted, one by one as they are sent.
+pub struct Counted {
+    inner: Arc<dyn Store>,
+    puts: AtomicU64,
+    gets: AtomicU64,
+}
+
+impl Counted {
+    fn new(inner: Arc<dyn Store>) -> Counted {
+        Counted { inner, puts: AtomicU64::new(0), gets: AtomicU64::new(0) }
+    }
+
+    /// PUTs so far, the log's included.
+    pub fn puts(&self) -> u64 {
+        self.puts.load(Ordering::Relaxed)
+    }
+
+    /// GETs, LISTs and DELETEs so far.
+    pub fn others(&self) -> u64 {
+        self.gets.load(Ordering::Relaxed)
+    }
+
+    fn count_other(&self) {
+        self.gets.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Store for Counted {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        self.inner.put(key, body, mode)
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.count_other();
+        self.inner.get(key, range, out)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        self.count_other();
+        self.inner.list(prefix, after, each)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.count_other();
+        self.inner.delete(key)
+    }
+
+    fn versioning(&self) -> Result<Versioning, StoreFault> {
+        self.count_other();
+        self.inner.versioning()
+    }
+}

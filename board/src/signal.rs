@@ -1,0 +1,48 @@
+//! Ctrl-C and SIGTERM: the first asks the job to stop cleanly, the second ends the process at once.
+//!
+//! What "cleanly" means: a backup ends with what is committed, and the next run goes on there; a restore leaves no half-written
+//! file under its final name. Ending at once is as safe (kill -9 is), it only costs more work again.
+//!
+//! Without `unsafe` and without a handler: the signals are blocked for the whole process and one thread waits for them. Threads
+//! that exist already keep their mask, so this comes before any other thread is made. Child processes get a clean mask from std.
+//!
+//! Source: sigwait(3).
+
+use std::sync::Arc;
+
+use nix::sys::signal::{SigSet, Signal};
+use windlass_agent::progress::Progress;
+
+use crate::failure::{Exit, Failure};
+use crate::logger;
+
+/// Stack of the thread, in bytes: it waits and prints.
+const STACK_BYTES: usize = 64 << 10;
+
+/// From now on signals stop `job`. Call once, before threads are made.
+pub fn watch(job: &Arc<Progress>) -> Result<(), Failure> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGHUP);
+    signals.thread_block().map_err(|errno| Failure::at("signals", errno.desc()))?;
+    let job = Arc::clone(job);
+    let builder = std::thread::Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES);
+    builder
+        .spawn(move || obey(&signals, &job))
+        .map_err(|error| Failure::at("cannot start a thread", error))?;
+    Ok(())
+}
+
+fn obey(signals: &SigSet, job: &Progress) {
+    let mut asked = false;
+    while let Ok(signal) = signals.wait() {
+        if asked {
+            logger::say(format_args!("windlass: {signal} again, ended at once; what was committed is kept"));
+            std::process::exit(i32::from(Exit::Failed.code()));
+        }
+        asked = true;
+        job.request_stop();
+        logger::say(format_args!("windlass: {signal}, stopping cleanly; once more ends at once"));
+    }
+}
