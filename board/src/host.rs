@@ -88,3 +88,14 @@ pub fn peak_memory_bytes() -> u64 {
     let kib = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss());
     u64::try_from(kib).unwrap_or(0) << 10
 }
+
+/// Lets the process open as many files as the system allows: a restore holds one for every file that comes in pieces.
+pub fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::warn!("restore: limit of open files not raised limit={soft} errno={errno}");
+    }
+}

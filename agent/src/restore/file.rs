@@ -38,8 +38,8 @@ pub struct RestoreOptions {
 
 /// What all threads of a restore share.
 pub struct Job {
-    /// Where it goes.
-    pub target: Target,
+    /// The directory that it goes to; `None` when it goes to a device.
+    pub target: Option<Target>,
     /// How.
     pub options: RestoreOptions,
     /// What did not work.
@@ -167,8 +167,8 @@ struct State {
 impl State {
     /// Lets go of the file; without a name it vanishes.
     fn close(&mut self, job: &Job) {
-        if let Some(temp) = self.temp.take().and_then(Arc::into_inner) {
-            job.target.close(temp);
+        if let (Some(target), Some(temp)) = (&job.target, self.temp.take().and_then(Arc::into_inner)) {
+            target.close(temp);
         }
     }
 }
@@ -179,6 +179,18 @@ impl File {
         name.dir.left.fetch_add(1, Ordering::Relaxed);
         let state = State { temp: None, names: vec![name], damaged: false, done: false };
         let needs_length = AtomicBool::new(item.size > 0);
+        Arc::new(File { lin, item, left: AtomicU64::new(1), needs_length, state: Mutex::new(state) })
+    }
+
+    /// A device or image file that is open already: no name, no attributes.
+    pub fn of_device(lin: Lin, item: ItemAttributes, fd: OwnedFd) -> Arc<File> {
+        let state = State {
+            temp: Some(Arc::new(Temp::of_device(fd))),
+            names: Vec::new(),
+            damaged: false,
+            done: false,
+        };
+        let needs_length = AtomicBool::new(false);
         Arc::new(File { lin, item, left: AtomicU64::new(1), needs_length, state: Mutex::new(state) })
     }
 
@@ -230,7 +242,8 @@ impl File {
         let Some(first) = state.names.first() else { return Err(Errno::NOENT) };
         // Nobody can open a file without a name, so it may have its mode from the start.
         let mode = Mode::from_raw_mode(u32::from(self.item.mode & 0o777));
-        state.temp = Some(Arc::new(job.target.create(first.dir.fd.as_fd(), mode)?));
+        let Some(target) = &job.target else { return Err(Errno::BADF) };
+        state.temp = Some(Arc::new(target.create(first.dir.fd.as_fd(), mode)?));
         Ok(true)
     }
 
@@ -297,7 +310,7 @@ impl File {
     }
 
     fn name(&self, job: &Job, temp: &Temp, names: &[FileName]) {
-        let Some(first) = names.first() else { return };
+        let (Some(first), Some(target)) = (names.first(), &job.target) else { return };
         let path = || first.dir.path_of(&first.name);
         let mut report = |reason| job.faults.add(path(), reason);
         if self.needs_length.load(Ordering::Relaxed)
@@ -306,18 +319,18 @@ impl File {
             job.system(path(), "set the length", errno);
             return;
         }
-        if !job.target.was_empty() {
+        if !target.was_empty() {
             attr::drop_inherited_acl(&temp.fd);
         }
-        attr::settle(temp.fd.as_fd(), &self.item, self.known(job), job.options.owners, &mut report);
+        attr::settle(temp.fd.as_fd(), &self.item, self.known(target), job.options.owners, &mut report);
         let flags = attr::has_flags(&self.item);
         if self.item.links > 1
-            && let Err(errno) = job.target.stash(temp, self.lin.inode, flags)
+            && let Err(errno) = target.stash(temp, self.lin.inode, flags)
         {
             job.system(path(), "keep for further names", errno);
         }
         for name in names {
-            match job.target.link(temp, name.dir.fd.as_fd(), &name.name, name.replace) {
+            match target.link(temp, name.dir.fd.as_fd(), &name.name, name.replace) {
                 Ok(()) => {}
                 Err(Errno::EXIST) => job.faults.add(name.dir.path_of(&name.name), Reason::Exists),
                 Err(errno) => job.system(name.dir.path_of(&name.name), "give the file its name", errno),
@@ -329,8 +342,8 @@ impl File {
     }
 
     /// What a file has that was just created.
-    fn known(&self, job: &Job) -> Known {
-        let caller = job.target.caller();
+    fn known(&self, target: &Target) -> Known {
+        let caller = target.caller();
         Known { owner: Some((caller.uid, caller.gid)), mode: Some(self.item.mode & 0o777 & !caller.umask) }
     }
 }

@@ -299,7 +299,8 @@ fn write_all(fd: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errn
     Ok(())
 }
 
-fn write_zeros(fd: &OwnedFd, offset: u64, len: u64) -> Result<(), Errno> {
+/// Writes zero bytes.
+pub(super) fn write_zeros(fd: &OwnedFd, offset: u64, len: u64) -> Result<(), Errno> {
     let mut at = 0;
     while at < len {
         let n = (len - at).min(ZEROS_BYTES as u64);

@@ -8,10 +8,12 @@
 
 use std::sync::Arc;
 
+use windlass_hal::volume::ItemKind;
+
 use crate::format::key::KeyRef;
 use crate::format::row::{ItemAttributes, LocationRow, NameRow, Row, RowKind};
 use crate::format::tail::TailKind;
-use crate::id::{BackupId, Lin, ObjectId};
+use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault};
 use crate::table::read::{Names, TableReader};
@@ -69,6 +71,19 @@ impl<F: Fetch> Lookup<F> {
     pub fn new(reader: TableReader<F>, cut: BackupId) -> Lookup<F> {
         let forward = |kind| Forward { kind, stream: None, at: Lin::default() };
         Lookup { reader, cut, items: forward(RowKind::Item), locations: forward(RowKind::Location) }
+    }
+
+    /// The root of a volume: the directory that is its own parent, or the item that is the whole volume.
+    pub fn root(&mut self, volume: VolumeId) -> Result<Option<(Lin, ItemAttributes)>, TableFault> {
+        let mut items = self.reader.items(volume, 0, self.cut);
+        while let Some(row) = items.next(&mut self.reader)? {
+            let Some(item) = row.item else { continue };
+            let own_parent = item.kind == ItemKind::Directory && item.parent == row.lin.inode;
+            if own_parent || item.kind == ItemKind::Image {
+                return Ok(Some((row.lin, item)));
+            }
+        }
+        Ok(None)
     }
 
     /// The item, if the point has it.

@@ -79,6 +79,13 @@ pub struct Temp {
     name: Option<String>,
 }
 
+impl Temp {
+    /// An open device, which needs no name.
+    pub fn of_device(fd: OwnedFd) -> Temp {
+        Temp { fd, name: None }
+    }
+}
+
 impl Target {
     /// Opens `path`, making it when it is not there (its parent must be), and clears what earlier restores left. `nonce` is
     /// random: it names the staging directory.

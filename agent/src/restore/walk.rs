@@ -104,14 +104,14 @@ pub fn run<F: Fetch>(
     memory: u64,
     progress: &Arc<Progress>,
 ) -> Result<RestoreReport, RestoreFault> {
-    let target = Target::open(target, nonce)?;
     let job = Job {
-        target,
+        target: Some(Target::open(target, nonce)?),
         options,
         faults: FaultLog::default(),
         progress: Arc::clone(progress),
         fatal: Mutex::new(None),
     };
+    let Some(target) = &job.target else { return Err(RestoreFault::Resources("target")) };
     let queue = Queue::default();
     let (lanes, read_bytes_max) = lanes_for(memory);
     let merging = Merging { read_bytes_max, ..Merging::default() };
@@ -132,6 +132,7 @@ pub fn run<F: Fetch>(
         let mut walk = Walk {
             lookup: &mut source.lookup,
             job: &job,
+            target,
             queue: &queue,
             gate,
             merging,
@@ -152,15 +153,20 @@ pub fn run<F: Fetch>(
     if progress.is_stop_requested() {
         return Err(RestoreFault::Cancelled);
     }
-    finish(&job, &mut source.lookup, roots)?;
+    finish(&job, target, &mut source.lookup, roots)?;
     let (faults, fault_count) = job.faults.take();
     let snapshot = progress.snapshot();
     Ok(RestoreReport { items: snapshot.items_done, bytes: snapshot.bytes_done, faults, fault_count })
 }
 
 /// Flags of files with several names, the staging directory, durability.
-fn finish<F: Fetch>(job: &Job, lookup: &mut Lookup<F>, roots: &[Root]) -> Result<(), RestoreFault> {
-    let cleared = job.target.clear_staging(&mut |inode, fd| {
+fn finish<F: Fetch>(
+    job: &Job,
+    target: &Target,
+    lookup: &mut Lookup<F>,
+    roots: &[Root],
+) -> Result<(), RestoreFault> {
+    let cleared = target.clear_staging(&mut |inode, fd| {
         for root in roots {
             if let Ok(Some(item)) = lookup.item(Lin { volume: root.lin.volume, inode })
                 && attr::has_flags(&item)
@@ -174,7 +180,7 @@ fn finish<F: Fetch>(job: &Job, lookup: &mut Lookup<F>, roots: &[Root]) -> Result
     });
     cleared.map_err(|errno| RestoreFault::Target { call: "remove the staging directory", errno })?;
     if job.options.sync {
-        job.target.sync().map_err(|errno| RestoreFault::Target { call: "sync", errno })?;
+        target.sync().map_err(|errno| RestoreFault::Target { call: "sync", errno })?;
     }
     Ok(())
 }
@@ -197,6 +203,7 @@ struct Level {
 struct Walk<'a, F> {
     lookup: &'a mut Lookup<F>,
     job: &'a Job,
+    target: &'a Target,
     queue: &'a Queue,
     gate: Arc<Gate>,
     merging: Merging,
@@ -209,8 +216,8 @@ struct Walk<'a, F> {
 
 impl<F: Fetch> Walk<'_, F> {
     fn roots(&mut self, roots: &[Root], selection: &[Vec<u8>]) -> Result<(), RestoreFault> {
-        let fd = self.job.target.root()?;
-        let fresh = self.job.target.was_empty();
+        let fd = self.target.root()?;
+        let fresh = self.target.was_empty();
         let top = Dir::new(None, Vec::new(), fd, None, fresh);
         for root in roots {
             let Some(item) = self.lookup.item(root.lin)? else {
@@ -222,7 +229,7 @@ impl<F: Fetch> Walk<'_, F> {
             if item.kind != ItemKind::Directory {
                 self.entry(&top, &root.name, root.lin, item, None, &mut Vec::new())?;
             } else if root.name.is_empty() {
-                let fd = self.job.target.root()?;
+                let fd = self.target.root()?;
                 let dir = Dir::new(Some(Arc::clone(&top)), Vec::new(), fd, Some(item.clone()), fresh);
                 self.tree(dir, root.lin, item, wanted)?;
             } else if let Some(dir) = self.enter(&top, &root.name, &item) {
@@ -382,7 +389,7 @@ impl<F: Fetch> Walk<'_, F> {
         self.job.progress.items_done.add(1);
         match opened {
             Ok(fd) => {
-                if fresh && !self.job.target.was_empty() {
+                if fresh && !self.target.was_empty() {
                     attr::drop_inherited_acl(&fd);
                 }
                 Some(Dir::new(Some(Arc::clone(parent)), name.to_vec(), fd, Some(item.clone()), fresh))
@@ -401,8 +408,8 @@ impl<F: Fetch> Walk<'_, F> {
     /// A symlink or special file: made beside, dressed, moved to its name.
     fn special(&self, item: &ItemAttributes, name: &FileName) {
         let path = || name.dir.path_of(&name.name);
-        let staging = self.job.target.staging();
-        let temp = self.job.target.temp_name();
+        let staging = self.target.staging();
+        let temp = self.target.temp_name();
         let made = match (&item.payload, item.kind) {
             (RowPayload::Target(target), ItemKind::Symlink) => {
                 rustix::fs::symlinkat(target.as_slice(), staging, temp.as_str())
@@ -424,7 +431,7 @@ impl<F: Fetch> Walk<'_, F> {
         attr::settle_name(staging, &temp, item, self.job.options.owners, &mut |reason| {
             self.job.faults.add(path(), reason)
         });
-        match self.job.target.rename(&temp, name.dir.fd.as_fd(), &name.name, name.replace) {
+        match self.target.rename(&temp, name.dir.fd.as_fd(), &name.name, name.replace) {
             Ok(()) => {}
             Err(Errno::EXIST) => self.job.faults.add(path(), Reason::Exists),
             Err(errno) => self.job.system(path(), "give the item its name", errno),
@@ -442,13 +449,7 @@ impl<F: Fetch> Walk<'_, F> {
                 }
             }
             let flags = attr::has_flags(&item);
-            match self.job.target.link_stashed(
-                lin.inode,
-                flags,
-                name.dir.fd.as_fd(),
-                &name.name,
-                name.replace,
-            ) {
+            match self.target.link_stashed(lin.inode, flags, name.dir.fd.as_fd(), &name.name, name.replace) {
                 Ok(true) => {
                     self.job.progress.items_done.add(1);
                     return Ok(());
@@ -516,13 +517,13 @@ impl<F: Fetch> Walk<'_, F> {
 }
 
 /// The window being gathered.
-struct Gather<'a> {
-    files: &'a mut Vec<Arc<File>>,
-    wanted: &'a mut Vec<WantedBlock>,
-    runs: &'a mut Vec<(u64, u64)>,
-    gate: &'a Arc<Gate>,
-    merging: Merging,
-    queue: &'a Queue,
+pub(super) struct Gather<'a> {
+    pub(super) files: &'a mut Vec<Arc<File>>,
+    pub(super) wanted: &'a mut Vec<WantedBlock>,
+    pub(super) runs: &'a mut Vec<(u64, u64)>,
+    pub(super) gate: &'a Arc<Gate>,
+    pub(super) merging: Merging,
+    pub(super) queue: &'a Queue,
 }
 
 impl Gather<'_> {
@@ -581,7 +582,8 @@ impl Gather<'_> {
         self.queue.push(Task::Zeros(Arc::clone(file), offset, len));
     }
 
-    fn block(&mut self, file: &Arc<File>, mut block: WantedBlock) {
+    /// Takes one block.
+    pub(super) fn block(&mut self, file: &Arc<File>, mut block: WantedBlock) {
         if !self.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
             self.files.push(Arc::clone(file));
         }
@@ -594,7 +596,7 @@ impl Gather<'_> {
     }
 
     /// Plans the window and hands it to the lanes.
-    fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         if self.wanted.is_empty() {
             self.files.clear();
             return;
