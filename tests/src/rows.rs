@@ -86,6 +86,7 @@ pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
             _ => RowPayload::Inline(p.bytes(payload_len)),
         },
         xattrs,
+        unsure: p.one_in(5),
         fault: if p.one_in(9) { "data unreadable: überall".to_owned() } else { String::new() },
     }
 }
@@ -195,6 +196,7 @@ pub fn plain_items(p: &mut Prng, count: usize, backup: u32) -> Vec<ItemRow> {
                 parent: if directory { inode.saturating_sub(40) } else { 0 },
                 payload: RowPayload::None,
                 xattrs: Vec::new(),
+                unsure: false,
                 fault: String::new(),
             };
             let lin = Lin { volume: VolumeId(1), inode };

@@ -70,6 +70,7 @@ fn rows() -> Vec<Row> {
         parent: 0,
         payload: RowPayload::None,
         xattrs: vec![(b"user.a".to_vec(), b"x".to_vec())],
+        unsure: false,
         fault: String::new(),
     };
     let name = |name: &[u8], inode| {

@@ -37,6 +37,10 @@ use crate::store::uplink::Uplink;
 use crate::worker::backup::{Backup, Base, ItemTrouble, Task, Totals};
 use crate::worker::batch::Shape;
 
+/// Change times this close to a volume's last write do not tell a change before it from one after: whole seconds on small
+/// inodes, a timer tick otherwise.
+const UNSURE_SECS: i64 = 2;
+
 /// A volume to back up, opened.
 pub struct VolumeJob {
     /// Its number in the policy.
@@ -257,7 +261,7 @@ fn backup<B: Base>(
             logical_block_bytes: job.device.geometry().logical_block_bytes,
             volume_block_bytes: job.volume.info().block_bytes,
             read_depth: job.device.queue_depth().min(machinery.budget.frames),
-            unsure_from: Timestamp { secs: i64::MAX, nanos: 0 },
+            unsure_from: Timestamp { secs: job.volume.info().written_secs.saturating_sub(UNSURE_SECS), nanos: 0 },
             resume,
             flush_interval_ns: settings.flush_interval_ns,
         };

@@ -68,8 +68,8 @@ pub struct Task {
     pub volume_block_bytes: u32,
     /// Read requests in flight at most.
     pub read_depth: usize,
-    /// Items changed at or after this time are read even if they look as in the last point: their change time may not tell
-    /// two changes apart.
+    /// Items changed at or after this time are marked: a later change may carry the same change time, so the next backup reads
+    /// them again. The volume's last write, less the coarsest clock tick that a file system stamps with.
     pub unsure_from: Timestamp,
     /// Where to start: (inode, block), everything below is committed.
     pub resume: (u64, u64),
@@ -747,7 +747,7 @@ impl<B: Base> Backup<B> {
         let lin = Lin { volume: self.task.volume, inode: item.inode };
         let backup = self.task.backup;
         if of.starts && active.emit.names == 0 {
-            self.pending.begin_part(&window, item, backup);
+            self.pending.begin_part(&window, item, &self.task);
         }
         while let Some((name, inode)) = self.pending.name(&window, active.emit.names) {
             if !self.has_room(0) {

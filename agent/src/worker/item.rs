@@ -21,12 +21,13 @@ pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
         if old.kind != item.kind || old.generation != item.generation {
             return Verdict::New;
         }
-        let unsure = item.ctime >= task.unsure_from || item.fault.is_some() || !old.fault.is_empty();
+        let unsure = old.unsure || item.fault.is_some() || !old.fault.is_empty();
         if unsure || item.kind == ItemKind::Image || !item.part.first || !item.part.last {
             return Verdict::Changed;
         }
         let mut new = attributes(window, item, old.rows_from);
         new.atime = old.atime;
+        new.unsure = false;
         new.allocated_to = allocated_to(window, item, task.volume_block_bytes);
         if new == *old { Verdict::Same } else { Verdict::Changed }
     };
@@ -102,6 +103,7 @@ fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttribut
             .iter()
             .map(|x| (window.get(&x.name).to_vec(), window.get(&x.value).to_vec()))
             .collect(),
+        unsure: false,
         fault: item.fault.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
@@ -121,12 +123,14 @@ pub struct Pending {
 impl Pending {
     /// Begins a part of an item: takes the attributes of its first part, and sorts the names of each as one run of the
     /// listing. Calling it again for the same part changes nothing that matters (a run's number may be skipped).
-    pub fn begin_part(&mut self, window: &Window, item: &Item, backup: BackupId) {
+    pub fn begin_part(&mut self, window: &Window, item: &Item, task: &Task) {
         if self.inode != item.inode {
             self.inode = item.inode;
             self.run = 0;
             self.lost_ranges = 0;
-            self.attributes = Some(attributes(window, item, backup));
+            let mut row = attributes(window, item, task.backup);
+            row.unsure = item.ctime >= task.unsure_from;
+            self.attributes = Some(row);
         } else if !item.part.first {
             self.run += 1;
         }
