@@ -16,7 +16,7 @@ use crate::format::tail::TailKind;
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault};
-use crate::table::read::{Names, TableReader};
+use crate::table::read::{Locations, Names, TableReader};
 use crate::table::source::{Fetch, TableFault};
 use crate::table::stream::Stream;
 
@@ -119,6 +119,16 @@ impl<F: Fetch> Lookup<F> {
         }
         self.locations.at.inode = lin.inode.saturating_add(1);
         Ok(())
+    }
+
+    /// Begins an item's location rows at the first that begins at or after `base`: for one item that is read from the middle.
+    pub fn locations_from(&self, lin: Lin, item: &ItemAttributes, base: u64) -> Locations {
+        self.reader.locations(lin, base, item.rows_from, self.cut)
+    }
+
+    /// The next of these rows.
+    pub fn next_location(&mut self, rows: &mut Locations) -> Result<Option<LocationRow>, TableFault> {
+        rows.next(&mut self.reader)
     }
 
     /// Begins a directory's listing.
