@@ -128,8 +128,12 @@ impl<F: fmt::Display> fmt::Display for Fault<F> {
     }
 }
 
+/// The session, unless the thread that had it died, and what became of the backup.
+pub type Ended<'env, S, F> = (Option<Session<'env, S>>, Result<Report, Fault<F>>);
+
 /// Runs a backup over `session`, and gives the session back. `base` opens the rows of the last point of a volume; `watch` is
 /// called often, with the sums so far.
+#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
 pub fn run<'env, S, B, C>(
     session: Session<'env, S>,
     clock: &'env C,
@@ -139,7 +143,7 @@ pub fn run<'env, S, B, C>(
     machinery: &mut Machinery<'_>,
     base: &mut dyn FnMut(VolumeId, Option<BackupId>, &State) -> B,
     watch: &mut dyn FnMut(&Totals),
-) -> (Option<Session<'env, S>>, Result<Report, Fault<B::Fault>>)
+) -> Ended<'env, S, B::Fault>
 where
     S: Sealer + Clone + Send + 'env,
     B: Base,

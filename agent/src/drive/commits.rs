@@ -132,7 +132,7 @@ fn lost<'env, S>(
     answer: &SyncSender<Result<(), LogFault>>,
     wake: &(dyn Fn() + Send + Sync),
 ) -> (Session<'env, S>, Result<(), LogFault>) {
-    let _ = answer.try_send(Err(fault.clone()));
+    let _ = answer.try_send(Err(fault));
     wake();
     (session, Err(fault))
 }
