@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
+use windlass_hal::clock::Clock;
 use windlass_hal::volume::{Timestamp, Volume};
 
 use crate::drive::budget::Budget;
@@ -27,7 +28,7 @@ use crate::format::seal::Keys;
 use crate::format::slot::Sealer;
 use crate::id::{BackupId, Boot, Epoch, NodeId, VolumeId};
 use crate::log::fault::LogFault;
-use crate::log::session::{Clock, Session};
+use crate::log::session::Session;
 use crate::log::state::{Running, State};
 use crate::pack::known::Known;
 use crate::pack::lane::Shared;
