@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_agent::id::Boot;
-use windlass_agent::log::session;
-use windlass_agent::store::clock as store_clock;
-use windlass_hal::clock::{Clock as _, SystemClock};
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_hal::entropy::{Entropy as _, SystemEntropy};
 
 use crate::failure::Failure;
 
-/// The machine's clock, in the shapes that parts of the agent ask for.
+/// The machine's clock, in the units that commands count in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostClock;
 
@@ -35,33 +33,8 @@ impl HostClock {
     }
 
     /// Shared, for the store.
-    pub fn shared() -> Arc<dyn store_clock::Clock> {
-        Arc::new(HostClock)
-    }
-}
-
-impl store_clock::Clock for HostClock {
-    fn boot_ns(&self) -> u64 {
-        HostClock::boot_ns(self)
-    }
-
-    fn wall_s(&self) -> i64 {
-        SystemClock.wall().secs
-    }
-
-    fn sleep_ns(&self, ns: u64) {
-        SystemClock.sleep(Duration::from_nanos(ns));
-    }
-}
-
-impl session::Clock for HostClock {
-    fn now_ns(&self) -> u64 {
-        self.boot_ns()
-    }
-
-    fn sleep_until(&self, until_ns: u64) {
-        let now = self.boot_ns();
-        SystemClock.sleep(Duration::from_nanos(until_ns.saturating_sub(now)));
+    pub fn shared() -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
     }
 }
 

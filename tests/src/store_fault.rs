@@ -6,9 +6,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use windlass_agent::store::clock::Clock;
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes};
+use windlass_hal::clock::Clock;
 
 /// How often and when calls fail. Chances are per 1000 calls.
 #[derive(Clone, Debug, Default)]
@@ -110,7 +111,7 @@ impl FaultStore {
             return Ok(None);
         }
         if plan.delay_ns_max > 0 {
-            self.clock.sleep_ns(self.random() % plan.delay_ns_max);
+            self.clock.sleep(Duration::from_nanos(self.random() % plan.delay_ns_max));
         }
         let calls = self.calls.fetch_add(1, Ordering::SeqCst);
         if plan.denied_after_calls > 0 && calls >= plan.denied_after_calls {

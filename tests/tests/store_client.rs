@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use windlass_agent::store::clock::Clock;
 use windlass_agent::store::null::NullStore;
 use windlass_agent::store::probe::probe;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::uplink::{Answer, Done, Got, Job, Landing, PutHow, Uplink, UplinkSettings};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::buf::Pool;
+use windlass_hal::clock::Clock;
 use windlass_tests::conformance::store::{Extent, run};
 use windlass_tests::engines::clock::StepClock;
 use windlass_tests::store_fault::{FaultPlan, FaultStore};

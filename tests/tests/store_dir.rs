@@ -8,20 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use windlass_agent::store::clock::{Clock, HostClock};
 use windlass_agent::store::dir::{DirStore, LIST_BATCH_NAMES};
 use windlass_agent::store::probe::probe;
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::buf::Pool;
+use windlass_hal::clock::{Clock, Instant, SystemClock};
+use windlass_hal::volume::Timestamp;
 use windlass_tests::conformance::store::{Extent, keys, run};
 use windlass_tests::engines::scratch::Scratch;
 use windlass_tests::engines::skip;
 
 fn open(path: &Path) -> Result<DirStore, StoreFault> {
-    open_with(path, Arc::new(HostClock::new()), 0)
+    open_with(path, Arc::new(SystemClock), 0)
 }
 
 fn open_with(path: &Path, clock: Arc<dyn Clock>, up_bytes_s: u64) -> Result<DirStore, StoreFault> {
@@ -109,7 +111,7 @@ fn a_directory_conforms() {
     let scratch = Scratch::new("dir-conform");
     let store: Arc<dyn Store> = Arc::new(open(scratch.path()).unwrap());
     run(&store, "conf", Extent::default());
-    probe(store.as_ref(), &HostClock::new(), 1).unwrap();
+    probe(store.as_ref(), &SystemClock, 1).unwrap();
     assert!(temps(scratch.path()).is_empty());
 }
 
@@ -205,13 +207,13 @@ struct GateClock {
 }
 
 impl Clock for GateClock {
-    fn boot_ns(&self) -> u64 {
-        1_000_000_000
+    fn now(&self) -> Instant {
+        Instant::from_ns(1_000_000_000)
     }
-    fn wall_s(&self) -> i64 {
-        0
+    fn wall(&self) -> Timestamp {
+        Timestamp { secs: 0, nanos: 0 }
     }
-    fn sleep_ns(&self, _: u64) {
+    fn sleep(&self, _: Duration) {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let mut open = self.open.lock().unwrap();
         self.moved.notify_all();

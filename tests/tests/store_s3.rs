@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use windlass_agent::store::clock::{Clock, HostClock};
 use windlass_agent::store::probe::{Check, Wrong, probe};
 use windlass_agent::store::s3::S3Settings;
 use windlass_agent::store::uplink::UplinkSettings;
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFaultKind, Versioning};
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_tests::conformance::store::{Extent, run};
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::moto::Moto;
@@ -60,7 +60,7 @@ fn moto_conforms() {
     let extent =
         Extent { long_list_keys: 1100, large_bytes: (5 << 20) + 4097, races: 0, ..Extent::default() };
     run(&store, "conf", extent);
-    match probe(store.as_ref(), &HostClock::new(), 1) {
+    match probe(store.as_ref(), &SystemClock, 1) {
         Ok(report) => assert_eq!(report.versioning, Versioning::Off),
         Err(fault) => {
             assert!(fault.check == Check::Race && matches!(fault.wrong, Wrong::Winners(_)), "{fault}");
@@ -75,8 +75,8 @@ fn ceph_conforms() {
         Ok(ceph) => ceph,
         Err(reason) => return skip("ceph_conforms", &reason),
     };
-    let clock = HostClock::new();
-    let bucket = format!("conform-{}", clock.wall_s());
+    let clock = SystemClock;
+    let bucket = format!("conform-{}", clock.wall().secs);
     ceph.a.make_bucket(&bucket, false);
     let store: Arc<dyn Store> = Arc::new(ceph.a.store(&bucket));
     run(&store, "conf", Extent::default());

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
+use windlass_hal::clock::Clock;
 use windlass_hal::volume::{Timestamp, Volume};
 
 use crate::drive::budget::Budget;
@@ -27,7 +28,7 @@ use crate::format::seal::Keys;
 use crate::format::slot::Sealer;
 use crate::id::{BackupId, Boot, Epoch, NodeId, VolumeId};
 use crate::log::fault::LogFault;
-use crate::log::session::{Clock, Session};
+use crate::log::session::Session;
 use crate::log::state::{Running, State};
 use crate::pack::known::Known;
 use crate::pack::lane::Shared;
@@ -132,8 +133,12 @@ impl<F: fmt::Display> fmt::Display for Fault<F> {
     }
 }
 
+/// The session, unless the thread that had it died, and what became of the backup.
+pub type Ended<'env, S, F> = (Option<Session<'env, S>>, Result<Report, Fault<F>>);
+
 /// Runs a backup over `session`, and gives the session back. `base` opens the rows of the last point of a volume; `watch` is
 /// called often, with the sums so far.
+#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
 pub fn run<'env, S, B, C>(
     session: Session<'env, S>,
     clock: &'env C,
@@ -143,7 +148,7 @@ pub fn run<'env, S, B, C>(
     machinery: &mut Machinery<'_>,
     base: &mut dyn FnMut(VolumeId, Option<BackupId>, &State) -> B,
     watch: &mut dyn FnMut(&Totals),
-) -> (Option<Session<'env, S>>, Result<Report, Fault<B::Fault>>)
+) -> Ended<'env, S, B::Fault>
 where
     S: Sealer + Clone + Send + 'env,
     B: Base,

@@ -427,7 +427,7 @@ impl<B: Base> Backup<B> {
     }
 
     fn swept(&mut self, window: Window, swept: Swept) -> Result<(), BackupFault<B::Fault>> {
-        let Sweeping::Asked(from) = self.sweeping else { panic!("a window that was not asked for") };
+        let Sweeping::Asked(from) = self.sweeping else { unreachable!("a window that was not asked for") };
         let next_inode = match swept {
             Swept::More(cursor) => {
                 self.sweeping = Sweeping::Next(cursor);
@@ -917,7 +917,9 @@ impl<B: Base> Backup<B> {
     }
 
     fn committed(&mut self, now: u64) {
-        let Committing::Asked { last } = self.committing else { panic!("a commit that was not asked for") };
+        let Committing::Asked { last } = self.committing else {
+            unreachable!("a commit that was not asked for")
+        };
         self.committing = if last { Committing::Done } else { Committing::Idle };
         self.last_commit_ns = now;
     }

@@ -168,7 +168,7 @@ impl Pending {
 
     /// The item's row, now that its last part is there.
     pub fn end(&mut self, window: &Window, item: &Item, block_bytes: u32) -> ItemAttributes {
-        let Some(mut row) = self.attributes.take() else { panic!("an item ends after it began") };
+        let Some(mut row) = self.attributes.take() else { unreachable!("an item ends after it began") };
         if self.lost_ranges > LOST_NAMED_MAX as u64 {
             let _ = write!(row.fault, " and {} more ranges", self.lost_ranges - LOST_NAMED_MAX as u64);
         }

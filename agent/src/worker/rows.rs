@@ -123,8 +123,7 @@ impl Rows {
     /// Keeps the tail of an object that takes no further rows until its frames are there.
     fn set_aside(&mut self) {
         let Some(buf) = self.tail.buf.take() else { return };
-        let next = self.spare.take().or_else(|| TailBuilder::new(ROWS_ZSTD_LEVEL));
-        let Some(next) = next else { panic!("no memory for a compression context") };
+        let next = builder_from(&mut self.spare);
         let builder = std::mem::replace(&mut self.tail.builder, next);
         self.tails.insert(buf.id(), (builder, buf));
     }
@@ -139,8 +138,7 @@ impl Rows {
         let (mut builder, aside) = match self.tails.remove(&object.id()) {
             Some((builder, aside)) => (builder, Some(aside)),
             None => {
-                let spare = self.spare.take().or_else(|| TailBuilder::new(ROWS_ZSTD_LEVEL));
-                let Some(mut builder) = spare else { panic!("no memory for a compression context") };
+                let mut builder = builder_from(&mut self.spare);
                 builder.start(self.head(TailKind::Object, object.id()), &shared.keys);
                 (builder, None)
             }
@@ -177,5 +175,14 @@ impl Rows {
             backup_max: self.backup,
         };
         Some((buf, meta))
+    }
+}
+
+/// The spare builder, or a new one.
+#[allow(clippy::panic, reason = "no memory, in the middle of a backup: as with any other allocation")]
+fn builder_from(spare: &mut Option<TailBuilder>) -> TailBuilder {
+    match spare.take().or_else(|| TailBuilder::new(ROWS_ZSTD_LEVEL)) {
+        Some(builder) => builder,
+        None => panic!("no memory for a compression context"),
     }
 }
