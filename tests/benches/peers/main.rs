@@ -202,7 +202,7 @@ impl Bench {
         self.results.samples.push(Sample {
             phase,
             tool,
-            cost: cost.map_err(|why| why.to_string()),
+            cost: cost.map_err(|why| why.to_string().replace('\n', " / ")),
             stored: None,
             verified: None,
         });
@@ -226,8 +226,7 @@ impl Bench {
 
     fn compare_one(&mut self, tool: Tool, source: &Source) -> Result<()> {
         let place = self.place()?;
-        let cost =
-            self.init(tool, &place, source).and_then(|()| self.run(tool.backup(&place, source, 1), None));
+        let cost = self.full_backup(tool, &place, source, None);
         if let Ok(cost) = &cost
             && tool == Tool::Windlass
         {
@@ -245,14 +244,23 @@ impl Bench {
         }
         if self.plan.has("restore") {
             let to = self.cache.fresh("run/restored")?;
+            // Fast and wrong is no result.
             let cost = self.run(tool.restore(&place, &to), None);
-            let verified = match &cost {
-                Ok(_) => Some(verify::restore(tool, &source.tree, &to)?),
-                Err(_) => None,
-            };
-            self.note(Phase::Restore, tool, cost).verified = verified;
+            let checked = cost.and_then(|cost| Ok((cost, verify::restore(tool, &source.tree, &to)?)));
+            let verified = checked.as_ref().ok().map(|(_, said)| said.clone());
+            self.note(Phase::Restore, tool, checked.map(|(cost, _)| cost)).verified = verified;
         }
         Ok(())
+    }
+
+    /// A first backup; one that leaves nothing behind has not happened, whatever its exit status says.
+    fn full_backup(&self, tool: Tool, place: &Place, source: &Source, cap: Option<&Cap>) -> Result<Cost> {
+        self.init(tool, place, source)?;
+        let cost = self.run(tool.backup(place, source, 1), cap)?;
+        match setup::count(&place.repo).1 {
+            0 => Err(Error::new("ended well, but stored nothing")),
+            _ => Ok(cost),
+        }
     }
 
     fn init(&self, tool: Tool, place: &Place, source: &Source) -> Result<()> {
@@ -277,10 +285,7 @@ impl Bench {
         };
         for tool in self.tools.clone() {
             let place = self.place()?;
-            let source = &volume.source;
-            let cost = self
-                .init(tool, &place, source)
-                .and_then(|()| self.run(tool.backup(&place, source, 1), Some(&cap)));
+            let cost = self.full_backup(tool, &place, &volume.source, Some(&cap));
             self.note(Phase::Capped, tool, cost);
             remove_tree(&self.cache.path("run"));
         }
@@ -320,9 +325,8 @@ impl Bench {
             let place = self.place()?;
             let (before, job) = windlass::image_to_null(&place, &device);
             let prepared = before.into_iter().try_for_each(|job| job.prepare().map(drop));
-            let rate = prepared
-                .and_then(|()| self.run(job, None))
-                .map(|cost| setup::FULL_BYTES as f64 / cost.wall_s);
+            let cost = prepared.and_then(|()| self.run(job, None)).and_then(windlass::with_report);
+            let rate = cost.map(|cost| setup::FULL_BYTES as f64 / cost.wall_s);
             match rate {
                 Ok(rate) => {
                     best = Some(Ok(rate.max(best.and_then(std::result::Result::ok).unwrap_or_default())))
@@ -382,7 +386,8 @@ impl Bench {
         let (place, to) = (self.place()?, self.cache.fresh("run/restored")?);
         let rss = |cost: Result<Cost>| cost.map(|cost| cost.rss_mib).map_err(|why| why.to_string());
         let prepared = self.init(Tool::Windlass, &place, source);
-        let backup_mib = rss(prepared.and_then(|()| self.run(windlass::backup(&place, memory), None)));
+        let backup = prepared.and_then(|()| self.run(windlass::backup(&place, memory), None));
+        let backup_mib = rss(backup.and_then(windlass::with_report));
         let restore_mib = match &backup_mib {
             Ok(_) => rss(self.run(windlass::restore(&place, &to, memory), None)),
             Err(_) => Err("nothing to restore".to_owned()),

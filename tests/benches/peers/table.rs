@@ -36,7 +36,7 @@ pub struct Sample {
     pub cost: Result<Cost, String>,
     /// Bytes in the repository after a first backup.
     pub stored: Option<u64>,
-    /// What the comparison of a restore said.
+    /// What a comparison found equal after a restore.
     pub verified: Option<String>,
 }
 
@@ -229,10 +229,11 @@ impl Results {
 
     fn restored_row(&self) -> Row {
         let (what, target) = ("restored tree", "equal, all bytes and attributes".to_owned());
-        let mut own = self.samples.iter().filter(|sample| sample.tool == Tool::Windlass);
-        match own.find_map(|sample| sample.verified.clone()) {
-            Some(said) => Row::measured(what, target, said.replace('\n', " "), said.starts_with("equal")),
-            None => Row::unmeasured(what, target, self.reason(Phase::Restore, Tool::Windlass)),
+        let is_own = |sample: &&Sample| sample.tool == Tool::Windlass && sample.phase == Phase::Restore;
+        match self.samples.iter().find(is_own) {
+            Some(Sample { verified: Some(said), .. }) => Row::measured(what, target, said.clone(), true),
+            Some(_) => Row::measured(what, target, self.reason(Phase::Restore, Tool::Windlass), false),
+            None => Row::unmeasured(what, target, self.reason(Phase::Backup, Tool::Windlass)),
         }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! Peers: number of files, bytes, and the content of every twentieth file. Windlass: every byte and attribute.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use windlass_tests::error::{Context, Result};
+use windlass_tests::error::{Context, Error, Result};
 use windlass_tests::tree::{Options, compare};
 
 use crate::peers::Tool;
@@ -14,30 +15,31 @@ use crate::setup::count;
 /// One file in so many is read on both sides.
 const SAMPLE_EVERY: usize = 20;
 
-/// "equal", or what differs.
+/// What was found equal.
+///
+/// # Errors
+/// What differs, or what could not be read.
 pub fn restore(tool: Tool, tree: &Path, to: &Path) -> Result<String> {
     let root = locate(tree, to);
+    let differs = |what: &dyn Display| Err(Error::new(format!("the restored tree differs: {what}")));
     if tool == Tool::Windlass {
         let options = Options { differences_max: 5, ..Options::default() };
         let report = compare(tree, &root, &options)?;
-        return Ok(if report.is_equal() {
-            "equal, all bytes and attributes".to_owned()
+        return if report.is_equal() {
+            Ok("equal, all bytes and attributes".to_owned())
         } else {
-            format!("DIFFERENT: {report}")
-        });
+            differs(&report)
+        };
     }
     let (source, restored) = (count(tree), count(&root));
     if source != restored {
-        return Ok(format!(
-            "DIFFERENT: {} files of {} bytes, restored {} of {}",
-            source.0, source.1, restored.0, restored.1
-        ));
+        return differs(&format!("{source:?} files and bytes, restored {restored:?}"));
     }
     for path in files(tree).into_iter().step_by(SAMPLE_EVERY) {
         let other = root.join(path.strip_prefix(tree).unwrap_or(&path));
         let read = |path: &Path| fs::read(path).context(|| path.display().to_string());
         if read(&path)? != read(&other)? {
-            return Ok(format!("DIFFERENT: {}", other.display()));
+            return differs(&other.display());
         }
     }
     Ok("equal: files, bytes, a sample's content".to_owned())

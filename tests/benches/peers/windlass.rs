@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use windlass_tests::error::{Error, Result};
 
-use crate::measure::Job;
+use crate::measure::{Cost, Job};
 use crate::peers::{Place, Source};
 use crate::setup;
 
@@ -60,6 +61,14 @@ pub fn image_to_null(place: &Place, device: &Path) -> (Vec<Job>, Job) {
     (vec![job().args(["repo", "init"]), policy], job().args(["backup", POLICY, "--json"]))
 }
 
+/// A backup that reports nothing has not happened, whatever its exit status says.
+pub fn with_report(cost: Cost) -> Result<Cost> {
+    match report(&cost.stdout) {
+        Some(_) => Ok(cost),
+        None => Err(Error::new("ended well, but --json printed no report")),
+    }
+}
+
 /// Requests of one backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
@@ -72,16 +81,18 @@ pub struct Requests {
 impl Requests {
     /// Finds `objects` and `requests: {put, get, head, list}` anywhere in what `--json` printed.
     pub fn parse(stdout: &str) -> Option<Requests> {
-        let value = stdout
-            .lines()
-            .rev()
-            .find_map(|line| serde_json::from_str::<Value>(line).ok().filter(Value::is_object));
-        let value = value.or_else(|| serde_json::from_str(stdout).ok())?;
-        let requests = find(&value, "requests")?;
+        let report = report(stdout)?;
+        let requests = find(&report, "requests")?;
         let count = |verb: &str| find(requests, verb).and_then(Value::as_u64).unwrap_or_default();
-        let objects = find(&value, "objects")?.as_u64()?;
+        let objects = find(&report, "objects")?.as_u64()?;
         Some(Requests { objects, puts: count("put"), asks: count("get") + count("head") + count("list") })
     }
+}
+
+/// The last line that is an object, or the whole as one.
+fn report(stdout: &str) -> Option<Value> {
+    let object = |text: &str| serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
+    stdout.lines().rev().find_map(object).or_else(|| object(stdout))
 }
 
 fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
