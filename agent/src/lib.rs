@@ -8,6 +8,7 @@
 //! | [`table`] | the cloud tables: segments, merging reads, coalescing, rebuild |
 //! | [`pack`] | blocks of many files into upload objects |
 //! | [`worker`] | the backup of a volume, as a state machine |
+//! | [`restore`] | back to a directory or a device; browsing and checking |
 //! | [`drive`] | the loop that runs it, and its threads |
 //! | [`policy`] | what to back up and how, and which paths |
 //! | [`progress`] | what a running job shows, and how it is stopped |
@@ -24,6 +25,7 @@ pub mod log;
 pub mod pack;
 pub mod policy;
 pub mod progress;
+pub mod restore;
 pub mod store;
 pub mod table;
 pub mod units;

@@ -88,7 +88,7 @@ fn scale(number: &str, unit: u64) -> Result<u64, UnitFault> {
     let ten = 10u128.pow(power);
     let numerator: u128 = fraction.parse().map_err(|_| UnitFault::Size)?;
     let scaled = numerator * u128::from(unit);
-    if scaled % ten != 0 {
+    if !scaled.is_multiple_of(ten) {
         return Err(UnitFault::Fraction);
     }
     whole.checked_add((scaled / ten) as u64).ok_or(UnitFault::TooLarge)

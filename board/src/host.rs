@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_agent::id::Boot;
-use windlass_agent::log::session;
-use windlass_agent::store::clock as store_clock;
-use windlass_hal::clock::{Clock as _, SystemClock};
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_hal::entropy::{Entropy as _, SystemEntropy};
 
 use crate::failure::Failure;
 
-/// The machine's clock, in the shapes that parts of the agent ask for.
+/// The machine's clock, in the units that commands count in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostClock;
 
@@ -35,33 +33,8 @@ impl HostClock {
     }
 
     /// Shared, for the store.
-    pub fn shared() -> Arc<dyn store_clock::Clock> {
-        Arc::new(HostClock)
-    }
-}
-
-impl store_clock::Clock for HostClock {
-    fn boot_ns(&self) -> u64 {
-        HostClock::boot_ns(self)
-    }
-
-    fn wall_s(&self) -> i64 {
-        SystemClock.wall().secs
-    }
-
-    fn sleep_ns(&self, ns: u64) {
-        SystemClock.sleep(Duration::from_nanos(ns));
-    }
-}
-
-impl session::Clock for HostClock {
-    fn now_ns(&self) -> u64 {
-        self.boot_ns()
-    }
-
-    fn sleep_until(&self, until_ns: u64) {
-        let now = self.boot_ns();
-        SystemClock.sleep(Duration::from_nanos(until_ns.saturating_sub(now)));
+    pub fn shared() -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
     }
 }
 
@@ -87,4 +60,15 @@ pub fn peak_memory_bytes() -> u64 {
     use nix::sys::resource::{UsageWho, getrusage};
     let kib = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss());
     u64::try_from(kib).unwrap_or(0) << 10
+}
+
+/// Lets the process open as many files as the system allows: a restore holds one for every file that comes in pieces.
+pub fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::warn!("restore: limit of open files not raised limit={soft} errno={errno}");
+    }
 }

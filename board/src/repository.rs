@@ -35,6 +35,7 @@ use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
+use windlass_hal::clock::SystemClock;
 
 use crate::args::global::Global;
 use crate::failure::Failure;
@@ -64,7 +65,7 @@ pub struct Repository {
     pub format: RepoFormat,
     /// Its keys.
     pub keys: Keys,
-    clock: HostClock,
+    clock: SystemClock,
 }
 
 /// A session of the commit log.
@@ -146,7 +147,7 @@ impl Repository {
                 _ => Failure::at(place, fault),
             }
         })?;
-        Ok(Repository { opened, format, keys, clock: HostClock })
+        Ok(Repository { opened, format, keys, clock: SystemClock })
     }
 
     /// Makes a repository. The key file is made when it does not exist.
@@ -182,11 +183,11 @@ impl Repository {
             StoreFaultKind::Exists => occupied(&opened),
             _ => Failure::new(fault),
         })?;
-        Ok(Repository { opened, format, keys, clock: HostClock })
+        Ok(Repository { opened, format, keys, clock: SystemClock })
     }
 
     /// The clock that sessions are driven by.
-    pub fn clock(&self) -> &HostClock {
+    pub fn clock(&self) -> &SystemClock {
         &self.clock
     }
 

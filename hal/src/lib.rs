@@ -9,7 +9,7 @@
 //!
 //! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
 //!
-//! This is the only package with `unsafe`: denied here, allowed in `buf.rs` and `linux/{ring,sys}.rs`, each headed by its
+//! This is the only package with `unsafe`: denied here, allowed in `buf.rs` and `linux/{ring,sys,fsattr}.rs`, each headed by its
 //! invariants.
 //!
 //! Does not: know what a backup is.

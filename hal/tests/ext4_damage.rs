@@ -204,7 +204,8 @@ fn a_bad_sector_costs_the_items_in_it() {
     let size = device.memory_mut().len() as u64;
     let (mut whole_volume, mut items) = (0, 0);
     for at in (0..size).step_by(1024) {
-        device.bad = vec![at..at + 512];
+        device.bad.clear();
+        device.bad.push(at..at + 512);
         match read(&mut device) {
             None => whole_volume += 1,
             Some(tree) => {

@@ -227,3 +227,34 @@ fn the_kernel_and_the_reader_see_the_same() {
         compare(&std::fs::read_to_string(&listing).unwrap(), &tree, &mut device, name);
     }
 }
+
+#[test]
+fn a_directory_may_fill_its_volume() {
+    let test = "a_directory_may_fill_its_volume";
+    if !is_root() || !has("mke2fs") || !has("mount") {
+        return skipped(test, "not root, or no mke2fs or mount");
+    }
+    let scratch = Scratch::new("full");
+    let (image, at) = (scratch.join("image"), scratch.join("mnt"));
+    std::fs::create_dir(&at).unwrap();
+    let args = ["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-b", "1024", "-m", "0", "-N", "64"];
+    run("mke2fs", &[&args[..], &[image.to_str().unwrap(), "5M"]].concat());
+    let mut links: u64 = 0;
+    match Mounted::new(&image, &at, "loop") {
+        Ok(_mounted) => {
+            std::fs::create_dir(at.join("d")).unwrap();
+            std::fs::write(at.join("f"), "").unwrap();
+            while std::fs::hard_link(at.join("f"), at.join(format!("d/{links}{}", "n".repeat(240)))).is_ok() {
+                links += 1;
+            }
+        }
+        Err(reason) => return skipped(test, &format!("mount: {reason}")),
+    }
+    let mut device = TestDevice::file(&image);
+    let mut volume = detect::open(&mut device).unwrap();
+    let tree = collect(&mut device, volume.as_mut()).unwrap();
+    let (_, whole) = tree.values().find(|(_, whole)| whole.names.len() > 3).unwrap();
+    assert_eq!(whole.fault, None);
+    assert_eq!(whole.names.len() as u64, links);
+    assert!(whole.parts >= 3, "{links} names in {} parts", whole.parts);
+}

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
-use windlass_agent::store::clock::{Clock, HostClock};
 use windlass_agent::store::dir::DirStore;
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, PutMode, Store};
 use windlass_hal::buf::Pool;
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::scratch::Scratch;
 
@@ -36,7 +36,7 @@ fn main() {
             (true, true, "dir PUT 16 MiB, O_DIRECT"),
             (true, false, "dir PUT 16 MiB, O_DIRECT asked, unaligned"),
         ] {
-            let throttle = Arc::new(Throttle::new(Arc::new(HostClock::new()), 0, 0));
+            let throttle = Arc::new(Throttle::new(Arc::new(SystemClock), 0, 0));
             let mut store = DirStore::open(scratch.path(), round, throttle).unwrap();
             store.set_direct(direct);
             for threads in [1, 4] {
@@ -50,7 +50,7 @@ fn main() {
             let get = get_rate(&store, 24);
             println!("{:<44} {get:>6.0} MiB/s", "dir GET 16 MiB");
         }
-        let throttle = Arc::new(Throttle::new(Arc::new(HostClock::new()), 0, 0));
+        let throttle = Arc::new(Throttle::new(Arc::new(SystemClock), 0, 0));
         latencies("dir", &DirStore::open(scratch.path(), round, throttle).unwrap());
     }
     if std::env::var_os("WINDLASS_RGW").is_none() {
@@ -58,7 +58,7 @@ fn main() {
         return;
     }
     let ceph = Ceph::start().unwrap();
-    let bucket = format!("bench-{}", HostClock::new().wall_s());
+    let bucket = format!("bench-{}", SystemClock.wall().secs);
     ceph.a.make_bucket(&bucket, false);
     let store = ceph.a.store(&bucket);
     latencies("s3", &store);

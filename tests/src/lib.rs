@@ -5,13 +5,31 @@
 //! | [`cli`] | the command line as a child process |
 //! | [`conformance`] | one suite per trait, run on every port and every store |
 //! | [`engines`] | real servers on loopback |
+//! | [`error`] | what the harness itself failed at |
+//! | [`extents`] | extent states of files, as the kernel shows them |
+//! | [`fixture`] | a tree with every kind of item |
+//! | [`fuzz`] | what the fuzz targets do |
 //! | [`history`] | made-up backups, what the tables should say of them, and a store in memory |
+//! | [`image`] | file-system images, loop devices, mounts |
+//! | [`privilege`] | what needs root, and how it is skipped |
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
+//! | [`store_fault`] | a store around another that fails on purpose |
+//! | [`tree`] | compares two directory trees, down to extents and attributes |
+//! | [`workdir`] | scratch folders |
 
 pub mod cli;
 pub mod conformance;
 pub mod engines;
+pub mod error;
+pub mod extents;
+pub mod fixture;
+pub mod fuzz;
 pub mod history;
+pub mod image;
+pub mod privilege;
 pub mod prng;
 pub mod rows;
+pub mod store_fault;
+pub mod tree;
+pub mod workdir;

@@ -86,6 +86,7 @@ pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
             _ => RowPayload::Inline(p.bytes(payload_len)),
         },
         xattrs,
+        unsure: p.one_in(5),
         fault: if p.one_in(9) { "data unreadable: überall".to_owned() } else { String::new() },
     }
 }
@@ -145,7 +146,12 @@ pub fn wild(p: &mut Prng, kind: RowKind, count: usize) -> Vec<Row> {
                 block_bytes,
                 blocks: (0..p.below(12)).map(|_| place(p, block_bytes)).collect(),
                 runs: (0..p.below(4) * p.below(2))
-                    .map(|i| ([RunKind::Data, RunKind::Hole, RunKind::Unwritten, RunKind::Lost][i as usize % 4], p.skewed()))
+                    .map(|i| {
+                        (
+                            [RunKind::Data, RunKind::Hole, RunKind::Unwritten, RunKind::Lost][i as usize % 4],
+                            p.skewed(),
+                        )
+                    })
                     .collect(),
             }),
             RowKind::Entry => Row::Entry(EntryRow {
@@ -190,6 +196,7 @@ pub fn plain_items(p: &mut Prng, count: usize, backup: u32) -> Vec<ItemRow> {
                 parent: if directory { inode.saturating_sub(40) } else { 0 },
                 payload: RowPayload::None,
                 xattrs: Vec::new(),
+                unsure: false,
                 fault: String::new(),
             };
             let lin = Lin { volume: VolumeId(1), inode };

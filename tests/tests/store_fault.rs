@@ -1,13 +1,14 @@
 //! S3 answers that go wrong, each made by a server in this process: how they are classified, and that repeats resolve them or
 //! say clearly why not. Nothing sleeps: the client's clock is stepped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::sync::Arc;
 
-use windlass_agent::store::clock::{Clock, HostClock};
 use windlass_agent::store::probe::{Check, Wrong, probe};
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::s3::{S3Settings, Timeouts};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_tests::conformance::store::{Extent, run};
 use windlass_tests::engines::clock::StepClock;
 use windlass_tests::engines::faulty::{Fault, Faulty};
@@ -36,7 +37,7 @@ fn the_server_itself_conforms_when_it_behaves() {
     let extent = Extent { long_list_keys: 60, large_bytes: (1 << 20) + 4097, ..Extent::default() };
     run(&store, "conf", extent);
     assert!(server.connections() > 1 && server.connections() < 120, "connections are kept and shared");
-    probe(store.as_ref(), &HostClock::new(), 1).unwrap();
+    probe(store.as_ref(), &SystemClock, 1).unwrap();
 }
 
 #[test]
@@ -206,9 +207,9 @@ fn a_storm_ends_in_the_budget_and_says_how_long_it_tried() {
     let server = Faulty::start();
     let (client, clock) = client(&server);
     server.plan("PUT", &Fault::Status(503, "SlowDown"), 10_000);
-    let start = clock.boot_ns();
+    let start = clock.now().as_ns();
     let fault = client.put_unique("obj/a", &[b"x"]).unwrap_err();
-    let spent_ms = (clock.boot_ns() - start) / 1_000_000;
+    let spent_ms = (clock.now().as_ns() - start) / 1_000_000;
     assert_eq!(fault.kind, Kind::Unknown);
     assert!(fault.detail.contains("gave up after") && fault.detail.contains("SlowDown"), "{fault}");
     assert!(
@@ -255,7 +256,7 @@ fn a_server_that_is_not_there_is_no_answer() {
 fn the_probe_refuses_stores_that_ignore_conditions_and_names_versioning() {
     let server = Faulty::start();
     let store = store(&server);
-    let clock = HostClock::new();
+    let clock = SystemClock;
     server.versioning(true);
     let fault = probe(store.as_ref(), &clock, 1).unwrap_err();
     assert!(fault.check == Check::Race && fault.to_string().contains("without versioning"), "{fault}");

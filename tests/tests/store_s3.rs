@@ -1,11 +1,13 @@
 //! The S3 store against real servers: moto (Python) and Ceph's object gateway. Skips loudly where one is missing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::sync::Arc;
 
-use windlass_agent::store::clock::{Clock, HostClock};
 use windlass_agent::store::probe::{Check, Wrong, probe};
 use windlass_agent::store::s3::S3Settings;
+use windlass_agent::store::uplink::UplinkSettings;
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFaultKind, Versioning};
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_tests::conformance::store::{Extent, run};
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::moto::Moto;
@@ -53,9 +55,17 @@ fn moto_conforms() {
     };
     moto.s3.make_bucket("conform", false);
     let store: Arc<dyn Store> = Arc::new(moto.s3.store("conform"));
-    run(&store, "conf", Extent { long_list_keys: 1100, large_bytes: (5 << 20) + 4097, ..Extent::default() });
-    let report = probe(store.as_ref(), &HostClock::new(), 1).unwrap();
-    assert_eq!(report.versioning, Versioning::Off);
+    // moto looks and then writes, without a lock: on a loaded machine two of eight racing creates were seen to win. So it is
+    // not raced here, and its probe may rightly refuse.
+    let extent =
+        Extent { long_list_keys: 1100, large_bytes: (5 << 20) + 4097, races: 0, ..Extent::default() };
+    run(&store, "conf", extent);
+    match probe(store.as_ref(), &SystemClock, 1) {
+        Ok(report) => assert_eq!(report.versioning, Versioning::Off),
+        Err(fault) => {
+            assert!(fault.check == Check::Race && matches!(fault.wrong, Wrong::Winners(_)), "{fault}");
+        }
+    }
     refusals(&moto.s3, false);
 }
 
@@ -65,8 +75,8 @@ fn ceph_conforms() {
         Ok(ceph) => ceph,
         Err(reason) => return skip("ceph_conforms", &reason),
     };
-    let clock = HostClock::new();
-    let bucket = format!("conform-{}", clock.wall_s());
+    let clock = SystemClock;
+    let bucket = format!("conform-{}", clock.wall().secs);
     ceph.a.make_bucket(&bucket, false);
     let store: Arc<dyn Store> = Arc::new(ceph.a.store(&bucket));
     run(&store, "conf", Extent::default());
@@ -100,4 +110,42 @@ fn ceph_conforms() {
     let fault = ceph.a.store_at(&bucket, skewed).put("a", &[b"x"], PutMode::Replace).unwrap_err();
     assert_eq!(fault.kind, StoreFaultKind::Denied, "{fault}");
     assert!(fault.detail.contains("set the clock"), "{fault}");
+}
+
+fn certificate_file(moto: &Moto) -> std::path::PathBuf {
+    moto.certificates.as_ref().unwrap().path().join("ca.pem")
+}
+
+#[test]
+fn tls_is_verified_and_works_with_a_ca_file() {
+    let name = "tls_is_verified_and_works_with_a_ca_file";
+    let moto = match Moto::start_tls() {
+        Ok(moto) => moto,
+        Err(reason) => return skip(name, &reason),
+    };
+    if let Err(reason) = moto.make_bucket_tls("conform") {
+        return skip(name, &reason);
+    }
+    let ca_file = certificate_file(&moto);
+    let settings = |ca_file| S3Settings { ca_file, ..moto.s3.settings() };
+    let store: Arc<dyn Store> = Arc::new(moto.s3.store_with("conform", settings(Some(ca_file))));
+    let extent = Extent { long_list_keys: 50, large_bytes: (2 << 20) + 1, races: 0, ..Extent::default() };
+    run(&store, "conf", extent);
+    // A handshake, a PUT and a GET get by with a quarter of an uplink thread's stack.
+    let stack_bytes = UplinkSettings::default().stack_bytes / 4;
+    let fresh = moto.s3.store_with("conform", settings(Some(certificate_file(&moto))));
+    let thread = std::thread::Builder::new().stack_size(stack_bytes).spawn(move || {
+        fresh.put("a", &[&vec![1; 2 << 20]], PutMode::Replace).unwrap();
+        fresh.get("a", ByteRange::All, &mut Vec::new()).unwrap();
+        fresh.list("", "", &mut |_, _| true).unwrap();
+        fresh.delete("a").unwrap();
+    });
+    thread.unwrap().join().unwrap();
+    // The system's authorities do not know this CA; nothing is sent, and repeating would not help.
+    if std::path::Path::new(windlass_agent::store::s3::CA_BUNDLES[0]).exists() {
+        let stranger = moto.s3.store_with("conform", settings(None));
+        let fault = stranger.get("a", ByteRange::All, &mut Vec::new()).unwrap_err();
+        assert_eq!(fault.kind, StoreFaultKind::Rejected, "{fault}");
+        assert!(fault.detail.contains("certificate"), "{fault}");
+    }
 }

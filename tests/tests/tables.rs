@@ -11,7 +11,7 @@ use windlass_agent::table::read::TableReader;
 use windlass_agent::table::rebuild::{RebuildSettings, rebuild};
 use windlass_agent::table::segment::{SEGMENT_META_BYTES, SegmentMeta, SegmentWriter};
 use windlass_agent::table::source::{Source, TableFault, TableLimits, TailRef};
-use windlass_tests::history::{History, Memory, N, TABLE_KINDS, history};
+use windlass_tests::history::{History, Known, Memory, N, TABLE_KINDS, history};
 use windlass_tests::prng::Prng;
 
 fn keys() -> Keys {
@@ -119,6 +119,13 @@ fn reads_agree_with_the_model_at_every_cut_before_and_after_coalescing() {
         for cut in live.iter().copied().chain([backups]) {
             check(&memory, &merged, &history, cut, p, inodes);
         }
+        // What is left is what some cut sees, and nothing else; of item rows, deletions may remain too.
+        for kind in TABLE_KINDS {
+            let mut left = all_rows(&memory, &merged, kind);
+            left.retain(|row| !matches!(row, Row::Item(item) if item.item.is_none()));
+            let seen = live.iter().copied().chain([backups]).map(|cut| &history.cuts[cut as usize]);
+            assert_eq!(left, rows_of(seen.flat_map(|state| state.values()), kind), "seed {seed}");
+        }
         let (last, rows) = coalesce(&memory, &merged, &[], Scope::Full, p);
         check(&memory, &last, &history, backups, p, inodes);
         // With only the newest cut, exactly its rows are left.
@@ -173,6 +180,21 @@ fn tables_are_rebuilt_from_objects_alone() {
             assert_eq!(all_rows(&memory, &out.metas, kind), all_rows(&memory, &direct, kind), "seed {seed}");
         }
     }
+}
+
+/// The rows of `kind` that the model knows of, each once, in order.
+fn rows_of<'a>(items: impl Iterator<Item = &'a Known>, kind: RowKind) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for known in items {
+        match kind {
+            RowKind::Item => rows.push(Row::Item(known.row.clone())),
+            RowKind::Name => rows.extend(known.names.iter().cloned().map(Row::Name)),
+            _ => rows.extend(known.locations.values().cloned().map(Row::Location)),
+        }
+    }
+    rows.sort_by(|a, b| a.as_ref().key().cmp(&b.as_ref().key()));
+    rows.dedup();
+    rows
 }
 
 fn all_rows(memory: &Memory, segments: &[SegmentMeta], kind: RowKind) -> Vec<Row> {

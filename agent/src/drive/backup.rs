@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
+use windlass_hal::clock::Clock;
 use windlass_hal::volume::{Timestamp, Volume};
 
 use crate::drive::budget::Budget;
@@ -27,7 +28,7 @@ use crate::format::seal::Keys;
 use crate::format::slot::Sealer;
 use crate::id::{BackupId, Boot, Epoch, NodeId, VolumeId};
 use crate::log::fault::LogFault;
-use crate::log::session::{Clock, Session};
+use crate::log::session::Session;
 use crate::log::state::{Running, State};
 use crate::pack::known::Known;
 use crate::pack::lane::Shared;
@@ -36,6 +37,10 @@ use crate::pack::{frame_buf_bytes, frame_bytes};
 use crate::store::uplink::Uplink;
 use crate::worker::backup::{Backup, Base, ItemTrouble, Task, Totals};
 use crate::worker::batch::Shape;
+
+/// Change times this close to a volume's last write do not tell a change before it from one after: whole seconds on small
+/// inodes, a timer tick otherwise.
+const UNSURE_SECS: i64 = 2;
 
 /// A volume to back up, opened.
 pub struct VolumeJob {
@@ -121,13 +126,19 @@ impl<F: fmt::Display> fmt::Display for Fault<F> {
             Fault::Volume(volume, fault) => write!(f, "volume {volume}: {fault}"),
             Fault::Log(fault) => fault.fmt(f),
             Fault::Boot(error) => write!(f, "cannot start: {error}"),
-            Fault::NoPolicy(name) => write!(f, "there is no policy {name}; make one with `windlass policy set {name}`"),
+            Fault::NoPolicy(name) => {
+                write!(f, "there is no policy {name}; make one with `windlass policy set {name}`")
+            }
         }
     }
 }
 
+/// The session, unless the thread that had it died, and what became of the backup.
+pub type Ended<'env, S, F> = (Option<Session<'env, S>>, Result<Report, Fault<F>>);
+
 /// Runs a backup over `session`, and gives the session back. `base` opens the rows of the last point of a volume; `watch` is
 /// called often, with the sums so far.
+#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
 pub fn run<'env, S, B, C>(
     session: Session<'env, S>,
     clock: &'env C,
@@ -137,7 +148,7 @@ pub fn run<'env, S, B, C>(
     machinery: &mut Machinery<'_>,
     base: &mut dyn FnMut(VolumeId, Option<BackupId>, &State) -> B,
     watch: &mut dyn FnMut(&Totals),
-) -> (Option<Session<'env, S>>, Result<Report, Fault<B::Fault>>)
+) -> Ended<'env, S, B::Fault>
 where
     S: Sealer + Clone + Send + 'env,
     B: Base,
@@ -147,10 +158,13 @@ where
     let writer = (session.epoch(), state.holder.node, state.holder.boot);
     std::thread::scope(|scope| {
         let wake = Arc::clone(&machinery.wake);
-        let Some(next) = state.next_backup() else { return (Some(session), Err(Fault::Log(LogFault::NotReady))) };
+        let Some(next) = state.next_backup() else {
+            return (Some(session), Err(Fault::Log(LogFault::NotReady)));
+        };
         let begin = Begin::decide(&state, settings, volumes, next);
         let (mut commits, handle) = Commits::start(scope, session, clock, begin.backup, wake);
-        let result = backup(&mut commits, keys, writer, settings, volumes, machinery, &state, &begin, base, watch);
+        let result =
+            backup(&mut commits, keys, writer, settings, volumes, machinery, &state, &begin, base, watch);
         commits.finish();
         let session = handle.join().ok().map(|(session, _)| session);
         (session, result)
@@ -169,15 +183,21 @@ impl Begin {
     fn decide(state: &State, settings: &Settings, volumes: &[VolumeJob], next: BackupId) -> Begin {
         let found: Vec<BackupVolume> = volumes
             .iter()
-            .map(|v| BackupVolume { volume: v.id, fs_uuid: v.volume.info().uuid, state: v.volume.info().state })
+            .map(|v| BackupVolume {
+                volume: v.id,
+                fs_uuid: v.volume.info().uuid,
+                state: v.volume.info().state,
+            })
             .collect();
         let mut records = Vec::new();
         if let Some((backup, running)) = state.running_of(&settings.policy) {
             if running.volumes == found && found.iter().all(|v| v.state.is_some()) {
                 return Begin { backup, records, resume: Some(running.clone()) };
             }
-            let of = |s: &&crate::table::segment::SegmentMeta| s.backup_min == backup && s.backup_max == backup;
-            let removed = state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
+            let of =
+                |s: &&crate::table::segment::SegmentMeta| s.backup_min == backup && s.backup_max == backup;
+            let removed =
+                state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
             records.push(Record::Commit(Commit { removed, ..Commit::default() }));
             records.push(Record::BackupAbandoned { backup });
         }
@@ -246,13 +266,14 @@ fn backup<B: Base>(
             logical_block_bytes: job.device.geometry().logical_block_bytes,
             volume_block_bytes: job.volume.info().block_bytes,
             read_depth: job.device.queue_depth().min(machinery.budget.frames),
-            unsure_from: Timestamp { secs: i64::MAX, nanos: 0 },
+            unsure_from: Timestamp { secs: job.volume.info().written_secs.saturating_sub(UNSURE_SECS), nanos: 0 },
             resume,
             flush_interval_ns: settings.flush_interval_ns,
         };
         let now = machinery.reactor.now_ns();
         let segment_bytes = machinery.budget.segment_bytes;
-        let machine = Backup::new(task, Arc::clone(&shared), machinery.frames.clone(), rows, segment_bytes, now);
+        let machine =
+            Backup::new(task, Arc::clone(&shared), machinery.frames.clone(), rows, segment_bytes, now);
         let Some(mut machine) = machine else {
             return Err(Fault::Boot(std::io::ErrorKind::OutOfMemory.into()));
         };
@@ -266,7 +287,8 @@ fn backup<B: Base>(
             reactor: machinery.reactor,
             stop: machinery.stop,
         };
-        let done = volume::run(&mut machine, &mut parts, &mut |machine| watch(&before.plus(machine.totals())));
+        let done =
+            volume::run(&mut machine, &mut parts, &mut |machine| watch(&before.plus(machine.totals())));
         report.totals = before.plus(machine.totals());
         report.troubles.extend_from_slice(machine.troubles());
         done.map_err(|fault| Fault::Volume(job.id, fault))?;

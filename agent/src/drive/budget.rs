@@ -73,7 +73,8 @@ impl Budget {
         let lane = LANE_BYTES + 2 * frame;
         let keep = (KEEP_PIECES * PIECE_BYTES) as u64;
         let least = u64::from(OBJECT_BYTES_MIN) + keep + PIECE_BYTES as u64;
-        let needed = |lanes: u64| BASE_BYTES + ROWS_BYTES + lanes * (lane + FRAMES_PER_LANE_MIN * frame) + least;
+        let needed =
+            |lanes: u64| BASE_BYTES + ROWS_BYTES + lanes * (lane + FRAMES_PER_LANE_MIN * frame) + least;
         let lanes = (1..=cores.max(1) as u64).rev().find(|&lanes| needed(lanes) <= memory);
         let Some(lanes) = lanes else { return Err(TooSmall { given: memory, needed: needed(1) }) };
         let rest = memory - BASE_BYTES - ROWS_BYTES - lanes * lane;
@@ -105,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_default_holds_two_whole_objects() {
-        let budget = Budget::plan(MEMORY_BYTES_DEFAULT, BLOCK_BYTES_DEFAULT, OBJECT_BYTES_DEFAULT, 2).unwrap();
+        let budget =
+            Budget::plan(MEMORY_BYTES_DEFAULT, BLOCK_BYTES_DEFAULT, OBJECT_BYTES_DEFAULT, 2).unwrap();
         assert_eq!(budget.lanes, 2);
         assert_eq!(budget.object_bytes, OBJECT_BYTES_DEFAULT);
         assert!(budget.pool_bytes(BLOCK_BYTES_DEFAULT) + BASE_BYTES + ROWS_BYTES <= MEMORY_BYTES_DEFAULT);

@@ -5,17 +5,19 @@
 //!
 //! Source: ours; architecture section 3 (one separate uplink for commit traffic).
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use crate::drive::volume::CommitLog;
+use windlass_hal::clock::Clock;
+
 use crate::format::record::{Commit, Progress as Watermark, Record};
 use crate::format::slot::Sealer;
 use crate::id::{BackupId, VolumeId};
 use crate::log::fault::LogFault;
-use crate::log::session::{Clock, Session};
+use crate::log::session::Session;
 use crate::worker::backup::Progress;
 
 /// Longest wait of the thread between looks at the lease, in nanoseconds.
@@ -108,7 +110,7 @@ fn serve<'env, S: Sealer + Clone>(
             Ok(due) => due,
             Err(fault) => return lost(session, fault, answer, wake),
         };
-        let left = due.map_or(LOOK_NS, |due| due.saturating_sub(clock.now_ns()).min(LOOK_NS));
+        let left = due.map_or(LOOK_NS, |due| due.saturating_sub(clock.now().as_ns()).min(LOOK_NS));
         match asked.recv_timeout(Duration::from_nanos(left)) {
             Ok(records) => {
                 let result = session.commit(records).map(drop);
@@ -132,7 +134,7 @@ fn lost<'env, S>(
     answer: &SyncSender<Result<(), LogFault>>,
     wake: &(dyn Fn() + Send + Sync),
 ) -> (Session<'env, S>, Result<(), LogFault>) {
-    let _ = answer.try_send(Err(fault.clone()));
+    let _ = answer.try_send(Err(fault));
     wake();
     (session, Err(fault))
 }

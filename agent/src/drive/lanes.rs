@@ -50,7 +50,10 @@ impl Lanes {
         for index in 0..count {
             let (inner, mut lane) = (Arc::clone(&lanes.inner), Lane::new(Arc::clone(shared), frame_bytes));
             let name = format!("lane-{index}");
-            let thread = Builder::new().name(name).stack_size(LANE_STACK_BYTES).spawn(move || run(&inner, &mut lane))?;
+            let thread = Builder::new()
+                .name(name)
+                .stack_size(LANE_STACK_BYTES)
+                .spawn(move || run(&inner, &mut lane))?;
             lanes.threads.push(thread);
         }
         Ok(lanes)

@@ -69,7 +69,9 @@ impl<F: fmt::Display> fmt::Display for DriveFault<F> {
             DriveFault::Store(fault) => fault.fmt(f),
             DriveFault::Log(fault) => fault.fmt(f),
             DriveFault::Base(fault) => write!(f, "the last point's tables: {fault}"),
-            DriveFault::Stopped => f.write_str("stopped on request; what was committed is kept, the next run goes on there"),
+            DriveFault::Stopped => {
+                f.write_str("stopped on request; what was committed is kept, the next run goes on there")
+            }
         }
     }
 }

@@ -56,12 +56,14 @@ use super::row::{ROW_KINDS, RowKind, RowRef};
 use super::seal::{FLAG_SEALED, FLAG_ZSTD, Keys, ObjectKey, Region, TAG_BYTES, flags};
 use super::varint::{self, Reader};
 use crate::id::{BackupId, ObjectId, VolumeId};
-use crate::limits::INDEX_BYTES_MAX;
+use crate::limits::{INDEX_BYTES_MAX, ROW_BLOCK_BYTES_MAX};
 
 /// Bytes of a trailer: fetch this many from the end.
 pub const TRAILER_BYTES: usize = 128;
 /// Bytes of an index before its body.
 pub const INDEX_HEADER_BYTES: usize = 20;
+/// Most bytes of a stored index.
+pub const INDEX_STORED_BYTES_MAX: usize = INDEX_BYTES_MAX + INDEX_HEADER_BYTES + TAG_BYTES;
 
 const TRAILER_MAGIC: [u8; 8] = *b"WLTRAIL1";
 const INDEX_MAGIC: [u8; 4] = *b"WLIX";
@@ -199,7 +201,7 @@ impl Trailer {
         if trailer.data_bytes > parts_max
             || trailer.index_offset > parts_max
             || kind == TailKind::Segment && trailer.data_bytes != 0
-            || trailer.index_bytes as usize > INDEX_BYTES_MAX + INDEX_HEADER_BYTES + TAG_BYTES
+            || trailer.index_bytes as usize > INDEX_STORED_BYTES_MAX
         {
             return Err(r.damaged("offsets out of range"));
         }
@@ -459,6 +461,9 @@ impl Index {
             let total = &mut rows[kind.index()];
             *total = total.checked_add(info.rows).ok_or(r.damaged("rows past their range"))?;
             let blocks = &mut index.blocks[kind.index()];
+            if info.bytes as usize > ROW_BLOCK_BYTES_MAX + BLOCK_OVERHEAD_BYTES || info.rows == 0 {
+                return Err(r.damaged("size of a row block out of range"));
+            }
             if info.first.as_ref() > info.last.as_ref()
                 || blocks.last().is_some_and(|before| before.last.as_ref() >= info.first.as_ref())
             {

@@ -4,7 +4,9 @@
 //! [`Session::poll`] at or before the deadline that it returned, so that beats go out; a reactor takes the [`Writer`] out instead
 //! ([`Session::into_writer`]) and lets an uplink thread perform its calls.
 //!
-//! Does not: start threads. [`Clock`] stands for `windlass_hal::clock` until that is here. Source: ours.
+//! Does not: start threads. Source: ours.
+
+use windlass_hal::clock::{Clock, Instant};
 
 use super::call::perform;
 use super::fault::LogFault;
@@ -15,15 +17,6 @@ use crate::format::record::Record;
 use crate::format::slot::{ClusterId, Sealer};
 use crate::id::{Epoch, NodeId, Slot};
 use crate::store::{Store, StoreFault};
-
-/// Boot time: goes on during suspend, never back.
-pub trait Clock: Sync {
-    /// Nanoseconds since some start.
-    fn now_ns(&self) -> u64;
-
-    /// Blocks until `now_ns` is at least this.
-    fn sleep_until(&self, until_ns: u64);
-}
 
 /// What a session needs from outside.
 #[derive(Clone, Copy)]
@@ -56,7 +49,7 @@ pub fn open_read<S: Sealer>(
     loop {
         while let Some((id, call)) = replay.next_call() {
             let (answer, _) = perform(around.store, &call);
-            replay.handle(around.clock.now_ns(), id, answer);
+            replay.handle(around.clock.now().as_ns(), id, answer);
         }
         match replay.result() {
             Some(Ok(_)) => return Ok(replay.into_view()),
@@ -64,8 +57,8 @@ pub fn open_read<S: Sealer>(
             None => {}
         }
         let Some(due) = replay.deadline() else { return Err(LogFault::Moving) };
-        around.clock.sleep_until(due);
-        replay.wake(around.clock.now_ns());
+        sleep_until(around.clock, due);
+        replay.wake(around.clock.now().as_ns());
     }
 }
 
@@ -90,7 +83,7 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
             while let Some(action) = session.writer.next_action() {
                 match action {
                     Action::Wait { held, until_ns } => {
-                        let left = until_ns.saturating_sub(around.clock.now_ns());
+                        let left = until_ns.saturating_sub(around.clock.now().as_ns());
                         if !on_wait(&held, left) {
                             return Err(held);
                         }
@@ -130,7 +123,7 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
     /// the batch's fate is open.
     pub fn commit(&mut self, batch: Vec<Record>) -> Result<Slot, LogFault> {
         self.poll()?;
-        let now_ns = self.around.clock.now_ns();
+        let now_ns = self.around.clock.now().as_ns();
         self.writer.commit(now_ns, batch).map_err(|(fault, _)| fault)?;
         self.run_until(|action| match action {
             Action::Committed { slot } => Some(*slot),
@@ -141,7 +134,7 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
     /// Sends what is due: beats, checkpoints, deletes. Returns when to call again at the latest, on the session's clock. Errors: the
     /// lease is lost.
     pub fn poll(&mut self) -> Result<Option<u64>, LogFault> {
-        self.writer.wake(self.around.clock.now_ns());
+        self.writer.wake(self.around.clock.now().as_ns());
         while let Some(action) = self.writer.next_action() {
             match action {
                 Action::Lost(fault) => return Err(fault),
@@ -153,13 +146,13 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
 
     /// Whether an assignment may be made now.
     pub fn may_assign(&self) -> bool {
-        self.writer.may_assign(self.around.clock.now_ns())
+        self.writer.may_assign(self.around.clock.now().as_ns())
     }
 
     /// Yields, so that the next claim need not wait.
     pub fn release(mut self, successor: Option<NodeId>) -> Result<Slot, LogFault> {
         self.poll()?;
-        if !self.writer.release(self.around.clock.now_ns(), successor) {
+        if !self.writer.release(self.around.clock.now().as_ns(), successor) {
             return Err(LogFault::NotReady);
         }
         self.run_until(|action| match action {
@@ -190,8 +183,8 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
 
     fn sleep(&mut self) -> Result<(), LogFault> {
         let Some(due) = self.writer.deadline() else { return Err(LogFault::NotReady) };
-        self.around.clock.sleep_until(due);
-        self.writer.wake(self.around.clock.now_ns());
+        sleep_until(self.around.clock, due);
+        self.writer.wake(self.around.clock.now().as_ns());
         Ok(())
     }
 
@@ -200,7 +193,7 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
             Action::Call { id, call } => {
                 let (answer, fault) = perform(self.around.store, &call);
                 self.last_store_fault = fault.or(self.last_store_fault.take());
-                self.writer.handle(self.around.clock.now_ns(), id, answer);
+                self.writer.handle(self.around.clock.now().as_ns(), id, answer);
             }
             Action::Warning(fault) => {
                 if self.warnings.len() < WARNINGS_MAX {
@@ -214,6 +207,11 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
             | Action::Lost(_) => {}
         }
     }
+}
+
+/// Blocks until `until_ns` by the clock's time since boot.
+fn sleep_until(clock: &dyn Clock, until_ns: u64) {
+    clock.sleep(Instant::from_ns(until_ns).saturating_since(clock.now()));
 }
 
 #[cfg(test)]

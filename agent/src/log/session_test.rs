@@ -1,8 +1,9 @@
 //! Sessions over a store in memory and a clock that jumps.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+
+use windlass_hal::sim::clock::SimClock;
 
 use super::*;
 use crate::format::record::{PolicyChange, Record};
@@ -58,19 +59,6 @@ impl Store for Memory {
     }
 }
 
-#[derive(Default)]
-struct Jump(AtomicU64);
-
-impl Clock for Jump {
-    fn now_ns(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn sleep_until(&self, until_ns: u64) {
-        self.0.fetch_max(until_ns, Ordering::Relaxed);
-    }
-}
-
 fn who(node: u32) -> Identity {
     Identity { cluster: [9; 16], me: Author { node: NodeId(node), boot: Boot(u64::from(node) + 100) } }
 }
@@ -86,7 +74,7 @@ fn policy(revision: u32) -> Record {
 
 fn claim<'a>(
     store: &'a Memory,
-    clock: &'a Jump,
+    clock: &'a SimClock,
     node: u32,
     options: WriterOptions,
     patient: bool,
@@ -97,53 +85,53 @@ fn claim<'a>(
 
 #[test]
 fn claim_commit_release_and_read_back() {
-    let (store, clock) = (Memory::default(), Jump::default());
+    let (store, clock) = (Memory::default(), SimClock::default());
     let around = Surroundings { store: &store, clock: &clock };
     let mut session = claim(&store, &clock, 1, WriterOptions::default(), false).unwrap();
     assert_eq!(session.commit(vec![policy(1)]), Ok(Slot(2)));
     assert_eq!(session.commit(vec![policy(2), policy(3)]), Ok(Slot(3)));
     assert!(matches!(session.commit(vec![policy(9)]), Err(LogFault::Refused { record: 0, .. })));
     assert_eq!(session.release(None), Ok(Slot(4)));
-    assert_eq!(clock.now_ns(), 0, "nobody else: nothing to wait for");
+    assert_eq!(clock.now().as_ns(), 0, "nobody else: nothing to wait for");
 
     let view = open_read(around, [9; 16], PlainForTests).unwrap();
     assert_eq!((view.head, view.state.policies["homes"].revision), (Slot(4), 3));
     assert!(matches!(open_read(around, [8; 16], PlainForTests), Err(LogFault::Format { .. })));
 
     let session = claim(&store, &clock, 2, WriterOptions::default(), false).unwrap();
-    assert_eq!((session.epoch(), clock.now_ns()), (Epoch(2), 0), "a yield needs no wait");
+    assert_eq!((session.epoch(), clock.now().as_ns()), (Epoch(2), 0), "a yield needs no wait");
 }
 
 #[test]
 fn a_silent_holder_is_waited_for_and_a_live_one_is_named() {
-    let (store, clock) = (Memory::default(), Jump::default());
+    let (store, clock) = (Memory::default(), SimClock::default());
     let first = claim(&store, &clock, 1, WriterOptions::default(), false).unwrap();
     let Err(fault) = claim(&store, &clock, 2, WriterOptions::default(), false) else { panic!("claimed") };
     assert!(fault.to_string().contains("node 1"), "{fault}");
     drop(first);
-    let before = clock.now_ns();
+    let before = clock.now().as_ns();
     let second = claim(&store, &clock, 2, WriterOptions::default(), true).unwrap();
     assert_eq!(second.epoch(), Epoch(2));
-    assert!(clock.now_ns() - before >= WriterOptions::default().timing.wait_ns());
+    assert!(clock.now().as_ns() - before >= WriterOptions::default().timing.wait_ns());
 }
 
 #[test]
 fn beats_go_out_by_poll_and_a_missed_lease_is_noticed() {
-    let (store, clock) = (Memory::default(), Jump::default());
+    let (store, clock) = (Memory::default(), SimClock::default());
     let mut session = claim(&store, &clock, 1, WriterOptions::default(), false).unwrap();
     for _ in 0..20 {
         let due = session.poll().unwrap().unwrap();
-        clock.sleep_until(due);
+        sleep_until(&clock, due);
     }
-    assert!(clock.now_ns() > 60_000_000_000);
+    assert!(clock.now().as_ns() > 60_000_000_000);
     session.commit(vec![policy(1)]).unwrap();
-    clock.sleep_until(clock.now_ns() + 16_000_000_000);
+    sleep_until(&clock, clock.now().as_ns() + 16_000_000_000);
     assert!(matches!(session.commit(vec![policy(2)]), Err(LogFault::Expired { unresolved: None, .. })));
 }
 
 #[test]
 fn old_slots_go_behind_a_checkpoint_and_nothing_is_forgotten() {
-    let (store, clock) = (Memory::default(), Jump::default());
+    let (store, clock) = (Memory::default(), SimClock::default());
     let options = WriterOptions { checkpoint_slots: 4, boundary_lag_slots: 4, ..WriterOptions::default() };
     let mut session = claim(&store, &clock, 1, options, false).unwrap();
     for revision in 1..=40 {

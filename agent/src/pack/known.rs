@@ -67,7 +67,14 @@ mod tests {
     use crate::id::ObjectId;
 
     fn place(seed: u8, len: u32) -> Place {
-        Place { object: ObjectId::default(), frame_offset: 0, frame_bytes: 1, inner_offset: 0, len, digest: [seed; 16] }
+        Place {
+            object: ObjectId::default(),
+            frame_offset: 0,
+            frame_bytes: 1,
+            inner_offset: 0,
+            len,
+            digest: [seed; 16],
+        }
     }
 
     #[test]

@@ -204,7 +204,14 @@ impl Lane {
             return BlockPlace::Stored(place);
         }
         let unset = ObjectId::default();
-        BlockPlace::Stored(Place { object: unset, frame_offset: 0, frame_bytes: 0, inner_offset: 0, len: block.len, digest })
+        BlockPlace::Stored(Place {
+            object: unset,
+            frame_offset: 0,
+            frame_bytes: 0,
+            inner_offset: 0,
+            len: block.len,
+            digest,
+        })
     }
 
     /// Moves the blocks to be stored together where others fell out or no compressor would swallow the slack, and zeroes

@@ -56,4 +56,6 @@ pub const fn frame_buf_bytes(block_bytes: u32) -> usize {
 }
 
 const _: () = assert!(BLOCK_BYTES_MAX <= OBJECT_BYTES_MIN, "a block fits every object");
-const _: () = assert!(FRAME_BYTES as u64 / BLOCK_BYTES_MIN as u64 <= windlass_hal::block::SEGMENTS_PER_REQUEST_MAX as u64);
+const _: () = assert!(
+    FRAME_BYTES as u64 / BLOCK_BYTES_MIN as u64 <= windlass_hal::block::SEGMENTS_PER_REQUEST_MAX as u64
+);

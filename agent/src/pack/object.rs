@@ -70,8 +70,9 @@ impl ObjectBuf {
         let want = (end as usize).div_ceil(PIECE_BYTES);
         assert!(want <= self.pieces.len(), "an object stays within its size");
         for piece in &self.pieces[have..want] {
-            let Some(buf) = pool.take() else { panic!("the piece pool is empty: reserved more than promised") };
-            *piece.lock().unwrap_or_else(PoisonError::into_inner) = Some(buf);
+            let buf = pool.take();
+            assert!(buf.is_some(), "the piece pool is empty: reserved more than promised");
+            *piece.lock().unwrap_or_else(PoisonError::into_inner) = buf;
         }
         self.len.store(end, Ordering::Release);
         start

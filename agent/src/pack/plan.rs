@@ -162,7 +162,13 @@ impl OpenFrame {
     }
 
     /// Adds a block; `false` (with `reads` to be undone) when it does not fit. An empty frame takes any block.
-    fn add(&mut self, pieces: &mut [PlanPiece], len: u32, reads: &mut Vec<Segment>, frame_bytes: usize) -> bool {
+    fn add(
+        &mut self,
+        pieces: &mut [PlanPiece],
+        len: u32,
+        reads: &mut Vec<Segment>,
+        frame_bytes: usize,
+    ) -> bool {
         let alone = !self.any;
         self.plain += len;
         if !alone && self.plain as usize > frame_bytes {
@@ -235,7 +241,12 @@ mod tests {
     /// Adds a block of the given (physical, within, len) pieces.
     fn push(plan: &mut Plan, outcome: u32, len: u32, pieces: &[(u64, u32, u32)]) {
         let start = plan.pieces.len() as u32;
-        plan.pieces.extend(pieces.iter().map(|&(physical, within, len)| PlanPiece { physical, within, len, at: 0 }));
+        plan.pieces.extend(pieces.iter().map(|&(physical, within, len)| PlanPiece {
+            physical,
+            within,
+            len,
+            at: 0,
+        }));
         let pieces = start..plan.pieces.len() as u32;
         plan.blocks.push(PlanBlock { item: 0, block: u64::from(outcome), len, pieces, outcome });
     }
@@ -301,8 +312,9 @@ mod tests {
             let mut plan = Plan::default();
             for outcome in 0..draw(300) as u32 {
                 let count = 1 + draw(4) as u32;
-                let pieces: Vec<_> =
-                    (0..count).map(|i| (draw(1 << 14) * 4096, i * 32768, 4096 * (1 + draw(8) as u32))).collect();
+                let pieces: Vec<_> = (0..count)
+                    .map(|i| (draw(1 << 14) * 4096, i * 32768, 4096 * (1 + draw(8) as u32)))
+                    .collect();
                 push(&mut plan, outcome, 131072, &pieces);
             }
             let blocks = plan.blocks.len();
@@ -320,7 +332,10 @@ mod tests {
                             r.buf_offset <= piece.at && piece.at + piece.len <= r.buf_offset + r.len as u32
                         });
                         let read = read.expect("some read covers the piece");
-                        assert_eq!(read.device_offset + u64::from(piece.at - read.buf_offset), piece.physical);
+                        assert_eq!(
+                            read.device_offset + u64::from(piece.at - read.buf_offset),
+                            piece.physical
+                        );
                     }
                 }
             }

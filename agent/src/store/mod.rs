@@ -10,14 +10,12 @@
 //! | [`retry`] | the only place that repeats a call, with a budget |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
 //! | [`uplink`] | the fixed set of threads that block on a store, and their queues |
-//! | [`clock`] | the time and the sleep that the above are given |
 //!
 //! Needs from a store, and nothing else: create-only PUT, plain PUT, strongly consistent GET and LIST, DELETE.
 //! Keys are relative to the repository's prefix: `[a-z0-9/_-]`, no leading or trailing slash.
 //!
 //! Source: commit-log design C2, C3; the coordination reference, section 2.2.
 
-pub mod clock;
 pub mod dir;
 pub mod null;
 pub mod open;

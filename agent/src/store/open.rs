@@ -6,7 +6,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::clock::Clock;
+use windlass_hal::clock::Clock;
+
 use super::dir::DirStore;
 use super::null::NullStore;
 use super::s3::{S3OpenFault, S3Settings, S3Store};
@@ -117,11 +118,11 @@ pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Store>, OpenFault>
 mod tests {
     use super::*;
     use crate::store::StoreFaultKind;
-    use crate::store::clock::HostClock;
+    use windlass_hal::clock::SystemClock;
 
     #[test]
     fn urls_open_or_say_what_to_write() {
-        let settings = Settings::new(Arc::new(HostClock::new()), 1);
+        let settings = Settings::new(Arc::new(SystemClock), 1);
         let fault = |url: &str| open(url, &settings).err().unwrap();
         assert_eq!(open("null:", &settings).ok().unwrap().describe(), NullStore::default().describe());
         assert!(open("file:///", &settings).is_ok());

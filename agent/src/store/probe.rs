@@ -18,7 +18,8 @@
 use std::fmt;
 use std::sync::{Barrier, Mutex, PoisonError};
 
-use super::clock::Clock;
+use windlass_hal::clock::Clock;
+
 use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
 
 /// Concurrent creates on one key.
@@ -151,10 +152,10 @@ impl Probe<'_> {
     fn run(&self, clock: &dyn Clock) -> Result<Report, ProbeFault> {
         let mut checks = Vec::new();
         let mut versioning = Versioning::NotTold;
-        let mut start = clock.boot_ns();
+        let mut start = clock.now().as_ns();
         let mut timed = |check, wrong: Result<(), Wrong>, versioning| match wrong {
             Ok(()) => {
-                let end = clock.boot_ns();
+                let end = clock.now().as_ns();
                 checks.push((check, end.saturating_sub(start)));
                 start = end;
                 Ok(())

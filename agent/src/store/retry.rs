@@ -13,8 +13,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::clock::Clock;
+use windlass_hal::clock::Clock;
+
 use super::{
     ByteRange, CONDITIONAL_BODY_BYTES_MAX, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes,
 };
@@ -285,7 +287,7 @@ impl Client {
     }
 
     fn repeat<T>(&self, attempt: &mut dyn FnMut() -> Result<T, StoreFault>) -> Result<T, StoreFault> {
-        let start = self.clock.boot_ns();
+        let start = self.clock.now().as_ns();
         let mut attempts = 0u32;
         loop {
             let fault = match attempt() {
@@ -295,7 +297,7 @@ impl Client {
             };
             attempts += 1;
             let pause_ms = self.pause_ms(attempts);
-            let spent_ms = self.clock.boot_ns().saturating_sub(start) / 1_000_000;
+            let spent_ms = self.clock.now().as_ns().saturating_sub(start) / 1_000_000;
             let in_budget = spent_ms.saturating_add(pause_ms) <= self.policy.budget_ms;
             if attempts >= self.policy.attempts_max || !in_budget || !self.nap(pause_ms) {
                 if attempts == 1 {
@@ -322,7 +324,7 @@ impl Client {
         let mut left_ms = pause_ms;
         while left_ms > 0 && !self.shared.stopped.load(Ordering::Relaxed) {
             let nap_ms = left_ms.min(NAP_MS);
-            self.clock.sleep_ns(nap_ms * 1_000_000);
+            self.clock.sleep(Duration::from_nanos(nap_ms * 1_000_000));
             left_ms -= nap_ms;
         }
         !self.shared.stopped.load(Ordering::Relaxed)

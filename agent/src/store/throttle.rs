@@ -8,8 +8,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::clock::Clock;
+use windlass_hal::clock::Clock;
 
 /// What the bucket holds when full, as time at the full rate.
 pub const BURST_MS: u64 = 100;
@@ -81,46 +82,33 @@ impl Throttle {
         if lane.rate_bytes_s.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let wait_ns = lane.take(self.clock.boot_ns(), bytes);
+        let wait_ns = lane.take(self.clock.now().as_ns(), bytes);
         if wait_ns > 0 {
-            self.clock.sleep_ns(wait_ns);
+            self.clock.sleep(Duration::from_nanos(wait_ns));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use windlass_hal::sim::clock::SimClock;
+
     use super::*;
-
-    /// Time that passes only by sleeping.
-    #[derive(Default)]
-    struct StepClock(AtomicU64);
-
-    impl Clock for StepClock {
-        fn boot_ns(&self) -> u64 {
-            self.0.load(Ordering::SeqCst)
-        }
-        fn wall_s(&self) -> i64 {
-            0
-        }
-        fn sleep_ns(&self, ns: u64) {
-            self.0.fetch_add(ns, Ordering::SeqCst);
-        }
-    }
 
     #[test]
     fn a_rate_is_kept_over_time_and_the_burst_is_bounded() {
-        let clock = Arc::new(StepClock(AtomicU64::new(10 * NS_PER_S)));
+        let clock = Arc::new(SimClock::new());
+        clock.advance(Duration::from_secs(10));
         let throttle = Throttle::new(Arc::clone(&clock) as Arc<dyn Clock>, 1_000_000, 0);
         for _ in 0..100 {
             throttle.wait_up(100_000);
         }
         // 10 MB at 1 MB/s is 10 s, less the burst of 100 ms that had gathered.
-        assert_eq!(clock.boot_ns(), 20 * NS_PER_S - BURST_MS * 1_000_000);
+        assert_eq!(clock.now().as_ns(), 20 * NS_PER_S - BURST_MS * 1_000_000);
         throttle.wait_down(u64::MAX);
         throttle.set(0, 0);
         throttle.wait_up(u64::MAX);
-        assert_eq!(clock.boot_ns(), 20 * NS_PER_S - BURST_MS * 1_000_000, "no limit, no wait");
+        assert_eq!(clock.now().as_ns(), 20 * NS_PER_S - BURST_MS * 1_000_000, "no limit, no wait");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::format::block::{Pushed, RowRefused};
 use crate::format::fault::FormatFault;
 use crate::format::row::{ROW_KINDS, RowRef};
 use crate::format::seal::Keys;
-use crate::format::tail::{TRAILER_BYTES, TailBuilder, TailHead, TailKind, Trailer};
+use crate::format::tail::{INDEX_STORED_BYTES_MAX, TRAILER_BYTES, TailBuilder, TailHead, TailKind, Trailer};
 use crate::format::varint::Reader;
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::store::StoreFault;
@@ -94,7 +94,11 @@ impl SegmentMeta {
             return Err(r.damaged("reserved bytes are set"));
         }
         let end = u64::from(meta.index_bytes) + TRAILER_BYTES as u64;
-        if meta.bytes < end || meta.first_inode > meta.last_inode || meta.backup_min > meta.backup_max {
+        if meta.bytes < end
+            || meta.index_bytes as usize > INDEX_STORED_BYTES_MAX
+            || meta.first_inode > meta.last_inode
+            || meta.backup_min > meta.backup_max
+        {
             return Err(r.damaged("fields contradict each other"));
         }
         Ok(meta)

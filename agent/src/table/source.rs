@@ -135,6 +135,25 @@ impl From<&SegmentMeta> for TailRef {
     }
 }
 
+/// Where a row block is: what a stream remembers of an index, 24 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockAt {
+    /// Kind of its rows.
+    pub kind: RowKind,
+    /// Byte offset in the tail.
+    pub offset: u64,
+    /// Stored bytes.
+    pub bytes: u32,
+    /// Rows in it.
+    pub rows: u32,
+}
+
+impl From<&BlockInfo> for BlockAt {
+    fn from(info: &BlockInfo) -> BlockAt {
+        BlockAt { kind: info.kind, offset: info.offset, bytes: info.bytes, rows: info.rows }
+    }
+}
+
 /// Reads indexes and row blocks through bounded caches.
 pub struct Source<F> {
     fetch: F,
@@ -234,7 +253,7 @@ impl<F: Fetch> Source<F> {
     }
 
     /// A row block: one GET unless cached.
-    pub fn block(&mut self, tail: &TailRef, info: &BlockInfo) -> Result<Arc<RowBlock>, TableFault> {
+    pub fn block(&mut self, tail: &TailRef, info: &BlockAt) -> Result<Arc<RowBlock>, TableFault> {
         if let Some(block) = self.blocks.get(&(tail.id, info.offset)) {
             return Ok(block);
         }
@@ -255,7 +274,7 @@ impl<F: Fetch> Source<F> {
     pub(super) fn open(
         &mut self,
         tail: &TailRef,
-        info: &BlockInfo,
+        info: &BlockAt,
         bytes: &mut [u8],
     ) -> Result<RowBlock, TableFault> {
         let key = self.keys.rows(&tail.id);
@@ -278,7 +297,7 @@ impl<F: Fetch> Source<F> {
         let Some(info) = index.blocks(kind).get(index.seek(kind, key)) else {
             return Ok(None);
         };
-        let block = self.block(tail, info)?;
+        let block = self.block(tail, &BlockAt::from(info))?;
         let bad = |fault| TableFault::Format { id: tail.id, fault };
         let mut cursor = block.cursor().map_err(bad)?;
         while let Some(row) = cursor.next(&block).map_err(bad)? {

@@ -1,6 +1,6 @@
 //! Rows of one kind out of many tails, in one order: a merge that opens a tail only when its stretch of LINs begins.
 //!
-//! Memory: per open tail one plain row block, one row, and its share of the read-ahead; a long run of segments that do not
+//! Memory: per open tail one plain row block, one row, 24 bytes per row block to come, and its share of the read-ahead; a long run of segments that do not
 //! overlap is one open tail (two at the seams). Time: a comparison per open tail and row; GETs start with one row block, through
 //! the cache, and double up to the read-ahead.
 //!
@@ -9,8 +9,8 @@
 
 use std::sync::Arc;
 
-use super::source::{Fetch, Source, TableFault, TailRef};
-use crate::format::block::{BlockCursor, BlockInfo, RowBlock};
+use super::source::{BlockAt, Fetch, Source, TableFault, TailRef};
+use crate::format::block::{BlockCursor, RowBlock};
 use crate::format::key::{KeyRef, RowKey};
 use crate::format::row::{Row, RowKind};
 use crate::id::Lin;
@@ -30,8 +30,8 @@ pub struct Stream {
 
 struct Open {
     tail: TailRef,
-    /// Position in the index of the block after the current one.
-    next: usize,
+    /// Row blocks after the current one, the next one last: the index need not stay in memory.
+    blocks: Vec<BlockAt>,
     block: Option<(Arc<RowBlock>, BlockCursor)>,
     head: Option<Row>,
     ahead: Vec<u8>,
@@ -87,7 +87,7 @@ impl Stream {
             let share = source.limits().ahead_bytes / self.open.len().max(1);
             let mut at = 0;
             while at < self.open.len() {
-                if self.open[at].head.is_none() && !self.open[at].advance(self.kind, share, source)? {
+                if self.open[at].head.is_none() && !self.open[at].advance(share, source)? {
                     self.open.swap_remove(at);
                 } else {
                     at += 1;
@@ -139,10 +139,13 @@ impl Open {
         from: KeyRef<'_>,
         source: &mut Source<F>,
     ) -> Result<Option<Open>, TableFault> {
-        let next = source.index(&tail)?.seek(kind, from);
+        let index = source.index(&tail)?;
+        let blocks =
+            index.blocks(kind).iter().skip(index.seek(kind, from)).rev().map(BlockAt::from).collect();
+        drop(index);
         let mut open =
-            Open { tail, next, block: None, head: None, ahead: Vec::new(), ahead_at: 0, ahead_len: 0 };
-        while open.advance(kind, 0, source)? {
+            Open { tail, blocks, block: None, head: None, ahead: Vec::new(), ahead_at: 0, ahead_len: 0 };
+        while open.advance(0, source)? {
             if open.head.as_ref().is_some_and(|row| row.as_ref().key() >= from) {
                 return Ok(Some(open));
             }
@@ -151,12 +154,7 @@ impl Open {
     }
 
     /// Takes the next row into `head`; `false` after the last. `share` is the most to read ahead.
-    fn advance<F: Fetch>(
-        &mut self,
-        kind: RowKind,
-        share: usize,
-        source: &mut Source<F>,
-    ) -> Result<bool, TableFault> {
+    fn advance<F: Fetch>(&mut self, share: usize, source: &mut Source<F>) -> Result<bool, TableFault> {
         loop {
             if let Some((block, cursor)) = &mut self.block {
                 let id = self.tail.id;
@@ -167,44 +165,43 @@ impl Open {
                 }
                 self.block = None;
             }
-            let index = source.index(&self.tail)?;
-            let Some(info) = index.blocks(kind).get(self.next) else {
+            let Some(info) = self.blocks.last().copied() else {
                 self.head = None;
                 return Ok(false);
             };
             let len = u64::from(info.bytes);
             let block = if self.ahead_len == 0 {
                 self.ahead_len = 2 * len;
-                source.block(&self.tail, info)?
+                source.block(&self.tail, &info)?
             } else {
                 let have = self.ahead_at..self.ahead_at + self.ahead.len() as u64;
                 if info.offset < have.start || info.offset + len > have.end {
                     let want = self.ahead_len.min(share as u64);
-                    let stretch = stretch_of(&index.blocks(kind)[self.next..], want);
+                    let stretch = stretch_of(self.blocks.iter().rev(), want);
                     self.ahead = source.stretch(&self.tail, info.offset, stretch)?;
                     self.ahead_at = info.offset;
                     self.ahead_len = self.ahead_len.saturating_mul(2);
                 }
                 let at = (info.offset - self.ahead_at) as usize;
                 let bytes = self.ahead.get_mut(at..at + len as usize).unwrap_or_default();
-                Arc::new(source.open(&self.tail, info, bytes)?)
+                Arc::new(source.open(&self.tail, &info, bytes)?)
             };
             let id = self.tail.id;
             let cursor = block.cursor().map_err(|fault| TableFault::Format { id, fault })?;
             self.block = Some((block, cursor));
-            self.next += 1;
+            self.blocks.pop();
         }
     }
 }
 
 /// Bytes from the first of `blocks` that are worth one request: as many blocks as lie near each other and within `want`, at
 /// least one.
-fn stretch_of(blocks: &[BlockInfo], want: u64) -> u64 {
-    let Some(first) = blocks.first() else {
+fn stretch_of<'a>(mut blocks: impl Iterator<Item = &'a BlockAt>, want: u64) -> u64 {
+    let Some(first) = blocks.next() else {
         return 0;
     };
     let mut end = first.offset + u64::from(first.bytes);
-    for block in &blocks[1..] {
+    for block in blocks {
         let block_end = block.offset + u64::from(block.bytes);
         if block.offset - end > READ_GAP_BYTES || block_end - first.offset > want {
             break;

@@ -68,8 +68,8 @@ pub struct Task {
     pub volume_block_bytes: u32,
     /// Read requests in flight at most.
     pub read_depth: usize,
-    /// Items changed at or after this time are read even if they look as in the last point: their change time may not tell
-    /// two changes apart.
+    /// Items changed at or after this time are marked: a later change may carry the same change time, so the next backup reads
+    /// them again. The volume's last write, less the coarsest clock tick that a file system stamps with.
     pub unsure_from: Timestamp,
     /// Where to start: (inode, block), everything below is committed.
     pub resume: (u64, u64),
@@ -86,7 +86,13 @@ pub trait Base {
     fn items(&mut self, from: u64, to: u64, out: &mut Vec<ItemRow>) -> Result<(), Self::Fault>;
 
     /// Appends the location rows of `item` with bases in `from..=to`, ascending.
-    fn locations(&mut self, item: &ItemRow, from: u64, to: u64, out: &mut Vec<LocationRow>) -> Result<(), Self::Fault>;
+    fn locations(
+        &mut self,
+        item: &ItemRow,
+        from: u64,
+        to: u64,
+        out: &mut Vec<LocationRow>,
+    ) -> Result<(), Self::Fault>;
 }
 
 /// What the machine wants done. Each leads to exactly one event, except `Sweep`, `Commit` and `Put`'s own failures, which end
@@ -421,7 +427,7 @@ impl<B: Base> Backup<B> {
     }
 
     fn swept(&mut self, window: Window, swept: Swept) -> Result<(), BackupFault<B::Fault>> {
-        let Sweeping::Asked(from) = self.sweeping else { panic!("a window that was not asked for") };
+        let Sweeping::Asked(from) = self.sweeping else { unreachable!("a window that was not asked for") };
         let next_inode = match swept {
             Swept::More(cursor) => {
                 self.sweeping = Sweeping::Next(cursor);
@@ -452,7 +458,14 @@ impl<B: Base> Backup<B> {
         let frames_left = batch.plan.frames.len();
         let kept = self.deleted.partition_point(|&inode| inode < batch.end.0);
         let deleted = self.deleted.drain(..kept).collect();
-        self.batches.push_back(Active { batch, next_frame: 0, frames_left, base, deleted, emit: Emit::default() });
+        self.batches.push_back(Active {
+            batch,
+            next_frame: 0,
+            frames_left,
+            base,
+            deleted,
+            emit: Emit::default(),
+        });
         Ok(true)
     }
 
@@ -477,7 +490,9 @@ impl<B: Base> Backup<B> {
                 if rows[at].block_bytes != self.task.shape.block_bytes {
                     continue;
                 }
-                for (place, old) in places[group.places as usize..][..group.count as usize].iter_mut().zip(&rows[at].blocks) {
+                for (place, old) in
+                    places[group.places as usize..][..group.count as usize].iter_mut().zip(&rows[at].blocks)
+                {
                     if let BlockPlace::Stored(old) = old {
                         *place = Some(*old);
                     }
@@ -508,7 +523,8 @@ impl<B: Base> Backup<B> {
             .rev()
             .map(|s| Segment::new(s.device_offset, s.buf_offset + FRAME_FRONT_BYTES as u32, s.len))
             .collect();
-        let reading = Reading { batch: self.first_batch + offset as u64, frame: frame as u32, todo, lost: Vec::new() };
+        let reading =
+            Reading { batch: self.first_batch + offset as u64, frame: frame as u32, todo, lost: Vec::new() };
         let id = match self.readings.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
@@ -559,7 +575,11 @@ impl<B: Base> Backup<B> {
             let mut at = 0;
             while at < segment.len {
                 let len = granule.min(segment.len - at);
-                reading.todo.push(Segment::new(segment.device_offset + at, segment.buf_offset + at as u32, len));
+                reading.todo.push(Segment::new(
+                    segment.device_offset + at,
+                    segment.buf_offset + at as u32,
+                    len,
+                ));
                 at += len;
             }
         }
@@ -579,7 +599,9 @@ impl<B: Base> Backup<B> {
 
     /// A frame is read: its blocks become a job.
     fn frame_read(&mut self, request: Request) {
-        let (Some(reading), Some(buf)) = (self.readings[request.id as usize].take(), request.buf) else { return };
+        let (Some(reading), Some(buf)) = (self.readings[request.id as usize].take(), request.buf) else {
+            return;
+        };
         self.reading -= 1;
         let active = &mut self.batches[(reading.batch - self.first_batch) as usize];
         let (mut blocks, mut pieces) = self.shells.pop().unwrap_or_default();
@@ -602,7 +624,13 @@ impl<B: Base> Backup<B> {
                 }
             }
             let base = active.base.get(block.outcome as usize).copied().flatten();
-            blocks.push(JobBlock { outcome: block.outcome, len: block.len, pieces: start..pieces.len() as u32, base, place });
+            blocks.push(JobBlock {
+                outcome: block.outcome,
+                len: block.len,
+                pieces: start..pieces.len() as u32,
+                base,
+                place,
+            });
         }
         self.ready.push_back(Job {
             tag: reading.batch,
@@ -719,7 +747,7 @@ impl<B: Base> Backup<B> {
         let lin = Lin { volume: self.task.volume, inode: item.inode };
         let backup = self.task.backup;
         if of.starts && active.emit.names == 0 {
-            self.pending.begin_part(&window, item, backup);
+            self.pending.begin_part(&window, item, &self.task);
         }
         while let Some((name, inode)) = self.pending.name(&window, active.emit.names) {
             if !self.has_room(0) {
@@ -735,7 +763,14 @@ impl<B: Base> Backup<B> {
             }
             let (blocks, runs) = active.batch.location(group, &self.task.shape);
             let block_bytes = self.task.shape.block_bytes;
-            self.push_row(Row::Location(LocationRow { lin, base: group.base, backup, block_bytes, blocks, runs }));
+            self.push_row(Row::Location(LocationRow {
+                lin,
+                base: group.base,
+                backup,
+                block_bytes,
+                blocks,
+                runs,
+            }));
             active.emit.group += 1;
         }
         self.end_item(active)
@@ -840,7 +875,8 @@ impl<B: Base> Backup<B> {
             Committing::Idle => {
                 let last = self.is_emptied();
                 let due = self.uncommitted.objects.len() >= COMMIT_OBJECTS
-                    || (!self.uncommitted.objects.is_empty() && now >= self.last_commit_ns + COMMIT_INTERVAL_NS);
+                    || (!self.uncommitted.objects.is_empty()
+                        && now >= self.last_commit_ns + COMMIT_INTERVAL_NS);
                 if !last && !due {
                     return None;
                 }
@@ -881,7 +917,9 @@ impl<B: Base> Backup<B> {
     }
 
     fn committed(&mut self, now: u64) {
-        let Committing::Asked { last } = self.committing else { panic!("a commit that was not asked for") };
+        let Committing::Asked { last } = self.committing else {
+            unreachable!("a commit that was not asked for")
+        };
         self.committing = if last { Committing::Done } else { Committing::Idle };
         self.last_commit_ns = now;
     }
@@ -896,7 +934,10 @@ impl<B: Base> Backup<B> {
         let since = *self.open_since_ns.get_or_insert(now);
         let flush = now >= since.saturating_add(self.task.flush_interval_ns);
         let waiting = !self.ready.is_empty()
-            || self.batches.front().is_some_and(|a| a.frames_left == 0 && a.next_frame == a.batch.plan.frames.len())
+            || self
+                .batches
+                .front()
+                .is_some_and(|a| a.frames_left == 0 && a.next_frame == a.batch.plan.frames.len())
             || self.is_emptied() && self.committing == Committing::Idle;
         let moving = self.packing > 0 || !self.objects_out.is_empty() || !self.segments_out.is_empty();
         if flush || (waiting && !moving) {

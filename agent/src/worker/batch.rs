@@ -128,7 +128,9 @@ fn mark_lost(runs: &mut Vec<(RunKind, u64)>, cut: std::ops::Range<u64>, bytes: u
     for &(kind, len) in runs.iter() {
         let inside = cut.start.clamp(at, at + len)..cut.end.clamp(at, at + len);
         let lost = if kind == RunKind::Data { RunKind::Lost } else { kind };
-        for (kind, len) in [(kind, inside.start - at), (lost, inside.end - inside.start), (kind, at + len - inside.end)] {
+        for (kind, len) in
+            [(kind, inside.start - at), (lost, inside.end - inside.start), (kind, at + len - inside.end)]
+        {
             push_run(&mut out, 0, kind, len);
         }
         at += len;
@@ -304,7 +306,13 @@ impl Cutter {
                 reached = extent.logical + shown;
             }
             if extent.state == ExtentState::Data {
-                self.add_pieces(&Extent { len, ..extent }, item, cut.item as u32, (start, places), &mut batch.plan);
+                self.add_pieces(
+                    &Extent { len, ..extent },
+                    item,
+                    cut.item as u32,
+                    (start, places),
+                    &mut batch.plan,
+                );
             }
             advance(cut, len);
         }
@@ -371,4 +379,3 @@ fn advance(cut: &mut Cut, len: u64) {
 fn has_blocks(item: &Item) -> bool {
     matches!(item.kind, ItemKind::File | ItemKind::Image)
 }
-

@@ -21,12 +21,13 @@ pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
         if old.kind != item.kind || old.generation != item.generation {
             return Verdict::New;
         }
-        let unsure = item.ctime >= task.unsure_from || item.fault.is_some() || !old.fault.is_empty();
+        let unsure = old.unsure || item.fault.is_some() || !old.fault.is_empty();
         if unsure || item.kind == ItemKind::Image || !item.part.first || !item.part.last {
             return Verdict::Changed;
         }
         let mut new = attributes(window, item, old.rows_from);
         new.atime = old.atime;
+        new.unsure = false;
         new.allocated_to = allocated_to(window, item, task.volume_block_bytes);
         if new == *old { Verdict::Same } else { Verdict::Changed }
     };
@@ -43,7 +44,12 @@ pub fn deleted(window: &Window, base: &[ItemRow], out: &mut Vec<u64>) {
 
 /// Calls `each` with the byte ranges of a block (from, to within it) that lie in lost device ranges; returns whether nothing
 /// of the block is left.
-pub fn lost_ranges(pieces: &[PlanPiece], len: u32, lost: &[(u64, u64)], mut each: impl FnMut(u64, u64)) -> bool {
+pub fn lost_ranges(
+    pieces: &[PlanPiece],
+    len: u32,
+    lost: &[(u64, u64)],
+    mut each: impl FnMut(u64, u64),
+) -> bool {
     let mut left = 0;
     for piece in pieces {
         let shown = u64::from(piece.len.min(len.saturating_sub(piece.within)));
@@ -93,7 +99,11 @@ fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttribut
             Payload::Target(range) => RowPayload::Target(window.get(range).to_vec()),
             Payload::Inline(range) => RowPayload::Inline(window.get(range).to_vec()),
         },
-        xattrs: xattrs.iter().map(|x| (window.get(&x.name).to_vec(), window.get(&x.value).to_vec())).collect(),
+        xattrs: xattrs
+            .iter()
+            .map(|x| (window.get(&x.name).to_vec(), window.get(&x.value).to_vec()))
+            .collect(),
+        unsure: false,
         fault: item.fault.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
@@ -113,12 +123,14 @@ pub struct Pending {
 impl Pending {
     /// Begins a part of an item: takes the attributes of its first part, and sorts the names of each as one run of the
     /// listing. Calling it again for the same part changes nothing that matters (a run's number may be skipped).
-    pub fn begin_part(&mut self, window: &Window, item: &Item, backup: BackupId) {
+    pub fn begin_part(&mut self, window: &Window, item: &Item, task: &Task) {
         if self.inode != item.inode {
             self.inode = item.inode;
             self.run = 0;
             self.lost_ranges = 0;
-            self.attributes = Some(attributes(window, item, backup));
+            let mut row = attributes(window, item, task.backup);
+            row.unsure = item.ctime >= task.unsure_from;
+            self.attributes = Some(row);
         } else if !item.part.first {
             self.run += 1;
         }
@@ -156,7 +168,7 @@ impl Pending {
 
     /// The item's row, now that its last part is there.
     pub fn end(&mut self, window: &Window, item: &Item, block_bytes: u32) -> ItemAttributes {
-        let Some(mut row) = self.attributes.take() else { panic!("an item ends after it began") };
+        let Some(mut row) = self.attributes.take() else { unreachable!("an item ends after it began") };
         if self.lost_ranges > LOST_NAMED_MAX as u64 {
             let _ = write!(row.fault, " and {} more ranges", self.lost_ranges - LOST_NAMED_MAX as u64);
         }

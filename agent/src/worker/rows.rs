@@ -15,12 +15,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use crate::table::segment::SegmentMeta;
 use crate::format::row::Row;
 use crate::format::tail::{TailBuilder, TailHead, TailKind, Trailer};
 use crate::id::{BackupId, ObjectId, VolumeId};
 use crate::pack::lane::Shared;
 use crate::pack::object::ObjectBuf;
+use crate::table::segment::SegmentMeta;
 
 /// Bytes of a tail at which its object is closed, however few frames it has.
 pub const TAIL_BYTES_FULL: u32 = 1 << 20;
@@ -123,8 +123,7 @@ impl Rows {
     /// Keeps the tail of an object that takes no further rows until its frames are there.
     fn set_aside(&mut self) {
         let Some(buf) = self.tail.buf.take() else { return };
-        let next = self.spare.take().or_else(|| TailBuilder::new(ROWS_ZSTD_LEVEL));
-        let Some(next) = next else { panic!("no memory for a compression context") };
+        let next = builder_from(&mut self.spare);
         let builder = std::mem::replace(&mut self.tail.builder, next);
         self.tails.insert(buf.id(), (builder, buf));
     }
@@ -139,8 +138,7 @@ impl Rows {
         let (mut builder, aside) = match self.tails.remove(&object.id()) {
             Some((builder, aside)) => (builder, Some(aside)),
             None => {
-                let spare = self.spare.take().or_else(|| TailBuilder::new(ROWS_ZSTD_LEVEL));
-                let Some(mut builder) = spare else { panic!("no memory for a compression context") };
+                let mut builder = builder_from(&mut self.spare);
                 builder.start(self.head(TailKind::Object, object.id()), &shared.keys);
                 (builder, None)
             }
@@ -155,7 +153,8 @@ impl Rows {
 
     /// Whether the segment should be ended.
     pub fn is_segment_full(&self) -> bool {
-        self.segment.buf.as_ref().is_some_and(|buf| buf.len() >= self.segment_bytes) || self.segment.builder.is_full()
+        self.segment.buf.as_ref().is_some_and(|buf| buf.len() >= self.segment_bytes)
+            || self.segment.builder.is_full()
     }
 
     /// Ends the segment, if it has rows.
@@ -176,5 +175,14 @@ impl Rows {
             backup_max: self.backup,
         };
         Some((buf, meta))
+    }
+}
+
+/// The spare builder, or a new one.
+#[allow(clippy::panic, reason = "no memory, in the middle of a backup: as with any other allocation")]
+fn builder_from(spare: &mut Option<TailBuilder>) -> TailBuilder {
+    match spare.take().or_else(|| TailBuilder::new(ROWS_ZSTD_LEVEL)) {
+        Some(builder) => builder,
+        None => panic!("no memory for a compression context"),
     }
 }

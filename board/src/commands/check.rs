@@ -1,10 +1,144 @@
-//! `check`. Source: ours.
+//! `check`: whether a point can be restored: all of its references, and with `--read-data` all of its bytes.
+//!
+//! Exit code 3 when something is damaged; each damage names the object, the frame, and the paths that need it.
+//!
+//! Does not: repair, or take the lease. Source: ours.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use windlass_agent::id::VolumeId;
+use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::restore::check::{self, CheckEnd, CheckFault, CheckOptions, CheckReport};
+use windlass_agent::units::{Grouped, Human, HumanTime};
+
 use crate::args::Check;
 use crate::args::global::Global;
+use crate::commands::browse::open_lookup;
+use crate::commands::points;
 use crate::failure::{Exit, Failure};
+use crate::host::HostClock;
 use crate::output::Output;
+use crate::progress::Watcher;
+use crate::repository::Repository;
+use crate::{signal, text};
 
 /// `check`.
-pub fn run(_: &Global, _: &Check, _: &Output) -> Result<Exit, Failure> {
-    Err(Failure::new("check: waits for restore::check"))
+pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failure> {
+    let begun_ns = HostClock.boot_ns();
+    let repository = Repository::open(global)?;
+    let job = Arc::new(Progress::new());
+    signal::watch(&job)?;
+    let state = repository.view()?.state;
+    let point = points::pick(&state, &args.at.target)?;
+    let volumes: Vec<VolumeId> = match &args.at.volume {
+        Some(_) => vec![points::pick_volume(&state, &args.at)?.1],
+        None => point.volumes.iter().map(|volume| volume.volume).collect(),
+    };
+    let mut lookups = Vec::with_capacity(volumes.len());
+    for &volume in &volumes {
+        lookups.push((volume, open_lookup(&repository, &state, point, volume)?));
+    }
+    if volumes.len() == point.volumes.len() {
+        job.items_total.set(point.totals.items);
+        job.bytes_total.set(point.totals.bytes_logical);
+    }
+    let options = CheckOptions {
+        read_data: args.read_data,
+        location_blocks: repository.format.location_blocks,
+        memory: global.memory.0,
+    };
+    let report = {
+        let _watcher = Watcher::start(&job, *output)?;
+        let client = &repository.opened.client;
+        check::run(&mut lookups, client, &repository.keys, options, &job).map_err(|end| match end {
+            CheckEnd::Cancelled => Failure::new("stopped; nothing was changed, start the check again"),
+            end => Failure::at(format_args!("checking {}@{}", point.policy, point.backup), end),
+        })?
+    };
+    job.enter(Phase::Done);
+    let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
+    let what = format!("{}@{}", point.policy, point.backup);
+    tell(&what, &report, args.read_data, elapsed_ns, output);
+    let mut document = to_json(&report);
+    document.insert("policy".to_owned(), point.policy.as_str().into());
+    document.insert("point".to_owned(), point.backup.0.into());
+    document.insert("read_data".to_owned(), args.read_data.into());
+    document.insert("elapsed_ms".to_owned(), (elapsed_ns / 1_000_000).into());
+    output.event("done", Value::Object(document));
+    Ok(if report.is_sound() { Exit::Done } else { Exit::Partial })
+}
+
+fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, output: &Output) {
+    for fault in &report.faults {
+        output.say(format_args!("DAMAGED   {}", one_line(fault)));
+    }
+    if report.faults_dropped > 0 {
+        output.say(format_args!("DAMAGED   and {} more", Grouped(report.faults_dropped)));
+    }
+    output.say(format_args!(
+        "checked {what}: {} items, {}, {} stored blocks in {} of {} objects, in {}",
+        Grouped(report.items),
+        Human(report.bytes),
+        Grouped(report.blocks),
+        Grouped(report.objects),
+        Grouped(report.objects_listed),
+        HumanTime(elapsed_ns),
+    ));
+    if report.incomplete > 0 {
+        output.say(format_args!(
+            "  {} items were not read whole by the backup; that is known, and no damage here",
+            Grouped(report.incomplete)
+        ));
+    }
+    match (report.is_sound(), read_data) {
+        (true, true) => {
+            output.say(format_args!("  sound: {} read and verified", Human(report.bytes_verified)))
+        }
+        (true, false) => output.say("  sound: everything is there; --read-data also verifies every byte"),
+        (false, _) => output.say(format_args!(
+            "  NOT SOUND: {} items are affected; restore what else you need, and keep the other points",
+            Grouped(report.items_damaged)
+        )),
+    }
+}
+
+fn to_json(report: &CheckReport) -> Map<String, Value> {
+    let document = json!({
+        "sound": report.is_sound(),
+        "items": report.items,
+        "bytes": report.bytes,
+        "blocks": report.blocks,
+        "objects": report.objects,
+        "objects_listed": report.objects_listed,
+        "bytes_verified": report.bytes_verified,
+        "items_incomplete": report.incomplete,
+        "items_damaged": report.items_damaged,
+        "faults": report.faults.iter().map(fault_json).collect::<Vec<_>>(),
+        "faults_dropped": report.faults_dropped,
+    });
+    match document {
+        Value::Object(document) => document,
+        _ => Map::new(),
+    }
+}
+
+fn fault_json(fault: &CheckFault) -> Value {
+    let paths = fault.paths.iter().map(|path| {
+        let mut object = Map::new();
+        text::put_bytes(&mut object, "path", path);
+        Value::Object(object)
+    });
+    json!({
+        "object": fault.place.map(|(object, _)| object.to_string()),
+        "frame_offset": fault.place.map(|(_, offset)| offset),
+        "what": fault.what.to_string(),
+        "paths": paths.collect::<Vec<_>>(),
+        "path_count": fault.path_count,
+    })
+}
+
+/// A fault for people, on one line.
+fn one_line(fault: &CheckFault) -> String {
+    fault.to_string().replace(['\n', '\r'], " ")
 }

@@ -29,9 +29,10 @@ use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::units::{Grouped, Human, HumanTime};
 
-use crate::args::Demo;
 use crate::args::global::Global;
+use crate::args::{Demo, Existing};
 use crate::commands::backup::{self, Outcome, puts_per_tib};
+use crate::commands::restore;
 use crate::failure::{Exit, Failure};
 use crate::host;
 use crate::machinery::{open_device, open_volume};
@@ -203,10 +204,23 @@ impl Steps<'_> {
 
     fn restore_and_compare(
         &self,
-        _repository: &Repository,
+        repository: &Repository,
         made_of: Option<&Path>,
     ) -> Result<compare::Compared, Failure> {
         self.step(4, format_args!("everything back into {}", self.places.restored.display()));
+        let state = repository.view()?.state;
+        let point = state.last_point(POLICY).ok_or_else(|| Failure::new("the backup left no point"))?;
+        let volume = point.volumes.first().ok_or_else(|| Failure::new("the point has no volume"))?.volume;
+        let job = Arc::new(Progress::new());
+        signal::watch(&job)?;
+        let report = {
+            let _watcher = Watcher::start(&job, *self.output)?;
+            let (to, existing) = (&self.places.restored, Existing::Refuse);
+            restore::to_directory(&self.options, repository, &state, point, volume, &[], to, existing, &job)?
+        };
+        for fault in &report.faults {
+            self.output.say(format_args!("     NOT RESTORED {fault}"));
+        }
         self.step(5, "every byte and attribute compared");
         let job = Arc::new(Progress::new());
         job.enter(Phase::Checking);

@@ -18,6 +18,7 @@ use std::sync::Once;
 
 pub mod fault;
 mod file;
+pub mod fsattr;
 pub mod poll;
 pub mod pread;
 pub mod ring;

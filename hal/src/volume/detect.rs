@@ -107,7 +107,7 @@ fn name(device: &mut dyn BlockDevice) -> Result<Option<VolumeFault>, Fault> {
     let mut tail = vec![0; TAIL_BYTES.min(head.len())];
     let tail_at = size - tail.len() as u64;
     device.read_at(tail_at, &mut tail)?;
-    Ok(container(&head, &tail).or_else(|| file_system(&head)).or_else(|| partitions(&head)))
+    Ok(container(&head, &tail, tail_at).or_else(|| file_system(&head)).or_else(|| partitions(&head)))
 }
 
 fn refused(what: &str, way_out: &'static str) -> Option<VolumeFault> {
@@ -119,7 +119,7 @@ fn is_at(bytes: &[u8], at: usize, wanted: &[u8]) -> bool {
 }
 
 /// Things that hold volumes, or nothing worth keeping.
-fn container(head: &[u8], tail: &[u8]) -> Option<VolumeFault> {
+fn container(head: &[u8], tail: &[u8], tail_at: u64) -> Option<VolumeFault> {
     if is_at(head, 0, b"LUKS\xba\xbe") {
         return refused(
             "a LUKS container",
@@ -131,8 +131,8 @@ fn container(head: &[u8], tail: &[u8]) -> Option<VolumeFault> {
         return refused("an LVM2 physical volume", "back up its logical volumes, or the device as an image");
     }
     // Version 1.0 lies 8 to 12 KiB before the end, 0.90 in the last whole 64 KiB block but one; both aligned to 4 KiB.
-    let md_end = tail.len().checked_sub(TAIL_BYTES).is_some()
-        && (0..tail.len()).step_by(4096).any(|at| is_at(tail, at, &MD_MAGIC));
+    let first = (tail_at.next_multiple_of(4096) - tail_at) as usize;
+    let md_end = (first..tail.len()).step_by(4096).any(|at| is_at(tail, at, &MD_MAGIC));
     if is_at(head, 0, &MD_MAGIC) || is_at(head, 4096, &MD_MAGIC) || md_end {
         return refused("a member of an md array", "back up the array, or the device as an image");
     }
@@ -175,7 +175,7 @@ mod tests {
         let mut head = vec![0; HEAD_BYTES];
         head[at..at + bytes.len()].copy_from_slice(bytes);
         let tail = vec![0; TAIL_BYTES];
-        container(&head, &tail)
+        container(&head, &tail, 0)
             .or_else(|| file_system(&head))
             .or_else(|| partitions(&head))
             .map_or(String::new(), |fault| fault.to_string())
@@ -203,7 +203,7 @@ mod tests {
     fn short_devices_are_no_panic() {
         for len in [0, 1, 511, 1024, 4096] {
             let head = vec![0xFF; len];
-            assert!(container(&head, &head).is_none());
+            assert!(container(&head, &head, 512).is_none());
             assert!(file_system(&head).is_none());
             assert!(partitions(&head).is_none());
         }

@@ -1,8 +1,10 @@
 //! A clock for tests in which sleeping takes no time: it moves the clock instead. Source: ours.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use windlass_agent::store::clock::Clock;
+use windlass_hal::clock::{Clock, Instant};
+use windlass_hal::volume::Timestamp;
 
 /// Starts at one hour; wall time is 2026-01-01 plus the same.
 #[derive(Debug)]
@@ -22,15 +24,15 @@ impl StepClock {
 }
 
 impl Clock for StepClock {
-    fn boot_ns(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+    fn now(&self) -> Instant {
+        Instant::from_ns(self.0.load(Ordering::SeqCst))
     }
 
-    fn wall_s(&self) -> i64 {
-        1_767_225_600 + (self.boot_ns() / 1_000_000_000) as i64
+    fn wall(&self) -> Timestamp {
+        Timestamp { secs: 1_767_225_600 + (self.now().as_ns() / 1_000_000_000) as i64, nanos: 0 }
     }
 
-    fn sleep_ns(&self, ns: u64) {
-        self.advance_ns(ns);
+    fn sleep(&self, span: Duration) {
+        self.advance_ns(span.as_nanos() as u64);
     }
 }

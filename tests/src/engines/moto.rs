@@ -8,30 +8,67 @@ use std::time::Duration;
 
 use super::free_port;
 use super::s3::S3Engine;
+use super::scratch::Scratch;
+
+/// Makes a CA (`ca.pem`) and a certificate for 127.0.0.1 (`cert.pem`, `key.pem`) in the current directory.
+const MAKE_CERTIFICATES: &str = "set -e
+ec='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+openssl req -x509 $ec -days 2 -subj /CN=windlass-test-ca -keyout ca.key -out ca.pem -addext keyUsage=keyCertSign
+openssl req $ec -subj /CN=localhost -keyout key.pem -out request.pem
+printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > extensions
+openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out cert.pem";
 
 /// A running server; ends when dropped.
 pub struct Moto {
     /// How to reach it.
     pub s3: S3Engine,
+    /// Where `ca.pem` is, over TLS.
+    pub certificates: Option<Scratch>,
     child: Child,
 }
 
 impl Moto {
-    /// Starts it, or says why not.
+    /// Starts it over plain http, or says why not.
     ///
     /// # Errors
     /// The reason, for a skip.
     pub fn start() -> Result<Moto, String> {
+        Moto::start_with("http", None)
+    }
+
+    /// Starts it over TLS, with a CA of its own.
+    ///
+    /// # Errors
+    /// The reason, for a skip.
+    pub fn start_tls() -> Result<Moto, String> {
+        let certificates = Scratch::new("moto-tls");
+        let made = Command::new("bash")
+            .args(["-c", MAKE_CERTIFICATES])
+            .current_dir(certificates.path())
+            .output()
+            .map_err(|e| e.to_string())?;
+        if !made.status.success() {
+            return Err(format!("openssl: {}", String::from_utf8_lossy(&made.stderr)));
+        }
+        Moto::start_with("https", Some(certificates))
+    }
+
+    fn start_with(scheme: &str, certificates: Option<Scratch>) -> Result<Moto, String> {
         let port = free_port().map_err(|e| e.to_string())?;
-        let child = Command::new("moto_server")
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        let mut command = Command::new("moto_server");
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        if let Some(made) = &certificates {
+            command.arg("-s").arg("-c").arg(made.path().join("cert.pem"));
+            command.arg("-k").arg(made.path().join("key.pem"));
+        }
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|e| format!("moto_server: {e}"))?;
-        let mut moto =
-            Moto { s3: S3Engine::new(format!("http://127.0.0.1:{port}"), "testing", "testing"), child };
+        let s3 = S3Engine::new(format!("{scheme}://127.0.0.1:{port}"), "testing", "testing");
+        let mut moto = Moto { s3, certificates, child };
         for _ in 0..300 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return Ok(moto);
@@ -42,6 +79,20 @@ impl Moto {
             std::thread::sleep(Duration::from_millis(100));
         }
         Err("moto_server did not answer within 30 s".to_owned())
+    }
+
+    /// Makes a bucket over TLS, with curl: signatures are not checked here.
+    ///
+    /// # Errors
+    /// What curl says.
+    pub fn make_bucket_tls(&self, bucket: &str) -> Result<(), String> {
+        let scope = "Credential=testing/20130524/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+        let output = Command::new("curl")
+            .args(["-skf", "-X", "PUT", "-H", &format!("Authorization: AWS4-HMAC-SHA256 {scope}")])
+            .arg(format!("{}/{bucket}", self.s3.endpoint))
+            .output()
+            .map_err(|e| format!("curl: {e}"))?;
+        if output.status.success() { Ok(()) } else { Err(format!("curl: {}", output.status)) }
     }
 }
 

@@ -7,11 +7,11 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use windlass_agent::store::clock::{Clock, HostClock};
 use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::sign::{self, Canonical, Credentials};
 use windlass_agent::store::s3::{Addressing, S3Settings, S3Store, Timeouts};
 use windlass_agent::store::throttle::Throttle;
+use windlass_hal::clock::{Clock, SystemClock};
 
 use super::scratch::Scratch;
 
@@ -56,7 +56,7 @@ impl S3Engine {
 
     /// A store with these settings.
     pub fn store_with(&self, bucket: &str, settings: S3Settings) -> S3Store {
-        Self::open(bucket, settings, Arc::new(HostClock::new()))
+        Self::open(bucket, settings, Arc::new(SystemClock))
     }
 
     /// A store with another clock.
@@ -95,7 +95,7 @@ impl S3Engine {
     /// One signed request by hand, so that buckets do not need the code under test. Returns the whole answer.
     fn request(&self, method: &str, bucket: &str, query: &[(&str, &str)], body: &str) -> String {
         let host = self.endpoint.strip_prefix("http://").expect("plain http");
-        let time = sign::amz_time(HostClock::new().wall_s());
+        let time = sign::amz_time(SystemClock.wall().secs);
         let payload = sign::sha256_hex(&[body.as_bytes()]);
         let headers = [("host", host), ("x-amz-content-sha256", &payload), ("x-amz-date", &time)];
         let (path, query) = (format!("/{bucket}"), sign::encode_query(query));

@@ -37,7 +37,8 @@ mod flag {
     pub const TARGET: u64 = 1 << 21;
     pub const INLINE: u64 = 1 << 22;
     pub const FAULT: u64 = 1 << 23;
-    pub const ALL: u64 = (1 << 24) - 1;
+    pub const UNSURE: u64 = 1 << 24;
+    pub const ALL: u64 = (1 << 25) - 1;
 }
 
 pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Vec<u8>) {
@@ -142,6 +143,7 @@ pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Ve
                 f.extend_from_slice(&coded);
             }
         }
+        bit(flag::UNSURE, a.unsure);
         if bit(flag::FAULT, !a.fault.is_empty()) {
             put_bytes(f, a.fault.as_bytes());
         }
@@ -271,6 +273,7 @@ impl Decoder {
             parent,
             payload,
             xattrs,
+            unsure: has(flag::UNSURE),
             fault,
         };
         Ok(ItemRow { lin, backup, item: Some(attributes) })

@@ -128,12 +128,12 @@ pub fn crc32_base64(parts: &[&[u8]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::clock::HostClock;
     use std::sync::Arc;
+    use windlass_hal::clock::SystemClock;
 
     #[test]
     fn parts_come_out_in_order_whatever_the_pieces() {
-        let throttle = Throttle::new(Arc::new(HostClock::new()), 0, 0);
+        let throttle = Throttle::new(Arc::new(SystemClock), 0, 0);
         let mut parts = Parts::new(&[b"ab", b"", b"cde", b"f"], &throttle);
         let mut out = Vec::new();
         let mut piece = [0; 2];

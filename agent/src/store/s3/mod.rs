@@ -31,8 +31,8 @@ use std::time::Duration;
 use ureq::http::{HeaderMap, Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::{Agent, AsSendBody, Body, SendBody};
+use windlass_hal::clock::Clock;
 
-use super::clock::Clock;
 use super::throttle::Throttle;
 use super::{
     ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key, check_prefix,
@@ -221,8 +221,8 @@ impl S3Store {
         };
         let host = if virtual_host { format!("{bucket}.{authority}") } else { authority };
         let bucket_path = if virtual_host { String::new() } else { format!("/{bucket}") };
-        let keyring =
-            Keyring::open(settings.credentials.clone(), clock.boot_ns()).map_err(S3OpenFault::Credentials)?;
+        let keyring = Keyring::open(settings.credentials.clone(), clock.now().as_ns())
+            .map_err(S3OpenFault::Credentials)?;
         let agent = agent(&settings, tls)?;
         Ok(S3Store {
             agent,
@@ -244,8 +244,8 @@ impl S3Store {
     fn send(&self, request: &Outgoing<'_>) -> Result<Response<Body>, StoreFault> {
         let path = format!("{}/{}", self.bucket_path, sign::encode_path(request.object));
         let query = sign::encode_query(request.query);
-        let time = sign::amz_time(self.clock.wall_s());
-        let keys = self.keyring.current(self.clock.boot_ns());
+        let time = sign::amz_time(self.clock.wall().secs);
+        let keys = self.keyring.current(self.clock.now().as_ns());
         let payload = match request.body {
             Some(_) if self.tls => UNSIGNED_PAYLOAD.to_owned(),
             Some(parts) => sign::sha256_hex(parts),
@@ -340,7 +340,7 @@ impl S3Store {
             (code, message) => format!("status {status} {code}: {message}"),
         };
         if error.code == "RequestTimeTooSkewed" {
-            let ours = sign::amz_time(self.clock.wall_s());
+            let ours = sign::amz_time(self.clock.wall().secs);
             return format!(
                 "this machine's clock says {ours}, the server's {}: set the clock; {said}",
                 header("date")
@@ -762,7 +762,7 @@ fn transport_fault(verb: &str, key: &str, error: &ureq::Error) -> StoreFault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::clock::HostClock;
+    use windlass_hal::clock::SystemClock;
 
     #[test]
     fn endpoints_are_parsed_or_refused() {
@@ -785,7 +785,7 @@ mod tests {
                 ..S3Settings::default()
             };
             change(&mut settings);
-            let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock);
             let throttle = Arc::new(Throttle::new(Arc::clone(&clock), 0, 0));
             S3Store::open(bucket, prefix, settings, clock, throttle)
         };

@@ -215,3 +215,41 @@ pub(super) fn guess(node: &[u8], most: usize, each: &mut dyn FnMut(u64, Option<u
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leaf of one extent, written by hand: logical 5, `len`, physical 0x0002_0000_0007.
+    fn node(len: u16) -> Vec<u8> {
+        let mut node = vec![0x0A, 0xF3, 1, 0, 4, 0, 0, 0, 0, 0, 0, 0];
+        node.extend_from_slice(&[5, 0, 0, 0]);
+        node.extend_from_slice(&len.to_le_bytes());
+        node.extend_from_slice(&[2, 0, 7, 0, 0, 0]);
+        node.resize(60, 0);
+        node
+    }
+
+    #[test]
+    fn the_longest_written_extent_is_not_unwritten() {
+        let run = |len| extent(entry(&node(len), 0));
+        let physical = 0x2_0000_0007;
+        assert_eq!(run(1), Run { logical: 5, physical, len: 1, unwritten: false });
+        assert_eq!(run(32768), Run { logical: 5, physical, len: 32768, unwritten: false });
+        assert_eq!(run(32769), Run { logical: 5, physical, len: 1, unwritten: true });
+        assert_eq!(run(65535), Run { logical: 5, physical, len: 32767, unwritten: true });
+    }
+
+    #[test]
+    fn headers_are_checked() {
+        let sound = node(1);
+        assert!(header(&sound).is_ok());
+        for (at, value) in [(0, 0x0B), (2, 5), (4, 5), (4, 0), (6, 6)] {
+            let mut bad = sound.clone();
+            bad[at] = value;
+            assert!(header(&bad).is_err(), "byte {at} = {value}");
+        }
+        assert!(header(&sound[..11]).is_err());
+        assert!(header(&[]).is_err());
+    }
+}

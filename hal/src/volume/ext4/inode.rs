@@ -113,6 +113,13 @@ pub(super) fn flags_of(raw: &[u8]) -> u32 {
     u32_at(raw, 0x20)
 }
 
+/// A time with its extra field: signed seconds moved up by 0..=3 eras of 2^32, and nanoseconds. Also whether those were in range.
+fn era_time(secs: u32, extra: u32) -> (Timestamp, bool) {
+    let nanos = extra >> 2;
+    let secs = i64::from(secs as i32) + (i64::from(extra & 3) << 32);
+    (Timestamp { secs, nanos: nanos.min(999_999_999) }, nanos < 1_000_000_000)
+}
+
 /// Decodes an inode of `sb.inode_bytes` bytes. Never fails; see [`Inode::rule`].
 pub(super) fn parse(sb: &Superblock, number: u32, raw: &[u8]) -> Inode {
     let mode = u16_at(raw, 0);
@@ -144,10 +151,9 @@ pub(super) fn parse(sb: &Superblock, number: u32, raw: &[u8]) -> Inode {
         if !fits(extra_at) {
             return Timestamp { secs, nanos: 0 };
         }
-        let extra = u32_at(raw, extra_at);
-        let nanos = extra >> 2;
-        nanos_bad |= nanos >= 1_000_000_000;
-        Timestamp { secs: secs + (i64::from(extra & 3) << 32), nanos: nanos.min(999_999_999) }
+        let (time, good) = era_time(u32_at(raw, at), u32_at(raw, extra_at));
+        nanos_bad |= !good;
+        time
     };
     let atime = time(0x08, 0x8C);
     let ctime = time(0x0C, 0x84);
@@ -220,5 +226,28 @@ impl Inode {
             }
             old => (old >> 8 & 0xFF, old & 0xFF),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_reach_from_1901_to_2446() {
+        // The table of Documentation/filesystems/ext4/inodes.rst: era bits, signed seconds, seconds since 1970.
+        for (era, secs, wanted) in [
+            (0, 0x8000_0000u32, -0x8000_0000i64),
+            (0, 0xFFFF_FFFF, -1),
+            (0, 0, 0),
+            (0, 0x7FFF_FFFF, 0x7FFF_FFFF),
+            (1, 0x8000_0000, 0x8000_0000),
+            (1, 0, 0x1_0000_0000),
+            (3, 0x7FFF_FFFF, 0x3_7FFF_FFFF),
+        ] {
+            let (time, good) = era_time(secs, era | 999_999_999 << 2);
+            assert_eq!((time.secs, time.nanos, good), (wanted, 999_999_999, true));
+        }
+        assert_eq!(era_time(0, 1_000_000_000 << 2), (Timestamp { secs: 0, nanos: 999_999_999 }, false));
     }
 }

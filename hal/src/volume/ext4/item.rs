@@ -10,7 +10,6 @@
 //!
 //! Source: ours; `map.rs`, `dir.rs`, `xattr.rs` for the formats.
 
-use super::cache::AHEAD_BLOCKS;
 use super::dir;
 use super::group::Groups;
 use super::inode::{self, BLOCK_FIELD_BYTES, Inode, flag};
@@ -24,7 +23,7 @@ use crate::volume::{
 
 /// Runs of a directory that are mapped at a time.
 const DIRECTORY_RUNS: usize = 512;
-/// Directory blocks that one call reads before it pauses, however few names they hold.
+/// Blocks and nodes of a directory that one call reads before it pauses, however few names they hold.
 const DIRECTORY_BLOCKS_PER_CALL: u64 = 4096;
 /// Largest inline contents: what an inode of 64 KiB could hold.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
@@ -145,7 +144,6 @@ impl Maker<'_, '_> {
         if let Step::More(to) = step {
             item.part.last = false;
             item.part.to = to;
-            *self.spent = Spent { inode: number, within: to, blocks: self.map.spent };
         }
         item.extents.end = window.extents.len() as u32;
         item.names.end = window.names.len() as u32;
@@ -252,20 +250,21 @@ impl Maker<'_, '_> {
         Step::Done
     }
 
-    fn map(&mut self, inode: &Inode, at: u64, within: u64, limit: usize) {
-        let spent = match *self.spent {
+    /// What the item has cost up to logical byte `within`, when that is where its last part ended.
+    fn spent_before(&self, inode: &Inode, within: u64) -> u64 {
+        match *self.spent {
             Spent { inode: number, within: place, blocks } if number == inode.number && place == within => {
                 blocks
             }
             _ => 0,
-        };
-        map(self.io, inode, at, within >> self.io.sb.block_bits, limit, spent, self.map);
+        }
     }
 
     /// A file's extents.
     fn extents(&mut self, inode: &Inode, at: u64, within: u64, item: &mut Item, window: &mut Window) -> Step {
         let room = WINDOW_EXTENTS_MAX.saturating_sub(window.extents.len());
-        self.map(inode, at, within, room);
+        let spent = self.spent_before(inode, within);
+        map(self.io, inode, at, within >> self.io.sb.block_bits, room, spent, self.map);
         item.fault = item.fault.take().or(self.map.fault.take());
         let bits = self.io.sb.block_bits;
         // Behind the end of a verity file is its hash tree, which is neither data nor preallocation.
@@ -282,7 +281,11 @@ impl Maker<'_, '_> {
             });
         }
         match self.map.next {
-            Some(next) => Step::More(next << bits),
+            Some(next) => {
+                let within = next << bits;
+                *self.spent = Spent { inode: inode.number, within, blocks: self.map.spent };
+                Step::More(within)
+            }
             None => Step::Done,
         }
     }
@@ -328,7 +331,7 @@ impl Maker<'_, '_> {
         } else if inode.is_fast_symlink() {
             window.put_bytes(inode.block.get(..size).unwrap_or_default())
         } else {
-            self.map(inode, at, 0, 1);
+            map(self.io, inode, at, 0, 1, 0, self.map);
             if let Some(fault) = self.map.fault.take() {
                 return Some(fault);
             }
@@ -385,6 +388,8 @@ impl Maker<'_, '_> {
         let block_bytes = sb.block_bytes();
         let blocks = inode.size >> sb.block_bits;
         let mut next = within >> sb.block_bits;
+        let before = self.spent_before(inode, within);
+        // Only blocks that were read count: those that are mapped and left for the next part will be mapped again.
         let mut work = 0;
         let mut fault = item.fault.take();
         if inode.size == 0 || !inode.size.is_multiple_of(block_bytes as u64) {
@@ -395,8 +400,8 @@ impl Maker<'_, '_> {
         }
         let mut wanted = Vec::new();
         let step = 'walk: loop {
-            self.map(inode, at, next << sb.block_bits, DIRECTORY_RUNS);
-            work += AHEAD_BLOCKS as u64;
+            map(self.io, inode, at, next, DIRECTORY_RUNS, before + work, self.map);
+            work += 1 + u64::from(self.map.nodes());
             fault = fault.or(self.map.fault.take());
             for i in 0..self.map.runs.len() {
                 let run = self.map.runs[i];
@@ -431,7 +436,12 @@ impl Maker<'_, '_> {
                 }
             }
             match self.map.next {
-                Some(more) if more < blocks => next = more,
+                Some(more) if more < blocks => {
+                    next = more;
+                    if work >= DIRECTORY_BLOCKS_PER_CALL {
+                        break if alone { Step::More(next << sb.block_bits) } else { Step::Full };
+                    }
+                }
                 _ => {
                     if next < blocks {
                         fault = fault.or(Some(damaged(at, "directory has a hole")));
@@ -440,6 +450,9 @@ impl Maker<'_, '_> {
                 }
             }
         };
+        if let Step::More(within) = step {
+            *self.spent = Spent { inode: inode.number, within, blocks: before + work };
+        }
         item.fault = fault;
         step
     }

@@ -114,6 +114,11 @@ impl Map {
         self.spend(1, device_offset)
     }
 
+    /// Nodes that the walk visited.
+    pub(super) fn nodes(&self) -> u32 {
+        self.nodes
+    }
+
     /// First logical block that is still wanted.
     pub(super) fn from(&self) -> u64 {
         self.from
@@ -165,10 +170,10 @@ pub(super) fn map(
     map.faults = 0;
     map.nodes = 0;
     map.spent = spent;
-    // Parts visit the nodes above them again, so a little slack; with shared_blocks, blocks may well serve twice.
+    // Parts visit the nodes above them again, so some slack; with shared_blocks, blocks may well serve twice.
     map.budget = match io.sb.has_shared_blocks() {
         true => 2 * LOGICAL_END,
-        false => io.sb.blocks_count + io.sb.blocks_count / 64 + 64,
+        false => io.sb.blocks_count + io.sb.blocks_count / 4 + 64,
     };
     if inode.has(flag::EXTENTS) {
         extent::walk(io, inode, inode_at, map);

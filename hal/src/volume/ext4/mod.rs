@@ -29,7 +29,7 @@
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
 //!   2 MiB of cache, 1 MiB of read buffer, 1 MiB of inode table, 64 KiB of descriptors and some lists, below 8 MiB in all.
-//! - One call of `sweep` does bounded work: [`FILLS_PER_CALL`] pieces of inode table, one window.
+//! - One call of `sweep` does bounded work: `FILLS_PER_CALL` pieces of inode table, one window.
 //! - A sound volume is delivered without a fault; on a volume with metadata_csum, a changed byte of checksummed metadata is
 //!   never delivered without one.
 //!

@@ -146,7 +146,11 @@ impl Superblock {
             return Err(damaged("inode size out of range"));
         }
         let inodes_per_group = u32_at(raw, 0x28);
-        if inodes_per_group < block_bytes / inode_bytes || inodes_per_group > block_bytes * 8 {
+        // A multiple of 8 fills whole bytes of the bitmap, and keeps the highest inode number below u32::MAX.
+        if inodes_per_group < block_bytes / inode_bytes
+            || inodes_per_group > block_bytes * 8
+            || !inodes_per_group.is_multiple_of(8)
+        {
             return Err(damaged("inodes per group out of range"));
         }
         let blocks_count = wide(if bits64 { u32_at(raw, 0x150) } else { 0 }, u32_at(raw, 0x4));

@@ -1,0 +1,349 @@
+//! Files and directories on their way to their names: who has to be waited for, and what happens last.
+//!
+//! ```text
+//!  file       left = 1 (still being planned) + blocks not written yet          0: attributes, then every name
+//!  directory  left = 1 (still being walked) + entries that are not there yet   0: attributes; then its parent has one less
+//! ```
+//!
+//! Whoever takes the last count does the rest, on its own thread; counts only fall after they were raised by the walk.
+//! Invariants: a file gets its names only when all its blocks are verified and written (unless damaged ones are asked for).
+//! Source: ours; order of attributes in `attr`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FallocateFlags, Mode};
+use rustix::io::Errno;
+
+use super::attr::{self, Known};
+use super::fault::{FaultLog, Reason, RestoreFault, is_fatal};
+use super::target::{Existing, Target, Temp};
+use crate::format::row::ItemAttributes;
+use crate::id::Lin;
+use crate::progress::Progress;
+
+/// How to restore.
+#[derive(Clone, Copy, Debug)]
+pub struct RestoreOptions {
+    /// What to do with names that are taken.
+    pub existing: Existing,
+    /// Give a file its name even when blocks of it are damaged or missing; they are zero then.
+    pub keep_damaged: bool,
+    /// Make everything durable at the end.
+    pub sync: bool,
+    /// Whether owners can be set (root); else they are left.
+    pub owners: bool,
+}
+
+/// What all threads of a restore share.
+pub struct Job {
+    /// The directory that it goes to; `None` when it goes to a device.
+    pub target: Option<Target>,
+    /// How.
+    pub options: RestoreOptions,
+    /// What did not work.
+    pub faults: FaultLog,
+    /// Counters for whoever watches.
+    pub progress: Arc<Progress>,
+    /// The first thing that ends the restore.
+    pub fatal: Mutex<Option<RestoreFault>>,
+}
+
+impl Job {
+    /// Notes what ends the restore; the first one counts.
+    pub fn fail(&self, fault: RestoreFault) {
+        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        fatal.get_or_insert(fault);
+    }
+
+    /// Whether the restore should end.
+    pub fn is_over(&self) -> bool {
+        self.progress.is_stop_requested()
+            || self.fatal.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Reports a failed call on an item, or ends the restore when no other call would do better.
+    pub fn system(&self, path: Vec<u8>, call: &'static str, errno: Errno) {
+        if is_fatal(errno) {
+            self.fail(RestoreFault::Target { call, errno });
+        } else {
+            self.faults.add(path, Reason::System { call, errno });
+        }
+    }
+}
+
+/// A directory that is being restored into.
+#[derive(Debug)]
+pub struct Dir {
+    /// The directory above; `None` for the target itself.
+    pub parent: Option<Arc<Dir>>,
+    /// Its name there.
+    pub name: Vec<u8>,
+    /// Open.
+    pub fd: OwnedFd,
+    /// What to set in the end; `None` leaves it as it is.
+    pub item: Option<ItemAttributes>,
+    /// Whether this restore made it, so that nothing can be in it yet.
+    pub fresh: bool,
+    left: AtomicU64,
+}
+
+impl Dir {
+    /// A directory that is about to be walked.
+    pub fn new(
+        parent: Option<Arc<Dir>>,
+        name: Vec<u8>,
+        fd: OwnedFd,
+        item: Option<ItemAttributes>,
+        fresh: bool,
+    ) -> Arc<Dir> {
+        if let Some(parent) = &parent {
+            parent.left.fetch_add(1, Ordering::Relaxed);
+        }
+        Arc::new(Dir { parent, name, fd, item, fresh, left: AtomicU64::new(1) })
+    }
+
+    /// Path of an entry below the target.
+    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        let mut parts = vec![name];
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            parts.push(&at.name);
+            at = parent;
+        }
+        parts.reverse();
+        parts.retain(|part| !part.is_empty());
+        parts.join(&b'/')
+    }
+
+    /// One entry is there, or the walk is over. The last one settles the directory, and so on upwards.
+    pub fn done(self: &Arc<Dir>, job: &Job) {
+        let mut at = Arc::clone(self);
+        while at.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if let Some(item) = &at.item {
+                let mut report = |reason| job.faults.add(at.path_of(b""), reason);
+                attr::settle(at.fd.as_fd(), item, Known::NOTHING, job.options.owners, &mut report);
+                attr::set_flags(at.fd.as_fd(), item, &mut report);
+            }
+            let Some(parent) = &at.parent else { return };
+            at = Arc::clone(parent);
+        }
+    }
+}
+
+/// A name that a file will get.
+#[derive(Clone, Debug)]
+pub struct FileName {
+    /// Where.
+    pub dir: Arc<Dir>,
+    /// The name.
+    pub name: Vec<u8>,
+    /// Whether it may replace what is there.
+    pub replace: bool,
+}
+
+/// A file that is being restored.
+#[derive(Debug)]
+pub struct File {
+    /// Which item.
+    pub lin: Lin,
+    /// What to set in the end.
+    pub item: ItemAttributes,
+    left: AtomicU64,
+    /// Whether writing all blocks leaves the file shorter than it is: it ends in a hole.
+    needs_length: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    temp: Option<Arc<Temp>>,
+    names: Vec<FileName>,
+    damaged: bool,
+    done: bool,
+}
+
+impl State {
+    /// Lets go of the file; without a name it vanishes.
+    fn close(&mut self, job: &Job) {
+        if let (Some(target), Some(temp)) = (&job.target, self.temp.take().and_then(Arc::into_inner)) {
+            target.close(temp);
+        }
+    }
+}
+
+impl File {
+    /// A file that is about to be planned, with its first name.
+    pub fn new(lin: Lin, item: ItemAttributes, name: FileName) -> Arc<File> {
+        name.dir.left.fetch_add(1, Ordering::Relaxed);
+        let state = State { temp: None, names: vec![name], damaged: false, done: false };
+        let needs_length = AtomicBool::new(item.size > 0);
+        Arc::new(File { lin, item, left: AtomicU64::new(1), needs_length, state: Mutex::new(state) })
+    }
+
+    /// A device or image file that is open already: no name, no attributes.
+    pub fn of_device(lin: Lin, item: ItemAttributes, fd: OwnedFd) -> Arc<File> {
+        let state = State {
+            temp: Some(Arc::new(Temp::of_device(fd))),
+            names: Vec::new(),
+            damaged: false,
+            done: false,
+        };
+        let needs_length = AtomicBool::new(false);
+        Arc::new(File { lin, item, left: AtomicU64::new(1), needs_length, state: Mutex::new(state) })
+    }
+
+    /// Says that the last byte will be written, so that the length need not be set.
+    pub fn ends_in_data(&self) {
+        self.needs_length.store(false, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Path of its first name.
+    pub fn path(&self) -> Vec<u8> {
+        self.state().names.first().map_or_else(Vec::new, |n| n.dir.path_of(&n.name))
+    }
+
+    /// Adds a name; gives it back when the file is finished already.
+    pub fn add_name(&self, name: FileName) -> Result<(), FileName> {
+        let mut state = self.state();
+        if state.done {
+            return Err(name);
+        }
+        name.dir.left.fetch_add(1, Ordering::Relaxed);
+        state.names.push(name);
+        Ok(())
+    }
+
+    /// Whether it has its names, or will not get them.
+    pub fn is_done(&self) -> bool {
+        self.state().done
+    }
+
+    /// Raises the count of what is left by `blocks`.
+    pub fn expect(&self, blocks: u64) {
+        self.left.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    /// Marks the file as not whole; `true` when it was whole so far.
+    pub fn damage(&self) -> bool {
+        !std::mem::replace(&mut self.state().damaged, true)
+    }
+
+    /// Creates the file without a name, if it is not there yet; `true` when this call did.
+    fn open(&self, state: &mut State, job: &Job) -> Result<bool, Errno> {
+        if state.temp.is_some() {
+            return Ok(false);
+        }
+        let Some(first) = state.names.first() else { return Err(Errno::NOENT) };
+        // Nobody can open a file without a name, so it may have its mode from the start.
+        let mode = Mode::from_raw_mode(u32::from(self.item.mode & 0o777));
+        let Some(target) = &job.target else { return Err(Errno::BADF) };
+        state.temp = Some(Arc::new(target.create(first.dir.fd.as_fd(), mode)?));
+        Ok(true)
+    }
+
+    /// Runs `write` with the open file. What fails marks the file as damaged.
+    pub fn write(&self, job: &Job, call: &'static str, write: impl FnOnce(&OwnedFd) -> Result<(), Errno>) {
+        let mut state = self.state();
+        if let Err(errno) = self.open(&mut state, job) {
+            state.damaged = true;
+            drop(state);
+            job.system(self.path(), "create the file", errno);
+            return;
+        }
+        let temp = state.temp.clone();
+        drop(state);
+        if let Some(Err(errno)) = temp.map(|temp| write(&temp.fd)) {
+            self.damage();
+            job.system(self.path(), call, errno);
+        }
+    }
+
+    /// Allocates `offset..offset + len` without writing, past the end as well.
+    pub fn preallocate(&self, job: &Job, offset: u64, len: u64) {
+        self.write(job, "preallocate", |fd| {
+            match rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len) {
+                // A file system without preallocation: reads as zero all the same.
+                Err(Errno::OPNOTSUPP) => Ok(()),
+                other => other,
+            }
+        });
+    }
+
+    /// One block is written, or the planning is over. The last one finishes the file.
+    pub fn done(&self, job: &Job, count: u64) {
+        if self.left.fetch_sub(count, Ordering::AcqRel) == count {
+            self.finish(job);
+        }
+    }
+
+    /// Length, attributes, names, flags.
+    fn finish(&self, job: &Job) {
+        let mut state = self.state();
+        state.done = true;
+        let names = std::mem::take(&mut state.names);
+        if let Some(first) = names.first() {
+            let path = || first.dir.path_of(&first.name);
+            if state.damaged && !job.options.keep_damaged || job.is_over() {
+                state.close(job);
+            } else {
+                state.names = names.clone();
+                if let Err(errno) = self.open(&mut state, job) {
+                    job.system(path(), "create the file", errno);
+                } else if let Some(temp) = &state.temp {
+                    self.name(job, temp, &names);
+                }
+                state.close(job);
+                state.names = Vec::new();
+            }
+        }
+        drop(state);
+        job.progress.items_done.add(1);
+        for name in &names {
+            name.dir.done(job);
+        }
+    }
+
+    fn name(&self, job: &Job, temp: &Temp, names: &[FileName]) {
+        let (Some(first), Some(target)) = (names.first(), &job.target) else { return };
+        let path = || first.dir.path_of(&first.name);
+        let mut report = |reason| job.faults.add(path(), reason);
+        if self.needs_length.load(Ordering::Relaxed)
+            && let Err(errno) = rustix::fs::ftruncate(&temp.fd, self.item.size)
+        {
+            job.system(path(), "set the length", errno);
+            return;
+        }
+        if !target.was_empty() {
+            attr::drop_inherited_acl(&temp.fd);
+        }
+        attr::settle(temp.fd.as_fd(), &self.item, self.known(target), job.options.owners, &mut report);
+        let flags = attr::has_flags(&self.item);
+        if self.item.links > 1
+            && let Err(errno) = target.stash(temp, self.lin.inode, flags)
+        {
+            job.system(path(), "keep for further names", errno);
+        }
+        for name in names {
+            match target.link(temp, name.dir.fd.as_fd(), &name.name, name.replace) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => job.faults.add(name.dir.path_of(&name.name), Reason::Exists),
+                Err(errno) => job.system(name.dir.path_of(&name.name), "give the file its name", errno),
+            }
+        }
+        if flags && self.item.links <= 1 {
+            attr::set_flags(temp.fd.as_fd(), &self.item, &mut report);
+        }
+    }
+
+    /// What a file has that was just created.
+    fn known(&self, target: &Target) -> Known {
+        let caller = target.caller();
+        Known { owner: Some((caller.uid, caller.gid)), mode: Some(self.item.mode & 0o777 & !caller.umask) }
+    }
+}

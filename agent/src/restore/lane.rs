@@ -1,0 +1,311 @@
+//! Restore lanes: threads that fetch, open, verify and write, and finish files and directories.
+//!
+//! ```text
+//!  task   Fetch   one ranged GET: its frames opened, every wanted block verified and written
+//!         Zeros   data that is zero: written as such, so that it is allocated as it was
+//!         Finish  a file without blocks, or the end of the planning of one
+//! ```
+//!
+//! A lane blocks on the store, so there are more lanes than cores; decoding is spread by the scheduler. Each lane has one set
+//! of buffers. Source: ours; peers reference, "restore at line rate".
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use super::fault::{Reason, RestoreFault};
+use super::file::{File, Job};
+use super::plan::{Fetch, Frame, Plan, PlannedBlock};
+use crate::format::compress::Decompressor;
+use crate::format::fault::FormatFault;
+use crate::format::frame;
+use crate::format::seal::{Keys, ObjectKey};
+use crate::id::ObjectId;
+use crate::store::retry::Client;
+use crate::store::{ByteRange, StoreFaultKind};
+
+/// Most tasks that wait for a lane.
+pub const TASKS_MAX: usize = 256;
+/// Zero bytes written in one call.
+const ZEROS_BYTES: usize = 64 << 10;
+static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
+
+/// A window of files: what is fetched for them, and who wants it.
+pub struct Window {
+    /// Fetches, frames, blocks.
+    pub plan: Plan,
+    /// The files that `PlannedBlock::file` counts in.
+    pub files: Vec<Arc<File>>,
+    /// Byte ranges of files that are data; `PlannedBlock::runs` are ranges of it.
+    pub runs: Vec<(u64, u64)>,
+    /// Lets the walk go on when the window is done.
+    pub gate: Arc<Gate>,
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.gate.leave();
+    }
+}
+
+/// Bounds the windows that are alive.
+#[derive(Debug, Default)]
+pub struct Gate {
+    inside: Mutex<usize>,
+    left: Condvar,
+}
+
+impl Gate {
+    /// Waits until fewer than `most` are inside, and goes in.
+    pub fn enter(&self, most: usize) {
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        while *inside >= most {
+            inside = self.left.wait(inside).unwrap_or_else(PoisonError::into_inner);
+        }
+        *inside += 1;
+    }
+
+    fn leave(&self) {
+        *self.inside.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.left.notify_one();
+    }
+}
+
+/// One piece of work.
+pub enum Task {
+    /// A fetch of a window's plan.
+    Fetch(Arc<Window>, usize),
+    /// Zero bytes of a file: offset, length.
+    Zeros(Arc<File>, u64, u64),
+    /// A file's planning is over.
+    Finish(Arc<File>),
+}
+
+/// The bounded queue between the walk and the lanes.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<(VecDeque<Task>, bool)>,
+    some: Condvar,
+    room: Condvar,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, (VecDeque<Task>, bool)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a task; waits while [`TASKS_MAX`] are waiting.
+    pub fn push(&self, task: Task) {
+        let mut state = self.lock();
+        while state.0.len() >= TASKS_MAX {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.0.push_back(task);
+        drop(state);
+        self.some.notify_one();
+    }
+
+    /// No more tasks will come: lanes end when the queue is empty.
+    pub fn close(&self) {
+        self.lock().1 = true;
+        self.some.notify_all();
+    }
+
+    fn pop(&self) -> Option<Task> {
+        let mut state = self.lock();
+        loop {
+            if let Some(task) = state.0.pop_front() {
+                if state.0.len() + 1 == TASKS_MAX {
+                    self.room.notify_one();
+                }
+                return Some(task);
+            }
+            if state.1 {
+                return None;
+            }
+            state = self.some.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A lane's own state.
+pub struct Lane<'a> {
+    job: &'a Job,
+    client: &'a Client,
+    keys: &'a Keys,
+    fetched: Vec<u8>,
+    plain: Vec<u8>,
+    decompressor: Decompressor,
+    key: Option<(ObjectId, ObjectKey)>,
+}
+
+impl<'a> Lane<'a> {
+    /// `None` when there is no memory.
+    pub fn new(job: &'a Job, client: &'a Client, keys: &'a Keys) -> Option<Lane<'a>> {
+        let decompressor = Decompressor::new()?;
+        Some(Lane { job, client, keys, fetched: Vec::new(), plain: Vec::new(), decompressor, key: None })
+    }
+
+    /// Works until the queue is closed and empty. When the restore ends early, tasks are only taken off.
+    pub fn run(&mut self, queue: &Queue) {
+        while let Some(task) = queue.pop() {
+            match task {
+                Task::Fetch(window, index) => self.fetch(&window, &window.plan.fetches[index]),
+                Task::Zeros(file, offset, len) => {
+                    if !self.job.is_over() {
+                        file.write(self.job, "write", |fd| write_zeros(fd, offset, len));
+                        self.job.progress.bytes_done.add(len);
+                    }
+                    file.done(self.job, 1);
+                }
+                Task::Finish(file) => file.done(self.job, 1),
+            }
+        }
+    }
+
+    fn fetch(&mut self, window: &Window, fetch: &Fetch) {
+        let mut fetched = std::mem::take(&mut self.fetched);
+        fetched.clear();
+        let good = !self.job.is_over() && self.get(fetch, &mut fetched);
+        for frame in window.plan.frames_of(fetch) {
+            let at = (frame.offset - fetch.offset) as usize;
+            let end = (at + frame.bytes as usize).min(fetched.len());
+            let bytes = fetched.get_mut(at..end).unwrap_or_default();
+            if bytes.len() < frame.bytes as usize || !good {
+                self.missing(window, fetch, frame);
+            } else if let Err(what) = self.frame(window, fetch, frame, bytes) {
+                self.damaged(window, fetch, frame, what);
+            }
+            let blocks = window.plan.blocks_of(frame);
+            for group in blocks.chunk_by(|a, b| a.file == b.file) {
+                window.files[group[0].file as usize].done(self.job, group.len() as u64);
+            }
+        }
+        self.fetched = fetched;
+    }
+
+    /// Gets the bytes; `false` when the object is missing. What else fails ends the restore.
+    fn get(&self, fetch: &Fetch, out: &mut Vec<u8>) -> bool {
+        let range = ByteRange::From { offset: fetch.offset.into(), len: fetch.bytes.into() };
+        self.job.progress.gets.add(1);
+        match self.client.get(&fetch.object.object_key(), range, out) {
+            Ok(_) => {
+                self.job.progress.bytes_read.add(out.len() as u64);
+                true
+            }
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => false,
+            Err(fault) => {
+                self.job.fail(RestoreFault::Store(fault));
+                false
+            }
+        }
+    }
+
+    /// Opens a frame and writes the blocks that are wanted of it.
+    fn frame(
+        &mut self,
+        window: &Window,
+        fetch: &Fetch,
+        frame: &Frame,
+        bytes: &mut [u8],
+    ) -> Result<(), FormatFault> {
+        let key = match self.key.take() {
+            Some((of, key)) if of == fetch.object => key,
+            _ => self.keys.object(&fetch.object),
+        };
+        let opened = frame::open(bytes, &key, frame.offset.into());
+        self.key = Some((fetch.object, key));
+        let opened = opened?;
+        let plain = if opened.zstd {
+            self.plain.resize(opened.raw_len, 0);
+            opened.plain(&mut self.decompressor, &mut self.plain)?;
+            &self.plain[..]
+        } else {
+            opened.body
+        };
+        self.job.progress.bytes_packed.add(plain.len() as u64);
+        for block in window.plan.blocks_of(frame) {
+            let from = block.inner_offset as usize;
+            let file = &window.files[block.file as usize];
+            let bytes = plain.get(from..from + block.len as usize);
+            match bytes.filter(|bytes| self.keys.digest(bytes) == block.digest) {
+                Some(bytes) => {
+                    let runs = &window.runs[block.runs.0 as usize..block.runs.1 as usize];
+                    file.write(self.job, "write", |fd| write_block(fd, block, runs, bytes));
+                    self.job.progress.bytes_done.add(u64::from(block.len));
+                }
+                None => {
+                    self.fault(file, fetch, frame, block, FormatFault::damaged("block", "digest differs"))
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fault(&self, file: &File, fetch: &Fetch, frame: &Frame, block: &PlannedBlock, what: FormatFault) {
+        let (object, frame_offset, offset) = (fetch.object, frame.offset, block.offset);
+        if file.damage() {
+            self.job.faults.add(file.path(), Reason::Damaged { object, frame_offset, offset, what });
+        }
+    }
+
+    fn damaged(&self, window: &Window, fetch: &Fetch, frame: &Frame, what: FormatFault) {
+        for block in window.plan.blocks_of(frame) {
+            self.fault(&window.files[block.file as usize], fetch, frame, block, what);
+        }
+    }
+
+    fn missing(&self, window: &Window, fetch: &Fetch, frame: &Frame) {
+        if self.job.is_over() {
+            return;
+        }
+        for block in window.plan.blocks_of(frame) {
+            let file = &window.files[block.file as usize];
+            if file.damage() {
+                self.job
+                    .faults
+                    .add(file.path(), Reason::Missing { object: fetch.object, offset: block.offset });
+            }
+        }
+    }
+}
+
+/// Writes what of a block is data: all of it, or its runs.
+fn write_block(fd: &OwnedFd, block: &PlannedBlock, runs: &[(u64, u64)], bytes: &[u8]) -> Result<(), Errno> {
+    if runs.is_empty() {
+        return write_all(fd, block.offset, bytes);
+    }
+    for &(offset, len) in runs {
+        let from = (offset - block.offset) as usize;
+        write_all(fd, offset, &bytes[from..from + len as usize])?;
+    }
+    Ok(())
+}
+
+fn write_all(fd: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(n) => {
+                bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Writes zero bytes.
+pub(super) fn write_zeros(fd: &OwnedFd, offset: u64, len: u64) -> Result<(), Errno> {
+    let mut at = 0;
+    while at < len {
+        let n = (len - at).min(ZEROS_BYTES as u64);
+        write_all(fd, offset + at, &ZEROS[..n as usize])?;
+        at += n;
+    }
+    Ok(())
+}

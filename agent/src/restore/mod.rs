@@ -1,0 +1,36 @@
+//! Restore: from rows back to a directory, a device or an image file; and what only looks: browsing and checking.
+//!
+//! ```text
+//!  walk (main thread)    names and items of a tree, in order -> files of a window, their blocks
+//!  plan                  blocks by (object, frame), near frames merged into ranged GETs
+//!  lanes (threads)       GET -> open, decompress, verify every block -> write at its final offset -> attributes -> name
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`plan`] | pure: wanted blocks to fetches |
+//! | [`lookup`] | items and locations of a point, read forward: neighbours cost nothing |
+//! | [`walk`] | the tree at a point, selected paths, windows |
+//! | [`file`](mod@file) | a file or directory on its way to its name |
+//! | [`lane`] | what a restore thread does |
+//! | [`target`] | the directory that is restored to |
+//! | [`attr`] | attributes, in the only order that keeps them |
+//! | [`device`] | a device or image file as a target |
+//! | [`browse`] | list, stat, find, cat |
+//! | [`check`] | every reference, and with `read_data` every byte |
+//! | [`fault`] | what could not be restored, and why |
+//!
+//! Invariants: a name that a user sees is whole; every block's digest is verified; memory is two windows and a buffer set per
+//! lane, whatever is restored (P1, P3).
+
+pub mod attr;
+pub mod browse;
+pub mod check;
+pub mod device;
+pub mod fault;
+pub mod file;
+pub mod lane;
+pub mod lookup;
+pub mod plan;
+pub mod target;
+pub mod walk;

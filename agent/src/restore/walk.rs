@@ -1,0 +1,663 @@
+//! The walk of a restore: from roots and selected paths to directories, files and windows of blocks.
+//!
+//! Depth first, one open directory per level, entries in chunks sorted by inode (that is how the tables lie). Files gather in a
+//! window; a full window is planned and handed to the lanes; at most [`WINDOWS_MAX`] are alive.
+//!
+//! Invariants: memory is bounded by chunk, depth and windows; a directory's attributes are set after its last entry (`file`);
+//! rows are foreign: names and layouts are judged before anything is made of them. Source: ours.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::io::Errno;
+use windlass_hal::volume::ItemKind;
+
+use super::attr;
+use super::fault::{FaultLog, ItemFault, Reason, RestoreFault};
+use super::file::{Dir, File, FileName, Job, RestoreOptions};
+use super::lane::{Gate, Lane, Queue, Task, Window};
+use super::lookup::Lookup;
+use super::plan::{Merging, Plan, WantedBlock};
+use super::target::{Existing, Target, is_safe_name, open_dir};
+use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, RowPayload, RunKind};
+use crate::format::seal::Keys;
+use crate::id::Lin;
+use crate::progress::Progress;
+use crate::store::retry::Client;
+use crate::table::read::Names;
+use crate::table::source::Fetch;
+
+/// Windows alive at once: one written by the lanes, one gathered.
+pub const WINDOWS_MAX: usize = 2;
+/// Most files in a window.
+pub const WINDOW_FILES_MAX: usize = 1024;
+/// Most blocks in a window: 512 MiB of 128 KiB blocks, 400 KiB of plan.
+pub const WINDOW_BLOCKS_MAX: usize = 4096;
+/// Directory entries read at once.
+const CHUNK_NAMES: usize = 1024;
+/// Deepest nesting that is followed; paths are longer than the kernel takes by then.
+pub const DEPTH_MAX: usize = 2048;
+/// Bytes of one lane: a fetch, a frame's plain bytes, contexts.
+const LANE_OVERHEAD_BYTES: u64 = 2 << 20;
+/// Bytes that the walk, the tables and the program need.
+const BASE_BYTES: u64 = 14 << 20;
+/// Most lanes: beyond it no store answered faster.
+const LANES_MAX: u64 = 8;
+
+/// A tree to restore.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// Its root item.
+    pub lin: Lin,
+    /// Name below the target, or empty for the target itself (then it must be a directory).
+    pub name: Vec<u8>,
+}
+
+/// Where a restore reads.
+pub struct Source<'a, F> {
+    /// The tables at the point.
+    pub lookup: Lookup<F>,
+    /// The store.
+    pub client: &'a Client,
+    /// Keys of the repository.
+    pub keys: &'a Keys,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// Items restored or tried.
+    pub items: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// What is not as the point has it, by path; at most [`super::fault::FAULTS_MAX`].
+    pub faults: Vec<ItemFault>,
+    /// How many there were in all.
+    pub fault_count: u64,
+}
+
+/// Lanes and their largest fetch in bytes for a memory budget.
+pub fn lanes_for(memory: u64) -> (usize, u32) {
+    let rest = memory.saturating_sub(BASE_BYTES);
+    for fetch in [4 << 20, 2 << 20, 1 << 20u64] {
+        let lanes = rest / (fetch + LANE_OVERHEAD_BYTES);
+        if lanes >= 4 {
+            return (lanes.min(LANES_MAX) as usize, fetch as u32);
+        }
+    }
+    ((rest / ((1 << 20) + LANE_OVERHEAD_BYTES)).max(1) as usize, 1 << 20)
+}
+
+/// Restores `roots`, or of them the selected paths (components below the root's name), into the directory `target`. `nonce` is
+/// random; `memory` is the budget in bytes. Errors end the restore; what belongs to one item is in the report.
+#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
+pub fn run<F: Fetch>(
+    source: &mut Source<'_, F>,
+    roots: &[Root],
+    selection: &[Vec<u8>],
+    target: &Path,
+    nonce: u64,
+    options: RestoreOptions,
+    memory: u64,
+    progress: &Arc<Progress>,
+) -> Result<RestoreReport, RestoreFault> {
+    let job = Job {
+        target: Some(Target::open(target, nonce)?),
+        options,
+        faults: FaultLog::default(),
+        progress: Arc::clone(progress),
+        fatal: Mutex::new(None),
+    };
+    let Some(target) = &job.target else { return Err(RestoreFault::Resources("target")) };
+    let queue = Queue::default();
+    let (lanes, read_bytes_max) = lanes_for(memory);
+    let merging = Merging { read_bytes_max, ..Merging::default() };
+    let walked = std::thread::scope(|scope| {
+        for _ in 0..lanes {
+            let Some(mut lane) = Lane::new(&job, source.client, source.keys) else {
+                return Err(RestoreFault::Resources("memory"));
+            };
+            let (queue, job) = (&queue, &job);
+            let spawned = std::thread::Builder::new()
+                .stack_size(256 << 10)
+                .spawn_scoped(scope, move || lane.run(queue));
+            if spawned.is_err() {
+                job.fail(RestoreFault::Resources("threads"));
+            }
+        }
+        let gate = Arc::new(Gate::default());
+        let mut walk = Walk {
+            lookup: &mut source.lookup,
+            job: &job,
+            target,
+            queue: &queue,
+            gate,
+            merging,
+            files: Vec::new(),
+            wanted: Vec::new(),
+            runs: Vec::new(),
+            links: BTreeMap::new(),
+        };
+        let walked = walk.roots(roots, selection);
+        walk.send_window();
+        queue.close();
+        walked
+    });
+    walked?;
+    if let Some(fault) = job.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(fault);
+    }
+    if progress.is_stop_requested() {
+        return Err(RestoreFault::Cancelled);
+    }
+    finish(&job, target, &mut source.lookup, roots)?;
+    let (faults, fault_count) = job.faults.take();
+    let snapshot = progress.snapshot();
+    Ok(RestoreReport { items: snapshot.items_done, bytes: snapshot.bytes_done, faults, fault_count })
+}
+
+/// Flags of files with several names, the staging directory, durability.
+fn finish<F: Fetch>(
+    job: &Job,
+    target: &Target,
+    lookup: &mut Lookup<F>,
+    roots: &[Root],
+) -> Result<(), RestoreFault> {
+    let cleared = target.clear_staging(&mut |inode, fd| {
+        for root in roots {
+            if let Ok(Some(item)) = lookup.item(Lin { volume: root.lin.volume, inode })
+                && attr::has_flags(&item)
+            {
+                attr::set_flags(fd, &item, &mut |reason| {
+                    job.faults.add(inode.to_string().into_bytes(), reason)
+                });
+                return;
+            }
+        }
+    });
+    cleared.map_err(|errno| RestoreFault::Target { call: "remove the staging directory", errno })?;
+    if job.options.sync {
+        target.sync().map_err(|errno| RestoreFault::Target { call: "sync", errno })?;
+    }
+    Ok(())
+}
+
+/// What of a directory is wanted: everything, or the paths that remain below it.
+type Wanted = Option<Vec<Vec<Vec<u8>>>>;
+
+/// A directory being walked.
+struct Level {
+    dir: Arc<Dir>,
+    lin: Lin,
+    names: Option<Names>,
+    /// Entries asked for by name instead of `names`.
+    chosen: Vec<(Vec<u8>, Wanted)>,
+    /// Directories of the last chunk, still to be entered; the next one is last.
+    below: Vec<(Vec<u8>, Lin, ItemAttributes, Wanted)>,
+    item: ItemAttributes,
+}
+
+struct Walk<'a, F> {
+    lookup: &'a mut Lookup<F>,
+    job: &'a Job,
+    target: &'a Target,
+    queue: &'a Queue,
+    gate: Arc<Gate>,
+    merging: Merging,
+    files: Vec<Arc<File>>,
+    wanted: Vec<WantedBlock>,
+    runs: Vec<(u64, u64)>,
+    /// Files with several names that are not finished yet.
+    links: BTreeMap<Lin, Arc<File>>,
+}
+
+impl<F: Fetch> Walk<'_, F> {
+    fn roots(&mut self, roots: &[Root], selection: &[Vec<u8>]) -> Result<(), RestoreFault> {
+        let fd = self.target.root()?;
+        let fresh = self.target.was_empty();
+        let top = Dir::new(None, Vec::new(), fd, None, fresh);
+        for root in roots {
+            let Some(item) = self.lookup.item(root.lin)? else {
+                self.job.faults.add(root.name.clone(), Reason::NoItem(root.lin));
+                continue;
+            };
+            let wanted =
+                (!selection.is_empty()).then(|| selection.iter().map(|path| components(path)).collect());
+            if item.kind != ItemKind::Directory {
+                self.entry(&top, &root.name, root.lin, item, None, &mut Vec::new())?;
+            } else if root.name.is_empty() {
+                let fd = self.target.root()?;
+                let dir = Dir::new(Some(Arc::clone(&top)), Vec::new(), fd, Some(item.clone()), fresh);
+                self.tree(dir, root.lin, item, wanted)?;
+            } else if let Some(dir) = self.enter(&top, &root.name, &item) {
+                self.tree(dir, root.lin, item, wanted)?;
+            }
+        }
+        top.done(self.job);
+        Ok(())
+    }
+
+    fn level(&mut self, dir: Arc<Dir>, lin: Lin, item: ItemAttributes, wanted: Wanted) -> Level {
+        let mut level = Level { dir, lin, names: None, chosen: Vec::new(), below: Vec::new(), item };
+        match wanted {
+            Some(paths) if paths.iter().all(|path| !path.is_empty()) => level.chosen = by_first(paths),
+            _ => level.names = Some(self.lookup.names(lin, &level.item)),
+        }
+        level
+    }
+
+    fn tree(
+        &mut self,
+        dir: Arc<Dir>,
+        lin: Lin,
+        item: ItemAttributes,
+        wanted: Wanted,
+    ) -> Result<(), RestoreFault> {
+        let mut levels = vec![self.level(dir, lin, item, wanted)];
+        while let Some(level) = levels.last_mut() {
+            if self.job.is_over() {
+                break;
+            }
+            if let Some((name, lin, item, wanted)) = level.below.pop() {
+                let dir = Arc::clone(&level.dir);
+                if levels.len() >= DEPTH_MAX {
+                    self.job.faults.add(dir.path_of(&name), Reason::TooDeep);
+                } else if let Some(dir) = self.enter(&dir, &name, &item) {
+                    let next = self.level(dir, lin, item, wanted);
+                    levels.push(next);
+                }
+            } else if !self.chunk(level)? {
+                level.dir.done(self.job);
+                levels.pop();
+            }
+        }
+        // Ended early: the levels above are left as they are.
+        Ok(())
+    }
+
+    /// Handles the next entries of a directory; `false` when there are none left.
+    fn chunk(&mut self, level: &mut Level) -> Result<bool, RestoreFault> {
+        let mut entries: Vec<(u64, Vec<u8>, Wanted)> = Vec::new();
+        for (name, wanted) in level.chosen.drain(..) {
+            match self.lookup.lookup(level.lin, &level.item, &name)? {
+                Some(row) => entries.push((row.inode, name, wanted)),
+                None => self.job.faults.add(level.dir.path_of(&name), Reason::NotFound),
+            }
+        }
+        if let Some(names) = &mut level.names {
+            while entries.len() < CHUNK_NAMES
+                && let Some(row) = self.lookup.next_name(names)?
+            {
+                entries.push((row.inode, row.name, None));
+            }
+        }
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        entries.sort_unstable_by_key(|entry| entry.0);
+        for (inode, name, wanted) in entries {
+            let lin = Lin { volume: level.lin.volume, inode };
+            if !is_safe_name(&name) {
+                self.job.faults.add(level.dir.path_of(&name), Reason::BadName);
+                continue;
+            }
+            match self.lookup.item(lin)? {
+                Some(item) => self.entry(&level.dir, &name, lin, item, wanted, &mut level.below)?,
+                None => self.job.faults.add(level.dir.path_of(&name), Reason::NoItem(lin)),
+            }
+        }
+        level.below.reverse();
+        Ok(true)
+    }
+
+    /// One entry: a directory is put off, anything else is made or planned now.
+    fn entry(
+        &mut self,
+        dir: &Arc<Dir>,
+        name: &[u8],
+        lin: Lin,
+        item: ItemAttributes,
+        wanted: Wanted,
+        below: &mut Vec<(Vec<u8>, Lin, ItemAttributes, Wanted)>,
+    ) -> Result<(), RestoreFault> {
+        if !item.fault.is_empty() {
+            self.job.faults.add(dir.path_of(name), Reason::Backup(item.fault.clone()));
+        }
+        if item.kind == ItemKind::Directory {
+            below.push((name.to_vec(), lin, item, wanted));
+            return Ok(());
+        }
+        if wanted.is_some_and(|paths| paths.iter().all(|path| !path.is_empty())) {
+            self.job.faults.add(dir.path_of(name), Reason::NotFound);
+            return Ok(());
+        }
+        let Some(replace) = self.admit(dir, name, &item) else { return Ok(()) };
+        let name = FileName { dir: Arc::clone(dir), name: name.to_vec(), replace };
+        match item.kind {
+            ItemKind::File | ItemKind::Image => self.file(lin, item, name),
+            _ => {
+                self.special(&item, &name);
+                self.job.progress.items_done.add(1);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether to restore a name, and if so whether it may replace what is there.
+    fn admit(&self, dir: &Dir, name: &[u8], item: &ItemAttributes) -> Option<bool> {
+        if dir.fresh {
+            return Some(false);
+        }
+        let have = match rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Some(false),
+            Err(errno) => {
+                self.job.system(dir.path_of(name), "look at what is there", errno);
+                return None;
+            }
+            Ok(have) => have,
+        };
+        if FileType::from_raw_mode(have.st_mode) == FileType::Directory {
+            self.job.faults.add(dir.path_of(name), Reason::InTheWay);
+            return None;
+        }
+        let same = have.st_mode == raw_mode(item)
+            && (have.st_uid, have.st_gid) == (item.uid, item.gid)
+            && (item.kind != ItemKind::File || have.st_size as u64 == item.size)
+            && (have.st_mtime, have.st_mtime_nsec as u32) == (item.mtime.secs, item.mtime.nanos);
+        match self.job.options.existing {
+            Existing::Refuse => {
+                self.job.faults.add(dir.path_of(name), Reason::Exists);
+                None
+            }
+            Existing::Skip => None,
+            Existing::OverwriteIfDifferent if same => None,
+            Existing::OverwriteIfDifferent | Existing::Overwrite => Some(true),
+        }
+    }
+
+    /// Makes or opens a directory.
+    fn enter(&mut self, parent: &Arc<Dir>, name: &[u8], item: &ItemAttributes) -> Option<Arc<Dir>> {
+        let made = rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(0o700));
+        let fresh = made.is_ok();
+        let opened = match made {
+            Ok(()) | Err(Errno::EXIST) => open_dir(parent.fd.as_fd(), name),
+            Err(errno) => Err(errno),
+        };
+        self.job.progress.items_done.add(1);
+        match opened {
+            Ok(fd) => {
+                if fresh && !self.target.was_empty() {
+                    attr::drop_inherited_acl(&fd);
+                }
+                Some(Dir::new(Some(Arc::clone(parent)), name.to_vec(), fd, Some(item.clone()), fresh))
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                self.job.faults.add(parent.path_of(name), Reason::InTheWay);
+                None
+            }
+            Err(errno) => {
+                self.job.system(parent.path_of(name), "make the directory", errno);
+                None
+            }
+        }
+    }
+
+    /// A symlink or special file: made beside, dressed, moved to its name.
+    fn special(&self, item: &ItemAttributes, name: &FileName) {
+        let path = || name.dir.path_of(&name.name);
+        let staging = self.target.staging();
+        let temp = self.target.temp_name();
+        let made = match (&item.payload, item.kind) {
+            (RowPayload::Target(target), ItemKind::Symlink) => {
+                rustix::fs::symlinkat(target.as_slice(), staging, temp.as_str())
+            }
+            (_, ItemKind::Symlink) => {
+                self.job.faults.add(path(), Reason::Rows("a symlink without a target"));
+                return;
+            }
+            _ => {
+                let kind = FileType::from_raw_mode(raw_mode(item));
+                let device = rustix::fs::makedev(item.rdev.0, item.rdev.1);
+                rustix::fs::mknodat(staging, temp.as_str(), kind, Mode::from_raw_mode(0o600), device)
+            }
+        };
+        if let Err(errno) = made {
+            self.job.system(path(), "make the item", errno);
+            return;
+        }
+        attr::settle_name(staging, &temp, item, self.job.options.owners, &mut |reason| {
+            self.job.faults.add(path(), reason)
+        });
+        match self.target.rename(&temp, name.dir.fd.as_fd(), &name.name, name.replace) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => self.job.faults.add(path(), Reason::Exists),
+            Err(errno) => self.job.system(path(), "give the item its name", errno),
+        }
+    }
+
+    /// A file: another name of one that is there, or blocks to be fetched.
+    fn file(&mut self, lin: Lin, item: ItemAttributes, name: FileName) -> Result<(), RestoreFault> {
+        let mut name = name;
+        if item.links > 1 {
+            if let Some(known) = self.links.get(&lin) {
+                match known.add_name(name) {
+                    Ok(()) => return Ok(()),
+                    Err(back) => name = back,
+                }
+            }
+            let flags = attr::has_flags(&item);
+            match self.target.link_stashed(lin.inode, flags, name.dir.fd.as_fd(), &name.name, name.replace) {
+                Ok(true) => {
+                    self.job.progress.items_done.add(1);
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(errno) => {
+                    self.job.system(name.dir.path_of(&name.name), "link to its other name", errno);
+                    return Ok(());
+                }
+            }
+        }
+        let several = item.links > 1;
+        let file = File::new(lin, item, name);
+        if several {
+            self.links.insert(lin, Arc::clone(&file));
+        }
+        let planned = self.plan(&file);
+        self.queue.push(Task::Finish(file));
+        planned
+    }
+
+    /// Takes a file's blocks into the window.
+    fn plan(&mut self, file: &Arc<File>) -> Result<(), RestoreFault> {
+        if let RowPayload::Inline(bytes) = &file.item.payload {
+            file.ends_in_data();
+            file.write(self.job, "write", |fd| match rustix::io::pwrite(fd, bytes, 0) {
+                Ok(n) if n == bytes.len() => Ok(()),
+                Ok(_) => Err(Errno::IO),
+                Err(errno) => Err(errno),
+            });
+            self.job.progress.bytes_done.add(bytes.len() as u64);
+            return Ok(());
+        }
+        let (lookup, job, queue) = (&mut *self.lookup, self.job, self.queue);
+        let mut window = Gather {
+            files: &mut self.files,
+            wanted: &mut self.wanted,
+            runs: &mut self.runs,
+            gate: &self.gate,
+            merging: self.merging,
+            queue,
+        };
+        lookup.locations(file.lin, &file.item, &mut |row| {
+            window.row(job, file, &row);
+            Ok(())
+        })?;
+        if file.item.allocated_to > file.item.size {
+            file.preallocate(job, file.item.size, file.item.allocated_to - file.item.size);
+        }
+        self.links.retain(|_, file| !file.is_done());
+        Ok(())
+    }
+
+    fn send_window(&mut self) {
+        let mut window = Gather {
+            files: &mut self.files,
+            wanted: &mut self.wanted,
+            runs: &mut self.runs,
+            gate: &self.gate,
+            merging: self.merging,
+            queue: self.queue,
+        };
+        window.send();
+    }
+}
+
+/// The window being gathered.
+pub(super) struct Gather<'a> {
+    pub(super) files: &'a mut Vec<Arc<File>>,
+    pub(super) wanted: &'a mut Vec<WantedBlock>,
+    pub(super) runs: &'a mut Vec<(u64, u64)>,
+    pub(super) gate: &'a Arc<Gate>,
+    pub(super) merging: Merging,
+    pub(super) queue: &'a Queue,
+}
+
+impl Gather<'_> {
+    /// Takes the blocks of a location row; what is no data is made at once.
+    fn row(&mut self, job: &Job, file: &Arc<File>, row: &LocationRow) {
+        let block_bytes = u64::from(row.block_bytes);
+        let start = row.base.checked_mul(block_bytes);
+        let Some(start) = start.filter(|_| block_bytes > 0 && row.blocks.len() < 1 << 16) else {
+            file.damage();
+            job.faults.add(file.path(), Reason::Rows("a location past the end of all numbers"));
+            return;
+        };
+        let size = file.item.size;
+        let mut at = start;
+        for &(kind, len) in &row.runs {
+            if kind == RunKind::Unwritten && at < size {
+                file.preallocate(job, at, len.min(size - at));
+            }
+            at = at.saturating_add(len);
+        }
+        for (index, place) in row.blocks.iter().enumerate() {
+            let offset = start.saturating_add(index as u64 * block_bytes);
+            if offset >= size {
+                break;
+            }
+            let len = block_bytes.min(size - offset);
+            match place {
+                BlockPlace::Empty | BlockPlace::Lost => {}
+                BlockPlace::Zero if row.runs.is_empty() => self.zeros(file, offset, len),
+                BlockPlace::Zero => {
+                    each_data(row, start, offset..offset + len, &mut |from, len| self.zeros(file, from, len))
+                }
+                BlockPlace::Stored(place) if u64::from(place.len) != len => {
+                    file.damage();
+                    job.faults
+                        .add(file.path(), Reason::Rows("a block of another length than the item has there"));
+                }
+                BlockPlace::Stored(place) => {
+                    let first = self.runs.len() as u32;
+                    if !row.runs.is_empty() {
+                        each_data(row, start, offset..offset + len, &mut |from, len| {
+                            self.runs.push((from, len))
+                        });
+                    } else if offset + len == size {
+                        file.ends_in_data();
+                    }
+                    let runs = (first, self.runs.len() as u32);
+                    self.block(file, WantedBlock { file: 0, offset, runs, place: *place });
+                }
+            }
+        }
+    }
+
+    fn zeros(&mut self, file: &Arc<File>, offset: u64, len: u64) {
+        file.expect(1);
+        self.queue.push(Task::Zeros(Arc::clone(file), offset, len));
+    }
+
+    /// Takes one block.
+    pub(super) fn block(&mut self, file: &Arc<File>, mut block: WantedBlock) {
+        if !self.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
+            self.files.push(Arc::clone(file));
+        }
+        file.expect(1);
+        block.file = self.files.len() as u32 - 1;
+        self.wanted.push(block);
+        if self.wanted.len() >= WINDOW_BLOCKS_MAX || self.files.len() >= WINDOW_FILES_MAX {
+            self.send();
+        }
+    }
+
+    /// Plans the window and hands it to the lanes.
+    pub(super) fn send(&mut self) {
+        if self.wanted.is_empty() {
+            self.files.clear();
+            return;
+        }
+        self.gate.enter(WINDOWS_MAX);
+        let window = Arc::new(Window {
+            plan: Plan::new(self.wanted, self.merging),
+            files: std::mem::take(self.files),
+            runs: std::mem::take(self.runs),
+            gate: Arc::clone(self.gate),
+        });
+        self.wanted.clear();
+        for index in 0..window.plan.fetches.len() {
+            self.queue.push(Task::Fetch(Arc::clone(&window), index));
+        }
+    }
+}
+
+/// Calls `each` with (offset, length) of the data, lost data included, of a row's runs within `block`.
+fn each_data(row: &LocationRow, start: u64, block: std::ops::Range<u64>, each: &mut dyn FnMut(u64, u64)) {
+    let mut at = start;
+    for &(kind, len) in &row.runs {
+        let end = at.saturating_add(len);
+        let (from, to) = (at.max(block.start), end.min(block.end));
+        if from < to && matches!(kind, RunKind::Data | RunKind::Lost) {
+            each(from, to - from);
+        }
+        at = end;
+    }
+}
+
+fn raw_mode(item: &ItemAttributes) -> u32 {
+    let kind = match item.kind {
+        ItemKind::File | ItemKind::Image => FileType::RegularFile,
+        ItemKind::Directory => FileType::Directory,
+        ItemKind::Symlink => FileType::Symlink,
+        ItemKind::CharDevice => FileType::CharacterDevice,
+        ItemKind::BlockDevice => FileType::BlockDevice,
+        ItemKind::Fifo => FileType::Fifo,
+        ItemKind::Socket => FileType::Socket,
+    };
+    kind.as_raw_mode() | u32::from(item.mode)
+}
+
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|&b| b == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+/// Groups paths by their first component; a path that ends there wants everything below.
+fn by_first(mut paths: Vec<Vec<Vec<u8>>>) -> Vec<(Vec<u8>, Wanted)> {
+    paths.sort();
+    let mut out: Vec<(Vec<u8>, Wanted)> = Vec::new();
+    for mut path in paths {
+        let first = path.remove(0);
+        match out.last_mut() {
+            Some((name, wanted)) if *name == first => match wanted {
+                Some(rest) if !path.is_empty() => rest.push(path),
+                _ => *wanted = None,
+            },
+            _ => out.push((first, (!path.is_empty()).then(|| vec![path]))),
+        }
+    }
+    out
+}

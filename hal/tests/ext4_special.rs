@@ -1,0 +1,254 @@
+//! ext4 in special states, made by mke2fs and debugfs without privilege: refused features, encrypted and verity inodes, orphans,
+//! values in attribute inodes, and items too large for one window.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use support::{Scratch, TestDevice, Tree, collect, contents, has, paths, run, skipped};
+use windlass_hal::volume::{
+    Cursor, ExtentState, ItemKind, Swept, UsedQuality, Volume, VolumeFault, Window, detect, image,
+};
+
+fn make(scratch: &Scratch, source: &Path, args: &[&str], size: &str) -> PathBuf {
+    let image = scratch.join("image");
+    let _ = std::fs::remove_file(&image);
+    let mut all = vec!["-q", "-F", "-d", source.to_str().unwrap()];
+    all.extend_from_slice(args);
+    all.extend_from_slice(&[image.to_str().unwrap(), size]);
+    run("mke2fs", &all);
+    image
+}
+
+fn debugfs(image: &Path, command: &str) {
+    let said = run("debugfs", &["-w", "-R", command, image.to_str().unwrap()]);
+    assert!(!said.contains("Invalid") && !said.contains("not found"), "{command}: {said}");
+}
+
+fn sweep(image: &Path) -> (TestDevice, Tree) {
+    let mut device = TestDevice::file(image);
+    let mut volume = detect::open(&mut device).unwrap();
+    let tree = collect(&mut device, volume.as_mut()).unwrap();
+    (device, tree)
+}
+
+fn fault(image: &Path) -> VolumeFault {
+    detect::open(&mut TestDevice::file(image)).err().expect("the volume is refused")
+}
+
+/// A scratch directory with an empty source in it; `None`, said aloud, when the tools are missing.
+fn ready(test: &str) -> Option<(Scratch, PathBuf)> {
+    if !has("mke2fs") || !has("debugfs") {
+        skipped(test, "no mke2fs or debugfs");
+        return None;
+    }
+    let scratch = Scratch::new(test);
+    let source = scratch.join("source");
+    std::fs::create_dir(&source).unwrap();
+    Some((scratch, source))
+}
+
+#[test]
+fn refusals_name_the_feature_and_the_way_out() {
+    let Some((scratch, source)) = ready("refusals_name_the_feature_and_the_way_out") else { return };
+    let image = make(&scratch, &source, &["-t", "ext4"], "16M");
+    debugfs(&image, "feature needs_recovery");
+    let said = fault(&image).to_string();
+    assert!(said.contains("needs_recovery") && said.contains("fsfreeze"), "{said}");
+
+    let external = make(&scratch, &source, &["-t", "ext4"], "16M");
+    run("mke2fs", &["-q", "-F", "-O", "journal_dev", external.to_str().unwrap()]);
+    let said = fault(&external).to_string();
+    assert!(said.contains("journal_dev"), "{said}");
+
+    // Unknown bits, on a volume whose superblock has no checksum.
+    let args = ["-t", "ext4", "-O", "^metadata_csum"];
+    let image = make(&scratch, &source, &args, "16M");
+    let mut bytes = std::fs::read(&image).unwrap();
+    bytes[1024 + 0x63] = 0x40;
+    let said = detect::open(&mut TestDevice::memory(bytes.clone())).err().unwrap().to_string();
+    assert!(said.contains("0x40000000"), "{said}");
+    bytes[1024 + 0x63] = 0;
+    bytes[1024 + 0x67] = 0x40;
+    let mut device = TestDevice::memory(bytes.clone());
+    let mut volume = detect::open(&mut device).unwrap();
+    assert!(volume.info().features.iter().any(|name| name == "ro_compat 0x40000000"));
+    assert_eq!(volume.used(&mut device, &mut |_| {}).unwrap(), UsedQuality::Unknown);
+
+    // Larger than the device.
+    bytes[1024 + 0x67] = 0;
+    bytes.truncate(bytes.len() - 4096);
+    let said = detect::open(&mut TestDevice::memory(bytes)).err().unwrap().to_string();
+    assert!(said.contains("larger than the device"), "{said}");
+}
+
+#[test]
+fn inode_flags_decide_what_is_delivered() {
+    let Some((scratch, source)) = ready("inode_flags_decide_what_is_delivered") else { return };
+    for name in ["secret", "sealed", "orphan", "plain", "flags"] {
+        std::fs::write(source.join(name), vec![b'x'; 10_000]).unwrap();
+    }
+    std::fs::create_dir(source.join("secret dir")).unwrap();
+    std::fs::write(source.join("secret dir/inside"), "").unwrap();
+    let image = make(&scratch, &source, &["-t", "ext4", "-O", "encrypt,verity", "-b", "4096"], "16M");
+    debugfs(&image, "set_inode_field /secret flags 0x80800");
+    debugfs(&image, "set_inode_field \"/secret dir\" flags 0x80800");
+    debugfs(&image, "set_inode_field /sealed flags 0x180000");
+    debugfs(&image, "set_inode_field /sealed size 5000");
+    debugfs(&image, "set_inode_field /orphan links_count 0");
+    debugfs(&image, "set_inode_field /flags flags 0x80070");
+    debugfs(&image, "set_inode_field /flags mtime @-1000000000");
+    let (_, tree) = sweep(&image);
+    let names = paths(&tree);
+    let of = |name: &str| tree.get(&names[format!("./{name}").as_bytes()]);
+
+    for name in ["secret", "secret dir"] {
+        let (item, whole) = of(name).unwrap();
+        assert!(whole.fault.as_ref().is_some_and(|said| said.contains("encrypted")), "{:?}", whole.fault);
+        assert!(whole.extents.is_empty() && whole.names.is_empty());
+        assert_ne!(item.mtime.secs, 0);
+        assert_eq!(item.flags, 0x800);
+    }
+    assert_eq!(of("secret").unwrap().0.size, 10_000);
+    let (item, whole) = of("sealed").unwrap();
+    assert_eq!((item.flags, whole.fault.as_ref()), (0x10_0000, None));
+    // Three blocks are there; the third is behind the end, where a verity file keeps its hash tree.
+    assert_eq!(whole.extents.iter().map(|extent| extent.len).sum::<u64>(), 8192);
+    assert!(of("orphan").is_none());
+    assert_eq!(of("plain").unwrap().1.fault, None);
+    assert_eq!(of("flags").unwrap().0.flags, 0x70);
+}
+
+#[test]
+fn values_in_attribute_inodes_are_read_and_checked() {
+    let test = "values_in_attribute_inodes_are_read_and_checked";
+    let Some((scratch, _)) = ready(test) else { return };
+    // tmpfs takes attributes of 64 KiB, and mke2fs copies them.
+    let source = PathBuf::from(format!("/dev/shm/windlass-{}", std::process::id()));
+    let _ = std::fs::create_dir(&source);
+    let source = Scratch(source);
+    if std::fs::write(source.join("file"), "x").is_err() || !has("setfattr") {
+        return skipped(test, "no /dev/shm or no setfattr");
+    }
+    let value: Vec<u8> = (0..30_000u32).map(|i| (i % 251) as u8).collect();
+    let text: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+    for (name, value) in [("user.big", format!("0x{text}")), ("user.small", "s".into())] {
+        let status = std::process::Command::new("setfattr")
+            .args(["-n", name, "-v", &value])
+            .arg(source.join("file"))
+            .status()
+            .unwrap();
+        if !status.success() {
+            return skipped(test, "/dev/shm takes no user attributes of 30 KB");
+        }
+    }
+    for block in ["1024", "4096"] {
+        let image = make(&scratch, &source.0, &["-t", "ext4", "-O", "ea_inode", "-b", block], "16M");
+        let (_, tree) = sweep(&image);
+        let (item, whole) = tree.values().find(|(item, _)| item.kind == ItemKind::File).unwrap();
+        assert_eq!(whole.fault, None);
+        let wanted = vec![(b"user.big".to_vec(), value.clone()), (b"user.small".to_vec(), b"s".to_vec())];
+        let lens: Vec<_> = whole.xattrs.iter().map(|(name, value)| (name.len(), value.len())).collect();
+        assert!(whole.xattrs == wanted, "{block}: {lens:?}");
+        assert_eq!(tree.len(), 3, "root, lost+found, file: the attribute inode is not an item");
+        // A byte of the value changes: only that attribute goes, and it is said.
+        let mut bytes = std::fs::read(&image).unwrap();
+        let at = bytes.windows(500).position(|w| w == &value[..500]).unwrap();
+        bytes[at + 7] ^= 1;
+        let mut device = TestDevice::memory(bytes);
+        let mut volume = detect::open(&mut device).unwrap();
+        let tree = collect(&mut device, volume.as_mut()).unwrap();
+        let (_, whole) = &tree[&item.inode];
+        assert!(whole.fault.as_ref().is_some_and(|said| said.contains("value checksum")));
+        assert!(whole.xattrs == wanted[1..], "{block}");
+    }
+}
+
+#[test]
+fn large_items_come_in_parts() {
+    let Some((scratch, source)) = ready("large_items_come_in_parts") else { return };
+    // Every other block, so no two touch; and names of more than a mebibyte, where the many inserts of mke2fs are cheap.
+    let pieces: u64 = 18_000;
+    let (fragmented, crowded) = (source.join("fragmented"), source.join("crowded"));
+    std::fs::create_dir_all(crowded.join("names")).unwrap();
+    std::fs::create_dir(&fragmented).unwrap();
+    let file = std::fs::File::create(fragmented.join("pieces")).unwrap();
+    for k in 0..pieces {
+        file.write_all_at(&(k + 1).to_le_bytes(), k * 8192).unwrap();
+    }
+    let names_count = 4300;
+    for k in 0..names_count {
+        std::fs::File::create(crowded.join(format!("names/{k}{}", "n".repeat(247)))).unwrap();
+    }
+    let image = make(&scratch, &crowded, &["-t", "ext2", "-b", "4096", "-N", "7000"], "100M");
+    let (_, tree) = sweep(&image);
+    let (_, whole) = &tree[&paths(&tree)[&b"./names"[..]]];
+    assert_eq!((whole.fault.as_ref(), whole.names.len()), (None, names_count));
+    assert!(whole.parts > 1);
+    for (what, kind) in [("extents", "ext4"), ("block map", "ext2")] {
+        let image = make(&scratch, &fragmented, &["-t", kind, "-b", "4096"], "128M");
+        let (mut device, tree) = sweep(&image);
+        let names = paths(&tree);
+        let (item, whole) = &tree[&names[&b"./pieces"[..]]];
+        assert_eq!(whole.fault, None, "{what}");
+        assert!(whole.parts > 1, "{what}: {} parts of {} extents", whole.parts, whole.extents.len());
+        let (reads, mib) = (device.reads, device.read_bytes >> 20);
+        assert!(
+            contents(&mut device, item, whole) == std::fs::read(fragmented.join("pieces")).unwrap(),
+            "{what}"
+        );
+        let mapped: u64 = whole.extents.iter().map(|extent| extent.len).sum();
+        assert_eq!(mapped, pieces * 4096, "{what}");
+        assert!(whole.extents.iter().all(|extent| extent.state == ExtentState::Data));
+        // Each piece is one block and each leaf some hundred: reads are merged, not one per node.
+        assert!(reads < 100, "{what}: {reads} reads of {mib} MiB");
+    }
+}
+
+#[test]
+fn an_image_leaves_out_what_the_file_system_does_not_use() {
+    let Some((scratch, source)) = ready("an_image_leaves_out_what_the_file_system_does_not_use") else {
+        return;
+    };
+    std::fs::write(source.join("file"), vec![1; 3 << 20]).unwrap();
+    let path = make(&scratch, &source, &["-t", "ext4"], "200M");
+    let mut device = TestDevice::file(&path);
+    let mut volume = detect::open(&mut device).unwrap();
+    let mut whole = image::Image::open(&mut device);
+    let mut used = image::Image::with_used(&mut device, volume.as_mut()).unwrap();
+    let mut window = Window::default();
+    assert_eq!(whole.sweep(&mut device, Cursor::default(), &mut window).unwrap(), Swept::Done);
+    assert_eq!((window.items.len(), window.extents.len()), (1, 1));
+    assert_eq!((window.items[0].kind, window.items[0].size), (ItemKind::Image, 200 << 20));
+    assert_eq!((window.extents[0].physical, window.extents[0].len), (0, 200 << 20));
+    assert_eq!(used.sweep(&mut device, Cursor::default(), &mut window).unwrap(), Swept::Done);
+    let bytes: u64 = window.extents.iter().map(|extent| extent.len).sum();
+    assert!(window.extents.len() > 1 && bytes > 3 << 20 && bytes < 100 << 20, "{:?}", window.extents);
+    assert_eq!(used.info().state, volume.info().state);
+    assert_ne!(whole.info().uuid, [0; 16]);
+    // Every block of the file is in.
+    let tree = collect(&mut device, volume.as_mut()).unwrap();
+    for extent in tree.values().flat_map(|(_, whole)| &whole.extents) {
+        let (from, to) = (extent.physical, extent.physical + extent.len);
+        assert!(window.extents.iter().any(|used| used.physical <= from && to <= used.physical + used.len));
+    }
+}
+
+#[test]
+fn the_state_changes_with_any_write() {
+    let Some((scratch, source)) = ready("the_state_changes_with_any_write") else { return };
+    let path = make(&scratch, &source, &["-t", "ext4"], "16M");
+    let state = |path: &Path| detect::open(&mut TestDevice::file(path)).unwrap().info().state;
+    let before = state(&path);
+    assert!(before.is_some());
+    assert_eq!(before, state(&path));
+    debugfs(&path, "mkdir /new");
+    assert_ne!(before, state(&path));
+    // A volume without a journal that is not marked clean proves nothing.
+    debugfs(&path, "feature -has_journal");
+    assert!(state(&path).is_some());
+    debugfs(&path, "set_super_value state 0");
+    assert_eq!(state(&path), None);
+}

@@ -1,0 +1,102 @@
+//! The agent's own commands, and what its `--json` says about requests.
+//!
+//! Everything that this bench assumes about the command line is in this file.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use windlass_tests::error::{Error, Result};
+
+use crate::measure::{Cost, Job};
+use crate::peers::{Place, Source};
+use crate::setup;
+
+/// The policy that every run uses.
+const POLICY: &str = "bench";
+
+/// The release binary beside this bench.
+pub fn program() -> Job {
+    Job::new(setup::windlass_binary())
+}
+
+fn with_repo(url: &str, place: &Place) -> Job {
+    program().env("WINDLASS_REPO", url).env("WINDLASS_KEY_FILE", key(place))
+}
+
+fn key(place: &Place) -> PathBuf {
+    place.side.join("windlass.key")
+}
+
+fn in_directory(place: &Place) -> Job {
+    with_repo(&format!("file://{}", place.repo.display()), place)
+}
+
+/// A repository in a directory, and a policy for the source's device: encryption, zstd level 1.
+pub fn init(place: &Place, source: &Source) -> Vec<Job> {
+    let policy = in_directory(place).args(["policy", "set", POLICY, "--compression", "zstd:1", "--volume"]);
+    vec![in_directory(place).args(["repo", "init"]), policy.arg(&source.device)]
+}
+
+/// `memory` is the value of `--memory`, the default without.
+pub fn backup(place: &Place, memory: Option<&str>) -> Job {
+    with_memory(in_directory(place).args(["backup", POLICY, "--json"]), memory)
+}
+
+pub fn restore(place: &Place, to: &Path, memory: Option<&str>) -> Job {
+    with_memory(in_directory(place).args(["restore", POLICY, "--to"]).arg(to), memory)
+}
+
+fn with_memory(job: Job, memory: Option<&str>) -> Job {
+    match memory {
+        Some(bytes) => job.args(["--memory", bytes]),
+        None => job,
+    }
+}
+
+/// A whole device as one item, uncompressed, to the store that keeps nothing: what is done before, and the backup.
+pub fn image_to_null(place: &Place, device: &Path) -> (Vec<Job>, Job) {
+    let job = || with_repo("null:", place);
+    let policy =
+        job().args(["policy", "set", POLICY, "--image", "--compression", "none", "--volume"]).arg(device);
+    (vec![job().args(["repo", "init"]), policy], job().args(["backup", POLICY, "--json"]))
+}
+
+/// A backup that reports nothing has not happened, whatever its exit status says.
+pub fn with_report(cost: Cost) -> Result<Cost> {
+    match report(&cost.stdout) {
+        Some(_) => Ok(cost),
+        None => Err(Error::new("ended well, but --json printed no report")),
+    }
+}
+
+/// Requests of one backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    pub objects: u64,
+    pub puts: u64,
+    /// GET, HEAD and LIST together.
+    pub asks: u64,
+}
+
+impl Requests {
+    /// Finds `objects` and `requests: {put, get, head, list}` anywhere in what `--json` printed.
+    pub fn parse(stdout: &str) -> Option<Requests> {
+        let report = report(stdout)?;
+        let requests = find(&report, "requests")?;
+        let count = |verb: &str| find(requests, verb).and_then(Value::as_u64).unwrap_or_default();
+        let objects = find(&report, "objects")?.as_u64()?;
+        Some(Requests { objects, puts: count("put"), asks: count("get") + count("head") + count("list") })
+    }
+}
+
+/// The last line that is an object, or the whole as one.
+fn report(stdout: &str) -> Option<Value> {
+    let object = |text: &str| serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
+    stdout.lines().rev().find_map(object).or_else(|| object(stdout))
+}
+
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    let object = value.as_object()?;
+    let own = object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
+    own.or_else(|| object.values().find_map(|value| find(value, key)))
+}
