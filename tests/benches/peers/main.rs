@@ -1,7 +1,7 @@
 //! Windlass and other backup tools on the same data, on the same machine, in the same run.
 //!
 //! ```text
-//! cargo bench -p windlass-tests --bench peers                            everything, about 25 minutes on 2 cores
+//! cargo bench -p windlass-tests --bench peers                            everything, half an hour on 2 busy cores
 //! cargo bench -p windlass-tests --bench peers -- backup restore          some phases: backup restore capped image rss binary
 //! cargo bench -p windlass-tests --bench peers -- --only windlass,bupstash backup
 //! WINDLASS_BENCH_REPEATS=3 …                                             runs are interleaved, medians are shown
@@ -41,6 +41,8 @@ use windlass_tests::error::{Context, Error, Result};
 use windlass_tests::workdir::remove_tree;
 
 const CAP_READ_IOPS: u32 = 4_000;
+/// Small reads under the cap, to show that it holds: five seconds of them.
+const CAP_CHECK_READS: u32 = 20_000;
 const FIO_RUNS: u32 = 3;
 
 fn main() -> ExitCode {
@@ -110,6 +112,8 @@ struct Bench {
 fn bench(args: &[OsString]) -> Result<()> {
     let plan = Plan::parse(args)?;
     let mut bench = Bench { plan, cache: Cache::open()?, tools: Vec::new(), results: Results::default() };
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    bench.results.about.push(format!("{processors} processors; load average before: {}.", load()));
     bench.find_tools();
     if bench.plan.has("binary") {
         bench.results.binary_bytes = Some(binary_bytes());
@@ -136,11 +140,21 @@ fn bench(args: &[OsString]) -> Result<()> {
     if bench.plan.has("rss") && bench.tools.contains(&Tool::Windlass) {
         bench.memory()?;
     }
+    bench.results.about.push(format!(
+        "Load average after: {}; a quiet machine shows about what the bench itself uses.",
+        load()
+    ));
     let raw = bench.cache.path("results.json");
     fs::write(&raw, format!("{:#}", bench.results.json())).context(|| raw.display().to_string())?;
     println!("{}", bench.results.markdown());
     eprintln!("raw figures: {}", raw.display());
     Ok(())
+}
+
+/// Absolute figures mean little while something else runs.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 fn binary_bytes() -> std::result::Result<u64, String> {
@@ -283,6 +297,14 @@ impl Bench {
                 return Ok(());
             }
         };
+        self.cache.fresh("run")?;
+        let check = Job::new("dd").arg(format!("if={}", volume.source.device.display()));
+        let check =
+            check.args(["of=/dev/null", "bs=4k", "iflag=direct", &format!("count={CAP_CHECK_READS}")]);
+        let rate = f64::from(CAP_CHECK_READS) / self.run(check, Some(&cap))?.wall_s;
+        self.results
+            .about
+            .push(format!("The cap of {CAP_READ_IOPS} reads/s: dd made {rate:.0} reads/s of 4 KiB."));
         for tool in self.tools.clone() {
             let place = self.place()?;
             let cost = self.full_backup(tool, &place, &volume.source, Some(&cap));

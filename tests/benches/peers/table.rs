@@ -90,10 +90,13 @@ impl Results {
             .map(|bytes| bytes as f64)
     }
 
-    /// Why a tool has no figure in a phase.
+    /// Why a tool has no figure in a phase: its own failure, or that of the backup before it.
     fn reason(&self, phase: Phase, tool: Tool) -> String {
-        let mut failures = self.samples.iter().filter(|sample| sample.phase == phase && sample.tool == tool);
-        match failures.find_map(|sample| sample.cost.as_ref().err()) {
+        let failure = |phase| {
+            let mut own = self.samples.iter().filter(|sample| sample.phase == phase && sample.tool == tool);
+            own.find_map(|sample| sample.cost.as_ref().err())
+        };
+        match failure(phase).or_else(|| failure(Phase::Backup)) {
             Some(why) => format!("{} failed: {why}", tool.name()),
             None => "not run".to_owned(),
         }
@@ -109,10 +112,10 @@ impl Results {
         for (name, rate) in &self.device_rates {
             text += &format!("\n{name}: {:.2} GB/s", rate / 1e9);
         }
-        text += "\n\n| target | measured | | row |\n|---|---|---|---|\n";
+        text += "\n\n| row | target | measured | verdict |\n|---|---|---|---|\n";
         for row in self.rows() {
             text +=
-                &format!("| {} | {} | {} | {} |\n", row.target, row.measured, row.verdict.text(), row.what);
+                &format!("| {} | {} | {} | {} |\n", row.what, row.target, row.measured, row.verdict.text());
         }
         text
     }
