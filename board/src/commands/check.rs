@@ -96,10 +96,9 @@ fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, outp
             output.say(format_args!("  sound: {} read and verified", Human(report.bytes_verified)))
         }
         (true, false) => output.say("  sound: everything is there; --read-data also verifies every byte"),
-        (false, _) => output.say(format_args!(
-            "  NOT SOUND: {} items are affected; restore what else you need, and keep the other points",
-            Grouped(report.items_damaged)
-        )),
+        (false, _) => {
+            output.say(format_args!("  NOT SOUND: {} items are affected", Grouped(report.items_damaged)))
+        }
     }
 }
 
