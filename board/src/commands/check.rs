@@ -125,7 +125,7 @@ fn to_json(report: &CheckReport) -> Map<String, Value> {
 fn fault_json(fault: &CheckFault) -> Value {
     let paths = fault.paths.iter().map(|path| {
         let mut object = Map::new();
-        text::put_bytes(&mut object, "path", path);
+        text::put_bytes(&mut object, "path", &[b"/", &path[..]].concat());
         Value::Object(object)
     });
     json!({
