@@ -213,13 +213,19 @@ fn push_name(path: &mut Vec<u8>, name: &[u8]) {
     path.extend_from_slice(name);
 }
 
+/// What [`list`] calls with (name, item number, item, if it has a row); `false` ends it.
+pub type EachEntry<'a> = dyn FnMut(&[u8], Lin, Option<&ItemAttributes>) -> Result<bool, BrowseFault> + 'a;
+
+/// What [`find`] calls with (path, item number, item); `false` ends it.
+pub type EachFound<'a> = dyn FnMut(&[u8], Lin, &ItemAttributes) -> Result<bool, BrowseFault> + 'a;
+
 /// Calls `each` with (name, item number, item) of a directory's entries, until it returns `false`. `None` for an item without a row.
 /// Small contents and values of extended attributes are left out of the items.
 pub fn list<F: Fetch>(
     lookup: &mut Lookup<F>,
     dir: Lin,
     item: &ItemAttributes,
-    each: &mut dyn FnMut(&[u8], Lin, Option<&ItemAttributes>) -> Result<bool, BrowseFault>,
+    each: &mut EachEntry<'_>,
 ) -> Result<(), BrowseFault> {
     if item.kind != ItemKind::Directory {
         return Err(BrowseFault::NotDirectory { path: Vec::new(), kind: item.kind });
@@ -378,7 +384,7 @@ pub fn find<F: Fetch>(
     item: &ItemAttributes,
     path: &[u8],
     name: Option<&Patterns>,
-    each: &mut dyn FnMut(&[u8], Lin, &ItemAttributes) -> Result<bool, BrowseFault>,
+    each: &mut EachFound<'_>,
 ) -> Result<(), BrowseFault> {
     let fits = |path: &[u8], item: &ItemAttributes| {
         name.is_none_or(|name| {

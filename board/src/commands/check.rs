@@ -96,10 +96,9 @@ fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, outp
             output.say(format_args!("  sound: {} read and verified", Human(report.bytes_verified)))
         }
         (true, false) => output.say("  sound: everything is there; --read-data also verifies every byte"),
-        (false, _) => output.say(format_args!(
-            "  NOT SOUND: {} items are affected; restore what else you need, and keep the other points",
-            Grouped(report.items_damaged)
-        )),
+        (false, _) => {
+            output.say(format_args!("  NOT SOUND: {} items are affected", Grouped(report.items_damaged)))
+        }
     }
 }
 
@@ -126,7 +125,7 @@ fn to_json(report: &CheckReport) -> Map<String, Value> {
 fn fault_json(fault: &CheckFault) -> Value {
     let paths = fault.paths.iter().map(|path| {
         let mut object = Map::new();
-        text::put_bytes(&mut object, "path", path);
+        text::put_bytes(&mut object, "path", &[b"/", &path[..]].concat());
         Value::Object(object)
     });
     json!({
