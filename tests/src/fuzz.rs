@@ -9,12 +9,20 @@
 use windlass_agent::format::block::{BlockBuilder, RowBlock};
 use windlass_agent::format::compress::{Compressor, Decompressor};
 use windlass_agent::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader};
+use windlass_agent::format::record::{emit_records, parse_records};
 use windlass_agent::format::repo::RepoFormat;
 use windlass_agent::format::row::RowKind;
 use windlass_agent::format::seal::{Keys, Region, Sealing, Secret};
+use windlass_agent::format::slot::{Claim, PlainForTests, SlotContents, emit_boundary, parse_boundary};
 use windlass_agent::format::tail::{Index, TRAILER_BYTES, Trailer};
 use windlass_agent::id::ObjectId;
+use windlass_agent::log::checkpoint::Checkpoint;
+use windlass_agent::policy::Policy;
+use windlass_agent::policy::select::{PATTERNS_MAX, Patterns, Verdict};
 use windlass_agent::table::segment::SegmentMeta;
+use windlass_hal::sim::disk::{DiskConfig, Media, MediaConfig};
+use windlass_hal::volume::ext4::Ext4;
+use windlass_hal::volume::{Cursor, Payload, Swept, Volume, Window};
 
 /// A fuzz target: its name and what it does. It panics when a property is broken.
 pub type Target = (&'static str, fn(&[u8]));
@@ -26,7 +34,9 @@ pub const TARGETS: &[Target] = &[
     ("row_block", row_block),
     ("tail", tail),
     ("segment_meta", segment_meta),
-    // ext4, log_record: go here.
+    ("log_record", log_record),
+    ("policy", policy),
+    ("ext4", ext4),
 ];
 
 /// A `format` object that parses emits the same bytes.
@@ -116,6 +126,129 @@ pub fn tail(data: &[u8]) {
 pub fn segment_meta(data: &[u8]) {
     if let Ok(meta) = SegmentMeta::parse(data) {
         assert_eq!(data[..meta.emit().len()], meta.emit());
+    }
+}
+
+/// Records, slots, checkpoints, claims and boundaries of the log, with their digests made to match: what parses emits the same
+/// bytes.
+pub fn log_record(data: &[u8]) {
+    if let Ok(records) = parse_records(data) {
+        let mut out = Vec::new();
+        emit_records(&records, &mut out);
+        assert_eq!(out, data);
+    }
+    let mut bytes = data.to_vec();
+    if let Some((body, digest)) = bytes.split_last_chunk_mut::<32>() {
+        *digest = *blake3::hash(body).as_bytes();
+    }
+    if let Ok(slot) = SlotContents::parse(&bytes, &PlainForTests) {
+        let emitted = slot.header.emit(&slot.records, &PlainForTests);
+        assert_eq!(emitted, Ok((bytes.clone(), slot.digest)));
+    }
+    if let Ok((checkpoint, digest)) = Checkpoint::parse(&bytes, &PlainForTests) {
+        assert_eq!(checkpoint.emit(&PlainForTests), Ok((bytes.clone(), digest)));
+    }
+    if let Ok(claim) = Claim::parse_grant(&bytes) {
+        assert_eq!(claim.emit_grant(), bytes);
+    }
+    if let Ok(claim) = Claim::parse_beat(&bytes) {
+        assert_eq!(claim.emit_beat(), bytes);
+    }
+    if let Ok((cluster, checkpoint)) = parse_boundary(&bytes) {
+        assert_eq!(emit_boundary(&cluster, &checkpoint), bytes);
+    }
+}
+
+/// A policy that parses comes back from its own JSON. The bytes are also taken as lines: include patterns, an empty line,
+/// exclude patterns; what they accept judges the lines themselves as paths.
+pub fn policy(data: &[u8]) {
+    if let Ok(policy) = Policy::parse(data) {
+        // Defaults are written out, so it may have become too large.
+        if let Ok(json) = policy.emit() {
+            assert_eq!(Policy::parse(&json), Ok(policy));
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (include, exclude) = text.split_once("\n\n").unwrap_or((text, ""));
+    let lines = |text: &str| text.lines().take(PATTERNS_MAX / 2).map(str::to_owned).collect::<Vec<_>>();
+    if let Ok(patterns) = Patterns::new(&lines(include), &lines(exclude)) {
+        for path in text.lines().take(16) {
+            let above = patterns.judge(patterns.of_root(), path.as_bytes(), true);
+            let below = patterns.judge(above, format!("{path}/file").as_bytes(), false);
+            assert!(above != Verdict::Excluded || below == Verdict::Excluded, "below what is left out");
+            assert!(above != Verdict::Taken || below != Verdict::Outside, "below what is taken");
+        }
+    }
+}
+
+/// Bytes of one block of a sparse image.
+const IMAGE_BLOCK_BYTES: usize = 1024;
+/// Windows that are swept of one image.
+const IMAGE_SWEEPS_MAX: usize = 256;
+
+/// An ext4 volume from a sparse image: a byte (which block of 1 KiB) and that block, over and over; the rest is zero. What is
+/// delivered keeps the promises of `Volume`, and the sweep gets on.
+pub fn ext4(data: &[u8]) {
+    let media = Media::new(MediaConfig {
+        name: "fuzz".into(),
+        size_bytes: 256 << 10,
+        logical_block_bytes: 512,
+        can_discard: false,
+        seed: 1,
+    });
+    for block in data.chunks(1 + IMAGE_BLOCK_BYTES) {
+        let mut bytes = [0; IMAGE_BLOCK_BYTES];
+        bytes[..block.len() - 1].copy_from_slice(&block[1..]);
+        media.load(u64::from(block[0]) * IMAGE_BLOCK_BYTES as u64, &bytes);
+    }
+    let mut disk = media.open(DiskConfig { write: false, queue_depth: 1, latency_steps_max: 0, seed: 1 });
+    let Ok(mut volume) = Ext4::open(&mut disk) else {
+        return;
+    };
+    let (mut window, mut from) = (Window::default(), Cursor::default());
+    for _ in 0..IMAGE_SWEEPS_MAX {
+        let swept = volume.sweep(&mut disk, from, &mut window);
+        if swept.is_ok() {
+            check_window(&window);
+        }
+        match swept {
+            Ok(Swept::More(next)) => {
+                assert!(next > from, "a sweep gets on: {from:?}, then {next:?}");
+                from = next;
+            }
+            Ok(Swept::Done) | Err(_) => break,
+        }
+    }
+    let mut reached = 0;
+    let _ = volume.used(&mut disk, &mut |range| {
+        assert!(range.start >= reached && range.start < range.end, "ascending and disjoint: {range:?}");
+        reached = range.end;
+    });
+}
+
+/// What `hal::volume` promises of a window.
+fn check_window(window: &Window) {
+    assert!(window.items.windows(2).all(|pair| pair[0].inode < pair[1].inode), "items ascend");
+    for item in &window.items {
+        let extents = &window.extents[item.extents.start as usize..item.extents.end as usize];
+        let mut reached = 0;
+        for extent in extents {
+            assert!(extent.logical >= reached && extent.len > 0, "extents ascend: {extents:?}");
+            assert!(extent.physical.checked_add(extent.len).is_some(), "an extent ends");
+            reached = extent.logical.checked_add(extent.len).unwrap_or(u64::MAX);
+        }
+        for name in &window.names[item.names.start as usize..item.names.end as usize] {
+            let name = window.get(&name.name);
+            assert!((1..=255).contains(&name.len()) && !name.contains(&b'/') && !name.contains(&0));
+        }
+        for xattr in &window.xattrs[item.xattrs.start as usize..item.xattrs.end as usize] {
+            let _ = (window.get(&xattr.name), window.get(&xattr.value));
+        }
+        if let Payload::Inline(bytes) = &item.payload {
+            assert_eq!(window.get(bytes).len() as u64, item.size, "inline contents are whole");
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 //! | [`sign`] | SigV4 |
 //! | [`answer`] | what answers mean |
 //! | [`keys`] | where credentials come from |
+//! | `settings` | what a store is told when it is opened, and what may be wrong with it |
+//! | `connect` | the HTTP agent, TLS, and what it means when no answer came |
 //! | `body` | streaming parts out, reading bodies in, through the throttle |
 //!
 //! - A PUT carries its length, `x-amz-checksum-crc32` (CRC-32 of IEEE 802.3, big-endian, base64) that the server verifies,
@@ -20,16 +22,15 @@
 
 pub mod answer;
 mod body;
+mod connect;
 pub mod keys;
+mod settings;
 pub mod sign;
 
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, Request, Response};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 use windlass_hal::clock::Clock;
 
@@ -39,8 +40,13 @@ use super::{
 };
 use answer::{Call, ErrorBody};
 use body::Parts;
-use keys::{CredentialFault, CredentialSource, Keyring};
+use connect::{agent, transport_fault};
+use keys::Keyring;
+use settings::parse_endpoint;
 use sign::{Canonical, UNSIGNED_PAYLOAD};
+
+pub use connect::CA_BUNDLES;
+pub use settings::{Addressing, S3OpenFault, S3Settings, Timeouts};
 
 /// Bodies of at least this many bytes wait for `100 Continue` before they are sent.
 pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
@@ -52,121 +58,6 @@ pub const ERROR_BODY_BYTES_MAX: u64 = 64 * 1024;
 pub const WHOLE_BYTES_MAX: u64 = 256 << 20;
 /// Pages of one LIST at most: ten million keys. A server that never ends is not followed.
 pub const LIST_PAGES_MAX: u64 = 10_000;
-/// Where systems keep their CA certificates, in the order they are tried.
-pub const CA_BUNDLES: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// How the bucket is named in a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Addressing {
-    /// Virtual host on AWS, path everywhere else.
-    #[default]
-    Auto,
-    /// `https://host/bucket/key`.
-    Path,
-    /// `https://bucket.host/key`.
-    VirtualHost,
-}
-
-/// How long each phase may take. A body gets `answer_ms` and the time that it needs at the slowest rate, and may stall for
-/// `answer_ms` at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Name resolution, and separately connecting with the TLS handshake, in milliseconds.
-    pub connect_ms: u64,
-    /// From the end of the request to the answer's headers, in milliseconds.
-    pub answer_ms: u64,
-    /// Slowest rate in bytes per second that is waited for.
-    pub body_bytes_s_min: u64,
-}
-
-impl Timeouts {
-    /// For data.
-    pub const DATA: Timeouts =
-        Timeouts { connect_ms: 10_000, answer_ms: 60_000, body_bytes_s_min: 64 * 1024 };
-    /// For the commit log and beats: their bodies are small and their deadlines short.
-    pub const CONTROL: Timeouts =
-        Timeouts { connect_ms: 2_000, answer_ms: 3_000, body_bytes_s_min: 64 * 1024 };
-}
-
-/// Everything about an S3 store that is not in its URL.
-#[derive(Clone, Debug)]
-pub struct S3Settings {
-    /// `http://host:port` or `https://host`; `None` is AWS in `region`.
-    pub endpoint: Option<String>,
-    /// `us-east-1` when `None`, which most compatible servers accept.
-    pub region: Option<String>,
-    /// Path or virtual host.
-    pub addressing: Addressing,
-    /// CA certificates in PEM instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Where the keys are.
-    pub credentials: CredentialSource,
-    /// How long to wait.
-    pub timeouts: Timeouts,
-    /// Idle connections kept; at least the number of threads that share the store.
-    pub connections: usize,
-}
-
-impl Default for S3Settings {
-    fn default() -> S3Settings {
-        S3Settings {
-            endpoint: None,
-            region: None,
-            addressing: Addressing::Auto,
-            ca_file: None,
-            credentials: CredentialSource::Env,
-            timeouts: Timeouts::DATA,
-            connections: 8,
-        }
-    }
-}
-
-/// Why an S3 store cannot be opened. `Display` says what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum S3OpenFault {
-    /// Not `http://host[:port]` or `https://host[:port]`.
-    Endpoint(String),
-    /// Not a bucket name (3 to 63 of a-z 0-9 . - _).
-    Bucket(String),
-    /// The prefix has other characters than A-Z a-z 0-9 . _ - and single slashes.
-    Prefix(String),
-    /// No credentials.
-    Credentials(CredentialFault),
-    /// The CA file cannot be read; the system's error number.
-    CaUnreadable(PathBuf, i32),
-    /// The CA file has no certificate in PEM.
-    CaEmpty(PathBuf),
-    /// No CA file was given, and the system has none of [`CA_BUNDLES`].
-    CaMissing,
-}
-
-impl fmt::Display for S3OpenFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            S3OpenFault::Endpoint(url) => {
-                write!(f, "endpoint {url:?}: expected http://host[:port] or https://host[:port]")
-            }
-            S3OpenFault::Bucket(name) => write!(f, "{name:?} is not a bucket name"),
-            S3OpenFault::Prefix(prefix) => {
-                write!(f, "prefix {prefix:?}: only letters, digits, . _ - and single slashes")
-            }
-            S3OpenFault::Credentials(fault) => write!(f, "credentials: {fault}"),
-            S3OpenFault::CaUnreadable(path, code) => {
-                write!(f, "CA file {}: {}", path.display(), nix::errno::Errno::from_raw(*code).desc())
-            }
-            S3OpenFault::CaEmpty(path) => write!(f, "CA file {}: no certificate in PEM", path.display()),
-            S3OpenFault::CaMissing => write!(f, "this system has no CA certificates; give a CA file"),
-        }
-    }
-}
-
-impl std::error::Error for S3OpenFault {}
 
 /// A prefix of a bucket. Shared between threads; each call uses a connection of its own from the agent's pool.
 pub struct S3Store {
@@ -661,118 +552,12 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     header(headers, "content-length")?.trim().parse().ok()
 }
 
-/// (TLS, `host[:port]`) of an endpoint.
-fn parse_endpoint(endpoint: &str) -> Option<(bool, String)> {
-    let (tls, rest) = match endpoint.split_once("://")? {
-        ("http", rest) => (false, rest),
-        ("https", rest) => (true, rest),
-        _ => return None,
-    };
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    let usable =
-        |b: u8| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b':' | b'[' | b']');
-    if authority.is_empty() || !authority.bytes().all(usable) {
-        return None;
-    }
-    // A default port is not part of the Host header that gets signed.
-    let default_port = if tls { ":443" } else { ":80" };
-    Some((tls, authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase()))
-}
-
-fn agent(settings: &S3Settings, tls: bool) -> Result<Agent, S3OpenFault> {
-    let timeouts = settings.timeouts;
-    let answer = Duration::from_millis(timeouts.answer_ms);
-    let connect = Duration::from_millis(timeouts.connect_ms);
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
-        .proxy(None)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .accept("")
-        .accept_encoding("")
-        .user_agent("windlass")
-        .https_only(tls)
-        .timeout_resolve(Some(connect))
-        .timeout_connect(Some(connect))
-        .timeout_send_request(Some(answer))
-        .timeout_await_100(Some(Duration::from_millis(500)))
-        .timeout_send_body(Some(answer))
-        .timeout_recv_response(Some(answer))
-        .timeout_recv_body(Some(answer))
-        // A connection that stalls is given up long before a large body's whole time has passed.
-        .timeout_per_read(Some(answer))
-        .timeout_per_write(Some(answer))
-        .max_idle_connections(settings.connections)
-        .max_idle_connections_per_host(settings.connections)
-        .max_idle_age(Duration::from_secs(15));
-    if tls {
-        let tls_config = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::Specific(Arc::new(certificates(settings)?)))
-            .build();
-        config = config.tls_config(tls_config);
-    }
-    Ok(config.build().new_agent())
-}
-
-fn certificates(settings: &S3Settings) -> Result<Vec<Certificate<'static>>, S3OpenFault> {
-    let (path, pem) = match &settings.ca_file {
-        Some(path) => {
-            let pem = std::fs::read(path)
-                .map_err(|e| S3OpenFault::CaUnreadable(path.clone(), e.raw_os_error().unwrap_or(0)))?;
-            (path.clone(), pem)
-        }
-        None => CA_BUNDLES
-            .iter()
-            .find_map(|path| Some((PathBuf::from(path), std::fs::read(path).ok()?)))
-            .ok_or(S3OpenFault::CaMissing)?,
-    };
-    // A bundle may hold what this parser does not know; what it does know must be at least one certificate.
-    let found: Vec<Certificate<'static>> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if found.is_empty() { Err(S3OpenFault::CaEmpty(path)) } else { Ok(found) }
-}
-
-/// No answer came. Whether the request was applied is open, unless it cannot have left this machine.
-fn transport_fault(verb: &str, key: &str, error: &ureq::Error) -> StoreFault {
-    let tls = match error {
-        ureq::Error::Rustls(e) => Some(e),
-        ureq::Error::Io(e) => e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
-        _ => None,
-    };
-    let (kind, why) = match (error, tls) {
-        // Another certificate will not come by repeating, and nothing was sent.
-        (_, Some(e @ rustls::Error::InvalidCertificate(_))) => {
-            (StoreFaultKind::Rejected, format!("the server's certificate: {e}; give its CA file"))
-        }
-        (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_), _) => {
-            (StoreFaultKind::Rejected, error.to_string())
-        }
-        (ureq::Error::HostNotFound, _) => (StoreFaultKind::Unknown, "the host name is not known".to_owned()),
-        _ => (StoreFaultKind::Unknown, error.to_string()),
-    };
-    StoreFault::new(kind, verb, key, why)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use windlass_hal::clock::SystemClock;
 
-    #[test]
-    fn endpoints_are_parsed_or_refused() {
-        assert_eq!(parse_endpoint("http://127.0.0.1:9000"), Some((false, "127.0.0.1:9000".into())));
-        assert_eq!(parse_endpoint("https://Host.example:443/"), Some((true, "host.example".into())));
-        assert_eq!(parse_endpoint("https://[::1]:9000"), Some((true, "[::1]:9000".into())));
-        for bad in ["host", "ftp://host", "http://", "http://user@host", "http://host/path", "http://a b"] {
-            assert_eq!(parse_endpoint(bad), None, "{bad}");
-        }
-    }
+    use super::keys::CredentialSource;
+    use super::*;
 
     #[test]
     fn settings_are_checked_at_open_and_nothing_secret_is_shown() {

@@ -1,0 +1,146 @@
+//! What an S3 store is told when it is opened, and what may be wrong with it. Source: ours.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::keys::{CredentialFault, CredentialSource};
+
+/// How the bucket is named in a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addressing {
+    /// Virtual host on AWS, path everywhere else.
+    #[default]
+    Auto,
+    /// `https://host/bucket/key`.
+    Path,
+    /// `https://bucket.host/key`.
+    VirtualHost,
+}
+
+/// How long each phase may take. A body gets `answer_ms` and the time that it needs at the slowest rate, and may stall for
+/// `answer_ms` at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name resolution, and separately connecting with the TLS handshake, in milliseconds.
+    pub connect_ms: u64,
+    /// From the end of the request to the answer's headers, in milliseconds.
+    pub answer_ms: u64,
+    /// Slowest rate in bytes per second that is waited for.
+    pub body_bytes_s_min: u64,
+}
+
+impl Timeouts {
+    /// For data.
+    pub const DATA: Timeouts =
+        Timeouts { connect_ms: 10_000, answer_ms: 60_000, body_bytes_s_min: 64 * 1024 };
+    /// For the commit log and beats: their bodies are small and their deadlines short.
+    pub const CONTROL: Timeouts =
+        Timeouts { connect_ms: 2_000, answer_ms: 3_000, body_bytes_s_min: 64 * 1024 };
+}
+
+/// Everything about an S3 store that is not in its URL.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    /// `http://host:port` or `https://host`; `None` is AWS in `region`.
+    pub endpoint: Option<String>,
+    /// `us-east-1` when `None`, which most compatible servers accept.
+    pub region: Option<String>,
+    /// Path or virtual host.
+    pub addressing: Addressing,
+    /// CA certificates in PEM instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Where the keys are.
+    pub credentials: CredentialSource,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// Idle connections kept; at least the number of threads that share the store.
+    pub connections: usize,
+}
+
+impl Default for S3Settings {
+    fn default() -> S3Settings {
+        S3Settings {
+            endpoint: None,
+            region: None,
+            addressing: Addressing::Auto,
+            ca_file: None,
+            credentials: CredentialSource::Env,
+            timeouts: Timeouts::DATA,
+            connections: 8,
+        }
+    }
+}
+
+/// Why an S3 store cannot be opened. `Display` says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum S3OpenFault {
+    /// Not `http://host[:port]` or `https://host[:port]`.
+    Endpoint(String),
+    /// Not a bucket name (3 to 63 of a-z 0-9 . - _).
+    Bucket(String),
+    /// The prefix has other characters than A-Z a-z 0-9 . _ - and single slashes.
+    Prefix(String),
+    /// No credentials.
+    Credentials(CredentialFault),
+    /// The CA file cannot be read; the system's error number.
+    CaUnreadable(PathBuf, i32),
+    /// The CA file has no certificate in PEM.
+    CaEmpty(PathBuf),
+    /// No CA file was given, and the system has none of [`CA_BUNDLES`].
+    CaMissing,
+}
+
+impl fmt::Display for S3OpenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            S3OpenFault::Endpoint(url) => {
+                write!(f, "endpoint {url:?}: expected http://host[:port] or https://host[:port]")
+            }
+            S3OpenFault::Bucket(name) => write!(f, "{name:?} is not a bucket name"),
+            S3OpenFault::Prefix(prefix) => {
+                write!(f, "prefix {prefix:?}: only letters, digits, . _ - and single slashes")
+            }
+            S3OpenFault::Credentials(fault) => write!(f, "credentials: {fault}"),
+            S3OpenFault::CaUnreadable(path, code) => {
+                write!(f, "CA file {}: {}", path.display(), nix::errno::Errno::from_raw(*code).desc())
+            }
+            S3OpenFault::CaEmpty(path) => write!(f, "CA file {}: no certificate in PEM", path.display()),
+            S3OpenFault::CaMissing => write!(f, "this system has no CA certificates; give a CA file"),
+        }
+    }
+}
+
+impl std::error::Error for S3OpenFault {}
+
+/// (TLS, `host[:port]`) of an endpoint.
+pub(super) fn parse_endpoint(endpoint: &str) -> Option<(bool, String)> {
+    let (tls, rest) = match endpoint.split_once("://")? {
+        ("http", rest) => (false, rest),
+        ("https", rest) => (true, rest),
+        _ => return None,
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let usable =
+        |b: u8| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b':' | b'[' | b']');
+    if authority.is_empty() || !authority.bytes().all(usable) {
+        return None;
+    }
+    // A default port is not part of the Host header that gets signed.
+    let default_port = if tls { ":443" } else { ":80" };
+    Some((tls, authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_parsed_or_refused() {
+        assert_eq!(parse_endpoint("http://127.0.0.1:9000"), Some((false, "127.0.0.1:9000".into())));
+        assert_eq!(parse_endpoint("https://Host.example:443/"), Some((true, "host.example".into())));
+        assert_eq!(parse_endpoint("https://[::1]:9000"), Some((true, "[::1]:9000".into())));
+        for bad in ["host", "ftp://host", "http://", "http://user@host", "http://host/path", "http://a b"] {
+            assert_eq!(parse_endpoint(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Uploads and commits of a backup: what is complete is sent, what is acknowledged is committed (commit-log C1). Source: ours.
+
+use std::sync::PoisonError;
+
+use super::{Action, Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, Committing, Growing, Sweeping};
+use crate::id::ObjectId;
+
+impl<B: Base> Backup<B> {
+    /// An object that is closed and written, with its tail; or a segment.
+    pub(super) fn next_put(&mut self) -> Option<Action> {
+        if let Some(action) = self.to_put.pop_front() {
+            return Some(action);
+        }
+        loop {
+            let closed = self.placer().take_closed();
+            let Some(object) = closed else { break };
+            self.open_since_ns = None;
+            let id = object.id();
+            self.grown(id).closed = Some(object);
+        }
+        let whole = |g: &Growing| g.closed.as_ref().is_some_and(|object| g.written == object.len());
+        let at = self.growing.iter().position(whole)?;
+        if self.placer().spare() == 0 {
+            return None;
+        }
+        let object = self.growing.swap_remove(at).closed?;
+        self.rows.end_object(&object, &self.shared);
+        self.objects_out.push((object.id(), object.len()));
+        Some(Action::PutObject(object))
+    }
+
+    pub(super) fn stored(&mut self, id: ObjectId) {
+        if let Some(at) = self.objects_out.iter().position(|(out, _)| *out == id) {
+            let (id, bytes) = self.objects_out.swap_remove(at);
+            self.totals.objects += 1;
+            self.totals.stored_bytes += u64::from(bytes);
+            self.uncommitted.objects.push((id, bytes));
+        } else if let Some(at) = self.segments_out.iter().position(|(out, _)| *out == id) {
+            let (_, bytes) = self.segments_out.swap_remove(at);
+            self.totals.segments += 1;
+            self.totals.stored_bytes += u64::from(bytes);
+        }
+    }
+
+    pub(super) fn next_commit(&mut self, now: u64) -> Option<Action> {
+        match self.committing {
+            Committing::Idle => {
+                let last = self.is_emptied();
+                let due = self.uncommitted.objects.len() >= COMMIT_OBJECTS
+                    || (!self.uncommitted.objects.is_empty()
+                        && now >= self.last_commit_ns + COMMIT_INTERVAL_NS);
+                if !last && !due {
+                    return None;
+                }
+                if last {
+                    self.placer().close();
+                }
+                self.cut_segment();
+                let before = self.placer().names_given();
+                self.committing = Committing::Waiting { end: self.emitted, before, last };
+                self.next_put()
+            }
+            Committing::Waiting { end, before, last } => {
+                let open = self.placer().open().is_some_and(|o| o.id().count < before);
+                let out = self.growing.iter().any(|g| g.id.count < before)
+                    || self.objects_out.iter().any(|(id, _)| id.count < before)
+                    || self.segments_out.iter().any(|(id, _)| id.count < before)
+                    || !self.to_put.is_empty();
+                if open || out {
+                    return None;
+                }
+                self.committing = Committing::Asked { last };
+                let mut progress = std::mem::take(&mut self.uncommitted);
+                progress.end = end;
+                progress.last = last;
+                let later = progress.segments.iter().position(|s| s.id.count >= before);
+                if let Some(later) = later {
+                    self.uncommitted.segments = progress.segments.split_off(later);
+                }
+                Some(Action::Commit(progress))
+            }
+            Committing::Asked { .. } | Committing::Done => None,
+        }
+    }
+
+    /// Whether the sweep is over and every row is emitted.
+    fn is_emptied(&self) -> bool {
+        self.sweeping == Sweeping::Done && self.cutter.wants_window() && self.batches.is_empty()
+    }
+
+    pub(super) fn committed(&mut self, now: u64) {
+        let Committing::Asked { last } = self.committing else {
+            unreachable!("a commit that was not asked for")
+        };
+        self.committing = if last { Committing::Done } else { Committing::Idle };
+        self.last_commit_ns = now;
+    }
+
+    /// Closes the open object when its time has come, or when nothing moves because it holds all room. `true`: look again.
+    pub(super) fn unstick(&mut self, now: u64) -> bool {
+        let mut placer = self.shared.placer.lock().unwrap_or_else(PoisonError::into_inner);
+        if placer.open().is_none() {
+            self.open_since_ns = None;
+            return false;
+        }
+        let since = *self.open_since_ns.get_or_insert(now);
+        let flush = now >= since.saturating_add(self.task.flush_interval_ns);
+        let waiting = !self.ready.is_empty()
+            || self
+                .batches
+                .front()
+                .is_some_and(|a| a.frames_left == 0 && a.next_frame == a.batch.plan.frames.len())
+            || self.is_emptied() && self.committing == Committing::Idle;
+        let moving = self.packing > 0 || !self.objects_out.is_empty() || !self.segments_out.is_empty();
+        if flush || (waiting && !moving) {
+            placer.close();
+            self.open_since_ns = None;
+            return true;
+        }
+        false
+    }
+}

@@ -1,0 +1,158 @@
+//! Rows of a backup, emitted batch by batch in key order as far as there is room. Source: ours.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{Action, Active, Backup, Base, FAULTS_KEPT_MAX, ItemTrouble, KEEP_PIECES};
+use crate::format::row::{ItemRow, LocationRow, NameRow, Row};
+use crate::id::Lin;
+use crate::pack::object::PIECE_BYTES;
+use crate::worker::batch::Verdict;
+
+impl<B: Base> Backup<B> {
+    /// Emits rows of the oldest batch as long as it is packed and there is room for them.
+    pub(super) fn emit_rows(&mut self) {
+        while let Some(front) = self.batches.front()
+            && front.frames_left == 0
+            && front.next_frame == front.batch.plan.frames.len()
+        {
+            let Some(mut front) = self.batches.pop_front() else { return };
+            if !self.emit_batch(&mut front) {
+                self.batches.push_front(front);
+                return;
+            }
+            self.first_batch += 1;
+            self.emitted = front.batch.end;
+            self.plans.push(front.batch.plan);
+            if let Ok(mut window) = Arc::try_unwrap(front.batch.window) {
+                window.clear();
+                self.windows.push(window);
+            }
+        }
+    }
+
+    /// Emits rows of one batch from where it stopped; `false` when room ran out first.
+    fn emit_batch(&mut self, active: &mut Active) -> bool {
+        while active.emit.item < active.batch.items.len() {
+            let of = &active.batch.items[active.emit.item];
+            let inode = active.batch.window.items[of.index as usize].inode;
+            if !self.emit_deleted(&mut active.deleted, inode) || !self.emit_item(active) {
+                return false;
+            }
+            active.emit.item += 1;
+            active.emit.names = 0;
+        }
+        self.emit_deleted(&mut active.deleted, u64::MAX)
+    }
+
+    /// Emits deletions of inodes below `below`.
+    fn emit_deleted(&mut self, deleted: &mut VecDeque<u64>, below: u64) -> bool {
+        while deleted.front().is_some_and(|&inode| inode < below) {
+            if !self.has_room(0) {
+                return false;
+            }
+            if let Some(inode) = deleted.pop_front() {
+                let lin = Lin { volume: self.task.volume, inode };
+                self.push_row(Row::Item(ItemRow { lin, backup: self.task.backup, item: None }));
+                self.totals.items_deleted += 1;
+            }
+        }
+        true
+    }
+
+    /// Emits the names, the location rows and, at its end, the row of one item of a batch.
+    fn emit_item(&mut self, active: &mut Active) -> bool {
+        let of = &active.batch.items[active.emit.item];
+        let window = Arc::clone(&active.batch.window);
+        let item = &window.items[of.index as usize];
+        if of.verdict == Verdict::Same {
+            self.totals.items += u64::from(of.last);
+            self.totals.item_bytes += if of.last { item.size } else { 0 };
+            return true;
+        }
+        let lin = Lin { volume: self.task.volume, inode: item.inode };
+        let backup = self.task.backup;
+        if of.starts && active.emit.names == 0 {
+            self.pending.begin_part(&window, item, &self.task);
+        }
+        while let Some((name, inode)) = self.pending.name(&window, active.emit.names) {
+            if !self.has_room(0) {
+                return false;
+            }
+            let row = NameRow { parent: lin, backup, run: self.pending.run, name: name.to_vec(), inode };
+            self.push_row(Row::Name(row));
+            active.emit.names += 1;
+        }
+        while let Some(group) = active.batch.groups.get(active.emit.group).filter(|g| g.item == of.index) {
+            if !self.has_room(0) {
+                return false;
+            }
+            let (blocks, runs) = active.batch.location(group, &self.task.shape);
+            let block_bytes = self.task.shape.block_bytes;
+            self.push_row(Row::Location(LocationRow {
+                lin,
+                base: group.base,
+                backup,
+                block_bytes,
+                blocks,
+                runs,
+            }));
+            active.emit.group += 1;
+        }
+        self.end_item(active)
+    }
+
+    /// The end of an item's part in a batch: its row, when the item ends here.
+    fn end_item(&mut self, active: &mut Active) -> bool {
+        let of = &active.batch.items[active.emit.item];
+        let item = &active.batch.window.items[of.index as usize];
+        if of.last && !self.has_room(self.pending.row_bytes()) {
+            return false;
+        }
+        for &(of_item, from, to) in &active.batch.lost {
+            if of_item == of.index {
+                self.pending.lost(from, to);
+            }
+        }
+        active.batch.lost.retain(|&(of_item, ..)| of_item != of.index);
+        if !of.last {
+            return true;
+        }
+        self.totals.items += 1;
+        self.totals.item_bytes += item.size;
+        let lin = Lin { volume: self.task.volume, inode: item.inode };
+        let attributes = self.pending.end(&active.batch.window, item, self.task.volume_block_bytes);
+        if !attributes.fault.is_empty() {
+            self.totals.fault_count += 1;
+            if self.troubles.len() < FAULTS_KEPT_MAX {
+                self.troubles.push(ItemTrouble { lin, what: attributes.fault.clone() });
+            }
+        }
+        self.push_row(Row::Item(ItemRow { lin, backup: self.task.backup, item: Some(attributes) }));
+        true
+    }
+
+    /// Whether a row of `bytes` can be written to the segment and to a tail without waiting.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        if self.rows.is_segment_full() {
+            self.cut_segment();
+        }
+        let pieces = 2 * (bytes.div_ceil(PIECE_BYTES) + 1);
+        assert!(pieces <= KEEP_PIECES, "the largest row fits what is kept for rows");
+        self.placer().spare() >= pieces
+    }
+
+    fn push_row(&mut self, row: Row) {
+        let pushed = self.rows.push(&row, &self.shared);
+        assert!(pushed.is_ok(), "a row breaks a limit of the format that the reader's limits imply");
+    }
+
+    /// Ends the segment being written, if it has rows; it is uploaded next.
+    pub(super) fn cut_segment(&mut self) {
+        if let Some((segment, meta)) = self.rows.end_segment(&self.shared) {
+            self.segments_out.push((segment.id(), segment.len()));
+            self.uncommitted.segments.push(meta);
+            self.to_put.push_back(Action::PutSegment(segment));
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The backup of one volume: a state machine from sweep to commit, without I/O, clock or threads of its own.
+//!
+//! ```text
+//!  Sweep -> window -> cutter -> batches (at most BATCHES_MAX, in key order)
+//!            frames of a batch:  Read -> Pack (a lane) -> outcome
+//!            a batch whose frames are all packed, and is the oldest: its rows are emitted, in key order
+//!  objects that are full and written -> Put;  segments of rows -> Put
+//!  every COMMIT_OBJECTS objects or COMMIT_INTERVAL: rows so far + all objects they refer to acknowledged -> Commit
+//! ```
+//!
+//! Calls: [`Backup::handle`] takes an event, [`Backup::next_action`] says what to do until it returns `None`,
+//! [`Backup::deadline`] says when to come back without an event.
+//!
+//! Invariants
+//! - Rows are emitted in key order, so one key (`Progress`) says what a commit covers, and a killed backup goes on there.
+//! - A commit names only objects and segments that the store has acknowledged (C1).
+//! - Memory: two windows, [`BATCHES_MAX`] batches, the frame pool, the piece pool. Nothing grows (P3, I12).
+//! - Pieces are promised to a frame before it goes to a lane, and [`KEEP_PIECES`] stay free for rows, so the machine always
+//!   gets on: when nothing is in flight and a frame still waits for room, the open object is sent as it is.
+//! - What the medium does not give costs the bytes that it did not give: they are named, and the backup goes on.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | the machine, its events and actions; from sweeps to batches |
+//! | `types` | what it is given and what it says |
+//! | `read` | frames: read, narrowed down where the medium fails, handed to lanes |
+//! | `emit` | rows, in key order |
+//! | `commit` | uploads and commits |
+//!
+//! Source: ours; architecture section 4, commit-log C1 and C5.
+
+mod commit;
+mod emit;
+mod read;
+mod types;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use windlass_hal::block::{Request, Segment};
+use windlass_hal::buf::Pool;
+use windlass_hal::volume::{Cursor, Swept, Window};
+
+use crate::format::row::{BlockPlace, ItemRow, Place};
+use crate::id::ObjectId;
+use crate::pack::lane::{Job, JobBlock, JobPiece, Shared};
+use crate::pack::object::{ObjectBuf, Placer};
+use crate::pack::plan::Plan;
+use crate::worker::batch::{Batch, Cutter, Verdict};
+use crate::worker::item;
+use crate::worker::rows::Rows;
+
+pub use types::{Action, BackupFault, Base, Event, ItemTrouble, Progress, Task, Totals};
+
+/// Batches in work at once: one whose last frames are being packed, one being read, one planned.
+pub const BATCHES_MAX: usize = 3;
+/// Pieces that frames leave free for rows: two row blocks with the largest item row each, and one piece begun by each.
+pub const KEEP_PIECES: usize = 8;
+/// Objects after which a commit is due: with a segment and the record it adds under 2 % to the PUTs.
+pub const COMMIT_OBJECTS: usize = 128;
+/// Time after which a commit is due, in nanoseconds: what a crash may cost on a slow uplink.
+pub const COMMIT_INTERVAL_NS: u64 = 60_000_000_000;
+/// Faults kept with their text; the rest are counted.
+pub const FAULTS_KEPT_MAX: usize = 1000;
+/// Unit in which unreadable ranges are narrowed down, in bytes (or the device's logical block when that is larger).
+pub const LOST_GRANULE_BYTES: u32 = 4096;
+
+/// A frame being read.
+#[derive(Debug)]
+struct Reading {
+    batch: u64,
+    frame: u32,
+    todo: Vec<Segment>,
+    lost: Vec<(u64, u64)>,
+}
+
+/// An object that frames or row blocks go to, until it is sent.
+#[derive(Debug)]
+struct Growing {
+    id: ObjectId,
+    written: u32,
+    closed: Option<Arc<ObjectBuf>>,
+}
+
+#[derive(Debug)]
+struct Active {
+    batch: Batch,
+    next_frame: usize,
+    frames_left: usize,
+    /// Per place: where the last point has the block; empty when no item of the batch was in it.
+    base: Vec<Option<Place>>,
+    /// Items that are gone since the last point, to be emitted among the batch's.
+    deleted: VecDeque<u64>,
+    /// Next row to emit.
+    emit: Emit,
+}
+
+/// How far the rows of a batch are emitted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Emit {
+    item: usize,
+    names: usize,
+    group: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sweeping {
+    Next(Cursor),
+    Asked(Cursor),
+    Done,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Committing {
+    /// No commit is under way.
+    Idle,
+    /// Rows up to `end` are in acknowledged or flying segments; objects with a lower count have to be acknowledged.
+    Waiting { end: (u64, u64), before: u32, last: bool },
+    /// Asked for.
+    Asked { last: bool },
+    /// The last one is durable.
+    Done,
+}
+
+/// The state machine. See the module's text.
+pub struct Backup<B: Base> {
+    task: Task,
+    shared: Arc<Shared>,
+    frames: Pool,
+    base: B,
+    base_items: Vec<ItemRow>,
+    rows: Rows,
+    cutter: Cutter,
+    sweeping: Sweeping,
+    windows: Vec<Window>,
+    plans: Vec<Plan>,
+    batches: VecDeque<Active>,
+    first_batch: u64,
+    deleted: Vec<u64>,
+    readings: Vec<Option<Reading>>,
+    retries: VecDeque<Request>,
+    reading: usize,
+    ready: VecDeque<Job>,
+    packing: usize,
+    shells: Vec<(Vec<JobBlock>, Vec<JobPiece>)>,
+    growing: Vec<Growing>,
+    to_put: VecDeque<Action>,
+    objects_out: Vec<(ObjectId, u32)>,
+    segments_out: Vec<(ObjectId, u32)>,
+    uncommitted: Progress,
+    emitted: (u64, u64),
+    committing: Committing,
+    last_commit_ns: u64,
+    open_since_ns: Option<u64>,
+    pending: item::Pending,
+    totals: Totals,
+    troubles: Vec<ItemTrouble>,
+}
+
+impl<B: Base> Backup<B> {
+    /// A machine for one volume. `frames` are buffers of `frame_buf_bytes(shape.block_bytes)`; `now` is boot time in ns.
+    /// `None` when there is no memory for the contexts.
+    pub fn new(
+        task: Task,
+        shared: Arc<Shared>,
+        frames: Pool,
+        base: B,
+        segment_bytes: u32,
+        now: u64,
+    ) -> Option<Backup<B>> {
+        let cursor = Cursor { inode: task.resume.0, within: 0 };
+        Some(Backup {
+            rows: Rows::new(task.volume, task.backup, segment_bytes)?,
+            cutter: Cutter::new(task.shape, task.resume),
+            sweeping: Sweeping::Next(cursor),
+            base_items: Vec::new(),
+            windows: vec![Window::default(), Window::default()],
+            plans: Vec::new(),
+            batches: VecDeque::new(),
+            first_batch: 0,
+            deleted: Vec::new(),
+            readings: Vec::new(),
+            retries: VecDeque::new(),
+            reading: 0,
+            ready: VecDeque::new(),
+            packing: 0,
+            shells: Vec::new(),
+            growing: Vec::new(),
+            to_put: VecDeque::new(),
+            objects_out: Vec::new(),
+            segments_out: Vec::new(),
+            uncommitted: Progress::default(),
+            emitted: task.resume,
+            committing: Committing::Idle,
+            last_commit_ns: now,
+            open_since_ns: None,
+            pending: item::Pending::default(),
+            totals: Totals::default(),
+            troubles: Vec::new(),
+            task,
+            shared,
+            frames,
+            base,
+        })
+    }
+
+    /// Counters so far.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Items with something missing, at most [`FAULTS_KEPT_MAX`]; `totals().fault_count` counts all.
+    pub fn troubles(&self) -> &[ItemTrouble] {
+        &self.troubles
+    }
+
+    /// Whether everything is committed.
+    pub fn is_done(&self) -> bool {
+        self.committing == Committing::Done
+    }
+
+    /// The earliest moment at which `next_action` has something to do without an event: a commit or a flush.
+    pub fn deadline(&self) -> Option<u64> {
+        let commit = (self.committing == Committing::Idle && !self.uncommitted.objects.is_empty())
+            .then(|| self.last_commit_ns + COMMIT_INTERVAL_NS);
+        let flush = self.open_since_ns.map(|since| since.saturating_add(self.task.flush_interval_ns));
+        commit.into_iter().chain(flush).min()
+    }
+
+    /// Takes an event in.
+    pub fn handle(&mut self, now: u64, event: Event) -> Result<(), BackupFault<B::Fault>> {
+        match event {
+            Event::Swept(window, swept) => self.swept(window, swept)?,
+            Event::Read(request) => self.read(request)?,
+            Event::Packed(job) => self.packed(job),
+            Event::Stored(id) => self.stored(id),
+            Event::Committed => self.committed(now),
+        }
+        Ok(())
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn next_action(&mut self, now: u64) -> Result<Option<Action>, BackupFault<B::Fault>> {
+        loop {
+            self.emit_rows();
+            if let Some(action) = self.next_put() {
+                return Ok(Some(action));
+            }
+            if let Some(action) = self.next_pack() {
+                return Ok(Some(action));
+            }
+            if let Some(action) = self.next_read() {
+                return Ok(Some(action));
+            }
+            if self.next_batch()? {
+                continue;
+            }
+            if let Some(action) = self.next_sweep() {
+                return Ok(Some(action));
+            }
+            if let Some(action) = self.next_commit(now) {
+                return Ok(Some(action));
+            }
+            if !self.unstick(now) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn placer(&self) -> MutexGuard<'_, Placer> {
+        self.shared.placer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_sweep(&mut self) -> Option<Action> {
+        let Sweeping::Next(cursor) = self.sweeping else { return None };
+        if !self.cutter.wants_window() || self.batches.len() >= BATCHES_MAX {
+            return None;
+        }
+        let window = self.windows.pop()?;
+        self.sweeping = Sweeping::Asked(cursor);
+        Some(Action::Sweep(cursor, window))
+    }
+
+    fn swept(&mut self, window: Window, swept: Swept) -> Result<(), BackupFault<B::Fault>> {
+        let Sweeping::Asked(from) = self.sweeping else { unreachable!("a window that was not asked for") };
+        let next_inode = match swept {
+            Swept::More(cursor) => {
+                self.sweeping = Sweeping::Next(cursor);
+                cursor.inode
+            }
+            Swept::Done => {
+                self.sweeping = Sweeping::Done;
+                u64::MAX
+            }
+        };
+        self.base_items.clear();
+        let goes_on = window.items.last().is_some_and(|item| !item.part.last);
+        let to = next_inode.saturating_add(u64::from(goes_on));
+        self.base.items(from.inode, to, &mut self.base_items).map_err(BackupFault::Base)?;
+        let verdicts = item::judge(&window, &self.base_items, &self.task);
+        self.totals.items_same += verdicts.iter().filter(|v| **v == Verdict::Same).count() as u64;
+        item::deleted(&window, &self.base_items, &mut self.deleted);
+        self.cutter.begin(Arc::new(window), verdicts, next_inode);
+        Ok(())
+    }
+
+    fn next_batch(&mut self) -> Result<bool, BackupFault<B::Fault>> {
+        if self.batches.len() >= BATCHES_MAX {
+            return Ok(false);
+        }
+        let Some(batch) = self.cutter.next(self.plans.pop().unwrap_or_default()) else { return Ok(false) };
+        let base = self.base_places(&batch)?;
+        let frames_left = batch.plan.frames.len();
+        let kept = self.deleted.partition_point(|&inode| inode < batch.end.0);
+        let deleted = self.deleted.drain(..kept).collect();
+        self.batches.push_back(Active {
+            batch,
+            next_frame: 0,
+            frames_left,
+            base,
+            deleted,
+            emit: Emit::default(),
+        });
+        Ok(true)
+    }
+
+    /// Where the last point has the blocks of changed items.
+    fn base_places(&mut self, batch: &Batch) -> Result<Vec<Option<Place>>, BackupFault<B::Fault>> {
+        let mut places = Vec::new();
+        let mut rows = Vec::new();
+        for of in batch.items.iter().filter(|i| i.verdict == Verdict::Changed) {
+            let inode = batch.window.items[of.index as usize].inode;
+            let groups = batch.groups.partition_point(|g| g.item < of.index)
+                ..batch.groups.partition_point(|g| g.item <= of.index);
+            let groups = &batch.groups[groups];
+            let (Some(first), Some(last)) = (groups.first(), groups.last()) else { continue };
+            let Ok(at) = self.base_items.binary_search_by_key(&inode, |row| row.lin.inode) else { continue };
+            rows.clear();
+            self.base
+                .locations(&self.base_items[at], first.base, last.base, &mut rows)
+                .map_err(BackupFault::Base)?;
+            places.resize(batch.places.len(), None);
+            for group in groups {
+                let Ok(at) = rows.binary_search_by_key(&group.base, |row| row.base) else { continue };
+                if rows[at].block_bytes != self.task.shape.block_bytes {
+                    continue;
+                }
+                for (place, old) in
+                    places[group.places as usize..][..group.count as usize].iter_mut().zip(&rows[at].blocks)
+                {
+                    if let BlockPlace::Stored(old) = old {
+                        *place = Some(*old);
+                    }
+                }
+            }
+        }
+        Ok(places)
+    }
+}

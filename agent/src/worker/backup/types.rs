@@ -1,0 +1,168 @@
+//! What a backup of one volume is given and what it says. Source: ours.
+
+use std::sync::Arc;
+
+use windlass_hal::block::{Fault, Request};
+use windlass_hal::volume::{Cursor, Swept, Timestamp, Window};
+
+use crate::format::row::{ItemRow, LocationRow};
+use crate::id::{BackupId, Lin, ObjectId, VolumeId};
+use crate::pack::lane::Job;
+use crate::pack::object::ObjectBuf;
+use crate::table::segment::SegmentMeta;
+use crate::worker::batch::Shape;
+
+/// What to back up and how.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The volume's number.
+    pub volume: VolumeId,
+    /// The backup that rows are written under.
+    pub backup: BackupId,
+    /// Block, row and frame sizes.
+    pub shape: Shape,
+    /// The device's logical block in bytes.
+    pub logical_block_bytes: u32,
+    /// The file system's block in bytes: allocation past an item's size is judged by it.
+    pub volume_block_bytes: u32,
+    /// Read requests in flight at most.
+    pub read_depth: usize,
+    /// Items changed at or after this time are marked: a later change may carry the same change time, so the next backup reads
+    /// them again. The volume's last write, less the coarsest clock tick that a file system stamps with.
+    pub unsure_from: Timestamp,
+    /// Where to start: (inode, block), everything below is committed.
+    pub resume: (u64, u64),
+    /// How long blocks may wait in an object that does not fill, in nanoseconds.
+    pub flush_interval_ns: u64,
+}
+
+/// Rows of the last point, read in step with the sweep. `Fault` is whatever keeps the tables from being read.
+pub trait Base {
+    /// Why rows could not be read.
+    type Fault;
+
+    /// Appends the items that the last point has with inodes in `from..to`, ascending.
+    fn items(&mut self, from: u64, to: u64, out: &mut Vec<ItemRow>) -> Result<(), Self::Fault>;
+
+    /// Appends the location rows of `item` with bases in `from..=to`, ascending.
+    fn locations(
+        &mut self,
+        item: &ItemRow,
+        from: u64,
+        to: u64,
+        out: &mut Vec<LocationRow>,
+    ) -> Result<(), Self::Fault>;
+}
+
+/// What the machine wants done. Each leads to exactly one event, except `Sweep`, `Commit` and `Put`'s own failures, which end
+/// the backup in the driver.
+#[derive(Debug)]
+pub enum Action {
+    /// Sweep the volume from the cursor into the window.
+    Sweep(Cursor, Window),
+    /// Read.
+    Read(Request),
+    /// Give to a lane.
+    Pack(Job),
+    /// Upload an object.
+    PutObject(Arc<ObjectBuf>),
+    /// Upload a segment.
+    PutSegment(Arc<ObjectBuf>),
+    /// Commit.
+    Commit(Progress),
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A window was swept.
+    Swept(Window, Swept),
+    /// A read came back, with faults per segment.
+    Read(Request),
+    /// A lane is done with a frame.
+    Packed(Job),
+    /// An object or segment is acknowledged.
+    Stored(ObjectId),
+    /// The commit is durable.
+    Committed,
+}
+
+/// What a commit covers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Objects acknowledged since the last commit, with their sizes.
+    pub objects: Vec<(ObjectId, u32)>,
+    /// Segments written since the last commit.
+    pub segments: Vec<SegmentMeta>,
+    /// (inode, block): all rows below are in committed segments.
+    pub end: (u64, u64),
+    /// Whether the volume is done.
+    pub last: bool,
+}
+
+/// What the backup did so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Items that exist.
+    pub items: u64,
+    /// Items that are exactly as in the last point.
+    pub items_same: u64,
+    /// Items that the last point had and that are gone.
+    pub items_deleted: u64,
+    /// Bytes of the items' contents, holes included.
+    pub item_bytes: u64,
+    /// Bytes read from the device.
+    pub read_bytes: u64,
+    /// Read operations on the device.
+    pub reads: u64,
+    /// Bytes of blocks whose contents were looked at.
+    pub block_bytes: u64,
+    /// Bytes of blocks that were stored, before compression.
+    pub stored_plain_bytes: u64,
+    /// Bytes of objects and segments acknowledged.
+    pub stored_bytes: u64,
+    /// Upload objects acknowledged.
+    pub objects: u64,
+    /// Segments acknowledged.
+    pub segments: u64,
+    /// Items with something that could not be read.
+    pub fault_count: u64,
+}
+
+impl Totals {
+    /// The sum of both, for several volumes.
+    pub fn plus(&self, other: &Totals) -> Totals {
+        Totals {
+            items: self.items + other.items,
+            items_same: self.items_same + other.items_same,
+            items_deleted: self.items_deleted + other.items_deleted,
+            item_bytes: self.item_bytes + other.item_bytes,
+            read_bytes: self.read_bytes + other.read_bytes,
+            reads: self.reads + other.reads,
+            block_bytes: self.block_bytes + other.block_bytes,
+            stored_plain_bytes: self.stored_plain_bytes + other.stored_plain_bytes,
+            stored_bytes: self.stored_bytes + other.stored_bytes,
+            objects: self.objects + other.objects,
+            segments: self.segments + other.segments,
+            fault_count: self.fault_count + other.fault_count,
+        }
+    }
+}
+
+/// An item that could not be read whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemTrouble {
+    /// Which.
+    pub lin: Lin,
+    /// What is missing, in a sentence.
+    pub what: String,
+}
+
+/// Why the machine cannot go on.
+#[derive(Debug)]
+pub enum BackupFault<F> {
+    /// The device under the volume is gone, or refuses what the machine asked.
+    Device(Fault),
+    /// The last point's rows could not be read.
+    Base(F),
+}
