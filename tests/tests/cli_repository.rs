@@ -22,7 +22,11 @@ fn image(scratch: &Scratch) -> Option<String> {
     }
     let image: PathBuf = scratch.path().join("image");
     fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
-    let made = Command::new("/usr/sbin/mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(&tree).arg(&image).status();
+    let made = Command::new("/usr/sbin/mke2fs")
+        .args(["-q", "-F", "-t", "ext4", "-d"])
+        .arg(&tree)
+        .arg(&image)
+        .status();
     if !made.is_ok_and(|status| status.success()) {
         eprintln!("SKIPPED: mke2fs is missing or failed");
         return None;
@@ -63,7 +67,9 @@ fn a_wrong_key_is_told_and_a_needless_one_too() {
     assert_eq!(bare.json(&["--repo", &open, "repo", "info"])["lock"], "not encrypted");
     fs::write(scratch.path().join("key"), "00".repeat(32)).unwrap();
     let key = scratch.path().join("key").display().to_string();
-    assert!(bare.run(&["--repo", &open, "--key-file", &key, "repo", "info"]).failure().contains("not encrypted"));
+    assert!(
+        bare.run(&["--repo", &open, "--key-file", &key, "repo", "info"]).failure().contains("not encrypted")
+    );
 }
 
 #[test]
@@ -87,7 +93,17 @@ fn policies_are_set_shown_changed_and_removed() {
     let scratch = Scratch::new("cli-policy");
     let cli = cli(&scratch);
     cli.ok(&["repo", "init"]);
-    cli.ok(&["policy", "set", "a", "--volume", "/dev/none=image", "--exclude", "*.tmp", "--limit-up", "1MiB"]);
+    cli.ok(&[
+        "policy",
+        "set",
+        "a",
+        "--volume",
+        "/dev/none=image",
+        "--exclude",
+        "*.tmp",
+        "--limit-up",
+        "1MiB",
+    ]);
     let shown = cli.json(&["policy", "show", "a"]);
     assert_eq!(shown["volumes"][0]["reader"], "image");
     assert_eq!((&shown["block_size"], &shown["limits"]["upload"]), (&"128KiB".into(), &"1MiB".into()));
@@ -129,7 +145,8 @@ fn backups_make_points_and_a_volume_is_described() {
     let third = cli.json(&["backup", "docs"]);
     assert_eq!(third["items"], 9);
     let points = cli.json(&["points", "docs"]);
-    let numbers: Vec<u64> = points["points"].as_array().unwrap().iter().map(|p| p["point"].as_u64().unwrap()).collect();
+    let numbers: Vec<u64> =
+        points["points"].as_array().unwrap().iter().map(|p| p["point"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [1, 2, 3]);
     assert!(cli.ok(&["points", "docs"]).lines().count() == 4);
     assert!(cli.run(&["ls", "docs@7", "/"]).failure().contains("has no point 7"));

@@ -15,7 +15,10 @@ fn usage(arguments: &[&str]) -> Ended {
 #[test]
 fn help_names_every_command_and_fits_a_terminal() {
     let help = cli().ok(&["--help"]);
-    for command in ["demo", "repo", "policy", "backup", "points", "ls", "stat", "find", "cat", "restore", "check", "volume"] {
+    for command in [
+        "demo", "repo", "policy", "backup", "points", "ls", "stat", "find", "cat", "restore", "check",
+        "volume",
+    ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}");
     }
     assert!(help.contains("Exit codes: 0 done, 1 failed, 2 usage, 3 done but"));

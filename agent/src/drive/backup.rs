@@ -266,7 +266,10 @@ fn backup<B: Base>(
             logical_block_bytes: job.device.geometry().logical_block_bytes,
             volume_block_bytes: job.volume.info().block_bytes,
             read_depth: job.device.queue_depth().min(machinery.budget.frames),
-            unsure_from: Timestamp { secs: job.volume.info().written_secs.saturating_sub(UNSURE_SECS), nanos: 0 },
+            unsure_from: Timestamp {
+                secs: job.volume.info().written_secs.saturating_sub(UNSURE_SECS),
+                nanos: 0,
+            },
             resume,
             flush_interval_ns: settings.flush_interval_ns,
         };

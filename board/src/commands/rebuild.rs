@@ -55,7 +55,10 @@ pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
         .iter()
         .map(|(id, fault)| json!({ "object": id.object_key(), "what": fault.to_string() }))
         .collect();
-    output.event("done", json!({ "rows": rebuilt.rows, "objects": objects, "segments": segments, "not_read": skipped }));
+    output.event(
+        "done",
+        json!({ "rows": rebuilt.rows, "objects": objects, "segments": segments, "not_read": skipped }),
+    );
     Ok(if rebuilt.skipped.is_empty() { Exit::Done } else { Exit::Partial })
 }
 
@@ -116,15 +119,20 @@ fn committed_objects(client: &Client, state: &State) -> Result<Vec<ObjectId>, Fa
 /// New segments in, old ones out: in one slot where that fits, else the new ones first, which doubles rows for a moment and loses
 /// none.
 fn commit(session: &mut LogSession<'_>, state: &State, segments: &[SegmentMeta]) -> Result<(), Failure> {
-    let old: Vec<ObjectId> = state.segments.values().flat_map(|list| list.iter()).map(|meta| meta.id).collect();
-    let added = segments.chunks(RECORD_SEGMENTS_MAX).map(|chunk| Commit { segments: chunk.to_vec(), ..Commit::default() });
-    let removed = old.chunks(RECORD_OBJECTS_MAX).map(|chunk| Commit { removed: chunk.to_vec(), ..Commit::default() });
+    let old: Vec<ObjectId> =
+        state.segments.values().flat_map(|list| list.iter()).map(|meta| meta.id).collect();
+    let added = segments
+        .chunks(RECORD_SEGMENTS_MAX)
+        .map(|chunk| Commit { segments: chunk.to_vec(), ..Commit::default() });
+    let removed =
+        old.chunks(RECORD_OBJECTS_MAX).map(|chunk| Commit { removed: chunk.to_vec(), ..Commit::default() });
     let records: Vec<Record> = added.chain(removed).map(Record::Commit).collect();
-    let mut parts: Vec<Vec<Record>> = if segments.len() <= RECORD_SEGMENTS_MAX && old.len() <= RECORD_OBJECTS_MAX {
-        vec![records]
-    } else {
-        records.into_iter().map(|record| vec![record]).collect()
-    };
+    let mut parts: Vec<Vec<Record>> =
+        if segments.len() <= RECORD_SEGMENTS_MAX && old.len() <= RECORD_OBJECTS_MAX {
+            vec![records]
+        } else {
+            records.into_iter().map(|record| vec![record]).collect()
+        };
     parts.retain(|part| !part.is_empty());
     for part in parts {
         session.commit(part).map_err(Failure::new)?;
@@ -173,6 +181,7 @@ impl SegmentSink for Sink<'_, '_> {
         self.job.bytes_stored.add(self.body.len() as u64);
         self.metas.push(*meta);
         let kept = self.writer.session.borrow_mut().poll();
-        kept.map(drop).map_err(|fault| StoreFault::new(StoreFaultKind::Rejected, "LEASE", "", fault.to_string()))
+        kept.map(drop)
+            .map_err(|fault| StoreFault::new(StoreFaultKind::Rejected, "LEASE", "", fault.to_string()))
     }
 }
