@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`appliance`] | a repository, backups into it and restores out of it, in this process |
 //! | [`conformance`] | one suite per trait, run on every port and every store |
 //! | [`engines`] | real servers on loopback |
 //! | [`error`] | what the harness itself failed at |
@@ -17,6 +18,7 @@
 //! | [`tree`] | compares two directory trees, down to extents and attributes |
 //! | [`workdir`] | scratch folders |
 
+pub mod appliance;
 pub mod conformance;
 pub mod engines;
 pub mod error;
