@@ -19,13 +19,13 @@ use windlass_agent::restore::browse::{self, BrowseFault};
 use windlass_agent::restore::check::{self, CheckEnd, CheckOptions, CheckReport, Wrong};
 use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::store::StoreFault;
-use windlass_agent::store::clock::HostClock;
 use windlass_agent::store::dir::DirStore;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink, SegmentWriter};
 use windlass_agent::table::source::TableLimits;
+use windlass_hal::clock::SystemClock;
 use windlass_hal::volume::ItemKind;
 use windlass_tests::prng::Prng;
 use windlass_tests::rows::wild_attributes;
@@ -136,7 +136,7 @@ impl Repo {
     /// `change` may spoil the rows before they are written.
     fn with(change: &mut dyn FnMut(&mut Vec<Row>)) -> Repo {
         let dir = Workdir::new("browse").unwrap();
-        let clock = Arc::new(HostClock::new());
+        let clock = Arc::new(SystemClock);
         let throttle = Arc::new(Throttle::new(clock.clone(), 0, 0));
         let store = DirStore::open(&dir.dir("repo").unwrap(), 1, throttle).unwrap();
         let client = Arc::new(Client::new(Arc::new(store), clock, RetryPolicy::ONCE, 1));

@@ -319,6 +319,14 @@ impl File {
             job.system(path(), "set the length", errno);
             return;
         }
+        // After the length: setting it, even to what it is, frees what is allocated past it.
+        if self.item.allocated_to > self.item.size {
+            let past = self.item.allocated_to - self.item.size;
+            match rustix::fs::fallocate(&temp.fd, FallocateFlags::KEEP_SIZE, self.item.size, past) {
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(errno) => job.system(path(), "preallocate past the end", errno),
+            }
+        }
         if !target.was_empty() {
             attr::drop_inherited_acl(&temp.fd);
         }

@@ -219,6 +219,28 @@ impl Target {
         }
     }
 
+    /// The same for an item that was made in the staging directory under the name `temp`.
+    pub fn stash_made(&self, temp: &str, inode: u64) -> Result<(), Errno> {
+        let staging = &self.staging;
+        match rustix::fs::linkat(staging, temp, staging, stash_name(inode, false), AtFlags::empty()) {
+            Err(Errno::EXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Keeps a file that was there already, unless one is kept for the item; then returns the inode number of that one. A file
+    /// that cannot be linked (it is immutable) is left as it is.
+    pub fn adopt(&self, dir: BorrowedFd<'_>, name: &[u8], inode: u64, flags_pending: bool) -> Option<u64> {
+        let stashed = stash_name(inode, flags_pending);
+        match rustix::fs::linkat(dir, name, &self.staging, stashed.as_str(), AtFlags::empty()) {
+            Err(Errno::EXIST) => {
+                let kept = rustix::fs::statat(&self.staging, stashed.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+                kept.ok().map(|kept| kept.st_ino)
+            }
+            _ => None,
+        }
+    }
+
     /// Gives a stashed file another name; `Ok(false)` when it is not stashed.
     pub fn link_stashed(
         &self,

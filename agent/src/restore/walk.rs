@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use windlass_hal::volume::ItemKind;
 
-use super::attr;
+use super::attr::{self, Known};
 use super::fault::{FaultLog, ItemFault, Reason, RestoreFault};
 use super::file::{Dir, File, FileName, Job, RestoreOptions};
 use super::lane::{Gate, Lane, Queue, Task, Window};
@@ -179,6 +179,14 @@ fn finish<F: Fetch>(
         }
     });
     cleared.map_err(|errno| RestoreFault::Target { call: "remove the staging directory", errno })?;
+    // Removing the staging directory changed the time of the root. What cannot be set was reported when it was set first.
+    for root in roots.iter().filter(|root| root.name.is_empty()) {
+        if let Ok(Some(item)) = lookup.item(root.lin)
+            && item.kind == ItemKind::Directory
+        {
+            attr::settle(target.root()?.as_fd(), &item, Known::NOTHING, job.options.owners, &mut |_| {});
+        }
+    }
     if job.options.sync {
         target.sync().map_err(|errno| RestoreFault::Target { call: "sync", errno })?;
     }
@@ -334,12 +342,12 @@ impl<F: Fetch> Walk<'_, F> {
             self.job.faults.add(dir.path_of(name), Reason::NotFound);
             return Ok(());
         }
-        let Some(replace) = self.admit(dir, name, &item) else { return Ok(()) };
+        let Some(replace) = self.admit(dir, name, lin, &item) else { return Ok(()) };
         let name = FileName { dir: Arc::clone(dir), name: name.to_vec(), replace };
         match item.kind {
             ItemKind::File | ItemKind::Image => self.file(lin, item, name),
             _ => {
-                self.special(&item, &name);
+                self.special(lin, &item, &name);
                 self.job.progress.items_done.add(1);
                 Ok(())
             }
@@ -347,7 +355,7 @@ impl<F: Fetch> Walk<'_, F> {
     }
 
     /// Whether to restore a name, and if so whether it may replace what is there.
-    fn admit(&self, dir: &Dir, name: &[u8], item: &ItemAttributes) -> Option<bool> {
+    fn admit(&self, dir: &Dir, name: &[u8], lin: Lin, item: &ItemAttributes) -> Option<bool> {
         if dir.fresh {
             return Some(false);
         }
@@ -373,9 +381,21 @@ impl<F: Fetch> Walk<'_, F> {
                 None
             }
             Existing::Skip => None,
-            Existing::OverwriteIfDifferent if same => None,
+            Existing::OverwriteIfDifferent if same => {
+                (item.links > 1 && self.is_torn(dir, name, lin, item, have.st_ino)).then_some(true)
+            }
             Existing::OverwriteIfDifferent | Existing::Overwrite => Some(true),
         }
+    }
+
+    /// Whether a name that is there, and looks as it should, is not the same file as the item's other names: a restore that was
+    /// killed between two of them leaves it so. The first name that is met becomes the one to link to.
+    fn is_torn(&self, dir: &Dir, name: &[u8], lin: Lin, item: &ItemAttributes, have: u64) -> bool {
+        if self.links.get(&lin).is_some_and(|file| !file.is_done()) {
+            return true;
+        }
+        let known = self.target.adopt(dir.fd.as_fd(), name, lin.inode, attr::has_flags(item));
+        known.is_some_and(|inode| inode != have)
     }
 
     /// Makes or opens a directory.
@@ -406,8 +426,15 @@ impl<F: Fetch> Walk<'_, F> {
     }
 
     /// A symlink or special file: made beside, dressed, moved to its name.
-    fn special(&self, item: &ItemAttributes, name: &FileName) {
+    fn special(&self, lin: Lin, item: &ItemAttributes, name: &FileName) {
         let path = || name.dir.path_of(&name.name);
+        if item.links > 1 {
+            match self.target.link_stashed(lin.inode, false, name.dir.fd.as_fd(), &name.name, name.replace) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(errno) => return self.job.system(path(), "link to its other name", errno),
+            }
+        }
         let staging = self.target.staging();
         let temp = self.target.temp_name();
         let made = match (&item.payload, item.kind) {
@@ -431,6 +458,11 @@ impl<F: Fetch> Walk<'_, F> {
         attr::settle_name(staging, &temp, item, self.job.options.owners, &mut |reason| {
             self.job.faults.add(path(), reason)
         });
+        if item.links > 1
+            && let Err(errno) = self.target.stash_made(&temp, lin.inode)
+        {
+            self.job.system(path(), "keep for further names", errno);
+        }
         match self.target.rename(&temp, name.dir.fd.as_fd(), &name.name, name.replace) {
             Ok(()) => {}
             Err(Errno::EXIST) => self.job.faults.add(path(), Reason::Exists),
@@ -496,9 +528,6 @@ impl<F: Fetch> Walk<'_, F> {
             window.row(job, file, &row);
             Ok(())
         })?;
-        if file.item.allocated_to > file.item.size {
-            file.preallocate(job, file.item.size, file.item.allocated_to - file.item.size);
-        }
         self.links.retain(|_, file| !file.is_done());
         Ok(())
     }

@@ -1,0 +1,505 @@
+//! An appliance in this process: a repository on any store, backups of images into it, restores out of it.
+//!
+//! ```text
+//!  image --> device [--> Faulty] --> volume --> drive::backup --> [KillStore | FaultStore] --> store
+//!                                  directory <-- restore::walk <--'
+//! ```
+//!
+//! Everything is composed as the command line composes it, with times that a test can wait for: leases of about a second, and
+//! a reactor whose clock runs [`Setup::speed`] times faster than the machine's, so that commits which are due every minute are
+//! due every few milliseconds. Source: ours.
+
+use std::fs;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use nix::fcntl::AT_FDCWD;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use windlass_agent::drive::backup::{self as drive, Machinery, Report, VolumeJob};
+use windlass_agent::drive::budget::Budget;
+use windlass_agent::drive::volume::Reactor;
+use windlass_agent::format::record::{PolicyChange, Record};
+use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
+use windlass_agent::format::seal::{Keys, Secret};
+use windlass_agent::format::slot::Author;
+use windlass_agent::format::wrap::{KeySlot, Unlock};
+use windlass_agent::id::{BackupId, Boot, Lin, NodeId, VolumeId};
+use windlass_agent::log::lease::{Identity, Timing};
+use windlass_agent::log::replay::View;
+use windlass_agent::log::sealer::LogSealer;
+use windlass_agent::log::session::{Session, Surroundings, open_read};
+use windlass_agent::log::writer::WriterOptions;
+use windlass_agent::restore::lookup::{ClientFetch, Lookup};
+use windlass_agent::restore::walk::{self, RestoreReport, Root};
+use windlass_agent::restore::{file::RestoreOptions, target::Existing};
+use windlass_agent::store::dir::DirStore;
+use windlass_agent::store::retry::{Client, RetryPolicy};
+use windlass_agent::store::throttle::Throttle;
+use windlass_agent::store::uplink::{Uplink, UplinkSettings};
+use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, Versioning};
+use windlass_agent::table::read::TableReader;
+use windlass_agent::table::source::TableLimits;
+use windlass_agent::worker::base::PointRows;
+use windlass_board::host::{self, HostClock};
+use windlass_board::machinery::{HostReactor, StoreFetch};
+use windlass_hal::block::BlockDevice;
+use windlass_hal::linux::{self, Access};
+use windlass_hal::volume::image::Image;
+use windlass_hal::volume::{Volume, detect};
+use windlass_hal::wrap::fault::Faulty;
+
+use crate::error::{Context, Error, Result};
+use crate::fixture::{noise, prose};
+use crate::image::make_ext4;
+use crate::privilege::is_root;
+use crate::tree;
+
+const POLICY: &str = "test";
+const VOLUME: VolumeId = VolumeId(1);
+const MIB: u64 = 1 << 20;
+const MILLISECOND_NS: u64 = 1_000_000;
+/// Longest wait for somebody else's lease, in seconds.
+const CLAIM_SECS_MAX: u64 = 60;
+
+/// How a repository is made and used.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// AES-256-GCM, with a key file.
+    pub encrypted: bool,
+    /// zstd level; `None` stores plain.
+    pub level: Option<i32>,
+    /// Block size in bytes.
+    pub block_bytes: u32,
+    /// Object size in bytes.
+    pub object_bytes: u32,
+    /// Budget of backups and restores in bytes.
+    pub memory: u64,
+    /// How calls for data are repeated.
+    pub retry: RetryPolicy,
+    /// Times of the lease.
+    pub timing: Timing,
+    /// How much faster than the machine's the backup's clock runs.
+    pub speed: u64,
+    /// How long blocks may wait in an object, in nanoseconds of the fast clock.
+    pub flush_interval_ns: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            encrypted: true,
+            level: Some(1),
+            block_bytes: 128 << 10,
+            object_bytes: 4 << 20,
+            memory: 40 * MIB,
+            retry: RetryPolicy { backoff_min_ms: 1, backoff_max_ms: 20, budget_ms: 10_000, attempts_max: 20 },
+            timing: Timing {
+                lease_ns: 2_000 * MILLISECOND_NS,
+                beat_ns: 300 * MILLISECOND_NS,
+                drift_permille: 10,
+                margin_ns: 50 * MILLISECOND_NS,
+                send_budget_ns: 300 * MILLISECOND_NS,
+            },
+            speed: 1,
+            flush_interval_ns: 60_000 * MILLISECOND_NS,
+        }
+    }
+}
+
+/// What is backed up.
+#[derive(Clone, Debug)]
+pub struct Source {
+    path: PathBuf,
+    image: bool,
+    bad: Vec<Range<u64>>,
+}
+
+impl Source {
+    /// The file system in an image or on a device.
+    pub fn file_system(path: &Path) -> Source {
+        Source { path: path.to_path_buf(), image: false, bad: Vec::new() }
+    }
+
+    /// The whole image or device as one item.
+    pub fn image(path: &Path) -> Source {
+        Source { image: true, ..Source::file_system(path) }
+    }
+
+    /// Makes these bytes of the device unreadable.
+    #[must_use]
+    pub fn with_bad(mut self, ranges: &[Range<u64>]) -> Source {
+        self.bad.extend_from_slice(ranges);
+        self
+    }
+
+    /// Whether it is restored as one item.
+    pub fn is_image(&self) -> bool {
+        self.image
+    }
+}
+
+/// A directory store, made if it is not there.
+pub fn dir_store(path: &Path) -> Result<Arc<dyn Store>> {
+    fs::create_dir_all(path).context(|| path.display().to_string())?;
+    let throttle = Arc::new(Throttle::new(HostClock::shared(), 0, 0));
+    let nonce = host::boot().context(|| "random")?.0;
+    Ok(Arc::new(DirStore::open(path, nonce, throttle).context(|| "open the store")?))
+}
+
+/// A repository that is backed up to and restored from.
+pub struct Appliance {
+    store: Arc<dyn Store>,
+    client: Arc<Client>,
+    setup: Setup,
+    keys: Keys,
+    cluster: [u8; 16],
+    clock: HostClock,
+}
+
+impl Appliance {
+    /// Makes a repository. The key is the same for all.
+    pub fn make(store: Arc<dyn Store>, setup: Setup) -> Result<Appliance> {
+        let (uuid, master) = ([9; 16], Secret::new([3; 32]));
+        let lock = if setup.encrypted {
+            Lock::Slots(vec![KeySlot::wrap(&master, &unlock(), &uuid, [5; 16]).context(|| "wrap")?])
+        } else {
+            Lock::Clear(master)
+        };
+        let store_identity = store.describe();
+        let format = RepoFormat { uuid, created_secs: 0, location_blocks: 10, store_identity, lock };
+        let client = client(&store, &setup)?;
+        client.put_unique(REPO_FORMAT_KEY, &[&format.emit()]).context(|| "make the repository")?;
+        Appliance::open(store, setup)
+    }
+
+    /// Opens a repository that [`Appliance::make`] made.
+    pub fn open(store: Arc<dyn Store>, setup: Setup) -> Result<Appliance> {
+        let client = client(&store, &setup)?;
+        let mut bytes = Vec::new();
+        client.get(REPO_FORMAT_KEY, ByteRange::All, &mut bytes).context(|| "read the format object")?;
+        let format = RepoFormat::parse(&bytes).context(|| "the format object")?;
+        let unlock = setup.encrypted.then(unlock);
+        let keys = format.unlock(unlock.as_ref()).context(|| "unlock the repository")?;
+        Ok(Appliance { store, client, setup, keys, cluster: format.uuid, clock: HostClock })
+    }
+
+    /// The same repository on another store, or with other settings.
+    pub fn with(&self, store: Arc<dyn Store>, setup: Setup) -> Result<Appliance> {
+        Appliance::open(store, setup)
+    }
+
+    /// Its client: counts.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    fn around(&self) -> Surroundings<'_> {
+        Surroundings { store: &*self.store, clock: &self.clock }
+    }
+
+    /// The log's state as of a moment ago.
+    pub fn view(&self) -> Result<View> {
+        open_read(self.around(), self.cluster, LogSealer::new(&self.keys)).context(|| "read the log")
+    }
+
+    fn claim(&self) -> Result<Session<'_, LogSealer>> {
+        let boot: Boot = host::boot().context(|| "random")?;
+        let identity = Identity { cluster: self.cluster, me: Author { node: NodeId(1), boot } };
+        let options = WriterOptions { timing: self.setup.timing, ..WriterOptions::default() };
+        let seed = host::random().context(|| "random")?;
+        let begun = Instant::now();
+        let patient = |_: &_, _| begun.elapsed().as_secs() < CLAIM_SECS_MAX;
+        Session::claim(self.around(), identity, LogSealer::new(&self.keys), options, seed, patient)
+            .context(|| "claim the lease")
+    }
+
+    /// Backs `source` up, under the one policy that there is.
+    pub fn backup(&self, source: &Source) -> Result<Report> {
+        let setup = &self.setup;
+        let budget = Budget::plan(setup.memory, setup.block_bytes, setup.object_bytes, 2)
+            .context(|| "plan the memory")?;
+        let (frames, pieces) = Machinery::pools(&budget, setup.block_bytes);
+        let at = || source.path.display().to_string();
+        let opened =
+            linux::open(&source.path, Access::Read, 32, std::slice::from_ref(&frames)).context(at)?;
+        let mut device: Box<dyn BlockDevice> = if source.bad.is_empty() {
+            opened
+        } else {
+            Box::new(source.bad.iter().cloned().fold(Faulty::new(opened), Faulty::with_bad))
+        };
+        let volume: Box<dyn Volume> = if source.image {
+            Box::new(Image::open(&mut *device))
+        } else {
+            detect::open(&mut *device).context(at)?
+        };
+        let mut reactor =
+            FastReactor { inner: HostReactor::new().context(|| "reactor")?, speed: setup.speed };
+        reactor.inner.add(&*device).context(|| "reactor")?;
+        let waker = reactor.inner.waker();
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
+        let uplink = UplinkSettings { in_flight_max: pieces.count(), ..UplinkSettings::default() };
+        let uplink =
+            Uplink::start(Arc::clone(&self.client), uplink, Arc::clone(&wake)).context(|| "uplink")?;
+        let mut session = self.claim()?;
+        if !session.view().state.policies.contains_key(POLICY) {
+            let change = PolicyChange {
+                name: POLICY.to_owned(),
+                revision: 1,
+                body: b"{}".to_vec(),
+                volumes: vec![(VOLUME, "device".to_owned())],
+            };
+            session.commit(vec![Record::PolicyChanged(change)]).context(|| "set the policy")?;
+        }
+        let settings = drive::Settings {
+            policy: POLICY.to_owned(),
+            block_bytes: setup.block_bytes,
+            row_blocks: 10,
+            level: setup.level,
+            flush_interval_ns: setup.flush_interval_ns,
+            wall_start_ns: HostClock.wall_ns(),
+        };
+        let stop = AtomicBool::new(false);
+        let mut machinery =
+            Machinery { frames, pieces, budget, uplink: &uplink, wake, reactor: &mut reactor, stop: &stop };
+        let mut base = |volume: VolumeId,
+                        cut: Option<BackupId>,
+                        state: &windlass_agent::log::state::State| {
+            let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
+            let fetch = StoreFetch(Arc::clone(&self.client));
+            let Some(reader) = TableReader::new(fetch, &self.keys, TableLimits::default(), segments) else {
+                panic!("no memory for a table reader");
+            };
+            PointRows::new(reader, volume, cut)
+        };
+        let mut volumes = vec![VolumeJob { id: VOLUME, device, volume }];
+        let (session, result) = drive::run(
+            session,
+            &self.clock,
+            &self.keys,
+            &settings,
+            &mut volumes,
+            &mut machinery,
+            &mut base,
+            &mut |_| {},
+        );
+        if let Some(Err(fault)) = session.map(|session| session.release(None)) {
+            eprintln!("appliance: the lease was not released: {fault}");
+        }
+        result.context(|| "backup")
+    }
+
+    /// The newest point.
+    pub fn last_point(&self) -> Result<BackupId> {
+        let view = self.view()?;
+        view.state.points.keys().next_back().copied().ok_or_else(|| Error::new("there is no point"))
+    }
+
+    /// Restores a point (the newest when `None`) to `to`, which is made; what is there is overwritten if different.
+    pub fn restore(&self, source: &Source, point: Option<BackupId>, to: &Path) -> Result<RestoreReport> {
+        self.restore_with(source, point, to, false)
+    }
+
+    /// The same, and with `keep_damaged` files that are not whole get their names, too.
+    pub fn restore_with(
+        &self,
+        source: &Source,
+        point: Option<BackupId>,
+        to: &Path,
+        keep_damaged: bool,
+    ) -> Result<RestoreReport> {
+        let view = self.view()?;
+        let point = match point {
+            Some(point) => point,
+            None => self.last_point()?,
+        };
+        let segments = view.state.segments.get(&VOLUME).map(|list| list.as_slice()).unwrap_or_default();
+        let fetch = ClientFetch::new(Arc::clone(&self.client));
+        let reader = TableReader::new(fetch, &self.keys, TableLimits::default(), segments)
+            .ok_or_else(|| Error::new("no memory for a table reader"))?;
+        let mut rows =
+            walk::Source { lookup: Lookup::new(reader, point), client: &self.client, keys: &self.keys };
+        let (inode, name) = if source.image { (1, b"image".to_vec()) } else { (2, Vec::new()) };
+        let roots = [Root { lin: Lin { volume: VOLUME, inode }, name }];
+        let options = RestoreOptions {
+            existing: Existing::OverwriteIfDifferent,
+            keep_damaged,
+            sync: false,
+            owners: is_root(),
+        };
+        let nonce = host::boot().context(|| "random")?.0;
+        let memory = self.setup.memory;
+        walk::run(&mut rows, &roots, &[], to, nonce, options, memory, &Arc::default()).context(|| "restore")
+    }
+}
+
+fn unlock() -> Unlock {
+    Unlock::KeyFile(Secret::new([7; 32]))
+}
+
+fn client(store: &Arc<dyn Store>, setup: &Setup) -> Result<Arc<Client>> {
+    let seed = host::boot().context(|| "random")?.0;
+    Ok(Arc::new(Client::new(Arc::clone(store), HostClock::shared(), setup.retry, seed)))
+}
+
+/// A reactor whose time goes by faster.
+struct FastReactor {
+    inner: HostReactor,
+    speed: u64,
+}
+
+impl Reactor for FastReactor {
+    fn now_ns(&self) -> u64 {
+        self.inner.now_ns().saturating_mul(self.speed)
+    }
+
+    fn wall_ns(&self) -> i64 {
+        self.inner.wall_ns()
+    }
+
+    fn wait(&mut self, deadline_ns: Option<u64>) {
+        self.inner.wait(deadline_ns.map(|deadline| deadline.div_ceil(self.speed)));
+    }
+}
+
+/// Kills this process (SIGKILL) at a call to the store, before or after the call is applied.
+pub struct KillStore {
+    inner: Arc<dyn Store>,
+    left: AtomicU64,
+    writes_only: bool,
+    after: bool,
+}
+
+impl KillStore {
+    /// Dies at call number `at`, the first being 0; only PUT and DELETE count with `writes_only`.
+    pub fn new(inner: Arc<dyn Store>, at: u64, writes_only: bool, after: bool) -> KillStore {
+        KillStore { inner, left: AtomicU64::new(at), writes_only, after }
+    }
+
+    /// Calls that are left until it strikes.
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::SeqCst)
+    }
+
+    fn call<T>(&self, writes: bool, work: impl FnOnce() -> T) -> T {
+        if self.writes_only && !writes {
+            return work();
+        }
+        let now = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
+        if now && !self.after {
+            let _ = raise(Signal::SIGKILL);
+        }
+        let answer = work();
+        if now {
+            let _ = raise(Signal::SIGKILL);
+        }
+        answer
+    }
+}
+
+impl Store for KillStore {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> std::result::Result<(), StoreFault> {
+        self.call(true, || self.inner.put(key, body, mode))
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> std::result::Result<u64, StoreFault> {
+        self.call(false, || self.inner.get(key, range, out))
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> std::result::Result<(), StoreFault> {
+        self.call(false, || self.inner.list(prefix, after, each))
+    }
+
+    fn delete(&self, key: &str) -> std::result::Result<(), StoreFault> {
+        self.call(true, || self.inner.delete(key))
+    }
+
+    fn versioning(&self) -> std::result::Result<Versioning, StoreFault> {
+        self.inner.versioning()
+    }
+}
+
+/// Plants a tree of `dirs` directories with 24 files each (about 2.6 MiB) that `mke2fs -d` takes as it is: whole seconds, no
+/// blocks of zeros, holes only in whole blocks. Trees of two seeds differ in every content and in no name or size.
+pub fn plant(root: &Path, seed: u64, dirs: u64) -> Result<()> {
+    let write = |path: PathBuf, bytes: &[u8]| fs::write(&path, bytes).context(|| path.display().to_string());
+    for at in 0..dirs {
+        let dir = root.join(format!("dir-{at:02}"));
+        fs::create_dir_all(dir.join("below")).context(|| dir.display().to_string())?;
+        let base = seed.wrapping_mul(1_000_003).wrapping_add(at * 100) + 1;
+        for file in 0..20 {
+            let length = [3, 61, 4096, 5000, 20_000, 131_073][file % 6] + file;
+            let bytes = if file % 2 == 0 {
+                noise(base + file as u64, length)
+            } else {
+                prose(base + file as u64, length)
+            };
+            write(dir.join(format!("file-{file:02}")), &bytes)?;
+        }
+        write(dir.join("below/large"), &noise(base + 50, 1_400_000))?;
+        write(dir.join("below/words"), &prose(base + 51, 800_000))?;
+        let sparse = dir.join("below/sparse");
+        write(sparse.clone(), &noise(base + 52, 8192))?;
+        let open = fs::File::options().write(true).open(&sparse).context(|| "open")?;
+        open.write_all_at(&noise(base + 53, 8192), 400 << 10).context(|| "write")?;
+        fs::hard_link(dir.join("file-03"), dir.join("below/link")).context(|| "link")?;
+        symlink("../file-04", dir.join("below/symlink")).context(|| "symlink")?;
+    }
+    whole_seconds(root)
+}
+
+/// Rounds all times of a tree down to whole seconds, which is what `mke2fs -d` keeps.
+pub fn whole_seconds(root: &Path) -> Result<()> {
+    let info = fs::symlink_metadata(root).context(|| root.display().to_string())?;
+    if info.is_dir() {
+        for entry in fs::read_dir(root).context(|| root.display().to_string())? {
+            whole_seconds(&entry.context(|| "read")?.path())?;
+        }
+    }
+    let time = TimeSpec::new(std::os::unix::fs::MetadataExt::mtime(&info), 0);
+    utimensat(AT_FDCWD, root, &time, &time, UtimensatFlags::NoFollowSymlink).context(|| "set times")
+}
+
+/// An ext4 image of a tree, always with the same UUID and with blocks of 4 KiB.
+pub fn image_of(tree: &Path, image: &Path, size_bytes: u64) -> Result<()> {
+    let uuid = "12345678-1234-1234-1234-123456789abc";
+    make_ext4(image, size_bytes, Some(tree), &["-b", "4096", "-U", uuid])
+}
+
+/// Compares what was restored with the source; an error names the differences. The roots themselves differ where the source
+/// is not a mounted image.
+pub fn expect_equal(source: &Path, restored: &Path) -> Result<tree::Report> {
+    let root = is_root();
+    let options = tree::Options { owners: root, root: false, ..tree::Options::default() };
+    let report = tree::compare(source, restored, &options)?;
+    if report.is_equal() {
+        Ok(report)
+    } else {
+        Err(Error::new(format!("restored is not the source: {report}")))
+    }
+}
+
+/// Expects a restore without a fault.
+pub fn expect_clean(report: &RestoreReport) -> Result<()> {
+    let said: Vec<String> = report.faults.iter().take(10).map(ToString::to_string).collect();
+    if report.fault_count == 0 { Ok(()) } else { Err(Error::new(format!("faults: {said:?}"))) }
+}
