@@ -49,6 +49,7 @@ use windlass_agent::worker::base::PointRows;
 use windlass_board::host::{self, HostClock};
 use windlass_board::machinery::{HostReactor, StoreFetch};
 use windlass_hal::block::BlockDevice;
+use windlass_hal::clock::SystemClock;
 use windlass_hal::linux::{self, Access};
 use windlass_hal::volume::image::Image;
 use windlass_hal::volume::{Volume, detect};
@@ -147,7 +148,7 @@ impl Source {
 /// A directory store, made if it is not there.
 pub fn dir_store(path: &Path) -> Result<Arc<dyn Store>> {
     fs::create_dir_all(path).context(|| path.display().to_string())?;
-    let throttle = Arc::new(Throttle::new(HostClock::shared(), 0, 0));
+    let throttle = Arc::new(Throttle::new(Arc::new(SystemClock), 0, 0));
     let nonce = host::boot().context(|| "random")?.0;
     Ok(Arc::new(DirStore::open(path, nonce, throttle).context(|| "open the store")?))
 }
@@ -159,7 +160,7 @@ pub struct Appliance {
     setup: Setup,
     keys: Keys,
     cluster: [u8; 16],
-    clock: HostClock,
+    clock: SystemClock,
 }
 
 impl Appliance {
@@ -186,7 +187,7 @@ impl Appliance {
         let format = RepoFormat::parse(&bytes).context(|| "the format object")?;
         let unlock = setup.encrypted.then(unlock);
         let keys = format.unlock(unlock.as_ref()).context(|| "unlock the repository")?;
-        Ok(Appliance { store, client, setup, keys, cluster: format.uuid, clock: HostClock })
+        Ok(Appliance { store, client, setup, keys, cluster: format.uuid, clock: SystemClock })
     }
 
     /// The same repository on another store, or with other settings.
@@ -349,7 +350,7 @@ fn unlock() -> Unlock {
 
 fn client(store: &Arc<dyn Store>, setup: &Setup) -> Result<Arc<Client>> {
     let seed = host::boot().context(|| "random")?.0;
-    Ok(Arc::new(Client::new(Arc::clone(store), HostClock::shared(), setup.retry, seed)))
+    Ok(Arc::new(Client::new(Arc::clone(store), Arc::new(SystemClock), setup.retry, seed)))
 }
 
 /// A reactor whose time goes by faster.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use windlass_agent::store::Store;
-use windlass_board::host::HostClock;
+use windlass_hal::clock::SystemClock;
 use windlass_tests::appliance::{
     Appliance, KillStore, Setup, Source, dir_store, expect_clean, expect_equal, image_of, plant,
 };
@@ -45,7 +45,7 @@ fn child() {
     } else {
         // Slow enough that there are many moments.
         let plan = FaultPlan { delay_ns_max: 60_000_000, ..FaultPlan::default() };
-        let store: Arc<dyn Store> = Arc::new(FaultStore::new(store, HostClock::shared(), plan));
+        let store: Arc<dyn Store> = Arc::new(FaultStore::new(store, Arc::new(SystemClock), plan));
         let one_lane = Setup { memory: 17 << 20, ..setup() };
         Appliance::open(store, one_lane).unwrap().restore(&source, None, &path("TO")).unwrap();
     }
