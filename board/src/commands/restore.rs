@@ -141,11 +141,11 @@ fn to_device(
 /// Prints what a restore did, and names what is not as it was.
 fn tell(point: &Point, report: &RestoreReport, elapsed_ns: u64, output: &Output) {
     for fault in &report.faults {
-        logger::say(&format!("windlass: {fault}"));
+        logger::say(format_args!("windlass: {fault}"));
     }
     let more = report.fault_count.saturating_sub(report.faults.len() as u64);
     if more > 0 {
-        logger::say(&format!("windlass: and {} more", Grouped(more)));
+        logger::say(format_args!("windlass: and {} more", Grouped(more)));
     }
     let rate = (u128::from(report.bytes) * 1_000_000_000 / u128::from(elapsed_ns.max(1))) as u64;
     output.say(format_args!(
