@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::slot::{PlainForTests, SlotContents};
+use crate::format::tail::INDEX_STORED_BYTES_MAX;
 use crate::id::Boot;
 
 struct Rng(u64);
@@ -36,7 +37,7 @@ fn segment(rng: &mut Rng) -> SegmentMeta {
         volume: VolumeId(rng.next() as u32),
         backup_min: BackupId(backup),
         backup_max: BackupId(backup + (rng.next() as u32 >> 1)),
-        index_bytes: rng.next() as u32,
+        index_bytes: rng.next() as u32 % (INDEX_STORED_BYTES_MAX as u32 + 1),
         first_inode: inode,
         last_inode: inode + (rng.next() >> 1),
         bytes: (1 << 40) + (rng.next() >> 1),

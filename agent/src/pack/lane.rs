@@ -306,3 +306,7 @@ fn looks_random(bytes: &[u8]) -> bool {
 }
 
 const _: () = assert!(FRAME_HEADER_BYTES <= FRAME_FRONT_BYTES && TAG_BYTES <= FRAME_BACK_BYTES);
+
+#[cfg(test)]
+#[path = "lane_test.rs"]
+mod tests;

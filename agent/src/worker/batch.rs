@@ -379,3 +379,7 @@ fn advance(cut: &mut Cut, len: u64) {
 fn has_blocks(item: &Item) -> bool {
     matches!(item.kind, ItemKind::File | ItemKind::Image)
 }
+
+#[cfg(test)]
+#[path = "batch_test.rs"]
+mod tests;

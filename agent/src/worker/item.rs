@@ -177,3 +177,7 @@ impl Pending {
         row
     }
 }
+
+#[cfg(test)]
+#[path = "item_test.rs"]
+mod tests;

@@ -1,0 +1,178 @@
+//! Windows of two or three items through the cutter.
+
+use windlass_hal::volume::{Part, Payload, Timestamp};
+
+use super::*;
+use crate::pack::plan::PLAN_BLOCKS_MAX;
+
+const BLOCK: u64 = 4096;
+const SHAPE: Shape = Shape { block_bytes: 4096, row_blocks: 4, frame_bytes: 512 << 10 };
+
+/// A file and its extents (logical block, blocks, state); the device address is the logical one plus 1 GiB.
+fn add(window: &mut Window, inode: u64, size: u64, extents: &[(u64, u64, ExtentState)], part: Part) {
+    let start = window.extents.len() as u32;
+    window.extents.extend(extents.iter().map(|&(at, blocks, state)| Extent {
+        logical: at * BLOCK,
+        physical: (1 << 30) + at * BLOCK,
+        len: blocks * BLOCK,
+        state,
+    }));
+    window.items.push(Item {
+        inode,
+        generation: 1,
+        kind: ItemKind::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        links: 1,
+        rdev: (0, 0),
+        size,
+        atime: Timestamp::default(),
+        mtime: Timestamp::default(),
+        ctime: Timestamp::default(),
+        btime: None,
+        flags: 0,
+        project: 0,
+        parent: 0,
+        payload: Payload::None,
+        extents: start..window.extents.len() as u32,
+        names: 0..0,
+        xattrs: 0..0,
+        part,
+        fault: None,
+    });
+}
+
+fn begin(cutter: &mut Cutter, window: Window, verdict: Verdict, next_inode: u64) {
+    let verdicts = vec![verdict; window.items.len()];
+    cutter.begin(Arc::new(window), verdicts, next_inode);
+}
+
+/// (item, base, count) of each group.
+fn groups(batch: &Batch) -> Vec<(u32, u64, u32)> {
+    batch.groups.iter().map(|g| (g.item, g.base, g.count)).collect()
+}
+
+use ExtentState::{Data, Unwritten};
+
+#[test]
+fn a_file_is_cut_into_groups_and_its_last_block_is_as_long_as_its_bytes() {
+    let mut window = Window::default();
+    add(&mut window, 7, 5 * BLOCK + 100, &[(0, 6, Data)], Part::WHOLE);
+    add(&mut window, 9, BLOCK, &[(0, 1, Data)], Part::WHOLE);
+    let mut cutter = Cutter::new(SHAPE, (0, 0));
+    begin(&mut cutter, window, Verdict::New, 20);
+    let batch = cutter.next(Plan::default()).unwrap();
+    assert_eq!(groups(&batch), [(0, 0, 4), (0, 4, 2), (1, 0, 1)]);
+    assert!(batch.groups.iter().all(|g| g.run_count == 0), "all data needs no runs");
+    assert_eq!((batch.places.len(), batch.plan.blocks.len()), (7, 7));
+    let block = |outcome| batch.plan.blocks.iter().find(|b| b.outcome == outcome).unwrap();
+    assert_eq!((block(5).item, block(5).block, block(5).len), (0, 5, 100));
+    assert_eq!((block(6).item, block(6).block, block(6).len), (1, 0, 4096));
+    assert_eq!(batch.end, (20, 0));
+    assert!(batch.items.iter().all(|i| i.starts && i.last) && cutter.wants_window());
+}
+
+#[test]
+fn holes_have_no_group_and_runs_say_the_rest() {
+    let mut window = Window::default();
+    add(&mut window, 7, 1 << 40, &[(9, 1, Data), (10, 1, Unwritten), (1 << 20, 4, Unwritten)], Part::WHOLE);
+    // Allocated past the end: nothing of it belongs to the item.
+    add(&mut window, 8, BLOCK, &[(0, 1, Data), (4, 8, Data)], Part::WHOLE);
+    let mut cutter = Cutter::new(SHAPE, (0, 0));
+    begin(&mut cutter, window, Verdict::New, u64::MAX);
+    let batch = cutter.next(Plan::default()).unwrap();
+    assert_eq!(groups(&batch), [(0, 8, 4), (0, 1 << 20, 4), (1, 0, 1)]);
+    let runs = |at: usize| batch.location(&batch.groups[at], &SHAPE).1;
+    assert_eq!(
+        runs(0),
+        [(RunKind::Hole, BLOCK), (RunKind::Data, BLOCK), (RunKind::Unwritten, BLOCK), (RunKind::Hole, BLOCK)]
+    );
+    assert_eq!(runs(1), [(RunKind::Unwritten, 4 * BLOCK)]);
+    let outcomes: Vec<u32> = batch.plan.blocks.iter().map(|b| b.outcome).collect();
+    assert_eq!(outcomes.len(), 2, "unwritten blocks are not read: {outcomes:?}");
+    assert!(outcomes.contains(&1) && outcomes.contains(&8));
+}
+
+#[test]
+fn a_part_is_cut_at_a_group_and_the_rest_is_carried_over_the_windows_edge() {
+    let (mut first, mut second) = (Window::default(), Window::default());
+    let size = 8 * BLOCK;
+    let part = Part { first: true, last: false, from: 0, to: 5 * BLOCK };
+    add(&mut first, 7, size, &[(0, 5, Data)], part);
+    add(
+        &mut second,
+        7,
+        size,
+        &[(5, 3, Data)],
+        Part { first: false, last: true, from: 5 * BLOCK, to: u64::MAX },
+    );
+    let mut cutter = Cutter::new(SHAPE, (0, 0));
+    begin(&mut cutter, first, Verdict::New, 7);
+    let batch = cutter.next(Plan::default()).unwrap();
+    assert_eq!((groups(&batch), batch.end), (vec![(0, 0, 4)], (7, 4)));
+    assert!(batch.items[0].starts && !batch.items[0].last);
+    begin(&mut cutter, second, Verdict::New, 8);
+    let batch = cutter.next(batch.plan).unwrap();
+    assert_eq!((groups(&batch), batch.end), (vec![(0, 4, 4)], (8, 0)));
+    assert_eq!(batch.groups[0].run_count, 0, "carried and new data are one run");
+    let mut physical: Vec<u64> = batch.plan.pieces.iter().map(|p| p.physical).collect();
+    physical.sort_unstable();
+    assert_eq!(physical, [4, 5, 6, 7].map(|b| (1 << 30) + b * BLOCK));
+    assert!(batch.items[0].last);
+}
+
+#[test]
+fn what_is_committed_is_skipped_and_what_is_the_same_is_not_read() {
+    let fill = || {
+        let mut window = Window::default();
+        add(&mut window, 6, 8 * BLOCK, &[(0, 8, Data)], Part::WHOLE);
+        add(&mut window, 7, 8 * BLOCK, &[(0, 8, Data)], Part::WHOLE);
+        window
+    };
+    let mut cutter = Cutter::new(SHAPE, (7, 4));
+    begin(&mut cutter, fill(), Verdict::Changed, 8);
+    let batch = cutter.next(Plan::default()).unwrap();
+    assert_eq!((groups(&batch), batch.plan.blocks.len()), (vec![(1, 4, 4)], 4));
+    let mut cutter = Cutter::new(SHAPE, (0, 0));
+    begin(&mut cutter, fill(), Verdict::Same, 8);
+    let batch = cutter.next(Plan::default()).unwrap();
+    assert!(batch.groups.is_empty() && batch.plan.frames.is_empty() && batch.items.len() == 2);
+}
+
+#[test]
+fn a_large_item_takes_several_batches_cut_between_groups() {
+    let blocks = PLAN_BLOCKS_MAX as u64 + 6;
+    let mut window = Window::default();
+    add(&mut window, 7, blocks * BLOCK, &[(0, blocks, Data)], Part::WHOLE);
+    let mut cutter = Cutter::new(SHAPE, (0, 0));
+    begin(&mut cutter, window, Verdict::New, 8);
+    let batch = cutter.next(Plan::default()).unwrap();
+    assert_eq!((batch.plan.blocks.len(), batch.end), (PLAN_BLOCKS_MAX, (7, PLAN_BLOCKS_MAX as u64)));
+    assert!(batch.items[0].starts && !batch.items[0].last && !cutter.wants_window());
+    let batch = cutter.next(Plan::default()).unwrap();
+    let base = PLAN_BLOCKS_MAX as u64;
+    assert_eq!((groups(&batch), batch.end), (vec![(0, base, 4), (0, base + 4, 2)], (8, 0)));
+    assert!(!batch.items[0].starts && batch.items[0].last);
+    assert!(cutter.next(Plan::default()).is_none());
+}
+
+#[test]
+fn lost_bytes_are_marked_in_the_rows_that_they_touch() {
+    let mut window = Window::default();
+    add(&mut window, 7, 12 * BLOCK, &[(0, 8, Data), (9, 3, Data)], Part::WHOLE);
+    let mut cutter = Cutter::new(SHAPE, (0, 0));
+    begin(&mut cutter, window, Verdict::New, 8);
+    let mut batch = cutter.next(Plan::default()).unwrap();
+    batch.lost.push((0, 3 * BLOCK + 10, 4 * BLOCK + 20));
+    batch.lost.push((0, 8 * BLOCK, 10 * BLOCK));
+    batch.lost.push((1, 0, BLOCK));
+    let runs = |at: usize| batch.location(&batch.groups[at], &SHAPE).1;
+    assert_eq!(runs(0), [(RunKind::Data, 3 * BLOCK + 10), (RunKind::Lost, BLOCK - 10)]);
+    assert_eq!(runs(1), [(RunKind::Lost, 20), (RunKind::Data, 4 * BLOCK - 20)]);
+    assert_eq!(
+        runs(2),
+        [(RunKind::Hole, BLOCK), (RunKind::Lost, BLOCK), (RunKind::Data, 2 * BLOCK)],
+        "a hole cannot be lost"
+    );
+}

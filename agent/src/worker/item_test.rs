@@ -1,0 +1,177 @@
+//! Items as a window shows them, against rows made of the same.
+
+use windlass_hal::volume::{Extent, ExtentState, ItemFault, ItemFaultKind, Name, Part, Timestamp, Xattr};
+
+use super::*;
+use crate::id::{Lin, VolumeId};
+use crate::worker::batch::Shape;
+
+const NOON: Timestamp = Timestamp { secs: 1000, nanos: 5 };
+
+fn task() -> Task {
+    Task {
+        volume: VolumeId(1),
+        backup: BackupId(2),
+        shape: Shape { block_bytes: 4096, row_blocks: 4, frame_bytes: 512 << 10 },
+        logical_block_bytes: 512,
+        volume_block_bytes: 4096,
+        read_depth: 1,
+        unsure_from: Timestamp { secs: 2000, nanos: 0 },
+        resume: (0, 0),
+        flush_interval_ns: 0,
+    }
+}
+
+fn item(inode: u64, kind: ItemKind) -> Item {
+    Item {
+        inode,
+        generation: 1,
+        kind,
+        mode: 0o644,
+        uid: 1,
+        gid: 2,
+        links: 1,
+        rdev: (0, 0),
+        size: 5000,
+        atime: NOON,
+        mtime: NOON,
+        ctime: NOON,
+        btime: None,
+        flags: 0,
+        project: 0,
+        parent: 0,
+        payload: Payload::None,
+        extents: 0..0,
+        names: 0..0,
+        xattrs: 0..0,
+        part: Part::WHOLE,
+        fault: None,
+    }
+}
+
+fn window(items: Vec<Item>) -> Window {
+    Window { items, ..Window::default() }
+}
+
+/// The row that a backup writes of a window's item.
+fn row(window: &Window, at: usize) -> ItemRow {
+    let item = &window.items[at];
+    let mut pending = Pending::default();
+    pending.begin_part(window, item, BackupId(1));
+    let attributes = pending.end(window, item, 4096);
+    let lin = Lin { volume: VolumeId(1), inode: item.inode };
+    ItemRow { lin, backup: BackupId(1), item: Some(attributes) }
+}
+
+#[test]
+fn an_item_is_the_same_only_when_nothing_but_its_access_time_differs() {
+    let mut old = window(vec![item(7, ItemKind::File)]);
+    old.xattrs.push(Xattr { name: 0..1, value: 1..2 });
+    old.bytes.extend_from_slice(b"av");
+    old.items[0].xattrs = 0..1;
+    let base = [row(&old, 0)];
+    let verdict = |change: &dyn Fn(&mut Window)| {
+        let mut new = Window { items: old.items.clone(), xattrs: old.xattrs.clone(), ..Window::default() };
+        new.bytes.clone_from(&old.bytes);
+        change(&mut new);
+        judge(&new, &base, &task()).remove(0)
+    };
+    assert_eq!(verdict(&|_| {}), Verdict::Same);
+    assert_eq!(verdict(&|w| w.items[0].atime.secs += 1), Verdict::Same);
+    let changes: [&dyn Fn(&mut Window); 8] = [
+        &|w| w.items[0].mtime.nanos += 1,
+        &|w| w.items[0].mode = 0o600,
+        &|w| w.items[0].size += 1,
+        &|w| w.bytes[1] = b'x',
+        &|w| w.items[0].xattrs = 0..0,
+        &|w| w.items[0].ctime.secs = 2000,
+        &|w| w.items[0].part.last = false,
+        &|w| {
+            let fault = ItemFault { kind: ItemFaultKind::Media, device_offset: 0, rule: "xattr block" };
+            w.items[0].fault = Some(fault);
+        },
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        assert_eq!(verdict(change), Verdict::Changed, "change {at}");
+    }
+    assert_eq!(verdict(&|w| w.items[0].generation = 2), Verdict::New, "the number was used again");
+    assert_eq!(verdict(&|w| w.items[0].kind = ItemKind::Directory), Verdict::New);
+    assert_eq!(verdict(&|w| w.items[0].inode = 8), Verdict::New);
+}
+
+#[test]
+fn an_image_and_what_had_a_fault_are_always_read() {
+    let new = window(vec![item(7, ItemKind::Image), item(8, ItemKind::File), item(9, ItemKind::File)]);
+    let mut base = [row(&new, 0), row(&new, 1), row(&new, 2)];
+    if let Some(attributes) = &mut base[1].item {
+        attributes.fault = "unreadable on the device".into();
+    }
+    base[2].item = None;
+    assert_eq!(judge(&new, &base, &task()), [Verdict::Changed, Verdict::Changed, Verdict::New]);
+}
+
+#[test]
+fn what_is_gone_is_deleted_once() {
+    let old = window([5, 6, 7].map(|inode| item(inode, ItemKind::File)).to_vec());
+    let mut base = [row(&old, 0), row(&old, 1), row(&old, 2)];
+    base[2].item = None;
+    let mut out = vec![1];
+    deleted(&window(vec![item(6, ItemKind::File)]), &base, &mut out);
+    assert_eq!(out, [1, 5], "6 is there, 7 was deleted before");
+}
+
+#[test]
+fn lost_device_ranges_become_ranges_of_the_block() {
+    let pieces = [
+        PlanPiece { physical: 10_000, within: 0, len: 4096, at: 0 },
+        PlanPiece { physical: 50_000, within: 4096, len: 4096, at: 4096 },
+    ];
+    let run = |lost: &[(u64, u64)]| {
+        let mut found = Vec::new();
+        let all = lost_ranges(&pieces, 6000, lost, |from, to| found.push((from, to)));
+        (found, all)
+    };
+    assert_eq!(run(&[(10_100, 10_200)]), (vec![(100, 200)], false));
+    assert_eq!(run(&[(0, 10_050), (50_000, 50_512)]), (vec![(0, 50), (4096, 4608)], false));
+    assert_eq!(run(&[(51_904, 60_000)]), (vec![], false), "past the item's end nothing is lost");
+    assert_eq!(run(&[(9000, 60_000)]), (vec![(0, 4096), (4096, 6000)], true));
+}
+
+#[test]
+fn a_listing_in_parts_is_a_run_each_and_sorted() {
+    let mut of = window(vec![item(7, ItemKind::Directory)]);
+    for (at, name) in [b"b", b"a", b"c"].into_iter().enumerate() {
+        let name = of.put_bytes(name);
+        of.names.push(Name { name, inode: 20 + at as u64 });
+    }
+    of.items[0].names = 0..3;
+    let mut pending = Pending::default();
+    pending.begin_part(&of, &of.items[0], BackupId(1));
+    let names: Vec<_> = (0..4).map_while(|n| pending.name(&of, n)).collect();
+    assert_eq!(names, [(&b"a"[..], 21), (b"b", 20), (b"c", 22)]);
+    assert_eq!(pending.run, 0);
+    of.items[0].part.first = false;
+    of.items[0].names = 2..3;
+    pending.begin_part(&of, &of.items[0], BackupId(1));
+    assert_eq!((pending.run, pending.name(&of, 0), pending.name(&of, 1)), (1, Some((&b"c"[..], 22)), None));
+}
+
+#[test]
+fn a_row_names_eight_lost_ranges_and_what_is_allocated_past_the_end() {
+    let mut of = window(vec![item(7, ItemKind::File)]);
+    let extent = |logical, len| Extent { logical, physical: 1 << 20, len, state: ExtentState::Unwritten };
+    of.extents = vec![extent(0, 8192), extent(8192, 4096)];
+    let mut pending = Pending::default();
+    let mut end = |extents, lost: u64| {
+        of.items[0].extents = extents;
+        pending.begin_part(&of, &of.items[0], BackupId(1));
+        (0..lost).for_each(|at| pending.lost(at * 10, at * 10 + 5));
+        pending.end(&of, &of.items[0], 4096)
+    };
+    assert_eq!(end(0..1, 0).allocated_to, 0, "the last block is the item's");
+    let row = end(0..2, 10);
+    assert_eq!(row.allocated_to, 12288);
+    assert!(row.fault.starts_with("unreadable on the device: bytes 0..5, 10..15, "), "{}", row.fault);
+    assert!(row.fault.ends_with("70..75 and 2 more ranges"), "{}", row.fault);
+    assert_eq!(end(0..0, 1).fault, "unreadable on the device: bytes 0..5", "the next item starts anew");
+}
