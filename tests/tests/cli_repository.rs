@@ -139,7 +139,8 @@ fn backups_make_points_and_a_volume_is_described() {
     // The root, lost+found, docs, docs/old and two files.
     assert_eq!((&done["items"], &done["bytes"]), (&6.into(), &400_000.into()));
     let second = cli.json(&["backup", "docs"]);
-    assert_eq!((&second["items_same"], &second["objects"]), (&6.into(), &0.into()));
+    // Files as fresh as these are looked at again, and their blocks are found to be there.
+    assert_eq!((&second["items"], &second["bytes_stored_plain"]), (&6.into(), &0.into()));
     // Without the patterns the rest is new.
     cli.ok(&["policy", "set", "docs", "--no-exclude"]);
     let third = cli.json(&["backup", "docs"]);
@@ -151,6 +152,31 @@ fn backups_make_points_and_a_volume_is_described() {
     assert!(cli.ok(&["points", "docs"]).lines().count() == 4);
     assert!(cli.run(&["ls", "docs@7", "/"]).failure().contains("has no point 7"));
     assert_eq!(cli.run(&["policy", "set", "docs", "--block-size", "64KiB"]).code, 2);
+    look_and_restore(&cli, &scratch);
+}
+
+/// Points 1 (without patterns' victims) and 3 (everything) are looked into, checked, restored, and survive a rebuild.
+fn look_and_restore(cli: &Cli, scratch: &Scratch) {
+    let listed = |target: &str| cli.ok(&["ls", target, "/docs"]);
+    assert!(listed("docs").contains("x.tmp") && !listed("docs@1").contains("x.tmp"));
+    assert_eq!(cli.run(&["ls", "docs", "/none"]).code, 1);
+    cli.json(&["stat", "docs", "/docs/a.txt"]);
+    assert!(cli.ok(&["find", "docs@latest", "/", "--name", "*.txt"]).contains("/docs/old/b.txt"));
+    assert_eq!(cli.ok(&["cat", "docs", "/docs/a.txt"]).into_bytes(), vec![1; 200_000]);
+    cli.json(&["check", "docs", "--read-data"]);
+    let out = scratch.path().join("out");
+    let restore = ["restore", "docs@1", "docs/old", "--to", out.to_str().unwrap()];
+    cli.json(&restore);
+    assert_eq!(fs::read(out.join("docs/old/b.txt")).unwrap(), vec![2; 200_000]);
+    assert!(!out.join("docs/a.txt").exists());
+    let again = cli.run(&restore);
+    assert_eq!(again.code, 3, "names that are taken are named: {}", again.stderr);
+    cli.ok(&[&restore[..], &["--existing", "overwrite"]].concat());
+    fs::remove_dir_all(scratch.path().join("repository/seg")).unwrap();
+    assert_eq!(cli.run(&["check", "docs"]).code, 1);
+    cli.json(&["repo", "rebuild"]);
+    cli.json(&["check", "docs@1", "--read-data"]);
+    cli.json(&["check", "docs", "--read-data"]);
 }
 
 #[test]

@@ -187,7 +187,7 @@ impl Steps<'_> {
     }
 
     fn second_backup(&self, repository: &Repository) -> Result<Outcome, Failure> {
-        self.step(3, "the same again: nothing has changed, so next to nothing is done");
+        self.step(3, "the same again: nothing has changed, so next to nothing is stored");
         self.backup(repository)
     }
 
