@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use nix::fcntl::AT_FDCWD;
 use nix::sys::signal::{Signal, raise};
@@ -49,7 +49,7 @@ use windlass_agent::worker::base::PointRows;
 use windlass_board::host::{self, HostClock};
 use windlass_board::machinery::{HostReactor, StoreFetch};
 use windlass_hal::block::BlockDevice;
-use windlass_hal::clock::SystemClock;
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_hal::linux::{self, Access};
 use windlass_hal::volume::image::Image;
 use windlass_hal::volume::{Volume, detect};
@@ -219,8 +219,9 @@ impl Appliance {
         let identity = Identity { cluster: self.cluster, me: Author { node: NodeId(1), boot } };
         let options = WriterOptions { timing: self.setup.timing, ..WriterOptions::default() };
         let seed = host::random().context(|| "random")?;
-        let begun = Instant::now();
-        let patient = |_: &_, _| begun.elapsed().as_secs() < CLAIM_SECS_MAX;
+        let begun = SystemClock.now();
+        let patient =
+            |_: &_, _| SystemClock.now().saturating_since(begun) < Duration::from_secs(CLAIM_SECS_MAX);
         Session::claim(self.around(), identity, LogSealer::new(&self.keys), options, seed, patient)
             .context(|| "claim the lease")
     }
@@ -279,7 +280,7 @@ impl Appliance {
             let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
             let fetch = StoreFetch(Arc::clone(&self.client));
             let Some(reader) = TableReader::new(fetch, &self.keys, TableLimits::default(), segments) else {
-                panic!("no memory for a table reader");
+                unreachable!("a test has memory for a table reader");
             };
             PointRows::new(reader, volume, cut)
         };

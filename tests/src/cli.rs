@@ -89,7 +89,9 @@ impl Ended {
     /// # Panics
     /// When one is not.
     pub fn documents(&self) -> Vec<Value> {
-        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
+        let parse = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|why| unreachable!("not a document: {why}: {line}"))
+        };
         self.stdout.lines().map(parse).collect()
     }
 

@@ -237,7 +237,7 @@ fn check_window(window: &Window) {
         for extent in extents {
             assert!(extent.logical >= reached && extent.len > 0, "extents ascend: {extents:?}");
             assert!(extent.physical.checked_add(extent.len).is_some(), "an extent ends");
-            reached = extent.logical.checked_add(extent.len).unwrap_or(u64::MAX);
+            reached = extent.logical.saturating_add(extent.len);
         }
         for name in &window.names[item.names.start as usize..item.names.end as usize] {
             let name = window.get(&name.name);

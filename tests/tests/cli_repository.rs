@@ -1,4 +1,5 @@
 //! The command line with a repository: init, keys, policies, backups, points.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which say so by failing")]
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};

@@ -2,6 +2,7 @@
 //!
 //! The process that dies is this test binary again, as [`child`]: it kills itself at a chosen call to the store, or is killed
 //! by the clock. Leases are two seconds here, so what comes next waits that long, and cases run beside each other.
+#![allow(clippy::disallowed_methods, reason = "the test chooses moments to kill a process at")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::env;

@@ -21,7 +21,10 @@ fn shared(level: Option<i32>) -> Arc<Shared> {
 }
 
 /// A frame whose buffer holds 0xEE but for `blocks`: lists of (within, at, bytes), and the block's length.
-fn job(packed: bool, blocks: &[(u32, &[(u32, u32, &[u8])])]) -> Job {
+/// Length of a block, and its pieces: where in the block, where in the buffer, which bytes.
+type Made<'a> = (u32, &'a [(u32, u32, &'a [u8])]);
+
+fn job(packed: bool, blocks: &[Made<'_>]) -> Job {
     let pool = Pool::new(1, FRAME_FRONT_BYTES + PLAIN_BYTES + FRAME_BACK_BYTES);
     let mut buf = pool.take().unwrap();
     buf.fill(0xee);

@@ -57,7 +57,7 @@ fn window(items: Vec<Item>) -> Window {
 fn row(window: &Window, at: usize) -> ItemRow {
     let item = &window.items[at];
     let mut pending = Pending::default();
-    pending.begin_part(window, item, BackupId(1));
+    pending.begin_part(window, item, &Task { backup: BackupId(1), ..task() });
     let attributes = pending.end(window, item, 4096);
     let lin = Lin { volume: VolumeId(1), inode: item.inode };
     ItemRow { lin, backup: BackupId(1), item: Some(attributes) }
@@ -111,6 +111,17 @@ fn an_image_and_what_had_a_fault_are_always_read() {
 }
 
 #[test]
+fn an_item_changed_just_before_the_last_write_is_read_once_more() {
+    let mut new = window(vec![item(7, ItemKind::File), item(8, ItemKind::File)]);
+    new.items[0].ctime = Timestamp { secs: 1999, nanos: 999_999_999 };
+    new.items[1].ctime = Timestamp { secs: 2000, nanos: 0 };
+    let base = [row(&new, 0), row(&new, 1)];
+    let marks = base.iter().map(|row| row.item.as_ref().is_some_and(|item| item.unsure)).collect::<Vec<_>>();
+    assert_eq!(marks, [false, true]);
+    assert_eq!(judge(&new, &base, &task()), [Verdict::Same, Verdict::Changed]);
+}
+
+#[test]
 fn what_is_gone_is_deleted_once() {
     let old = window([5, 6, 7].map(|inode| item(inode, ItemKind::File)).to_vec());
     let mut base = [row(&old, 0), row(&old, 1), row(&old, 2)];
@@ -146,13 +157,13 @@ fn a_listing_in_parts_is_a_run_each_and_sorted() {
     }
     of.items[0].names = 0..3;
     let mut pending = Pending::default();
-    pending.begin_part(&of, &of.items[0], BackupId(1));
+    pending.begin_part(&of, &of.items[0], &task());
     let names: Vec<_> = (0..4).map_while(|n| pending.name(&of, n)).collect();
     assert_eq!(names, [(&b"a"[..], 21), (b"b", 20), (b"c", 22)]);
     assert_eq!(pending.run, 0);
     of.items[0].part.first = false;
     of.items[0].names = 2..3;
-    pending.begin_part(&of, &of.items[0], BackupId(1));
+    pending.begin_part(&of, &of.items[0], &task());
     assert_eq!((pending.run, pending.name(&of, 0), pending.name(&of, 1)), (1, Some((&b"c"[..], 22)), None));
 }
 
@@ -164,7 +175,7 @@ fn a_row_names_eight_lost_ranges_and_what_is_allocated_past_the_end() {
     let mut pending = Pending::default();
     let mut end = |extents, lost: u64| {
         of.items[0].extents = extents;
-        pending.begin_part(&of, &of.items[0], BackupId(1));
+        pending.begin_part(&of, &of.items[0], &task());
         (0..lost).for_each(|at| pending.lost(at * 10, at * 10 + 5));
         pending.end(&of, &of.items[0], 4096)
     };
