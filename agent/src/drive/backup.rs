@@ -29,7 +29,7 @@ use crate::format::slot::Sealer;
 use crate::id::{BackupId, Boot, Epoch, NodeId, VolumeId};
 use crate::log::fault::LogFault;
 use crate::log::session::Session;
-use crate::log::state::{Running, State};
+use crate::log::state::{Point, Running, State};
 use crate::pack::known::Known;
 use crate::pack::lane::Shared;
 use crate::pack::object::{PIECE_BYTES, Placer};
@@ -266,6 +266,7 @@ fn backup<B: Base>(
             logical_block_bytes: job.device.geometry().logical_block_bytes,
             volume_block_bytes: job.volume.info().block_bytes,
             read_depth: job.device.queue_depth().min(machinery.budget.frames),
+            unwritten: had.is_some_and(|p| is_unwritten(p, job)),
             unsure_from: Timestamp {
                 secs: job.volume.info().written_secs.saturating_sub(UNSURE_SECS),
                 nanos: 0,
@@ -299,6 +300,13 @@ fn backup<B: Base>(
     let end = end_record(&report, machinery.reactor.wall_ns());
     commits.commit(vec![end]).map_err(Fault::Log)?;
     Ok(report)
+}
+
+/// Whether nothing was written to a volume since a point, by the volume's own account.
+fn is_unwritten(point: &Point, job: &VolumeJob) -> bool {
+    let info = job.volume.info();
+    let known = point.volumes.iter().find(|v| v.volume == job.id);
+    info.state.is_some() && known.is_some_and(|v| v.fs_uuid == info.uuid && v.state == info.state)
 }
 
 fn end_record(report: &Report, wall_end_ns: i64) -> Record {

@@ -21,7 +21,7 @@ pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
         if old.kind != item.kind || old.generation != item.generation {
             return Verdict::New;
         }
-        let unsure = old.unsure || item.fault.is_some() || !old.fault.is_empty();
+        let unsure = old.unsure && !task.unwritten || item.fault.is_some() || !old.fault.is_empty();
         if unsure || item.kind == ItemKind::Image || !item.part.first || !item.part.last {
             return Verdict::Changed;
         }

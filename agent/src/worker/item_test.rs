@@ -17,6 +17,7 @@ fn task() -> Task {
         volume_block_bytes: 4096,
         read_depth: 1,
         unsure_from: Timestamp { secs: 2000, nanos: 0 },
+        unwritten: false,
         resume: (0, 0),
         flush_interval_ns: 0,
     }
@@ -119,6 +120,8 @@ fn an_item_changed_just_before_the_last_write_is_read_once_more() {
     let marks = base.iter().map(|row| row.item.as_ref().is_some_and(|item| item.unsure)).collect::<Vec<_>>();
     assert_eq!(marks, [false, true]);
     assert_eq!(judge(&new, &base, &task()), [Verdict::Same, Verdict::Changed]);
+    let unwritten = Task { unwritten: true, ..task() };
+    assert_eq!(judge(&new, &base, &unwritten), [Verdict::Same, Verdict::Same]);
 }
 
 #[test]

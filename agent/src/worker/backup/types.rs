@@ -30,6 +30,8 @@ pub struct Task {
     /// Items changed at or after this time are marked: a later change may carry the same change time, so the next backup reads
     /// them again. The volume's last write, less the coarsest clock tick that a file system stamps with.
     pub unsure_from: Timestamp,
+    /// Whether the volume provably was not written to since the last point: then its marks mean nothing.
+    pub unwritten: bool,
     /// Where to start: (inode, block), everything below is committed.
     pub resume: (u64, u64),
     /// How long blocks may wait in an object that does not fill, in nanoseconds.
