@@ -886,7 +886,8 @@ impl<B: Base> Backup<B> {
                 self.cut_segment();
                 let before = self.placer().names_given();
                 self.committing = Committing::Waiting { end: self.emitted, before, last };
-                self.next_put()
+                // With nothing to put there may be nothing to wait for either, and no event would come.
+                self.next_put().or_else(|| self.next_commit(now))
             }
             Committing::Waiting { end, before, last } => {
                 let open = self.placer().open().is_some_and(|o| o.id().count < before);
