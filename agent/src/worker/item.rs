@@ -27,7 +27,7 @@ pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
         }
         let mut new = attributes(window, item, old.rows_from);
         new.atime = old.atime;
-        new.unsure = false;
+        new.unsure = old.unsure;
         new.allocated_to = allocated_to(window, item, task.volume_block_bytes);
         if new == *old { Verdict::Same } else { Verdict::Changed }
     };
