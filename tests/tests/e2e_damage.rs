@@ -1,5 +1,4 @@
 //! Bits that flipped in the store, and sectors that cannot be read: named, and the rest comes back.
-#![allow(clippy::single_range_in_vec_init, reason = "one bad range is what is meant")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests, and their helpers")]
 #![allow(clippy::single_range_in_vec_init, reason = "a list of one bad range")]
 
