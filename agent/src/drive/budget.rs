@@ -22,6 +22,10 @@ const BASE_BYTES: u64 = 8 << 20;
 const ROWS_BYTES: u64 = 6 << 20;
 /// What a lane owns besides its scratch, in bytes: zstd's tables at level 1.
 const LANE_BYTES: u64 = 1 << 20;
+/// Budget in bytes above which some is left for what grows with threads and pools: allocator arenas, page tables, caches.
+const SLACK_FROM_BYTES: u64 = 24 << 20;
+/// One part in so many of what is above.
+const SLACK_PART: u64 = 8;
 /// Frames in work for each lane: one packed, one waiting, and reads in flight behind them.
 const FRAMES_PER_LANE: u64 = 8;
 /// Fewest frames that keep a lane and the device busy at once.
@@ -77,7 +81,8 @@ impl Budget {
             |lanes: u64| BASE_BYTES + ROWS_BYTES + lanes * (lane + FRAMES_PER_LANE_MIN * frame) + least;
         let lanes = (1..=cores.max(1) as u64).rev().find(|&lanes| needed(lanes) <= memory);
         let Some(lanes) = lanes else { return Err(TooSmall { given: memory, needed: needed(1) }) };
-        let rest = memory - BASE_BYTES - ROWS_BYTES - lanes * lane;
+        let slack = memory.saturating_sub(SLACK_FROM_BYTES) / SLACK_PART;
+        let rest = memory - BASE_BYTES - ROWS_BYTES - lanes * lane - slack;
         let frames = (rest / 4 / frame).clamp(lanes * FRAMES_PER_LANE_MIN, lanes * FRAMES_PER_LANE);
         let pieces = (rest - frames * frame) / PIECE_BYTES as u64;
         let for_objects = pieces * PIECE_BYTES as u64 - keep;

@@ -12,7 +12,7 @@
 //! of free disk in the target directory (14 GiB stay there; `cargo clean` removes them). Root: without it there are no
 //! cold caches, no loop devices and no cap, and the output says so.
 //!
-//! What to expect on 2 cores and 4.1 GiB in 64,000 files (one run, see the issue): bupstash, the fastest peer, 10 to 12 s
+//! What to expect on 2 cores and 4.1 GiB in 64,000 files (one run): bupstash, the fastest peer, 10 to 12 s
 //! and 14 CPU s, restic, rustic and borg about 22 s; reading is 1.6 s in physical order and compressing 9.5 CPU s, so
 //! half of the fastest peer leaves little for anything else. Under a cap of 4,000 reads a second file tools need about
 //! 50 s, raw reads 3.4 s.

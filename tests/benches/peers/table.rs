@@ -1,4 +1,4 @@
-//! What was measured, as the tables that people read: one line per tool, and one per target of the issue.
+//! What was measured, as the tables that people read: one line per tool, and one per target.
 
 use std::collections::BTreeMap;
 
@@ -157,7 +157,7 @@ impl Results {
         text
     }
 
-    /// The rows of the issue.
+    /// The targets.
     fn rows(&self) -> Vec<Row> {
         let mut rows = vec![
             self.against_peers(
