@@ -25,9 +25,9 @@ const LANE_BYTES: u64 = 1 << 20;
 /// Budget in bytes above which some is left for what grows with threads and pools: allocator arenas, page tables, caches.
 const SLACK_FROM_BYTES: u64 = 24 << 20;
 /// One part in so many of what is above.
-const SLACK_PART: u64 = 8;
+const SLACK_PART: u64 = 10;
 /// Frames in work for each lane: one packed, one waiting, and reads in flight behind them.
-const FRAMES_PER_LANE: u64 = 8;
+const FRAMES_PER_LANE: u64 = 6;
 /// Fewest frames that keep a lane and the device busy at once.
 const FRAMES_PER_LANE_MIN: u64 = 2;
 

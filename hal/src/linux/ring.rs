@@ -199,7 +199,7 @@ fn register_pools(ring: &IoUring, pools: &[Pool]) -> Vec<Registered> {
     match unsafe { ring.submitter().register_buffers(&vectors) } {
         Ok(()) => registered,
         Err(error) => {
-            log::warn!("ring: buffers not registered, going on without errno={}", errno_of(&error));
+            log::info!("ring: buffers not registered, going on without errno={}", errno_of(&error));
             Vec::new()
         }
     }
