@@ -18,7 +18,7 @@ use crate::id::{BackupId, Boot, Epoch, NodeId, OBJECT_ID_BYTES, ObjectId, Slot, 
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FormatFault {
+pub enum WireFault {
     /// They end too early.
     Short,
     /// They go on after the end.
@@ -43,26 +43,26 @@ pub enum FormatFault {
     Cluster,
 }
 
-impl fmt::Display for FormatFault {
+impl fmt::Display for WireFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FormatFault::Short => f.write_str("it ends too early"),
-            FormatFault::Trailing => f.write_str("it goes on after its end"),
-            FormatFault::Magic => f.write_str("it is something else"),
-            FormatFault::Version(version) => {
+            WireFault::Short => f.write_str("it ends too early"),
+            WireFault::Trailing => f.write_str("it goes on after its end"),
+            WireFault::Magic => f.write_str("it is something else"),
+            WireFault::Version(version) => {
                 write!(f, "version {version} is unknown to this program; use a newer one")
             }
-            FormatFault::Kind(kind) => {
+            WireFault::Kind(kind) => {
                 write!(f, "record kind {kind} is unknown to this program; use a newer one")
             }
-            FormatFault::Count(count) => write!(f, "a count of {count} is above its bound"),
-            FormatFault::Value => f.write_str("a field holds a value that it may not hold"),
-            FormatFault::Text => f.write_str("text is not UTF-8"),
-            FormatFault::Digest => f.write_str("its digest does not match: the bytes were changed"),
-            FormatFault::Seal => {
+            WireFault::Count(count) => write!(f, "a count of {count} is above its bound"),
+            WireFault::Value => f.write_str("a field holds a value that it may not hold"),
+            WireFault::Text => f.write_str("text is not UTF-8"),
+            WireFault::Digest => f.write_str("its digest does not match: the bytes were changed"),
+            WireFault::Seal => {
                 f.write_str("it does not open under this repository's key: wrong key, or changed bytes")
             }
-            FormatFault::Cluster => f.write_str("it belongs to another repository"),
+            WireFault::Cluster => f.write_str("it belongs to another repository"),
         }
     }
 }
@@ -90,38 +90,38 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `count` bytes.
-    pub fn take(&mut self, count: usize) -> Result<&'a [u8], FormatFault> {
-        let (head, rest) = self.bytes.split_at_checked(count).ok_or(FormatFault::Short)?;
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], WireFault> {
+        let (head, rest) = self.bytes.split_at_checked(count).ok_or(WireFault::Short)?;
         self.bytes = rest;
         Ok(head)
     }
 
     /// The next value.
-    pub fn value<T: Wire>(&mut self) -> Result<T, FormatFault> {
+    pub fn value<T: Wire>(&mut self) -> Result<T, WireFault> {
         T::parse(self)
     }
 
     /// A byte string of at most `max` bytes.
-    pub fn bytes(&mut self, max: usize) -> Result<&'a [u8], FormatFault> {
+    pub fn bytes(&mut self, max: usize) -> Result<&'a [u8], WireFault> {
         let count: u32 = self.value()?;
         match usize::try_from(count) {
             Ok(len) if len <= max => self.take(len),
-            _ => Err(FormatFault::Count(count)),
+            _ => Err(WireFault::Count(count)),
         }
     }
 
     /// Text of at most `max` bytes.
-    pub fn text(&mut self, max: usize) -> Result<String, FormatFault> {
+    pub fn text(&mut self, max: usize) -> Result<String, WireFault> {
         let bytes = self.bytes(max)?;
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| FormatFault::Text)
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| WireFault::Text)
     }
 
     /// A list of at most `max` values.
-    pub fn list<T: Wire>(&mut self, max: usize) -> Result<Vec<T>, FormatFault> {
+    pub fn list<T: Wire>(&mut self, max: usize) -> Result<Vec<T>, WireFault> {
         let count: u32 = self.value()?;
-        let len = usize::try_from(count).map_err(|_| FormatFault::Count(count))?;
+        let len = usize::try_from(count).map_err(|_| WireFault::Count(count))?;
         if len > max {
-            return Err(FormatFault::Count(count));
+            return Err(WireFault::Count(count));
         }
         // Every value takes at least one byte, so a lying count cannot make this allocate much.
         let mut values = Vec::with_capacity(len.min(self.bytes.len() / T::BYTES_MIN.max(1)));
@@ -132,8 +132,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Requires that nothing is left.
-    pub fn finish(self) -> Result<(), FormatFault> {
-        if self.bytes.is_empty() { Ok(()) } else { Err(FormatFault::Trailing) }
+    pub fn finish(self) -> Result<(), WireFault> {
+        if self.bytes.is_empty() { Ok(()) } else { Err(WireFault::Trailing) }
     }
 }
 
@@ -146,7 +146,7 @@ pub trait Wire: Sized {
     fn emit(&self, out: &mut Vec<u8>);
 
     /// Takes a value off the front.
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault>;
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault>;
 }
 
 /// Appends a byte string: length, bytes. Longer than `u32::MAX` cannot happen: every caller bounds it far below.
@@ -175,7 +175,7 @@ macro_rules! wire_integers {
             fn emit(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_le_bytes());
             }
-            fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+            fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
                 Ok(<$kind>::from_le_bytes(reader.value()?))
             }
         }
@@ -190,7 +190,7 @@ macro_rules! wire_newtypes {
             fn emit(&self, out: &mut Vec<u8>) {
                 self.0.emit(out);
             }
-            fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+            fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
                 Ok($name(reader.value()?))
             }
         }
@@ -209,7 +209,7 @@ macro_rules! wire_struct {
             }
             fn parse(
                 reader: &mut $crate::format::cursor::Reader<'_>,
-            ) -> Result<Self, $crate::format::cursor::FormatFault> {
+            ) -> Result<Self, $crate::format::cursor::WireFault> {
                 $(let $field: $kind = reader.value()?;)*
                 Ok($name { $($field),* })
             }
@@ -222,7 +222,7 @@ impl Wire for u8 {
     fn emit(&self, out: &mut Vec<u8>) {
         out.push(*self);
     }
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         Ok(reader.value::<[u8; 1]>()?[0])
     }
 }
@@ -232,7 +232,7 @@ impl<const N: usize> Wire for [u8; N] {
     fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
     }
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         let mut array = [0; N];
         array.copy_from_slice(reader.take(N)?);
         Ok(array)
@@ -244,7 +244,7 @@ impl Wire for ObjectId {
     fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_bytes());
     }
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         Ok(ObjectId::from_bytes(&reader.value()?))
     }
 }
@@ -260,11 +260,11 @@ impl<T: Wire> Wire for Option<T> {
             }
         }
     }
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         match reader.value::<u8>()? {
             0 => Ok(None),
             1 => Ok(Some(reader.value()?)),
-            _ => Err(FormatFault::Value),
+            _ => Err(WireFault::Value),
         }
     }
 }
@@ -275,7 +275,7 @@ impl<A: Wire, B: Wire> Wire for (A, B) {
         self.0.emit(out);
         self.1.emit(out);
     }
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         Ok((reader.value()?, reader.value()?))
     }
 }

@@ -23,7 +23,7 @@
 //! Invariants: one encoding per record; unknown kinds, counts above their bounds and trailing bytes are refused.
 //! Does not: judge records against a state (`log::state`), nor seal them (`format::slot`). Source: commit-log design.
 
-use super::cursor::{FormatFault, Reader, Wire, emit_bytes, emit_list};
+use super::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use crate::id::{BackupId, Epoch, NodeId, ObjectId, Slot, VolumeId};
 use crate::log::limits::{
     DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX, RECORD_OBJECTS_MAX,
@@ -162,7 +162,7 @@ impl Wire for [u32; 4] {
     fn emit(&self, out: &mut Vec<u8>) {
         self.iter().for_each(|value| value.emit(out));
     }
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         Ok([reader.value()?, reader.value()?, reader.value()?, reader.value()?])
     }
 }
@@ -172,9 +172,9 @@ impl Wire for SegmentMeta {
     fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&SegmentMeta::emit(self));
     }
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         let bytes: [u8; SEGMENT_META_BYTES] = reader.value()?;
-        SegmentMeta::parse(&bytes).map_err(|_| FormatFault::Value)
+        SegmentMeta::parse(&bytes).map_err(|_| WireFault::Value)
     }
 }
 
@@ -222,11 +222,11 @@ impl Wire for PointStatus {
             PointStatus::WithErrors => 2,
         });
     }
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         match reader.value::<u8>()? {
             1 => Ok(PointStatus::Complete),
             2 => Ok(PointStatus::WithErrors),
-            _ => Err(FormatFault::Value),
+            _ => Err(WireFault::Value),
         }
     }
 }
@@ -370,17 +370,17 @@ impl Record {
     }
 
     /// Takes a record off the front. Refuses unknown kinds, counts above bounds, and fields that do not fill the length.
-    pub fn parse(reader: &mut Reader<'_>) -> Result<Record, FormatFault> {
+    pub fn parse(reader: &mut Reader<'_>) -> Result<Record, WireFault> {
         let kind: u8 = reader.value()?;
         let length: u32 = reader.value()?;
-        let length = usize::try_from(length).map_err(|_| FormatFault::Count(length))?;
+        let length = usize::try_from(length).map_err(|_| WireFault::Count(length))?;
         let mut fields = Reader::new(reader.take(length)?);
         let record = Record::parse_fields(kind, &mut fields)?;
         fields.finish()?;
         Ok(record)
     }
 
-    fn parse_fields(kind: u8, fields: &mut Reader<'_>) -> Result<Record, FormatFault> {
+    fn parse_fields(kind: u8, fields: &mut Reader<'_>) -> Result<Record, WireFault> {
         Ok(match kind {
             1 => Record::EpochBegun { epoch: fields.value()? },
             2 => Record::Yield { successor: fields.value()? },
@@ -414,7 +414,7 @@ impl Record {
             13 => Record::PinRefreshed { pin: fields.value()?, counter: fields.value()? },
             14 => Record::Unpin { pin: fields.value()? },
             15 => Record::Checkpoint(fields.value()?),
-            _ => return Err(FormatFault::Kind(kind)),
+            _ => return Err(WireFault::Kind(kind)),
         })
     }
 }
@@ -427,31 +427,31 @@ pub fn emit_records(records: &[Record], out: &mut Vec<u8>) {
 }
 
 /// Parses all records of a slot's body: at least one, at most [`SLOT_RECORDS_MAX`].
-pub fn parse_records(body: &[u8]) -> Result<Vec<Record>, FormatFault> {
+pub fn parse_records(body: &[u8]) -> Result<Vec<Record>, WireFault> {
     let mut reader = Reader::new(body);
     let mut records = Vec::with_capacity((body.len() / RECORD_HEADER_BYTES).min(SLOT_RECORDS_MAX));
     while !reader.is_empty() {
         if records.len() == SLOT_RECORDS_MAX {
-            return Err(FormatFault::Count(u32::try_from(SLOT_RECORDS_MAX + 1).unwrap_or(u32::MAX)));
+            return Err(WireFault::Count(u32::try_from(SLOT_RECORDS_MAX + 1).unwrap_or(u32::MAX)));
         }
         records.push(Record::parse(&mut reader)?);
     }
-    if records.is_empty() { Err(FormatFault::Short) } else { Ok(records) }
+    if records.is_empty() { Err(WireFault::Short) } else { Ok(records) }
 }
 
 /// A policy's name: 1..=64 bytes of text without control characters.
-pub(crate) fn parse_policy_name(fields: &mut Reader<'_>) -> Result<String, FormatFault> {
+pub(crate) fn parse_policy_name(fields: &mut Reader<'_>) -> Result<String, WireFault> {
     let name = fields.text(POLICY_NAME_BYTES_MAX)?;
-    if name.is_empty() || name.chars().any(char::is_control) { Err(FormatFault::Value) } else { Ok(name) }
+    if name.is_empty() || name.chars().any(char::is_control) { Err(WireFault::Value) } else { Ok(name) }
 }
 
-fn parse_devices(fields: &mut Reader<'_>) -> Result<Vec<(VolumeId, String)>, FormatFault> {
+fn parse_devices(fields: &mut Reader<'_>) -> Result<Vec<(VolumeId, String)>, WireFault> {
     let count: u32 = fields.value()?;
     match usize::try_from(count) {
         Ok(len) if len <= POLICY_VOLUMES_MAX => {
             (0..len).map(|_| Ok((fields.value()?, fields.text(DEVICE_BYTES_MAX)?))).collect()
         }
-        _ => Err(FormatFault::Count(count)),
+        _ => Err(WireFault::Count(count)),
     }
 }
 

@@ -157,7 +157,7 @@ fn counts_at_their_bounds_pass_and_one_more_is_refused() {
         parse_records(&bytes)
     };
     assert!(retire(RECORD_OBJECTS_MAX).is_ok());
-    assert_eq!(retire(RECORD_OBJECTS_MAX + 1), Err(FormatFault::Count(RECORD_OBJECTS_MAX as u32 + 1)));
+    assert_eq!(retire(RECORD_OBJECTS_MAX + 1), Err(WireFault::Count(RECORD_OBJECTS_MAX as u32 + 1)));
     let policy = |body: usize, name: &str| {
         let change =
             PolicyChange { name: name.into(), revision: 1, body: vec![0; body], volumes: Vec::new() };
@@ -173,9 +173,9 @@ fn counts_at_their_bounds_pass_and_one_more_is_refused() {
     assert!(parse_records(&many).is_ok());
     Record::Unpin { pin: 1 }.emit(&mut many);
     assert!(parse_records(&many).is_err());
-    assert_eq!(parse_records(&[]), Err(FormatFault::Short));
-    assert_eq!(parse_records(&[16, 0, 0, 0, 0]), Err(FormatFault::Kind(16)));
-    assert_eq!(parse_records(&[14, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(FormatFault::Trailing));
+    assert_eq!(parse_records(&[]), Err(WireFault::Short));
+    assert_eq!(parse_records(&[16, 0, 0, 0, 0]), Err(WireFault::Kind(16)));
+    assert_eq!(parse_records(&[14, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(WireFault::Trailing));
 }
 
 #[test]

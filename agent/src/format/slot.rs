@@ -27,7 +27,7 @@
 //!
 //! Does not: name keys (`log::keys`). Source: commit-log design, "Keys".
 
-use super::cursor::{FormatFault, Reader, Wire};
+use super::cursor::{Reader, Wire, WireFault};
 use super::record::{CheckpointName, Record, emit_records, parse_records};
 use crate::id::{Boot, Epoch, NodeId, Slot};
 use crate::log::limits::{SLOT_BYTES_MAX, SLOT_RECORDS_MAX};
@@ -123,13 +123,9 @@ pub struct SlotContents {
 
 impl SlotHeader {
     /// Builds the slot's bytes; returns them with their digest, or `Count` of the bytes when they are above 64 KiB.
-    pub fn emit<S: Sealer>(
-        &self,
-        records: &[Record],
-        sealer: &S,
-    ) -> Result<(Vec<u8>, LogDigest), FormatFault> {
+    pub fn emit<S: Sealer>(&self, records: &[Record], sealer: &S) -> Result<(Vec<u8>, LogDigest), WireFault> {
         if records.is_empty() || records.len() > SLOT_RECORDS_MAX {
-            return Err(FormatFault::Count(u32::try_from(records.len()).unwrap_or(u32::MAX)));
+            return Err(WireFault::Count(u32::try_from(records.len()).unwrap_or(u32::MAX)));
         }
         let mut out = Vec::with_capacity(1024);
         emit_start(&mut out, SLOT_MAGIC, &self.cluster);
@@ -144,7 +140,7 @@ impl SlotHeader {
         sealer.seal(&out, seal_nonce(&self.nonce), &mut body);
         let total = body.len().saturating_add(SLOT_OVERHEAD_BYTES);
         if total > SLOT_BYTES_MAX {
-            return Err(FormatFault::Count(u32::try_from(total).unwrap_or(u32::MAX)));
+            return Err(WireFault::Count(u32::try_from(total).unwrap_or(u32::MAX)));
         }
         u32::try_from(body.len()).unwrap_or(u32::MAX).emit(&mut out);
         out.extend_from_slice(&body);
@@ -153,9 +149,9 @@ impl SlotHeader {
     }
 
     /// Parses the header only, after the length and the digest have been checked. For comparing nonces.
-    pub fn parse(bytes: &[u8]) -> Result<(SlotHeader, LogDigest), FormatFault> {
+    pub fn parse(bytes: &[u8]) -> Result<(SlotHeader, LogDigest), WireFault> {
         if bytes.len() > SLOT_BYTES_MAX {
-            return Err(FormatFault::Count(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+            return Err(WireFault::Count(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
         }
         let (inner, digest) = check_digest(bytes)?;
         let mut reader = Reader::new(inner);
@@ -169,18 +165,18 @@ impl SlotHeader {
             previous: reader.value()?,
         };
         let body: u32 = reader.value()?;
-        if usize::try_from(body) == Ok(reader.len()) { Ok((header, digest)) } else { Err(FormatFault::Short) }
+        if usize::try_from(body) == Ok(reader.len()) { Ok((header, digest)) } else { Err(WireFault::Short) }
     }
 }
 
 impl SlotContents {
     /// Parses, verifies the digest, opens the body. Does not compare cluster, slot or previous digest with anything.
-    pub fn parse<S: Sealer>(bytes: &[u8], sealer: &S) -> Result<SlotContents, FormatFault> {
+    pub fn parse<S: Sealer>(bytes: &[u8], sealer: &S) -> Result<SlotContents, WireFault> {
         let (header, digest) = SlotHeader::parse(bytes)?;
         let mut body = bytes[BODY_AT..bytes.len() - 32].to_vec();
         sealer
             .open(&bytes[..AAD_BYTES], seal_nonce(&header.nonce), &mut body)
-            .map_err(|SealBroken| FormatFault::Seal)?;
+            .map_err(|SealBroken| WireFault::Seal)?;
         Ok(SlotContents { header, records: parse_records(&body)?, digest })
     }
 }
@@ -212,12 +208,12 @@ impl Claim {
     }
 
     /// Parses a grant.
-    pub fn parse_grant(bytes: &[u8]) -> Result<Claim, FormatFault> {
+    pub fn parse_grant(bytes: &[u8]) -> Result<Claim, WireFault> {
         Claim::parse(bytes, GRANT_MAGIC)
     }
 
     /// Parses a beat.
-    pub fn parse_beat(bytes: &[u8]) -> Result<Claim, FormatFault> {
+    pub fn parse_beat(bytes: &[u8]) -> Result<Claim, WireFault> {
         Claim::parse(bytes, BEAT_MAGIC)
     }
 
@@ -232,7 +228,7 @@ impl Claim {
         out
     }
 
-    fn parse(bytes: &[u8], magic: [u8; 4]) -> Result<Claim, FormatFault> {
+    fn parse(bytes: &[u8], magic: [u8; 4]) -> Result<Claim, WireFault> {
         let (inner, _) = check_digest(bytes)?;
         let mut reader = Reader::new(inner);
         let cluster = parse_start(&mut reader, magic)?;
@@ -258,7 +254,7 @@ pub fn emit_boundary(cluster: &ClusterId, checkpoint: &CheckpointName) -> Vec<u8
 }
 
 /// Inverse of [`emit_boundary`].
-pub fn parse_boundary(bytes: &[u8]) -> Result<(ClusterId, CheckpointName), FormatFault> {
+pub fn parse_boundary(bytes: &[u8]) -> Result<(ClusterId, CheckpointName), WireFault> {
     let (inner, _) = check_digest(bytes)?;
     let mut reader = Reader::new(inner);
     let cluster = parse_start(&mut reader, BOUNDARY_MAGIC)?;
@@ -275,16 +271,16 @@ pub(crate) fn emit_start(out: &mut Vec<u8>, magic: [u8; 4], cluster: &ClusterId)
     cluster.emit(out);
 }
 
-pub(crate) fn parse_start(reader: &mut Reader<'_>, magic: [u8; 4]) -> Result<ClusterId, FormatFault> {
+pub(crate) fn parse_start(reader: &mut Reader<'_>, magic: [u8; 4]) -> Result<ClusterId, WireFault> {
     if reader.value::<[u8; 4]>()? != magic {
-        return Err(FormatFault::Magic);
+        return Err(WireFault::Magic);
     }
     match reader.value()? {
         VERSION => {}
-        other => return Err(FormatFault::Version(other)),
+        other => return Err(WireFault::Version(other)),
     }
     if reader.value::<u16>()? != 0 {
-        return Err(FormatFault::Value);
+        return Err(WireFault::Value);
     }
     reader.value()
 }
@@ -297,9 +293,9 @@ pub(crate) fn emit_digest(out: &mut Vec<u8>) -> LogDigest {
 }
 
 /// Splits off the digest at the end and verifies it.
-pub(crate) fn check_digest(bytes: &[u8]) -> Result<(&[u8], LogDigest), FormatFault> {
-    let (inner, tail) = bytes.split_last_chunk::<32>().ok_or(FormatFault::Short)?;
-    if blake3::hash(inner).as_bytes() == tail { Ok((inner, *tail)) } else { Err(FormatFault::Digest) }
+pub(crate) fn check_digest(bytes: &[u8]) -> Result<(&[u8], LogDigest), WireFault> {
+    let (inner, tail) = bytes.split_last_chunk::<32>().ok_or(WireFault::Short)?;
+    if blake3::hash(inner).as_bytes() == tail { Ok((inner, *tail)) } else { Err(WireFault::Digest) }
 }
 
 /// The AEAD's nonce is the first 12 bytes of the random 16: 2^-64 for a repeat among 2^16 checkpoints and slots each second for years.
@@ -315,10 +311,10 @@ fn emit_author(out: &mut Vec<u8>, author: &Author) {
     author.boot.emit(out);
 }
 
-fn parse_author(reader: &mut Reader<'_>) -> Result<Author, FormatFault> {
+fn parse_author(reader: &mut Reader<'_>) -> Result<Author, WireFault> {
     let node = reader.value()?;
     if reader.value::<u32>()? != 0 {
-        return Err(FormatFault::Value);
+        return Err(WireFault::Value);
     }
     Ok(Author { node, boot: reader.value()? })
 }
@@ -360,12 +356,12 @@ mod tests {
             emit_digest(&mut bytes);
             SlotContents::parse(&bytes, &PlainForTests).unwrap_err()
         };
-        assert_eq!(redo(&|bytes| bytes[4] = 2), FormatFault::Version(2));
-        assert_eq!(redo(&|bytes| bytes[6] = 1), FormatFault::Value);
-        assert_eq!(redo(&|bytes| bytes[44] = 1), FormatFault::Value);
-        assert_eq!(redo(&|bytes| bytes[104] += 1), FormatFault::Short);
-        assert_eq!(redo(&|bytes| bytes[108] = 200), FormatFault::Kind(200));
-        assert_eq!(redo(&|bytes| bytes.push(0)), FormatFault::Short);
+        assert_eq!(redo(&|bytes| bytes[4] = 2), WireFault::Version(2));
+        assert_eq!(redo(&|bytes| bytes[6] = 1), WireFault::Value);
+        assert_eq!(redo(&|bytes| bytes[44] = 1), WireFault::Value);
+        assert_eq!(redo(&|bytes| bytes[104] += 1), WireFault::Short);
+        assert_eq!(redo(&|bytes| bytes[108] = 200), WireFault::Kind(200));
+        assert_eq!(redo(&|bytes| bytes.push(0)), WireFault::Short);
     }
 
     #[test]
@@ -393,7 +389,7 @@ mod tests {
             Claim { cluster: [1; 16], epoch: Epoch(2), holder: header().writer, counter: 3, nonce: [4; 16] };
         assert_eq!(Claim::parse_grant(&claim.emit_grant()), Ok(claim));
         assert_eq!(Claim::parse_beat(&claim.emit_beat()), Ok(claim));
-        assert_eq!(Claim::parse_beat(&claim.emit_grant()), Err(FormatFault::Magic));
+        assert_eq!(Claim::parse_beat(&claim.emit_grant()), Err(WireFault::Magic));
         let name = CheckpointName { slot: Slot(1), nonce: [2; 16], digest: [3; 32] };
         assert_eq!(parse_boundary(&emit_boundary(&[9; 16], &name)), Ok(([9; 16], name)));
     }

@@ -24,7 +24,7 @@ use super::limits::{
     VOLUMES_MAX,
 };
 use super::state::{Pin, Point, Policy, Running, State, Volume};
-use crate::format::cursor::{FormatFault, Reader, Wire, emit_bytes, emit_list};
+use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use crate::format::record::{SegmentMeta, parse_policy_name};
 use crate::format::slot::{
     Author, ClusterId, LogDigest, SealBroken, Sealer, check_digest, emit_digest, emit_start, parse_start,
@@ -77,9 +77,9 @@ impl Checkpoint {
     }
 
     /// Inverse of [`Checkpoint::emit`]; returns the object's digest too.
-    pub fn parse<S: Sealer>(bytes: &[u8], sealer: &S) -> Result<(Checkpoint, LogDigest), FormatFault> {
+    pub fn parse<S: Sealer>(bytes: &[u8], sealer: &S) -> Result<(Checkpoint, LogDigest), WireFault> {
         if bytes.len() > CHECKPOINT_BYTES_MAX {
-            return Err(FormatFault::Count(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+            return Err(WireFault::Count(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
         }
         let (inner, digest) = check_digest(bytes)?;
         let mut reader = Reader::new(inner);
@@ -87,12 +87,12 @@ impl Checkpoint {
         let (slot, nonce, slot_digest) = (reader.value()?, reader.value()?, reader.value()?);
         let length: u32 = reader.value()?;
         if usize::try_from(length) != Ok(reader.len()) {
-            return Err(FormatFault::Short);
+            return Err(WireFault::Short);
         }
         let mut body = inner[BODY_AT..].to_vec();
         sealer
             .open(&inner[..AAD_BYTES], seal_nonce(&nonce), &mut body)
-            .map_err(|SealBroken| FormatFault::Seal)?;
+            .map_err(|SealBroken| WireFault::Seal)?;
         let mut fields = Reader::new(&body);
         let state = parse_state(&mut fields)?;
         fields.finish()?;
@@ -165,7 +165,7 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     emit_list(out, &state.checkpoints);
 }
 
-fn parse_state(reader: &mut Reader<'_>) -> Result<State, FormatFault> {
+fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     let mut state = State {
         epoch: reader.value()?,
         holder: reader.value()?,
@@ -180,7 +180,7 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, FormatFault> {
             removed: match reader.value::<u8>()? {
                 0 => false,
                 1 => true,
-                _ => return Err(FormatFault::Value),
+                _ => return Err(WireFault::Value),
             },
             body: Arc::from(reader.bytes(POLICY_BODY_BYTES_MAX)?),
             volumes: reader.list(POLICY_VOLUMES_MAX)?,
@@ -243,18 +243,18 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, FormatFault> {
     Ok(state)
 }
 
-fn count(reader: &mut Reader<'_>, max: usize) -> Result<usize, FormatFault> {
+fn count(reader: &mut Reader<'_>, max: usize) -> Result<usize, WireFault> {
     let count: u32 = reader.value()?;
     match usize::try_from(count) {
         Ok(count) if count <= max => Ok(count),
-        _ => Err(FormatFault::Count(count)),
+        _ => Err(WireFault::Count(count)),
     }
 }
 
-fn ascending<K: Ord>(before: Option<&K>, next: &K) -> Result<(), FormatFault> {
-    if before.is_none_or(|before| before < next) { Ok(()) } else { Err(FormatFault::Value) }
+fn ascending<K: Ord>(before: Option<&K>, next: &K) -> Result<(), WireFault> {
+    if before.is_none_or(|before| before < next) { Ok(()) } else { Err(WireFault::Value) }
 }
 
-fn strictly<T, K: Ord>(list: &[T], key: impl Fn(&T) -> K) -> Result<(), FormatFault> {
-    if list.windows(2).all(|pair| key(&pair[0]) < key(&pair[1])) { Ok(()) } else { Err(FormatFault::Value) }
+fn strictly<T, K: Ord>(list: &[T], key: impl Fn(&T) -> K) -> Result<(), WireFault> {
+    if list.windows(2).all(|pair| key(&pair[0]) < key(&pair[1])) { Ok(()) } else { Err(WireFault::Value) }
 }

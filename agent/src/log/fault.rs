@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::state::Refusal;
-use crate::format::cursor::FormatFault;
+use crate::format::cursor::WireFault;
 use crate::format::slot::Author;
 use crate::id::{Epoch, Slot};
 use crate::store::StoreFaultKind;
@@ -53,7 +53,7 @@ pub enum LogFault {
         /// Which.
         place: Place,
         /// How.
-        why: FormatFault,
+        why: WireFault,
     },
     /// A slot does not follow from the one before.
     Chain {

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::limits::NAME_RUNS_MAX;
-use crate::format::cursor::{FormatFault, Reader, Wire};
+use crate::format::cursor::{Reader, Wire, WireFault};
 use crate::id::{Boot, Epoch, NodeId, ObjectId};
 
 type Owner = (Epoch, NodeId, Boot);
@@ -98,7 +98,7 @@ impl Wire for NameSet {
         }
     }
 
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatFault> {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
         let runs: Vec<(ObjectId, u32)> = reader.list(NAME_RUNS_MAX)?;
         let mut set = NameSet::default();
         let mut before: Option<(Owner, u32)> = None;
@@ -111,7 +111,7 @@ impl Wire for NameSet {
                 Some((other, _)) => other < owner(&id),
             };
             if last < id.count || !apart {
-                return Err(FormatFault::Value);
+                return Err(WireFault::Value);
             }
             before = Some((owner(&id), last));
             set.runs.insert((owner(&id), id.count), last);

@@ -21,7 +21,7 @@ use super::fault::{LogFault, Place};
 use super::keys;
 use super::limits::{REPLAY_FAULTS_MAX, REPLAY_GETS_MAX};
 use super::state::State;
-use crate::format::cursor::FormatFault;
+use crate::format::cursor::WireFault;
 use crate::format::record::CheckpointName;
 use crate::format::slot::{ClusterId, LogDigest, Sealer, SlotContents, parse_boundary};
 use crate::id::Slot;
@@ -301,10 +301,10 @@ impl<S: Sealer> Replay<S> {
         };
         match parsed {
             Ok((cluster, _)) if cluster != self.cluster => {
-                self.confirm(Some(LogFault::Format { place, why: FormatFault::Cluster }));
+                self.confirm(Some(LogFault::Format { place, why: WireFault::Cluster }));
             }
             Ok((_, name)) if name.slot != slot => {
-                self.confirm(Some(LogFault::Format { place, why: FormatFault::Value }));
+                self.confirm(Some(LogFault::Format { place, why: WireFault::Value }));
             }
             Ok((_, name)) => {
                 self.phase = Phase::Loading(name);
@@ -326,12 +326,12 @@ impl<S: Sealer> Replay<S> {
         };
         match parsed {
             Ok((checkpoint, _)) if checkpoint.cluster != self.cluster => {
-                self.confirm(Some(LogFault::Format { place, why: FormatFault::Cluster }));
+                self.confirm(Some(LogFault::Format { place, why: WireFault::Cluster }));
             }
             Ok((checkpoint, digest))
                 if (checkpoint.slot, checkpoint.nonce, digest) != (name.slot, name.nonce, name.digest) =>
             {
-                self.confirm(Some(LogFault::Format { place, why: FormatFault::Digest }));
+                self.confirm(Some(LogFault::Format { place, why: WireFault::Digest }));
             }
             Ok((checkpoint, _)) => self.read_slots(View {
                 head: checkpoint.slot,
@@ -378,7 +378,7 @@ pub fn apply_slot<S: Sealer>(
     let contents = SlotContents::parse(bytes, sealer).map_err(format)?;
     let header = &contents.header;
     if header.cluster != *cluster {
-        return Err(format(FormatFault::Cluster));
+        return Err(format(WireFault::Cluster));
     }
     if header.slot != slot || header.previous != view.digest {
         return Err(LogFault::Chain { slot });

@@ -2,7 +2,7 @@
 
 use super::super::checkpoint::Checkpoint;
 use super::*;
-use crate::format::cursor::FormatFault;
+use crate::format::cursor::WireFault;
 use crate::format::slot::PlainForTests;
 use crate::id::Boot;
 
@@ -224,7 +224,7 @@ fn checkpoints_round_trip_and_every_changed_byte_is_refused() {
     for at in 0..bytes.len() {
         let mut bad = bytes.clone();
         bad[at] ^= 4;
-        assert_eq!(Checkpoint::parse(&bad, &PlainForTests), Err(FormatFault::Digest));
+        assert_eq!(Checkpoint::parse(&bad, &PlainForTests), Err(WireFault::Digest));
         assert!(Checkpoint::parse(&bytes[..at], &PlainForTests).is_err());
         // With a right digest a wrong field must be refused or mean something else, and never panic.
         bad.truncate(bad.len() - 32);

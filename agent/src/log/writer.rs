@@ -35,7 +35,7 @@ use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek, Timing};
 use super::limits::{CHECKPOINT_SLOTS, SLOT_RECORDS_MAX};
 use super::replay::{Replay, ReplayOptions, View};
 use super::state::Refusal;
-use crate::format::cursor::FormatFault;
+use crate::format::cursor::WireFault;
 use crate::format::record::Record;
 use crate::format::slot::{Author, Sealer, SlotHeader};
 use crate::id::{Epoch, NodeId, Slot};
@@ -469,7 +469,7 @@ impl<S: Sealer + Clone> Writer<S> {
         let mut state = self.view.state.clone();
         state.apply_slot(&header, records).map_err(|(record, why)| LogFault::Refused { record, why })?;
         let (bytes, digest) = header.emit(records, &self.sealer).map_err(|fault| match fault {
-            FormatFault::Count(size) => LogFault::TooLarge { size },
+            WireFault::Count(size) => LogFault::TooLarge { size },
             why => LogFault::Format { place: Place::Slot(header.slot), why },
         })?;
         let next = View { head: header.slot, digest, state };
