@@ -156,7 +156,7 @@ impl Repository {
         if !encrypt && unlock_given(global, false)?.is_some() {
             return Err(Failure::usage("--no-encryption with a key makes no sense; leave one of them out"));
         }
-        if let Some(path) = url(global)?.strip_prefix("file://") {
+        if let Some(("file" | "null", path)) = url(global)?.split_once("://") {
             fs::create_dir_all(path).map_err(|error| Failure::at(path, error))?;
         }
         let opened = Opened::new(global)?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use windlass_agent::store::memory::MemoryStore;
 use windlass_agent::store::null::NullStore;
 use windlass_agent::store::probe::probe;
 use windlass_agent::store::retry::{Client, RetryPolicy};
@@ -19,7 +20,7 @@ use windlass_tests::engines::clock::StepClock;
 use windlass_tests::store_fault::{FaultPlan, FaultStore};
 
 fn memory() -> Arc<dyn Store> {
-    Arc::new(NullStore::new(&[]))
+    Arc::new(MemoryStore::default())
 }
 
 fn client(store: Arc<dyn Store>, policy: RetryPolicy) -> Client {
@@ -40,10 +41,10 @@ fn rough(seed: u64) -> FaultPlan {
 }
 
 #[test]
-fn null_conforms() {
+fn memory_and_null_conform() {
     let extent = Extent { large_bytes: 1 << 20, ..Extent::default() };
     run(&memory(), "conf", extent);
-    let null: Arc<dyn Store> = Arc::new(NullStore::default());
+    let null: Arc<dyn Store> = Arc::new(NullStore::new(MemoryStore::default()));
     run(&null, "obj/conf", Extent { keeps_bodies: false, ..extent });
     probe(null.as_ref(), &StepClock::default(), 1).unwrap();
 }

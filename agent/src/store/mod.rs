@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
 //! | [`s3`] | S3 and compatible (`s3://bucket/prefix`): SigV4, ureq, rustls |
-//! | [`null`] | `null:`, a measuring tool that keeps no data |
+//! | [`memory`] | a map, for tests and simulations |
+//! | [`null`] | `null://`, a measuring tool: a directory without the data |
 //! | [`open`](mod@open) | from a URL to a store |
 //! | [`probe`](mod@probe) | what a store must prove before it is written to (commit-log C6) |
 //! | [`retry`] | the only place that repeats a call, with a budget |
@@ -17,6 +18,7 @@
 //! Source: commit-log design C2, C3; the coordination reference, section 2.2.
 
 pub mod dir;
+pub mod memory;
 pub mod null;
 pub mod open;
 pub mod probe;

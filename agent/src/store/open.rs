@@ -1,4 +1,4 @@
-//! From what an operator writes (`file:///srv/repo`, `s3://bucket/prefix`, `null:`) to a store.
+//! From what an operator writes (`file:///srv/repo`, `s3://bucket/prefix`, `null:///tmp/x`) to a store.
 //!
 //! Invariants: no secret is accepted in a URL. Does not: create directories or buckets, or send anything. Source: ours.
 
@@ -42,12 +42,15 @@ pub enum OpenFault {
     NoScheme(String),
     /// A scheme that is not one of ours.
     UnknownScheme(String),
-    /// `file:` without an absolute path behind `file://`.
-    BadPath(String),
+    /// `file:` or `null:` without an absolute path behind it.
+    BadPath {
+        /// Which of the two.
+        scheme: &'static str,
+        /// What was written.
+        url: String,
+    },
     /// A user or a password in the URL; not repeated here.
     SecretInUrl,
-    /// `null:` with something behind it.
-    BadNull(String),
     /// A directory that cannot be used.
     Dir(StoreFault),
     /// S3 settings that cannot be used.
@@ -66,13 +69,12 @@ impl fmt::Display for OpenFault {
             OpenFault::UnknownScheme(scheme) => {
                 write!(f, "{scheme}: is not supported; write file:///path or s3://bucket/prefix")
             }
-            OpenFault::BadPath(url) => {
-                write!(f, "{url:?}: write file:// and an absolute path, file:///srv/repo")
+            OpenFault::BadPath { scheme, url } => {
+                write!(f, "{url:?}: write {scheme}:// and an absolute path, {scheme}:///srv/repo")
             }
             OpenFault::SecretInUrl => {
                 write!(f, "a store's URL has no user or password; give a credentials file instead")
             }
-            OpenFault::BadNull(url) => write!(f, "{url:?}: write null: alone"),
             OpenFault::Dir(fault) => fault.fmt(f),
             OpenFault::S3(fault) => fault.fmt(f),
         }
@@ -90,14 +92,14 @@ pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Store>, OpenFault>
     if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Err(OpenFault::NoScheme(url.to_owned()));
     }
+    let directory = |scheme: &'static str| {
+        let path = rest.strip_prefix("//").filter(|path| path.starts_with('/'));
+        let path = path.ok_or_else(|| OpenFault::BadPath { scheme, url: url.to_owned() })?;
+        let throttle = Arc::clone(&settings.throttle);
+        DirStore::open(Path::new(path), settings.nonce, throttle).map_err(OpenFault::Dir)
+    };
     match scheme {
-        "file" => {
-            let path = rest.strip_prefix("//").filter(|path| path.starts_with('/'));
-            let path = path.ok_or_else(|| OpenFault::BadPath(url.to_owned()))?;
-            let throttle = Arc::clone(&settings.throttle);
-            let store = DirStore::open(Path::new(path), settings.nonce, throttle).map_err(OpenFault::Dir)?;
-            Ok(Arc::new(store))
-        }
+        "file" => Ok(Arc::new(directory("file")?)),
         "s3" => {
             if rest.contains('@') {
                 return Err(OpenFault::SecretInUrl);
@@ -108,8 +110,7 @@ pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Store>, OpenFault>
             let store = S3Store::open(bucket, prefix, settings.s3.clone(), clock, throttle);
             Ok(Arc::new(store.map_err(OpenFault::S3)?))
         }
-        "null" if rest.is_empty() => Ok(Arc::new(NullStore::default())),
-        "null" => Err(OpenFault::BadNull(url.to_owned())),
+        "null" => Ok(Arc::new(NullStore::new(directory("null")?))),
         _ => Err(OpenFault::UnknownScheme(scheme.to_owned())),
     }
 }
@@ -124,16 +125,16 @@ mod tests {
     fn urls_open_or_say_what_to_write() {
         let settings = Settings::new(Arc::new(SystemClock), 1);
         let fault = |url: &str| open(url, &settings).err().unwrap();
-        assert_eq!(open("null:", &settings).ok().unwrap().describe(), NullStore::default().describe());
+        assert!(open("null:///", &settings).unwrap().describe().contains("drops all data"));
         assert!(open("file:///", &settings).is_ok());
         assert!(fault("/srv/repo").to_string().contains("write file:///srv/repo"));
         assert_eq!(fault("repo"), OpenFault::NoScheme("repo".into()));
         assert_eq!(fault("gopher://x"), OpenFault::UnknownScheme("gopher".into()));
-        assert_eq!(fault("file:srv"), OpenFault::BadPath("file:srv".into()));
-        assert_eq!(fault("file://srv/x"), OpenFault::BadPath("file://srv/x".into()));
+        assert_eq!(fault("file:srv"), OpenFault::BadPath { scheme: "file", url: "file:srv".into() });
+        assert!(fault("file://srv/x").to_string().contains("file:///srv/repo"));
         assert_eq!(fault("s3://AK:secret@bucket/x"), OpenFault::SecretInUrl);
         assert!(!fault("s3://AK:secret@bucket/x").to_string().contains("secret@"));
-        assert_eq!(fault("null://x"), OpenFault::BadNull("null://x".into()));
+        assert!(fault("null:").to_string().contains("null:///srv/repo"));
         assert!(matches!(fault("s3:"), OpenFault::S3(S3OpenFault::Bucket(_))));
         assert!(
             matches!(fault("file:///none/such"), OpenFault::Dir(f) if f.kind == StoreFaultKind::StoreGone)

@@ -53,11 +53,12 @@ fn with_memory(job: Job, memory: Option<&str>) -> Job {
     }
 }
 
-/// A whole device as one item, uncompressed, to the store that keeps nothing: what is done before, and the backup.
+/// A whole device as one item, uncompressed, to a store that drops the data: what is done before, and the backup.
 pub fn image_to_null(place: &Place, device: &Path) -> (Vec<Job>, Job) {
-    let job = || with_repo("null:", place);
-    let policy =
-        job().args(["policy", "set", POLICY, "--image", "--compression", "none", "--volume"]).arg(device);
+    let job = || with_repo(&format!("null://{}", place.repo.display()), place);
+    let mut as_image = device.as_os_str().to_owned();
+    as_image.push("=image");
+    let policy = job().args(["policy", "set", POLICY, "--compression", "none", "--volume"]).arg(as_image);
     (vec![job().args(["repo", "init"]), policy], job().args(["backup", POLICY, "--json"]))
 }
 

@@ -19,7 +19,7 @@ pub struct Extent {
     pub racers: usize,
     /// Keys raced for.
     pub races: usize,
-    /// Whether `obj/` bodies can be read back (not on `null:`).
+    /// Whether `obj/` bodies can be read back (not on `null://`).
     pub keeps_bodies: bool,
 }
 
