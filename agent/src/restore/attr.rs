@@ -27,6 +27,7 @@ use crate::format::row::ItemAttributes;
 
 const CAPABILITY: &[u8] = b"security.capability";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 
 /// Flags that are set on restored files; the others describe layout or are the file system's own.
 /// Sync, immutable, append, nodump, noatime, journal data, dirsync, topdir, project inheritance.
@@ -127,10 +128,12 @@ pub fn set_flags(fd: BorrowedFd<'_>, item: &ItemAttributes, fault: &mut dyn FnMu
     check("set flags", set, fault);
 }
 
-/// Removes what a file inherited from its directory's default ACL.
-pub fn drop_inherited_acl(fd: impl AsFd) {
-    // Without an ACL this fails with ENODATA or EOPNOTSUPP, which is what is wanted; the mode is set afterwards.
-    let _ = rustix::fs::fremovexattr(fd, ACL_ACCESS);
+/// Removes what a new file or directory inherited from the default ACL of the one above; whether there was anything.
+pub fn drop_inherited_acls(fd: impl AsFd) -> bool {
+    // Without an ACL both fail with ENODATA or EOPNOTSUPP, which is what is wanted; the mode is set afterwards.
+    let access = rustix::fs::fremovexattr(&fd, ACL_ACCESS).is_ok();
+    let default = rustix::fs::fremovexattr(&fd, ACL_DEFAULT).is_ok();
+    access || default
 }
 
 /// Permission bits of a row.

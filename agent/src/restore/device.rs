@@ -1,52 +1,75 @@
-//! A device or an image file as the target of a volume image.
+//! A block device or a new file as the target of a volume image.
 //!
 //! | target | opened | what holds no data |
 //! |---|---|---|
-//! | block device | `O_EXCL` (a mounted one is refused by the kernel), direct | zeroed (`FALLOC_FL_ZERO_RANGE`, else written) |
-//! | existing file | only when overwriting is allowed | the same |
-//! | new file | beside its name, renamed when it is whole | a hole |
+//! | block device | `O_EXCL` (a mounted one is refused by the kernel) | zeroed (`FALLOC_FL_ZERO_RANGE`, else written) |
+//! | new file | without a name, which it gets when it is whole (`target`) | a hole |
 //!
-//! Invariants: a new file gets its name only when every block is verified and written and the file is durable. The target is
-//! at least as large as the item, or nothing is written.
+//! Blocks are written with `O_DIRECT` where the target can: an image is larger than memory and nobody reads it soon, so the
+//! page cache stays what it was. The end of an item that is no multiple of [`DIRECT_ALIGN_BYTES`](lane::DIRECT_ALIGN_BYTES) goes through the cache.
+//!
+//! Invariants: a new file gets its name only when every block is verified and written and the file is durable; with damaged
+//! blocks it gets a name that says so. A device is at least as large as the item, or nothing is written.
 //!
 //! Source: blocks reference, section E.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use windlass_hal::volume::ItemKind;
 
-use super::fault::{FaultLog, RestoreFault};
+use super::fault::{FaultLog, Reason, RestoreFault};
 use super::file::{File, Job, RestoreOptions};
-use super::lane::{Gate, Lane, Queue, Task};
+use super::lane::{self, Gate, Queue, Task};
 use super::plan::{Merging, WantedBlock};
+use super::target::{Existing, Target, Temp};
 use super::walk::{Gather, RestoreReport, Source, lanes_for};
-use crate::format::row::{BlockPlace, LocationRow};
+use crate::format::row::{BlockPlace, ItemAttributes, LocationRow};
 use crate::id::Lin;
 use crate::progress::Progress;
 use crate::table::source::Fetch;
 
-/// What an unfinished file is called besides its name.
-const PARTIAL: &str = ".windlass-partial";
+/// What follows the name of a file that is not whole, and a random number after it.
+const PARTIAL: &str = ".windlass-partial-";
 
 /// An open target and what becomes of it.
-struct Opened {
-    fd: OwnedFd,
-    /// A new file: its name for now. What it does not hold is a hole already.
-    partial: Option<PathBuf>,
+enum Opened {
+    /// A block device.
+    Device(OwnedFd),
+    /// A new file without its name: the directory above, and the file.
+    New(Target, Temp),
 }
 
-/// Restores the image `lin` to `path`. `overwrite` allows an existing file; a device is always overwritten. Errors end the
-/// restore, and a new file is removed again; damaged blocks are in the report.
+impl Opened {
+    fn fd(&self) -> &OwnedFd {
+        match self {
+            Opened::Device(fd) => fd,
+            Opened::New(_, temp) => &temp.fd,
+        }
+    }
+
+    /// Whether what is not written reads as something else than zero.
+    fn needs_zeros(&self) -> bool {
+        matches!(self, Opened::Device(_))
+    }
+}
+
+fn failed(call: &'static str) -> impl Fn(Errno) -> RestoreFault {
+    move |errno| RestoreFault::Target { call, errno }
+}
+
+/// Restores the image `lin` to `path`, a block device, which is overwritten, or the name of a file that is not there. `nonce` is
+/// random. Errors end the restore, and leave nothing of a new file; damaged blocks are in the report.
 pub fn run<F: Fetch>(
     source: &mut Source<'_, F>,
     lin: Lin,
     path: &Path,
-    overwrite: bool,
-    sync: bool,
+    nonce: u64,
     memory: u64,
     progress: &Arc<Progress>,
 ) -> Result<RestoreReport, RestoreFault> {
@@ -56,86 +79,78 @@ pub fn run<F: Fetch>(
     if !matches!(item.kind, ItemKind::Image | ItemKind::File) {
         return Err(RestoreFault::WrongItem("only a volume image or a file fits a device"));
     }
-    let opened = open(path, item.size, overwrite)?;
-    let options =
-        RestoreOptions { existing: super::target::Existing::Refuse, keep_damaged: true, sync, owners: false };
+    let name = path.file_name().unwrap_or_default();
+    let opened = open(path, item.size, nonce)?;
     let job = Job {
         target: None,
-        options,
+        options: RestoreOptions { existing: Existing::Refuse, keep_damaged: true, sync: true, owners: false },
         faults: FaultLog::default(),
         progress: Arc::clone(progress),
         fatal: Mutex::new(None),
     };
-    let result = write(source, lin, item, &opened, &job, memory, progress);
-    let report = result.and_then(|report| finish(&opened, path, overwrite, sync, &report).map(|()| report));
-    if report.is_err()
-        && let Some(partial) = &opened.partial
-    {
-        // The error that is reported is the one that matters.
-        let _ = rustix::fs::unlink(partial);
+    if !item.fault.is_empty() {
+        job.faults.add(name.as_bytes().to_vec(), Reason::Backup(item.fault.clone()));
+    }
+    let result = write(source, lin, item, &opened, &job, memory);
+    let report = result.and_then(|report| finish(&opened, name, nonce, &report).map(|()| report));
+    if let Opened::New(target, temp) = opened {
+        target.close(temp);
+        let cleared = target.clear_staging(&mut |_, _| {});
+        if report.is_ok() {
+            cleared.map_err(failed("remove the staging directory"))?;
+        }
     }
     report
 }
 
-fn open(path: &Path, size: u64, overwrite: bool) -> Result<Opened, RestoreFault> {
-    let fault = |call| move |errno| RestoreFault::Target { call, errno };
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+fn open(path: &Path, size: u64, nonce: u64) -> Result<Opened, RestoreFault> {
     match rustix::fs::stat(path) {
         Ok(have) if FileType::from_raw_mode(have.st_mode) == FileType::BlockDevice => {
-            let fd = rustix::fs::open(path, flags | OFlags::EXCL, Mode::empty())
-                .map_err(fault("open the device"))?;
+            let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
+            let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed("open the device"))?;
             let have = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))
-                .map_err(fault("ask for the device's size"))?;
+                .map_err(failed("ask for the device's size"))?;
             if have < size {
                 return Err(RestoreFault::TooSmall { have, need: size });
             }
-            Ok(Opened { fd, partial: None })
+            Ok(Opened::Device(fd))
         }
-        Ok(have) if FileType::from_raw_mode(have.st_mode) != FileType::RegularFile => {
-            Err(RestoreFault::WrongItem("the target is neither a block device nor a plain file"))
+        Ok(have) if FileType::from_raw_mode(have.st_mode) == FileType::RegularFile => {
+            Err(RestoreFault::Exists)
         }
-        Ok(_) if !overwrite => Err(RestoreFault::Exists),
-        Ok(_) => {
-            let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(fault("open the file"))?;
-            rustix::fs::ftruncate(&fd, size).map_err(fault("set the file's length"))?;
-            Ok(Opened { fd, partial: None })
-        }
+        Ok(_) => Err(RestoreFault::WrongItem("the target is neither a block device nor a new file")),
         Err(Errno::NOENT) => {
-            let mut partial = path.as_os_str().to_owned();
-            partial.push(PARTIAL);
-            let partial = PathBuf::from(partial);
-            let create = flags | OFlags::CREATE | OFlags::TRUNC;
-            let fd = rustix::fs::open(&partial, create, Mode::from_raw_mode(0o600))
-                .map_err(fault("create the file"))?;
-            rustix::fs::ftruncate(&fd, size).map_err(fault("set the file's length"))?;
-            Ok(Opened { fd, partial: Some(partial) })
+            let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+            let target = Target::open_existing(above.unwrap_or(Path::new(".")), nonce)?;
+            let temp = target
+                .create(target.root()?.as_fd(), Mode::from_raw_mode(0o600))
+                .map_err(failed("create the file"))?;
+            rustix::fs::ftruncate(&temp.fd, size).map_err(failed("set the file's length"))?;
+            Ok(Opened::New(target, temp))
         }
-        Err(errno) => Err(RestoreFault::Target { call: "look at the target", errno }),
+        Err(errno) => Err(failed("look at the target")(errno)),
     }
 }
 
 fn write<F: Fetch>(
     source: &mut Source<'_, F>,
     lin: Lin,
-    item: crate::format::row::ItemAttributes,
+    item: ItemAttributes,
     opened: &Opened,
     job: &Job,
     memory: u64,
-    progress: &Arc<Progress>,
 ) -> Result<RestoreReport, RestoreFault> {
-    let fd = opened.fd.try_clone().map_err(|_| RestoreFault::Resources("file descriptors"))?;
-    let file = File::of_device(lin, item, fd);
+    let fd = opened.fd().try_clone().map_err(|_| RestoreFault::Resources("file descriptors"))?;
+    // The same inode once more, whatever has its name by now. Some file systems (tmpfs) have no direct writes.
+    let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let direct =
+        rustix::fs::open(again, OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).ok();
+    let file = File::of_device(lin, item, fd, direct);
     let queue = Queue::default();
     let (lanes, read_bytes_max) = lanes_for(memory);
     let merging = Merging { read_bytes_max, ..Merging::default() };
     std::thread::scope(|scope| {
-        for _ in 0..lanes {
-            let Some(mut lane) = Lane::new(job, source.client, source.keys) else {
-                return Err(RestoreFault::Resources("memory"));
-            };
-            let queue = &queue;
-            scope.spawn(move || lane.run(queue));
-        }
+        lane::start(scope, lanes, job, source.client, source.keys, &queue)?;
         let gate = Arc::new(Gate::default());
         let (mut files, mut wanted, mut runs) = (Vec::new(), Vec::new(), Vec::new());
         let mut gather = Gather {
@@ -147,7 +162,7 @@ fn write<F: Fetch>(
             queue: &queue,
         };
         let mut reached = 0;
-        let zeroes = opened.partial.is_none();
+        let zeroes = opened.needs_zeros();
         let walked = source.lookup.locations(lin, &file.item.clone(), &mut |row| {
             reached = take(&row, reached, zeroes, job, &file, &mut gather);
             Ok(())
@@ -163,11 +178,11 @@ fn write<F: Fetch>(
     if let Some(fault) = job.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(fault);
     }
-    if progress.is_stop_requested() {
+    if job.progress.is_stop_requested() {
         return Err(RestoreFault::Cancelled);
     }
     let (faults, fault_count) = job.faults.take();
-    Ok(RestoreReport { items: 1, bytes: progress.bytes_done.get(), faults, fault_count })
+    Ok(RestoreReport { items: 1, bytes: job.progress.bytes_done.get(), faults, fault_count })
 }
 
 /// Plans a row's stored blocks, zeroes what lies between them; returns how far the item is dealt with.
@@ -210,30 +225,17 @@ fn zero(job: &Job, file: &Arc<File>, from: u64, to: u64) {
 }
 
 /// Durability, and the name of a new file.
-fn finish(
-    opened: &Opened,
-    path: &Path,
-    overwrite: bool,
-    sync: bool,
-    report: &RestoreReport,
-) -> Result<(), RestoreFault> {
-    if sync {
-        rustix::fs::fsync(opened.fd.as_fd()).map_err(|errno| RestoreFault::Target { call: "sync", errno })?;
-        // Nobody reads this soon: the page cache stays what it was. A hint only.
-        let _ = rustix::fs::fadvise(opened.fd.as_fd(), 0, None, rustix::fs::Advice::DontNeed);
-    }
-    let Some(partial) = &opened.partial else { return Ok(()) };
+fn finish(opened: &Opened, name: &OsStr, nonce: u64, report: &RestoreReport) -> Result<(), RestoreFault> {
+    rustix::fs::fsync(opened.fd()).map_err(failed("sync"))?;
+    // What could not be written directly. A hint only.
+    let _ = rustix::fs::fadvise(opened.fd(), 0, None, rustix::fs::Advice::DontNeed);
+    let Opened::New(target, temp) = opened else { return Ok(()) };
+    let mut name = name.as_bytes().to_vec();
     if report.fault_count > 0 {
-        log::warn!("restore: image is not whole, kept under its partial name path={}", partial.display());
-        return Ok(());
+        name.extend_from_slice(format!("{PARTIAL}{nonce:016x}").as_bytes());
+        log::warn!("restore: image is not whole, it is kept as name={}", name.escape_ascii());
     }
-    let flags = if overwrite { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-    let cwd = rustix::fs::CWD;
-    match rustix::fs::renameat_with(cwd, partial, cwd, path, flags) {
-        Err(Errno::INVAL) if matches!(rustix::fs::statat(cwd, path, AtFlags::empty()), Err(Errno::NOENT)) => {
-            rustix::fs::rename(partial, path)
-        }
-        other => other,
-    }
-    .map_err(|errno| RestoreFault::Target { call: "give the file its name", errno })
+    let root = target.root()?;
+    target.link(temp, root.as_fd(), &name, false).map_err(failed("give the file its name"))?;
+    rustix::fs::fsync(root).map_err(failed("sync the directory"))
 }

@@ -85,22 +85,8 @@ pub enum Reason {
         /// First byte of the block in the item.
         offset: u64,
     },
-    /// The medium did not give these bytes when they were backed up; they are zero here.
-    Lost {
-        /// First byte in the item.
-        offset: u64,
-        /// Bytes.
-        len: u64,
-    },
     /// The backup said that it could not read all of the item; its own words.
     Backup(String),
-    /// A device refused a write.
-    Device(windlass_hal::block::Fault),
-    /// What was written reads back differently.
-    ReadBack {
-        /// First byte in the item.
-        offset: u64,
-    },
 }
 
 impl fmt::Display for Reason {
@@ -125,12 +111,7 @@ impl fmt::Display for Reason {
             Reason::Missing { object, offset } => {
                 write!(f, "bytes from {offset} on are missing: object {object} is gone or cut short")
             }
-            Reason::Lost { offset, len } => {
-                write!(f, "{len} bytes from {offset} on were unreadable when they were backed up; zero here")
-            }
             Reason::Backup(words) => write!(f, "incomplete since its backup: {words}"),
-            Reason::Device(fault) => fault.fmt(f),
-            Reason::ReadBack { offset } => write!(f, "bytes from {offset} on read back differently"),
         }
     }
 }
@@ -149,7 +130,7 @@ pub enum RestoreFault {
         /// Why.
         errno: Errno,
     },
-    /// The target exists and may not be overwritten.
+    /// The target is a file that exists.
     Exists,
     /// The target device is smaller than the item.
     TooSmall {
@@ -160,8 +141,6 @@ pub enum RestoreFault {
     },
     /// The item asked for is not one that this target can take.
     WrongItem(&'static str),
-    /// A device failed where going on makes no sense.
-    Device(windlass_hal::block::Fault),
     /// No memory or threads for the work.
     Resources(&'static str),
     /// Somebody asked to stop.
@@ -174,12 +153,11 @@ impl fmt::Display for RestoreFault {
             RestoreFault::Rows(fault) => write!(f, "reading the tables: {fault}"),
             RestoreFault::Store(fault) => write!(f, "reading the store: {fault}"),
             RestoreFault::Target { call, errno } => write!(f, "writing to the target: {call}: {errno}"),
-            RestoreFault::Exists => f.write_str("the target exists; allow overwriting, or name another"),
+            RestoreFault::Exists => f.write_str("the file exists; move it away, or name another"),
             RestoreFault::TooSmall { have, need } => {
                 write!(f, "the target has {have} bytes, and the item needs {need}")
             }
             RestoreFault::WrongItem(why) => f.write_str(why),
-            RestoreFault::Device(fault) => write!(f, "writing to the device: {fault}"),
             RestoreFault::Resources(what) => write!(f, "not enough {what}"),
             RestoreFault::Cancelled => f.write_str("cancelled"),
         }

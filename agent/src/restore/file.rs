@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::attr::{self, Known};
 use super::fault::{FaultLog, Reason, RestoreFault, is_fatal};
-use super::target::{Existing, Target, Temp};
+use super::target::{Existing, Inherited, Target, Temp};
 use crate::format::row::ItemAttributes;
 use crate::id::Lin;
 use crate::progress::Progress;
@@ -84,8 +84,10 @@ pub struct Dir {
     pub fd: OwnedFd,
     /// What to set in the end; `None` leaves it as it is.
     pub item: Option<ItemAttributes>,
-    /// Whether this restore made it, so that nothing can be in it yet.
+    /// Whether nothing can be in it yet.
     pub fresh: bool,
+    /// What is created in it is known to have; `None` when that is not known.
+    pub inherited: Option<Inherited>,
     left: AtomicU64,
 }
 
@@ -97,11 +99,12 @@ impl Dir {
         fd: OwnedFd,
         item: Option<ItemAttributes>,
         fresh: bool,
+        inherited: Option<Inherited>,
     ) -> Arc<Dir> {
         if let Some(parent) = &parent {
             parent.left.fetch_add(1, Ordering::Relaxed);
         }
-        Arc::new(Dir { parent, name, fd, item, fresh, left: AtomicU64::new(1) })
+        Arc::new(Dir { parent, name, fd, item, fresh, inherited, left: AtomicU64::new(1) })
     }
 
     /// Path of an entry below the target.
@@ -153,6 +156,8 @@ pub struct File {
     left: AtomicU64,
     /// Whether writing all blocks leaves the file shorter than it is: it ends in a hole.
     needs_length: AtomicBool,
+    /// The same inode, opened for direct writes.
+    direct: Option<OwnedFd>,
     state: Mutex<State>,
 }
 
@@ -179,11 +184,18 @@ impl File {
         name.dir.left.fetch_add(1, Ordering::Relaxed);
         let state = State { temp: None, names: vec![name], damaged: false, done: false };
         let needs_length = AtomicBool::new(item.size > 0);
-        Arc::new(File { lin, item, left: AtomicU64::new(1), needs_length, state: Mutex::new(state) })
+        Arc::new(File {
+            lin,
+            item,
+            left: AtomicU64::new(1),
+            needs_length,
+            direct: None,
+            state: Mutex::new(state),
+        })
     }
 
-    /// A device or image file that is open already: no name, no attributes.
-    pub fn of_device(lin: Lin, item: ItemAttributes, fd: OwnedFd) -> Arc<File> {
+    /// A device or image file that is open already, perhaps for direct writes too: no name, no attributes.
+    pub fn of_device(lin: Lin, item: ItemAttributes, fd: OwnedFd, direct: Option<OwnedFd>) -> Arc<File> {
         let state = State {
             temp: Some(Arc::new(Temp::of_device(fd))),
             names: Vec::new(),
@@ -191,7 +203,12 @@ impl File {
             done: false,
         };
         let needs_length = AtomicBool::new(false);
-        Arc::new(File { lin, item, left: AtomicU64::new(1), needs_length, state: Mutex::new(state) })
+        Arc::new(File { lin, item, left: AtomicU64::new(1), needs_length, direct, state: Mutex::new(state) })
+    }
+
+    /// For direct writes, where the target can and should have them.
+    pub fn direct(&self) -> Option<&OwnedFd> {
+        self.direct.as_ref()
     }
 
     /// Says that the last byte will be written, so that the length need not be set.
@@ -327,10 +344,12 @@ impl File {
                 Err(errno) => job.system(path(), "preallocate past the end", errno),
             }
         }
-        if !target.was_empty() {
-            attr::drop_inherited_acl(&temp.fd);
+        // It was created in the first name's directory.
+        let known = first.dir.inherited.map_or(Known::NOTHING, |has| self.known(has));
+        if first.dir.inherited.is_none() {
+            attr::drop_inherited_acls(&temp.fd);
         }
-        attr::settle(temp.fd.as_fd(), &self.item, self.known(target), job.options.owners, &mut report);
+        attr::settle(temp.fd.as_fd(), &self.item, known, job.options.owners, &mut report);
         let flags = attr::has_flags(&self.item);
         if self.item.links > 1
             && let Err(errno) = target.stash(temp, self.lin.inode, flags)
@@ -350,8 +369,7 @@ impl File {
     }
 
     /// What a file has that was just created.
-    fn known(&self, target: &Target) -> Known {
-        let caller = target.caller();
-        Known { owner: Some((caller.uid, caller.gid)), mode: Some(self.item.mode & 0o777 & !caller.umask) }
+    fn known(&self, has: Inherited) -> Known {
+        Known { owner: Some((has.uid, has.gid)), mode: Some(self.item.mode & 0o777 & !has.umask) }
     }
 }

@@ -12,8 +12,10 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
 
 use rustix::io::Errno;
+use windlass_hal::buf::{BUF_ALIGN_BYTES, Pool};
 
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job};
@@ -28,8 +30,14 @@ use crate::store::{ByteRange, StoreFaultKind};
 
 /// Most tasks that wait for a lane.
 pub const TASKS_MAX: usize = 256;
+/// Stack of a lane: nothing of size is on it, and the memory counts.
+const STACK_BYTES: usize = 256 << 10;
 /// Zero bytes written in one call.
 const ZEROS_BYTES: usize = 64 << 10;
+/// What address, offset and length of a direct write are multiples of: no logical block is larger.
+pub const DIRECT_ALIGN_BYTES: usize = BUF_ALIGN_BYTES;
+/// Bytes of one direct write: the copy stays in the cache of the core, and the device has enough to do.
+const DIRECT_BYTES: usize = 256 << 10;
 static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
 
 /// A window of files: what is fetched for them, and who wants it.
@@ -130,8 +138,33 @@ impl Queue {
     }
 }
 
+/// Starts `count` lanes, which end when the queue is closed and empty. After an error the queue is closed.
+pub fn start<'scope, 'env: 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    count: usize,
+    job: &'env Job,
+    client: &'env Client,
+    keys: &'env Keys,
+    queue: &'env Queue,
+) -> Result<(), RestoreFault> {
+    for _ in 0..count {
+        let spawned = match Lane::new(job, client, keys) {
+            None => Err("memory"),
+            Some(mut lane) => std::thread::Builder::new()
+                .stack_size(STACK_BYTES)
+                .spawn_scoped(scope, move || lane.run(queue))
+                .map_err(|_| "threads"),
+        };
+        if let Err(what) = spawned {
+            queue.close();
+            return Err(RestoreFault::Resources(what));
+        }
+    }
+    Ok(())
+}
+
 /// A lane's own state.
-pub struct Lane<'a> {
+struct Lane<'a> {
     job: &'a Job,
     client: &'a Client,
     keys: &'a Keys,
@@ -139,17 +172,28 @@ pub struct Lane<'a> {
     plain: Vec<u8>,
     decompressor: Decompressor,
     key: Option<(ObjectId, ObjectKey)>,
+    /// Aligned memory for direct writes, made for the first one.
+    aligned: Option<Pool>,
 }
 
 impl<'a> Lane<'a> {
     /// `None` when there is no memory.
-    pub fn new(job: &'a Job, client: &'a Client, keys: &'a Keys) -> Option<Lane<'a>> {
+    fn new(job: &'a Job, client: &'a Client, keys: &'a Keys) -> Option<Lane<'a>> {
         let decompressor = Decompressor::new()?;
-        Some(Lane { job, client, keys, fetched: Vec::new(), plain: Vec::new(), decompressor, key: None })
+        Some(Lane {
+            job,
+            client,
+            keys,
+            fetched: Vec::new(),
+            plain: Vec::new(),
+            decompressor,
+            key: None,
+            aligned: None,
+        })
     }
 
     /// Works until the queue is closed and empty. When the restore ends early, tasks are only taken off.
-    pub fn run(&mut self, queue: &Queue) {
+    fn run(&mut self, queue: &Queue) {
         while let Some(task) = queue.pop() {
             match task {
                 Task::Fetch(window, index) => self.fetch(&window, &window.plan.fetches[index]),
@@ -233,7 +277,11 @@ impl<'a> Lane<'a> {
             match bytes.filter(|bytes| self.keys.digest(bytes) == block.digest) {
                 Some(bytes) => {
                     let runs = &window.runs[block.runs.0 as usize..block.runs.1 as usize];
-                    file.write(self.job, "write", |fd| write_block(fd, block, runs, bytes));
+                    let aligned = &mut self.aligned;
+                    file.write(self.job, "write", |fd| match file.direct() {
+                        Some(direct) => write_direct(fd, direct, aligned, block.offset, bytes),
+                        None => write_block(fd, block, runs, bytes),
+                    });
                     self.job.progress.bytes_done.add(u64::from(block.len));
                 }
                 None => {
@@ -282,6 +330,26 @@ fn write_block(fd: &OwnedFd, block: &PlannedBlock, runs: &[(u64, u64)], bytes: &
         write_all(fd, offset, &bytes[from..from + len as usize])?;
     }
     Ok(())
+}
+
+/// Writes what can be written directly that way, and the rest through the page cache.
+fn write_direct(
+    fd: &OwnedFd,
+    direct: &OwnedFd,
+    aligned: &mut Option<Pool>,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), Errno> {
+    let fits = offset.is_multiple_of(DIRECT_ALIGN_BYTES as u64);
+    let whole = if fits { bytes.len() - bytes.len() % DIRECT_ALIGN_BYTES } else { 0 };
+    let (whole, rest) = bytes.split_at(whole);
+    let pool = aligned.get_or_insert_with(|| Pool::new(1, DIRECT_BYTES));
+    let mut buf = pool.take().ok_or(Errno::NOMEM)?;
+    for (index, piece) in whole.chunks(DIRECT_BYTES).enumerate() {
+        buf[..piece.len()].copy_from_slice(piece);
+        write_all(direct, offset + (index * DIRECT_BYTES) as u64, &buf[..piece.len()])?;
+    }
+    write_all(fd, offset + whole.len() as u64, rest)
 }
 
 fn write_all(fd: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errno> {

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{AtFlags, Dir as Listing, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::attr;
 use super::fault::RestoreFault;
 
 /// What the staging directory's name starts with; 16 hex digits follow.
@@ -45,6 +46,13 @@ pub enum Existing {
     Overwrite,
 }
 
+impl Existing {
+    /// Whether what is there may be changed.
+    pub fn replaces(self) -> bool {
+        matches!(self, Existing::OverwriteIfDifferent | Existing::Overwrite)
+    }
+}
+
 /// An open target directory.
 #[derive(Debug)]
 pub struct Target {
@@ -53,18 +61,20 @@ pub struct Target {
     staging_name: String,
     /// Whether nothing was in it but what a fresh file system has.
     empty: bool,
-    caller: Caller,
+    /// Whether this restore made it.
+    made: bool,
+    inherited: Option<Inherited>,
     temps: AtomicU64,
     named_temps: AtomicBool,
     link_by_proc: AtomicBool,
 }
 
-/// Who creates files, and with which mask.
+/// What a file has that is created in a directory without a default ACL.
 #[derive(Clone, Copy, Debug)]
-pub struct Caller {
-    /// Effective user.
+pub struct Inherited {
+    /// User.
     pub uid: u32,
-    /// Effective group.
+    /// Group: the process's, or that of a directory with the setgid bit.
     pub gid: u32,
     /// File mode creation mask.
     pub umask: u16,
@@ -87,13 +97,23 @@ impl Temp {
 }
 
 impl Target {
+    /// Opens `path`, which must be there: the first half of [`Target::open`].
+    pub fn open_existing(path: &Path, nonce: u64) -> Result<Target, RestoreFault> {
+        Target::open_as(path, nonce, false)
+    }
+
     /// Opens `path`, making it when it is not there (its parent must be), and clears what earlier restores left. `nonce` is
     /// random: it names the staging directory.
     pub fn open(path: &Path, nonce: u64) -> Result<Target, RestoreFault> {
-        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let made = match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(errno) => return Err(RestoreFault::Target { call: "create the directory", errno }),
-        }
+        };
+        Target::open_as(path, nonce, made)
+    }
+
+    fn open_as(path: &Path, nonce: u64, made: bool) -> Result<Target, RestoreFault> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|errno| RestoreFault::Target { call: "open the directory", errno })?;
@@ -104,12 +124,14 @@ impl Target {
             .and_then(|()| open_dir(root.as_fd(), staging_name.as_bytes()))
             .and_then(|fd| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).map(|()| fd))
             .map_err(|errno| RestoreFault::Target { call: "make the staging directory", errno })?;
+        let inherited = if attr::drop_inherited_acls(&staging) { None } else { Inherited::of(&staging) };
         Ok(Target {
             root,
             staging,
             staging_name,
             empty,
-            caller: Caller::read(),
+            made,
+            inherited,
             temps: AtomicU64::new(0),
             named_temps: AtomicBool::new(false),
             link_by_proc: AtomicBool::new(false),
@@ -131,9 +153,14 @@ impl Target {
         self.empty
     }
 
-    /// Who creates files.
-    pub fn caller(&self) -> Caller {
-        self.caller
+    /// Whether the root was not there before.
+    pub fn was_made(&self) -> bool {
+        self.made
+    }
+
+    /// What is created in the root, and in new directories below it, is known to have; `None` when it has a default ACL.
+    pub fn inherited(&self) -> Option<Inherited> {
+        self.inherited
     }
 
     /// A new name in the staging directory.
@@ -141,7 +168,7 @@ impl Target {
         format!("t{}", self.temps.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Opens a new file near `dir`, for writing and reading, without a name.
+    /// Opens a new file in the file system of `dir`, for writing and reading, without a name.
     pub fn create(&self, dir: BorrowedFd<'_>, mode: Mode) -> Result<Temp, Errno> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         if !self.named_temps.load(Ordering::Relaxed) {
@@ -303,16 +330,14 @@ fn stash_name(inode: u64, flags_pending: bool) -> String {
     if flags_pending { format!("{inode}f") } else { format!("{inode}") }
 }
 
-impl Caller {
-    fn read() -> Caller {
+impl Inherited {
+    /// What `made`, just created, says about whatever is created beside it.
+    fn of(made: &OwnedFd) -> Option<Inherited> {
+        let stat = rustix::fs::fstat(made).ok()?;
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-        Caller {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            // Unknown: as if everything were masked, so that every mode is set.
-            umask: umask.and_then(|text| u16::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777),
-        }
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+        let umask = u16::from_str_radix(umask.trim(), 8).ok()?;
+        Some(Inherited { uid: stat.st_uid, gid: stat.st_gid, umask })
     }
 }
 

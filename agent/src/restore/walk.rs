@@ -18,7 +18,7 @@ use windlass_hal::volume::ItemKind;
 use super::attr::{self, Known};
 use super::fault::{FaultLog, ItemFault, Reason, RestoreFault};
 use super::file::{Dir, File, FileName, Job, RestoreOptions};
-use super::lane::{Gate, Lane, Queue, Task, Window};
+use super::lane::{self, Gate, Queue, Task, Window};
 use super::lookup::Lookup;
 use super::plan::{Merging, Plan, WantedBlock};
 use super::target::{Existing, Target, is_safe_name, open_dir};
@@ -116,18 +116,7 @@ pub fn run<F: Fetch>(
     let (lanes, read_bytes_max) = lanes_for(memory);
     let merging = Merging { read_bytes_max, ..Merging::default() };
     let walked = std::thread::scope(|scope| {
-        for _ in 0..lanes {
-            let Some(mut lane) = Lane::new(&job, source.client, source.keys) else {
-                return Err(RestoreFault::Resources("memory"));
-            };
-            let (queue, job) = (&queue, &job);
-            let spawned = std::thread::Builder::new()
-                .stack_size(256 << 10)
-                .spawn_scoped(scope, move || lane.run(queue));
-            if spawned.is_err() {
-                job.fail(RestoreFault::Resources("threads"));
-            }
-        }
+        lane::start(scope, lanes, &job, source.client, source.keys, &queue)?;
         let gate = Arc::new(Gate::default());
         let mut walk = Walk {
             lookup: &mut source.lookup,
@@ -153,7 +142,7 @@ pub fn run<F: Fetch>(
     if progress.is_stop_requested() {
         return Err(RestoreFault::Cancelled);
     }
-    finish(&job, target, &mut source.lookup, roots)?;
+    finish(&job, target, &mut source.lookup, roots, selection)?;
     let (faults, fault_count) = job.faults.take();
     let snapshot = progress.snapshot();
     Ok(RestoreReport { items: snapshot.items_done, bytes: snapshot.bytes_done, faults, fault_count })
@@ -165,6 +154,7 @@ fn finish<F: Fetch>(
     target: &Target,
     lookup: &mut Lookup<F>,
     roots: &[Root],
+    selection: &[Vec<u8>],
 ) -> Result<(), RestoreFault> {
     let cleared = target.clear_staging(&mut |inode, fd| {
         for root in roots {
@@ -180,7 +170,8 @@ fn finish<F: Fetch>(
     });
     cleared.map_err(|errno| RestoreFault::Target { call: "remove the staging directory", errno })?;
     // Removing the staging directory changed the time of the root. What cannot be set was reported when it was set first.
-    for root in roots.iter().filter(|root| root.name.is_empty()) {
+    let settled = settles_root(job, target, is_whole(selection));
+    for root in roots.iter().filter(|root| settled && root.name.is_empty()) {
         if let Ok(Some(item)) = lookup.item(root.lin)
             && item.kind == ItemKind::Directory
         {
@@ -191,6 +182,17 @@ fn finish<F: Fetch>(
         target.sync().map_err(|errno| RestoreFault::Target { call: "sync", errno })?;
     }
     Ok(())
+}
+
+/// Whether the selection asks for everything: it is empty, or names a root itself.
+fn is_whole(selection: &[Vec<u8>]) -> bool {
+    selection.is_empty() || selection.iter().any(|path| components(path).is_empty())
+}
+
+/// Whether the target gets the attributes of the root item. A directory that was in use keeps its own, and one that only some
+/// paths are restored to; an empty one may be a new file system, whose root is restored too.
+fn settles_root(job: &Job, target: &Target, whole: bool) -> bool {
+    target.was_made() || whole && (target.was_empty() || job.options.existing.replaces())
 }
 
 /// What of a directory is wanted: everything, or the paths that remain below it.
@@ -225,22 +227,26 @@ struct Walk<'a, F> {
 impl<F: Fetch> Walk<'_, F> {
     fn roots(&mut self, roots: &[Root], selection: &[Vec<u8>]) -> Result<(), RestoreFault> {
         let fd = self.target.root()?;
-        let fresh = self.target.was_empty();
-        let top = Dir::new(None, Vec::new(), fd, None, fresh);
+        let (fresh, inherited) = (self.target.was_empty(), self.target.inherited());
+        let top = Dir::new(None, Vec::new(), fd, None, fresh, inherited);
         for root in roots {
             let Some(item) = self.lookup.item(root.lin)? else {
                 self.job.faults.add(root.name.clone(), Reason::NoItem(root.lin));
                 continue;
             };
-            let wanted =
-                (!selection.is_empty()).then(|| selection.iter().map(|path| components(path)).collect());
+            let paths: Vec<_> = selection.iter().map(|path| components(path)).collect();
+            let wanted = (!is_whole(selection)).then_some(paths);
             if item.kind != ItemKind::Directory {
                 self.entry(&top, &root.name, root.lin, item, None, &mut Vec::new())?;
             } else if root.name.is_empty() {
+                if !item.fault.is_empty() {
+                    self.job.faults.add(Vec::new(), Reason::Backup(item.fault.clone()));
+                }
+                let settled = settles_root(self.job, self.target, wanted.is_none()).then(|| item.clone());
                 let fd = self.target.root()?;
-                let dir = Dir::new(Some(Arc::clone(&top)), Vec::new(), fd, Some(item.clone()), fresh);
+                let dir = Dir::new(Some(Arc::clone(&top)), Vec::new(), fd, settled, fresh, inherited);
                 self.tree(dir, root.lin, item, wanted)?;
-            } else if let Some(dir) = self.enter(&top, &root.name, &item) {
+            } else if let Some(dir) = self.enter(&top, &root.name, &item, wanted.is_none()) {
                 self.tree(dir, root.lin, item, wanted)?;
             }
         }
@@ -273,7 +279,7 @@ impl<F: Fetch> Walk<'_, F> {
                 let dir = Arc::clone(&level.dir);
                 if levels.len() >= DEPTH_MAX {
                     self.job.faults.add(dir.path_of(&name), Reason::TooDeep);
-                } else if let Some(dir) = self.enter(&dir, &name, &item) {
+                } else if let Some(dir) = self.enter(&dir, &name, &item, wanted.is_none()) {
                     let next = self.level(dir, lin, item, wanted);
                     levels.push(next);
                 }
@@ -398,8 +404,15 @@ impl<F: Fetch> Walk<'_, F> {
         known.is_some_and(|inode| inode != have)
     }
 
-    /// Makes or opens a directory.
-    fn enter(&mut self, parent: &Arc<Dir>, name: &[u8], item: &ItemAttributes) -> Option<Arc<Dir>> {
+    /// Makes or opens a directory; `whole` when everything in it is wanted. One that is there keeps its attributes unless it is
+    /// wanted itself and may be replaced.
+    fn enter(
+        &mut self,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        item: &ItemAttributes,
+        whole: bool,
+    ) -> Option<Arc<Dir>> {
         let made = rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(0o700));
         let fresh = made.is_ok();
         let opened = match made {
@@ -409,10 +422,13 @@ impl<F: Fetch> Walk<'_, F> {
         self.job.progress.items_done.add(1);
         match opened {
             Ok(fd) => {
-                if fresh && !self.target.was_empty() {
-                    attr::drop_inherited_acl(&fd);
+                let inherited = if fresh { parent.inherited } else { None };
+                if fresh && inherited.is_none() {
+                    attr::drop_inherited_acls(&fd);
                 }
-                Some(Dir::new(Some(Arc::clone(parent)), name.to_vec(), fd, Some(item.clone()), fresh))
+                let settled = fresh || whole && self.job.options.existing.replaces();
+                let item = settled.then(|| item.clone());
+                Some(Dir::new(Some(Arc::clone(parent)), name.to_vec(), fd, item, fresh, inherited))
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 self.job.faults.add(parent.path_of(name), Reason::InTheWay);

@@ -356,8 +356,12 @@ Examples:
   windlass restore luns --to-device /dev/vg0/lun7-new
 
 A restore to a directory puts each file under its name when it is complete, never before, and follows no symlink. Owners need \
-root; everything else is as it was. A path that is restored keeps its place below DIR. --to-device writes an image back to a \
-device or file, which nothing else may have open, and overwrites what is there.")]
+root; everything else is as it was. A path that is restored keeps its place below DIR. Directories that were there keep their \
+own mode, owner and times, unless --existing says to replace. A restore that was interrupted is completed by \
+--existing different.
+
+--to-device writes an image back: to a block device that nothing else has open, where it overwrites what is there, or to a \
+new file.")]
 pub struct Restore {
     /// What to restore.
     #[command(flatten)]
@@ -367,7 +371,7 @@ pub struct Restore {
     /// Restore files below this directory
     #[arg(long, value_name = "DIR", required_unless_present = "to_device")]
     pub to: Option<PathBuf>,
-    /// Restore a volume image to this device or file
+    /// Restore a volume image to this device, or to this new file
     #[arg(long, value_name = "DEV", conflicts_with_all = ["to", "paths"])]
     pub to_device: Option<PathBuf>,
     /// What to do with a name that is taken

@@ -133,7 +133,8 @@ fn to_device(
     job.bytes_total.set(item.size);
     job.enter(Phase::Restoring);
     let mut source = Source { lookup, client: &repository.opened.client, keys: &repository.keys };
-    let report = device::run(&mut source, lin, to, false, true, global.memory.0, job);
+    let nonce = u64::from_le_bytes(host::random()?);
+    let report = device::run(&mut source, lin, to, nonce, global.memory.0, job);
     job.enter(Phase::Done);
     report.map_err(|fault| Failure::at(to.display(), fault))
 }

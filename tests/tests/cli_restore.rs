@@ -1,0 +1,224 @@
+//! The command line restoring to places that are in use already: what was there stays as it was, links are not followed,
+//! nothing is inherited, and devices hold exactly the image.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use windlass_tests::appliance::{expect_equal, image_of, plant};
+use windlass_tests::cli::Cli;
+use windlass_tests::error::output;
+use windlass_tests::image::{Access, Loop, Mount};
+use windlass_tests::privilege::{is_root, skip};
+use windlass_tests::requires_root;
+use windlass_tests::workdir::Workdir;
+
+const IMAGE_BYTES: u64 = 32 << 20;
+
+/// A tree, its ext4 image, and a repository with a point of it, as files (`files`) or as one image (`whole`).
+struct Backup {
+    work: Workdir,
+    cli: Cli,
+    tree: PathBuf,
+    image: PathBuf,
+}
+
+fn backup(policy: &str) -> Backup {
+    let work = Workdir::new("cli-restore").unwrap();
+    let (tree, image) = (work.dir("tree").unwrap(), work.join("image"));
+    plant(&tree, 5, 2).unwrap();
+    fs::set_permissions(tree.join("dir-01"), fs::Permissions::from_mode(0o750)).unwrap();
+    image_of(&tree, &image, IMAGE_BYTES).unwrap();
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(work.path());
+    cli.ok(&["repo", "init"]);
+    let (volume, as_image) = (image.display().to_string(), format!("{}=image", image.display()));
+    cli.ok(&["policy", "set", policy, "--volume", if policy == "whole" { &as_image } else { &volume }]);
+    cli.ok(&["backup", policy]);
+    Backup { work, cli, tree, image }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn directories_that_were_there_keep_their_attributes() {
+    let Backup { work, cli, tree, .. } = backup("files");
+    let to = work.dir("in-use").unwrap();
+    fs::write(to.join("mine"), "mine").unwrap();
+    fs::create_dir(to.join("dir-01")).unwrap();
+    set_mode(&to.join("dir-01"), 0o711);
+    set_mode(&to, 0o1777);
+    let owner = if is_root() {
+        (4321, 1234)
+    } else {
+        (fs::metadata(&to).unwrap().uid(), fs::metadata(&to).unwrap().gid())
+    };
+    chown(&to, Some(owner.0), Some(owner.1)).unwrap();
+
+    cli.ok(&["restore", "files", "dir-01/below/symlink", "dir-00", "--to", text(&to)]);
+    let root = fs::metadata(&to).unwrap();
+    assert_eq!((mode(&to), (root.uid(), root.gid())), (0o1777, owner));
+    assert_eq!(mode(&to.join("dir-01")), 0o711, "it was there, and is only on the way");
+    expect_equal(&tree.join("dir-00"), &to.join("dir-00")).unwrap();
+    let made = fs::metadata(to.join("dir-00")).unwrap();
+    assert_eq!(made.mtime(), fs::metadata(tree.join("dir-00")).unwrap().mtime());
+
+    // Everything, where something is: the root stays what it is until it may be replaced.
+    cli.ok(&["restore", "files", "--existing", "skip", "--to", text(&to)]);
+    assert_eq!((mode(&to), mode(&to.join("dir-01"))), (0o1777, 0o711));
+    cli.ok(&["restore", "files", "--existing", "different", "--to", text(&to)]);
+    assert_eq!((mode(&to), mode(&to.join("dir-01"))), (mode(&tree), 0o750));
+    assert_eq!(fs::read(to.join("mine")).unwrap(), b"mine");
+
+    // An empty directory may be a new file system; but not when only a path goes to it.
+    let empty = work.dir("empty").unwrap();
+    set_mode(&empty, 0o777);
+    cli.ok(&["restore", "files", "dir-01/file-00", "--to", text(&empty)]);
+    assert_eq!((mode(&empty), mode(&empty.join("dir-01"))), (0o777, 0o750));
+    fs::remove_dir_all(empty.join("dir-01")).unwrap();
+    cli.ok(&["restore", "files", "/", "--to", text(&empty)]);
+    assert_eq!(mode(&empty), mode(&tree));
+    expect_equal(&tree, &empty).unwrap();
+}
+
+#[test]
+fn nothing_is_inherited_from_the_target() {
+    requires_root!("nothing_is_inherited_from_the_target");
+    let Backup { work, cli, tree, .. } = backup("files");
+    let setgid = work.dir("setgid").unwrap();
+    chown(&setgid, None, Some(4321)).unwrap();
+    set_mode(&setgid, 0o2775);
+    cli.ok(&["restore", "files", "--to", text(&setgid)]);
+    expect_equal(&tree, &setgid).unwrap();
+    // A directory with the bit that was there, below a target that has none.
+    let below = work.dir("below").unwrap();
+    fs::create_dir_all(below.join("dir-00/below")).unwrap();
+    for dir in ["dir-00", "dir-00/below"] {
+        chown(below.join(dir), None, Some(4321)).unwrap();
+        set_mode(&below.join(dir), 0o2775);
+    }
+    cli.ok(&["restore", "files", "--existing", "different", "--to", text(&below)]);
+    expect_equal(&tree, &below).unwrap();
+    // Default ACLs, on an empty target and on one in use.
+    for name in ["acl-empty", "acl-used"] {
+        let target = work.dir(name).unwrap();
+        let acl = Command::new("setfacl").args(["-d", "-m", "u:1234:rwx,o::rwx"]).arg(&target).output();
+        if !acl.is_ok_and(|acl| acl.status.success()) {
+            return skip(
+                "nothing_is_inherited_from_the_target",
+                "setfacl is missing or the file system has no ACLs",
+            );
+        }
+        if name == "acl-used" {
+            fs::create_dir(target.join("other")).unwrap();
+        }
+        cli.ok(&["restore", "files", "dir-00", "dir-01", "--to", text(&target)]);
+        for dir in ["dir-00", "dir-01"] {
+            expect_equal(&tree.join(dir), &target.join(dir)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_new_file_is_the_image_and_links_are_not_followed() {
+    let Backup { work, cli, image, .. } = backup("whole");
+    let dir = work.dir("images").unwrap();
+    let (new, other) = (dir.join("new"), work.join("other"));
+    fs::write(&other, "not the restore's").unwrap();
+    for name in ["new.windlass-partial", "link"] {
+        symlink(&other, dir.join(name)).unwrap();
+    }
+    cli.ok(&["restore", "whole", "--to-device", text(&new)]);
+    assert!(fs::read(&new).unwrap() == fs::read(&image).unwrap());
+    assert!(
+        fs::metadata(&new).unwrap().blocks() <= fs::metadata(&image).unwrap().blocks() + 64,
+        "holes stay holes"
+    );
+    for taken in ["new", "link"] {
+        let ended = cli.run(&["restore", "whole", "--to-device", text(&dir.join(taken))]);
+        assert!(ended.code == 1 && ended.failure().contains("the file exists"), "{}", ended.stderr);
+    }
+    assert_eq!(fs::read(&other).unwrap(), b"not the restore's");
+    let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn a_damaged_image_does_not_get_the_name() {
+    let Backup { work, cli, .. } = backup("whole");
+    let mut objects = vec![work.join("repository/obj")];
+    let object = loop {
+        let Some(at) = objects.pop() else { unreachable!("the repository has no object") };
+        if at.is_file() {
+            break at;
+        }
+        objects.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+    };
+    set_mode(&object, 0o600);
+    let file = fs::File::options().read(true).write(true).open(&object).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 5000).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 5000).unwrap();
+    let dir = work.dir("images").unwrap();
+    let ended = cli.run(&["restore", "whole", "--to-device", text(&dir.join("new"))]);
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.len() == 1 && left[0].to_str().unwrap().starts_with("new.windlass-partial-"), "{left:?}");
+}
+
+#[test]
+fn a_device_holds_the_image_and_zeros_elsewhere() {
+    requires_root!("a_device_holds_the_image_and_zeros_elsewhere");
+    let Backup { work, cli, image, .. } = backup("whole");
+    // Larger than the image, and full of something else: what is beyond the image is not the restore's.
+    let disk = work.join("disk");
+    fs::write(&disk, vec![0xA5; (IMAGE_BYTES + (1 << 20)) as usize]).unwrap();
+    {
+        let device = Loop::attach(&disk, Access::ReadWrite).unwrap();
+        cli.ok(&["restore", "whole", "--to-device", text(device.device())]);
+    }
+    let written = fs::read(&disk).unwrap();
+    let (inside, beyond) = written.split_at(IMAGE_BYTES as usize);
+    assert!(inside == fs::read(&image).unwrap() && beyond.iter().all(|&byte| byte == 0xA5));
+    // One byte too small, and nothing is written.
+    fs::write(&disk, vec![0xA5; (IMAGE_BYTES - 4096) as usize]).unwrap();
+    {
+        let device = Loop::attach(&disk, Access::ReadWrite).unwrap();
+        let ended = cli.run(&["restore", "whole", "--to-device", text(device.device())]);
+        assert!(ended.code == 1 && ended.failure().contains("needs"), "{}", ended.stderr);
+    }
+    assert!(fs::read(&disk).unwrap().iter().all(|&byte| byte == 0xA5));
+    // A mounted device is refused.
+    output(Command::new("cp").arg(&image).arg(&disk)).unwrap();
+    let mount = Mount::image(&disk, &work.join("mounted"), Access::ReadOnly).unwrap();
+    let device = mount.loop_device().device().to_owned();
+    let ended = cli.run(&["restore", "whole", "--to-device", text(&device)]);
+    assert!(ended.code == 1 && ended.failure().contains("busy"), "{}", ended.stderr);
+}
+
+#[test]
+fn modes_do_not_depend_on_the_mask() {
+    let Backup { work, cli, tree, .. } = backup("files");
+    for mask in [0o000, 0o077, 0o777] {
+        let to = work.join(&format!("mask-{mask:o}"));
+        let restore = cli.command(&["restore", "files", "--to", text(&to)]);
+        // The mask belongs to a process: a shell sets it for this one.
+        let mut masked = Command::new("sh");
+        masked.args(["-c", &format!("umask {mask:o}; exec \"$0\" \"$@\"")]);
+        masked.arg(restore.get_program()).args(restore.get_args());
+        masked.envs(restore.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        output(&mut masked).unwrap();
+        expect_equal(&tree, &to).unwrap_or_else(|why| panic!("mask {mask:o}: {why}"));
+    }
+}
