@@ -28,6 +28,7 @@ pub mod point;
 pub mod progress;
 pub mod prompt;
 pub mod repository;
+pub mod requests;
 pub mod signal;
 pub mod text;
 

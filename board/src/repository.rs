@@ -14,7 +14,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass_agent::format::fault::FormatFaultKind;
 use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
@@ -34,12 +33,13 @@ use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::throttle::Throttle;
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
+use windlass_agent::store::{ByteRange, Store, StoreFaultKind};
 use windlass_hal::clock::SystemClock;
 
 use crate::args::global::Global;
 use crate::failure::Failure;
 use crate::host::{self, HostClock};
+use crate::requests::Counted;
 use crate::{logger, prompt, text};
 
 /// The node's number: one node for now.
@@ -370,67 +370,4 @@ fn read_secret(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
         return Err(Failure::at(path.display(), "too large for a key or passphrase; check the path"));
     }
     Ok(bytes)
-}
-
-/// A store whose requests are counted, one by one as they are sent.
-pub struct Counted {
-    inner: Arc<dyn Store>,
-    puts: AtomicU64,
-    gets: AtomicU64,
-}
-
-impl Counted {
-    fn new(inner: Arc<dyn Store>) -> Counted {
-        Counted { inner, puts: AtomicU64::new(0), gets: AtomicU64::new(0) }
-    }
-
-    /// PUTs so far, the log's included.
-    pub fn puts(&self) -> u64 {
-        self.puts.load(Ordering::Relaxed)
-    }
-
-    /// GETs, LISTs and DELETEs so far.
-    pub fn others(&self) -> u64 {
-        self.gets.load(Ordering::Relaxed)
-    }
-
-    fn count_other(&self) {
-        self.gets.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Store for Counted {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
-        self.puts.fetch_add(1, Ordering::Relaxed);
-        self.inner.put(key, body, mode)
-    }
-
-    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.count_other();
-        self.inner.get(key, range, out)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> Result<(), StoreFault> {
-        self.count_other();
-        self.inner.list(prefix, after, each)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.count_other();
-        self.inner.delete(key)
-    }
-
-    fn versioning(&self) -> Result<Versioning, StoreFault> {
-        self.count_other();
-        self.inner.versioning()
-    }
 }

@@ -1,7 +1,7 @@
 //! A measuring tool (`null:///dir`): keeps everything in another store but the bodies of upload objects, which it drops.
 //!
 //! It shows how fast a device can be backed up at all, without a disk or a network behind it. Log, tables and small objects are
-//! kept, so the agent works as on a real store; a dropped object is there with a length of 0, and reading it is `Rejected`.
+//! kept, so the agent works as on a real store; of a dropped object there is a note, and reading it is `Rejected`.
 //! This is not a place for a backup, and [`Store::describe`] says so.
 //!
 //! Source: ours.
@@ -12,6 +12,8 @@ use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, b
 pub const KEPT_BYTES_MAX: u64 = 64 << 10;
 /// Under which prefix larger bodies are dropped.
 const DROPPED: &str = "obj/";
+/// What is kept instead.
+const NOTE: &[u8] = b"windlass null store: the body was dropped";
 
 /// A store without the bodies of upload objects.
 pub struct NullStore<S> {
@@ -32,13 +34,24 @@ impl<S: Store> Store for NullStore<S> {
 
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
         let drop = key.starts_with(DROPPED) && body_bytes(body) > KEPT_BYTES_MAX;
-        self.kept.put(key, if drop { &[] } else { body }, mode)
+        self.kept.put(key, if drop { &[NOTE] } else { body }, mode)
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        let start = out.len();
         let bytes = self.kept.get(key, range, out)?;
-        if bytes == 0 && key.starts_with(DROPPED) {
-            return Err(StoreFault::new(StoreFaultKind::Rejected, "GET", key, "null: has not kept the body"));
+        if bytes == NOTE.len() as u64 && key.starts_with(DROPPED) {
+            let mut whole = Vec::new();
+            self.kept.get(key, ByteRange::All, &mut whole)?;
+            if whole == NOTE {
+                out.truncate(start);
+                return Err(StoreFault::new(
+                    StoreFaultKind::Rejected,
+                    "GET",
+                    key,
+                    "the null store drops bodies",
+                ));
+            }
         }
         Ok(bytes)
     }

@@ -39,6 +39,7 @@ use crate::machinery::{HostReactor, StoreFetch, open_device, open_volume};
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{self, Repository};
+use crate::requests::Requests;
 use crate::{logger, signal, text};
 
 /// What a backup did, with what only the board knows.
@@ -48,10 +49,8 @@ pub struct Outcome {
     pub report: Report,
     /// How long it took, in nanoseconds.
     pub elapsed_ns: u64,
-    /// PUT requests sent, the log's included.
-    pub puts: u64,
-    /// Other requests sent.
-    pub others: u64,
+    /// What was asked of the store.
+    pub requests: Requests,
     /// Items that are not whole: path (or number, where no name was found), and what is missing.
     pub not_whole: Vec<(Vec<u8>, String)>,
 }
@@ -79,7 +78,9 @@ pub fn run_policy(
     job: &Arc<Progress>,
 ) -> Result<(Policy, Outcome), Failure> {
     let store = &repository.opened.store;
-    let (begun_ns, puts, others) = (HostClock.boot_ns(), store.puts(), store.others());
+    let begun_ns = HostClock.boot_ns();
+    // What it took to open the repository is not the backup's.
+    store.take();
     job.enter(Phase::Opening);
     let state = repository.view()?.state;
     let policy = policy::required(&state, name)?;
@@ -133,8 +134,7 @@ pub fn run_policy(
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     let not_whole = name_troubles(&report, &mut volumes);
-    let (puts, others) = (store.puts() - puts, store.others() - others);
-    let outcome = Outcome { report, elapsed_ns, puts, others, not_whole };
+    let outcome = Outcome { report, elapsed_ns, requests: store.take(), not_whole };
     Ok((policy, outcome))
 }
 
@@ -308,7 +308,7 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
         Human(totals.stored_bytes),
         Grouped(totals.objects),
         Grouped(totals.segments),
-        Grouped(outcome.puts),
+        Grouped(outcome.requests.puts()),
     ));
     if totals.fault_count > 0 {
         output.say(format_args!(
@@ -346,7 +346,7 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "bytes_stored": totals.stored_bytes,
         "objects": totals.objects,
         "segments": totals.segments,
-        "requests": { "put": outcome.puts, "get": outcome.others },
+        "requests": outcome.requests.to_json(),
         "peak_memory_bytes": host::peak_memory_bytes(),
         "faults": totals.fault_count,
         "items_not_whole": not_whole,

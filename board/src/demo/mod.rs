@@ -257,12 +257,13 @@ impl Steps<'_> {
         ));
         self.output.say(format_args!("second backup  {}", HumanTime(second.elapsed_ns)));
         // The log's few records are the same for a TiB as for these MiB.
-        let (data_puts, log_puts) =
-            (totals.objects + totals.segments, first.puts.saturating_sub(totals.objects + totals.segments));
+        let requests = &first.requests;
+        let data_puts = requests.objects + requests.tables;
         let per_tib = puts_per_tib(data_puts, totals.block_bytes);
         self.output.say(format_args!(
-            "requests       {} PUTs: {data_puts} for data and tables, {log_puts} for the log; about {} for a TiB like this",
-            first.puts,
+            "requests       {} PUTs: {data_puts} for data and tables, {} for log and lease; about {} for a TiB like this",
+            requests.puts(),
+            requests.log + requests.lease,
             Grouped(per_tib)
         ));
         self.output.say(format_args!("peak memory    {}", Human(host::peak_memory_bytes())));
@@ -276,7 +277,7 @@ impl Steps<'_> {
             "first_ms": first.elapsed_ns / 1_000_000,
             "second_ms": second.elapsed_ns / 1_000_000,
             "objects": totals.objects,
-            "puts": first.puts,
+            "puts": requests.puts(),
             "puts_per_tib": per_tib,
             "ratio": ratio,
             "peak_memory_bytes": host::peak_memory_bytes(),

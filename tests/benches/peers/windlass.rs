@@ -73,20 +73,24 @@ pub fn with_report(cost: Cost) -> Result<Cost> {
 /// Requests of one backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
+    /// PUTs of objects, of tables, of the log, of the lease.
+    pub puts: [u64; 4],
+    /// Objects stored.
     pub objects: u64,
-    pub puts: u64,
-    /// GET, HEAD and LIST together.
-    pub asks: u64,
+    /// GET, HEAD and LIST in all, and between the first object and the last.
+    pub asks: [u64; 2],
 }
 
 impl Requests {
-    /// Finds `objects` and `requests: {put, get, head, list}` anywhere in what `--json` printed.
+    /// From what `--json` printed.
     pub fn parse(stdout: &str) -> Option<Requests> {
         let report = report(stdout)?;
-        let requests = find(&report, "requests")?;
-        let count = |verb: &str| find(requests, verb).and_then(Value::as_u64).unwrap_or_default();
-        let objects = find(&report, "objects")?.as_u64()?;
-        Some(Requests { objects, puts: count("put"), asks: count("get") + count("head") + count("list") })
+        let count = |name: &str| report["requests"][name].as_u64();
+        Some(Requests {
+            puts: [count("put_objects")?, count("put_tables")?, count("put_log")?, count("put_lease")?],
+            objects: report["objects"].as_u64()?,
+            asks: [count("get")?, count("get_between_objects")?],
+        })
     }
 }
 
@@ -94,10 +98,4 @@ impl Requests {
 fn report(stdout: &str) -> Option<Value> {
     let object = |text: &str| serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
     stdout.lines().rev().find_map(object).or_else(|| object(stdout))
-}
-
-fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    let object = value.as_object()?;
-    let own = object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
-    own.or_else(|| object.values().find_map(|value| find(value, key)))
 }
