@@ -179,7 +179,8 @@ impl Repository {
         refuse_occupied(&opened)?;
         windlass_agent::store::probe::probe(&*opened.store, &*HostClock::shared(), host::boot()?.0)
             .map_err(|fault| Failure::at(opened.store.describe(), fault))?;
-        opened.client.put_unique(REPO_FORMAT_KEY, &[&format.emit()]).map_err(|fault| match fault.kind {
+        let body = format.emit();
+        opened.client.put_unique(REPO_FORMAT_KEY, &[&body, &body]).map_err(|fault| match fault.kind {
             StoreFaultKind::Exists => occupied(&opened),
             _ => Failure::new(fault),
         })?;
@@ -249,7 +250,7 @@ pub fn release(session: LogSession<'_>) {
 
 fn read_format(opened: &Opened) -> Result<RepoFormat, Failure> {
     let mut bytes = Vec::new();
-    let range = ByteRange::From { offset: 0, len: REPO_FORMAT_BYTES_MAX as u64 + 1 };
+    let range = ByteRange::From { offset: 0, len: 2 * REPO_FORMAT_BYTES_MAX as u64 + 1 };
     let place = || opened.store.describe();
     opened.client.get(REPO_FORMAT_KEY, range, &mut bytes).map_err(|fault| match fault.kind {
         StoreFaultKind::NotFound => Failure::at(
@@ -258,7 +259,7 @@ fn read_format(opened: &Opened) -> Result<RepoFormat, Failure> {
         ),
         _ => Failure::at(place(), fault),
     })?;
-    RepoFormat::parse(&bytes).map_err(|fault| Failure::at(place(), fault))
+    RepoFormat::parse_stored(&bytes).map_err(|fault| Failure::at(place(), fault))
 }
 
 /// Refuses a place where a repository is already, before a probe writes to it.

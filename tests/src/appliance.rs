@@ -174,7 +174,8 @@ impl Appliance {
         let store_identity = store.describe();
         let format = RepoFormat { uuid, created_secs: 0, location_blocks: 10, store_identity, lock };
         let client = client(&store, &setup)?;
-        client.put_unique(REPO_FORMAT_KEY, &[&format.emit()]).context(|| "make the repository")?;
+        let body = format.emit();
+        client.put_unique(REPO_FORMAT_KEY, &[&body, &body]).context(|| "make the repository")?;
         Appliance::open(store, setup)
     }
 
@@ -183,7 +184,7 @@ impl Appliance {
         let client = client(&store, &setup)?;
         let mut bytes = Vec::new();
         client.get(REPO_FORMAT_KEY, ByteRange::All, &mut bytes).context(|| "read the format object")?;
-        let format = RepoFormat::parse(&bytes).context(|| "the format object")?;
+        let format = RepoFormat::parse_stored(&bytes).context(|| "the format object")?;
         let unlock = setup.encrypted.then(unlock);
         let keys = format.unlock(unlock.as_ref()).context(|| "unlock the repository")?;
         Ok(Appliance { store, client, setup, keys, cluster: format.uuid, clock: SystemClock })

@@ -178,6 +178,37 @@ fn a_damaged_image_does_not_get_the_name() {
 }
 
 #[test]
+fn a_damaged_log_is_named_while_it_still_works() {
+    let Backup { work, cli, .. } = backup("files");
+    cli.ok(&["check", "files", "--read-data"]);
+    for kind in ["log", "epoch", "beat", "format"] {
+        let at = work.join("repository").join(kind);
+        let path = if at.is_dir() { fs::read_dir(&at).unwrap().next().unwrap().unwrap().path() } else { at };
+        let good = fs::read(&path).unwrap();
+        set_mode(&path, 0o600);
+        for at in [good.len() / 3, good.len() - 9] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            cli.ok(&["ls", "files", "/"]);
+            let ended = cli.run(&["check", "files", "--read-data"]);
+            assert_eq!(ended.code, 3, "{kind} {at}: {}", ended.stderr);
+            assert!(ended.stdout.contains(&format!("DAMAGED   {kind}")), "{}", ended.stdout);
+        }
+        // Both copies, of what a restore needs.
+        if matches!(kind, "log" | "format") {
+            let mut bad = good.clone();
+            bad[good.len() / 3] ^= 1;
+            bad[good.len() - 9] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            assert_eq!(cli.run(&["ls", "files", "/"]).code, 1);
+        }
+        fs::write(&path, &good).unwrap();
+    }
+    cli.ok(&["check", "files", "--read-data"]);
+}
+
+#[test]
 fn a_device_holds_the_image_and_zeros_elsewhere() {
     requires_root!("a_device_holds_the_image_and_zeros_elsewhere");
     let Backup { work, cli, image, .. } = backup("whole");

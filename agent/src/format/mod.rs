@@ -11,6 +11,7 @@
 //! | [`repo`] | the repository's `format` object |
 //! | [`wrap`] | key slots: the wrapped master key |
 //! | [`compress`] | zstd contexts, made once and reused |
+//! | [`copies`] | two copies in one object, for what nothing can be found without |
 //! | [`varint`] | varints, and a reader over foreign bytes |
 //! | [`fault`] | why bytes were refused |
 //! | [`cursor`] | fixed little-endian fields: what the log's formats are written with |
@@ -22,6 +23,7 @@
 pub mod block;
 mod codec;
 pub mod compress;
+pub mod copies;
 pub mod cursor;
 pub mod fault;
 pub mod frame;

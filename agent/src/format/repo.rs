@@ -6,7 +6,7 @@
 //! | 8 | 2 | version | 1: of this object and of everything in the repository that has no version of its own |
 //! | 10 | 1 | sealing | 0 off, 1 AES-256-GCM |
 //! | 11 | 1 | location_blocks | N: blocks per location row, 1..=64 |
-//! | 12 | 4 | total | bytes of this object |
+//! | 12 | 4 | total | bytes of one copy of this object |
 //! | 16 | 16 | uuid | the repository (and cluster) id, random |
 //! | 32 | 8 | created | seconds since 1970, for people only |
 //! | 40 | 1 | slots | number of key slots: 0 when sealing is off, else 1..=8 |
@@ -18,13 +18,14 @@
 //! | ... | identity_bytes | identity | where the repository was made, UTF-8: tells a copy from the original |
 //! | total - 4 | 4 | crc | CRC-32 (IEEE) of all bytes before |
 //!
-//! Little-endian. Written once by `init`; read by every command before anything else. Adding a key slot later is a record of the
+//! Little-endian, stored as two copies (`copies`). Written once by `init`; read by every command before anything else. Adding a key slot later is a record of the
 //! log, not a change of this object.
 //!
 //! Invariants: an unknown version is refused; a parsed object emits the same bytes. The CRC finds faults, not attackers: an
 //! attacker who changes N or the slots makes the repository unreadable, not readable.
 //! Does not: wrap keys (`wrap`). Source: ours.
 
+use super::copies;
 use super::fault::{FormatFault, FormatFaultKind};
 use super::seal::{KEY_BYTES, Keys, Sealing, Secret};
 use super::varint::Reader;
@@ -139,7 +140,12 @@ impl RepoFormat {
         out
     }
 
-    /// Inverse of [`RepoFormat::emit`]; `bytes` are the whole object.
+    /// Parses the stored object: two copies of what [`RepoFormat::emit`] gives.
+    pub fn parse_stored(stored: &[u8]) -> Result<RepoFormat, FormatFault> {
+        RepoFormat::parse(copies::pick(stored, |copy| RepoFormat::parse(copy).is_ok()))
+    }
+
+    /// Inverse of [`RepoFormat::emit`]; `bytes` are one copy.
     pub fn parse(bytes: &[u8]) -> Result<RepoFormat, FormatFault> {
         let mut r = Reader::new(bytes, WHAT);
         if r.array()? != MAGIC {

@@ -11,6 +11,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::limits::{BACKOFF_FIRST_NS, BACKOFF_LAST_NS};
+use crate::format::copies;
+use crate::format::slot::check_digest;
 use crate::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
 
 /// Names one call of one machine; never reused within a writer.
@@ -76,15 +78,20 @@ pub enum Answer {
     Fault(StoreFaultKind),
 }
 
-/// Performs a call, once; blocks. Also returns the store's own words when it failed, for the log.
+/// Performs a call, once; blocks. Objects are stored as two copies (`format::copies`), which no machine knows of. Also returns the store's own words when it failed, for the log.
 pub fn perform(store: &dyn Store, call: &Call) -> (Answer, Option<StoreFault>) {
     let result = match call {
         Call::Get { key } => {
             let mut out = Vec::new();
-            store.get(key, ByteRange::All, &mut out).map(|_| Answer::Body(out))
+            store.get(key, ByteRange::All, &mut out).map(|_| {
+                let copy = copies::pick(&out, |copy| check_digest(copy).is_ok()).to_vec();
+                Answer::Body(copy)
+            })
         }
-        Call::Create { key, body } => store.put(key, &[body], PutMode::CreateOnly).map(|()| Answer::Done),
-        Call::Put { key, body } => store.put(key, &[body], PutMode::Replace).map(|()| Answer::Done),
+        Call::Create { key, body } => {
+            store.put(key, &[body, body], PutMode::CreateOnly).map(|()| Answer::Done)
+        }
+        Call::Put { key, body } => store.put(key, &[body, body], PutMode::Replace).map(|()| Answer::Done),
         Call::Last { prefix } => {
             let mut last = None;
             let listed = store.list(prefix, "", &mut |key, _| {

@@ -19,14 +19,19 @@ pub const CHECKPOINTS: &str = "ckpt/";
 /// Prefix of all boundaries.
 pub const BOUNDARIES: &str = "boundary/";
 
+/// Prefix of all lease grants.
+pub const EPOCHS: &str = "epoch/";
+/// Prefix of all beats.
+pub const BEATS: &str = "beat/";
+
 /// Key of a lease grant.
 pub fn epoch(epoch: Epoch) -> String {
-    format!("epoch/{:020}", epoch.0)
+    format!("{EPOCHS}{:020}", epoch.0)
 }
 
 /// Key of a holder's beat.
 pub fn beat(epoch: Epoch) -> String {
-    format!("beat/{:020}", epoch.0)
+    format!("{BEATS}{:020}", epoch.0)
 }
 
 /// Key of a slot.

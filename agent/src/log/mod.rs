@@ -12,6 +12,7 @@
 //! | [`housekeeping`] | state machine: checkpoints, the boundary, deletes of old slots |
 //! | [`writer`] | state machine: claim, begin, commit, check, yield |
 //! | [`session`] | a blocking driver for command lines |
+//! | [`intact`] | finds damaged copies while they can still be read |
 //! | [`fault`] | what can go wrong, in words |
 //! | [`limits`] | every bound |
 //!
@@ -21,6 +22,7 @@ pub mod call;
 pub mod checkpoint;
 pub mod fault;
 pub mod housekeeping;
+pub mod intact;
 pub mod keys;
 pub mod lease;
 pub mod limits;

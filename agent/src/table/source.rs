@@ -52,7 +52,12 @@ impl fmt::Display for TableFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TableFault::Store(fault) => fault.fmt(f),
-            TableFault::Format { id, fault } => write!(f, "{id}: {fault}"),
+            TableFault::Format { id, fault } => {
+                write!(
+                    f,
+                    "segment {id}: {fault}; `windlass repo rebuild` makes the tables anew from the objects"
+                )
+            }
             TableFault::TooManySegments(count) => {
                 write!(f, "{count} segments overlap; coalesce the tables first")
             }

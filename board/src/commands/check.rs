@@ -1,4 +1,4 @@
-//! `check`: whether a point can be restored: all of its references, and with `--read-data` all of its bytes.
+//! `check`: whether a point can be restored: all of its references, and with `--read-data` all of its bytes and the whole log.
 //!
 //! Exit code 3 when something is damaged; each damage names the object, the frame, and the paths that need it.
 //!
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use windlass_agent::id::VolumeId;
+use windlass_agent::log::intact;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::check::{self, CheckEnd, CheckFault, CheckOptions, CheckReport};
 use windlass_agent::units::{Grouped, Human, HumanTime};
@@ -56,17 +57,27 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
             end => Failure::at(format_args!("checking {}@{}", point.policy, point.backup), end),
         })?
     };
+    let (mut log_objects, mut log_damaged) = (0, Vec::new());
+    if args.read_data {
+        log_objects = intact::check(&repository.opened.client, &mut |key| log_damaged.push(key.to_owned()))
+            .map_err(|fault| Failure::at("checking the log", fault))?;
+    }
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     let what = format!("{}@{}", point.policy, point.backup);
+    for key in &log_damaged {
+        output.say(format_args!("DAMAGED   {key}: one of its two copies; the other is good"));
+    }
     tell(&what, &report, args.read_data, elapsed_ns, output);
     let mut document = to_json(&report);
     document.insert("policy".to_owned(), point.policy.as_str().into());
     document.insert("point".to_owned(), point.backup.0.into());
     document.insert("read_data".to_owned(), args.read_data.into());
+    document.insert("log_objects".to_owned(), log_objects.into());
+    document.insert("log_damaged".to_owned(), log_damaged.as_slice().into());
     document.insert("elapsed_ms".to_owned(), (elapsed_ns / 1_000_000).into());
     output.event("done", Value::Object(document));
-    Ok(if report.is_sound() { Exit::Done } else { Exit::Partial })
+    Ok(if report.is_sound() && log_damaged.is_empty() { Exit::Done } else { Exit::Partial })
 }
 
 fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, output: &Output) {
