@@ -41,7 +41,7 @@ const SETS: &[(&str, &str, &str)] = &[
     ("rmapbt", "600M", "-m rmapbt=1"),
     ("nrext64", "600M", "-i nrext64=1"),
     ("nrext64, rmapbt, 1k blocks", "600M", "-i nrext64=1 -m rmapbt=1 -b size=1k"),
-    ("one group", "600M", "-d agcount=1"),
+    ("two groups", "600M", "-d agcount=2"),
     ("many groups", "1500M", "-d agcount=14"),
     ("stripe", "600M", "-d su=64k,sw=4"),
     ("log stripe", "600M", "-l su=256k"),
