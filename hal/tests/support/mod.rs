@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 
 pub mod kernel;
+pub mod xfs;
+pub mod xfs_seal;
 
 use std::collections::BTreeMap;
 use std::fs::File;
