@@ -223,7 +223,8 @@ fn a_bad_sector_costs_the_items_in_it() {
         blocks.dedup();
         for block in blocks {
             let at = (block * image.block_bytes) as u64;
-            device.bad = vec![at..at + 512];
+            device.bad.clear();
+            device.bad.push(at..at + 512);
             match read(&mut device) {
                 None => whole_volume += 1,
                 Some(tree) => {

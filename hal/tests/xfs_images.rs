@@ -179,14 +179,14 @@ fn attributes_of_all_forms_are_read() {
             (paths_from(&tree, volume.info().root), tree)
         };
         let names = read().0;
-        let mut wanted: BTreeMap<&str, Vec<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
         for (file, count, step) in [("few", 2, 10), ("some", 9, 190), ("many", 60, 900)] {
             for k in 0..count {
                 let (space, prefix) = [("-u", "user"), ("-r", "trusted"), ("-s", "security")][k % 3];
                 let (name, len) = (format!("attribute-{k}"), 1 + k * step % 4000);
                 set_attribute(&image, names[format!("./{file}").as_bytes()], space, &name, len);
                 let full = format!("{prefix}.{name}").into_bytes();
-                wanted.entry(file).or_default().push((full, vec![b'v'; len]));
+                wanted.entry(file).or_insert_with(Vec::new).push((full, vec![b'v'; len]));
             }
         }
         let (_, tree) = read();
