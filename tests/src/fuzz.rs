@@ -6,6 +6,8 @@
 //!
 //! Tags would stop a fuzzer at the door, so each body also goes in behind it: checksums are repaired, bytes are sealed first.
 
+use std::collections::BTreeMap;
+
 use windlass_agent::format::block::{BlockBuilder, RowBlock};
 use windlass_agent::format::compress::{Compressor, Decompressor};
 use windlass_agent::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader};
@@ -20,9 +22,14 @@ use windlass_agent::log::checkpoint::Checkpoint;
 use windlass_agent::policy::Policy;
 use windlass_agent::policy::select::{PATTERNS_MAX, Patterns, Verdict};
 use windlass_agent::table::segment::SegmentMeta;
+use windlass_hal::block::BlockDevice;
 use windlass_hal::sim::disk::{DiskConfig, Media, MediaConfig};
 use windlass_hal::volume::ext4::Ext4;
+use windlass_hal::volume::xfs::Xfs;
 use windlass_hal::volume::{Cursor, Payload, Swept, Volume, Window};
+
+#[path = "../../hal/tests/support/xfs_seal.rs"]
+mod xfs_seal;
 
 /// A fuzz target: its name and what it does. It panics when a property is broken.
 pub type Target = (&'static str, fn(&[u8]));
@@ -37,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("log_record", log_record),
     ("policy", policy),
     ("ext4", ext4),
+    ("xfs", xfs),
 ];
 
 /// A `format` object that parses emits the same bytes.
@@ -204,12 +212,53 @@ pub fn ext4(data: &[u8]) {
         media.load(u64::from(block[0]) * IMAGE_BLOCK_BYTES as u64, &bytes);
     }
     let mut disk = media.open(DiskConfig { write: false, queue_depth: 1, latency_steps_max: 0, seed: 1 });
-    let Ok(mut volume) = Ext4::open(&mut disk) else {
-        return;
-    };
+    if let Ok(mut volume) = Ext4::open(&mut disk) {
+        read_volume(&mut volume, &mut disk);
+    }
+}
+
+/// Bytes of one piece and of one block of a sparse XFS image, and of its inodes.
+const XFS_PIECE_BYTES: usize = 512;
+const XFS_BLOCK_BYTES: usize = 4096;
+const XFS_INODE_BYTES: usize = 512;
+
+/// An XFS volume from a sparse image: two bytes (which piece of 512 bytes, little-endian) and that piece, over and over; the rest is
+/// zero. Checksums are made good, then it is like `ext4`.
+pub fn xfs(data: &[u8]) {
+    let mut blocks = BTreeMap::new();
+    for piece in data.chunks(2 + XFS_PIECE_BYTES) {
+        let [low, high, bytes @ ..] = piece else {
+            continue;
+        };
+        let at = usize::from(u16::from_le_bytes([*low, *high])) * XFS_PIECE_BYTES;
+        let block: &mut [u8; XFS_BLOCK_BYTES] =
+            blocks.entry(at / XFS_BLOCK_BYTES).or_insert([0; XFS_BLOCK_BYTES]);
+        block[at % XFS_BLOCK_BYTES..][..bytes.len()].copy_from_slice(bytes);
+    }
+    let media = Media::new(MediaConfig {
+        name: "fuzz".into(),
+        size_bytes: 32 << 20,
+        logical_block_bytes: XFS_BLOCK_BYTES as u32,
+        can_discard: false,
+        seed: 1,
+    });
+    for (index, block) in &mut blocks {
+        for at in (0..XFS_BLOCK_BYTES).step_by(XFS_PIECE_BYTES) {
+            xfs_seal::seal_at(block, at, XFS_BLOCK_BYTES, XFS_INODE_BYTES);
+        }
+        media.load((index * XFS_BLOCK_BYTES) as u64, &block[..]);
+    }
+    let mut disk = media.open(DiskConfig { write: false, queue_depth: 1, latency_steps_max: 0, seed: 1 });
+    if let Ok(mut volume) = Xfs::open(&mut disk) {
+        read_volume(&mut volume, &mut disk);
+    }
+}
+
+/// Reads all that there is to read, and checks what `hal::volume` promises.
+fn read_volume(volume: &mut dyn Volume, disk: &mut dyn BlockDevice) {
     let (mut window, mut from) = (Window::default(), Cursor::default());
     for _ in 0..IMAGE_SWEEPS_MAX {
-        let swept = volume.sweep(&mut disk, from, &mut window);
+        let swept = volume.sweep(disk, from, &mut window);
         if swept.is_ok() {
             check_window(&window);
         }
@@ -222,7 +271,7 @@ pub fn ext4(data: &[u8]) {
         }
     }
     let mut reached = 0;
-    let _ = volume.used(&mut disk, &mut |range| {
+    let _ = volume.used(disk, &mut |range| {
         assert!(range.start >= reached && range.start < range.end, "ascending and disjoint: {range:?}");
         reached = range.end;
     });

@@ -5,7 +5,7 @@
 //! | byte | bytes | what | answer |
 //! |---|---|---|---|
 //! | 1080 | 53 EF, and a superblock that is sound | ext2, ext3, ext4 | its reader |
-//! | 0 | `XFSB` | XFS | recognised |
+//! | 0 | `XFSB`, and a superblock that is sound | XFS | its reader |
 //! | 65600 | `_BHRfS_M` | btrfs | recognised |
 //! | 0 | `LUKS` BA BE | LUKS | refused: unlock it |
 //! | 0, 512, 1024, 1536 | `LABELONE` | LVM2 physical volume | refused: back up its logical volumes |
@@ -16,12 +16,13 @@
 //! | ... | | the other rows of `SIGNATURES` | recognised |
 //! | 512 or 4096; 510 | `EFI PART`; 55 AA with a sound table | partition table | refused: back up the partitions |
 //!
-//! Invariants: reads at most 1.2 MiB, whatever is there. A damaged ext4 superblock is reported as damaged only when
-//! nothing else is recognised, so a stale magic number does not hide what is there now.
+//! Invariants: reads at most 1.2 MiB before a reader takes over, whatever is there. A damaged superblock is reported as damaged only
+//! when nothing else is recognised, so a stale magic number does not hide what is there now.
 //!
 //! Does not: look inside containers. Source: libblkid's superblock probes (util-linux), for the places and values.
 
 use super::ext4::Ext4;
+use super::xfs::Xfs;
 use super::{Volume, VolumeFault};
 use crate::block::{BlockDevice, Fault};
 
@@ -43,7 +44,6 @@ const fn signature(at: usize, bytes: &'static [u8], what: &'static str) -> Signa
 
 /// File systems and formats that are recognised and have no reader here. Strong ones first.
 const SIGNATURES: &[Signature] = &[
-    signature(0, b"XFSB", "an XFS file system"),
     signature(0x1_0040, b"_BHRfS_M", "a btrfs file system"),
     signature(3, b"NTFS    ", "an NTFS file system"),
     signature(3, b"EXFAT   ", "an exFAT file system"),
@@ -89,14 +89,23 @@ const ZFS_MAGIC: [u8; 8] = 0x00BA_B10C_u64.to_le_bytes();
 /// [`VolumeFault::Unrecognised`] when no reader exists for it, with its name when it has one; [`VolumeFault::Refused`] for
 /// containers, with the way out, and for features that the reader refuses; `Damaged` and `Device` as the reader says.
 pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
-    let ext4 = match Ext4::open(device) {
-        Ok(volume) => return Ok(Box::new(volume)),
-        Err(fault) => fault,
-    };
-    match ext4 {
-        VolumeFault::Unrecognised(None) | VolumeFault::Damaged { .. } => Err(name(device)?.unwrap_or(ext4)),
-        other => Err(other),
+    let mut last = VolumeFault::Unrecognised(None);
+    for open in [open_ext4, open_xfs] {
+        match open(device) {
+            Err(VolumeFault::Unrecognised(None)) => {}
+            Err(fault @ VolumeFault::Damaged { .. }) => last = fault,
+            other => return other,
+        }
     }
+    Err(name(device)?.unwrap_or(last))
+}
+
+fn open_ext4(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
+    Ok(Box::new(Ext4::open(device)?))
+}
+
+fn open_xfs(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
+    Ok(Box::new(Xfs::open(device)?))
 }
 
 /// Names what is on `device` when no reader opened it; `None` when nothing is recognised.
@@ -183,7 +192,6 @@ mod tests {
 
     #[test]
     fn names_what_it_sees() {
-        assert!(named(0, b"XFSB").contains("XFS"));
         assert!(named(0x10040, b"_BHRfS_M").contains("btrfs"));
         assert!(named(0, b"LUKS\xba\xbe").contains("unlock"));
         assert!(named(512, b"LABELONE\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0LVM2 001").contains("logical volumes"));

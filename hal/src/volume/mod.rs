@@ -21,9 +21,13 @@
 //! Does not: read file data (the caller does, from extents, in physical order), decide what to back up, sort by address.
 //! Source: ours; each reader names its own.
 
+mod cache;
 pub mod detect;
 pub mod ext4;
 pub mod image;
+mod part;
+mod ranges;
+pub mod xfs;
 
 use std::fmt;
 use std::ops::Range;

@@ -1,7 +1,11 @@
-//! What the ext4 tests share: a device over a file or memory, images made by mke2fs, and a whole volume collected from sweeps.
+//! What the file-system tests share: a device over a file or memory, and a whole volume collected from sweeps.
 //!
 //! Every collection checks what `volume` promises about windows: order, bounds, parts, ranges.
 #![allow(dead_code)]
+
+pub mod kernel;
+pub mod xfs;
+pub mod xfs_seal;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -357,8 +361,13 @@ pub fn contents(device: &mut TestDevice, item: &Item, whole: &Whole) -> Vec<u8> 
 
 /// Paths of all items below the root, with the inode each names; a hard link has several.
 pub fn paths(tree: &Tree) -> BTreeMap<Vec<u8>, u64> {
-    let mut out = BTreeMap::from([(b".".to_vec(), 2)]);
-    let mut todo = vec![(b".".to_vec(), 2)];
+    paths_from(tree, 2)
+}
+
+/// The same below the directory `root`.
+pub fn paths_from(tree: &Tree, root: u64) -> BTreeMap<Vec<u8>, u64> {
+    let mut out = BTreeMap::from([(b".".to_vec(), root)]);
+    let mut todo = vec![(b".".to_vec(), root)];
     while let Some((path, inode)) = todo.pop() {
         let Some((_, whole)) = tree.get(&inode) else { continue };
         for (name, child) in &whole.names {

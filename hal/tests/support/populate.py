@@ -1,5 +1,5 @@
 # Fills a freshly mounted file system with what file systems hold and with what trips readers. Arguments: directory, entries of the
-# large directory. What a kind of file system cannot hold is left out. Source: ours.
+# large directory, real files (3000). What a kind of file system cannot hold is left out. Source: ours.
 import os
 import random
 import socket
@@ -19,7 +19,7 @@ def write(path, data, at=0):
 
 
 # A real tree.
-subprocess.run("(cd /usr/share && find . -xdev -type f -size -100k | head -3000 | tar cf - -T -) | tar xf -", shell=True)
+subprocess.run("(cd /usr/share && find . -xdev -type f -size -100k | head -%d | tar cf - -T -) | tar xf -" % int((sys.argv + ["3000"])[3]), shell=True)
 os.mkdir("x")
 os.chdir("x")
 for size in [0, 1, 59, 60, 61, 100, 160, 1023, 1024, 1025, 4095, 4096, 4097, 12 * 4096, 12 * 4096 + 1, 65536, 1 << 20, 5 << 20]:

@@ -17,37 +17,11 @@ use std::ops::Range;
 use super::group::{Group, Groups, table_blocks};
 use super::map::Io;
 use super::superblock::Superblock;
+use crate::volume::ranges::Joiner;
 use crate::volume::{UsedQuality, VolumeFault};
 
 /// Groups whose bitmaps are read ahead together.
 const GROUPS_AHEAD: u32 = 64;
-
-/// Joins ranges that touch before it passes them on.
-struct Joiner<'a> {
-    pending: Range<u64>,
-    each: &'a mut dyn FnMut(Range<u64>),
-}
-
-impl Joiner<'_> {
-    /// Adds a range that does not start before the last one did.
-    fn add(&mut self, range: Range<u64>) {
-        if range.is_empty() {
-            return;
-        }
-        if range.start <= self.pending.end {
-            self.pending.end = self.pending.end.max(range.end);
-        } else {
-            self.flush();
-            self.pending = range;
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.pending.is_empty() {
-            (self.each)(self.pending.clone());
-        }
-    }
-}
 
 /// Calls `each` with the used byte ranges of the device.
 pub(super) fn used(
@@ -64,7 +38,7 @@ pub(super) fn used(
     let mut quality = UsedQuality::Exact;
     let first = sb.offset(u64::from(sb.first_data_block));
     // Block 0 is the boot block, and with larger blocks the superblock's too.
-    let mut joiner = Joiner { pending: 0..first.max(super::superblock::OFFSET * 2), each };
+    let mut joiner = Joiner::new(0..first.max(super::superblock::OFFSET * 2), each);
     let mut wanted = Vec::new();
     for number in 0..sb.groups {
         if number % GROUPS_AHEAD == 0 {

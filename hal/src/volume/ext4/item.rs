@@ -16,6 +16,7 @@ use super::inode::{self, BLOCK_FIELD_BYTES, Inode, flag};
 use super::map::{Io, Map, damaged, map};
 use super::xattr::{self, FindInode};
 use crate::block::Fault;
+use crate::volume::part::{Mark, Step};
 use crate::volume::{
     Extent, ExtentState, Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload, WINDOW_BYTES_MAX,
     WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window,
@@ -27,17 +28,6 @@ const DIRECTORY_RUNS: usize = 512;
 const DIRECTORY_BLOCKS_PER_CALL: u64 = 4096;
 /// Largest inline contents: what an inode of 64 KiB could hold.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
-
-/// How the delivery of an item ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// All of it is in the window, or it is no item.
-    Done,
-    /// The window has no room for it; nothing of it is there.
-    Full,
-    /// A part is in the window; go on at this logical byte.
-    More(u64),
-}
 
 /// What an item in parts has cost so far; see [`Map::spent`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,35 +43,6 @@ pub(super) struct Maker<'a, 'b> {
     pub(super) groups: &'a mut Groups,
     pub(super) map: &'a mut Map,
     pub(super) spent: &'a mut Spent,
-}
-
-/// Lengths of the window before an item, to take it back.
-struct Mark {
-    items: usize,
-    extents: usize,
-    names: usize,
-    xattrs: usize,
-    bytes: usize,
-}
-
-impl Mark {
-    fn of(window: &Window) -> Mark {
-        Mark {
-            items: window.items.len(),
-            extents: window.extents.len(),
-            names: window.names.len(),
-            xattrs: window.xattrs.len(),
-            bytes: window.bytes.len(),
-        }
-    }
-
-    fn take_back(&self, window: &mut Window) {
-        window.items.truncate(self.items);
-        window.extents.truncate(self.extents);
-        window.names.truncate(self.names);
-        window.xattrs.truncate(self.xattrs);
-        window.bytes.truncate(self.bytes);
-    }
 }
 
 /// Finds attribute inodes through the cache.

@@ -8,11 +8,12 @@
 //!
 //! Does not: look at the size; blocks behind the end (preallocated) are delivered too. Source: `extent.rs`, `indirect.rs`.
 
-use super::cache::{AHEAD_BLOCKS, Cache};
 use super::inode::{Inode, flag};
 use super::superblock::Superblock;
 use super::{extent, indirect};
 use crate::block::{BlockDevice, Fault};
+use crate::volume::cache::{AHEAD_BLOCKS, Cache};
+pub(super) use crate::volume::part::damaged;
 use crate::volume::{ItemFault, ItemFaultKind};
 
 /// Bad nodes that a walk skips before it gives the rest of the item up.
@@ -50,11 +51,6 @@ impl Io<'_> {
 fn media(fault: Fault, offset: u64, rule: &'static str) -> ItemFault {
     let device_offset = if fault.len == 0 { offset } else { fault.device_offset };
     ItemFault { kind: ItemFaultKind::Media, device_offset, rule }
-}
-
-/// A fault of the kind `Damaged`.
-pub(super) fn damaged(device_offset: u64, rule: &'static str) -> ItemFault {
-    ItemFault { kind: ItemFaultKind::Damaged, device_offset, rule }
 }
 
 /// A run of blocks.

@@ -41,7 +41,6 @@
 
 mod acl;
 mod bitmap;
-mod cache;
 mod checksum;
 mod dir;
 mod extent;
@@ -59,14 +58,15 @@ mod xattr;
 
 use std::ops::Range;
 
-use self::cache::Cache;
 use self::group::Groups;
-use self::item::{Finder, Maker, Spent, Step};
+use self::item::{Finder, Maker, Spent};
 use self::map::{Io, Map};
 use self::plan::Plan;
 use self::superblock::Superblock;
 use self::table::{Seek, Tables};
 use self::xattr::FindInode;
+use super::cache::Cache;
+use super::part::Step;
 use super::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
 use crate::block::BlockDevice;
 

@@ -8,13 +8,13 @@
 //!
 //! Source: ours.
 
-use super::cache::Cache;
 use super::extent;
 use super::field::{slice_at, u16_at, u32_at, wide};
 use super::inode::{BLOCK_FIELD_BYTES, flag, flags_of, links_of};
 use super::superblock::Superblock;
 use super::table::Tables;
 use crate::block::BlockDevice;
+use crate::volume::cache::Cache;
 
 /// First blocks of a directory that are read ahead; larger ones read ahead by themselves.
 const DIRECTORY_BLOCKS: usize = 16;

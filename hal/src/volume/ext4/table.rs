@@ -13,11 +13,11 @@
 //!
 //! Source: ours.
 
-use super::cache::{GAP_BYTES, READ_BYTES};
 use super::group::Groups;
 use super::superblock::Superblock;
 use crate::block::{BlockDevice, Fault, FaultKind};
 use crate::volume::VolumeFault;
+use crate::volume::cache::{GAP_BYTES, READ_BYTES};
 
 /// Groups looked at in one go when they hold nothing.
 const GROUPS_PER_LOOK_MAX: u32 = 1024;

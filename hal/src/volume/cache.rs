@@ -1,4 +1,4 @@
-//! Metadata blocks outside the inode tables: a bounded cache that reads many at once.
+//! Metadata blocks outside the inode tables: a bounded cache that reads many at once, for any file system of equal blocks.
 //!
 //! Parsing code asks for one block at a time ([`Cache::load`]) and never plans. Whoever knows what will be asked for next
 //! says so ([`Cache::prefetch`]): the wanted blocks are sorted, and those at most 64 KiB apart become one read of up to

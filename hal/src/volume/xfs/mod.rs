@@ -1,0 +1,230 @@
+//! XFS version 5, read from the raw device.
+//!
+//! ```text
+//!  superblock ──> group headers ──> inode trees ──> inode chunks ──> inode ──┬─> extent tree ──> runs of blocks
+//!  superblock.rs  group.rs          btree.rs        chunks.rs        inode.rs│   map.rs
+//!  feature.rs                                                                ├─> attributes  xattr.rs, acl.rs
+//!  log.rs, log_items.rs                                                      ├─> directory   dir.rs
+//!                                                                            └─> symlink     symlink.rs
+//!
+//!  item.rs   inode -> item of a window, in parts when it is large             plan.rs    what to read ahead
+//!  used.rs   used blocks                                                      checksum.rs, field.rs
+//! ```
+//!
+//! | read | how |
+//! |---|---|
+//! | blocks 1..64 KiB, sectors, inodes 256..2048, stripes, any number of groups | geometry of `superblock.rs`, `group.rs` |
+//! | crc, meta_uuid | checksum, uuid, owner and own address of every structure verified before its bytes are believed |
+//! | finobt, rmapbt, inobtcount | not needed: the inode trees say it all |
+//! | sparse | holes in chunks are not read |
+//! | extents, extent trees, reflink (shared extents), unwritten extents, nrext64, exchange | see `map.rs` |
+//! | directories of all forms, ftype, dirents up to 64 KiB blocks | names as stored |
+//! | attributes of all forms up to 64 KiB, POSIX ACLs, parent | parent pointers are not attributes, as in the kernel |
+//! | bigtime, project ids, flags | see `inode.rs` |
+//! | quota, realtime bitmap and summary | their inodes are not items |
+//! | realtime files | attributes; contents are [`ItemFaultKind::Refused`](super::ItemFaultKind::Refused) |
+//!
+//! | refused | why |
+//! |---|---|
+//! | a log that holds changes | replaying is the kernel's work; see `log.rs` for what a clean and a frozen log are |
+//! | an external log | it cannot be seen from here |
+//! | format versions below 5, needsrepair, metadir, zoned, unknown incompatible bits, a mkfs not finished | by name |
+//! | unknown read-only-compatible bits | not refused: the format promises that readers may go on; `used` then knows nothing |
+//!
+//! Invariants
+//! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
+//!   2 MiB of cache, 1 MiB of read buffer, 1 MiB of inodes and some blocks and lists, below 8 MiB in all.
+//! - One call of `sweep` does bounded work: `FILLS_PER_CALL` pieces of inodes, one window.
+//! - A sound volume is delivered without a fault; a changed byte of metadata is never delivered without one.
+//! - Inodes ascend: group by group, in the order of their inode trees.
+//!
+//! A broken inode tree or group header ends the sweep with its name, like ext4's group descriptors.
+//!
+//! What [`VolumeInfo::state`] proves: every unmount and every freeze appends at least one record to the log, which moves its
+//! head; so two quiesced volumes with the same head, last record and superblock are the same. A volume that was snapshotted live, without a
+//! freeze, is refused when its log holds anything; what that cannot show is a file overwritten in place in the seconds before the
+//! snapshot whose new times had not reached the log.
+//!
+//! [`VolumeInfo::written_secs`] is the newest inode change in the last records of the log: XFS keeps no other time of writing. It is
+//! never later than the last write, and 0 when these records hold none.
+//!
+//! Does not: replay the log, use the superblock's copies, compare link counts, use finobt, rmapbt and refcount trees. Source:
+//! kernel Documentation/filesystems/xfs, `fs/xfs/libxfs`.
+
+mod acl;
+mod btree;
+mod checksum;
+mod chunks;
+mod dir;
+mod feature;
+mod field;
+mod group;
+mod inode;
+mod item;
+mod log;
+mod log_items;
+mod map;
+mod plan;
+mod superblock;
+mod symlink;
+mod used;
+mod xattr;
+
+use std::ops::Range;
+
+use self::chunks::{Chunks, Seek};
+use self::item::{Maker, Spent};
+use self::map::{Io, Map};
+use self::plan::Plan;
+use self::superblock::{SECTOR_BYTES_MIN, Superblock};
+use super::cache::Cache;
+use super::part::Step;
+use super::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
+use crate::block::{BlockDevice, FaultKind};
+
+/// Pieces of inodes (1 MiB each) that one call of `sweep` reads before it returns, however few items they hold.
+const FILLS_PER_CALL: u64 = 16;
+
+/// A reader of one XFS volume.
+pub struct Xfs {
+    info: VolumeInfo,
+    sb: Superblock,
+    chunks: Chunks,
+    /// For items asked for alone, so that these do not disturb a sweep.
+    lookup: Chunks,
+    cache: Cache,
+    plan: Plan,
+    map: Map,
+    spent: Spent,
+    raw: Vec<u8>,
+}
+
+impl Xfs {
+    /// Opens the volume on `device`. Reads and checks the superblock and the end of the log.
+    ///
+    /// # Errors
+    /// [`VolumeFault::Unrecognised`] without the magic number; `Refused`, `Damaged` and `Device` as their docs say.
+    pub fn open(device: &mut dyn BlockDevice) -> Result<Xfs, VolumeFault> {
+        let size_bytes = device.geometry().size_bytes;
+        let mut head = [0; SECTOR_BYTES_MIN];
+        if size_bytes < SECTOR_BYTES_MIN as u64 {
+            return Err(VolumeFault::Unrecognised(None));
+        }
+        device.read_at(0, &mut head)?;
+        let mut sector = vec![0; superblock::sector_bytes(&head)?];
+        if size_bytes < sector.len() as u64 {
+            return Err(VolumeFault::Unrecognised(None));
+        }
+        device.read_at(0, &mut sector)?;
+        let (sb, mut info) = Superblock::parse(&sector, size_bytes)?;
+        let end = log::check(&sb, &sector, device)?;
+        let parts = [checksum::crc32c(0, &sector), end.head.0, end.head.1, end.record];
+        let mut state = [0; 16];
+        for (place, part) in state.chunks_exact_mut(4).zip(parts) {
+            place.copy_from_slice(&part.to_le_bytes());
+        }
+        info.state = Some(state);
+        info.written_secs = end.newest_secs;
+        Ok(Xfs {
+            info,
+            cache: Cache::new(sb.block_bits),
+            sb,
+            chunks: Chunks::new(),
+            lookup: Chunks::new(),
+            plan: Plan::new(),
+            map: Map::default(),
+            spent: Spent::default(),
+            raw: Vec::new(),
+        })
+    }
+}
+
+impl Volume for Xfs {
+    fn info(&self) -> &VolumeInfo {
+        &self.info
+    }
+
+    fn sweep(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        from: Cursor,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault> {
+        window.clear();
+        let Xfs { sb, chunks, cache, plan, map, spent, .. } = self;
+        let fills = chunks.fills();
+        let mut next = from.inode;
+        let mut within = from.within;
+        loop {
+            let number = match chunks.seek(sb, device, cache, next)? {
+                Seek::End => return Ok(Swept::Done),
+                Seek::Paused(at) => return Ok(Swept::More(Cursor { inode: at, within: 0 })),
+                Seek::At(number) => number,
+            };
+            if number != next {
+                within = 0;
+            }
+            if window.is_full() || chunks.fills() - fills > FILLS_PER_CALL {
+                return Ok(Swept::More(Cursor { inode: number, within }));
+            }
+            if !plan.covers(number, cache) {
+                plan.make(sb, device, cache, chunks, number);
+            }
+            let Some(raw) = chunks.get(sb, number) else { return Ok(Swept::Done) };
+            let mut io = Io { sb, device, cache };
+            let mut maker = Maker { io: &mut io, map, spent };
+            let step = match raw.fault {
+                Some(fault) => maker.put_unreadable(number, fault, raw.is_free, window),
+                None => maker.put(number, raw.bytes, raw.device, raw.is_free, within, window),
+            };
+            within = match step {
+                Step::Done => 0,
+                Step::Full => return Ok(Swept::More(Cursor { inode: number, within })),
+                Step::More(within) => return Ok(Swept::More(Cursor { inode: number, within })),
+            };
+            next = number + 1;
+        }
+    }
+
+    fn item(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        inode: u64,
+        within: u64,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault> {
+        window.clear();
+        let Xfs { sb, lookup, cache, map, spent, raw, .. } = self;
+        let Some((is_free, block, byte)) = lookup.find(sb, device, cache, inode)? else {
+            return Ok(Swept::Done);
+        };
+        let read = cache.load(device, block);
+        let failed = match read {
+            Ok(bytes) => {
+                raw.clear();
+                raw.extend_from_slice(bytes.get(byte..byte + sb.inode_bytes()).unwrap_or_default());
+                None
+            }
+            Err(fault) if fault.kind == FaultKind::Media => Some(fault),
+            Err(fault) => return Err(fault.into()),
+        };
+        let mut io = Io { sb, device, cache };
+        let mut maker = Maker { io: &mut io, map, spent };
+        let step = match failed {
+            Some(fault) => maker.put_unreadable(inode, fault, is_free, window),
+            None => maker.put(inode, raw, sb.offset(block) + byte as u64, is_free, within, window),
+        };
+        Ok(match step {
+            Step::More(within) => Swept::More(Cursor { inode, within }),
+            Step::Done | Step::Full => Swept::Done,
+        })
+    }
+
+    fn used(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        each: &mut dyn FnMut(Range<u64>),
+    ) -> Result<UsedQuality, VolumeFault> {
+        used::used(&mut Io { sb: &self.sb, device, cache: &mut self.cache }, each)
+    }
+}
