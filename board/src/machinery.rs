@@ -23,6 +23,7 @@ use windlass_hal::linux::{self, Access};
 use windlass_hal::volume::detect;
 use windlass_hal::volume::ext4::Ext4;
 use windlass_hal::volume::image::Image;
+use windlass_hal::volume::mounted::{Mounted, Recovery};
 use windlass_hal::volume::{Volume, VolumeFault};
 use windlass_hal::wrap::throttle::{Limits, Throttle};
 
@@ -121,8 +122,10 @@ pub fn open_volume(
     reader: Reader,
 ) -> Result<Box<dyn Volume>, Failure> {
     let opened: Result<Box<dyn Volume>, VolumeFault> = match reader {
-        Reader::Auto => detect::open(device),
+        Reader::Auto | Reader::Raw => detect::open(device),
         Reader::Ext4 => Ext4::open(device).map(|volume| -> Box<dyn Volume> { Box::new(volume) }),
+        Reader::Mounted => Mounted::open(path, device, Recovery::Refused)
+            .map(|volume| -> Box<dyn Volume> { Box::new(volume) }),
         Reader::Image => Ok(Box::new(Image::open(device))),
     };
     opened.map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))

@@ -95,6 +95,11 @@ impl Fixture {
         build(root, false)
     }
 
+    /// Fills the root of a mounted volume that is the test's own.
+    pub fn volume(root: &Path) -> Result<Fixture> {
+        build(root, true)
+    }
+
     /// Makes an ext4 image with the fixture in it. Compare a restore with the image mounted read-only.
     pub fn image(image: &Path) -> Result<Fixture> {
         // The default of one inode per 16 KiB would be too few for the big directory.

@@ -3,6 +3,7 @@
 //! | call | privilege | tool |
 //! |---|---|---|
 //! | [`make_ext4`] | none | `mke2fs`, with `-d` when there is a tree to put in |
+//! | [`make_empty`] | none | `mke2fs`, `mkfs.xfs`, `mkfs.btrfs` |
 //! | [`Loop::attach`] | root | `losetup`, direct I/O on |
 //! | [`Mount::image`] | root | a loop device and mount(2) |
 //!
@@ -41,6 +42,62 @@ pub fn make_ext4(image: &Path, size_bytes: u64, from: Option<&Path>, extra: &[&s
         command.arg("-d").arg(tree);
     }
     output(command.arg(image))?;
+    Ok(())
+}
+
+/// A kind of file system that tests make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// ext4, by mke2fs.
+    Ext4,
+    /// XFS, by xfsprogs.
+    Xfs,
+    /// btrfs, by btrfs-progs.
+    Btrfs,
+}
+
+impl Kind {
+    /// As mount(8) names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "ext4",
+            Kind::Xfs => "xfs",
+            Kind::Btrfs => "btrfs",
+        }
+    }
+
+    /// What makes it.
+    fn program(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "mke2fs",
+            Kind::Xfs => "mkfs.xfs",
+            Kind::Btrfs => "mkfs.btrfs",
+        }
+    }
+
+    /// Why this machine cannot make and mount one, if it cannot.
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
+        let program = self.program();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|dir| dir.join(program).exists()) {
+            return Some(format!("no {program}"));
+        }
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let known = known.lines().any(|line| line.trim_start_matches("nodev").trim() == self.name());
+        (!known).then(|| format!("this kernel has no {}", self.name()))
+    }
+}
+
+/// Makes an empty file system of default features in an image of `size_bytes` (at least 300 MiB for XFS).
+pub fn make_empty(kind: Kind, image: &Path, size_bytes: u64) -> Result<()> {
+    if kind == Kind::Ext4 {
+        return make_ext4(image, size_bytes, None, &["-N", "65536"]);
+    }
+    let file = File::create(image).context(|| format!("make {}", image.display()))?;
+    file.set_len(size_bytes).context(|| format!("size {}", image.display()))?;
+    output(Command::new(kind.program()).arg("-q").arg(image))?;
     Ok(())
 }
 
@@ -112,12 +169,27 @@ impl Mount {
 
     /// Mounts a loop device that is attached already.
     pub fn device(device: Loop, dir: &Path, access: Access) -> Result<Mount> {
+        Mount::kind(Kind::Ext4, device, dir, access, None)
+    }
+
+    /// Mounts an image of any kind, with options of that kind.
+    pub fn image_of(
+        kind: Kind,
+        image: &Path,
+        dir: &Path,
+        access: Access,
+        options: Option<&str>,
+    ) -> Result<Mount> {
+        Mount::kind(kind, Loop::attach(image, access)?, dir, access, options)
+    }
+
+    fn kind(kind: Kind, device: Loop, dir: &Path, access: Access, options: Option<&str>) -> Result<Mount> {
         fs::create_dir_all(dir).context(|| format!("make {}", dir.display()))?;
         let flags = match access {
             Access::ReadOnly => MsFlags::MS_RDONLY,
             Access::ReadWrite => MsFlags::empty(),
         };
-        mount(Some(device.device()), dir, Some("ext4"), flags | MsFlags::MS_NOATIME, None::<&str>)
+        mount(Some(device.device()), dir, Some(kind.name()), flags | MsFlags::MS_NOATIME, options)
             .context(|| format!("mount {} at {}", device.device().display(), dir.display()))?;
         Ok(Mount { dir: dir.to_path_buf(), device })
     }

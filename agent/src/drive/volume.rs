@@ -1,7 +1,7 @@
 //! The loop that backs up one volume: feeds the machine with events, does what it asks for, waits when there is nothing.
 //!
 //! ```text
-//!            +-- Sweep ---> volume (at once)
+//!            +-- Sweep ---> volume (at once); so is ReadContents, what only the volume can read
 //!  machine --+-- Read ----> device queue --+
 //!   ^        +-- Pack ----> lanes ---------+--> events --> machine
 //!   |        +-- Put -----> uplink --------+
@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use windlass_hal::block::{BlockDevice, Wait};
+use windlass_hal::block::{BlockDevice, Request, Wait};
 use windlass_hal::volume::{Volume, VolumeFault};
 
 use crate::drive::lanes::Lanes;
@@ -149,12 +149,30 @@ fn perform<B: Base>(
             let refused = parts.device.submit(request);
             assert!(refused.is_ok(), "the machine keeps to the device's queue depth");
         }
+        Action::ReadContents(mut request, places) => {
+            read_contents(parts, &mut request, &places);
+            let now = parts.reactor.now_ns();
+            machine.handle(now, Event::Read(request))?;
+        }
         Action::Pack(job) => parts.lanes.submit(job),
         Action::PutObject(object) => put(parts, object.id().object_key(), object, puts),
         Action::PutSegment(segment) => put(parts, segment.id().segment_key(), segment, puts),
         Action::Commit(progress) => parts.log.begin(progress),
     }
     Ok(())
+}
+
+/// Fills a request with bytes of files, as the volume gives them.
+fn read_contents(parts: &mut Parts<'_>, request: &mut Request, places: &[(u64, u64)]) {
+    let Some(buf) = &mut request.buf else { return };
+    for (segment, &(inode, offset)) in request.segments.iter_mut().zip(places) {
+        let start = segment.buf_offset as usize;
+        let out = &mut buf[start..start + segment.len as usize];
+        segment.fault = None;
+        if let Err(fault) = parts.volume.read_at(parts.device, inode, offset, out) {
+            segment.fail(fault.kind, fault.errno);
+        }
+    }
 }
 
 /// Hands an object to the uplink. Its `tag` is its count: unique among what is under way.

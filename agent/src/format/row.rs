@@ -150,7 +150,7 @@ pub enum RunKind {
 impl From<ExtentState> for RunKind {
     fn from(state: ExtentState) -> RunKind {
         match state {
-            ExtentState::Data => RunKind::Data,
+            ExtentState::Data | ExtentState::Opaque => RunKind::Data,
             ExtentState::Unwritten => RunKind::Unwritten,
         }
     }

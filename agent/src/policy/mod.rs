@@ -47,6 +47,8 @@ pub const POLICY_VERSION: u32 = 1;
 pub const FLUSH_INTERVAL_MS_DEFAULT: u64 = 60_000;
 /// Shortest flush interval in milliseconds: below it objects would be mostly footers.
 pub const FLUSH_INTERVAL_MS_MIN: u64 = 1_000;
+/// Most items that a backup compares with the kernel's view: some seconds' work, and 8 bytes of memory each.
+pub const VERIFY_ITEMS_MAX: u32 = 100_000;
 /// Longest flush interval in milliseconds: a day.
 pub const FLUSH_INTERVAL_MS_MAX: u64 = 86_400_000;
 
@@ -81,6 +83,9 @@ pub struct Policy {
     /// How fast, at most.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// How many random items of each volume with a raw reader are compared with the kernel's view after a backup; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub verify: u32,
 }
 
 /// One volume of a policy.
@@ -101,8 +106,12 @@ pub enum Reader {
     /// By what is found on it: a file system that is known, or refused with a hint.
     #[default]
     Auto,
+    /// By the raw reader of the file system that is found on it; one that has none is refused.
+    Raw,
     /// ext2, ext3, ext4; anything else is refused.
     Ext4,
+    /// Through a read-only mount by the kernel; needs root.
+    Mounted,
     /// The whole device as one item, whatever is on it.
     Image,
 }
@@ -209,6 +218,7 @@ impl Policy {
             flush_interval: default_flush_interval(),
             compression: Compression::default(),
             limits: Limits::default(),
+            verify: 0,
         }
     }
 
@@ -258,6 +268,11 @@ impl Policy {
         let flush = FLUSH_INTERVAL_MS_MIN..=FLUSH_INTERVAL_MS_MAX;
         range(flush.contains(&self.flush_interval), "flush interval", "from 1s to 1d")?;
         let rate = |limit: Option<u64>| limit.is_none_or(|bytes| bytes >= 1024);
+        range(
+            self.verify <= VERIFY_ITEMS_MAX,
+            "verify",
+            "at most 100000 items; `volume verify --all` compares all",
+        )?;
         range(rate(self.limits.upload), "upload limit", "at least 1KiB a second; leave it out for none")?;
         range(rate(self.limits.download), "download limit", "at least 1KiB a second; leave it out for none")?;
         range(self.limits.device_iops != Some(0), "device IOPS limit", "at least 1; leave it out for none")
@@ -306,7 +321,9 @@ impl fmt::Display for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Reader::Auto => "auto",
+            Reader::Raw => "raw",
             Reader::Ext4 => "ext4",
+            Reader::Mounted => "mounted",
             Reader::Image => "image",
         })
     }
@@ -318,7 +335,7 @@ pub struct NotAReader;
 
 impl fmt::Display for NotAReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a reader; write auto, ext4 or image")
+        f.write_str("not a reader; write auto, raw, ext4, mounted or image")
     }
 }
 
@@ -330,7 +347,9 @@ impl FromStr for Reader {
     fn from_str(text: &str) -> Result<Reader, NotAReader> {
         match text {
             "auto" => Ok(Reader::Auto),
+            "raw" => Ok(Reader::Raw),
             "ext4" => Ok(Reader::Ext4),
+            "mounted" => Ok(Reader::Mounted),
             "image" => Ok(Reader::Image),
             _ => Err(NotAReader),
         }
@@ -397,6 +416,10 @@ impl From<Compression> for String {
 #[derive(Deserialize)]
 struct Version {
     version: u32,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn default_block_size() -> u64 {

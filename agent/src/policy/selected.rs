@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use windlass_hal::block::BlockDevice;
+use windlass_hal::block::{BlockDevice, Fault};
 use windlass_hal::volume::{Cursor, Name, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
 
 use super::select::{Patterns, Selection};
@@ -93,5 +93,15 @@ impl Volume for Selected {
         each: &mut dyn FnMut(Range<u64>),
     ) -> Result<UsedQuality, VolumeFault> {
         self.inner.used(device, each)
+    }
+
+    fn read_at(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        inode: u64,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), Fault> {
+        self.inner.read_at(device, inode, offset, out)
     }
 }

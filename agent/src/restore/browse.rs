@@ -39,10 +39,6 @@ use crate::table::source::{Fetch, TableFault};
 
 /// Directory entries read at once, so that their items are looked up in the order of the tables.
 pub const CHUNK_NAMES: usize = 1024;
-/// Inode under which an image volume keeps its one item.
-const IMAGE_INODE: u64 = 1;
-/// Inode of the root directory of a file system (ext4).
-const ROOT_INODE: u64 = 2;
 /// Zero bytes written in one call.
 const ZEROS_BYTES: usize = 64 << 10;
 static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
@@ -159,20 +155,12 @@ pub fn kind_text(kind: ItemKind) -> &'static str {
     }
 }
 
-/// The root item of a volume: its root directory, or the image that it is.
+/// The root item of a volume: its root directory, whatever number the file system gives it, or the image that it is.
 pub fn root<F: Fetch>(
     lookup: &mut Lookup<F>,
     volume: VolumeId,
 ) -> Result<(Lin, ItemAttributes), BrowseFault> {
-    let image = Lin { volume, inode: IMAGE_INODE };
-    if let Some(item) = lookup.item(image)?.filter(|item| item.kind == ItemKind::Image) {
-        return Ok((image, item));
-    }
-    let lin = Lin { volume, inode: ROOT_INODE };
-    match lookup.item(lin)? {
-        Some(item) => Ok((lin, item)),
-        None => Err(BrowseFault::NoItem { path: Vec::new(), lin }),
-    }
+    lookup.root(volume)?.ok_or(BrowseFault::NoItem { path: Vec::new(), lin: Lin { volume, inode: 0 } })
 }
 
 /// The components of a path; empty ones and `.` mean nothing.

@@ -22,6 +22,8 @@ use crate::table::stream::Stream;
 
 /// Inodes ahead up to which reading on is cheaper than seeking.
 const FORWARD_INODES_MAX: u64 = 1024;
+/// Inode of the root directory of an ext4.
+const EXT4_ROOT: u64 = 2;
 
 /// The tables at one recovery point. See the module's text.
 pub struct Lookup<F> {
@@ -73,7 +75,8 @@ impl<F: Fetch> Lookup<F> {
         Lookup { reader, cut, items: forward(RowKind::Item), locations: forward(RowKind::Location) }
     }
 
-    /// The root of a volume: the directory that is its own parent, or the item that is the whole volume.
+    /// The root of a volume: the directory that is its own parent, or the item that is the whole volume. Where no directory says so
+    /// (a root that could not be read), the one with ext4's number.
     pub fn root(&mut self, volume: VolumeId) -> Result<Option<(Lin, ItemAttributes)>, TableFault> {
         let mut items = self.reader.items(volume, 0, self.cut);
         while let Some(row) = items.next(&mut self.reader)? {
@@ -83,7 +86,8 @@ impl<F: Fetch> Lookup<F> {
                 return Ok(Some((row.lin, item)));
             }
         }
-        Ok(None)
+        let lin = Lin { volume, inode: EXT4_ROOT };
+        Ok(self.item(lin)?.filter(|item| item.kind == ItemKind::Directory).map(|item| (lin, item)))
     }
 
     /// The item, if the point has it.

@@ -11,6 +11,8 @@
 //!   says how far a backup has come.
 //! - What no extent covers has no group: a hole costs nothing, however large.
 //! - An item that comes in several windows is cut at a group boundary; the extents behind the cut are carried to the next part.
+//! - Data without an address on the device (`ExtentState::Opaque`) gets one of its own behind [`OPAQUE_FROM`], so that it is planned and
+//!   counted like the rest; [`Batch::opaque`] says which file's bytes are meant. Files do not touch there, so no read spans two.
 //!
 //! Pure: no I/O, no clock. Source: ours.
 
@@ -19,7 +21,23 @@ use std::sync::Arc;
 use windlass_hal::volume::{Extent, ExtentState, Item, ItemKind, Window};
 
 use crate::format::row::{BlockPlace, RunKind};
-use crate::pack::plan::{Plan, PlanBlock, PlanPiece};
+use crate::pack::plan::{GAP_BYTES_MAX, Plan, PlanBlock, PlanPiece};
+
+/// First of the addresses that stand for bytes of files: above any device, whose offsets are below 2^63.
+pub const OPAQUE_FROM: u64 = 1 << 63;
+
+/// Bytes of a file that are read through the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpaqueRun {
+    /// The address that stands for the first byte.
+    pub at: u64,
+    /// The file.
+    pub inode: u64,
+    /// The first byte in the file.
+    pub logical: u64,
+    /// Bytes.
+    pub len: u64,
+}
 
 /// Sizes that a batch is cut by.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +112,8 @@ pub struct Batch {
     pub runs: Vec<(RunKind, u64)>,
     /// Byte ranges (item index, from, to) that the medium did not give.
     pub lost: Vec<(u32, u64, u64)>,
+    /// What addresses from [`OPAQUE_FROM`] on stand for, ascending.
+    pub opaque: Vec<OpaqueRun>,
     /// Blocks to read, and how.
     pub plan: Plan,
     /// Where the sweep stands after this batch: (inode, block): every row below is in this batch or before.
@@ -101,6 +121,30 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The file and its byte that an address from [`OPAQUE_FROM`] on stands for.
+    pub fn opaque_at(&self, address: u64) -> Option<(u64, u64)> {
+        let run = self.opaque[..self.opaque.partition_point(|run| run.at <= address)].last()?;
+        let within = address - run.at;
+        (within < run.len).then_some((run.inode, run.logical + within))
+    }
+
+    /// An address for `len` bytes of a file: right behind the last one when the bytes are, else beyond what is read as one.
+    fn opaque_address(&mut self, inode: u64, logical: u64, len: u64) -> u64 {
+        match self.opaque.last_mut() {
+            Some(last) if last.inode == inode && last.logical + last.len == logical => {
+                last.len += len;
+                last.at + last.len - len
+            }
+            last => {
+                let at = last.map_or(OPAQUE_FROM, |last| {
+                    (last.at + last.len + 2 * GAP_BYTES_MAX).next_multiple_of(4096)
+                });
+                self.opaque.push(OpaqueRun { at, inode, logical, len });
+                at
+            }
+        }
+    }
+
     /// The location row of a group, with what is lost in it marked in its runs.
     pub fn location(&self, group: &Group, shape: &Shape) -> (Vec<BlockPlace>, Vec<(RunKind, u64)>) {
         let places = &self.places[group.places as usize..][..group.count as usize];
@@ -202,6 +246,7 @@ impl Cutter {
             places: Vec::new(),
             runs: Vec::new(),
             lost: Vec::new(),
+            opaque: Vec::new(),
             plan,
             end: self.end_of(&cut),
         };
@@ -305,14 +350,8 @@ impl Cutter {
                 push_run(&mut batch.runs, runs, RunKind::from(extent.state), shown);
                 reached = extent.logical + shown;
             }
-            if extent.state == ExtentState::Data {
-                self.add_pieces(
-                    &Extent { len, ..extent },
-                    item,
-                    cut.item as u32,
-                    (start, places),
-                    &mut batch.plan,
-                );
+            if extent.state != ExtentState::Unwritten {
+                self.add_pieces(&Extent { len, ..extent }, item, cut.item as u32, (start, places), batch);
             }
             advance(cut, len);
         }
@@ -332,7 +371,7 @@ impl Cutter {
     }
 
     /// Cuts a data extent at block boundaries into pieces of blocks.
-    fn add_pieces(&self, extent: &Extent, item: &Item, index: u32, at: (u64, u32), plan: &mut Plan) {
+    fn add_pieces(&self, extent: &Extent, item: &Item, index: u32, at: (u64, u32), batch: &mut Batch) {
         let (group_start, places) = at;
         let block_bytes = u64::from(self.shape.block_bytes);
         let mut logical = extent.logical;
@@ -342,9 +381,14 @@ impl Cutter {
             let block_start = block * block_bytes;
             let len = (block_start + block_bytes).min(end) - logical;
             let outcome = places + ((block_start - group_start) / block_bytes) as u32;
+            let physical = match extent.state {
+                ExtentState::Opaque => batch.opaque_address(item.inode, logical, len),
+                ExtentState::Data | ExtentState::Unwritten => extent.physical + (logical - extent.logical),
+            };
+            let plan = &mut batch.plan;
             let piece = plan.pieces.len() as u32;
             plan.pieces.push(PlanPiece {
-                physical: extent.physical + (logical - extent.logical),
+                physical,
                 within: (logical - block_start) as u32,
                 len: len as u32,
                 at: 0,

@@ -1,5 +1,6 @@
 //! Windows of two or three items through the cutter.
 
+use windlass_hal::block::Segment;
 use windlass_hal::volume::{Part, Payload, Timestamp};
 
 use super::*;
@@ -53,7 +54,7 @@ fn groups(batch: &Batch) -> Vec<(u32, u64, u32)> {
     batch.groups.iter().map(|g| (g.item, g.base, g.count)).collect()
 }
 
-use ExtentState::{Data, Unwritten};
+use ExtentState::{Data, Opaque, Unwritten};
 
 #[test]
 fn a_file_is_cut_into_groups_and_its_last_block_is_as_long_as_its_bytes() {
@@ -175,4 +176,36 @@ fn lost_bytes_are_marked_in_the_rows_that_they_touch() {
         [(RunKind::Hole, BLOCK), (RunKind::Lost, BLOCK), (RunKind::Data, 2 * BLOCK)],
         "a hole cannot be lost"
     );
+}
+
+#[test]
+fn data_without_an_address_gets_one_that_leads_back_to_its_file() {
+    let mut window = Window::default();
+    add(
+        &mut window,
+        7,
+        6 * BLOCK,
+        &[(0, 2, Opaque), (2, 1, Data), (3, 1, Opaque), (4, 1, Unwritten)],
+        Part::WHOLE,
+    );
+    add(&mut window, 9, 3 * BLOCK, &[(0, 1, Opaque), (1, 2, Opaque)], Part::WHOLE);
+    let mut cutter = Cutter::new(SHAPE, (0, 0));
+    begin(&mut cutter, window, Verdict::New, 20);
+    let batch = cutter.next(Plan::default()).unwrap();
+    let runs: Vec<_> = batch.opaque.iter().map(|run| (run.inode, run.logical, run.len)).collect();
+    assert_eq!(runs, [(7, 0, 2 * BLOCK), (7, 3 * BLOCK, BLOCK), (9, 0, 3 * BLOCK)]);
+    // What the device gives comes first; no read spans two runs, and each leads back.
+    let (device, opaque): (Vec<Segment>, Vec<Segment>) =
+        batch.plan.reads.iter().partition(|read| read.device_offset < OPAQUE_FROM);
+    assert_eq!(device.iter().map(|r| r.device_offset).collect::<Vec<_>>(), [(1 << 30) + 2 * BLOCK]);
+    let places: Vec<_> = opaque.iter().map(|r| (batch.opaque_at(r.device_offset), r.len)).collect();
+    let wanted = [(Some((7, 0)), 2 * BLOCK), (Some((7, 3 * BLOCK)), BLOCK), (Some((9, 0)), 3 * BLOCK)];
+    assert_eq!(places, wanted);
+    let last = opaque[2].device_offset;
+    assert_eq!(batch.opaque_at(last + 3 * BLOCK - 1), Some((9, 3 * BLOCK - 1)));
+    assert_eq!(batch.opaque_at(last + 3 * BLOCK), None);
+    assert_eq!(batch.opaque_at(OPAQUE_FROM - 1), None);
+    // To the tables it is data like any other.
+    let (_, runs) = batch.location(&batch.groups[0], &SHAPE);
+    assert_eq!(runs, []);
 }

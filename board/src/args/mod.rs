@@ -21,7 +21,7 @@ use crate::failure::Exit;
 use crate::point::Target;
 use global::Global;
 use value::{Bytes, Duration, VolumeSpec};
-use windlass_agent::policy::Compression;
+use windlass_agent::policy::{Compression, Reader};
 
 const AFTER: &str = "\
 Start here:
@@ -37,7 +37,7 @@ Then, for real:
   windlass restore home docs/plan.txt --to /tmp/out
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items could not be
-read or restored (each is named).";
+read or restored, or differ (each is named).";
 
 /// Back up volumes block by block into an object store, and get everything back.
 #[derive(Debug, Parser)]
@@ -173,8 +173,12 @@ pub enum Policy {
 Examples:
   windlass policy set home --volume /dev/vg0/home-snap --exclude '*.tmp' --exclude /scratch/
   windlass policy set luns --volume /dev/vg0/lun7=image --block-size 1MiB --compression none
-  windlass policy set home --limit-up 20MiB --flush-interval 5m
+  windlass policy set pool --volume /dev/vg0/pool-snap=mounted
+  windlass policy set home --limit-up 20MiB --flush-interval 5m --verify 200
   windlass policy set home --from home.json
+
+Readers: auto and raw read ext4 from the device itself; mounted reads ext4, XFS and btrfs through a read-only mount that nobody \
+else sees (needs root); image takes the whole device as one item.
 
 Patterns: a name ('*.tmp') matches in any directory; with a slash in front or inside ('/var/cache', 'home/*/tmp') a path from \
 the volume's root; with a slash at the end directories only. What an --exclude matches is left out with everything below. With \
@@ -203,7 +207,8 @@ become part of the policy.")]
 pub struct PolicySet {
     /// The policy: 1 to 64 letters, digits, '.', '_' or '-'
     pub name: String,
-    /// A block device or image file, and how to read it (=auto, =ext4 or =image); may be repeated; replaces those before
+    /// A block device or image file, and how to read it (=auto, =raw, =ext4, =mounted or =image); may be repeated; replaces those
+    /// before
     #[arg(long, value_name = "DEV[=READER]")]
     pub volume: Vec<VolumeSpec>,
     /// Take only what matches; may be repeated; replaces those before
@@ -230,6 +235,9 @@ pub struct PolicySet {
     /// none, or zstd:LEVEL with a level from 1 to 19 [default: zstd:1]
     #[arg(long, value_name = "HOW")]
     pub compression: Option<Compression>,
+    /// After each backup, compare so many random items with what the kernel says of the volume; 0 for none (needs root)
+    #[arg(long, value_name = "N")]
+    pub verify: Option<u32>,
     /// Read the whole policy from a JSON file ('-' is stdin) first
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
@@ -419,7 +427,38 @@ The device is opened read-only; nothing on it changes.")]
     Info {
         /// A block device or image file
         device: PathBuf,
+        /// How to read it: auto, raw, ext4, mounted or image
+        #[arg(long, value_name = "READER", default_value_t = Reader::Auto)]
+        reader: Reader,
     },
+    /// Compare what the raw reader says of a volume with what the kernel says
+    #[command(after_long_help = "\
+Examples:
+  windlass volume verify /dev/vg0/home-snap
+  windlass volume verify home.img --all
+  windlass volume verify /dev/vg0/home-snap --sample 20000 --seed 7 --json
+
+Two readers, one volume: attributes, names, extents and every byte of the items that are looked at. Each difference is printed with \
+path and field. The volume is mounted read-only where nobody else sees it, through a loop device that cannot write if it is a file \
+or a device that can be written; nothing on it changes. Needs root. Exit code 0: equal; 1: failed; 3: differences.")]
+    Verify(VolumeVerify),
+}
+
+/// Options of `volume verify`.
+#[derive(Debug, Args)]
+pub struct VolumeVerify {
+    /// A block device or image file
+    pub device: PathBuf,
+    /// Look at so many items, drawn at random
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "all",
+        value_parser = clap::value_parser!(u32).range(1..=windlass_hal::volume::verify::SAMPLE_MAX as i64))]
+    pub sample: u32,
+    /// Look at all items
+    #[arg(long)]
+    pub all: bool,
+    /// Draw the same items again [default: different ones each time, the seed is printed]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
 }
 
 /// Prints help, version or what is wrong with the command line, and says how to exit.

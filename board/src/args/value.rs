@@ -68,6 +68,8 @@ mod tests {
         let parse = |text: &str| text.parse::<VolumeSpec>().unwrap();
         assert_eq!(parse("/dev/sda"), VolumeSpec { device: "/dev/sda".into(), reader: Reader::Auto });
         assert_eq!(parse("/dev/sda=image"), VolumeSpec { device: "/dev/sda".into(), reader: Reader::Image });
+        assert_eq!(parse("/dev/sda=mounted").reader, Reader::Mounted);
+        assert_eq!(parse("/dev/sda=raw").reader, Reader::Raw);
         assert_eq!(parse("/x/a=b").device, "/x/a=b");
         assert_eq!(parse("/x/a=b=ext4"), VolumeSpec { device: "/x/a=b".into(), reader: Reader::Ext4 });
     }

@@ -33,6 +33,7 @@ use windlass_hal::volume::Volume;
 use crate::args::Backup;
 use crate::args::global::Global;
 use crate::commands::policy;
+use crate::commands::verify::{self, Compared};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
 use crate::machinery::{HostReactor, StoreFetch, open_device, open_volume};
@@ -53,6 +54,16 @@ pub struct Outcome {
     pub requests: Requests,
     /// Items that are not whole: path (or number, where no name was found), and what is missing.
     pub not_whole: Vec<(Vec<u8>, String)>,
+    /// What the policy had compared with the kernel's view.
+    pub compared: Vec<Compared>,
+}
+
+impl Outcome {
+    /// How the command ends.
+    pub fn exit(&self) -> Exit {
+        let differs = self.compared.iter().any(|compared| compared.sums.differences > 0);
+        if self.report.totals.fault_count == 0 && !differs { Exit::Done } else { Exit::Partial }
+    }
 }
 
 /// `backup`.
@@ -66,7 +77,7 @@ pub fn run(global: &Global, args: &Backup, output: &Output) -> Result<Exit, Fail
     };
     tell(&policy, &outcome, output);
     output.event("done", to_json(&policy, &outcome));
-    Ok(if outcome.report.totals.fault_count == 0 { Exit::Done } else { Exit::Partial })
+    Ok(outcome.exit())
 }
 
 /// Backs a policy up. Everything that can be refused is refused before the lease is taken; the lease is given back at the end,
@@ -131,10 +142,11 @@ pub fn run_policy(
         repository::release(session);
     }
     let report = result.map_err(Failure::new)?;
+    let compared = verify::after_backup(global, &policy, job)?;
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     let not_whole = name_troubles(&report, &mut volumes);
-    let outcome = Outcome { report, elapsed_ns, requests: store.take(), not_whole };
+    let outcome = Outcome { report, elapsed_ns, requests: store.take(), not_whole, compared };
     Ok((policy, outcome))
 }
 
@@ -316,6 +328,23 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
             Grouped(totals.fault_count)
         ));
     }
+    tell_compared(outcome, output);
+}
+
+/// Prints what the comparison with the kernel found.
+fn tell_compared(outcome: &Outcome, output: &Output) {
+    for compared in &outcome.compared {
+        for (path, difference) in &compared.differences {
+            output.say(format_args!("  differs: {}", verify::line(path, difference)));
+            output.event("difference", verify::to_json(path, difference));
+        }
+        output.say(format_args!(
+            "  {} items of {} compared with what the kernel says: {} differences",
+            Grouped(compared.sums.items),
+            text::printable(compared.device.as_os_str().as_encoded_bytes()),
+            Grouped(compared.sums.differences),
+        ));
+    }
 }
 
 /// The fields of the last event.
@@ -329,6 +358,18 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
             text::put_bytes(&mut object, "path", path);
             object.insert("what".to_owned(), what.as_str().into());
             Value::Object(object)
+        })
+        .collect();
+    let compared: Vec<Value> = outcome
+        .compared
+        .iter()
+        .map(|compared| {
+            json!({
+                "device": compared.device.display().to_string(),
+                "items": compared.sums.items,
+                "bytes": compared.sums.bytes,
+                "differences": compared.sums.differences,
+            })
         })
         .collect();
     json!({
@@ -350,5 +391,6 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "peak_memory_bytes": host::peak_memory_bytes(),
         "faults": totals.fault_count,
         "items_not_whole": not_whole,
+        "compared": compared,
     })
 }

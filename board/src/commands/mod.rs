@@ -11,6 +11,7 @@
 //! | [`restore`] | `restore` |
 //! | [`check`] | `check` |
 //! | [`volume`] | `volume info` |
+//! | [`verify`] | `volume verify`, and the same after a backup |
 //!
 //! Each returns how it ended; the line that says why is printed by the caller.
 
@@ -22,6 +23,7 @@ pub mod policy;
 pub mod rebuild;
 pub mod repo;
 pub mod restore;
+pub mod verify;
 pub mod volume;
 
 use crate::args::global::Global;
@@ -50,6 +52,9 @@ pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, F
         Command::Cat(args) => browse::cat(global, &args, output),
         Command::Restore(args) => restore::run(global, &args, output),
         Command::Check(args) => check::run(global, &args, output),
-        Command::Volume(args::Volume::Info { device }) => volume::info(global, &device, output),
+        Command::Volume(args::Volume::Info { device, reader }) => {
+            volume::info(global, &device, reader, output)
+        }
+        Command::Volume(args::Volume::Verify(args)) => verify::run(global, &args, output),
     }
 }

@@ -127,6 +127,7 @@ fn apply(mut policy: Policy, args: &PolicySet, global: &Global) -> Result<Policy
     put(&mut policy.object_size, args.object_size.map(|size| size.0));
     put(&mut policy.flush_interval, args.flush_interval.map(|time| time.0));
     policy.compression = args.compression.unwrap_or(policy.compression);
+    policy.verify = args.verify.unwrap_or(policy.verify);
     policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
     policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
     policy.limits.device_iops = global.device_iops_max.or(policy.limits.device_iops);

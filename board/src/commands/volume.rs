@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::text;
 
 /// `volume info`. A volume that is refused is a failure whose line says why and what to do.
-pub fn info(global: &Global, path: &Path, output: &Output) -> Result<Exit, Failure> {
+pub fn info(global: &Global, path: &Path, reader: Reader, output: &Output) -> Result<Exit, Failure> {
     let mut device = open_device(path, global.device_iops_max, &[])?;
     let (geometry, identity) = (device.geometry(), device.identity().clone());
     output.say(format_args!("device    {} ({})", text::printable(identity.name.as_bytes()), identity.stable));
@@ -27,7 +27,7 @@ pub fn info(global: &Global, path: &Path, output: &Output) -> Result<Exit, Failu
         geometry.logical_block_bytes,
         if geometry.rotational { ", rotational" } else { "" },
     ));
-    let volume = open_volume(path, &mut *device, Reader::Auto)?;
+    let volume = open_volume(path, &mut *device, reader)?;
     let info = volume.info();
     let label = text::printable(&info.label);
     output.say(format_args!("volume    {} {}", info.kind, text::uuid(&info.uuid)));

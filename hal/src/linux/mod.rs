@@ -7,6 +7,8 @@
 //! | [`pread`] | the same over threads, where io_uring is disabled |
 //! | [`fault`] | why a device could not be opened |
 //! | [`poll`] | readiness of descriptors, and a waker |
+//! | [`fsattr`] | what ioctls and handles say about files |
+//! | `mount` | a read-only mount without a place |
 //! | `sysfs`, `sys` | attributes and system calls |
 //!
 //! Invariants: a source is opened read-only and its page cache stays as it was (P7); a target is opened exclusively.
@@ -19,6 +21,7 @@ use std::sync::Once;
 pub mod fault;
 mod file;
 pub mod fsattr;
+pub(crate) mod mount;
 pub mod poll;
 pub mod pread;
 pub mod ring;

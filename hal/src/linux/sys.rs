@@ -1,4 +1,4 @@
-//! System calls that nix has no safe form of: block-device ioctls, direct-I/O alignment, clocks, random bytes.
+//! System calls that nix has no safe form of: block-device and loop ioctls, direct-I/O alignment, clocks, random bytes.
 //!
 //! Invariants
 //! - Every function here is safe to call with any argument: descriptors are borrowed, memory is a local or a slice.
@@ -6,7 +6,7 @@
 //!
 //! Does not: retry (except `random`, whose contract is to fill), log, or keep state.
 //!
-//! Source: Linux uapi `linux/fs.h`, `linux/stat.h`; clock_gettime(2), getrandom(2). This file holds `unsafe`.
+//! Source: Linux uapi `linux/fs.h`, `linux/loop.h`, `linux/stat.h`; clock_gettime(2), getrandom(2). This file holds `unsafe`.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -25,7 +25,31 @@ mod raw {
     nix::ioctl_read!(blk_get_diskseq, 0x12, 128, u64);
     nix::ioctl_write_ptr_bad!(blk_discard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_write_ptr_bad!(blk_zero_out, nix::request_code_none!(0x12, 127), [u64; 2]);
+    nix::ioctl_read_bad!(blk_get_read_only, nix::request_code_none!(0x12, 94), nix::libc::c_int);
+    nix::ioctl_none_bad!(loop_get_free, 0x4C82);
+    nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, super::LoopConfig);
 }
+
+/// `struct loop_config` with its `struct loop_info64`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_bytes: u32,
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_bytes: u32,
+    flags: u32,
+    names: [u8; 160],
+    init: [u64; 2],
+    reserved: [u64; 8],
+}
+
+const _: () = assert!(size_of::<LoopConfig>() == 304);
 
 /// Sizes that a block device reports, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +95,52 @@ pub(super) fn block_discard(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result
 pub(super) fn block_zero_out(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), Errno> {
     // SAFETY: the kernel reads two u64 from a live local; the descriptor is borrowed and so open.
     unsafe { raw::blk_zero_out(fd.as_raw_fd(), &[offset, len])? };
+    Ok(())
+}
+
+/// BLKROGET: whether the kernel refuses writes to a block device, whoever asks.
+pub(super) fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut read_only: libc::c_int = 0;
+    // SAFETY: writes one int into a live local; the descriptor is borrowed and so open.
+    unsafe { raw::blk_get_read_only(fd.as_raw_fd(), &mut read_only)? };
+    Ok(read_only != 0)
+}
+
+/// LOOP_CTL_GET_FREE: the number of a loop device that nobody uses (yet), made if there is none.
+pub(super) fn loop_free(control: BorrowedFd<'_>) -> Result<u32, Errno> {
+    // SAFETY: the call takes no argument; the descriptor is borrowed and so open.
+    let number = unsafe { raw::loop_get_free(control.as_raw_fd())? };
+    u32::try_from(number).map_err(|_| Errno::EINVAL)
+}
+
+/// LOOP_CONFIGURE (kernel 5.8) of the loop device `device` over `backing`: read-only, and detached by the kernel when the last
+/// descriptor and mount of it are gone. `direct`: around the page cache of what is below.
+pub(super) fn loop_attach(
+    device: BorrowedFd<'_>,
+    backing: BorrowedFd<'_>,
+    direct: bool,
+) -> Result<(), Errno> {
+    const READ_ONLY: u32 = 1;
+    const AUTOCLEAR: u32 = 4;
+    const DIRECT_IO: u32 = 16;
+    let config = LoopConfig {
+        fd: backing.as_raw_fd() as u32,
+        block_bytes: 0,
+        device: 0,
+        inode: 0,
+        rdevice: 0,
+        offset: 0,
+        size_limit: 0,
+        number: 0,
+        encrypt_type: 0,
+        encrypt_key_bytes: 0,
+        flags: READ_ONLY | AUTOCLEAR | if direct { DIRECT_IO } else { 0 },
+        names: [0; 160],
+        init: [0; 2],
+        reserved: [0; 8],
+    };
+    // SAFETY: the kernel reads a live structure of the size that it documents; both descriptors are borrowed and so open.
+    unsafe { raw::loop_configure(device.as_raw_fd(), &config)? };
     Ok(())
 }
 

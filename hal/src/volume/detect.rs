@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | 1080 | 53 EF, and a superblock that is sound | ext2, ext3, ext4 | its reader |
 //! | 0 | `XFSB`, and a superblock that is sound | XFS | its reader |
-//! | 65600 | `_BHRfS_M` | btrfs | recognised |
+//! | 65600 | `_BHRfS_M` | btrfs | only mounted |
 //! | 0 | `LUKS` BA BE | LUKS | refused: unlock it |
 //! | 0, 512, 1024, 1536 | `LABELONE` | LVM2 physical volume | refused: back up its logical volumes |
 //! | 0, 4096, near the end | FC 4E 2B A9 | md array member | refused: back up the array |
@@ -80,14 +80,17 @@ const SIGNATURES: &[Signature] = &[
     signature(54, b"FAT12   ", "a FAT file system"),
 ];
 
+/// Those of them that [`super::mounted`] reads.
+const ONLY_MOUNTED: &[&str] = &["an XFS file system", "a btrfs file system"];
+
 const MD_MAGIC: [u8; 4] = [0xFC, 0x4E, 0x2B, 0xA9];
 const ZFS_MAGIC: [u8; 8] = 0x00BA_B10C_u64.to_le_bytes();
 
 /// Opens what is on `device`.
 ///
 /// # Errors
-/// [`VolumeFault::Unrecognised`] when no reader exists for it, with its name when it has one; [`VolumeFault::Refused`] for
-/// containers, with the way out, and for features that the reader refuses; `Damaged` and `Device` as the reader says.
+/// [`VolumeFault::Unrecognised`] when no reader exists for it, with its name when it has one; [`VolumeFault::NoRawReader`] when
+/// only the mounted one does; [`VolumeFault::Refused`] for containers, with the way out, and for features that the reader refuses; `Damaged` and `Device` as the reader says.
 pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
     let mut last = VolumeFault::Unrecognised(None);
     for open in [open_ext4, open_xfs] {
@@ -106,6 +109,11 @@ fn open_ext4(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFaul
 
 fn open_xfs(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
     Ok(Box::new(Xfs::open(device)?))
+}
+
+/// Why `device` cannot be mounted: what is on it.
+pub(super) fn recognise(device: &mut dyn BlockDevice) -> Result<VolumeFault, Fault> {
+    Ok(name(device)?.unwrap_or(VolumeFault::Unrecognised(None)))
 }
 
 /// Names what is on `device` when no reader opened it; `None` when nothing is recognised.
@@ -162,7 +170,10 @@ fn file_system(head: &[u8]) -> Option<VolumeFault> {
             .any(|at| is_at(head, at, &ZFS_MAGIC) || is_at(head, at, &swapped))
             .then_some("a member of a ZFS pool")
     };
-    known.or_else(zfs).map(|what| VolumeFault::Unrecognised(Some(what)))
+    known.or_else(zfs).map(|what| match ONLY_MOUNTED.contains(&what) {
+        true => VolumeFault::NoRawReader(what),
+        false => VolumeFault::Unrecognised(Some(what)),
+    })
 }
 
 fn partitions(head: &[u8]) -> Option<VolumeFault> {
@@ -193,6 +204,7 @@ mod tests {
     #[test]
     fn names_what_it_sees() {
         assert!(named(0x10040, b"_BHRfS_M").contains("btrfs"));
+        assert!(named(0x10040, b"_BHRfS_M").contains("choose the reader mounted"));
         assert!(named(0, b"LUKS\xba\xbe").contains("unlock"));
         assert!(named(512, b"LABELONE\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0LVM2 001").contains("logical volumes"));
         assert!(named(4086, b"SWAPSPACE2").contains("swap"));

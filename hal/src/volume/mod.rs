@@ -1,5 +1,5 @@
 //! Volumes: what lives on a block device. A reader turns raw device bytes into items, names and extents; it never
-//! mounts, never writes, and never trusts what it reads.
+//! writes and never trusts what it reads. All but [`mounted`] do without the kernel's help.
 //!
 //! The one call that matters is [`Volume::sweep`]: it fills a [`Window`] with the items of the next stretch of inodes,
 //! in ascending inode order, with their extents, names (of directories), extended attributes and small payloads, and
@@ -18,21 +18,26 @@
 //! group descriptors, inode index) cannot be read. An [`ItemFault`] belongs to one item: it costs that item, or part of
 //! it, never the rest, and is delivered as part of the window.
 //!
-//! Does not: read file data (the caller does, from extents, in physical order), decide what to back up, sort by address.
+//! Data is read by the caller, from extents, in physical order. Only what has no address ([`ExtentState::Opaque`]) is asked of the
+//! volume, by [`Volume::read_at`].
+//!
+//! Does not: decide what to back up, sort by address.
 //! Source: ours; each reader names its own.
 
 mod cache;
 pub mod detect;
 pub mod ext4;
 pub mod image;
+pub mod mounted;
 mod part;
 mod ranges;
+pub mod verify;
 pub mod xfs;
 
 use std::fmt;
 use std::ops::Range;
 
-use crate::block::{BlockDevice, Fault};
+use crate::block::{BlockDevice, Fault, FaultKind};
 
 /// Most items in a window. With the other limits it keeps a window near 1 MiB whatever the volume holds.
 pub const WINDOW_ITEMS_MAX: usize = 2048;
@@ -215,6 +220,9 @@ pub enum ExtentState {
     Data,
     /// Allocated, reads as zero.
     Unwritten,
+    /// Holds data that is not on the device as it is (compressed, packed, addressed through maps of the file system's own):
+    /// `physical` is 0 and means nothing; [`Volume::read_at`] gives the bytes.
+    Opaque,
 }
 
 /// A contiguous run on the device.
@@ -226,7 +234,7 @@ pub struct Extent {
     pub physical: u64,
     /// Length in bytes, a multiple of the file system's block size (it may reach past the item's size).
     pub len: u64,
-    /// Data or unwritten.
+    /// Data, unwritten, or opaque.
     pub state: ExtentState,
 }
 
@@ -293,6 +301,8 @@ pub enum VolumeFault {
     Device(Fault),
     /// No file system that a reader exists for; what was recognised, if anything ("btrfs", "LVM2 physical volume").
     Unrecognised(Option<&'static str>),
+    /// A file system that only the kernel reads, by name ("a btrfs file system").
+    NoRawReader(&'static str),
     /// Needs something that the reader refuses, by name, and what to do about it.
     Refused {
         /// The feature or state, as the file system's own tools name it.
@@ -315,6 +325,10 @@ impl fmt::Display for VolumeFault {
             VolumeFault::Device(fault) => fault.fmt(f),
             VolumeFault::Unrecognised(None) => f.write_str("no known file system; back it up as an image"),
             VolumeFault::Unrecognised(Some(what)) => write!(f, "this is {what}; back it up as an image"),
+            VolumeFault::NoRawReader(what) => write!(
+                f,
+                "this is {what}, which only the kernel reads; choose the reader mounted (needs root), or back it up as an image"
+            ),
             VolumeFault::Refused { what, way_out } => write!(f, "refused: {what}; {way_out}"),
             VolumeFault::Damaged { what, device_offset } => {
                 write!(
@@ -389,6 +403,10 @@ impl Window {
     }
 }
 
+/// The inode flags that belong to a file and not to its layout, as `FS_IOC_GETFLAGS` numbers them: secrm, unrm, compr, sync,
+/// immutable, append, nodump, noatime, nocompr, encrypt, journal_data, notail, dirsync, topdir, verity, dax, projinherit, casefold.
+pub const FLAGS_SHOWN: u32 = 0x6213_CCFF;
+
 /// Whether the sweep is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swept {
@@ -437,4 +455,18 @@ pub trait Volume: Send {
         device: &mut dyn BlockDevice,
         each: &mut dyn FnMut(Range<u64>),
     ) -> Result<UsedQuality, VolumeFault>;
+
+    /// Fills `out` with the bytes of the file `inode` from byte `offset` on; zeros behind its end. For what is
+    /// [`ExtentState::Opaque`]; waits. A fault's `device_offset` is the byte of the file. Readers that deliver nothing opaque
+    /// refuse it as unsupported.
+    fn read_at(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        inode: u64,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), Fault> {
+        let _ = (device, inode);
+        Err(Fault { kind: FaultKind::Unsupported, device_offset: offset, len: out.len() as u64, errno: 0 })
+    }
 }

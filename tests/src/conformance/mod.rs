@@ -2,3 +2,4 @@
 
 pub mod block;
 pub mod store;
+pub mod volume;

@@ -1,4 +1,5 @@
-//! Frames of a backup: read, narrowed down where the medium fails, and handed to lanes. Source: ours.
+//! Frames of a backup: read, narrowed down where the medium fails, and handed to lanes. A request goes either to the device or, for
+//! what has no address there, through the volume; a frame with both takes two. Source: ours.
 
 use windlass_hal::block::{FaultKind, Op, Request, SEGMENTS_PER_REQUEST_MAX, Segment};
 
@@ -8,12 +9,13 @@ use crate::format::row::BlockPlace;
 use crate::id::ObjectId;
 use crate::pack::FRAME_FRONT_BYTES;
 use crate::pack::lane::{Job, JobBlock, JobPiece, Outcome};
+use crate::worker::batch::OPAQUE_FROM;
 use crate::worker::item;
 
 impl<B: Base> Backup<B> {
     pub(super) fn next_read(&mut self) -> Option<Action> {
         if let Some(request) = self.retries.pop_front() {
-            return Some(Action::Read(request));
+            return Some(self.to_action(request));
         }
         if self.reading >= self.task.read_depth || self.ready.len() >= self.task.read_depth {
             return None;
@@ -43,16 +45,34 @@ impl<B: Base> Backup<B> {
         self.reading += 1;
         let mut request = Request { id: id as u64, op: Op::Read, buf: Some(buf), segments: Vec::new() };
         self.fill_request(&mut request);
-        Some(Action::Read(request))
+        Some(self.to_action(request))
     }
 
-    /// Moves as many ranges as fit from the frame's list to the request.
+    /// Who is asked for a request's bytes.
+    fn to_action(&self, request: Request) -> Action {
+        let is_opaque = request.segments.first().is_some_and(|s| s.device_offset >= OPAQUE_FROM);
+        let reading = self.readings.get(request.id as usize).and_then(Option::as_ref);
+        let (true, Some(reading)) = (is_opaque, reading) else { return Action::Read(request) };
+        let batch = &self.batches[(reading.batch - self.first_batch) as usize].batch;
+        let places = request.segments.iter().map(|s| batch.opaque_at(s.device_offset));
+        let places: Vec<_> = places.flatten().collect();
+        assert!(
+            places.len() == request.segments.len(),
+            "every address that the batch gave stands for a file's bytes"
+        );
+        Action::ReadContents(request, places)
+    }
+
+    /// Moves as many ranges as fit from the frame's list to the request, all from the device or all through the volume.
     fn fill_request(&mut self, request: &mut Request) {
         request.segments.clear();
         if let Some(reading) = &mut self.readings[request.id as usize] {
+            let is_opaque = |segment: &Segment| segment.device_offset >= OPAQUE_FROM;
             while request.segments.len() < SEGMENTS_PER_REQUEST_MAX
-                && let Some(segment) = reading.todo.pop()
+                && let Some(segment) = reading.todo.last().copied()
+                && request.segments.first().is_none_or(|first| is_opaque(first) == is_opaque(&segment))
             {
+                reading.todo.pop();
                 request.segments.push(segment);
             }
         }

@@ -62,8 +62,10 @@ pub trait Base {
 pub enum Action {
     /// Sweep the volume from the cursor into the window.
     Sweep(Cursor, Window),
-    /// Read.
+    /// Read from the device.
     Read(Request),
+    /// Read through the volume: for each segment, the file and its byte. The request comes back as one that was read.
+    ReadContents(Request, Vec<(u64, u64)>),
     /// Give to a lane.
     Pack(Job),
     /// Upload an object.

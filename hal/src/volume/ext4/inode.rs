@@ -28,7 +28,7 @@
 use super::checksum::{crc32c, crc32c_without};
 use super::field::{array_at, u16_at, u32_at, wide};
 use super::superblock::{Superblock, inode_seed};
-use crate::volume::{ItemKind, Timestamp};
+use crate::volume::{FLAGS_SHOWN, ItemKind, Timestamp};
 
 /// `i_flags` bits that say how the contents are laid out.
 pub(super) mod flag {
@@ -39,10 +39,6 @@ pub(super) mod flag {
     pub(in super::super) const EA_INODE: u32 = 0x20_0000;
     pub(in super::super) const INLINE_DATA: u32 = 0x1000_0000;
 }
-
-/// The flags that `FS_IOC_GETFLAGS` shows and that are the file's, not its layout's: secrm, unrm, compr, sync, immutable,
-/// append, nodump, noatime, nocompr, encrypt, journal_data, notail, dirsync, topdir, verity, dax, projinherit, casefold.
-const FLAGS_SHOWN: u32 = 0x6213_CCFF;
 
 /// Bytes of the `block` field.
 pub(super) const BLOCK_FIELD_BYTES: usize = 60;
