@@ -262,3 +262,47 @@ fn refusals_name_the_feature_and_the_way_out() {
         assert!(window.extents.iter().any(|used| used.physical <= from && to <= used.physical + used.len));
     }
 }
+
+#[test]
+fn inode_states_decide_what_is_delivered() {
+    let Some((_scratch, source, path)) = ready("xfs_inode_states_decide_what_is_delivered") else { return };
+    for name in ["realtime", "unlinked", "quota", "plain", "free"] {
+        std::fs::write(source.join(name), vec![b'x'; 10_000]).unwrap();
+    }
+    make(&path, "64m", "-d agcount=2", Some(&source)).unwrap();
+    let open = |path: &Path| {
+        let mut device = TestDevice::file(path);
+        let mut volume = detect::open(&mut device).unwrap();
+        let tree = collect(&mut device, volume.as_mut()).unwrap();
+        (paths_from(&tree, volume.info().root), tree)
+    };
+    let names = open(&path).0;
+    let inode = |name: &str| names[format!("./{name}").as_bytes()];
+    let change = |place: &str, field: &str| {
+        support::run("xfs_db", &["-x", "-c", place, "-c", &format!("write {field}"), path.to_str().unwrap()]);
+    };
+    change(&format!("inode {}", inode("realtime")), "core.realtime 1");
+    change(&format!("inode {}", inode("unlinked")), "core.nlinkv2 0");
+    change("sb 0", &format!("uquotino {}", inode("quota")));
+    let (_, tree) = open(&path);
+    let fault = |name: &str| tree.get(&inode(name)).map(|(_, whole)| whole.fault.clone().unwrap_or_default());
+    assert!(fault("realtime").unwrap().contains("not read: realtime file"));
+    assert!(tree[&inode("realtime")].1.extents.is_empty());
+    assert_eq!((fault("unlinked"), fault("quota")), (None, None));
+    assert_eq!(fault("plain").unwrap(), "");
+    // The name of what is no item is named.
+    let root = tree.first_key_value().unwrap().1;
+    assert!(root.1.fault.as_ref().unwrap().contains("no item can have"), "{:?}", root.1.fault);
+
+    // An inode that the tree calls free although it is in use.
+    let (free, mut bytes) = (inode("free"), std::fs::read(&path).unwrap());
+    let tree_at = (0..bytes.len()).step_by(4096).find(|&at| bytes[at..].starts_with(b"IAB3")).unwrap();
+    let bit = free % 64;
+    bytes[tree_at + 56 + 8 + 7 - bit as usize / 8] |= 1 << (bit % 8);
+    bytes[tree_at + 56 + 7] += 1;
+    seal_at(&mut bytes, tree_at, 4096, 512);
+    let mut device = TestDevice::memory(bytes);
+    let mut volume = detect::open(&mut device).unwrap();
+    let tree = collect(&mut device, volume.as_mut()).unwrap();
+    assert!(tree[&free].1.fault.as_ref().unwrap().contains("says that it is free"));
+}

@@ -10,8 +10,9 @@ mod support;
 use std::path::Path;
 
 use support::kernel::{Mounted, compare};
+use support::xfs::make;
 use support::{Scratch, TestDevice, Tree, collect, has, is_root, paths_from, run, skipped};
-use windlass_hal::volume::{UsedQuality, Volume, VolumeFault, detect};
+use windlass_hal::volume::{UsedQuality, Volume, VolumeFault, VolumeInfo, detect};
 
 /// Name, size, mkfs.xfs arguments. The first is filled with more than the others.
 const SETS: &[(&str, &str, &str)] = &[
@@ -19,6 +20,8 @@ const SETS: &[(&str, &str, &str)] = &[
     ("1k blocks", "600M", "-b size=1k"),
     ("2k blocks", "600M", "-b size=2k"),
     ("1k blocks, 2k directories", "600M", "-b size=1k -n size=4k"),
+    ("16k blocks", "1500M", "-b size=16k"),
+    ("64k blocks", "2000M", "-b size=64k"),
     ("64k directories", "600M", "-n size=64k"),
     ("1k blocks, 64k directories", "600M", "-b size=1k -n size=64k"),
     ("8k directories", "600M", "-n size=8k"),
@@ -68,23 +71,6 @@ fn ready(test: &str) -> Option<Scratch> {
     Some(scratch)
 }
 
-/// Makes an image; `Err` when this mkfs.xfs does not know an option.
-fn make(image: &Path, size: &str, args: &str) -> Result<(), String> {
-    let _ = std::fs::remove_file(image);
-    let mut all: Vec<&str> = vec!["-q", "-f"];
-    all.extend(args.split_whitespace());
-    let file = format!("name={},file,size={size}", image.display());
-    all.extend(["-d", &file]);
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output = std::process::Command::new("mkfs.xfs").args(&all).env("PATH", path).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if !output.status.success() && (said.contains("unknown option") || said.contains("nknown suboption")) {
-        return Err(said.lines().next().unwrap_or_default().to_owned());
-    }
-    assert!(output.status.success(), "mkfs.xfs {all:?}: {said}");
-    Ok(())
-}
-
 fn script(name: &str, args: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name);
     let all: Vec<&str> = std::iter::once(path.to_str().unwrap()).chain(args.iter().copied()).collect();
@@ -129,7 +115,7 @@ fn the_kernel_and_the_reader_see_the_same() {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
         }
-        if let Err(reason) = make(&image, size, args) {
+        if let Err(reason) = make(&image, size, args, None) {
             skipped(test, &format!("{name}: {reason}"));
             continue;
         }
@@ -167,6 +153,16 @@ fn the_kernel_and_the_reader_see_the_same() {
     assert!(only.is_some() || compared >= 25, "{compared} option sets");
 }
 
+/// Opens a copy of what the kernel has written so far, which is in the file below the loop device.
+fn read_copy(image: &Path, copy: &Path) -> Result<(VolumeInfo, Tree, TestDevice), VolumeFault> {
+    std::fs::copy(image, copy).unwrap();
+    let mut device = TestDevice::file(copy);
+    let mut volume = detect::open(&mut device)?;
+    let tree = collect(&mut device, volume.as_mut()).unwrap();
+    assert!(tree.values().all(|(_, whole)| whole.fault.is_none()));
+    Ok((volume.info().clone(), tree, device))
+}
+
 #[test]
 fn a_frozen_volume_is_read_and_a_live_one_refused() {
     let test = "xfs_a_frozen_volume_is_read_and_a_live_one_refused";
@@ -175,39 +171,44 @@ fn a_frozen_volume_is_read_and_a_live_one_refused() {
         return skipped(test, "no xfs_freeze");
     }
     let (image, copy, at) = (scratch.join("image"), scratch.join("copy"), scratch.join("mnt"));
-    for args in ["", "-l su=256k", "-l su=32k,sectsize=4096 -s size=512"] {
-        make(&image, "400M", args).unwrap();
+    // Small logs, so that records go around their end.
+    for (size, args) in [
+        ("64m", ""),
+        ("160m", "-l su=256k"),
+        ("64m", "-b size=1k"),
+        ("64m", "-l su=32k,sectsize=4096 -s size=512"),
+    ] {
+        make(&image, size, args, None).unwrap();
         let mount = at.to_str().unwrap().to_owned();
         let mounted = match Mounted::new(&image, &at, "loop") {
             Ok(mounted) => mounted,
             Err(reason) => return skipped(test, &format!("mount: {reason}")),
         };
-        let read = |name: &str| {
-            // The file below the loop device holds what the kernel has written.
-            std::fs::copy(&image, &copy).unwrap();
-            let mut device = TestDevice::file(&copy);
-            let mut volume = detect::open(&mut device)?;
-            let tree = collect(&mut device, volume.as_mut()).unwrap();
-            assert!(tree.values().all(|(_, whole)| whole.fault.is_none()), "{args} {name}");
-            let names = paths_from(&tree, volume.info().root);
-            Ok::<_, VolumeFault>((volume.info().clone(), names))
+        let frozen = || {
+            run("xfs_freeze", &["-f", &mount]);
+            let found = read_copy(&image, &copy);
+            run("xfs_freeze", &["-u", &mount]);
+            found.unwrap_or_else(|fault| panic!("{args}: {fault}"))
         };
         let mut states = Vec::new();
-        for round in 0..3 {
-            for k in 0..200 {
+        let rounds = 12;
+        for round in 0..rounds {
+            for k in 0..60 {
                 std::fs::write(at.join(format!("{round}-{k}")), vec![1; k * 50]).unwrap();
+                if k % 5 == 0 {
+                    std::fs::File::open(at.join(format!("{round}-{k}"))).unwrap().sync_all().unwrap();
+                }
             }
-            let file = std::fs::File::open(at.join(format!("{round}-7"))).unwrap();
-            file.sync_all().unwrap();
-            let said = read("live").err().map(|fault| fault.to_string()).unwrap_or_default();
+            let open = std::fs::File::create(at.join("unlinked")).unwrap();
+            std::fs::remove_file(at.join("unlinked")).unwrap();
+            open.sync_all().unwrap();
+            let said = read_copy(&image, &copy).err().map(|fault| fault.to_string()).unwrap_or_default();
             assert!(said.contains("dirty log") && said.contains("xfs_freeze"), "{args}: {said}");
-            run("xfs_freeze", &["-f", &mount]);
-            let found = read("frozen");
-            run("xfs_freeze", &["-u", &mount]);
-            let (info, names) = found.unwrap_or_else(|fault| panic!("{args}: {fault}"));
-            assert!(names.contains_key(format!("./{round}-199").as_bytes()), "{args}: {round}");
-            assert_eq!(names.len(), 1 + 200 * (round + 1), "{args}");
-            let newest = std::fs::metadata(at.join(format!("{round}-199"))).unwrap();
+            let (info, tree, _) = frozen();
+            let names = paths_from(&tree, info.root);
+            assert!(names.contains_key(format!("./{round}-59").as_bytes()), "{args}: {round}");
+            assert_eq!((names.len(), tree.len()), (1 + 60 * (round + 1), 1 + 60 * (round + 1)), "{args}");
+            let newest = std::fs::metadata(at.join(format!("{round}-59"))).unwrap();
             let newest = std::os::unix::fs::MetadataExt::ctime(&newest);
             assert!(
                 (newest - 5..=newest).contains(&info.written_secs),
@@ -215,18 +216,82 @@ fn a_frozen_volume_is_read_and_a_live_one_refused() {
                 info.written_secs
             );
             states.push(info.state);
+            drop(open);
             // Nothing is written between two freezes but what they write themselves.
-            run("xfs_freeze", &["-f", &mount]);
-            let found = read("frozen");
-            run("xfs_freeze", &["-u", &mount]);
-            states.push(found.unwrap().0.state);
+            states.push(frozen().0.state);
         }
         drop(mounted);
-        states.push(read("unmounted").unwrap().0.state);
-        assert_eq!(states.last().unwrap(), &read("unmounted").unwrap().0.state);
+        let unmounted = || read_copy(&image, &copy).unwrap().0.state;
+        states.push(unmounted());
+        assert_eq!(states.last().unwrap(), &unmounted());
         drop(Mounted::new(&image, &at, "loop").unwrap());
-        states.push(read("unmounted").unwrap().0.state);
+        states.push(unmounted());
         let distinct: std::collections::BTreeSet<_> = states.iter().flatten().collect();
-        assert_eq!(distinct.len(), 8, "{args}: every freeze and every unmount shows");
+        assert_eq!(distinct.len(), 2 * rounds + 2, "{args}: every freeze and every unmount shows");
+    }
+}
+
+#[test]
+fn volumes_with_a_history_are_read() {
+    let test = "xfs_volumes_with_a_history_are_read";
+    let Some(scratch) = ready(test) else { return };
+    let (image, copy, at) = (scratch.join("image"), scratch.join("copy"), scratch.join("mnt"));
+    let listing = scratch.join("listing");
+    let same = |what: &str, mut found: (VolumeInfo, Tree, TestDevice)| {
+        let mounted = Mounted::new(&image, &at, "ro,norecovery,loop").unwrap();
+        script("oracle.py", &[at.to_str().unwrap(), listing.to_str().unwrap()]);
+        drop(mounted);
+        compare(&std::fs::read_to_string(&listing).unwrap(), &found.1, &mut found.2, what);
+    };
+
+    // Free space in pieces of 16 KiB: chunks of inodes get holes.
+    make(&image, "64m", "-d agcount=1", None).unwrap();
+    match Mounted::new(&image, &at, "loop") {
+        Ok(_mounted) => script("fragment.py", &[at.to_str().unwrap()]),
+        Err(reason) => return skipped(test, &format!("mount: {reason}")),
+    }
+    let holes =
+        run("xfs_db", &["-r", "-c", "agi 0", "-c", "addr root", "-c", "p recs", image.to_str().unwrap()]);
+    assert!(
+        holes.lines().any(|line| line.contains(",0xff") || line.contains(",0xf0")),
+        "no sparse chunk: {holes}"
+    );
+    same("sparse chunks", read_copy(&image, &copy).unwrap());
+
+    // Quota inodes are in use, have a link, and are no items.
+    make(&image, "64m", "", None).unwrap();
+    if let Ok(mounted) = Mounted::new(&image, &at, "loop,usrquota,grpquota,prjquota") {
+        std::fs::write(at.join("file"), "x").unwrap();
+        drop(mounted);
+        let found = read_copy(&image, &copy).unwrap();
+        assert_eq!(found.0.inodes_used, 2 + 2 + 3, "root, file, bitmap, summary, three quotas");
+        same("quota", found);
+    } else {
+        skipped(test, "quota: mount");
+    }
+
+    // A new uuid after the fact: metadata keeps the old one.
+    if has("xfs_admin") {
+        let before = read_copy(&image, &copy).unwrap().0;
+        run("xfs_admin", &["-U", "generate", "-L", "renamed", image.to_str().unwrap()]);
+        let found = read_copy(&image, &copy).unwrap();
+        assert!(found.0.uuid != before.uuid && found.0.label == b"renamed" && found.0.state != before.state);
+        assert!(found.0.features.iter().any(|name| name == "meta_uuid"));
+        same("meta_uuid", found);
+    }
+
+    // Grown: a last group that is shorter than the others.
+    make(&image, "64m", "", None).unwrap();
+    if has("xfs_growfs") {
+        std::fs::File::options().write(true).open(&image).unwrap().set_len(107 << 20).unwrap();
+        let mounted = Mounted::new(&image, &at, "loop").unwrap();
+        run("xfs_growfs", &[at.to_str().unwrap()]);
+        for k in 0..3000 {
+            std::fs::write(at.join(format!("{k}")), vec![3; 20_000]).unwrap();
+        }
+        drop(mounted);
+        let found = read_copy(&image, &copy).unwrap();
+        assert_eq!(found.0.size_bytes, 107 << 20);
+        same("grown", found);
     }
 }

@@ -16,7 +16,7 @@
 //!
 //! | at the head | left by | answer |
 //! |---|---|---|
-//! | a record of one operation, "unmount" | a clean unmount, mkfs, xfs_repair | read |
+//! | a record of one operation, "unmount" | a clean unmount, mkfs, xfs_repair, xfs_admin | read |
 //! | from the tail on nothing but the superblock as it is on the device, its counters aside | xfs_freeze, dmsetup suspend | read |
 //! | anything else, or anything that does not add up | a live file system, a crash | refused: dirty |
 //!
@@ -112,8 +112,13 @@ pub(super) fn check(
     let (first, blocks) = sb.log;
     let blocks = sb.basic(blocks);
     let mut log = Log { sb, device, start: sb.offset(first), blocks, buf: Vec::new() };
-    let (head, cycle) = log.head()?;
-    let last = log.last_record(head)?;
+    let (head, cycle, last) = match log.formatted()? {
+        Some(only) => (only.end, only.cycle, only),
+        None => {
+            let (head, cycle) = log.head()?;
+            (head, cycle, log.last_record(head)?)
+        }
+    };
     if last.end != head {
         return Err(dirty("its last record is not whole"));
     }
@@ -163,6 +168,27 @@ impl Log<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// The only record of a log that xfs_repair or xfs_admin has cleared: an unmount at block 0, blocks never written where the rest
+    /// of a record of 256 KiB would be, and the cycle before from there on. The first mount writes over all three.
+    fn formatted(&mut self) -> Result<Option<Record>, VolumeFault> {
+        self.read(0, (STRETCH_BLOCKS + 1).min(self.blocks))?;
+        let cycles: Vec<u32> = self.buf.chunks_exact(BASIC_BYTES).map(cycle_of).collect();
+        let (cycle, is_header) = (u32_at(&self.buf, 4), u32_at(&self.buf, 0) == MAGIC);
+        let Some(blank) = cycles.get(2..).filter(|_| is_header && cycle > 1) else { return Ok(None) };
+        let after = 2 + blank.iter().take_while(|&&cycle| cycle == 0).count();
+        let old = cycle - 1;
+        if after == 2 || cycles.get(after) != Some(&old) || self.cycle(self.blocks - 1)? != old {
+            return Ok(None);
+        }
+        let record = self.record(0)?;
+        if record.end != 2 || record.cycle != cycle || record.ops != 1 || !Items::is_unmount(&record.data) {
+            return Ok(None);
+        }
+        let after = after as u64;
+        self.all(after, IN_FLIGHT_BLOCKS.min(self.blocks - after), |cycle| cycle == old)?;
+        Ok(Some(record))
     }
 
     /// Where the next record would go, and the cycle of the one before it.
