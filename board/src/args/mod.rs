@@ -100,7 +100,8 @@ Examples:
   windlass demo --size 1GiB --dir /mnt/fast/demo
 
 It copies files of this machine into an ext4 image (mke2fs -d; a small image that is shipped with the program where mke2fs is \
-missing), backs the image up into a directory, restores it and compares everything. It needs no root and leaves what it made, so \
+missing), backs the image up into a directory, restores it and compares everything; then the same with a small XFS image that is \
+shipped. It needs no root and leaves what it made, so \
 that you can go on with it.")]
 pub struct Demo {
     /// Where to work: a directory that does not exist yet or is empty [default: a new one below the temporary directory]

@@ -48,6 +48,17 @@ pub struct Compared {
     pub with_owners: bool,
 }
 
+impl Compared {
+    /// Adds another comparison.
+    pub fn add(&mut self, other: Compared) {
+        self.items += other.items;
+        self.bytes += other.bytes;
+        self.differences += other.differences;
+        self.kept.extend(other.kept);
+        self.kept.truncate(DIFFERENCES_KEPT_MAX);
+    }
+}
+
 /// Compares everything below the root of `volume` with `restored`; `made_of` is what the image was made of.
 pub fn compare(
     device: &mut dyn BlockDevice,

@@ -1,6 +1,6 @@
-//! An ext4 image for the demo: made of real files with `mke2fs -d`, or the small one that is shipped.
+//! Images for the demo: ext4 made of real files with `mke2fs -d`, and small ones of ext4 and XFS that are shipped.
 //!
-//! Neither needs root. Source: mke2fs(8); the shipped image is made by `board/demo/make`.
+//! Neither needs root. Source: mke2fs(8); the shipped images are made by `board/demo/make`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,10 @@ use std::process::{Command, Stdio};
 use crate::demo::source::Copied;
 use crate::failure::Failure;
 
-/// The shipped image, zstd: a few MiB with items of every kind.
-const SHIPPED: &[u8] = include_bytes!("../../demo/small.ext4.zst");
+/// A shipped image, zstd: items of every kind.
+pub const SHIPPED_EXT4: &[u8] = include_bytes!("../../demo/small.ext4.zst");
+/// The same of XFS, with shared and preallocated blocks.
+pub const SHIPPED_XFS: &[u8] = include_bytes!("../../demo/small.xfs.zst");
 /// Largest shipped image in bytes, unpacked.
 const SHIPPED_BYTES_MAX: usize = 32 << 20;
 
@@ -49,10 +51,10 @@ pub fn make(mke2fs: &Path, tree: &Path, image: &Path, copied: &Copied) -> Result
     ))
 }
 
-/// Unpacks the shipped image to `image`.
-pub fn unpack_shipped(image: &Path) -> Result<(), Failure> {
+/// Unpacks a shipped image to `image`.
+pub fn unpack(shipped: &[u8], image: &Path) -> Result<(), Failure> {
     let mut bytes = vec![0; SHIPPED_BYTES_MAX];
-    let length = zstd_safe::decompress(&mut bytes[..], SHIPPED)
+    let length = zstd_safe::decompress(&mut bytes[..], shipped)
         .map_err(|code| Failure::at("the shipped image", zstd_safe::get_error_name(code)))?;
     bytes.truncate(length);
     fs::write(image, bytes).map_err(|error| Failure::at(image.display(), error))

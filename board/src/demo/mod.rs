@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  files of this machine --mke2fs -d--> image.ext4 --backup--> repository/ --restore--> restored/ --compare--> the same?
+//!  a small image that is shipped -----> image.xfs  --backup-->             --restore--> restored-xfs/ --compare-->
 //! ```
 //!
 //! | module | what |
 //! |---|---|
 //! | [`source`] | real files, copied up to a size |
-//! | [`image`] | an ext4 image of them |
+//! | [`image`] | an ext4 image of them, and images that are shipped |
 //! | [`compare`] | the restored directory against the image and the files |
 //!
 //! Everything goes through the same calls as the commands of the same names; what is left behind can be used by them.
@@ -41,17 +42,22 @@ use crate::progress::Watcher;
 use crate::repository::Repository;
 use crate::{signal, text};
 
-/// Name of the policy that the demo makes.
-const POLICY: &str = "demo";
+/// One volume, which the demo backs up under a policy of its own.
+struct Part {
+    policy: &'static str,
+    id: VolumeId,
+    image: PathBuf,
+    restored: PathBuf,
+}
 
 /// Where everything of a demo is.
 struct Places {
     dir: PathBuf,
     files: PathBuf,
-    image: PathBuf,
+    ext4: Part,
+    xfs: Part,
     repository: PathBuf,
     key: PathBuf,
-    restored: PathBuf,
 }
 
 impl Places {
@@ -74,10 +80,20 @@ impl Places {
         }
         Ok(Places {
             files: dir.join("files"),
-            image: dir.join("image.ext4"),
+            ext4: Part {
+                policy: "demo",
+                id: VolumeId(1),
+                image: dir.join("image.ext4"),
+                restored: dir.join("restored"),
+            },
+            xfs: Part {
+                policy: "demo-xfs",
+                id: VolumeId(2),
+                image: dir.join("image.xfs"),
+                restored: dir.join("restored-xfs"),
+            },
             repository: dir.join("repository"),
             key: dir.join("key"),
-            restored: dir.join("restored"),
             dir,
         })
     }
@@ -101,8 +117,14 @@ pub fn run(global: &Global, args: &Demo, output: &Output) -> Result<Exit, Failur
     let steps = Steps { places: &places, options: places.options(global), output };
     let made_of = steps.image(args, &job)?;
     let (repository, first) = steps.first_backup()?;
-    let second = steps.second_backup(&repository)?;
-    let same = steps.restore_and_compare(&repository, made_of.as_deref())?;
+    steps.step(3, "the same again: nothing has changed, so next to nothing is stored");
+    let second = steps.backup(&repository, &places.ext4)?;
+    steps.step(4, format_args!("everything back into {}", places.ext4.restored.display()));
+    steps.restore(&repository, &places.ext4)?;
+    steps.step(5, "every byte and attribute compared");
+    let mut same = steps.compare(&places.ext4, made_of.as_deref())?;
+    steps.step(6, format_args!("a small XFS volume there and back: {}", places.xfs.image.display()));
+    same.add(steps.there_and_back(&repository, &places.xfs)?);
     steps.summary(&first, &second, &same);
     if args.clean {
         fs::remove_dir_all(&places.dir).map_err(|error| Failure::at(places.dir.display(), error))?;
@@ -110,6 +132,21 @@ pub fn run(global: &Global, args: &Demo, output: &Output) -> Result<Exit, Failur
         steps.whats_next();
     }
     Ok(if same.differences == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// Makes a part's policy.
+fn set_policy(repository: &Repository, part: &Part) -> Result<(), Failure> {
+    let device = part.image.display().to_string();
+    let volume = PolicyVolume { device: device.clone(), reader: Reader::Auto };
+    let change = PolicyChange {
+        name: part.policy.to_owned(),
+        revision: 1,
+        body: Policy::new(part.policy, vec![volume]).emit().map_err(Failure::new)?,
+        volumes: vec![(part.id, device)],
+    };
+    repository.with_session(|session| {
+        session.commit(vec![Record::PolicyChanged(change)]).map(drop).map_err(Failure::new)
+    })
 }
 
 struct Steps<'a> {
@@ -120,7 +157,7 @@ struct Steps<'a> {
 
 impl Steps<'_> {
     fn step(&self, number: u32, what: impl std::fmt::Display) {
-        self.output.say(format_args!("{number}/5  {what}"));
+        self.output.say(format_args!("{number}/6  {what}"));
         self.output.event("step", json!({ "step": number, "what": what.to_string() }));
     }
 
@@ -130,7 +167,7 @@ impl Steps<'_> {
         let Some(mke2fs) = mke2fs else {
             let why = if args.shipped { "" } else { " (mke2fs is not installed)" };
             self.step(1, format_args!("unpacking the small ext4 image that is shipped{why}"));
-            image::unpack_shipped(&self.places.image)?;
+            image::unpack(image::SHIPPED_EXT4, &self.places.ext4.image)?;
             return Ok(None);
         };
         let sources = if args.source.is_empty() {
@@ -148,7 +185,7 @@ impl Steps<'_> {
             fs::create_dir(&self.places.files)
                 .map_err(|error| Failure::at(self.places.files.display(), error))?;
             let copied = source::gather(&sources, &self.places.files, args.size.0, job)?;
-            image::make(&mke2fs, &self.places.files, &self.places.image, &copied)?;
+            image::make(&mke2fs, &self.places.files, &self.places.ext4.image, &copied)?;
             copied
         };
         self.output.say(format_args!(
@@ -170,64 +207,55 @@ impl Steps<'_> {
             ),
         );
         let repository = Repository::init(&self.options, true, LOCATION_BLOCKS_DEFAULT)?;
-        let device = self.places.image.display().to_string();
-        let volume = PolicyVolume { device: device.clone(), reader: Reader::Auto };
-        let policy = Policy::new(POLICY, vec![volume]);
-        let change = PolicyChange {
-            name: POLICY.to_owned(),
-            revision: 1,
-            body: policy.emit().map_err(Failure::new)?,
-            volumes: vec![(VolumeId(1), device)],
-        };
-        repository.with_session(|session| {
-            session.commit(vec![Record::PolicyChanged(change)]).map(drop).map_err(Failure::new)
-        })?;
-        let outcome = self.backup(&repository)?;
+        set_policy(&repository, &self.places.ext4)?;
+        let outcome = self.backup(&repository, &self.places.ext4)?;
         Ok((repository, outcome))
     }
 
-    fn second_backup(&self, repository: &Repository) -> Result<Outcome, Failure> {
-        self.step(3, "the same again: nothing has changed, so next to nothing is stored");
-        self.backup(repository)
-    }
-
-    fn backup(&self, repository: &Repository) -> Result<Outcome, Failure> {
+    fn backup(&self, repository: &Repository, part: &Part) -> Result<Outcome, Failure> {
         let job = Arc::new(Progress::new());
         let (policy, outcome) = {
             let _watcher = Watcher::start(&job, *self.output)?;
-            backup::run_policy(&self.options, repository, POLICY, &job)?
+            backup::run_policy(&self.options, repository, part.policy, &job)?
         };
         backup::tell(&policy, &outcome, self.output);
         self.output.event("backup", backup::to_json(&policy, &outcome));
         Ok(outcome)
     }
 
-    fn restore_and_compare(
-        &self,
-        repository: &Repository,
-        made_of: Option<&Path>,
-    ) -> Result<compare::Compared, Failure> {
-        self.step(4, format_args!("everything back into {}", self.places.restored.display()));
+    /// Restores the last point of a volume.
+    fn restore(&self, repository: &Repository, part: &Part) -> Result<(), Failure> {
         let state = repository.view()?.state;
-        let point = state.last_point(POLICY).ok_or_else(|| Failure::new("the backup left no point"))?;
-        let volume = point.volumes.first().ok_or_else(|| Failure::new("the point has no volume"))?.volume;
+        let point = state.last_point(part.policy).ok_or_else(|| Failure::new("the backup left no point"))?;
+        let (to, existing) = (&part.restored, Existing::Refuse);
         let job = Arc::new(Progress::new());
         signal::watch(&job)?;
         let report = {
             let _watcher = Watcher::start(&job, *self.output)?;
-            let (to, existing) = (&self.places.restored, Existing::Refuse);
-            restore::to_directory(&self.options, repository, &state, point, volume, &[], to, existing, &job)?
+            restore::to_directory(&self.options, repository, &state, point, part.id, &[], to, existing, &job)?
         };
         for fault in &report.faults {
             self.output.say(format_args!("     NOT RESTORED {fault}"));
         }
-        self.step(5, "every byte and attribute compared");
+        Ok(())
+    }
+
+    /// Compares what was restored with the image, or with what the image was made of.
+    fn compare(&self, part: &Part, made_of: Option<&Path>) -> Result<compare::Compared, Failure> {
         let job = Arc::new(Progress::new());
         job.enter(Phase::Checking);
         let _watcher = Watcher::start(&job, *self.output)?;
-        let mut device = open_device(&self.places.image, None, &[])?;
-        let mut volume = open_volume(&self.places.image, &mut *device, Reader::Ext4)?;
-        compare::compare(&mut *device, &mut *volume, made_of, &self.places.restored, &job)
+        let mut device = open_device(&part.image, None, &[])?;
+        let mut volume = open_volume(&part.image, &mut *device, Reader::Auto)?;
+        compare::compare(&mut *device, &mut *volume, made_of, &part.restored, &job)
+    }
+
+    fn there_and_back(&self, repository: &Repository, part: &Part) -> Result<compare::Compared, Failure> {
+        image::unpack(image::SHIPPED_XFS, &part.image)?;
+        set_policy(repository, part)?;
+        self.backup(repository, part)?;
+        self.restore(repository, part)?;
+        self.compare(part, None)
     }
 
     fn summary(&self, first: &Outcome, second: &Outcome, same: &compare::Compared) {
@@ -299,7 +327,8 @@ impl Steps<'_> {
             "windlass ls demo / -l",
             "windlass find demo / --name '*.h' --larger 100KiB",
             "windlass check demo --read-data",
-            "windlass restore demo specials --to /tmp/specials",
+            "windlass ls demo-xfs /kinds -l",
+            "windlass restore demo-xfs kinds --to /tmp/kinds",
         ] {
             self.output.say(format_args!("  {command}"));
         }

@@ -1,0 +1,247 @@
+//! The raw readers against the kernel, on the same devices, in the same run.
+//!
+//! ```text
+//! cargo bench -p windlass-tests --bench volumes                  everything: 15 minutes, most of them for making the volumes
+//! cargo bench -p windlass-tests --bench volumes -- enumerate     some phases: enumerate read capped memory
+//! ```
+//! Needs root, e2fsprogs, xfsprogs and 16 GiB of free disk in the target directory. The volumes stay there for the next run;
+//! `cargo clean` removes them. A file system whose mkfs is missing is left out, and the output says so.
+//!
+//! | phase | volume | what |
+//! |---|---|---|
+//! | enumerate | 200 thousand files of 4 KiB | items, names and extents: raw, and through the kernel with FIEMAP; best of three |
+//! | read | real files, 4 GiB | all data in physical order, against as many bytes in order; best of three |
+//! | capped | the same, 4,000 reads a second | the same, and every file by name through the kernel |
+//! | memory | 10 thousand and a million files | peak of a sweep, less what the program takes without one |
+//!
+//! Every run starts from a cold cache, in a process of its own. Prints markdown; a row that is not met says so and fails
+//! nothing. Source: ours; what to expect is in the blocks reference, section B.
+
+#[path = "../peers/measure.rs"]
+mod measure;
+mod volumes;
+mod work;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use measure::{Cap, Job};
+use serde_json::Value;
+use volumes::{KINDS, Volumes};
+use windlass_tests::error::{Context, Error, Result};
+use windlass_tests::image::Kind;
+
+const WORK: &str = "--work";
+const PHASES: [&str; 4] = ["enumerate", "read", "capped", "memory"];
+const RUNS: u32 = 3;
+const CAP_READ_IOPS: u32 = 4_000;
+const MIB: f64 = 1_048_576.0;
+
+fn main() -> ExitCode {
+    let os: Vec<_> = std::env::args_os().skip(1).collect();
+    if os.first().is_some_and(|first| first == measure::MEASURE) {
+        return measure::measuring_process(&os[1..]);
+    }
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let done = match args.split_first() {
+        Some((first, rest)) if first == WORK => work::run(rest),
+        _ => bench(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("volumes: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A row of the table.
+struct Row {
+    what: String,
+    target: String,
+    measured: String,
+    met: bool,
+}
+
+struct Bench {
+    volumes: Volumes,
+    rows: Vec<Row>,
+}
+
+fn bench(args: &[String]) -> Result<()> {
+    if let Some(odd) = args.iter().find(|arg| !PHASES.contains(&arg.as_str())) {
+        return Err(Error::new(format!("{odd}? Phases are {}", PHASES.join(" "))));
+    }
+    if !windlass_tests::privilege::is_root() {
+        println!("SKIPPED: volumes: needs root, for loop devices and cold caches");
+        return Ok(());
+    }
+    let has = |phase: &str| args.is_empty() || args.iter().any(|arg| arg == phase);
+    let mut bench = Bench { volumes: Volumes::open()?, rows: Vec::new() };
+    for kind in KINDS {
+        if let Some(why) = kind.missing() {
+            println!("SKIPPED: {}: {why}", kind.name());
+            continue;
+        }
+        if has("enumerate") {
+            bench.enumerate(kind)?;
+        }
+        if has("read") {
+            bench.read(kind)?;
+        }
+        if has("capped") {
+            bench.capped(kind)?;
+        }
+        if has("memory") {
+            bench.memory(kind)?;
+        }
+    }
+    println!("\n| what | must reach | measured | |\n|---|---|---|---|");
+    for Row { what, target, measured, met } in &bench.rows {
+        println!("| {what} | {target} | {measured} | {} |", if *met { "MET" } else { "NOT MET" });
+    }
+    Ok(())
+}
+
+/// What one run of a work printed, and its peak of memory.
+struct Ran {
+    seconds: f64,
+    said: Value,
+    rss_mib: f64,
+}
+
+impl Bench {
+    fn row(&mut self, what: String, target: String, measured: String, met: bool) {
+        eprintln!("{what}: {measured}");
+        self.rows.push(Row { what, target, measured, met });
+    }
+
+    fn run(&self, work: &[&str], cap: Option<&Cap>) -> Result<Ran> {
+        volumes::drop_caches()?;
+        let own = std::env::current_exe().context(|| "own path")?;
+        let cost = measure::run(&Job::new(own).arg(WORK).args(work), self.volumes.logs(), cap)?;
+        let said: Value = serde_json::from_str(cost.stdout.trim()).context(|| "a work's output")?;
+        let seconds = said["seconds"].as_f64().ok_or_else(|| Error::new("a work told no time"))?;
+        if said["faults"].as_u64().unwrap_or_default() > 0 {
+            return Err(Error::new(format!("{work:?} found faults on a sound volume: {said}")));
+        }
+        Ok(Ran { seconds, said, rss_mib: cost.rss_mib })
+    }
+
+    /// The fastest of some runs.
+    fn best(&self, work: &[&str]) -> Result<Ran> {
+        let mut best = self.run(work, None)?;
+        for _ in 1..RUNS {
+            let ran = self.run(work, None)?;
+            if ran.seconds < best.seconds {
+                best = ran;
+            }
+        }
+        Ok(best)
+    }
+
+    fn enumerate(&mut self, kind: Kind) -> Result<()> {
+        let made = self.volumes.small_files(kind, 200_000, true)?;
+        let device = made.attach()?;
+        let device = text(device.device())?;
+        let (raw, kernel) = (self.best(&["sweep", device])?, self.best(&["walk", device])?);
+        for what in ["items", "names", "extents"] {
+            if raw.said[what] != kernel.said[what] {
+                return Err(Error::new(format!("raw and kernel differ: {} and {}", raw.said, kernel.said)));
+            }
+        }
+        let name = kind.name();
+        let items = &raw.said["items"];
+        self.row(
+            format!("{name}: enumeration with names and extents, {items} items"),
+            "at most 0.15 s".to_owned(),
+            format!("{:.3} s", raw.seconds),
+            raw.seconds <= 0.15,
+        );
+        let ratio = kernel.seconds / raw.seconds;
+        self.row(
+            format!("{name}: the kernel's walk with FIEMAP"),
+            "at least 7 times as long".to_owned(),
+            format!("{:.2} s, {ratio:.1} times", kernel.seconds),
+            ratio >= 7.0,
+        );
+        Ok(())
+    }
+
+    fn read(&mut self, kind: Kind) -> Result<()> {
+        let made = self.volumes.real_files(kind)?;
+        let device = made.attach()?;
+        let device = text(device.device())?;
+        let raw = self.best(&["read", device])?;
+        let wanted = raw.said["wanted"].to_string();
+        let in_order = self.best(&["sequential", device, &wanted])?;
+        let ratio = raw.seconds / in_order.seconds;
+        let bytes = raw.said["wanted"].as_f64().unwrap_or_default() / MIB;
+        self.row(
+            format!("{}: sweep and all data in physical order, {bytes:.0} MiB", kind.name()),
+            format!("at most 1.1 x {:.2} s of as many bytes in order", in_order.seconds),
+            format!("{:.2} s, {ratio:.2} times", raw.seconds),
+            ratio <= 1.1,
+        );
+        Ok(())
+    }
+
+    fn capped(&mut self, kind: Kind) -> Result<()> {
+        let mount = self.volumes.real_files(kind)?.mount()?;
+        let device = mount.loop_device();
+        let cap = match device.number().and_then(|number| Cap::reads_of(&number, CAP_READ_IOPS)) {
+            Ok(cap) => cap,
+            Err(why) => {
+                println!("SKIPPED: capped: {why}");
+                return Ok(());
+            }
+        };
+        let device = text(device.device())?;
+        let raw = self.run(&["read", device], Some(&cap))?;
+        let in_order = self.run(&["sequential", device, &raw.said["wanted"].to_string()], Some(&cap))?;
+        let kernel = self.run(&["kernel", text(mount.dir())?], Some(&cap))?;
+        let name = kind.name();
+        let more = raw.seconds / in_order.seconds;
+        self.row(
+            format!("{name}, {CAP_READ_IOPS} reads/s: sweep and all data"),
+            format!("at most 1.1 x {:.2} s of as many bytes in order", in_order.seconds),
+            format!("{:.2} s, {more:.2} times", raw.seconds),
+            more <= 1.1,
+        );
+        let ratio = kernel.seconds / raw.seconds;
+        self.row(
+            format!("{name}, {CAP_READ_IOPS} reads/s: every file by name through the kernel"),
+            "at least 10 times as long".to_owned(),
+            format!("{:.1} s, {ratio:.1} times", kernel.seconds),
+            ratio >= 10.0,
+        );
+        Ok(())
+    }
+
+    fn memory(&mut self, kind: Kind) -> Result<()> {
+        let mut peaks = Vec::new();
+        for files in [10_000, 1_000_000] {
+            let made = self.volumes.small_files(kind, files, false)?;
+            let device = made.attach()?;
+            let device = text(device.device())?;
+            let (swept, opened) = (self.run(&["sweep", device], None)?, self.run(&["open", device], None)?);
+            peaks.push((swept.rss_mib - opened.rss_mib, swept.rss_mib));
+        }
+        let (small, large) = (peaks[0], peaks[1]);
+        self.row(
+            format!("{}: memory of a sweep, 10 thousand and a million files", kind.name()),
+            "at most 8 MiB, within 10 %".to_owned(),
+            format!(
+                "{:.1} and {:.1} MiB (whole program {:.1} and {:.1})",
+                small.0, large.0, small.1, large.1
+            ),
+            large.0 <= 8.0 && large.0 <= small.0 * 1.1,
+        );
+        Ok(())
+    }
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| Error::new("a path that is no text"))
+}

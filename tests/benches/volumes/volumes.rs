@@ -1,0 +1,149 @@
+//! The volumes: made once, by the kernel, kept below the target directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use windlass_tests::error::{Context, Error, Result, output};
+use windlass_tests::fixture::noise;
+use windlass_tests::image::{Access, Kind, Loop, Mount};
+use windlass_tests::workdir::remove_tree;
+
+const GIB: u64 = 1 << 30;
+/// Size of a volume of real files: two thirds of it in use.
+const REAL_BYTES: u64 = 6 * GIB;
+/// Where real files come from, and how many bytes of them.
+const REAL_ROOTS: &[&str] = &["/usr/lib", "/usr/share", "/usr/include", "/usr/bin", "/usr/local"];
+const REAL_FILE_BYTES: u64 = 4 * GIB;
+const PER_DIRECTORY: u64 = 200;
+
+/// File systems with a raw reader.
+pub const KINDS: [Kind; 2] = [Kind::Ext4, Kind::Xfs];
+
+/// A cold cache.
+pub fn drop_caches() -> Result<()> {
+    nix::unistd::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").context(|| "drop caches")
+}
+
+/// Where the volumes are.
+pub struct Volumes {
+    dir: PathBuf,
+    logs: PathBuf,
+}
+
+impl Volumes {
+    pub fn open() -> Result<Volumes> {
+        let own = std::env::current_exe().context(|| "own path")?;
+        let target = own.ancestors().nth(3).ok_or_else(|| Error::new("no target directory"))?;
+        let dir = target.join("volumes-bench");
+        let logs = dir.join("run");
+        remove_tree(&logs);
+        fs::create_dir_all(&logs).context(|| logs.display().to_string())?;
+        Ok(Volumes { dir, logs })
+    }
+
+    /// For what a run prints.
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// `files` small files in directories of 200; all of them with 4 KiB of data, or one in sixteen.
+    pub fn small_files(&self, kind: Kind, files: u64, full: bool) -> Result<Made> {
+        let name = format!("{}-{files}{}", kind.name(), if full { "-full" } else { "" });
+        let bytes = if full { files * 6144 } else { files * 1536 } + GIB;
+        self.make(kind, &name, bytes, &|root| {
+            let data = noise(1, 4096);
+            for index in 0..files {
+                let dir = root.join(format!("{:05}", index / PER_DIRECTORY));
+                if index % PER_DIRECTORY == 0 {
+                    fs::create_dir(&dir).context(|| dir.display().to_string())?;
+                }
+                let path = dir.join(format!("file-{index:07}"));
+                let bytes = if full || index % 16 == 0 { &data[..] } else { &[] };
+                fs::write(&path, bytes).context(|| path.display().to_string())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Files of this machine.
+    pub fn real_files(&self, kind: Kind) -> Result<Made> {
+        let name = format!("{}-real", kind.name());
+        self.make(kind, &name, REAL_BYTES, &|root| {
+            let mut left = REAL_FILE_BYTES;
+            // Again and again, until there is enough.
+            for round in 0..16 {
+                for (index, from) in REAL_ROOTS.iter().enumerate() {
+                    let to = root.join(format!("{round}-{index}"));
+                    copy(Path::new(from), &to, &mut left)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn make(&self, kind: Kind, name: &str, bytes: u64, fill: &dyn Fn(&Path) -> Result<()>) -> Result<Made> {
+        let image = self.dir.join(format!("{name}.img"));
+        if !image.is_file() {
+            eprintln!("making {name}");
+            // Complete or absent: an interrupted setup must not leave half a volume.
+            let half = self.dir.join("half.img");
+            let _ = fs::remove_file(&half);
+            fs::File::create(&half).and_then(|file| file.set_len(bytes)).context(|| "size")?;
+            let mut mkfs = match kind {
+                Kind::Ext4 => Command::new("mkfs.ext4"),
+                _ => Command::new("mkfs.xfs"),
+            };
+            // Inodes enough for files of nothing.
+            mkfs.args(if kind == Kind::Ext4 { &["-q", "-F", "-i", "1024"][..] } else { &["-q", "-f"] });
+            output(mkfs.arg(&half))?;
+            let mounted = self.logs.join("filling");
+            {
+                let mount = Mount::image_of(kind, &half, &mounted, Access::ReadWrite, None)?;
+                fill(mount.dir())?;
+            }
+            fs::rename(&half, &image).context(|| "keep the volume")?;
+        }
+        Ok(Made { image, kind, mounted: self.logs.join(name) })
+    }
+}
+
+/// A volume that is there.
+pub struct Made {
+    image: PathBuf,
+    kind: Kind,
+    mounted: PathBuf,
+}
+
+impl Made {
+    /// As a device.
+    pub fn attach(&self) -> Result<Loop> {
+        Loop::attach(&self.image, Access::ReadOnly)
+    }
+
+    /// As a device that the kernel has mounted, too.
+    pub fn mount(&self) -> Result<Mount> {
+        Mount::image_of(self.kind, &self.image, &self.mounted, Access::ReadOnly, None)
+    }
+}
+
+/// Copies a tree of files and directories until `left` bytes are copied; links and special files are left out.
+fn copy(from: &Path, to: &Path, left: &mut u64) -> Result<()> {
+    let Ok(entries) = fs::read_dir(from) else { return Ok(()) };
+    fs::create_dir(to).context(|| to.display().to_string())?;
+    for entry in entries.flatten() {
+        if *left == 0 {
+            return Ok(());
+        }
+        let Ok(meta) = entry.path().symlink_metadata() else { continue };
+        if meta.is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()), left)?;
+        } else if meta.is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))
+                .context(|| entry.path().display().to_string())?;
+            *left = left.saturating_sub(meta.len());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! What is measured, as work for a process of its own: so that memory, processor time and the cap on reads are its own too.
+//!
+//! | work | what |
+//! |---|---|
+//! | `open` | opens the device and the raw reader: what memory costs before anything is read |
+//! | `sweep` | the raw reader: items, names, extents, attributes |
+//! | `walk` | the same asked of the kernel, by the mounted reader: readdir, open by handle, statx, FIEMAP |
+//! | `read` | `sweep`, planned and read in physical order |
+//! | `sequential N` | the first N bytes of the device, in order |
+//! | `kernel DIR` | every file below a directory, read through the kernel by name |
+//!
+//! Each prints one line of JSON. Source: ours.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use windlass_agent::pack::plan::{Plan, PlanBlock, PlanPiece};
+use windlass_hal::block::{BlockDevice, Op, Request, SEGMENTS_PER_REQUEST_MAX, Segment, Wait};
+use windlass_hal::buf::{Buf, Pool};
+use windlass_hal::linux::{self, Access};
+use windlass_hal::volume::mounted::{Mounted, Recovery};
+use windlass_hal::volume::{Cursor, ExtentState, Swept, Volume, Window, detect};
+use windlass_tests::error::{Context, Error, Result};
+
+/// Bytes of one frame and of one sequential request: what a backup uses by default.
+const FRAME_BYTES: usize = 512 << 10;
+/// Frames in flight.
+const FRAMES: usize = 16;
+/// Bytes of a block of an item: the default of a policy.
+const BLOCK_BYTES: u64 = 128 << 10;
+
+/// Does the work that the arguments name and prints what came of it.
+pub fn run(args: &[String]) -> Result<()> {
+    let [kind, target, rest @ ..] = args else { return Err(Error::new("--work KIND TARGET")) };
+    let target = Path::new(target);
+    let begun = Instant::now();
+    let mut done = match kind.as_str() {
+        "open" => open(target).map(|_| json!({})),
+        "sweep" => sweep(target),
+        "walk" => walk(target),
+        "read" => read(target),
+        "sequential" => {
+            let bytes = rest.first().and_then(|bytes| bytes.parse().ok());
+            sequential(target, bytes.ok_or_else(|| Error::new("how many bytes?"))?)
+        }
+        "kernel" => kernel(target),
+        other => Err(Error::new(format!("no work is called {other}"))),
+    }?;
+    done["seconds"] = begun.elapsed().as_secs_f64().into();
+    println!("{done}");
+    Ok(())
+}
+
+/// A device, its reader, and memory for its data.
+struct Opened {
+    device: Box<dyn BlockDevice>,
+    volume: Box<dyn Volume>,
+    pool: Pool,
+}
+
+fn device(path: &Path, pool: &Pool) -> Result<Box<dyn BlockDevice>> {
+    linux::open(path, Access::Read, FRAMES, std::slice::from_ref(pool)).context(|| path.display().to_string())
+}
+
+fn open(path: &Path) -> Result<Opened> {
+    let pool = Pool::new(FRAMES, FRAME_BYTES);
+    let mut device = device(path, &pool)?;
+    let volume = detect::open(&mut *device).context(|| path.display().to_string())?;
+    Ok(Opened { device, volume, pool })
+}
+
+/// What was found.
+#[derive(Default)]
+struct Found {
+    items: u64,
+    names: u64,
+    extents: u64,
+    faults: u64,
+}
+
+impl Found {
+    fn add(&mut self, window: &Window) {
+        self.items += window.items.iter().filter(|item| item.part.last).count() as u64;
+        self.names += window.names.len() as u64;
+        self.extents += window.extents.len() as u64;
+        self.faults += window.items.iter().filter(|item| item.fault.is_some()).count() as u64;
+    }
+
+    fn json(&self) -> Value {
+        json!({ "items": self.items, "names": self.names, "extents": self.extents, "faults": self.faults })
+    }
+}
+
+fn each_window(
+    volume: &mut dyn Volume,
+    device: &mut dyn BlockDevice,
+    each: &mut dyn FnMut(&mut dyn BlockDevice, &Window) -> Result<()>,
+) -> Result<Found> {
+    let (mut found, mut window, mut cursor) = (Found::default(), Window::default(), Cursor::default());
+    loop {
+        let swept = volume.sweep(device, cursor, &mut window).context(|| "sweep")?;
+        found.add(&window);
+        each(device, &window)?;
+        match swept {
+            Swept::More(next) => cursor = next,
+            Swept::Done => return Ok(found),
+        }
+    }
+}
+
+fn sweep(path: &Path) -> Result<Value> {
+    let Opened { mut device, mut volume, .. } = open(path)?;
+    Ok(each_window(&mut *volume, &mut *device, &mut |_, _| Ok(()))?.json())
+}
+
+fn walk(path: &Path) -> Result<Value> {
+    let mut device = device(path, &Pool::new(1, 4096))?;
+    let mut volume = Mounted::open(path, &mut *device, Recovery::Refused).context(|| "mount")?;
+    Ok(each_window(&mut volume, &mut *device, &mut |_, _| Ok(()))?.json())
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let Opened { mut device, mut volume, pool } = open(path)?;
+    let (mut plan, mut reader) = (Plan::default(), Reader::new(&pool));
+    let found = each_window(&mut *volume, &mut *device, &mut |device, window| {
+        for (index, item) in window.items.iter().enumerate() {
+            let extents = &window.extents[item.extents.start as usize..item.extents.end as usize];
+            for extent in extents.iter().filter(|extent| extent.state == ExtentState::Data) {
+                add(&mut plan, index as u32, extent.logical, extent.physical, extent.len);
+                if plan.is_full() {
+                    reader.frames(device, &mut plan)?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    reader.frames(&mut *device, &mut plan)?;
+    reader.drain(&mut *device, 0)?;
+    let mut done = found.json();
+    done["bytes"] = reader.bytes.into();
+    done["wanted"] = reader.wanted.into();
+    done["requests"] = reader.requests.into();
+    Ok(done)
+}
+
+/// Cuts an extent into blocks.
+fn add(plan: &mut Plan, item: u32, logical: u64, physical: u64, len: u64) {
+    let mut at = 0;
+    while at < len {
+        let now = (BLOCK_BYTES - (logical + at) % BLOCK_BYTES).min(len - at) as u32;
+        let first = plan.pieces.len() as u32;
+        plan.pieces.push(PlanPiece { physical: physical + at, within: 0, len: now, at: 0 });
+        plan.blocks.push(PlanBlock {
+            item,
+            block: (logical + at) / BLOCK_BYTES,
+            len: now,
+            pieces: first..first + 1,
+            outcome: plan.blocks.len() as u32,
+        });
+        at += u64::from(now);
+    }
+}
+
+/// Keeps frames in flight.
+struct Reader<'a> {
+    pool: &'a Pool,
+    spare: Vec<Vec<Segment>>,
+    bytes: u64,
+    wanted: u64,
+    requests: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(pool: &'a Pool) -> Reader<'a> {
+        Reader { pool, spare: Vec::new(), bytes: 0, wanted: 0, requests: 0 }
+    }
+
+    fn frames(&mut self, device: &mut dyn BlockDevice, plan: &mut Plan) -> Result<()> {
+        plan.arrange(FRAME_BYTES);
+        self.wanted += plan.blocks.iter().map(|block| u64::from(block.len)).sum::<u64>();
+        for frame in &plan.frames {
+            let reads = &plan.reads[frame.reads.start as usize..frame.reads.end as usize];
+            for part in reads.chunks(SEGMENTS_PER_REQUEST_MAX) {
+                let buf = self.buf(device)?;
+                self.submit(device, buf, part)?;
+            }
+        }
+        plan.clear();
+        Ok(())
+    }
+
+    fn buf(&mut self, device: &mut dyn BlockDevice) -> Result<Buf> {
+        loop {
+            if let Some(buf) = self.pool.take() {
+                return Ok(buf);
+            }
+            self.drain(device, FRAMES - 1)?;
+        }
+    }
+
+    fn submit(&mut self, device: &mut dyn BlockDevice, buf: Buf, ranges: &[Segment]) -> Result<()> {
+        let mut segments = self.spare.pop().unwrap_or_default();
+        segments.clear();
+        segments.extend_from_slice(ranges);
+        self.bytes += ranges.iter().map(|range| range.len).sum::<u64>();
+        self.requests += ranges.len() as u64;
+        let request = Request { id: 0, op: Op::Read, buf: Some(buf), segments };
+        device.submit(request).map_err(|_| Error::new("the queue is full"))
+    }
+
+    /// Waits until at most `left` requests are in flight.
+    fn drain(&mut self, device: &mut dyn BlockDevice, left: usize) -> Result<()> {
+        let mut fault = None;
+        while device.in_flight() > left {
+            let spare = &mut self.spare;
+            device.complete(Wait::One, &mut |request| {
+                fault = fault.take().or(request.fault());
+                spare.push(request.segments);
+            });
+        }
+        fault.map_or(Ok(()), |fault| Err(Error::new(fault.to_string())))
+    }
+}
+
+fn sequential(path: &Path, bytes: u64) -> Result<Value> {
+    let pool = Pool::new(FRAMES, FRAME_BYTES);
+    let mut device = device(path, &pool)?;
+    let end = bytes.min(device.geometry().size_bytes);
+    let mut reader = Reader::new(&pool);
+    let mut at = 0;
+    while at < end {
+        let len = (end - at).min(FRAME_BYTES as u64);
+        let buf = reader.buf(&mut *device)?;
+        reader.submit(&mut *device, buf, &[Segment::new(at, 0, len)])?;
+        at += len;
+    }
+    reader.drain(&mut *device, 0)?;
+    Ok(json!({ "bytes": reader.bytes, "requests": reader.requests }))
+}
+
+fn kernel(dir: &Path) -> Result<Value> {
+    let (mut items, mut bytes) = (0u64, 0u64);
+    let mut buf = vec![0; FRAME_BYTES];
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        for entry in fs::read_dir(&path).context(|| path.display().to_string())? {
+            let entry = entry.context(|| path.display().to_string())?;
+            let kind = entry.file_type().context(|| "kind")?;
+            items += 1;
+            if kind.is_dir() {
+                pending.push(entry.path());
+            } else if kind.is_file() {
+                let mut file = File::open(entry.path()).context(|| entry.path().display().to_string())?;
+                loop {
+                    match file.read(&mut buf).context(|| entry.path().display().to_string())? {
+                        0 => break,
+                        count => bytes += count as u64,
+                    }
+                }
+            }
+        }
+    }
+    Ok(json!({ "items": items, "bytes": bytes }))
+}
