@@ -42,6 +42,14 @@ fn can(test: &str, kind: Kind) -> bool {
     }
 }
 
+/// A file of more extents than two windows hold.
+fn fragments(dir: &Path) {
+    let file = File::create(dir.join("fragments")).unwrap();
+    for block in (0..20_000u64).step_by(2) {
+        file.write_all_at(&block.to_le_bytes(), block * 4096).unwrap();
+    }
+}
+
 fn digest(path: &Path) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     let file = File::open(path).unwrap();
@@ -142,6 +150,7 @@ fn an_xfs_there_and_back() {
         let mount =
             Mount::image_of(Kind::Xfs, &image, &work.join("mounted"), Access::ReadWrite, None).unwrap();
         Fixture::volume(mount.dir()).unwrap().report(test);
+        fragments(mount.dir());
         // XFS refuses the longest symlinks and the largest numbers, and with them the fixture's kinds.
         let more = mount.dir().join("more");
         fs::create_dir(&more).unwrap();
@@ -170,6 +179,7 @@ fn a_btrfs_with_compression_and_subvolumes_there_and_back() {
         let btrfs = |words: &[&str]| {
             output(Command::new("btrfs").args(words).current_dir(mount.dir())).unwrap();
         };
+        fragments(mount.dir());
         btrfs(&["subvolume", "create", "sub"]);
         fs::write(mount.dir().join("sub/prose"), prose(1, 3 << 20)).unwrap();
         fs::write(mount.dir().join("sub/noise"), noise(1, 3 << 20)).unwrap();

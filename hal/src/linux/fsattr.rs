@@ -161,7 +161,12 @@ mod call {
     };
     nix::ioctl_read!(get, b'X', 31, FsXattr);
     nix::ioctl_write_ptr!(set, b'X', 32, FsXattr);
-    nix::ioctl_read!(flags, b'f', 1, nix::libc::c_long);
+    // The number says long, the kernel writes an int.
+    nix::ioctl_read_bad!(
+        flags,
+        nix::request_code_read!(b'f', 1, size_of::<nix::libc::c_long>()),
+        nix::libc::c_int
+    );
     nix::ioctl_readwrite_bad!(fiemap, nix::request_code_readwrite!(b'f', 11, FIEMAP_HEAD_BYTES), Fiemap);
     nix::ioctl_read_bad!(bulkstat, nix::request_code_read!(b'X', 127, BULK_HEAD_BYTES), BulkRequest);
     nix::ioctl_readwrite_bad!(
@@ -191,8 +196,8 @@ pub(crate) fn project(fd: BorrowedFd<'_>) -> Result<(u32, u32), Errno> {
 
 /// `FS_*_FL` of an open file or directory.
 pub(crate) fn flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
-    let mut have: libc::c_long = 0;
-    // SAFETY: the descriptor is open; the kernel writes an int into a live long, as the request's number promises room for.
+    let mut have: libc::c_int = 0;
+    // SAFETY: the descriptor is open; the kernel writes an int into a live one (`ioctl_getflags` of every file system).
     unsafe { call::flags(fd.as_raw_fd(), &mut have) }?;
     Ok(have as u32)
 }

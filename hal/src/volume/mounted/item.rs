@@ -323,7 +323,7 @@ impl Maker<'_> {
         item.parent = parent;
         rustix::fs::seek(dir, SeekFrom::Start(within)).map_err(|why| unreadable(errno(why)))?;
         let subvolume = found.number - identify_low(found.number);
-        let mut next = within;
+        let (mut next, first) = (within, window.names.len());
         let mut entries = RawDir::new(dir, &mut self.buffers.entries);
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(|why| unreadable(errno(why)))?;
@@ -334,10 +334,16 @@ impl Maker<'_> {
             }
             let bytes = name.to_bytes();
             if window.names.len() >= WINDOW_NAMES_MAX || window.bytes.len() + bytes.len() > WINDOW_BYTES_MAX {
-                if next <= within {
+                if !window.items.is_empty() {
+                    return Ok(Step::Full);
+                }
+                if next > within {
+                    return Ok(Step::More(next));
+                }
+                // Attributes alone may fill a window; positions that do not ascend would never end.
+                if window.names.len() > first {
                     return Err(unreadable(Errno::EUCLEAN));
                 }
-                return Ok(Step::More(next));
             }
             let inode = match self.family {
                 Family::Ext4 | Family::Xfs => Some(entry.ino()),
