@@ -15,8 +15,9 @@
 //! | 128 KiB + n KiB | 00BAB10C, either endianness | ZFS | recognised |
 //! | ... | | the other rows of `SIGNATURES` | recognised |
 //! | 512 or 4096; 510 | `EFI PART`; 55 AA with a sound table | partition table | refused: back up the partitions |
+//! | backups | 53 EF in a superblock that is sound and where it belongs | ext2, ext3, ext4 | damaged: which backup |
 //!
-//! Invariants: reads at most 1.2 MiB, whatever is there. A damaged ext4 superblock is reported as damaged only when
+//! Invariants: reads at most 1.4 MiB, whatever is there. A damaged ext4 superblock is reported as damaged only when
 //! nothing else is recognised, so a stale magic number does not hide what is there now.
 //!
 //! Does not: look inside containers. Source: libblkid's superblock probes (util-linux), for the places and values.
@@ -94,7 +95,9 @@ pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault
         Err(fault) => fault,
     };
     match ext4 {
-        VolumeFault::Unrecognised(None) | VolumeFault::Damaged { .. } => Err(name(device)?.unwrap_or(ext4)),
+        VolumeFault::Damaged { .. } => Err(name(device)?.unwrap_or(ext4)),
+        // Last of all: a stale backup must not hide what is there now.
+        VolumeFault::Unrecognised(None) => Err(name(device)?.or_else(|| Ext4::lost(device)).unwrap_or(ext4)),
         other => Err(other),
     }
 }

@@ -21,6 +21,7 @@
 //! Does not: read file data (the caller does, from extents, in physical order), decide what to back up, sort by address.
 //! Source: ours; each reader names its own.
 
+pub mod check;
 pub mod detect;
 pub mod ext4;
 pub mod image;
@@ -200,7 +201,7 @@ pub enum Payload {
     None,
     /// A symlink's target: range of `Window::bytes`.
     Target(Range<u32>),
-    /// A file's whole contents: range of `Window::bytes`; its length is the item's size.
+    /// A file's contents: range of `Window::bytes`, at most the item's size. What is behind it, up to the size, reads as zero.
     Inline(Range<u32>),
 }
 

@@ -1,5 +1,5 @@
 # Fills a freshly mounted file system with what file systems hold and with what trips readers. Arguments: directory, entries of the
-# large directory. What a kind of file system cannot hold is left out. Source: ours.
+# large directory, and "small" to leave the copy of a real tree out. What a kind of file system cannot hold is left out. Source: ours.
 import os
 import random
 import socket
@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 root = sys.argv[1]
+small = "small" in sys.argv[3:]
 os.chdir(root)
 random.seed(7)
 
@@ -19,7 +20,8 @@ def write(path, data, at=0):
 
 
 # A real tree.
-subprocess.run("(cd /usr/share && find . -xdev -type f -size -100k | head -3000 | tar cf - -T -) | tar xf -", shell=True)
+if not small:
+    subprocess.run("(cd /usr/share && find . -xdev -type f -size -100k | head -3000 | tar cf - -T -) | tar xf -", shell=True)
 os.mkdir("x")
 os.chdir("x")
 for size in [0, 1, 59, 60, 61, 100, 160, 1023, 1024, 1025, 4095, 4096, 4097, 12 * 4096, 12 * 4096 + 1, 65536, 1 << 20, 5 << 20]:
@@ -36,13 +38,19 @@ write("hole-only", b"")
 os.truncate("hole-only", 1 << 30)
 # Thousands of extents: every other block.
 fd = os.open("fragments", os.O_WRONLY | os.O_CREAT)
-for k in range(6000):
+for k in range(1200 if small else 6000):
     os.pwrite(fd, b"%d" % k, k * 8192)
 os.close(fd)
 for name, args in [("falloc", ["-l", "1M"]), ("beyond", ["-n", "-l", "3M"]), ("mixed", ["-l", "2M"])]:
     write(name, b"start")
     subprocess.run(["fallocate"] + args + [name], stderr=subprocess.DEVNULL)
 write("mixed", b"x" * 10000, 500000)
+# Longer than what an inode holds inline, and inline all the same.
+write("grown", b"a few bytes")
+os.truncate("grown", 3 << 20)
+write("regrown", b"x" * 140)
+os.truncate("regrown", 61)
+os.truncate("regrown", 5000)
 # Links and special files.
 os.link("size-100", "hard-1")
 os.link("size-100", "hard-2")
@@ -114,7 +122,7 @@ for k in range(40):
     os.mkdir(d)
     d += "/d%d" % k
 os.mkdir("emptied")
-for k in range(2000):
+for k in range(300 if small else 2000):
     write("emptied/%d" % k, b"")
-for k in range(2000):
+for k in range(300 if small else 2000):
     os.unlink("emptied/%d" % k)

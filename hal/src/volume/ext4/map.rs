@@ -11,6 +11,7 @@
 use super::cache::{AHEAD_BLOCKS, Cache};
 use super::inode::{Inode, flag};
 use super::superblock::Superblock;
+use super::zone::Zone;
 use super::{extent, indirect};
 use crate::block::{BlockDevice, Fault};
 use crate::volume::{ItemFault, ItemFaultKind};
@@ -27,6 +28,7 @@ pub(super) struct Io<'a> {
     pub(super) sb: &'a Superblock,
     pub(super) device: &'a mut dyn BlockDevice,
     pub(super) cache: &'a mut Cache,
+    pub(super) zone: &'a Zone,
 }
 
 impl Io<'_> {
