@@ -400,3 +400,67 @@ fn names_without_items_and_items_without_names_are_found() {
     assert!(left.contains(&&b"kept"[..]) && !left.contains(&&b"freed"[..]), "{left:?}");
     assert_eq!(tree.values().filter(|(_, whole)| whole.fault.is_some()).count(), 1);
 }
+
+/// An extent node: entries that fit, depth, and one entry for logical block 0.
+fn node(max: u16, depth: u16, block: u32) -> Vec<u8> {
+    let mut node = vec![0x0A, 0xF3, 1, 0];
+    node.extend_from_slice(&max.to_le_bytes());
+    node.extend_from_slice(&depth.to_le_bytes());
+    node.extend_from_slice(&[0; 8]);
+    if depth == 0 {
+        // Of an extent: eight blocks.
+        node.extend_from_slice(&[8, 0, 0, 0]);
+    }
+    node.extend_from_slice(&block.to_le_bytes());
+    node.resize(28, 0);
+    node
+}
+
+#[test]
+fn extent_trees_are_five_levels_deep_at_most() {
+    let Some((scratch, source)) = ready("extent_trees_are_five_levels_deep_at_most") else { return };
+    let data: Vec<u8> = (0..8192u32).map(|i| (i % 241) as u8).collect();
+    std::fs::write(source.join("deep"), &data).unwrap();
+    std::fs::write(source.join("nodes"), vec![b'n'; 8192]).unwrap();
+    let args = ["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^has_journal"];
+    let image = make(&scratch, &source, &args, "16M");
+    let (_, tree) = sweep(&image);
+    let names = paths(&tree);
+    let first = |name: &str| {
+        let (_, whole) = &tree[&names[format!("./{name}").as_bytes()]];
+        assert_eq!(whole.extents.len(), 1);
+        whole.extents[0].physical
+    };
+    let (deep, nodes) = (first("deep"), first("nodes"));
+    let sound = std::fs::read(&image).unwrap();
+    // The root of "deep", as it stands in its inode.
+    let mut root = vec![0x0A, 0xF3, 1, 0, 4, 0, 0, 0];
+    root.extend_from_slice(&[0; 8]);
+    root.extend_from_slice(&[8, 0, 0, 0]);
+    root.extend_from_slice(&((deep / 1024) as u32).to_le_bytes());
+    let root_at = sound.windows(root.len()).position(|bytes| bytes == root).unwrap();
+    let read = |depth: u16, self_loop: bool| {
+        let mut bytes = sound.clone();
+        let place = |k: u16| (nodes / 1024) as u32 + u32::from(k);
+        bytes[root_at..root_at + 28].copy_from_slice(&node(4, depth, place(0)));
+        for k in 0..depth.min(8) {
+            let below = depth - 1 - k;
+            let to = if below == 0 { (deep / 1024) as u32 } else { place(if self_loop { 0 } else { k + 1 }) };
+            let at = place(k) as usize * 1024;
+            bytes[at..at + 28].copy_from_slice(&node(84, below, to));
+        }
+        let mut device = TestDevice::memory(bytes);
+        device.reads_left = 1000;
+        let mut volume = detect::open(&mut device).unwrap();
+        let tree = collect(&mut device, volume.as_mut()).unwrap();
+        let (item, whole) = tree[&names[&b"./deep"[..]]].clone();
+        (whole.fault.is_none().then(|| contents(&mut device, &item, &whole)), whole.fault)
+    };
+    for depth in 1..=5 {
+        assert!(read(depth, false).0.is_some_and(|read| read == data), "depth {depth}");
+    }
+    let (_, fault) = read(6, false);
+    assert!(fault.is_some_and(|said| said.contains("deeper than five levels")));
+    let (_, fault) = read(3, true);
+    assert!(fault.is_some_and(|said| said.contains("wrong depth")));
+}

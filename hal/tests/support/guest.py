@@ -14,11 +14,13 @@ import ctypes
 import fcntl
 import glob
 import os
+import runpy
 import signal
 import struct
 import subprocess
 import sys
 import time
+import traceback
 
 sys.path.insert(0, SUPPORT)
 import oracle
@@ -106,8 +108,20 @@ def listed(path, before):
 
 def populate(path, args):
     def job():
-        with open(path + ".said", "w") as said:
-            subprocess.run(["/usr/bin/python3", SUPPORT + "/populate.py", "/mnt/fs"] + args, stdout=said, stderr=said)
+        # In a child of its own: it changes directory, and a new interpreter takes a second here.
+        child = os.fork()
+        if child == 0:
+            said = os.open(path + ".said", os.O_WRONLY | os.O_CREAT)
+            os.dup2(said, 1)
+            os.dup2(said, 2)
+            sys.argv[1:] = ["/mnt/fs"] + args
+            try:
+                runpy.run_path(SUPPORT + "/populate.py")
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(0)
+        os.waitpid(child, 0)
 
     writable(path, job)
 

@@ -1,5 +1,7 @@
 # Fills a freshly mounted file system with what file systems hold and with what trips readers. Arguments: directory, entries of the
 # large directory, and "small" to leave the copy of a real tree out. What a kind of file system cannot hold is left out. Source: ours.
+import ctypes
+import fcntl
 import os
 import random
 import socket
@@ -11,6 +13,34 @@ root = sys.argv[1]
 small = "small" in sys.argv[3:]
 os.chdir(root)
 random.seed(7)
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
+
+
+def fallocate(path, keep_size, length):
+    fd = os.open(path, os.O_RDWR)
+    libc.fallocate(fd, keep_size, ctypes.c_long(0), ctypes.c_long(length))
+    os.close(fd)
+
+
+def chattr(path, flag=0, project=None):
+    # What a kind of file system does not have stays as it is.
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        if flag:
+            (old,) = struct.unpack_from("<I", fcntl.ioctl(fd, FS_IOC_GETFLAGS, b"\0" * 8))
+            fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("<Q", old | flag))
+        if project is not None:
+            buf = bytearray(28)
+            fcntl.ioctl(fd, FS_IOC_FSGETXATTR, buf)
+            struct.pack_into("<I", buf, 12, project)
+            fcntl.ioctl(fd, FS_IOC_FSSETXATTR, buf)
+    except OSError as e:
+        print("chattr", path, e)
+    os.close(fd)
 
 
 def write(path, data, at=0):
@@ -41,9 +71,9 @@ fd = os.open("fragments", os.O_WRONLY | os.O_CREAT)
 for k in range(1200 if small else 6000):
     os.pwrite(fd, b"%d" % k, k * 8192)
 os.close(fd)
-for name, args in [("falloc", ["-l", "1M"]), ("beyond", ["-n", "-l", "3M"]), ("mixed", ["-l", "2M"])]:
+for name, keep_size, length in [("falloc", 0, 1 << 20), ("beyond", 1, 3 << 20), ("mixed", 0, 2 << 20)]:
     write(name, b"start")
-    subprocess.run(["fallocate"] + args + [name], stderr=subprocess.DEVNULL)
+    fallocate(name, keep_size, length)
 write("mixed", b"x" * 10000, 500000)
 # Longer than what an inode holds inline, and inline all the same.
 write("grown", b"a few bytes")
@@ -104,9 +134,11 @@ write("setuid", b"s")
 os.chmod("setuid", 0o6755)
 os.mkdir("sticky")
 os.chmod("sticky", 0o1777)
-for flag in "iaAdcS":
-    write("flag-" + flag, b"f")
-    subprocess.run(["chattr", "+" + flag, "flag-" + flag], stderr=subprocess.DEVNULL)
+for name, flag in [("i", 0x10), ("a", 0x20), ("A", 0x80), ("d", 0x40), ("c", 0x4), ("S", 0x8)]:
+    write("flag-" + name, b"f")
+    chattr("flag-" + name, flag)
+for name, project in [("owned", 77), ("capable", 4294967294), ("dir-attr", 1000)]:
+    chattr(name, project=project)
 # Times.
 for name, ns in [("1901", -2147483648), ("1969", -1), ("1970", 0), ("2038", 2147483648), ("2200", 7258118400), ("2446", 15032385535)]:
     write("time-" + name, b"t")

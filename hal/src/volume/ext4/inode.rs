@@ -113,6 +113,11 @@ pub(super) fn links_of(raw: &[u8]) -> u32 {
     u32::from(u16_at(raw, 0x1A))
 }
 
+/// Mode alone, type bits and all.
+pub(super) fn mode_of(raw: &[u8]) -> u16 {
+    u16_at(raw, 0)
+}
+
 /// Flags alone.
 pub(super) fn flags_of(raw: &[u8]) -> u32 {
     u32_at(raw, 0x20)
@@ -225,7 +230,7 @@ impl Inode {
     pub(super) fn is_fast_symlink(&self, sb: &Superblock) -> bool {
         let attributes =
             if self.file_acl == 0 { 0 } else { (sb.block_bytes() as u64) << sb.cluster_bits >> 9 };
-        self.kind == Some(ItemKind::Symlink) && !self.has(flag::INLINE_DATA) && self.blocks == attributes
+        self.kind == Some(ItemKind::Symlink) && self.blocks == attributes
     }
 
     /// Device number of a special file as (major, minor).

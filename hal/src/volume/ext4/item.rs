@@ -15,6 +15,7 @@ use super::group::Groups;
 use super::inode::{self, BLOCK_FIELD_BYTES, Inode, flag};
 use super::inuse::InUse;
 use super::map::{Io, Map, damaged, map};
+use super::superblock::ROOT;
 use super::xattr::{self, FindInode};
 use crate::block::Fault;
 use crate::volume::{
@@ -129,6 +130,10 @@ impl Maker<'_, '_> {
     /// Puts the item `number` into `window`, from logical byte `within` on. `raw` is its inode, at device byte `at`.
     pub(super) fn put(&mut self, number: u32, raw: &[u8], at: u64, within: u64, window: &mut Window) -> Step {
         let sb = self.io.sb;
+        if number == ROOT && !is_live_directory(raw) {
+            // Without it nothing has a path, so its absence is not silent.
+            return self.put_broken(number, raw, damaged(at, "root inode is no directory"), window);
+        }
         if !sb.is_ordinary(number) || raw.iter().all(|&b| b == 0) {
             return Step::Done;
         }
@@ -343,7 +348,10 @@ impl Maker<'_, '_> {
             return Some(damaged(at, "symlink target length out of range"));
         }
         let size = inode.size as usize;
-        let range = if inode.has(flag::INLINE_DATA) {
+        // Without its attribute the flag means nothing to the kernel.
+        let inline =
+            inode.has(flag::INLINE_DATA) && xattr::inline_data(inode, raw) != Err(xattr::NO_INLINE_DATA);
+        let range = if inline {
             match inline_bytes(inode, raw, window) {
                 Ok(range) if range.len() == size => range,
                 Ok(_) => return Some(damaged(at, "symlink target longer than what the inode holds")),
@@ -566,6 +574,11 @@ impl Maker<'_, '_> {
             _ => 0,
         }
     }
+}
+
+/// Whether an inode has links and the mode of a directory.
+fn is_live_directory(raw: &[u8]) -> bool {
+    inode::links_of(raw) != 0 && inode::mode_of(raw) & 0xF000 == 0x4000
 }
 
 /// Puts the inline contents of `inode` into the window, as far as they are stored: the 60 bytes of its block field, then

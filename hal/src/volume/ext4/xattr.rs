@@ -112,9 +112,12 @@ fn value_in<'a>(area: &'a [u8], list_end: usize, entry: &Entry<'_>) -> Option<&'
     slice_at(area, entry.value_at, padded).filter(|_| entry.value_at >= list_end)?.get(..len)
 }
 
+/// Rule that an inode breaks whose inline data have no attribute.
+pub(super) const NO_INLINE_DATA: &str = "inline data without its attribute";
+
 /// The value of system.data: what of an inline file or directory does not fit the inode's 60 bytes.
 pub(super) fn inline_data<'a>(inode: &Inode, raw: &'a [u8]) -> Result<&'a [u8], &'static str> {
-    let area = inside(inode, raw).ok_or("inline data without its attribute")?;
+    let area = inside(inode, raw).ok_or(NO_INLINE_DATA)?;
     let mut at = 0;
     let list_end = list_end(area, at)?;
     while let Some(entry) = entry(area, at)? {
@@ -128,7 +131,7 @@ pub(super) fn inline_data<'a>(inode: &Inode, raw: &'a [u8]) -> Result<&'a [u8], 
         }
         at = entry.next;
     }
-    Err("inline data without its attribute")
+    Err(NO_INLINE_DATA)
 }
 
 /// Looks inodes up for values that have one: reads the inode `number` into `raw` and returns its place on the device.
