@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use support::{Scratch, TestDevice, Tree, collect, contents, has, paths, run, skipped};
 use windlass_hal::volume::{
-    Cursor, ExtentState, ItemKind, Swept, UsedQuality, Volume, VolumeFault, Window, detect, image,
+    Cursor, ExtentState, ItemKind, Swept, UsedQuality, Volume, VolumeFault, Window, check, detect, image,
 };
 
 fn make(scratch: &Scratch, source: &Path, args: &[&str], size: &str) -> PathBuf {
@@ -251,4 +251,216 @@ fn the_state_changes_with_any_write() {
     assert!(state(&path).is_some());
     debugfs(&path, "set_super_value state 0");
     assert_eq!(state(&path), None);
+}
+
+#[test]
+fn inline_files_may_be_longer_than_an_inode() {
+    let Some((scratch, source)) = ready("inline_files_may_be_longer_than_an_inode") else { return };
+    // mke2fs writes no block of zeros, so these stay inline whatever their size.
+    for (name, len) in
+        [("zeros-1", 1u64), ("zeros-60", 60), ("zeros-61", 61), ("zeros-5000", 5000), ("zeros-5m", 5 << 20)]
+    {
+        std::fs::write(source.join(name), vec![0; len as usize]).unwrap();
+    }
+    std::fs::File::create(source.join("hole")).unwrap().set_len(1 << 40).unwrap();
+    std::fs::write(source.join("head"), b"some bytes").unwrap();
+    let image = make(&scratch, &source, &["-t", "ext4", "-O", "inline_data", "-b", "4096"], "16M");
+    debugfs(&image, "set_inode_field /head size 100000");
+    let (mut device, tree) = sweep(&image);
+    let names = paths(&tree);
+    for (name, inode) in names.iter().filter(|(name, _)| name.starts_with(b"./zeros")) {
+        let (item, whole) = &tree[inode];
+        assert_eq!(whole.fault, None, "{}", String::from_utf8_lossy(name));
+        let len = source.join(std::str::from_utf8(&name[2..]).unwrap()).metadata().unwrap().len();
+        assert_eq!(item.size, len);
+        assert_eq!(contents(&mut device, item, whole), vec![0; len as usize]);
+    }
+    let (item, whole) = &tree[&names[&b"./hole"[..]]];
+    assert_eq!((item.size, whole.fault.as_ref(), whole.extents.len()), (1 << 40, None, 0));
+    let (item, whole) = &tree[&names[&b"./head"[..]]];
+    let read = contents(&mut device, item, whole);
+    assert!(read.len() == 100_000 && read.starts_with(b"some bytes\0") && read[10..].iter().all(|&b| b == 0));
+}
+
+#[test]
+fn a_damaged_superblock_names_its_backup() {
+    let Some((scratch, source)) = ready("a_damaged_superblock_names_its_backup") else { return };
+    std::fs::write(source.join("file"), "contents").unwrap();
+    for (args, size, wanted) in [
+        (&["-b", "1024"][..], "20M", "e2fsck -b 8193 -B 1024"),
+        (&["-b", "2048"], "40M", "e2fsck -b 16384 -B 2048"),
+        (&["-b", "4096"], "200M", "e2fsck -b 32768 -B 4096"),
+        (&["-b", "1024", "-O", "sparse_super2,^resize_inode"], "40M", "e2fsck -b 8193 -B 1024"),
+        (&["-b", "1024", "-g", "1024"], "20M", "e2fsck -b 1025 -B 1024"),
+    ] {
+        let args = [&["-t", "ext4"], args].concat();
+        let image = make(&scratch, &source, &args, size);
+        let sound = std::fs::read(&image).unwrap();
+        let mut bytes = sound.clone();
+        bytes[1024 + 0x120] ^= 0xFF;
+        let said = detect::open(&mut TestDevice::memory(bytes.clone())).err().unwrap().to_string();
+        assert!(said.contains("checksum") && said.contains(wanted), "{args:?}: {said}");
+        if !args.contains(&"-g") {
+            bytes[1024..2048].fill(0);
+            let said = detect::open(&mut TestDevice::memory(bytes.clone())).err().unwrap().to_string();
+            assert!(said.contains("no magic number") && said.contains(wanted), "{args:?}: {said}");
+        }
+        // What was named works, and then the volume is read.
+        std::fs::write(&image, &bytes).unwrap();
+        let [_, option, block, _, block_bytes] = wanted.split(' ').collect::<Vec<_>>()[..] else { panic!() };
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let repaired = std::process::Command::new("e2fsck")
+            .args(["-fy", option, block, "-B", block_bytes])
+            .arg(&image)
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        assert_eq!(repaired.status.code(), Some(1), "{repaired:?}");
+        let (_, tree) = sweep(&image);
+        assert!(paths(&tree).contains_key(&b"./file"[..]));
+    }
+    // Without a backup there is no such way out.
+    let image = make(&scratch, &source, &["-t", "ext4", "-b", "1024"], "6M");
+    let mut bytes = std::fs::read(&image).unwrap();
+    bytes[1024 + 0x120] ^= 0xFF;
+    let said = detect::open(&mut TestDevice::memory(bytes)).err().unwrap().to_string();
+    assert!(said.contains("checksum") && !said.contains("backup in"), "{said}");
+}
+
+/// Everything that a check finds, with little memory and with much: it must be the same.
+fn checked(image: &Path) -> Vec<check::Finding> {
+    let mut device = TestDevice::file(image);
+    let mut volume = detect::open(&mut device).unwrap();
+    let mut find = |memory: usize| {
+        let mut out = Vec::new();
+        check::check(volume.as_mut(), &mut device, memory, &mut |finding| out.push(finding.clone())).unwrap();
+        out
+    };
+    let (little, much) = (find(0), find(16 << 20));
+    assert_eq!(little, much);
+    much
+}
+
+#[test]
+fn what_two_items_claim_is_found() {
+    let Some((scratch, source)) = ready("what_two_items_claim_is_found") else { return };
+    for name in ["one", "two", "three", "four"] {
+        std::fs::write(source.join(name), vec![b'x'; 8192]).unwrap();
+    }
+    let image = make(&scratch, &source, &["-t", "ext2", "-b", "1024"], "600M");
+    assert_eq!(checked(&image), []);
+    let (_, tree) = sweep(&image);
+    let names = paths(&tree);
+    let of = |name: &str| names[format!("./{name}").as_bytes()];
+    let first = tree[&of("one")].1.extents[0].physical;
+    debugfs(&image, &format!("set_inode_field /two block[3] {}", first / 1024 + 2));
+    let bytes = first + 2048..first + 3072;
+    let mut wanted = vec![
+        check::Finding::Shared { inode: of("one"), bytes: bytes.clone() },
+        check::Finding::Shared { inode: of("two"), bytes },
+    ];
+    wanted.sort_by_key(|finding| match finding {
+        check::Finding::Shared { inode, .. } => *inode,
+        _ => 0,
+    });
+    assert_eq!(checked(&image), wanted);
+    // A block of the inode table: no need to look at other items.
+    let said = run("debugfs", &["-R", "imap /three", image.to_str().unwrap()]);
+    let block: u64 =
+        said.split("at block ").nth(1).unwrap().split([',', ' ']).next().unwrap().parse().unwrap();
+    debugfs(&image, &format!("set_inode_field /three block[1] {block}"));
+    let (_, tree) = sweep(&image);
+    let fault = tree[&of("three")].1.fault.clone().unwrap();
+    assert!(fault.contains("the file system's own metadata"), "{fault}");
+    assert_eq!(tree.values().filter(|(_, whole)| whole.fault.is_some()).count(), 1);
+}
+
+#[test]
+fn names_without_items_and_items_without_names_are_found() {
+    let test = "names_without_items_and_items_without_names_are_found";
+    let Some((scratch, source)) = ready(test) else { return };
+    for name in ["kept", "cleared", "freed", "nameless"] {
+        std::fs::write(source.join(name), name).unwrap();
+    }
+    let image = make(&scratch, &source, &["-t", "ext4"], "16M");
+    let (_, tree) = sweep(&image);
+    let names = paths(&tree);
+    let of = |name: &str| names[format!("./{name}").as_bytes()];
+    let nowhere = |name: &str| check::Finding::Nowhere { directory: 2, name: name.into(), inode: of(name) };
+    debugfs(&image, "clri /cleared");
+    debugfs(&image, "unlink /nameless");
+    assert_eq!(checked(&image), [nowhere("cleared"), check::Finding::Nameless { inode: of("nameless") }]);
+    // With its bit clear too, the sweep sees it, and drops the name.
+    debugfs(&image, "clri /freed");
+    debugfs(&image, &format!("freei <{}>", of("freed")));
+    let (_, tree) = sweep(&image);
+    let (_, root) = &tree[&2];
+    assert!(root.fault.as_ref().is_some_and(|said| said.contains("names an inode that is free")), "{root:?}");
+    let left: Vec<&[u8]> = root.names.iter().map(|(name, _)| &name[..]).collect();
+    assert!(left.contains(&&b"kept"[..]) && !left.contains(&&b"freed"[..]), "{left:?}");
+    assert_eq!(tree.values().filter(|(_, whole)| whole.fault.is_some()).count(), 1);
+}
+
+/// An extent node: entries that fit, depth, and one entry for logical block 0.
+fn node(max: u16, depth: u16, block: u32) -> Vec<u8> {
+    let mut node = vec![0x0A, 0xF3, 1, 0];
+    node.extend_from_slice(&max.to_le_bytes());
+    node.extend_from_slice(&depth.to_le_bytes());
+    node.extend_from_slice(&[0; 8]);
+    if depth == 0 {
+        // Of an extent: eight blocks.
+        node.extend_from_slice(&[8, 0, 0, 0]);
+    }
+    node.extend_from_slice(&block.to_le_bytes());
+    node.resize(28, 0);
+    node
+}
+
+#[test]
+fn extent_trees_are_five_levels_deep_at_most() {
+    let Some((scratch, source)) = ready("extent_trees_are_five_levels_deep_at_most") else { return };
+    let data: Vec<u8> = (0..8192u32).map(|i| (i % 241) as u8).collect();
+    std::fs::write(source.join("deep"), &data).unwrap();
+    std::fs::write(source.join("nodes"), vec![b'n'; 8192]).unwrap();
+    let args = ["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^has_journal"];
+    let image = make(&scratch, &source, &args, "16M");
+    let (_, tree) = sweep(&image);
+    let names = paths(&tree);
+    let first = |name: &str| {
+        let (_, whole) = &tree[&names[format!("./{name}").as_bytes()]];
+        assert_eq!(whole.extents.len(), 1);
+        whole.extents[0].physical
+    };
+    let (deep, nodes) = (first("deep"), first("nodes"));
+    let sound = std::fs::read(&image).unwrap();
+    // The root of "deep", as it stands in its inode.
+    let mut root = vec![0x0A, 0xF3, 1, 0, 4, 0, 0, 0];
+    root.extend_from_slice(&[0; 8]);
+    root.extend_from_slice(&[8, 0, 0, 0]);
+    root.extend_from_slice(&((deep / 1024) as u32).to_le_bytes());
+    let root_at = sound.windows(root.len()).position(|bytes| bytes == root).unwrap();
+    let read = |depth: u16, self_loop: bool| {
+        let mut bytes = sound.clone();
+        let place = |k: u16| (nodes / 1024) as u32 + u32::from(k);
+        bytes[root_at..root_at + 28].copy_from_slice(&node(4, depth, place(0)));
+        for k in 0..depth.min(8) {
+            let below = depth - 1 - k;
+            let to = if below == 0 { (deep / 1024) as u32 } else { place(if self_loop { 0 } else { k + 1 }) };
+            let at = place(k) as usize * 1024;
+            bytes[at..at + 28].copy_from_slice(&node(84, below, to));
+        }
+        let mut device = TestDevice::memory(bytes);
+        device.reads_left = 1000;
+        let mut volume = detect::open(&mut device).unwrap();
+        let tree = collect(&mut device, volume.as_mut()).unwrap();
+        let (item, whole) = tree[&names[&b"./deep"[..]]].clone();
+        (whole.fault.is_none().then(|| contents(&mut device, &item, &whole)), whole.fault)
+    };
+    for depth in 1..=5 {
+        assert!(read(depth, false).0.is_some_and(|read| read == data), "depth {depth}");
+    }
+    let (_, fault) = read(6, false);
+    assert!(fault.is_some_and(|said| said.contains("deeper than five levels")));
+    let (_, fault) = read(3, true);
+    assert!(fault.is_some_and(|said| said.contains("wrong depth")));
 }

@@ -97,7 +97,7 @@ pub enum RowPayload {
     None,
     /// Target of a symlink.
     Target(Vec<u8>),
-    /// The whole contents of a file.
+    /// The contents of a file, at most as long as the item; what is behind them, up to its size, is zero.
     Inline(Vec<u8>),
 }
 

@@ -15,7 +15,7 @@
 //! Does not: follow symlinks, cache beyond the last fetch and frame, or print. Source: ours; reading rules in `format::row`.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 
 use windlass_hal::volume::ItemKind;
@@ -466,12 +466,15 @@ pub fn cat<F: Fetch>(
     let end = range.end.min(item.size);
     let range = range.start.min(end)..end;
     if let RowPayload::Inline(bytes) = &item.payload {
-        let part = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
-        let part = part.and_then(|(from, to)| bytes.get(from..to));
-        let part =
-            part.ok_or(BrowseFault::Contradiction("small contents of another length than the item"))?;
-        out.write_all(part).map_err(BrowseFault::Output)?;
-        return Ok(CatReport { bytes: part.len() as u64, lost: 0 });
+        let stored = bytes.len() as u64;
+        if stored > item.size {
+            return Err(BrowseFault::Contradiction("small contents longer than the item"));
+        }
+        let part = range.start.min(stored) as usize..range.end.min(stored) as usize;
+        out.write_all(&bytes[part.clone()]).map_err(BrowseFault::Output)?;
+        let zeros = (range.end - range.start) - part.len() as u64;
+        io::copy(&mut io::repeat(0).take(zeros), out).map_err(BrowseFault::Output)?;
+        return Ok(CatReport { bytes: range.end - range.start, lost: 0 });
     }
     let decoder = Decoder::new(keys).ok_or(BrowseFault::Resources("memory"))?;
     let report = CatReport::default();

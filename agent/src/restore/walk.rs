@@ -522,7 +522,10 @@ impl<F: Fetch> Walk<'_, F> {
     /// Takes a file's blocks into the window.
     fn plan(&mut self, file: &Arc<File>) -> Result<(), RestoreFault> {
         if let RowPayload::Inline(bytes) = &file.item.payload {
-            file.ends_in_data();
+            // Shorter contents end in zeros: the length is set when the file is finished.
+            if bytes.len() as u64 == file.item.size {
+                file.ends_in_data();
+            }
             file.write(self.job, "write", |fd| match rustix::io::pwrite(fd, bytes, 0) {
                 Ok(n) if n == bytes.len() => Ok(()),
                 Ok(_) => Err(Errno::IO),

@@ -15,8 +15,9 @@
 //! | 128 KiB + n KiB | 00BAB10C, either endianness | ZFS | recognised |
 //! | ... | | the other rows of `SIGNATURES` | recognised |
 //! | 512 or 4096; 510 | `EFI PART`; 55 AA with a sound table | partition table | refused: back up the partitions |
+//! | backups | 53 EF in a superblock that is sound and where it belongs | ext2, ext3, ext4 | damaged: which backup |
 //!
-//! Invariants: reads at most 1.2 MiB before a reader takes over, whatever is there. A damaged superblock is reported as damaged only
+//! Invariants: reads at most 1.4 MiB before a reader takes over, whatever is there. A damaged superblock is reported as damaged only
 //! when nothing else is recognised, so a stale magic number does not hide what is there now.
 //!
 //! Does not: look inside containers. Source: libblkid's superblock probes (util-linux), for the places and values.
@@ -80,8 +81,8 @@ const SIGNATURES: &[Signature] = &[
     signature(54, b"FAT12   ", "a FAT file system"),
 ];
 
-/// Those of them that [`super::mounted`] reads.
-const ONLY_MOUNTED: &[&str] = &["an XFS file system", "a btrfs file system"];
+/// The one of them that [`super::mounted`] reads.
+const ONLY_MOUNTED: &str = "a btrfs file system";
 
 const MD_MAGIC: [u8; 4] = [0xFC, 0x4E, 0x2B, 0xA9];
 const ZFS_MAGIC: [u8; 8] = 0x00BA_B10C_u64.to_le_bytes();
@@ -100,7 +101,14 @@ pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault
             other => return other,
         }
     }
-    Err(name(device)?.unwrap_or(last))
+    if let Some(known) = name(device)? {
+        return Err(known);
+    }
+    // Last of all: a stale backup must not hide what is there now.
+    Err(match last {
+        VolumeFault::Unrecognised(None) => Ext4::lost(device).unwrap_or(last),
+        damaged => damaged,
+    })
 }
 
 fn open_ext4(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
@@ -170,7 +178,7 @@ fn file_system(head: &[u8]) -> Option<VolumeFault> {
             .any(|at| is_at(head, at, &ZFS_MAGIC) || is_at(head, at, &swapped))
             .then_some("a member of a ZFS pool")
     };
-    known.or_else(zfs).map(|what| match ONLY_MOUNTED.contains(&what) {
+    known.or_else(zfs).map(|what| match what == ONLY_MOUNTED {
         true => VolumeFault::NoRawReader(what),
         false => VolumeFault::Unrecognised(Some(what)),
     })

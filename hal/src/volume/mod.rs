@@ -25,6 +25,7 @@
 //! Source: ours; each reader names its own.
 
 mod cache;
+pub mod check;
 pub mod detect;
 pub mod ext4;
 pub mod image;
@@ -209,7 +210,7 @@ pub enum Payload {
     None,
     /// A symlink's target: range of `Window::bytes`.
     Target(Range<u32>),
-    /// A file's whole contents: range of `Window::bytes`; its length is the item's size.
+    /// A file's contents: range of `Window::bytes`, at most the item's size. What is behind it, up to the size, reads as zero.
     Inline(Range<u32>),
 }
 

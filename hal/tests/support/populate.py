@@ -1,5 +1,7 @@
 # Fills a freshly mounted file system with what file systems hold and with what trips readers. Arguments: directory, entries of the
-# large directory, real files (3000). What a kind of file system cannot hold is left out. Source: ours.
+# large directory, real files (3000; "small" is none). What a kind of file system cannot hold is left out. Source: ours.
+import ctypes
+import fcntl
 import os
 import random
 import socket
@@ -8,8 +10,38 @@ import subprocess
 import sys
 
 root = sys.argv[1]
+small = "small" in sys.argv[3:]
+real = 0 if small else int((sys.argv + ["3000"])[3])
 os.chdir(root)
 random.seed(7)
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
+
+
+def fallocate(path, keep_size, length):
+    fd = os.open(path, os.O_RDWR)
+    libc.fallocate(fd, keep_size, ctypes.c_long(0), ctypes.c_long(length))
+    os.close(fd)
+
+
+def chattr(path, flag=0, project=None):
+    # What a kind of file system does not have stays as it is.
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        if flag:
+            (old,) = struct.unpack_from("<I", fcntl.ioctl(fd, FS_IOC_GETFLAGS, b"\0" * 8))
+            fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("<Q", old | flag))
+        if project is not None:
+            buf = bytearray(28)
+            fcntl.ioctl(fd, FS_IOC_FSGETXATTR, buf)
+            struct.pack_into("<I", buf, 12, project)
+            fcntl.ioctl(fd, FS_IOC_FSSETXATTR, buf)
+    except OSError as e:
+        print("chattr", path, e)
+    os.close(fd)
 
 
 def write(path, data, at=0):
@@ -19,7 +51,8 @@ def write(path, data, at=0):
 
 
 # A real tree.
-subprocess.run("(cd /usr/share && find . -xdev -type f -size -100k | head -%d | tar cf - -T -) | tar xf -" % int((sys.argv + ["3000"])[3]), shell=True)
+if real:
+    subprocess.run("(cd /usr/share && find . -xdev -type f -size -100k | head -%d | tar cf - -T -) | tar xf -" % real, shell=True)
 os.mkdir("x")
 os.chdir("x")
 for size in [0, 1, 59, 60, 61, 100, 160, 1023, 1024, 1025, 4095, 4096, 4097, 12 * 4096, 12 * 4096 + 1, 65536, 1 << 20, 5 << 20]:
@@ -36,13 +69,19 @@ write("hole-only", b"")
 os.truncate("hole-only", 1 << 30)
 # Thousands of extents: every other block.
 fd = os.open("fragments", os.O_WRONLY | os.O_CREAT)
-for k in range(6000):
+for k in range(1200 if small else 6000):
     os.pwrite(fd, b"%d" % k, k * 8192)
 os.close(fd)
-for name, args in [("falloc", ["-l", "1M"]), ("beyond", ["-n", "-l", "3M"]), ("mixed", ["-l", "2M"])]:
+for name, keep_size, length in [("falloc", 0, 1 << 20), ("beyond", 1, 3 << 20), ("mixed", 0, 2 << 20)]:
     write(name, b"start")
-    subprocess.run(["fallocate"] + args + [name], stderr=subprocess.DEVNULL)
+    fallocate(name, keep_size, length)
 write("mixed", b"x" * 10000, 500000)
+# Longer than what an inode holds inline, and inline all the same.
+write("grown", b"a few bytes")
+os.truncate("grown", 3 << 20)
+write("regrown", b"x" * 140)
+os.truncate("regrown", 61)
+os.truncate("regrown", 5000)
 # Links and special files.
 os.link("size-100", "hard-1")
 os.link("size-100", "hard-2")
@@ -96,9 +135,11 @@ write("setuid", b"s")
 os.chmod("setuid", 0o6755)
 os.mkdir("sticky")
 os.chmod("sticky", 0o1777)
-for flag in "iaAdcS":
-    write("flag-" + flag, b"f")
-    subprocess.run(["chattr", "+" + flag, "flag-" + flag], stderr=subprocess.DEVNULL)
+for name, flag in [("i", 0x10), ("a", 0x20), ("A", 0x80), ("d", 0x40), ("c", 0x4), ("S", 0x8)]:
+    write("flag-" + name, b"f")
+    chattr("flag-" + name, flag)
+for name, project in [("owned", 77), ("capable", 4294967294), ("dir-attr", 1000)]:
+    chattr(name, project=project)
 # Times.
 for name, ns in [("1901", -2147483648), ("1969", -1), ("1970", 0), ("2038", 2147483648), ("2200", 7258118400), ("2446", 15032385535)]:
     write("time-" + name, b"t")
@@ -114,7 +155,7 @@ for k in range(40):
     os.mkdir(d)
     d += "/d%d" % k
 os.mkdir("emptied")
-for k in range(2000):
+for k in range(300 if small else 2000):
     write("emptied/%d" % k, b"")
-for k in range(2000):
+for k in range(300 if small else 2000):
     os.unlink("emptied/%d" % k)

@@ -17,6 +17,7 @@
 //! Every run starts from a cold cache, in a process of its own. Prints markdown; a row that is not met says so and fails
 //! nothing. Source: ours; what to expect is in the blocks reference, section B.
 
+#[allow(dead_code, reason = "this bench needs less of it than the other")]
 #[path = "../peers/measure.rs"]
 mod measure;
 mod volumes;

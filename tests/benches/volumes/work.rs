@@ -14,12 +14,12 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
-use std::time::Instant;
 
 use serde_json::{Value, json};
 use windlass_agent::pack::plan::{Plan, PlanBlock, PlanPiece};
 use windlass_hal::block::{BlockDevice, Op, Request, SEGMENTS_PER_REQUEST_MAX, Segment, Wait};
 use windlass_hal::buf::{Buf, Pool};
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_hal::linux::{self, Access};
 use windlass_hal::volume::mounted::{Mounted, Recovery};
 use windlass_hal::volume::{Cursor, ExtentState, Swept, Volume, Window, detect};
@@ -36,7 +36,7 @@ const BLOCK_BYTES: u64 = 128 << 10;
 pub fn run(args: &[String]) -> Result<()> {
     let [kind, target, rest @ ..] = args else { return Err(Error::new("--work KIND TARGET")) };
     let target = Path::new(target);
-    let begun = Instant::now();
+    let begun = SystemClock.now();
     let mut done = match kind.as_str() {
         "open" => open(target).map(|_| json!({})),
         "sweep" => sweep(target),
@@ -49,7 +49,7 @@ pub fn run(args: &[String]) -> Result<()> {
         "kernel" => kernel(target),
         other => Err(Error::new(format!("no work is called {other}"))),
     }?;
-    done["seconds"] = begun.elapsed().as_secs_f64().into();
+    done["seconds"] = (SystemClock.now().saturating_since(begun).as_secs_f64()).into();
     println!("{done}");
     Ok(())
 }

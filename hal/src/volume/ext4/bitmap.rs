@@ -99,7 +99,7 @@ fn bits(sb: &Superblock, bitmap: &[u8], group: Range<u64>, joiner: &mut Joiner<'
 /// What a group uses whose bitmap was never written.
 fn untouched(sb: &Superblock, number: u32, group: &Group, blocks: Range<u64>, joiner: &mut Joiner<'_>) {
     let mut parts = [
-        blocks.start..blocks.start + base_blocks(sb, number),
+        blocks.start..blocks.start + base_blocks(sb, number, sb.reserved_gdt_blocks),
         group.block_bitmap..group.block_bitmap + 1,
         group.inode_bitmap..group.inode_bitmap + 1,
         group.inode_table..group.inode_table + table_blocks(sb),
@@ -118,8 +118,8 @@ fn untouched(sb: &Superblock, number: u32, group: &Group, blocks: Range<u64>, jo
     }
 }
 
-/// Blocks at the start of a group for the superblock and descriptors.
-fn base_blocks(sb: &Superblock, number: u32) -> u64 {
+/// Blocks at the start of a group for the superblock and descriptors, and `reserved` behind those that may grow.
+pub(super) fn base_blocks(sb: &Superblock, number: u32, reserved: u32) -> u64 {
     let has_super = u64::from(sb.group_has_super(number));
     let per_block = sb.descs_per_block();
     let index = number / per_block;
@@ -132,5 +132,5 @@ fn base_blocks(sb: &Superblock, number: u32) -> u64 {
         return 0;
     }
     let descs = if sb.has_meta_bg() { sb.first_meta_bg } else { sb.groups.div_ceil(per_block) };
-    1 + u64::from(descs) + u64::from(sb.reserved_gdt_blocks)
+    1 + u64::from(descs) + u64::from(reserved)
 }

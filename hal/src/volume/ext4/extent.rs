@@ -20,6 +20,7 @@ use super::field::{u16_at, u32_at, wide};
 use super::inode::Inode;
 use super::map::{Io, LOGICAL_END, Map, Run, damaged};
 use super::superblock::Superblock;
+use super::zone::{self, Zone};
 
 const MAGIC: u16 = 0xF30A;
 const DEPTH_MAX: u16 = 5;
@@ -80,7 +81,7 @@ pub(super) fn walk(io: &mut Io<'_>, inode: &Inode, inode_at: u64, map: &mut Map)
             map.blame(damaged(at, rule));
         }
         Ok(root) if root.depth == 0 => {
-            leaf(io.sb, &inode.block, root, at, 0..LOGICAL_END, map);
+            leaf(io.sb, io.zone, &inode.block, root, at, 0..LOGICAL_END, map);
         }
         Ok(root) => {
             index(io, inode, &inode.block, root, at, 0..LOGICAL_END, map);
@@ -91,6 +92,7 @@ pub(super) fn walk(io: &mut Io<'_>, inode: &Inode, inode_at: u64, map: &mut Map)
 /// Delivers a leaf's extents, which must lie in `bounds`. `false` ends the walk.
 fn leaf(
     sb: &Superblock,
+    zone: &Zone,
     node: &[u8],
     head: Header,
     at: u64,
@@ -105,6 +107,9 @@ fn leaf(
         }
         if !sb.holds(run.physical, run.len) {
             return map.blame(damaged(at, "extent outside the volume"));
+        }
+        if zone.meets(run.physical, run.len) {
+            return map.blame(damaged(at, zone::RULE));
         }
         low = run.logical + run.len;
         if !map.push(run, at) {
@@ -137,8 +142,12 @@ fn index(
             continue;
         }
         let block = child(entry(node, i));
-        if !io.sb.holds(block, 1) {
-            if !map.blame(damaged(at, "extent node outside the volume")) {
+        let rule = match io.sb.holds(block, 1) {
+            true => io.zone.meets(block, 1).then_some(zone::RULE),
+            false => Some("extent node outside the volume"),
+        };
+        if let Some(rule) = rule {
+            if !map.blame(damaged(at, rule)) {
                 return false;
             }
             continue;
@@ -171,6 +180,7 @@ fn descend(
     map: &mut Map,
 ) -> Result<bool, crate::volume::ItemFault> {
     let sb = io.sb;
+    let zone = io.zone;
     let at = sb.offset(block);
     let node = io.load(block, "extent node")?;
     let head = header(node).map_err(|rule| damaged(at, rule))?;
@@ -187,8 +197,11 @@ fn descend(
     if head.entries == 0 {
         return Err(damaged(at, "extent node without entries"));
     }
+    if u64::from(u32_at(entry(node, 0), 0)) != bounds.start {
+        return Err(damaged(at, "extent node does not start where its parent says"));
+    }
     if depth == 0 {
-        return Ok(leaf(sb, node, head, at, bounds, map));
+        return Ok(leaf(sb, zone, node, head, at, bounds, map));
     }
     let node = node.to_vec();
     Ok(index(io, inode, &node, head, at, bounds, map))

@@ -23,7 +23,7 @@
 
 use super::checksum::{crc16, crc32c, crc32c_without};
 use super::field::{u16_at, u32_at, wide};
-use super::superblock::Superblock;
+use super::superblock::{ROOT, Superblock};
 use crate::block::BlockDevice;
 use crate::volume::VolumeFault;
 
@@ -84,7 +84,11 @@ impl Groups {
         if !checksum_holds(sb, group, raw) {
             return Err(damaged("descriptor checksum does not match"));
         }
-        parse(sb, raw).map_err(damaged)
+        let found = parse(sb, raw).map_err(damaged)?;
+        if group == 0 && found.inodes_touched < ROOT {
+            return Err(damaged("calls the root inode unused"));
+        }
+        Ok(found)
     }
 
     fn read(&mut self, sb: &Superblock, device: &mut dyn BlockDevice, group: u32) -> Result<(), VolumeFault> {

@@ -16,6 +16,7 @@
 use super::field::u32_at;
 use super::inode::Inode;
 use super::map::{Io, LOGICAL_END, Map, Run, damaged};
+use super::zone;
 
 const DIRECT: u64 = 12;
 const ROOT_AT: u64 = 0x28;
@@ -50,6 +51,9 @@ fn data(io: &Io<'_>, pointer: u32, logical: u64, at: u64, map: &mut Map) -> bool
     if !io.sb.holds(physical, 1) {
         return map.blame(damaged(at, "block map points outside the volume"));
     }
+    if io.zone.meets(physical, 1) {
+        return map.blame(damaged(at, zone::RULE));
+    }
     map.push(Run { logical, physical, len: 1, unwritten: false }, at)
 }
 
@@ -61,6 +65,9 @@ fn node(io: &mut Io<'_>, block: u32, level: u32, span: u64, logical: u64, at: u6
     }
     if !io.sb.holds(block, 1) {
         return map.blame(damaged(at, "indirect block outside the volume"));
+    }
+    if io.zone.meets(block, 1) {
+        return map.blame(damaged(at, zone::RULE));
     }
     let here = io.sb.offset(block);
     if !map.visit(logical, here) {

@@ -17,6 +17,7 @@
 //!  0x64   4    generation
 //!  0x68   4    file_acl (low)
 //!  0x6C   4    size (high)
+//!  0x74   2    blocks (high)
 //!  0x76   2    file_acl (high)
 //!  0x78   4    uid (high), gid (high)
 //!  0x7C   2    checksum (low)
@@ -44,6 +45,8 @@ pub(super) mod flag {
 pub(super) const BLOCK_FIELD_BYTES: usize = 60;
 /// Bytes of an inode before the extra fields.
 pub(super) const GOOD_OLD_BYTES: usize = 128;
+/// Bytes of the extra fields that the kernel knows.
+const EXTRA_BYTES_KNOWN: usize = 32;
 
 /// An inode, decoded. What could not be believed is in `rule`.
 #[derive(Clone, Debug)]
@@ -69,6 +72,8 @@ pub(super) struct Inode {
     pub(super) mtime_raw: u32,
     /// Attribute block, 0 = none.
     pub(super) file_acl: u64,
+    /// Space that the inode takes, in units of 512 bytes (or blocks, huge_file).
+    pub(super) blocks: u64,
     pub(super) block: [u8; BLOCK_FIELD_BYTES],
     /// Start of the attributes in the inode, when there is room for any.
     pub(super) attributes_at: Option<usize>,
@@ -104,6 +109,11 @@ pub(super) fn links_of(raw: &[u8]) -> u32 {
     u32::from(u16_at(raw, 0x1A))
 }
 
+/// Mode alone, type bits and all.
+pub(super) fn mode_of(raw: &[u8]) -> u16 {
+    u16_at(raw, 0)
+}
+
 /// Flags alone.
 pub(super) fn flags_of(raw: &[u8]) -> u32 {
     u32_at(raw, 0x20)
@@ -133,14 +143,21 @@ pub(super) fn parse(sb: &Superblock, number: u32, raw: &[u8]) -> Inode {
     let mut break_rule = |text| rule = rule.or(Some(text));
 
     let mut extra_bytes = 0;
+    let mut rule_free = true;
     if sb.inode_bytes > GOOD_OLD_BYTES {
         extra_bytes = usize::from(u16_at(raw, 0x80));
         if extra_bytes % 4 != 0 || GOOD_OLD_BYTES + extra_bytes > sb.inode_bytes {
             break_rule("inode extra size does not fit the inode");
             extra_bytes = 0;
+            rule_free = false;
         }
     }
-    let fits = |at: usize| at + 4 <= GOOD_OLD_BYTES + extra_bytes;
+    // 0 in a large inode: made before the fields existed; the kernel then takes all that it knows as there.
+    let known_bytes = match extra_bytes {
+        0 if rule_free && sb.inode_bytes >= GOOD_OLD_BYTES + EXTRA_BYTES_KNOWN => EXTRA_BYTES_KNOWN,
+        bytes => bytes,
+    };
+    let fits = |at: usize| at + 4 <= GOOD_OLD_BYTES + known_bytes;
     let mut nanos_bad = false;
     let mut time = |at: usize, extra_at: usize| {
         let secs = i64::from(u32_at(raw, at) as i32);
@@ -185,6 +202,7 @@ pub(super) fn parse(sb: &Superblock, number: u32, raw: &[u8]) -> Inode {
         atime_raw: u32_at(raw, 0x08),
         mtime_raw: u32_at(raw, 0x10),
         file_acl: wide(acl_high, u32_at(raw, 0x68)),
+        blocks: wide(u32::from(u16_at(raw, 0x74)), u32_at(raw, 0x1C)),
         block: array_at(raw, 0x28).unwrap_or([0; BLOCK_FIELD_BYTES]),
         // extra_isize 0 in a large inode: made before the fields existed, and the kernel looks for no attributes there.
         attributes_at: (extra_bytes != 0 && attributes_at + 8 <= sb.inode_bytes).then_some(attributes_at),
@@ -203,11 +221,12 @@ impl Inode {
         self.flags & FLAGS_SHOWN
     }
 
-    /// Whether the target of a symlink stands in the `block` field.
-    pub(super) fn is_fast_symlink(&self) -> bool {
-        self.kind == Some(ItemKind::Symlink)
-            && self.size < BLOCK_FIELD_BYTES as u64
-            && !self.has(flag::EXTENTS | flag::INLINE_DATA)
+    /// Whether the target of a symlink stands in the `block` field: for the kernel, when it takes no space but for its attribute
+    /// block's. A short target may well stand in a block.
+    pub(super) fn is_fast_symlink(&self, sb: &Superblock) -> bool {
+        let attributes =
+            if self.file_acl == 0 { 0 } else { (sb.block_bytes() as u64) << sb.cluster_bits >> 9 };
+        self.kind == Some(ItemKind::Symlink) && self.blocks == attributes
     }
 
     /// Device number of a special file as (major, minor).

@@ -13,7 +13,9 @@
 use super::dir;
 use super::group::Groups;
 use super::inode::{self, BLOCK_FIELD_BYTES, Inode, flag};
+use super::inuse::InUse;
 use super::map::{Io, Map, damaged, map};
+use super::superblock::ROOT;
 use super::xattr::{self, FindInode};
 use crate::block::Fault;
 use crate::volume::part::{Mark, Step};
@@ -26,8 +28,6 @@ use crate::volume::{
 const DIRECTORY_RUNS: usize = 512;
 /// Blocks and nodes of a directory that one call reads before it pauses, however few names they hold.
 const DIRECTORY_BLOCKS_PER_CALL: u64 = 4096;
-/// Largest inline contents: what an inode of 64 KiB could hold.
-const INLINE_BYTES_MAX: u64 = 64 << 10;
 
 /// What an item in parts has cost so far; see [`Map::spent`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,7 @@ pub(super) struct Spent {
 pub(super) struct Maker<'a, 'b> {
     pub(super) io: &'a mut Io<'b>,
     pub(super) groups: &'a mut Groups,
+    pub(super) inuse: &'a mut InUse,
     pub(super) map: &'a mut Map,
     pub(super) spent: &'a mut Spent,
 }
@@ -70,10 +71,30 @@ impl FindInode for Finder<'_> {
     }
 }
 
+/// The blocks of the journal, as far as its inode can be believed and has few runs (one or two, as a rule).
+pub(super) fn journal(io: &mut Io<'_>, groups: &mut Groups) -> Vec<std::ops::Range<u64>> {
+    const RUNS_MAX: usize = 4096;
+    let mut raw = Vec::new();
+    let number = io.sb.journal_inode();
+    let found = Finder(groups).find(io, number, &mut raw);
+    let Ok(at) = found else { return Vec::new() };
+    if inode::links_of(&raw) == 0 || !inode::checksum_holds(io.sb, number, &raw) {
+        return Vec::new();
+    }
+    let inode = inode::parse(io.sb, number, &raw);
+    let mut runs = Map::default();
+    map(io, &inode, at, 0, RUNS_MAX, 0, &mut runs);
+    runs.runs.iter().map(|run| run.physical..run.physical + run.len).collect()
+}
+
 impl Maker<'_, '_> {
     /// Puts the item `number` into `window`, from logical byte `within` on. `raw` is its inode, at device byte `at`.
     pub(super) fn put(&mut self, number: u32, raw: &[u8], at: u64, within: u64, window: &mut Window) -> Step {
         let sb = self.io.sb;
+        if number == ROOT && !is_live_directory(raw) {
+            // Without it nothing has a path, so its absence is not silent.
+            return self.put_broken(number, raw, damaged(at, "root inode is no directory"), window);
+        }
         if !sb.is_ordinary(number) || raw.iter().all(|&b| b == 0) {
             return Step::Done;
         }
@@ -197,6 +218,10 @@ impl Maker<'_, '_> {
             item.fault = Some(ItemFault { kind: ItemFaultKind::Refused, device_offset: at, rule });
             return Step::Done;
         }
+        if has_contents && inode.has(flag::INLINE_DATA) && inode.has(flag::EXTENTS) {
+            item.fault = Some(damaged(at, "inode has inline data and an extent tree"));
+            return Step::Done;
+        }
         let fault = match kind {
             ItemKind::File if inode.has(flag::INLINE_DATA) => self.inline(inode, raw, at, item, window),
             ItemKind::File => return self.extents(inode, at, within, item, window),
@@ -284,13 +309,20 @@ impl Maker<'_, '_> {
             return Some(damaged(at, "symlink target length out of range"));
         }
         let size = inode.size as usize;
-        let range = if inode.has(flag::INLINE_DATA) {
+        // Without its attribute the flag means nothing to the kernel.
+        let inline =
+            inode.has(flag::INLINE_DATA) && xattr::inline_data(inode, raw) != Err(xattr::NO_INLINE_DATA);
+        let range = if inline {
             match inline_bytes(inode, raw, window) {
-                Ok(range) => range,
+                Ok(range) if range.len() == size => range,
+                Ok(_) => return Some(damaged(at, "symlink target longer than what the inode holds")),
                 Err(rule) => return Some(damaged(at, rule)),
             }
-        } else if inode.is_fast_symlink() {
-            window.put_bytes(inode.block.get(..size).unwrap_or_default())
+        } else if inode.is_fast_symlink(sb) {
+            match inode.block.get(..size) {
+                Some(target) if size < BLOCK_FIELD_BYTES => window.put_bytes(target),
+                _ => return Some(damaged(at, "symlink target longer than what the inode holds")),
+            }
         } else {
             map(self.io, inode, at, 0, 1, 0, self.map);
             if let Some(fault) = self.map.fault.take() {
@@ -331,8 +363,10 @@ impl Maker<'_, '_> {
             rule = rule.or(Some(broken));
             &[]
         });
+        let first = window.names.len();
         let broken = dir::inline_entries(sb, inode, data, window);
-        rule.or(broken).map(|rule| damaged(at, rule))
+        let nowhere = self.drop_nowhere(first, window);
+        rule.or(broken).or(nowhere).map(|rule| damaged(at, rule))
     }
 
     /// A directory's entries, block by block.
@@ -442,8 +476,49 @@ impl Maker<'_, '_> {
                 Err(broken) => rule = Some(broken),
             }
         }
+        let first = window.names.len();
         let broken = dir::entries(sb, block, window);
-        rule.or(broken).map(|rule| damaged(at, rule))
+        let nowhere = self.drop_nowhere(first, window);
+        rule.or(broken).or(nowhere).map(|rule| damaged(at, rule))
+    }
+
+    /// Drops the names from `first` on that lead to no item. Returns the rule that they break.
+    fn drop_nowhere(&mut self, first: usize, window: &mut Window) -> Option<&'static str> {
+        let mut kept = first;
+        let mut rule = None;
+        for k in first..window.names.len() {
+            match self.leads_nowhere(window.names[k].inode) {
+                Some(broken) => rule = rule.or(Some(broken)),
+                None => {
+                    window.names.swap(kept, k);
+                    kept += 1;
+                }
+            }
+        }
+        window.names.truncate(kept);
+        rule
+    }
+
+    /// The rule that a name for `inode` breaks: the bitmap calls it free and the inode itself agrees, so that [`Maker::put`] does
+    /// not take it for an item; or it is where its group says that no inode was ever made.
+    fn leads_nowhere(&mut self, inode: u64) -> Option<&'static str> {
+        const FREE: Option<&str> = Some("directory entry names an inode that is free");
+        let Ok(number) = u32::try_from(inode) else { return FREE };
+        if !self.inuse.is_free(self.io, self.groups, number) {
+            return None;
+        }
+        let mut raw = Vec::new();
+        match Finder(self.groups).find(self.io, number, &mut raw) {
+            Ok(_) => {
+                let value = inode::flags_of(&raw) & flag::EA_INODE != 0 && self.io.sb.has_ea_inode();
+                let free = inode::links_of(&raw) == 0 || !inode::checksum_holds(self.io.sb, number, &raw);
+                FREE.filter(|_| value || free)
+            }
+            Err(fault) if fault.kind == ItemFaultKind::Damaged => {
+                Some("directory entry names an inode that its group calls unused")
+            }
+            Err(_) => None,
+        }
     }
 
     /// The parent of a directory of which a later part is being delivered; 0 when its first block does not say.
@@ -462,26 +537,29 @@ impl Maker<'_, '_> {
     }
 }
 
-/// Puts the inline contents of `inode` into the window: the 60 bytes of its block field, then system.data, then zeros where a
-/// truncation made the file longer than what it holds.
+/// Whether an inode has links and the mode of a directory.
+fn is_live_directory(raw: &[u8]) -> bool {
+    inode::links_of(raw) != 0 && inode::mode_of(raw) & 0xF000 == 0x4000
+}
+
+/// Puts the inline contents of `inode` into the window, as far as they are stored: the 60 bytes of its block field, then
+/// system.data. A file may be longer than what it holds, by any amount: truncation upwards leaves it inline, and mke2fs writes
+/// no zeros, so a file of zeros has its size and nothing else. What is not stored reads as zero. The attribute must be
+/// there, however short the file: without it the kernel takes the block field for a block map.
 fn inline_bytes(
     inode: &Inode,
     raw: &[u8],
     window: &mut Window,
 ) -> Result<std::ops::Range<u32>, &'static str> {
-    if inode.size > INLINE_BYTES_MAX {
-        return Err("inline file larger than an inode can hold");
+    let size = usize::try_from(inode.size).unwrap_or(usize::MAX);
+    if size == 0 {
+        return Ok(window.put_bytes(&[]));
     }
-    let size = inode.size as usize;
-    let data = if size > BLOCK_FIELD_BYTES { xattr::inline_data(inode, raw)? } else { &[] };
+    let data = xattr::inline_data(inode, raw)?;
     let head = window.put_bytes(&inode.block[..size.min(BLOCK_FIELD_BYTES)]);
     let rest = size.saturating_sub(BLOCK_FIELD_BYTES);
     let tail = window.put_bytes(&data[..rest.min(data.len())]);
-    let end = head.start as usize + size;
-    if (tail.end as usize) < end {
-        window.bytes.resize(end, 0);
-    }
-    Ok(head.start..end as u32)
+    Ok(head.start..tail.end)
 }
 
 // An empty window takes one directory block of any size, so every call gets on.

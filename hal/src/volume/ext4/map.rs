@@ -10,6 +10,7 @@
 
 use super::inode::{Inode, flag};
 use super::superblock::Superblock;
+use super::zone::Zone;
 use super::{extent, indirect};
 use crate::block::{BlockDevice, Fault};
 use crate::volume::cache::{AHEAD_BLOCKS, Cache};
@@ -28,6 +29,7 @@ pub(super) struct Io<'a> {
     pub(super) sb: &'a Superblock,
     pub(super) device: &'a mut dyn BlockDevice,
     pub(super) cache: &'a mut Cache,
+    pub(super) zone: &'a Zone,
 }
 
 impl Io<'_> {

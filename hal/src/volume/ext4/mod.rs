@@ -7,7 +7,8 @@
 //!
 //!  item.rs   inode -> item of a window, in parts when it is large         plan.rs    what to read ahead
 //!  map.rs    runs of an inode (extent.rs, indirect.rs)                    cache.rs   metadata blocks, read in physical order
-//!  bitmap.rs used blocks                                                  checksum.rs, field.rs
+//!  bitmap.rs used blocks       zone.rs  the file system's own blocks        backup.rs  a lost superblock
+//!  checksum.rs, field.rs
 //! ```
 //!
 //! | read | how |
@@ -28,18 +29,21 @@
 //!
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
-//!   2 MiB of cache, 1 MiB of read buffer, 1 MiB of inode table, 64 KiB of descriptors and some lists, below 8 MiB in all.
+//!   2 MiB of cache, 1 MiB of read buffer, 1 MiB of inode table, 512 KiB of bitmaps, 512 KiB of what the file system keeps for
+//!   itself, 64 KiB of descriptors and some lists, below 8 MiB in all.
 //! - One call of `sweep` does bounded work: `FILLS_PER_CALL` pieces of inode table, one window.
 //! - A sound volume is delivered without a fault; on a volume with metadata_csum, a changed byte of checksummed metadata is
 //!   never delivered without one.
 //!
-//! Does not: replay the journal, use backup superblocks, compare link counts, detect blocks that two items share (shared_blocks
-//! and broken volumes have them; both items then read the same bytes). A volume without a journal that was not cleanly unmounted
+//! Does not: replay the journal, read from backup superblocks (a damaged primary is refused, and the fault names the backup that is
+//! sound), compare link counts, detect blocks that two items share (both then read the same bytes;
+//! [`check`](crate::volume::check) finds them). A volume without a journal that was not cleanly unmounted
 //! is read: its checksums and rules speak for it, and [`VolumeInfo::state`] is `None`.
 //!
 //! Source: kernel Documentation/filesystems/ext4 (all sections), `fs/ext4`, e2fsprogs `lib/ext2fs`.
 
 mod acl;
+mod backup;
 mod bitmap;
 mod checksum;
 mod dir;
@@ -49,22 +53,26 @@ mod field;
 mod group;
 mod indirect;
 mod inode;
+mod inuse;
 mod item;
 mod map;
 mod plan;
 mod superblock;
 mod table;
 mod xattr;
+mod zone;
 
 use std::ops::Range;
 
 use self::group::Groups;
+use self::inuse::InUse;
 use self::item::{Finder, Maker, Spent};
 use self::map::{Io, Map};
 use self::plan::Plan;
 use self::superblock::Superblock;
 use self::table::{Seek, Tables};
 use self::xattr::FindInode;
+use self::zone::Zone;
 use super::cache::Cache;
 use super::part::Step;
 use super::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
@@ -80,6 +88,8 @@ pub struct Ext4 {
     groups: Groups,
     tables: Tables,
     cache: Cache,
+    zone: Zone,
+    inuse: InUse,
     plan: Plan,
     map: Map,
     spent: Spent,
@@ -90,6 +100,11 @@ impl Ext4 {
     /// Whether `head`, the first bytes of a device, carries the ext4 magic number.
     pub fn recognises(head: &[u8]) -> bool {
         head.get(superblock::OFFSET as usize..).is_some_and(Superblock::recognises)
+    }
+
+    /// For a device on which nothing is recognised: whether a backup superblock says that an ext4 was here, as the fault to report.
+    pub fn lost(device: &mut dyn BlockDevice) -> Option<VolumeFault> {
+        backup::lost(device)
     }
 
     /// Opens the volume on `device`. Reads and checks the superblock and the first group descriptors.
@@ -103,12 +118,20 @@ impl Ext4 {
             return Err(VolumeFault::Unrecognised(None));
         }
         device.read_at(superblock::OFFSET, &mut raw)?;
-        let (sb, info) = Superblock::parse(&raw, size_bytes)?;
+        let (sb, info) =
+            Superblock::parse(&raw, size_bytes).map_err(|fault| backup::with_way_out(device, &raw, fault))?;
         let mut groups = Groups::new();
         groups.get(&sb, device, 0)?;
+        let mut cache = Cache::new(sb.block_bits);
+        let mut zone = Zone::build(&sb, &mut groups, device);
+        let journal = item::journal(&mut Io { sb: &sb, device, cache: &mut cache, zone: &zone }, &mut groups);
+        journal.into_iter().for_each(|blocks| zone.add(blocks));
+        zone.settle();
         Ok(Ext4 {
             info,
-            cache: Cache::new(sb.block_bits),
+            cache,
+            zone,
+            inuse: InUse::default(),
             sb,
             groups,
             tables: Tables::new(),
@@ -132,7 +155,7 @@ impl Volume for Ext4 {
         window: &mut Window,
     ) -> Result<Swept, VolumeFault> {
         window.clear();
-        let Ext4 { sb, groups, tables, cache, plan, map, spent, .. } = self;
+        let Ext4 { sb, groups, tables, cache, zone, inuse, plan, map, spent, .. } = self;
         let fills = tables.fills();
         let Ok(mut next) = u32::try_from(from.inode.max(1)) else { return Ok(Swept::Done) };
         let mut within = from.within;
@@ -152,8 +175,8 @@ impl Volume for Ext4 {
                 plan.make(sb, device, cache, tables, number);
             }
             let Some(raw) = tables.get(sb, number) else { return Ok(Swept::Done) };
-            let mut io = Io { sb, device, cache };
-            let mut maker = Maker { io: &mut io, groups, map, spent };
+            let mut io = Io { sb, device, cache, zone };
+            let mut maker = Maker { io: &mut io, groups, inuse, map, spent };
             let step = match raw.fault {
                 Some(fault) => maker.put_unreadable(number, fault, window),
                 None => maker.put(number, raw.bytes, raw.device, within, window),
@@ -178,7 +201,7 @@ impl Volume for Ext4 {
         window: &mut Window,
     ) -> Result<Swept, VolumeFault> {
         window.clear();
-        let Ext4 { sb, groups, cache, map, spent, raw, .. } = self;
+        let Ext4 { sb, groups, cache, zone, inuse, map, spent, raw, .. } = self;
         let number = match u32::try_from(inode) {
             Ok(number) if (1..=sb.inodes_count).contains(&number) => number,
             _ => return Ok(Swept::Done),
@@ -189,9 +212,9 @@ impl Volume for Ext4 {
         }
         let (block, _) = xattr::place(sb, group.inode_table, number);
         let read = cache.load(device, block).err();
-        let mut io = Io { sb, device, cache };
+        let mut io = Io { sb, device, cache, zone };
         let found = Finder(groups).find(&mut io, number, raw);
-        let mut maker = Maker { io: &mut io, groups, map, spent };
+        let mut maker = Maker { io: &mut io, groups, inuse, map, spent };
         let step = match (found, read) {
             (Ok(at), _) => maker.put(number, raw, at, within, window),
             (Err(_), Some(fault)) => maker.put_unreadable(number, fault, window),
@@ -208,7 +231,7 @@ impl Volume for Ext4 {
         device: &mut dyn BlockDevice,
         each: &mut dyn FnMut(Range<u64>),
     ) -> Result<UsedQuality, VolumeFault> {
-        let mut io = Io { sb: &self.sb, device, cache: &mut self.cache };
+        let mut io = Io { sb: &self.sb, device, cache: &mut self.cache, zone: &self.zone };
         bitmap::used(&mut io, &mut self.groups, each)
     }
 }

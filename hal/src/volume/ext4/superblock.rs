@@ -28,7 +28,7 @@
 //! geometry is consistent with itself and fits the device. So block numbers below `blocks_count` times the block size
 //! never overflow, and divisions below never meet a zero.
 //!
-//! Does not: fall back to backup superblocks. A damaged primary is a damaged volume; `e2fsck -b` decides about backups.
+//! Does not: fall back to backup superblocks; see `backup.rs`.
 //! Source: kernel Documentation/filesystems/ext4/super.rst, `ext4_check_geometry` and friends in `fs/ext4/super.c`.
 
 use super::checksum::{crc32c, crc32c_without};
@@ -47,6 +47,8 @@ const MAGIC: u16 = 0xEF53;
 const CHECKSUM_AT: usize = 0x3FC;
 const STATE_CLEAN: u16 = 1;
 const CRC32C: u8 = 1;
+/// Place of the journal among the internal inodes.
+const JOURNAL: usize = 4;
 
 /// What the reader needs of the superblock, checked.
 #[derive(Clone, Debug)]
@@ -317,6 +319,11 @@ impl Superblock {
 
     pub(super) fn bitmaps_known(&self) -> bool {
         feature::bitmaps_known(self.ro_compat)
+    }
+
+    /// Inode of the journal, 0 = none.
+    pub(super) fn journal_inode(&self) -> u32 {
+        self.internal[JOURNAL]
     }
 
     /// Whether `inode` may be an item: the root, or an ordinary number that the file system does not keep for itself.

@@ -15,7 +15,7 @@
 //! Invariants: an item's attributes ascend by full name and take at most `ITEM_XATTR_BYTES_MAX` bytes of the window; ACL values
 //! are in `getxattr` form; a value from another inode matches the checksum that this inode keeps of it.
 //!
-//! Does not: check the entries' hashes (they serve sharing, and the block's own checksum covers them), deliver
+//! Does not: check the hashes of entries whose value is beside them (they serve sharing, and the block's own checksum covers them), deliver
 //! attributes that the kernel hides (system.data, the encryption context). Source: kernel
 //! Documentation/filesystems/ext4/attributes.rst, `fs/ext4/xattr.c`.
 
@@ -26,7 +26,7 @@ use super::field::{slice_at, u8_at, u16_at, u32_at};
 use super::inode::{self, Inode, flag};
 use super::map::{Io, Map, damaged, map};
 use super::superblock::{Superblock, block_checksum};
-use super::{acl, group};
+use super::{acl, group, zone};
 use crate::volume::{ITEM_XATTR_BYTES_MAX, ItemFault, Window, Xattr};
 
 const MAGIC: u32 = 0xEA02_0000;
@@ -64,6 +64,7 @@ struct Entry<'a> {
     value_at: usize,
     value_inode: u32,
     value_len: u32,
+    hash: u32,
     next: usize,
 }
 
@@ -85,6 +86,7 @@ fn entry(area: &[u8], at: usize) -> Result<Option<Entry<'_>>, &'static str> {
         value_at: usize::from(u16_at(area, at + 2)),
         value_inode: u32_at(area, at + 4),
         value_len: u32_at(area, at + 8),
+        hash: u32_at(area, at + 12),
         next: at + (ENTRY_BYTES + name_len).next_multiple_of(4),
     }))
 }
@@ -95,19 +97,41 @@ fn inside<'a>(inode: &Inode, raw: &'a [u8]) -> Option<&'a [u8]> {
     (u32_at(area, 0) == MAGIC).then(|| area.get(4..)).flatten()
 }
 
+/// Where the list of entries that starts at `at` ends, its terminator included: values lie behind it.
+fn list_end(area: &[u8], mut at: usize) -> Result<usize, &'static str> {
+    while let Some(entry) = entry(area, at)? {
+        at = entry.next;
+    }
+    Ok(at + 4)
+}
+
+/// The value of an entry, which must lie behind the list and fit with its padding.
+fn value_in<'a>(area: &'a [u8], list_end: usize, entry: &Entry<'_>) -> Option<&'a [u8]> {
+    let len = entry.value_len as usize;
+    let padded = len.checked_next_multiple_of(4)?;
+    slice_at(area, entry.value_at, padded).filter(|_| entry.value_at >= list_end)?.get(..len)
+}
+
+/// Rule that an inode breaks whose inline data have no attribute.
+pub(super) const NO_INLINE_DATA: &str = "inline data without its attribute";
+
 /// The value of system.data: what of an inline file or directory does not fit the inode's 60 bytes.
 pub(super) fn inline_data<'a>(inode: &Inode, raw: &'a [u8]) -> Result<&'a [u8], &'static str> {
-    let area = inside(inode, raw).ok_or("inline data without its attribute")?;
+    let area = inside(inode, raw).ok_or(NO_INLINE_DATA)?;
     let mut at = 0;
+    let list_end = list_end(area, at)?;
     while let Some(entry) = entry(area, at)? {
         if entry.index == INDEX_SYSTEM && entry.name == b"data" {
-            return slice_at(area, entry.value_at, entry.value_len as usize)
-                .filter(|_| entry.value_inode == 0)
-                .ok_or("inline data outside the inode");
+            return match entry.value_len {
+                0 => Ok(&[]),
+                _ => value_in(area, list_end, &entry)
+                    .filter(|_| entry.value_inode == 0)
+                    .ok_or("inline data outside the inode"),
+            };
         }
         at = entry.next;
     }
-    Err("inline data without its attribute")
+    Err(NO_INLINE_DATA)
 }
 
 /// Looks inodes up for values that have one: reads the inode `number` into `raw` and returns its place on the device.
@@ -174,6 +198,9 @@ impl Collect<'_, '_> {
         if !self.io.sb.holds(block, 1) {
             return self.blame(damaged(inode_at, "attribute block outside the volume"));
         }
+        if self.io.zone.meets(block, 1) {
+            return self.blame(damaged(inode_at, zone::RULE));
+        }
         let at = self.io.sb.offset(block);
         let sb = self.io.sb;
         let bytes = match self.io.load(block, "attribute block") {
@@ -189,12 +216,14 @@ impl Collect<'_, '_> {
 
     /// The entries of `area` from `at` on; `area_at` is the area's place on the device.
     fn area(&mut self, inode: &Inode, area: &[u8], mut at: usize, area_at: u64) {
+        // A list without an end is reported where it breaks; no value is behind it.
+        let list_end = list_end(area, at).unwrap_or(area.len());
         loop {
             match entry(area, at) {
                 Ok(None) => return,
                 Err(rule) => return self.blame(damaged(area_at, rule)),
                 Ok(Some(entry)) => {
-                    if let Err(fault) = self.one(inode, &entry, area, area_at) {
+                    if let Err(fault) = self.one(inode, &entry, area, list_end, area_at) {
                         self.blame(fault);
                     }
                     at = entry.next;
@@ -203,7 +232,14 @@ impl Collect<'_, '_> {
         }
     }
 
-    fn one(&mut self, inode: &Inode, entry: &Entry<'_>, area: &[u8], area_at: u64) -> Result<(), ItemFault> {
+    fn one(
+        &mut self,
+        inode: &Inode,
+        entry: &Entry<'_>,
+        area: &[u8],
+        list_end: usize,
+        area_at: u64,
+    ) -> Result<(), ItemFault> {
         if entry.index == INDEX_SYSTEM && entry.name == b"data" || entry.index == INDEX_ENCRYPTION {
             return Ok(());
         }
@@ -217,12 +253,12 @@ impl Collect<'_, '_> {
         value.clear();
         let done = match entry.value_inode {
             0 if entry.value_len == 0 => Ok(()),
-            0 => match slice_at(area, entry.value_at, entry.value_len as usize) {
+            0 => match value_in(area, list_end, entry) {
                 Some(bytes) => {
                     value.extend_from_slice(bytes);
                     Ok(())
                 }
-                None => Err(bad("attribute value outside its area")),
+                None => Err(bad("attribute value outside its area, or over the entries")),
             },
             _ if !self.io.sb.has_ea_inode() => {
                 Err(bad("attribute value in an inode without the ea_inode feature"))
@@ -308,11 +344,27 @@ impl Collect<'_, '_> {
         }
         // Old Lustre kept its owner here instead of a checksum.
         let lustre = holder.mtime_raw == owner.number && holder.generation == owner.generation;
-        if crc32c(self.io.sb.seed, value) != holder.atime_raw && !lustre {
+        if lustre {
+            return Ok(());
+        }
+        let crc = crc32c(self.io.sb.seed, value);
+        if crc != holder.atime_raw {
             return Err(damaged(at, "attribute value checksum does not match"));
+        }
+        if !entry_hashes(entry.name, crc).contains(&entry.hash) {
+            return Err(damaged(area_at, "attribute entry hash does not match"));
         }
         Ok(())
     }
+}
+
+/// The hash of an entry whose value is in an inode, over its name and the value's checksum: with the name's bytes unsigned, and
+/// signed, as kernels on most machines had it before 6.2.
+fn entry_hashes(name: &[u8], crc: u32) -> [u32; 2] {
+    let start = |widen: fn(u8) -> u32| {
+        name.iter().fold(0u32, |hash, &byte| hash.rotate_left(5) ^ widen(byte)).rotate_left(16) ^ crc
+    };
+    [start(u32::from), start(|byte| byte as i8 as i32 as u32)]
 }
 
 fn verify_block(sb: &Superblock, block: u64, bytes: &[u8]) -> Result<(), &'static str> {
