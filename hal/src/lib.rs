@@ -5,7 +5,7 @@
 //! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, threads), `sim` |
 //! | time | [`clock::Clock`] | [`clock::SystemClock`], `sim` |
 //! | random bytes | [`entropy::Entropy`] | [`entropy::SystemEntropy`], `sim` |
-//! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::xfs`, `volume::image`; `volume::detect` picks |
+//! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::xfs`, `volume::image`, `volume::mounted`; `volume::detect` picks among the raw ones |
 //!
 //! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
 //!
