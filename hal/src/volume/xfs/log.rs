@@ -52,6 +52,8 @@ const STRETCH_BLOCKS: u64 = 512;
 const FROZEN_BLOCKS_MAX: u64 = 16384;
 /// Records before the head that are searched for the newest change of an inode.
 const HISTORY_RECORDS: u32 = 64;
+/// Records with such a change that are enough.
+const HISTORY_CHANGES: u32 = 4;
 /// Bytes of the header that the checksum covers, and what i386 thinks they are.
 const HEADER_SUMMED_BYTES: [usize; 2] = [328, 324];
 /// Bytes of a further header that the checksum covers.
@@ -66,7 +68,7 @@ pub(super) struct LogEnd {
     pub(super) head: (u32, u32),
     /// CRC-32C of the last record's header.
     pub(super) record: u32,
-    /// Seconds since 1970 of the newest inode change in the last records, 0 when they hold none.
+    /// Seconds since 1970 of the newest inode changes in the last records, 0 when they hold none.
     pub(super) newest_secs: i64,
 }
 
@@ -326,9 +328,19 @@ impl Log<'_> {
         items.finish().map_err(dirty)
     }
 
-    /// The newest inode change in the last records, in seconds since 1970. Whatever is odd ends the search.
+    /// The newest inode change in the last records that hold any, in seconds since 1970: the least of several records, so that one
+    /// inode with a time in the future does not stand for all. Whatever is odd ends the search.
     fn newest(&mut self, last: &Record) -> i64 {
-        let mut newest = newest_change(&last.data, last.ops);
+        let (mut newest, mut found) = (0, 0);
+        let mut add = |record: &Record| {
+            let change = newest_change(&record.data, record.ops);
+            if change > 0 {
+                newest = if found == 0 { change } else { change.min(newest) };
+                found += 1;
+            }
+            found == HISTORY_CHANGES
+        };
+        add(last);
         let (mut at, mut cycle, mut before) = (last.at, last.cycle, u64::from(last.before));
         for _ in 0..HISTORY_RECORDS {
             if before >= self.blocks || before == at {
@@ -337,8 +349,10 @@ impl Log<'_> {
             let expected = if before < at { cycle } else { cycle.wrapping_sub(1) };
             match self.record(before) {
                 Ok(record) if record.is_summed && record.cycle == expected && record.end == at => {
-                    newest = newest.max(newest_change(&record.data, record.ops));
                     (at, cycle, before) = (record.at, record.cycle, u64::from(record.before));
+                    if add(&record) {
+                        break;
+                    }
                 }
                 _ => break,
             }

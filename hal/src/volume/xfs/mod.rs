@@ -45,8 +45,8 @@
 //! freeze, is refused when its log holds anything; what that cannot show is a file overwritten in place in the seconds before the
 //! snapshot whose new times had not reached the log.
 //!
-//! [`VolumeInfo::written_secs`] is the newest inode change in the last records of the log: XFS keeps no other time of writing. It is
-//! never later than the last write, and 0 when these records hold none.
+//! [`VolumeInfo::written_secs`] is the newest inode change in the last records of the log, the least of several: XFS keeps no other
+//! time of writing. It is not later than the last write, and 0 when these records hold no change.
 //!
 //! Does not: replay the log, use the superblock's copies, compare link counts, use finobt, rmapbt and refcount trees. Source:
 //! kernel Documentation/filesystems/xfs, `fs/xfs/libxfs`.
