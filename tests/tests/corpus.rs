@@ -5,8 +5,9 @@
 use windlass_tests::fuzz::TARGETS;
 use windlass_tests::prng::Prng;
 
-/// Changed copies of each seed.
+/// Changed copies of each seed at most, and how many bytes they take together: large seeds are slow, and have fewer.
 const MUTATIONS: u64 = 3000;
+const MUTATED_BYTES: u64 = 32 << 20;
 
 #[test]
 fn corpora_break_no_property() {
@@ -20,7 +21,7 @@ fn corpora_break_no_property() {
             let seed = std::fs::read(file).unwrap();
             target(&seed);
             let p = &mut Prng::new(index as u64);
-            for _ in 0..MUTATIONS {
+            for _ in 0..MUTATIONS.min(MUTATED_BYTES / seed.len() as u64) {
                 let mut bytes = seed.clone();
                 for _ in 0..1 + p.below(4) {
                     let at = p.below(bytes.len() as u64) as usize;
