@@ -9,6 +9,7 @@
 //!   reader finds nothing wrong.
 //!
 //! The outcomes are kept in golden/ext4_foreign.txt, and a difference from it is a failure; `WINDLASS_GOLDEN=write` writes it anew.
+//! `WINDLASS_IMAGES` names a folder of images to take instead of e2fsprogs', such as those of the crate ext4-view.
 //! `WINDLASS_LISTS_TO` names a folder to keep the kernel's listings in, `WINDLASS_LISTS` one to take them from without a guest.
 //! The sources of e2fsprogs are fetched when the test runs (apt, of the release that this is run on) and kept below the target folder;
 //! an image that the golden file does not know, from another release, only has to be equal or refused or named.
@@ -41,6 +42,9 @@ const COMPARED_BYTES_MAX: u64 = 64 << 20;
 
 /// Fetches and unpacks the images; returns their folder.
 fn images() -> Result<PathBuf, String> {
+    if let Some(dir) = std::env::var_os("WINDLASS_IMAGES") {
+        return Ok(dir.into());
+    }
     let dir = kept().join("e2fsprogs");
     if dir.join("done").exists() {
         return Ok(dir);

@@ -137,6 +137,35 @@ fn what_a_kernel_writes_is_what_the_reader_finds() {
     eprintln!("{compared} kinds of volume are equal");
 }
 
+#[test]
+fn files_of_zeros_that_mke2fs_leaves_inline_are_read_as_zeros() {
+    let test = "files_of_zeros_that_mke2fs_leaves_inline_are_read_as_zeros";
+    let Some(uml) = guest(test) else { return };
+    let scratch = Scratch::new("zeros");
+    let source = scratch.join("source");
+    std::fs::create_dir(&source).unwrap();
+    for len in [0, 1, 59, 60, 61, 100, 160, 161, 1000, 4096, 5000, 100_000, 5 << 20] {
+        std::fs::write(source.join(format!("zeros-{len}")), vec![0; len]).unwrap();
+    }
+    std::fs::File::create(source.join("hole")).unwrap().set_len(1 << 33).unwrap();
+    let mut job = String::new();
+    const KINDS: [&[&str]; 3] =
+        [&["-b", "4096"], &["-b", "1024", "-I", "1024"], &["-b", "4096", "-I", "512"]];
+    for (n, args) in KINDS.iter().enumerate() {
+        let args = [args, &["-O", "inline_data", "-d", source.to_str().unwrap()][..]].concat();
+        make(&scratch.join(&n.to_string()), &args, "32M");
+        job += &format!("walk {n}\n");
+    }
+    let said = uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
+    for n in 0..KINDS.len() {
+        let listing = std::fs::read_to_string(scratch.join(&format!("{n}.list"))).unwrap_or_default();
+        assert!(listing.starts_with("mounted") && listing.ends_with("end\n"), "{n}: {listing}: {said}");
+        let (mut device, tree) = sweep(&scratch.join(&n.to_string()), &n.to_string());
+        assert!(tree.values().any(|(item, whole)| whole.inline.is_some() && item.size == 5 << 20));
+        assert_eq!(differences(&listing, &tree, &mut device), Differences::default(), "{n}");
+    }
+}
+
 /// Kinds of volume in the storm: mke2fs arguments. Each has a journal.
 const STORMS: [&[&str]; 13] = [
     &[],

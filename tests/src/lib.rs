@@ -7,6 +7,7 @@
 //! | [`conformance`] | one suite per trait, run on every port and every store |
 //! | [`engines`] | real servers on loopback |
 //! | [`error`] | what the harness itself failed at |
+//! | [`ext4_checksums`] | makes the checksums of a broken ext4 image good, for fuzzing |
 //! | [`extents`] | extent states of files, as the kernel shows them |
 //! | [`fixture`] | a tree with every kind of item |
 //! | [`fuzz`] | what the fuzz targets do |
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod conformance;
 pub mod engines;
 pub mod error;
+pub mod ext4_checksums;
 pub mod extents;
 pub mod fixture;
 pub mod fuzz;

@@ -5,8 +5,11 @@
 use windlass_tests::fuzz::TARGETS;
 use windlass_tests::prng::Prng;
 
-/// Changed copies of each seed.
+/// Changed copies of each seed at most.
 const MUTATIONS: u64 = 3000;
+/// Changed copies of all seeds of a target, and the bytes that those of one seed take: many or large seeds have fewer each.
+const MUTATIONS_PER_TARGET: u64 = 24_000;
+const MUTATED_BYTES: u64 = 32 << 20;
 
 #[test]
 fn corpora_break_no_property() {
@@ -20,7 +23,8 @@ fn corpora_break_no_property() {
             let seed = std::fs::read(file).unwrap();
             target(&seed);
             let p = &mut Prng::new(index as u64);
-            for _ in 0..MUTATIONS {
+            let share = MUTATIONS_PER_TARGET / files.len() as u64;
+            for _ in 0..MUTATIONS.min(share).min(MUTATED_BYTES / seed.len() as u64) {
                 let mut bytes = seed.clone();
                 for _ in 0..1 + p.below(4) {
                     let at = p.below(bytes.len() as u64) as usize;

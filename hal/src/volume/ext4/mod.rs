@@ -8,7 +8,7 @@
 //!  item.rs   inode -> item of a window, in parts when it is large         plan.rs    what to read ahead
 //!  map.rs    runs of an inode (extent.rs, indirect.rs)                    cache.rs   metadata blocks, read in physical order
 //!  bitmap.rs used blocks       zone.rs  the file system's own blocks        backup.rs  a lost superblock
-//!  checksum.rs, field.rs
+//!  inuse.rs  names that lead nowhere                                    checksum.rs, field.rs
 //! ```
 //!
 //! | read | how |
@@ -107,7 +107,7 @@ impl Ext4 {
         backup::lost(device)
     }
 
-    /// Opens the volume on `device`. Reads and checks the superblock and the first group descriptors.
+    /// Opens the volume on `device`. Reads and checks the superblock and, for the zone, the group descriptors (512 KiB per TiB).
     ///
     /// # Errors
     /// [`VolumeFault::Unrecognised`] without the magic number; `Refused`, `Damaged` and `Device` as their docs say.
