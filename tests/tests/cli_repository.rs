@@ -181,6 +181,26 @@ fn look_and_restore(cli: &Cli, scratch: &Scratch) {
 }
 
 #[test]
+fn a_volume_is_checked_for_damage() {
+    let scratch = Scratch::new("cli-volume-check");
+    let Some(image) = image(&scratch) else { return };
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
+    assert!(cli.ok(&["volume", "check", &image]).contains("sound"));
+    // The inode is wiped and its name stays.
+    let wiped = Command::new("/usr/sbin/debugfs").args(["-w", "-R", "clri docs/a.txt", &image]).output();
+    if !wiped.is_ok_and(|wiped| wiped.status.success()) {
+        eprintln!("SKIPPED: a_volume_is_checked_for_damage: debugfs is missing or failed");
+        return;
+    }
+    let ended = cli.run(&["volume", "check", &image, "--json"]);
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let findings = ended.documents();
+    let said = findings.iter().find(|said| said["event"] == "finding").unwrap();
+    assert!(said["place"].as_str().unwrap().starts_with("/docs "), "{said}");
+    assert!(said["what"].as_str().unwrap().contains("a.txt"), "{said}");
+}
+
+#[test]
 fn a_device_that_is_refused_says_why_and_what_to_do() {
     let scratch = Scratch::new("cli-refused");
     let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));

@@ -443,6 +443,17 @@ Two readers, one volume: attributes, names, extents and every byte of the items 
 path and field. The volume is mounted read-only where nobody else sees it, through a loop device that cannot write if it is a file \
 or a device that can be written; nothing on it changes. Needs root. Exit code 0: equal; 1: failed; 3: differences.")]
     Verify(VolumeVerify),
+    /// Look for damage: items that cannot be read, blocks with two owners, names that lead nowhere
+    #[command(after_long_help = "\
+Example:
+  windlass volume check /dev/vg0/home-snap
+
+Reads all metadata with the raw reader, some times over, and no contents. Each finding is printed; nothing on the device changes. \
+Exit code 0: sound; 1: failed; 3: findings.")]
+    Check {
+        /// A block device or image file
+        device: PathBuf,
+    },
 }
 
 /// Options of `volume verify`.

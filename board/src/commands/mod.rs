@@ -56,5 +56,6 @@ pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, F
             volume::info(global, &device, reader, output)
         }
         Command::Volume(args::Volume::Verify(args)) => verify::run(global, &args, output),
+        Command::Volume(args::Volume::Check { device }) => volume::check(global, &device, output),
     }
 }

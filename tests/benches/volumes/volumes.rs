@@ -1,6 +1,7 @@
 //! The volumes: made once, by the kernel, kept below the target directory.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,7 +16,10 @@ const REAL_BYTES: u64 = 6 * GIB;
 /// Where real files come from, and how many bytes of them.
 const REAL_ROOTS: &[&str] = &["/usr/lib", "/usr/share", "/usr/include", "/usr/bin", "/usr/local"];
 const REAL_FILE_BYTES: u64 = 4 * GIB;
+/// Larger files are left out: what a tree of documents and sources is like, 20 KiB a file.
+const REAL_FILE_MAX: u64 = 256 << 10;
 const PER_DIRECTORY: u64 = 200;
+const CHUNK_BYTES: u64 = 16 << 20;
 
 /// File systems with a raw reader.
 pub const KINDS: [Kind; 2] = [Kind::Ext4, Kind::Xfs];
@@ -52,7 +56,7 @@ impl Volumes {
     pub fn small_files(&self, kind: Kind, files: u64, full: bool) -> Result<Made> {
         let name = format!("{}-{files}{}", kind.name(), if full { "-full" } else { "" });
         let bytes = if full { files * 6144 } else { files * 1536 } + GIB;
-        self.make(kind, &name, bytes, &|root| {
+        self.make(kind, &name, bytes, if full { "4096" } else { "1536" }, false, &|root| {
             let data = noise(1, 4096);
             for index in 0..files {
                 let dir = root.join(format!("{:05}", index / PER_DIRECTORY));
@@ -70,10 +74,10 @@ impl Volumes {
     /// Files of this machine.
     pub fn real_files(&self, kind: Kind) -> Result<Made> {
         let name = format!("{}-real", kind.name());
-        self.make(kind, &name, REAL_BYTES, &|root| {
+        self.make(kind, &name, REAL_BYTES, "8192", true, &|root| {
             let mut left = REAL_FILE_BYTES;
             // Again and again, until there is enough.
-            for round in 0..16 {
+            for round in 0..64 {
                 for (index, from) in REAL_ROOTS.iter().enumerate() {
                     let to = root.join(format!("{round}-{index}"));
                     copy(Path::new(from), &to, &mut left)?;
@@ -83,20 +87,39 @@ impl Volumes {
         })
     }
 
-    fn make(&self, kind: Kind, name: &str, bytes: u64, fill: &dyn Fn(&Path) -> Result<()>) -> Result<Made> {
+    /// `bytes_per_inode` is mkfs.ext4's `-i`. `written` writes every block first: reading a hole of the image would cost no device anything.
+    fn make(
+        &self,
+        kind: Kind,
+        name: &str,
+        bytes: u64,
+        bytes_per_inode: &str,
+        written: bool,
+        fill: &dyn Fn(&Path) -> Result<()>,
+    ) -> Result<Made> {
         let image = self.dir.join(format!("{name}.img"));
         if !image.is_file() {
             eprintln!("making {name}");
             // Complete or absent: an interrupted setup must not leave half a volume.
             let half = self.dir.join("half.img");
             let _ = fs::remove_file(&half);
-            fs::File::create(&half).and_then(|file| file.set_len(bytes)).context(|| "size")?;
+            let mut file = fs::File::create(&half).context(|| "half.img")?;
+            if written {
+                let zeros = vec![0; CHUNK_BYTES as usize];
+                for _ in 0..bytes / CHUNK_BYTES {
+                    file.write_all(&zeros).context(|| "half.img")?;
+                }
+            }
+            file.set_len(bytes).context(|| "half.img")?;
             let mut mkfs = match kind {
                 Kind::Ext4 => Command::new("mkfs.ext4"),
                 _ => Command::new("mkfs.xfs"),
             };
-            // Inodes enough for files of nothing.
-            mkfs.args(if kind == Kind::Ext4 { &["-q", "-F", "-i", "1024"][..] } else { &["-q", "-f"] });
+            // What is written stays so.
+            match kind {
+                Kind::Ext4 => mkfs.args(["-q", "-F", "-E", "nodiscard", "-i", bytes_per_inode]),
+                _ => mkfs.args(["-q", "-f", "-K"]),
+            };
             output(mkfs.arg(&half))?;
             let mounted = self.logs.join("filling");
             {
@@ -139,7 +162,7 @@ fn copy(from: &Path, to: &Path, left: &mut u64) -> Result<()> {
         let Ok(meta) = entry.path().symlink_metadata() else { continue };
         if meta.is_dir() {
             copy(&entry.path(), &to.join(entry.file_name()), left)?;
-        } else if meta.is_file() {
+        } else if meta.is_file() && meta.len() <= REAL_FILE_MAX {
             fs::copy(entry.path(), to.join(entry.file_name()))
                 .context(|| entry.path().display().to_string())?;
             *left = left.saturating_sub(meta.len());
