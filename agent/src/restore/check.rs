@@ -23,9 +23,10 @@ use windlass_hal::volume::ItemKind;
 
 use super::browse::{self, BrowseFault, Decoder, Met};
 use super::fault::{FAULT_PATH_BYTES_MAX, FAULTS_MAX};
+use super::gather::{WINDOW_BLOCKS_MAX, WINDOW_FILES_MAX};
 use super::lookup::Lookup;
 use super::plan::{Fetch as PlannedFetch, Frame, Merging, Plan, WantedBlock};
-use super::walk::{WINDOW_BLOCKS_MAX, WINDOW_FILES_MAX, lanes_for};
+use super::walk::lanes_for;
 use crate::format::fault::FormatFault;
 use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, Place, RowPayload};
 use crate::format::seal::Keys;

@@ -25,10 +25,11 @@ use windlass_hal::volume::ItemKind;
 
 use super::fault::{FaultLog, Reason, RestoreFault};
 use super::file::{File, Job, RestoreOptions};
+use super::gather::Gather;
 use super::lane::{self, Gate, Queue, Task};
 use super::plan::{Merging, WantedBlock};
 use super::target::{Existing, Target, Temp};
-use super::walk::{Gather, RestoreReport, Source, lanes_for};
+use super::walk::{RestoreReport, Source, lanes_for};
 use crate::format::row::{BlockPlace, ItemAttributes, LocationRow};
 use crate::id::Lin;
 use crate::progress::Progress;

@@ -10,7 +10,8 @@
 //! |---|---|
 //! | [`plan`] | pure: wanted blocks to fetches |
 //! | [`lookup`] | items and locations of a point, read forward: neighbours cost nothing |
-//! | [`walk`] | the tree at a point, selected paths, windows |
+//! | [`walk`] | the tree at a point, selected paths |
+//! | [`gather`] | blocks of many files, until there are enough to plan |
 //! | [`file`](mod@file) | a file or directory on its way to its name |
 //! | [`lane`] | what a restore thread does |
 //! | [`target`] | the directory that is restored to |
@@ -29,6 +30,7 @@ pub mod check;
 pub mod device;
 pub mod fault;
 pub mod file;
+pub mod gather;
 pub mod lane;
 pub mod lookup;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! The walk of a restore: from roots and selected paths to directories, files and windows of blocks.
 //!
 //! Depth first, one open directory per level, entries in chunks sorted by inode (that is how the tables lie). Files gather in a
-//! window; a full window is planned and handed to the lanes; at most [`WINDOWS_MAX`] are alive.
+//! window; a full window is planned and handed to the lanes; at most [`WINDOWS_MAX`](super::gather::WINDOWS_MAX) are alive.
 //!
 //! Invariants: memory is bounded by chunk, depth and windows; a directory's attributes are set after its last entry (`file`);
 //! rows are foreign: names and layouts are judged before anything is made of them. Source: ours.
@@ -18,11 +18,12 @@ use windlass_hal::volume::ItemKind;
 use super::attr::{self, Known};
 use super::fault::{FaultLog, ItemFault, Reason, RestoreFault};
 use super::file::{Dir, File, FileName, Job, RestoreOptions};
-use super::lane::{self, Gate, Queue, Task, Window};
+use super::gather::Gather;
+use super::lane::{self, Gate, Queue, Task};
 use super::lookup::Lookup;
-use super::plan::{Merging, Plan, WantedBlock};
+use super::plan::{Merging, WantedBlock};
 use super::target::{Existing, Target, is_safe_name, open_dir};
-use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, RowPayload, RunKind};
+use crate::format::row::{ItemAttributes, RowPayload};
 use crate::format::seal::Keys;
 use crate::id::Lin;
 use crate::progress::Progress;
@@ -30,12 +31,6 @@ use crate::store::retry::Client;
 use crate::table::read::Names;
 use crate::table::source::Fetch;
 
-/// Windows alive at once: one written by the lanes, one gathered.
-pub const WINDOWS_MAX: usize = 2;
-/// Most files in a window.
-pub const WINDOW_FILES_MAX: usize = 1024;
-/// Most blocks in a window: 512 MiB of 128 KiB blocks, 400 KiB of plan.
-pub const WINDOW_BLOCKS_MAX: usize = 4096;
 /// Directory entries read at once.
 const CHUNK_NAMES: usize = 1024;
 /// Deepest nesting that is followed; paths are longer than the kernel takes by then.
@@ -561,118 +556,6 @@ impl<F: Fetch> Walk<'_, F> {
             queue: self.queue,
         };
         window.send();
-    }
-}
-
-/// The window being gathered.
-pub(super) struct Gather<'a> {
-    pub(super) files: &'a mut Vec<Arc<File>>,
-    pub(super) wanted: &'a mut Vec<WantedBlock>,
-    pub(super) runs: &'a mut Vec<(u64, u64)>,
-    pub(super) gate: &'a Arc<Gate>,
-    pub(super) merging: Merging,
-    pub(super) queue: &'a Queue,
-}
-
-impl Gather<'_> {
-    /// Takes the blocks of a location row; what is no data is made at once.
-    fn row(&mut self, job: &Job, file: &Arc<File>, row: &LocationRow) {
-        let block_bytes = u64::from(row.block_bytes);
-        let start = row.base.checked_mul(block_bytes);
-        let Some(start) = start.filter(|_| block_bytes > 0 && row.blocks.len() < 1 << 16) else {
-            file.damage();
-            job.faults.add(file.path(), Reason::Rows("a location past the end of all numbers"));
-            return;
-        };
-        let size = file.item.size;
-        let mut at = start;
-        for &(kind, len) in &row.runs {
-            if kind == RunKind::Unwritten && at < size {
-                file.preallocate(job, at, len.min(size - at));
-            }
-            at = at.saturating_add(len);
-        }
-        for (index, place) in row.blocks.iter().enumerate() {
-            let offset = start.saturating_add(index as u64 * block_bytes);
-            if offset >= size {
-                break;
-            }
-            let len = block_bytes.min(size - offset);
-            match place {
-                BlockPlace::Empty | BlockPlace::Lost => {}
-                BlockPlace::Zero if row.runs.is_empty() => self.zeros(file, offset, len),
-                BlockPlace::Zero => {
-                    each_data(row, start, offset..offset + len, &mut |from, len| self.zeros(file, from, len))
-                }
-                BlockPlace::Stored(place) if u64::from(place.len) != len => {
-                    file.damage();
-                    job.faults
-                        .add(file.path(), Reason::Rows("a block of another length than the item has there"));
-                }
-                BlockPlace::Stored(place) => {
-                    let first = self.runs.len() as u32;
-                    if !row.runs.is_empty() {
-                        each_data(row, start, offset..offset + len, &mut |from, len| {
-                            self.runs.push((from, len))
-                        });
-                    } else if offset + len == size {
-                        file.ends_in_data();
-                    }
-                    let runs = (first, self.runs.len() as u32);
-                    self.block(file, WantedBlock { file: 0, offset, runs, place: *place });
-                }
-            }
-        }
-    }
-
-    fn zeros(&mut self, file: &Arc<File>, offset: u64, len: u64) {
-        file.expect(1);
-        self.queue.push(Task::Zeros(Arc::clone(file), offset, len));
-    }
-
-    /// Takes one block.
-    pub(super) fn block(&mut self, file: &Arc<File>, mut block: WantedBlock) {
-        if !self.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
-            self.files.push(Arc::clone(file));
-        }
-        file.expect(1);
-        block.file = self.files.len() as u32 - 1;
-        self.wanted.push(block);
-        if self.wanted.len() >= WINDOW_BLOCKS_MAX || self.files.len() >= WINDOW_FILES_MAX {
-            self.send();
-        }
-    }
-
-    /// Plans the window and hands it to the lanes.
-    pub(super) fn send(&mut self) {
-        if self.wanted.is_empty() {
-            self.files.clear();
-            return;
-        }
-        self.gate.enter(WINDOWS_MAX);
-        let window = Arc::new(Window {
-            plan: Plan::new(self.wanted, self.merging),
-            files: std::mem::take(self.files),
-            runs: std::mem::take(self.runs),
-            gate: Arc::clone(self.gate),
-        });
-        self.wanted.clear();
-        for index in 0..window.plan.fetches.len() {
-            self.queue.push(Task::Fetch(Arc::clone(&window), index));
-        }
-    }
-}
-
-/// Calls `each` with (offset, length) of the data, lost data included, of a row's runs within `block`.
-fn each_data(row: &LocationRow, start: u64, block: std::ops::Range<u64>, each: &mut dyn FnMut(u64, u64)) {
-    let mut at = start;
-    for &(kind, len) in &row.runs {
-        let end = at.saturating_add(len);
-        let (from, to) = (at.max(block.start), end.min(block.end));
-        if from < to && matches!(kind, RunKind::Data | RunKind::Lost) {
-            each(from, to - from);
-        }
-        at = end;
     }
 }
 

@@ -8,7 +8,7 @@
 //! - Memory is `ARENA_BYTES` and `READ_BYTES`, whatever the volume. The oldest block leaves when a new one comes.
 //! - A block number is checked by the caller before it gets here; one beyond the device is the device's fault to report.
 //!
-//! Does not: verify anything. Source: ours; the gap from `reference/blocks.md` B.
+//! Does not: verify anything. Source: ours; the gap from the blocks reference, section B.
 
 use std::collections::BTreeMap;
 

@@ -11,7 +11,7 @@
 //! - Memory is bounded: at most [`RANGES_MAX`] ranges are kept. When a map has more, the smallest gaps are taken as used, by
 //!   doubling the least gap until the ranges fit.
 //!
-//! Does not: read data, or say what a hole must be on restore (free space: anything). Source: ours; `reference/blocks.md` D.
+//! Does not: read data, or say what a hole must be on restore (free space: anything). Source: ours; the blocks reference, section D.
 
 use std::ops::Range;
 

@@ -40,7 +40,7 @@
 //! | `order`, `walk` | numbers and handles, ascending |
 //! | `item` | from an inode to an item |
 //!
-//! Source: ours; `reference/blocks.md` A1.
+//! Source: ours; the blocks reference, section A1.
 
 mod item;
 mod order;
