@@ -17,6 +17,17 @@
 //! half of the fastest peer leaves little for anything else. Under a cap of 4,000 reads a second file tools need about
 //! 50 s, raw reads 3.4 s.
 //!
+//! Where the processor goes (perf, 299 Hz, the tree volume, zstd 1, encrypted; what is in no row is waste):
+//!
+//! | share of a full backup | share of a restore | what |
+//! |---|---|---|
+//! | 73.8 % | 21.8 % | zstd |
+//! | 10.3 % | 9.9 % | BLAKE3 |
+//! | 9.6 % | 41.4 % | kernel: reading, writing, making files, waking threads |
+//! | 1.6 % | 2.2 % | AES-GCM |
+//! | 2.5 % | 4.8 % | moving memory |
+//! | 2.2 % | 19.0 % | everything else: sweep and planning; for a restore, looking up and decoding rows |
+//!
 //! Prints markdown; raw figures go to `results.json` below the target directory. Nothing here fails the build: a row that
 //! is not met says so. Source: ours.
 
