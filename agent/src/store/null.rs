@@ -1,29 +1,38 @@
 //! A measuring tool (`null:///dir`): keeps everything in another store but the bodies of upload objects, which it drops.
 //!
 //! It shows how fast a device can be backed up at all, without a disk or a network behind it. Log, tables and small objects are
-//! kept, so the agent works as on a real store; of a dropped object there is a note, and reading it is `Rejected`.
+//! kept, so the agent works as on a real store. Of dropped objects only this process knows the names: to it, creating one again is
+//! `Exists` and reading one `Rejected`; to others and to listings they are not there.
 //! This is not a place for a backup, and [`Store::describe`] says so.
 //!
 //! Source: ours.
 
-use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key};
 
 /// Bodies up to this many bytes are kept wherever they are: what a probe writes and reads back.
 pub const KEPT_BYTES_MAX: u64 = 64 << 10;
 /// Under which prefix larger bodies are dropped.
 const DROPPED: &str = "obj/";
-/// What is kept instead.
-const NOTE: &[u8] = b"windlass null store: the body was dropped";
 
 /// A store without the bodies of upload objects.
 pub struct NullStore<S> {
     kept: S,
+    dropped: Mutex<BTreeSet<String>>,
+}
+
+impl<S> NullStore<S> {
+    fn dropped(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<S: Store> NullStore<S> {
     /// Keeps in `kept` what is kept.
     pub fn new(kept: S) -> NullStore<S> {
-        NullStore { kept }
+        NullStore { kept, dropped: Mutex::default() }
     }
 }
 
@@ -33,27 +42,21 @@ impl<S: Store> Store for NullStore<S> {
     }
 
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
-        let drop = key.starts_with(DROPPED) && body_bytes(body) > KEPT_BYTES_MAX;
-        self.kept.put(key, if drop { &[NOTE] } else { body }, mode)
+        if !key.starts_with(DROPPED) || body_bytes(body) <= KEPT_BYTES_MAX {
+            return self.kept.put(key, body, mode);
+        }
+        check_key("PUT", key)?;
+        if !self.dropped().insert(key.to_owned()) && mode == PutMode::CreateOnly {
+            return Err(StoreFault::new(StoreFaultKind::Exists, "PUT", key, ""));
+        }
+        Ok(())
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        let start = out.len();
-        let bytes = self.kept.get(key, range, out)?;
-        if bytes == NOTE.len() as u64 && key.starts_with(DROPPED) {
-            let mut whole = Vec::new();
-            self.kept.get(key, ByteRange::All, &mut whole)?;
-            if whole == NOTE {
-                out.truncate(start);
-                return Err(StoreFault::new(
-                    StoreFaultKind::Rejected,
-                    "GET",
-                    key,
-                    "the null store drops bodies",
-                ));
-            }
+        if self.dropped().contains(key) {
+            return Err(StoreFault::new(StoreFaultKind::Rejected, "GET", key, "the null store drops bodies"));
         }
-        Ok(bytes)
+        self.kept.get(key, range, out)
     }
 
     fn list(
@@ -66,6 +69,7 @@ impl<S: Store> Store for NullStore<S> {
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.dropped().remove(key);
         self.kept.delete(key)
     }
 
