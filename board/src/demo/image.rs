@@ -2,9 +2,12 @@
 //!
 //! Neither needs root. Source: mke2fs(8); the shipped images are made by `board/demo/make`.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use zstd_safe::{DCtx, InBuffer, OutBuffer};
 
 use crate::demo::source::Copied;
 use crate::failure::Failure;
@@ -13,8 +16,8 @@ use crate::failure::Failure;
 pub const SHIPPED_EXT4: &[u8] = include_bytes!("../../demo/small.ext4.zst");
 /// The same of XFS, with shared and preallocated blocks.
 pub const SHIPPED_XFS: &[u8] = include_bytes!("../../demo/small.xfs.zst");
-/// Largest shipped image in bytes, unpacked.
-const SHIPPED_BYTES_MAX: usize = 32 << 20;
+/// Bytes unpacked at a time.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// Where mke2fs is; `None` when it is not installed.
 pub fn find_mke2fs() -> Option<PathBuf> {
@@ -51,11 +54,29 @@ pub fn make(mke2fs: &Path, tree: &Path, image: &Path, copied: &Copied) -> Result
     ))
 }
 
-/// Unpacks a shipped image to `image`.
+/// Unpacks a shipped image to `image`, piece by piece; pieces of zeros stay holes.
 pub fn unpack(shipped: &[u8], image: &Path) -> Result<(), Failure> {
-    let mut bytes = vec![0; SHIPPED_BYTES_MAX];
-    let length = zstd_safe::decompress(&mut bytes[..], shipped)
-        .map_err(|code| Failure::at("the shipped image", zstd_safe::get_error_name(code)))?;
-    bytes.truncate(length);
-    fs::write(image, bytes).map_err(|error| Failure::at(image.display(), error))
+    let failed = |error: std::io::Error| Failure::at(image.display(), error);
+    let file = File::create_new(image).map_err(failed)?;
+    let mut context = DCtx::create();
+    let mut input = InBuffer::around(shipped);
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut end = 0;
+    loop {
+        let mut output = OutBuffer::around(&mut piece[..]);
+        let left = context
+            .decompress_stream(&mut output, &mut input)
+            .map_err(|code| Failure::at("the shipped image", zstd_safe::get_error_name(code)))?;
+        let filled = output.pos();
+        if piece[..filled].iter().any(|&byte| byte != 0) {
+            file.write_all_at(&piece[..filled], end).map_err(failed)?;
+        }
+        end += filled as u64;
+        if left == 0 {
+            return file.set_len(end).map_err(failed);
+        }
+        if filled == 0 && input.pos() == shipped.len() {
+            return Err(Failure::at("the shipped image", "is cut short"));
+        }
+    }
 }

@@ -117,6 +117,7 @@ pub fn run(global: &Global, args: &Demo, output: &Output) -> Result<Exit, Failur
     let steps = Steps { places: &places, options: places.options(global), output };
     let made_of = steps.image(args, &job)?;
     let (repository, first) = steps.first_backup()?;
+    let first_peak = host::peak_memory_bytes();
     steps.step(3, "the same again: nothing has changed, so next to nothing is stored");
     let second = steps.backup(&repository, &places.ext4)?;
     steps.step(4, format_args!("everything back into {}", places.ext4.restored.display()));
@@ -125,7 +126,7 @@ pub fn run(global: &Global, args: &Demo, output: &Output) -> Result<Exit, Failur
     let mut same = steps.compare(&places.ext4, made_of.as_deref())?;
     steps.step(6, format_args!("a small XFS volume there and back: {}", places.xfs.image.display()));
     same.add(steps.there_and_back(&repository, &places.xfs)?);
-    steps.summary(&first, &second, &same);
+    steps.summary(&first, first_peak, &second, &same);
     if args.clean {
         fs::remove_dir_all(&places.dir).map_err(|error| Failure::at(places.dir.display(), error))?;
     } else {
@@ -258,7 +259,7 @@ impl Steps<'_> {
         self.compare(part, None)
     }
 
-    fn summary(&self, first: &Outcome, second: &Outcome, same: &compare::Compared) {
+    fn summary(&self, first: &Outcome, first_peak: u64, second: &Outcome, same: &compare::Compared) {
         let totals = &first.report.totals;
         let ratio = totals.block_bytes as f64 / totals.stored_bytes.max(1) as f64;
         for difference in &same.kept {
@@ -294,7 +295,11 @@ impl Steps<'_> {
             requests.log + requests.lease,
             Grouped(per_tib)
         ));
-        self.output.say(format_args!("peak memory    {}", Human(host::peak_memory_bytes())));
+        self.output.say(format_args!(
+            "peak memory    {} in the first backup, {} with all that followed in the same process",
+            Human(first_peak),
+            Human(host::peak_memory_bytes())
+        ));
         let done = json!({
             "dir": self.places.dir.display().to_string(),
             "items": same.items,
