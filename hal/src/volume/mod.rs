@@ -28,6 +28,7 @@ mod cache;
 pub mod check;
 pub mod detect;
 pub mod ext4;
+mod features;
 pub mod image;
 pub mod mounted;
 mod part;

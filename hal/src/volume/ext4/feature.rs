@@ -13,6 +13,7 @@
 //! Source: kernel `fs/ext4/ext4.h`, e2fsprogs `lib/e2p/feature.c` for the names.
 
 use crate::volume::VolumeFault;
+use crate::volume::features::feature_names;
 
 /// Bits of `s_feature_compat` that the reader looks at.
 pub(super) mod compat {
@@ -106,20 +107,12 @@ pub(super) const RECOVER_WAY_OUT: &str =
 
 /// Names of the features that are on, in the order that dumpe2fs prints; an unknown bit as word and hex value.
 pub(super) fn names(compat: u32, incompat: u32, ro_compat: u32) -> Vec<String> {
-    let mut out = Vec::new();
-    for (word, bits, table) in [
+    feature_names(&[
         ("compat", compat, COMPAT_NAMES),
         ("incompat", incompat, INCOMPAT_NAMES),
         ("ro_compat", ro_compat, RO_COMPAT_NAMES),
-    ] {
-        for bit in (0..32).map(|shift| 1u32 << shift).filter(|bit| bits & bit != 0) {
-            out.push(match table.iter().find(|(b, _)| *b == bit) {
-                Some((_, name)) => (*name).to_owned(),
-                None => format!("{word} {bit:#x}"),
-            });
-        }
-    }
-    out
+    ])
+    .collect()
 }
 
 /// Refuses what this reader must not read, by name.

@@ -16,6 +16,7 @@
 //! Source: kernel `fs/xfs/libxfs/xfs_format.h`; the names are those of xfs_info and mkfs.xfs.
 
 use crate::volume::VolumeFault;
+use crate::volume::features::feature_names;
 
 /// Bits of `sb_features_incompat` that the reader looks at.
 pub(super) mod incompat {
@@ -54,18 +55,11 @@ pub(super) const WAY_OUT: &str = "back it up mounted, or as an image";
 /// Names of the features that are on, in the order of the bits; an unknown bit as word and hex value.
 pub(super) fn names(compat: u32, ro_compat: u32, incompat: u32) -> Vec<String> {
     let mut out = vec!["crc".to_owned()];
-    for (word, bits, table) in [
-        ("compat", compat, &[][..]),
+    out.extend(feature_names(&[
+        ("compat", compat, &[]),
         ("ro_compat", ro_compat, RO_COMPAT_NAMES),
         ("incompat", incompat, INCOMPAT_NAMES),
-    ] {
-        for bit in (0..32).map(|shift| 1u32 << shift).filter(|bit| bits & bit != 0) {
-            out.push(match table.iter().find(|(b, _)| *b == bit) {
-                Some((_, name)) => (*name).to_owned(),
-                None => format!("{word} {bit:#x}"),
-            });
-        }
-    }
+    ]));
     out
 }
 
