@@ -9,6 +9,7 @@
 //! | [`pack`] | blocks of many files into upload objects |
 //! | [`worker`] | the backup of a volume, as a state machine |
 //! | [`restore`] | back to a directory or a device; browsing and checking |
+//! | [`backplane`] | what nodes say to each other |
 //! | [`drive`] | the loop that runs it, and its threads |
 //! | [`policy`] | what to back up and how, and which paths |
 //! | [`progress`] | what a running job shows, and how it is stopped |
@@ -17,6 +18,7 @@
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
 
+pub mod backplane;
 pub mod drive;
 pub mod format;
 pub mod id;

@@ -1,0 +1,584 @@
+//! What nodes say to each other: the bodies of backplane frames. Control only; data goes from worker to store.
+//!
+//! A body is fields as [`cursor`](crate::format::cursor) encodes them; the frame's header says the kind, the sender, the sender's
+//! highest epoch and the last slot of the log that it has applied.
+//!
+//! | kind | message | from -> to | fields in order |
+//! |---|---|---|---|
+//! | 16 | announce | holder -> all | resting u8 |
+//! | 17 | present | node -> holder | [`Present`] |
+//! | 18 | probe | holder -> node | ask u64, policy text, list of volume u32 |
+//! | 19 | probed | node -> holder | ask u64, list of [`Found`], list of (volume u32, text) |
+//! | 20 | assign | holder -> node | [`Assignment`] |
+//! | 21 | report | node -> holder | [`Report`] |
+//! | 22 | accepted | holder -> node | id, sequence u32 |
+//! | 23 | revoke | holder -> node | id |
+//! | 24 | failed | node -> holder | id, text |
+//! | 25 | fenced | any -> any | nothing: the header's epoch is the news |
+//! | 26 | request | node -> holder | request u64, [`Command`] |
+//! | 27 | reply | holder -> node | request u64, [`Reply`] |
+//!
+//! Kinds below 16 are the session's own (`session`). Invariants: one encoding per message; counts are bounded so that a full message
+//! fits a frame (const-asserted). Does not: judge messages. Source: commit-log design; coordination 4.
+
+use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
+use crate::format::record::{BackupVolume, Record, SegmentMeta, Totals, parse_records};
+use crate::id::{BackupId, Boot, Epoch, NodeId, ObjectId, VolumeId};
+use crate::log::limits::{DEVICE_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX};
+use crate::table::segment::SEGMENT_META_BYTES;
+use crate::wire_struct;
+
+/// Bytes of a frame's body at most: 64 KiB with its header of 80.
+pub const BODY_BYTES_MAX: usize = 64 * 1024 - 80;
+/// Bytes of a sentence that says what failed.
+pub const WHAT_BYTES_MAX: usize = 512;
+/// Volumes that a node says it can read.
+pub const NODE_VOLUMES_MAX: usize = 64;
+/// Assignments that a node holds at most: what it works on and what is queued behind.
+pub const NODE_ASSIGNMENTS_MAX: usize = 8;
+/// Objects in one report: the worker's commit threshold with room for those that wait for rows.
+pub const REPORT_OBJECTS_MAX: usize = 512;
+/// Segments in one report.
+pub const REPORT_SEGMENTS_MAX: usize = 128;
+/// Items with something missing that a report names; more are counted.
+pub const REPORT_TROUBLES_MAX: usize = 16;
+/// Bytes of a reply's text: a status of 64 nodes.
+pub const REPLY_BYTES_MAX: usize = 60 * 1024;
+/// Bytes of the records of a submission, encoded.
+pub const SUBMIT_BYTES_MAX: usize = 60 * 1024;
+
+const _: () = assert!(
+    REPORT_OBJECTS_MAX * 32
+        + REPORT_SEGMENTS_MAX * SEGMENT_META_BYTES
+        + REPORT_TROUBLES_MAX * (WHAT_BYTES_MAX + 16)
+        + 1024
+        < BODY_BYTES_MAX
+);
+const _: () =
+    assert!(NODE_VOLUMES_MAX * (DEVICE_BYTES_MAX + 4) + NODE_ASSIGNMENTS_MAX * 128 + 1024 < BODY_BYTES_MAX);
+const _: () = assert!(POLICY_VOLUMES_MAX * (WHAT_BYTES_MAX + 128) + 1024 < BODY_BYTES_MAX);
+
+/// A position in a volume's key order: (inode, block). `(0, 0)` is the start, [`KEY_END`] the end.
+pub type Key = (u64, u64);
+/// Past every item.
+pub const KEY_END: Key = (u64::MAX, 0);
+
+/// Names an assignment: never used twice, as epochs are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AssignmentId {
+    /// Epoch of the coordinator that made it.
+    pub epoch: Epoch,
+    /// Counter within that epoch: `1..`.
+    pub number: u32,
+}
+wire_struct!(AssignmentId { epoch: Epoch, number: u32 });
+
+/// A stretch of a volume for one worker to read, pack, upload and report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Assignment {
+    /// Its name.
+    pub id: AssignmentId,
+    /// The running backup: policy and the rest are in the log.
+    pub backup: BackupId,
+    /// The volume, as the backup found it: when it is no longer so, the assignment fails.
+    pub volume: BackupVolume,
+    /// First key.
+    pub from: Key,
+    /// First key that is not in it.
+    pub to: Key,
+}
+wire_struct!(Assignment { id: AssignmentId, backup: BackupId, volume: BackupVolume, from: Key, to: Key });
+
+/// What a node is and has: sent after each announcement of a new epoch, and then with every beat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// Which start of the node.
+    pub boot: Boot,
+    /// How much of the work it wants compared with others, `0..=1000`; 0: none.
+    pub weight: u32,
+    /// Bytes of memory budget.
+    pub memory_bytes: u64,
+    /// Pack lanes.
+    pub lanes: u32,
+    /// Bytes a second that it uploads at present.
+    pub rate: u64,
+    /// Volumes that it can read: names or paths of its board profile.
+    pub volumes: Vec<String>,
+    /// Assignments that it works on, with the key up to which they are reported.
+    pub held: Vec<(Assignment, Key)>,
+}
+
+/// A volume as a node found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What the log will say of it.
+    pub volume: BackupVolume,
+    /// Key past its last item: it is cut in proportion.
+    pub end: Key,
+    /// The distance of cuts: a multiple of this many inodes, or of blocks when it is an image (`end.0 == 1`).
+    pub grain: u64,
+    /// Items, as it counts them; for progress.
+    pub items: u64,
+    /// Bytes in use; for progress.
+    pub bytes: u64,
+}
+wire_struct!(Found { volume: BackupVolume, end: Key, grain: u64, items: u64, bytes: u64 });
+
+/// Work that is in the store: it counts when the coordinator has committed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Of which assignment.
+    pub assignment: Assignment,
+    /// Counts reports of an assignment from 1; the same one may come more than once.
+    pub sequence: u32,
+    /// The stretch that it covers: from the end of the one before.
+    pub from: Key,
+    /// To here.
+    pub to: Key,
+    /// Objects acknowledged by the store.
+    pub objects: Vec<(ObjectId, u64)>,
+    /// Segments acknowledged by the store.
+    pub segments: Vec<SegmentMeta>,
+    /// What was done since the report before.
+    pub totals: Totals,
+    /// Items with something missing: inode, and what.
+    pub troubles: Vec<(u64, String)>,
+}
+
+/// What somebody wants of the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Start a backup of this policy, or say which one runs.
+    Backup(String),
+    /// Everything that there is to know, as JSON.
+    Status,
+    /// Move the coordinator to this node.
+    Move(NodeId),
+    /// Commit these records: changes of policies.
+    Submit(Vec<Record>),
+    /// Stop the running backup of this policy; it goes on where it was when started again.
+    Stop(String),
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Done; when a backup was started, which.
+    Done(Option<BackupId>),
+    /// JSON.
+    Status(String),
+    /// Not done: why, and what to do.
+    Refused(String),
+}
+
+/// A frame's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// I hold the lease of the header's epoch. Resting: there is nothing to do and I let it go.
+    Announce {
+        /// See above.
+        resting: bool,
+    },
+    /// Who I am.
+    Present(Present),
+    /// Open these volumes of a policy and say what they are.
+    Probe {
+        /// Comes back in the answer.
+        ask: u64,
+        /// The policy.
+        policy: String,
+        /// Its volumes that this node is to look at.
+        volumes: Vec<VolumeId>,
+    },
+    /// What they are.
+    Probed {
+        /// Of the question.
+        ask: u64,
+        /// Those that can be read.
+        found: Vec<Found>,
+        /// Those that cannot, and why.
+        failed: Vec<(VolumeId, String)>,
+    },
+    /// Do this.
+    Assign(Assignment),
+    /// This is done.
+    Report(Report),
+    /// It counts.
+    Accepted {
+        /// Which assignment.
+        id: AssignmentId,
+        /// Which report.
+        sequence: u32,
+    },
+    /// Stop it; what was not accepted does not count.
+    Revoke {
+        /// Which assignment.
+        id: AssignmentId,
+    },
+    /// It cannot be done here.
+    Failed {
+        /// Which assignment.
+        id: AssignmentId,
+        /// Why.
+        what: String,
+    },
+    /// A message of an older epoch was dropped.
+    Fenced,
+    /// A command for the coordinator.
+    Request {
+        /// Comes back in the answer.
+        request: u64,
+        /// What.
+        command: Command,
+    },
+    /// Its answer.
+    Reply {
+        /// Of the request.
+        request: u64,
+        /// What.
+        reply: Reply,
+    },
+}
+
+impl Message {
+    /// Kind number in the frame's header.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Message::Announce { .. } => 16,
+            Message::Present(_) => 17,
+            Message::Probe { .. } => 18,
+            Message::Probed { .. } => 19,
+            Message::Assign(_) => 20,
+            Message::Report(_) => 21,
+            Message::Accepted { .. } => 22,
+            Message::Revoke { .. } => 23,
+            Message::Failed { .. } => 24,
+            Message::Fenced => 25,
+            Message::Request { .. } => 26,
+            Message::Reply { .. } => 27,
+        }
+    }
+
+    /// Appends the body. Texts that are too long are cut at a character.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        match self {
+            Message::Announce { resting } => out.push(u8::from(*resting)),
+            Message::Present(present) => present.emit(out),
+            Message::Probe { ask, policy, volumes } => {
+                ask.emit(out);
+                emit_text(out, policy, POLICY_NAME_BYTES_MAX);
+                emit_list(out, volumes);
+            }
+            Message::Probed { ask, found, failed } => {
+                ask.emit(out);
+                emit_list(out, found);
+                (failed.len() as u32).emit(out);
+                for (volume, what) in failed {
+                    volume.emit(out);
+                    emit_text(out, what, WHAT_BYTES_MAX);
+                }
+            }
+            Message::Assign(assignment) => assignment.emit(out),
+            Message::Report(report) => report.emit(out),
+            Message::Accepted { id, sequence } => {
+                id.emit(out);
+                sequence.emit(out);
+            }
+            Message::Revoke { id } => id.emit(out),
+            Message::Failed { id, what } => {
+                id.emit(out);
+                emit_text(out, what, WHAT_BYTES_MAX);
+            }
+            Message::Fenced => {}
+            Message::Request { request, command } => {
+                request.emit(out);
+                command.emit(out);
+            }
+            Message::Reply { request, reply } => {
+                request.emit(out);
+                reply.emit(out);
+            }
+        }
+    }
+
+    /// Reads a body. Errors: [`WireFault`], for whatever is not exactly one message of this kind.
+    pub fn parse(kind: u8, body: &[u8]) -> Result<Message, WireFault> {
+        let mut reader = Reader::new(body);
+        let message = Message::parse_fields(kind, &mut reader)?;
+        reader.finish()?;
+        Ok(message)
+    }
+
+    fn parse_fields(kind: u8, reader: &mut Reader<'_>) -> Result<Message, WireFault> {
+        Ok(match kind {
+            16 => Message::Announce { resting: parse_flag(reader)? },
+            17 => Message::Present(Present::parse(reader)?),
+            18 => Message::Probe {
+                ask: reader.value()?,
+                policy: reader.text(POLICY_NAME_BYTES_MAX)?,
+                volumes: reader.list(POLICY_VOLUMES_MAX)?,
+            },
+            19 => Message::Probed {
+                ask: reader.value()?,
+                found: reader.list(POLICY_VOLUMES_MAX)?,
+                failed: parse_list(reader, POLICY_VOLUMES_MAX, |reader| {
+                    Ok((reader.value()?, reader.text(WHAT_BYTES_MAX)?))
+                })?,
+            },
+            20 => Message::Assign(reader.value()?),
+            21 => Message::Report(Report::parse(reader)?),
+            22 => Message::Accepted { id: reader.value()?, sequence: reader.value()? },
+            23 => Message::Revoke { id: reader.value()? },
+            24 => Message::Failed { id: reader.value()?, what: reader.text(WHAT_BYTES_MAX)? },
+            25 => Message::Fenced,
+            26 => Message::Request { request: reader.value()?, command: Command::parse(reader)? },
+            27 => Message::Reply { request: reader.value()?, reply: Reply::parse(reader)? },
+            _ => return Err(WireFault::Kind(kind)),
+        })
+    }
+}
+
+impl Present {
+    fn emit(&self, out: &mut Vec<u8>) {
+        self.boot.emit(out);
+        self.weight.emit(out);
+        self.memory_bytes.emit(out);
+        self.lanes.emit(out);
+        self.rate.emit(out);
+        (self.volumes.len() as u32).emit(out);
+        for volume in &self.volumes {
+            emit_text(out, volume, DEVICE_BYTES_MAX);
+        }
+        (self.held.len() as u32).emit(out);
+        for (assignment, reported) in &self.held {
+            assignment.emit(out);
+            reported.emit(out);
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Present, WireFault> {
+        Ok(Present {
+            boot: reader.value()?,
+            weight: reader.value()?,
+            memory_bytes: reader.value()?,
+            lanes: reader.value()?,
+            rate: reader.value()?,
+            volumes: parse_list(reader, NODE_VOLUMES_MAX, |reader| reader.text(DEVICE_BYTES_MAX))?,
+            held: parse_list(reader, NODE_ASSIGNMENTS_MAX, |reader| Ok((reader.value()?, reader.value()?)))?,
+        })
+    }
+}
+
+impl Report {
+    fn emit(&self, out: &mut Vec<u8>) {
+        self.assignment.emit(out);
+        self.sequence.emit(out);
+        self.from.emit(out);
+        self.to.emit(out);
+        (self.objects.len() as u32).emit(out);
+        for (id, bytes) in &self.objects {
+            id.emit(out);
+            bytes.emit(out);
+        }
+        emit_list(out, &self.segments);
+        Wire::emit(&self.totals, out);
+        (self.troubles.len() as u32).emit(out);
+        for (inode, what) in &self.troubles {
+            inode.emit(out);
+            emit_text(out, what, WHAT_BYTES_MAX);
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Report, WireFault> {
+        Ok(Report {
+            assignment: reader.value()?,
+            sequence: reader.value()?,
+            from: reader.value()?,
+            to: reader.value()?,
+            objects: parse_list(reader, REPORT_OBJECTS_MAX, |reader| Ok((reader.value()?, reader.value()?)))?,
+            segments: reader.list(REPORT_SEGMENTS_MAX)?,
+            totals: reader.value()?,
+            troubles: parse_list(reader, REPORT_TROUBLES_MAX, |reader| {
+                Ok((reader.value()?, reader.text(WHAT_BYTES_MAX)?))
+            })?,
+        })
+    }
+}
+
+impl Command {
+    fn emit(&self, out: &mut Vec<u8>) {
+        match self {
+            Command::Backup(policy) => {
+                out.push(1);
+                emit_text(out, policy, POLICY_NAME_BYTES_MAX);
+            }
+            Command::Status => out.push(2),
+            Command::Move(node) => {
+                out.push(3);
+                node.emit(out);
+            }
+            Command::Submit(records) => {
+                out.push(4);
+                let mut bytes = Vec::new();
+                records.iter().for_each(|record| record.emit(&mut bytes));
+                emit_bytes(out, &bytes);
+            }
+            Command::Stop(policy) => {
+                out.push(5);
+                emit_text(out, policy, POLICY_NAME_BYTES_MAX);
+            }
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Command, WireFault> {
+        Ok(match reader.value::<u8>()? {
+            1 => Command::Backup(reader.text(POLICY_NAME_BYTES_MAX)?),
+            2 => Command::Status,
+            3 => Command::Move(reader.value()?),
+            4 => Command::Submit(parse_records(reader.bytes(SUBMIT_BYTES_MAX)?)?),
+            5 => Command::Stop(reader.text(POLICY_NAME_BYTES_MAX)?),
+            kind => return Err(WireFault::Kind(kind)),
+        })
+    }
+}
+
+impl Reply {
+    fn emit(&self, out: &mut Vec<u8>) {
+        match self {
+            Reply::Done(backup) => {
+                out.push(1);
+                backup.emit(out);
+            }
+            Reply::Status(json) => {
+                out.push(2);
+                emit_text(out, json, REPLY_BYTES_MAX);
+            }
+            Reply::Refused(why) => {
+                out.push(3);
+                emit_text(out, why, REPLY_BYTES_MAX);
+            }
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Reply, WireFault> {
+        Ok(match reader.value::<u8>()? {
+            1 => Reply::Done(reader.value()?),
+            2 => Reply::Status(reader.text(REPLY_BYTES_MAX)?),
+            3 => Reply::Refused(reader.text(REPLY_BYTES_MAX)?),
+            kind => return Err(WireFault::Kind(kind)),
+        })
+    }
+}
+
+/// Text of at most `max` bytes; what is longer is cut at a character.
+fn emit_text(out: &mut Vec<u8>, text: &str, max: usize) {
+    let end = (0..=text.len().min(max)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    emit_bytes(out, &text.as_bytes()[..end]);
+}
+
+fn parse_flag(reader: &mut Reader<'_>) -> Result<bool, WireFault> {
+    match reader.value::<u8>()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(WireFault::Value),
+    }
+}
+
+/// A list whose values are not of fixed fields.
+fn parse_list<T>(
+    reader: &mut Reader<'_>,
+    max: usize,
+    mut one: impl FnMut(&mut Reader<'_>) -> Result<T, WireFault>,
+) -> Result<Vec<T>, WireFault> {
+    let count: u32 = reader.value()?;
+    if count as usize > max {
+        return Err(WireFault::Count(count));
+    }
+    let mut values = Vec::new();
+    for _ in 0..count {
+        values.push(one(reader)?);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_message() -> Vec<Message> {
+        let id = AssignmentId { epoch: Epoch(7), number: 3 };
+        let volume = BackupVolume { volume: VolumeId(2), fs_uuid: [5; 16], state: Some([6; 16]) };
+        let assignment = Assignment { id, backup: BackupId(9), volume, from: (1, 2), to: KEY_END };
+        let object = ObjectId { epoch: Epoch(7), node: NodeId(1), boot: Boot(11), count: 4 };
+        vec![
+            Message::Announce { resting: true },
+            Message::Present(Present {
+                boot: Boot(1),
+                weight: 1000,
+                memory_bytes: 64 << 20,
+                lanes: 2,
+                rate: 3,
+                volumes: vec!["lun-7".to_owned(), "/dev/sdb".to_owned()],
+                held: vec![(assignment, (4, 0))],
+            }),
+            Message::Probe { ask: 5, policy: "home".to_owned(), volumes: vec![VolumeId(2)] },
+            Message::Probed {
+                ask: 5,
+                found: vec![Found { volume, end: (100, 0), grain: 16, items: 90, bytes: 1 << 30 }],
+                failed: vec![(VolumeId(3), "no such device".to_owned())],
+            },
+            Message::Assign(assignment),
+            Message::Report(Report {
+                assignment,
+                sequence: 1,
+                from: (1, 2),
+                to: (8, 0),
+                objects: vec![(object, 4 << 20)],
+                segments: vec![SegmentMeta { index_bytes: 64, bytes: 4096, ..SegmentMeta::default() }],
+                totals: Totals { items: 7, ..Totals::default() },
+                troubles: vec![(5, "12 bytes could not be read".to_owned())],
+            }),
+            Message::Accepted { id, sequence: 1 },
+            Message::Revoke { id },
+            Message::Failed { id, what: "gone".to_owned() },
+            Message::Fenced,
+            Message::Request { request: 1, command: Command::Backup("home".to_owned()) },
+            Message::Request { request: 2, command: Command::Status },
+            Message::Request { request: 3, command: Command::Move(NodeId(2)) },
+            Message::Request {
+                request: 4,
+                command: Command::Submit(vec![Record::PolicyRemoved {
+                    name: "home".to_owned(),
+                    revision: 2,
+                }]),
+            },
+            Message::Request { request: 5, command: Command::Stop("home".to_owned()) },
+            Message::Reply { request: 1, reply: Reply::Done(Some(BackupId(3))) },
+            Message::Reply { request: 2, reply: Reply::Status("{}".to_owned()) },
+            Message::Reply { request: 3, reply: Reply::Refused("no".to_owned()) },
+        ]
+    }
+
+    #[test]
+    fn every_message_comes_back_as_it_was_and_every_cut_is_refused() {
+        for message in every_message() {
+            let mut body = Vec::new();
+            message.emit(&mut body);
+            assert_eq!(Message::parse(message.kind(), &body), Ok(message.clone()));
+            for cut in 0..body.len() {
+                assert!(Message::parse(message.kind(), &body[..cut]).is_err(), "{message:?} cut at {cut}");
+            }
+            body.push(0);
+            assert!(Message::parse(message.kind(), &body).is_err(), "{message:?} goes on after its end");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let id = AssignmentId::default();
+        let mut body = Vec::new();
+        Message::Failed { id, what: "ä".repeat(WHAT_BYTES_MAX) }.emit(&mut body);
+        let parsed = Message::parse(24, &body);
+        assert_eq!(parsed, Ok(Message::Failed { id, what: "ä".repeat(WHAT_BYTES_MAX / 2) }));
+    }
+}
