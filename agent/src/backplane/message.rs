@@ -5,7 +5,7 @@
 //!
 //! | kind | message | from -> to | fields in order |
 //! |---|---|---|---|
-//! | 16 | announce | holder -> all | resting u8 |
+//! | 16 | announce | holder -> all | resting u8, successor `Option<u32>` |
 //! | 17 | present | node -> holder | [`Present`] |
 //! | 18 | probe | holder -> node | ask u64, policy text, list of volume u32 |
 //! | 19 | probed | node -> holder | ask u64, list of [`Found`], list of (volume u32, text) |
@@ -174,10 +174,12 @@ pub enum Reply {
 /// A frame's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// I hold the lease of the header's epoch. Resting: there is nothing to do and I let it go.
+    /// I hold the lease of the header's epoch, or have just let it go.
     Announce {
-        /// See above.
+        /// It is free: whoever has work takes it.
         resting: bool,
+        /// Who was asked to take it next.
+        successor: Option<NodeId>,
     },
     /// Who I am.
     Present(Present),
@@ -262,7 +264,10 @@ impl Message {
     /// Appends the body. Texts that are too long are cut at a character.
     pub fn emit(&self, out: &mut Vec<u8>) {
         match self {
-            Message::Announce { resting } => out.push(u8::from(*resting)),
+            Message::Announce { resting, successor } => {
+                out.push(u8::from(*resting));
+                successor.emit(out);
+            }
             Message::Present(present) => present.emit(out),
             Message::Probe { ask, policy, volumes } => {
                 ask.emit(out);
@@ -311,7 +316,7 @@ impl Message {
 
     fn parse_fields(kind: u8, reader: &mut Reader<'_>) -> Result<Message, WireFault> {
         Ok(match kind {
-            16 => Message::Announce { resting: parse_flag(reader)? },
+            16 => Message::Announce { resting: parse_flag(reader)?, successor: reader.value()? },
             17 => Message::Present(Present::parse(reader)?),
             18 => Message::Probe {
                 ask: reader.value()?,
@@ -511,7 +516,7 @@ mod tests {
         let assignment = Assignment { id, backup: BackupId(9), volume, from: (1, 2), to: KEY_END };
         let object = ObjectId { epoch: Epoch(7), node: NodeId(1), boot: Boot(11), count: 4 };
         vec![
-            Message::Announce { resting: true },
+            Message::Announce { resting: true, successor: Some(NodeId(3)) },
             Message::Present(Present {
                 boot: Boot(1),
                 weight: 1000,
