@@ -17,6 +17,7 @@
 //! | 25 | fenced | any -> any | nothing: the header's epoch is the news |
 //! | 26 | request | node -> holder | request u64, [`Command`] |
 //! | 27 | reply | holder -> node | request u64, [`Reply`] |
+//! | 28 | redirect | any -> node | request u64, holder `Option<u32>` |
 //!
 //! Kinds below 16 are the session's own (`session`). Invariants: one encoding per message; counts are bounded so that a full message
 //! fits a frame (const-asserted). Does not: judge messages. Source: commit-log design; coordination 4.
@@ -233,6 +234,13 @@ pub enum Message {
         /// What.
         command: Command,
     },
+    /// A request came to a node that is not the coordinator.
+    Redirect {
+        /// Which.
+        request: u64,
+        /// Who is, as far as it knows.
+        holder: Option<NodeId>,
+    },
     /// Its answer.
     Reply {
         /// Of the request.
@@ -258,6 +266,7 @@ impl Message {
             Message::Fenced => 25,
             Message::Request { .. } => 26,
             Message::Reply { .. } => 27,
+            Message::Redirect { .. } => 28,
         }
     }
 
@@ -303,6 +312,10 @@ impl Message {
                 request.emit(out);
                 reply.emit(out);
             }
+            Message::Redirect { request, holder } => {
+                request.emit(out);
+                holder.emit(out);
+            }
         }
     }
 
@@ -338,6 +351,7 @@ impl Message {
             25 => Message::Fenced,
             26 => Message::Request { request: reader.value()?, command: Command::parse(reader)? },
             27 => Message::Reply { request: reader.value()?, reply: Reply::parse(reader)? },
+            28 => Message::Redirect { request: reader.value()?, holder: reader.value()? },
             _ => return Err(WireFault::Kind(kind)),
         })
     }
@@ -561,6 +575,7 @@ mod tests {
             Message::Reply { request: 1, reply: Reply::Done(Some(BackupId(3))) },
             Message::Reply { request: 2, reply: Reply::Status("{}".to_owned()) },
             Message::Reply { request: 3, reply: Reply::Refused("no".to_owned()) },
+            Message::Redirect { request: 4, holder: Some(NodeId(2)) },
         ]
     }
 
