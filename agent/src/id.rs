@@ -39,6 +39,14 @@ pub struct Lin {
     pub inode: u64,
 }
 
+/// A position in a volume's key order: (inode, block). All that is written of a volume is ordered by it, an item's own row behind
+/// its last block.
+pub type Key = (u64, u64);
+/// Before every item.
+pub const KEY_START: Key = (0, 0);
+/// Past every item.
+pub const KEY_END: Key = (u64::MAX, 0);
+
 /// Name of an immutable object of ours: an upload object (`obj/`) or a table segment (`seg/`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {

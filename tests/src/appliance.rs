@@ -22,6 +22,7 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use windlass_agent::drive::backup::{self as drive, Machinery, Report, VolumeJob};
 use windlass_agent::drive::budget::Budget;
+use windlass_agent::drive::job;
 use windlass_agent::drive::volume::Reactor;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
@@ -34,6 +35,7 @@ use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::session::{Session, Surroundings, open_read};
 use windlass_agent::log::writer::WriterOptions;
+use windlass_agent::pack::object::NameCounter;
 use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::restore::walk::{self, RestoreReport, Root};
 use windlass_agent::restore::{file::RestoreOptions, target::Existing};
@@ -264,15 +266,20 @@ impl Appliance {
         }
         let settings = drive::Settings {
             policy: POLICY.to_owned(),
-            block_bytes: setup.block_bytes,
-            row_blocks: 10,
-            level: setup.level,
-            flush_interval_ns: setup.flush_interval_ns,
+            job: job::Settings::new(setup.block_bytes, 10, setup.level, setup.flush_interval_ns),
             wall_start_ns: HostClock.wall_ns(),
         };
         let stop = AtomicBool::new(false);
-        let mut machinery =
-            Machinery { frames, pieces, budget, uplink: &uplink, wake, reactor: &mut reactor, stop: &stop };
+        let mut machinery = Machinery {
+            frames,
+            pieces,
+            budget,
+            names: NameCounter::default(),
+            uplink: &uplink,
+            wake,
+            reactor: &mut reactor,
+            stop: &stop,
+        };
         let mut base = |volume: VolumeId,
                         cut: Option<BackupId>,
                         state: &windlass_agent::log::state::State| {

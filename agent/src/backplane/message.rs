@@ -25,6 +25,7 @@
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use crate::format::record::{BackupVolume, Record, SegmentMeta, Totals, parse_records};
 use crate::id::{BackupId, Boot, Epoch, NodeId, ObjectId, VolumeId};
+pub use crate::id::{KEY_END, Key};
 use crate::log::limits::{DEVICE_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX};
 use crate::table::segment::SEGMENT_META_BYTES;
 use crate::wire_struct;
@@ -58,11 +59,6 @@ const _: () = assert!(
 const _: () =
     assert!(NODE_VOLUMES_MAX * (DEVICE_BYTES_MAX + 4) + NODE_ASSIGNMENTS_MAX * 128 + 1024 < BODY_BYTES_MAX);
 const _: () = assert!(POLICY_VOLUMES_MAX * (WHAT_BYTES_MAX + 128) + 1024 < BODY_BYTES_MAX);
-
-/// A position in a volume's key order: (inode, block). `(0, 0)` is the start, [`KEY_END`] the end.
-pub type Key = (u64, u64);
-/// Past every item.
-pub const KEY_END: Key = (u64::MAX, 0);
 
 /// Names an assignment: never used twice, as epochs are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

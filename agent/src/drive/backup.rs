@@ -1,97 +1,40 @@
 //! A whole backup: begin or go on, volume after volume, end. What a command, a schedule or the coordinator calls.
 //!
 //! ```text
-//!  log state --> goes on where a killed backup stopped, when every volume is provably as it was; else begins anew
-//!  each volume:  machine + loop (`volume`), rows of the last point read beside it
+//!  log state --> goes on with what a killed backup has not done, when every volume is provably as it was; else begins anew
+//!  each volume:  each stretch that is not done: a `job`, rows of the last point read beside it
 //!  end:          one record makes it a recovery point
 //! ```
 //!
 //! Source: ours; commit-log C1, C5; architecture section 4.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use windlass_hal::block::BlockDevice;
-use windlass_hal::buf::Pool;
 use windlass_hal::clock::Clock;
-use windlass_hal::volume::{Timestamp, Volume};
 
-use crate::drive::budget::Budget;
 use crate::drive::commits::Commits;
-use crate::drive::lanes::Lanes;
-use crate::drive::volume::{self, DriveFault, Parts, Reactor};
-use crate::format::record::{
-    BackupEnd, BackupStart, BackupVolume, Commit, PointStatus, Record, Totals as PointTotals,
-};
+use crate::drive::job::{self, Assigned, Packing};
+use crate::format::record::{BackupEnd, BackupStart, BackupVolume, Commit, Record};
 use crate::format::seal::Keys;
 use crate::format::slot::Sealer;
-use crate::id::{BackupId, Boot, Epoch, NodeId, VolumeId};
+use crate::id::{BackupId, Boot, Epoch, KEY_END, KEY_START, NodeId, VolumeId};
 use crate::log::fault::LogFault;
 use crate::log::session::Session;
-use crate::log::state::{Point, Running, State};
-use crate::pack::known::Known;
-use crate::pack::lane::Shared;
-use crate::pack::object::{PIECE_BYTES, Placer};
-use crate::pack::{frame_buf_bytes, frame_bytes};
-use crate::store::uplink::Uplink;
-use crate::worker::backup::{Backup, Base, ItemTrouble, Task, Totals};
-use crate::worker::batch::Shape;
+use crate::log::state::{Running, State};
+use crate::worker::backup::{Base, ItemTrouble, Totals};
 
-/// Change times this close to a volume's last write do not tell a change before it from one after: whole seconds on small
-/// inodes, a timer tick otherwise.
-const UNSURE_SECS: i64 = 2;
-
-/// A volume to back up, opened.
-pub struct VolumeJob {
-    /// Its number in the policy.
-    pub id: VolumeId,
-    /// Where it is.
-    pub device: Box<dyn BlockDevice>,
-    /// What is on it.
-    pub volume: Box<dyn Volume>,
-}
+pub use crate::drive::job::{Machinery, VolumeJob};
 
 /// How to back up.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Policy's name.
     pub policy: String,
-    /// Block size in bytes.
-    pub block_bytes: u32,
-    /// Blocks per location row.
-    pub row_blocks: u32,
-    /// zstd level; `None` stores plain.
-    pub level: Option<i32>,
-    /// How long blocks may wait in an object that does not fill, in nanoseconds.
-    pub flush_interval_ns: u64,
+    /// Blocks, rows and commits.
+    pub job: job::Settings,
     /// Wall clock at the start, for people.
     pub wall_start_ns: i64,
-}
-
-/// What all backups of a process run on, made at boot from the budget.
-pub struct Machinery<'a> {
-    /// Frame buffers, registered with the devices.
-    pub frames: Pool,
-    /// Pieces of objects.
-    pub pieces: Pool,
-    /// Sizes.
-    pub budget: Budget,
-    /// Threads that talk to the store; their wake-up reaches `reactor`.
-    pub uplink: &'a Uplink,
-    /// Wakes the reactor.
-    pub wake: Arc<dyn Fn() + Send + Sync>,
-    /// Time and waiting.
-    pub reactor: &'a mut dyn Reactor,
-    /// Set by a signal.
-    pub stop: &'a AtomicBool,
-}
-
-impl Machinery<'_> {
-    /// Buffers for a budget: (frames, pieces).
-    pub fn pools(budget: &Budget, block_bytes: u32) -> (Pool, Pool) {
-        (Pool::new(budget.frames, frame_buf_bytes(block_bytes)), Pool::new(budget.pieces, PIECE_BYTES))
-    }
 }
 
 /// What a backup did.
@@ -111,7 +54,7 @@ pub struct Report {
 #[derive(Debug)]
 pub enum Fault<F> {
     /// On a volume.
-    Volume(VolumeId, DriveFault<F>),
+    Volume(VolumeId, job::Fault<F>),
     /// The commit log.
     Log(LogFault),
     /// No threads or no memory.
@@ -181,14 +124,7 @@ struct Begin {
 impl Begin {
     /// Goes on with the policy's running backup when all volumes are provably as it saw them; else gives it up.
     fn decide(state: &State, settings: &Settings, volumes: &[VolumeJob], next: BackupId) -> Begin {
-        let found: Vec<BackupVolume> = volumes
-            .iter()
-            .map(|v| BackupVolume {
-                volume: v.id,
-                fs_uuid: v.volume.info().uuid,
-                state: v.volume.info().state,
-            })
-            .collect();
+        let found: Vec<BackupVolume> = volumes.iter().map(VolumeJob::found).collect();
         let mut records = Vec::new();
         if let Some((backup, running)) = state.running_of(&settings.policy) {
             if running.volumes == found && found.iter().all(|v| v.state.is_some()) {
@@ -227,106 +163,37 @@ fn backup<B: Base>(
     if !begin.records.is_empty() {
         commits.commit(begin.records.clone()).map_err(Fault::Log)?;
     }
-    let shared = Arc::new(Shared {
-        keys: keys.clone(),
-        placer: Mutex::new(Placer::new(machinery.pieces.clone(), machinery.budget.object_bytes, writer)),
-        known: Known::new(machinery.budget.known_blocks),
-        level: settings.level,
-    });
-    let lanes = Lanes::start(
-        machinery.budget.lanes,
-        &shared,
-        frame_bytes(settings.block_bytes),
-        Arc::clone(&machinery.wake),
-    )
-    .map_err(Fault::Boot)?;
+    let mut packing = Packing::start(keys, writer, &settings.job, machinery).map_err(Fault::Boot)?;
     let last_point = state.last_point(&settings.policy);
     let mut report = Report { backup: begin.backup, resumed: begin.resume.is_some(), ..Report::default() };
-    for job in volumes {
-        commits.set_volume(job.id);
-        let resume = begin
-            .resume
-            .iter()
-            .flat_map(|running| &running.progress)
-            .find(|p| p.volume == job.id)
-            .map_or((0, 0), |p| (p.inode, p.block));
-        if resume.0 == u64::MAX {
-            continue;
+    for volume in volumes {
+        commits.set_volume(volume.id);
+        let last = last_point.and_then(|point| point.volumes.iter().find(|v| v.volume == volume.id)).copied();
+        let gaps = match &begin.resume {
+            Some(running) => running.done.gaps(volume.id),
+            None => vec![(KEY_START, KEY_END)],
+        };
+        for (from, to) in gaps {
+            let cut = last_point.filter(|_| last.is_some()).map(|point| point.backup);
+            let rows = base(volume.id, cut, state);
+            let assigned = Assigned { backup: begin.backup, from, to, last };
+            let before = report.totals.clone();
+            let done = job::run(
+                volume,
+                &assigned,
+                &settings.job,
+                &mut packing,
+                machinery,
+                rows,
+                commits,
+                &mut |totals| watch(&before.plus(totals)),
+            )
+            .map_err(|fault| Fault::Volume(volume.id, fault))?;
+            report.totals = before.plus(&done.totals);
+            report.troubles.extend(done.troubles);
         }
-        let had = last_point.filter(|p| p.volumes.iter().any(|v| v.volume == job.id));
-        let rows = base(job.id, had.map(|p| p.backup), state);
-        let task = Task {
-            volume: job.id,
-            backup: begin.backup,
-            shape: Shape {
-                block_bytes: settings.block_bytes,
-                row_blocks: settings.row_blocks,
-                frame_bytes: frame_bytes(settings.block_bytes),
-            },
-            logical_block_bytes: job.device.geometry().logical_block_bytes,
-            volume_block_bytes: job.volume.info().block_bytes,
-            read_depth: job.device.queue_depth().min(machinery.budget.frames),
-            unwritten: had.is_some_and(|p| is_unwritten(p, job)),
-            unsure_from: Timestamp {
-                secs: job.volume.info().written_secs.saturating_sub(UNSURE_SECS),
-                nanos: 0,
-            },
-            resume,
-            flush_interval_ns: settings.flush_interval_ns,
-        };
-        let now = machinery.reactor.now_ns();
-        let segment_bytes = machinery.budget.segment_bytes;
-        let machine =
-            Backup::new(task, Arc::clone(&shared), machinery.frames.clone(), rows, segment_bytes, now);
-        let Some(mut machine) = machine else {
-            return Err(Fault::Boot(std::io::ErrorKind::OutOfMemory.into()));
-        };
-        let before = report.totals.clone();
-        let mut parts = Parts {
-            device: &mut *job.device,
-            volume: &mut *job.volume,
-            lanes: &lanes,
-            uplink: machinery.uplink,
-            log: commits,
-            reactor: machinery.reactor,
-            stop: machinery.stop,
-        };
-        let done =
-            volume::run(&mut machine, &mut parts, &mut |machine| watch(&before.plus(machine.totals())));
-        report.totals = before.plus(machine.totals());
-        report.troubles.extend_from_slice(machine.troubles());
-        done.map_err(|fault| Fault::Volume(job.id, fault))?;
     }
-    let end = end_record(&report, machinery.reactor.wall_ns());
-    commits.commit(vec![end]).map_err(Fault::Log)?;
+    let end = BackupEnd { backup: report.backup, wall_end_ns: machinery.reactor.wall_ns() };
+    commits.commit(vec![Record::BackupEnded(end)]).map_err(Fault::Log)?;
     Ok(report)
-}
-
-/// Whether nothing was written to a volume since a point, by the volume's own account.
-fn is_unwritten(point: &Point, job: &VolumeJob) -> bool {
-    let info = job.volume.info();
-    let known = point.volumes.iter().find(|v| v.volume == job.id);
-    info.state.is_some() && known.is_some_and(|v| v.fs_uuid == info.uuid && v.state == info.state)
-}
-
-fn end_record(report: &Report, wall_end_ns: i64) -> Record {
-    let totals = &report.totals;
-    let status = if totals.fault_count == 0 { PointStatus::Complete } else { PointStatus::WithErrors };
-    Record::BackupEnded(BackupEnd {
-        backup: report.backup,
-        totals: PointTotals {
-            items: totals.items,
-            items_changed: totals.items - totals.items_same,
-            items_deleted: totals.items_deleted,
-            bytes_logical: totals.item_bytes,
-            bytes_read: totals.read_bytes,
-            bytes_reused: totals.block_bytes.saturating_sub(totals.stored_plain_bytes),
-            bytes_stored: totals.stored_bytes,
-            objects: totals.objects,
-            segments: totals.segments,
-            faults: totals.fault_count,
-        },
-        status,
-        wall_end_ns,
-    })
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::drive::volume::CommitLog;
 use windlass_hal::clock::Clock;
 
-use crate::format::record::{Commit, Progress as Watermark, Record};
+use crate::format::record::{Commit, Record, Stretch};
 use crate::format::slot::Sealer;
 use crate::id::{BackupId, VolumeId};
 use crate::log::fault::LogFault;
@@ -78,13 +78,14 @@ impl Commits {
 
 impl CommitLog for Commits {
     fn begin(&mut self, progress: Progress) {
-        let watermark = Watermark { volume: self.volume, inode: progress.end.0, block: progress.end.1 };
+        let stretch = Stretch { volume: self.volume, from: progress.from, to: progress.to };
         self.send(vec![Record::Commit(Commit {
             backup: self.backup,
             objects: progress.objects.iter().map(|&(id, bytes)| (id, u64::from(bytes))).collect(),
             segments: progress.segments,
             removed: Vec::new(),
-            progress: vec![watermark],
+            progress: vec![stretch],
+            totals: progress.totals,
         })]);
     }
 

@@ -2,8 +2,9 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`backup`] | a whole backup: begin, volume after volume, end |
-//! | [`volume`] | the loop that backs up one volume |
+//! | [`backup`] | a whole backup by one process: begin, volume after volume, end |
+//! | [`job`] | one stretch of a volume: what a worker of a cluster is given, and what a whole backup is made of |
+//! | [`volume`] | the loop that backs up one stretch |
 //! | [`lanes`] | the pack lanes' threads |
 //! | [`commits`] | the commit log's thread |
 //! | [`budget`] | one memory budget to the sizes of all pools |
@@ -11,5 +12,6 @@
 pub mod backup;
 pub mod budget;
 pub mod commits;
+pub mod job;
 pub mod lanes;
 pub mod volume;

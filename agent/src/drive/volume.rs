@@ -1,4 +1,4 @@
-//! The loop that backs up one volume: feeds the machine with events, does what it asks for, waits when there is nothing.
+//! The loop that backs up one stretch of a volume: feeds the machine with events, does what it asks for, waits when there is nothing.
 //!
 //! ```text
 //!            +-- Sweep ---> volume (at once); so is ReadContents, what only the volume can read
@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Invariants: one event at a time, actions drained to none before waiting; when the loop ends early, every request has come
-//! back from the device before its buffers are dropped (the device's own rule). Source: ours; conventions 3.3.
+//! back from the device (its answers would be taken for those of the next machine's requests); what the uplink still has
+//! comes back to whoever asks next, who passes over it. Source: ours; conventions 3.3.
 
 use std::fmt;
 use std::sync::Arc;
@@ -115,6 +116,18 @@ pub fn run<B: Base>(
     parts: &mut Parts<'_>,
     watch: &mut dyn FnMut(&Backup<B>),
 ) -> Result<(), DriveFault<B::Fault>> {
+    let result = turn(machine, parts, watch);
+    while parts.device.in_flight() > 0 {
+        parts.device.complete(Wait::One, &mut drop);
+    }
+    result
+}
+
+fn turn<B: Base>(
+    machine: &mut Backup<B>,
+    parts: &mut Parts<'_>,
+    watch: &mut dyn FnMut(&Backup<B>),
+) -> Result<(), DriveFault<B::Fault>> {
     let mut puts: Vec<Arc<ObjectBuf>> = Vec::new();
     while !machine.is_done() {
         if parts.stop.load(Ordering::Relaxed) {
@@ -175,7 +188,7 @@ fn read_contents(parts: &mut Parts<'_>, request: &mut Request, places: &[(u64, u
     }
 }
 
-/// Hands an object to the uplink. Its `tag` is its count: unique among what is under way.
+/// Hands an object to the uplink. Its `tag` is its count: unique in a process.
 fn put(parts: &Parts<'_>, key: String, object: Arc<ObjectBuf>, puts: &mut Vec<Arc<ObjectBuf>>) {
     let tag = u64::from(object.id().count);
     puts.push(Arc::clone(&object));
@@ -209,12 +222,11 @@ fn collect<B: Base>(
     while let Some(done) = parts.uplink.take_done() {
         moved = true;
         let Answer::Put { result, body } = done.answer else { continue };
-        result.map_err(DriveFault::Store)?;
         drop(body);
-        if let Some(at) = puts.iter().position(|o| u64::from(o.id().count) == done.tag) {
-            let id = puts.swap_remove(at).id();
-            machine.handle(now, Event::Stored(id))?;
-        }
+        let Some(at) = puts.iter().position(|o| u64::from(o.id().count) == done.tag) else { continue };
+        result.map_err(DriveFault::Store)?;
+        let id = puts.swap_remove(at).id();
+        machine.handle(now, Event::Stored(id))?;
     }
     if let Some(result) = parts.log.take_done() {
         moved = true;

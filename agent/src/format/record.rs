@@ -9,8 +9,8 @@
 //! | 3 | policy changed | name text, revision u32, body bytes, list of (volume u32, device text) |
 //! | 4 | policy removed | name text, revision u32 |
 //! | 5 | backup begun | backup u32, policy text, list of [`BackupVolume`], wall start i64 |
-//! | 6 | commit | backup u32, list of (object 24, bytes u64), list of [`SegmentMeta`], list of removed segments, list of [`Progress`] |
-//! | 7 | backup ended | backup u32, [`Totals`], status u8 (1 complete, 2 with errors), wall end i64 |
+//! | 6 | commit | backup u32, list of (object 24, bytes u64), list of [`SegmentMeta`], list of removed segments, list of [`Stretch`], [`Totals`] |
+//! | 7 | backup ended | backup u32, wall end i64 |
 //! | 8 | backup abandoned | backup u32 |
 //! | 9 | point expired | backup u32 |
 //! | 10 | retire | list of objects |
@@ -24,10 +24,10 @@
 //! Does not: judge records against a state (`log::state`), nor seal them (`format::slot`). Source: commit-log design.
 
 use super::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
-use crate::id::{BackupId, Epoch, NodeId, ObjectId, Slot, VolumeId};
+use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};
 use crate::log::limits::{
     DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX, RECORD_OBJECTS_MAX,
-    RECORD_SEGMENTS_MAX, SLOT_RECORDS_MAX,
+    RECORD_SEGMENTS_MAX, RECORD_STRETCHES_MAX, SLOT_RECORDS_MAX,
 };
 use crate::table::segment::SEGMENT_META_BYTES;
 pub use crate::table::segment::SegmentMeta;
@@ -153,8 +153,10 @@ pub struct Commit {
     pub segments: Vec<SegmentMeta>,
     /// Segments that the new ones replace: retired by this record.
     pub removed: Vec<ObjectId>,
-    /// How far the backup's rows in committed segments reach.
-    pub progress: Vec<Progress>,
+    /// Stretches whose rows are all in committed segments with this record.
+    pub progress: Vec<Stretch>,
+    /// What was done since the commit before; the sums of all of them become the point's.
+    pub totals: Totals,
 }
 
 impl Wire for [u32; 4] {
@@ -178,31 +180,27 @@ impl Wire for SegmentMeta {
     }
 }
 
-/// A watermark: all of the volume below (inode, block) is in committed segments.
+/// A stretch of a volume: what lies in `from..to`, of which there is something (`from < to`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Progress {
+pub struct Stretch {
     /// Which volume.
     pub volume: VolumeId,
-    /// The first inode that is not complete.
-    pub inode: u64,
-    /// Its first block that is not.
-    pub block: u64,
+    /// First key.
+    pub from: Key,
+    /// First key behind it.
+    pub to: Key,
 }
-wire_struct!(Progress { volume: VolumeId, inode: u64, block: u64 });
+wire_struct!(Stretch { volume: VolumeId, from: Key, to: Key });
 
-/// A backup is a recovery point now.
+/// A backup is a recovery point now: every volume is done from end to end. What it did, and how it went, its commits have said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BackupEnd {
     /// Which.
     pub backup: BackupId,
-    /// What it did.
-    pub totals: Totals,
-    /// How it went.
-    pub status: PointStatus,
     /// Wall clock, nanoseconds since 1970 UTC, for people only.
     pub wall_end_ns: i64,
 }
-wire_struct!(BackupEnd { backup: BackupId, totals: Totals, status: PointStatus, wall_end_ns: i64 });
+wire_struct!(BackupEnd { backup: BackupId, wall_end_ns: i64 });
 
 /// How a backup went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -267,6 +265,29 @@ wire_struct!(Totals {
     segments: u64,
     faults: u64,
 });
+
+impl Totals {
+    /// The sum of both. What would not fit a number stays at its end: totals are for people.
+    pub fn plus(&self, other: &Totals) -> Totals {
+        Totals {
+            items: self.items.saturating_add(other.items),
+            items_changed: self.items_changed.saturating_add(other.items_changed),
+            items_deleted: self.items_deleted.saturating_add(other.items_deleted),
+            bytes_logical: self.bytes_logical.saturating_add(other.bytes_logical),
+            bytes_read: self.bytes_read.saturating_add(other.bytes_read),
+            bytes_reused: self.bytes_reused.saturating_add(other.bytes_reused),
+            bytes_stored: self.bytes_stored.saturating_add(other.bytes_stored),
+            objects: self.objects.saturating_add(other.objects),
+            segments: self.segments.saturating_add(other.segments),
+            faults: self.faults.saturating_add(other.faults),
+        }
+    }
+
+    /// How a backup with these totals went.
+    pub fn status(&self) -> PointStatus {
+        if self.faults == 0 { PointStatus::Complete } else { PointStatus::WithErrors }
+    }
+}
 
 /// A checkpoint in the store: `ckpt/<slot>-<nonce>`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -352,6 +373,7 @@ impl Record {
                 emit_list(out, &commit.segments);
                 emit_list(out, &commit.removed);
                 emit_list(out, &commit.progress);
+                commit.totals.emit(out);
             }
             Record::BackupEnded(end) => end.emit(out),
             Record::BackupAbandoned { backup } | Record::PointExpired { backup } => backup.emit(out),
@@ -403,7 +425,8 @@ impl Record {
                 objects: fields.list(RECORD_OBJECTS_MAX)?,
                 segments: fields.list(RECORD_SEGMENTS_MAX)?,
                 removed: fields.list(RECORD_SEGMENTS_MAX)?,
-                progress: fields.list(POLICY_VOLUMES_MAX)?,
+                progress: fields.list(RECORD_STRETCHES_MAX)?,
+                totals: fields.value()?,
             }),
             7 => Record::BackupEnded(fields.value()?),
             8 => Record::BackupAbandoned { backup: fields.value()? },

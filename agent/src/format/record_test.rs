@@ -87,18 +87,14 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
             objects: rng.list(40, |rng| (rng.name(), rng.next())),
             segments: rng.list(40, segment),
             removed: rng.list(40, Rng::name),
-            progress: rng.list(10, |rng| Progress {
+            progress: rng.list(10, |rng| Stretch {
                 volume: VolumeId(rng.next() as u32),
-                inode: rng.next(),
-                block: rng.next(),
+                from: (rng.next(), rng.next()),
+                to: (rng.next(), rng.next()),
             }),
-        }),
-        7 => Record::BackupEnded(BackupEnd {
-            backup,
             totals: totals(rng),
-            status: if rng.next() & 64 == 0 { PointStatus::Complete } else { PointStatus::WithErrors },
-            wall_end_ns: rng.next() as i64,
         }),
+        7 => Record::BackupEnded(BackupEnd { backup, wall_end_ns: rng.next() as i64 }),
         8 => Record::BackupAbandoned { backup },
         9 => Record::PointExpired { backup },
         10 => Record::Retire { objects: rng.list(40, Rng::name) },
@@ -190,9 +186,10 @@ fn the_golden_slot_parses_and_is_emitted_byte_for_byte() {
     assert_eq!((start.volumes[0].state, start.volumes[1].state), (Some([0xBB; 16]), None));
     let Record::Commit(commit) = &contents.records[3] else { panic!("not a commit") };
     assert_eq!((commit.segments[0].last_inode, commit.segments[0].rows), (900, [11, 12, 13, 0]));
-    assert_eq!(commit.progress, [Progress { volume: VolumeId(1), inode: 901, block: 3 }]);
+    assert_eq!(commit.progress, [Stretch { volume: VolumeId(1), from: (2, 0), to: (901, 3) }]);
+    assert_eq!((commit.totals.items, commit.totals.faults), (100, 109));
     let Record::BackupEnded(end) = &contents.records[4] else { panic!("not an end") };
-    assert_eq!((end.totals.faults, end.status, end.wall_end_ns), (109, PointStatus::WithErrors, -1));
+    assert_eq!((end.backup, end.wall_end_ns), (BackupId(1), -1));
     let (bytes, digest) = contents.header.emit(&contents.records, &PlainForTests).unwrap();
     assert_eq!(bytes, golden);
     assert_eq!(digest, contents.digest);

@@ -131,10 +131,8 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
         running.slot.emit(out);
         emit_list(out, &running.volumes);
         running.wall_start_ns.emit(out);
-        emit_list(out, &running.progress);
-        running.objects.emit(out);
-        running.object_bytes.emit(out);
-        running.segments.emit(out);
+        running.done.emit(out);
+        running.totals.emit(out);
     }
     emit_count(state.points.len(), out);
     for point in state.points.values() {
@@ -202,10 +200,8 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
             slot: reader.value()?,
             volumes: reader.list(POLICY_VOLUMES_MAX)?,
             wall_start_ns: reader.value()?,
-            progress: reader.list(POLICY_VOLUMES_MAX)?,
-            objects: reader.value()?,
-            object_bytes: reader.value()?,
-            segments: reader.value()?,
+            done: reader.value()?,
+            totals: reader.value()?,
         };
         ascending(state.running.keys().next_back(), &id)?;
         state.running.insert(id, running);

@@ -22,6 +22,11 @@ pub const DEVICE_BYTES_MAX: usize = 512;
 pub const RECORD_OBJECTS_MAX: usize = 1024;
 /// Segments added by a record.
 pub const RECORD_SEGMENTS_MAX: usize = 128;
+/// Stretches of volumes named by a record: what some dozens of workers report within a group commit's time.
+pub const RECORD_STRETCHES_MAX: usize = 256;
+/// Stretches done that do not touch each other, of a running backup: 36 bytes each. Workers go through theirs from end to end, so there are as
+/// many as pieces that were handed out and not finished. Above: `Refusal::Full`; fill gaps first.
+pub const STRETCHES_MAX: usize = 4096;
 /// Recovery points that have not expired: 16 a day for 2.8 years. Above: `Refusal::Full`, expire some.
 pub const POINTS_MAX: usize = 16 * 1024;
 /// Backups that run at once: one per policy, and few policies overlap. Above: `Refusal::Full`.
@@ -57,4 +62,7 @@ pub const BACKOFF_LAST_NS: u64 = 3_000_000_000;
 
 const _: () =
     assert!(POLICY_BODY_BYTES_MAX + POLICY_VOLUMES_MAX * (DEVICE_BYTES_MAX + 8) + 1024 < SLOT_BYTES_MAX);
-const _: () = assert!(RECORD_OBJECTS_MAX * 32 + RECORD_SEGMENTS_MAX * (80 + 24) + 4096 < SLOT_BYTES_MAX);
+const _: () = assert!(
+    RECORD_OBJECTS_MAX * 32 + RECORD_SEGMENTS_MAX * (80 + 24) + RECORD_STRETCHES_MAX * 36 + 4096
+        < SLOT_BYTES_MAX
+);

@@ -5,6 +5,7 @@
 //! | [`keys`] | names of the log's objects |
 //! | [`names`] | the set of names that the tables refer to |
 //! | [`state`] | the fold of all records: policies, points, backups, segments, pins |
+//! | [`stretches`] | which stretches of its volumes a running backup has done |
 //! | [`checkpoint`] | the state as bytes: `ckpt/<slot>-<nonce>` |
 //! | [`call`] | calls to the store as values, their answers, and the book of those under way |
 //! | [`replay`] | state machine: from the boundary and a checkpoint to the head of the log |
@@ -31,4 +32,5 @@ pub mod replay;
 pub mod sealer;
 pub mod session;
 pub mod state;
+pub mod stretches;
 pub mod writer;

@@ -15,9 +15,10 @@ use super::limits::{
     RUNNING_MAX, SEGMENTS_MAX, VOLUMES_MAX,
 };
 use super::names::NameSet;
+use super::stretches::Stretches;
 use crate::format::record::{
-    BackupEnd, BackupStart, BackupVolume, CheckpointName, Commit, PointStatus, PolicyChange, Progress,
-    Record, SegmentMeta, Totals,
+    BackupEnd, BackupStart, BackupVolume, CheckpointName, Commit, PointStatus, PolicyChange, Record,
+    SegmentMeta, Totals,
 };
 use crate::format::slot::{Author, SlotHeader};
 use crate::id::{BackupId, Epoch, NodeId, ObjectId, Slot, VolumeId};
@@ -57,14 +58,10 @@ pub struct Running {
     pub volumes: Vec<BackupVolume>,
     /// When it began, wall clock in nanoseconds, for people.
     pub wall_start_ns: i64,
-    /// How far committed segments reach, per volume, ascending.
-    pub progress: Vec<Progress>,
-    /// Objects committed so far.
-    pub objects: u64,
-    /// Their bytes.
-    pub object_bytes: u64,
-    /// Segments committed so far.
-    pub segments: u64,
+    /// What of its volumes is in committed segments.
+    pub done: Stretches,
+    /// What its commits say was done.
+    pub totals: Totals,
 }
 
 /// A recovery point.
@@ -147,8 +144,10 @@ pub enum Refusal {
     Volume,
     /// A backup's number is not the next one, or the backup is not running, or runs already.
     Backup,
-    /// A progress watermark goes back.
+    /// A stretch has no length, or overlaps one that is done: the first commit wins (C4).
     Progress,
+    /// A part of a volume is not done (I5).
+    Gap,
     /// A name is in the tables already: the first commit wins (C4).
     Duplicate,
     /// A name is retired, or at or below the orphan floor.
@@ -179,7 +178,8 @@ impl fmt::Display for Refusal {
             Refusal::Revision => "the policy was changed by someone else meanwhile; look at it again",
             Refusal::Volume => "a volume is named twice or belongs to another policy",
             Refusal::Backup => "the backup is not running, or not the next one",
-            Refusal::Progress => "progress goes back",
+            Refusal::Progress => "a stretch of a volume is done already",
+            Refusal::Gap => "a stretch of a volume is not done yet",
             Refusal::Duplicate => "a name is in the tables already",
             Refusal::Gone => "a name was retired, or is below the orphan floor: upload the data again",
             Refusal::NotLive => "a name is not in the tables",
@@ -356,16 +356,14 @@ impl State {
             slot,
             volumes: start.volumes.clone(),
             wall_start_ns: start.wall_start_ns,
-            progress: Vec::new(),
-            objects: 0,
-            object_bytes: 0,
-            segments: 0,
+            done: Stretches::default(),
+            totals: Totals::default(),
         };
         self.running.insert(start.backup, running);
         Ok(())
     }
 
-    /// Rules C4, G1 and G2 for names; order of progress.
+    /// Rules C4, G1 and G2 for names; C4 for stretches.
     fn commit(&mut self, header: &SlotHeader, commit: &Commit) -> Result<(), Refusal> {
         for id in &commit.removed {
             let found = self.segments.values().position(|list| list.iter().any(|segment| segment.id == *id));
@@ -387,25 +385,15 @@ impl State {
             self.add_segment(segment)?;
         }
         if commit.backup.0 == 0 {
-            return require(commit.progress.is_empty(), Refusal::Progress);
+            let counts = !commit.progress.is_empty() || commit.totals != Totals::default();
+            return require(!counts, Refusal::Progress);
         }
         let running = self.running.get_mut(&commit.backup).ok_or(Refusal::Backup)?;
-        for step in &commit.progress {
-            require(running.volumes.iter().any(|volume| volume.volume == step.volume), Refusal::Volume)?;
-            match running.progress.iter_mut().find(|known| known.volume == step.volume) {
-                Some(known) => {
-                    require((step.inode, step.block) >= (known.inode, known.block), Refusal::Progress)?;
-                    *known = *step;
-                }
-                None => running.progress.push(*step),
-            }
+        for stretch in &commit.progress {
+            require(running.volumes.iter().any(|volume| volume.volume == stretch.volume), Refusal::Volume)?;
+            running.done.add(stretch)?;
         }
-        running.progress.sort_unstable();
-        running.objects = running.objects.saturating_add(commit.objects.len() as u64);
-        running.segments = running.segments.saturating_add(commit.segments.len() as u64);
-        for (_, bytes) in &commit.objects {
-            running.object_bytes = running.object_bytes.saturating_add(*bytes);
-        }
+        running.totals = running.totals.plus(&commit.totals);
         Ok(())
     }
 
@@ -445,13 +433,15 @@ impl State {
     fn end_backup(&mut self, end: &BackupEnd) -> Result<(), Refusal> {
         require(self.points.len() < POINTS_MAX, Refusal::Full)?;
         let running = self.running.remove(&end.backup).ok_or(Refusal::Backup)?;
+        let whole = running.volumes.iter().all(|volume| running.done.is_whole(volume.volume));
+        require(whole, Refusal::Gap)?;
         let point = Point {
             backup: end.backup,
             policy: running.policy,
             volumes: running.volumes,
             wall_ns: (running.wall_start_ns, end.wall_end_ns),
-            status: end.status,
-            totals: end.totals,
+            status: running.totals.status(),
+            totals: running.totals,
         };
         Arc::make_mut(&mut self.points).insert(end.backup, point);
         Ok(())

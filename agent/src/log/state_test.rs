@@ -3,8 +3,9 @@
 use super::super::checkpoint::Checkpoint;
 use super::*;
 use crate::format::cursor::WireFault;
+use crate::format::record::Stretch;
 use crate::format::slot::PlainForTests;
-use crate::id::Boot;
+use crate::id::{Boot, KEY_END, KEY_START, Key};
 
 fn header(slot: u64, epoch: u64) -> SlotHeader {
     let writer = Author { node: NodeId(1), boot: Boot(epoch) };
@@ -72,21 +73,22 @@ fn commit(backup: u32, objects: &[ObjectId], segments: &[ObjectId], removed: &[O
         segments: segments.iter().map(meta).collect(),
         removed: removed.to_vec(),
         progress: Vec::new(),
+        totals: Totals::default(),
     })
 }
 
-fn progress(backup: u32, inode: u64, block: u64) -> Record {
-    let progress = vec![Progress { volume: VolumeId(1), inode, block }];
-    Record::Commit(Commit { backup: BackupId(backup), progress, ..Commit::default() })
+fn done(backup: u32, volume: u32, from: Key, to: Key) -> Record {
+    let progress = vec![Stretch { volume: VolumeId(volume), from, to }];
+    let totals = Totals { items: 3, bytes_stored: 100, ..Totals::default() };
+    Record::Commit(Commit { backup: BackupId(backup), progress, totals, ..Commit::default() })
+}
+
+fn all_done(backup: u32) -> Record {
+    done(backup, 1, KEY_START, KEY_END)
 }
 
 fn end(backup: u32) -> Record {
-    Record::BackupEnded(BackupEnd {
-        backup: BackupId(backup),
-        totals: Totals::default(),
-        status: PointStatus::Complete,
-        wall_end_ns: 6,
-    })
+    Record::BackupEnded(BackupEnd { backup: BackupId(backup), wall_end_ns: 6 })
 }
 
 /// Epoch 1, policy with volumes 1 and 2, backup 1 running.
@@ -143,7 +145,8 @@ fn a_backup_runs_once_and_becomes_a_point() {
     let mut state = running();
     assert_eq!(put(&mut state, 3, &[start(2)]), Err(Refusal::Backup), "one per policy");
     assert_eq!(put(&mut state, 3, &[end(2)]), Err(Refusal::Backup));
-    put(&mut state, 3, &[commit(1, &[name(1, 0), name(1, 1)], &[name(1, 2)], &[]), end(1)]).unwrap();
+    let rows = commit(1, &[name(1, 0), name(1, 1)], &[name(1, 2)], &[]);
+    put(&mut state, 3, &[rows, all_done(1), end(1)]).unwrap();
     assert_eq!(put(&mut state, 4, &[end(1)]), Err(Refusal::Backup));
     assert_eq!(put(&mut state, 4, &[commit(1, &[], &[], &[])]), Err(Refusal::Backup));
     assert_eq!(put(&mut state, 4, &[start(1)]), Err(Refusal::Backup), "numbers are not used twice");
@@ -153,13 +156,43 @@ fn a_backup_runs_once_and_becomes_a_point() {
 }
 
 #[test]
-fn progress_goes_forward_only() {
+fn stretches_are_done_once_and_a_point_needs_all_of_them() {
+    let mut state = State::default();
+    begin(&mut state, 1, 1).unwrap();
+    let volume = |volume| BackupVolume { volume: VolumeId(volume), ..BackupVolume::default() };
+    let both = Record::BackupBegun(BackupStart {
+        backup: BackupId(1),
+        policy: "homes".into(),
+        volumes: vec![volume(1), volume(2)],
+        wall_start_ns: 5,
+    });
+    put(&mut state, 2, &[policy(1, &[1, 2, 3]), both]).unwrap();
+    put(&mut state, 3, &[done(1, 1, (10, 5), (20, 0)), done(1, 2, KEY_START, KEY_END)]).unwrap();
+    assert_eq!(put(&mut state, 4, &[done(1, 1, (10, 5), (20, 0))]), Err(Refusal::Progress), "once more");
+    assert_eq!(put(&mut state, 4, &[done(1, 1, (10, 4), (10, 6))]), Err(Refusal::Progress));
+    assert_eq!(put(&mut state, 4, &[done(1, 3, (1, 0), (2, 0))]), Err(Refusal::Volume));
+    assert_eq!(put(&mut state, 4, &[done(0, 1, (1, 0), (2, 0))]), Err(Refusal::Progress), "of no backup");
+    assert_eq!(put(&mut state, 4, &[end(1)]), Err(Refusal::Gap));
+    put(&mut state, 4, &[done(1, 1, KEY_START, (10, 5))]).unwrap();
+    assert_eq!(put(&mut state, 5, &[end(1)]), Err(Refusal::Gap), "the end is open");
+    assert_eq!(put(&mut state, 5, &[done(1, 1, (20, 1), KEY_END), end(1)]), Err(Refusal::Gap));
+    put(&mut state, 5, &[done(1, 1, (20, 1), KEY_END)]).unwrap();
+    assert_eq!(put(&mut state, 6, &[end(1)]), Err(Refusal::Gap), "one block is missing");
+    assert_eq!(state.running[&BackupId(1)].done.gaps(VolumeId(1)), [((20, 0), (20, 1))]);
+    put(&mut state, 6, &[done(1, 1, (20, 0), (20, 1)), end(1)]).unwrap();
+    let point = &state.points[&BackupId(1)];
+    assert_eq!((point.totals.items, point.totals.bytes_stored), (15, 500), "the sums of five commits");
+    assert_eq!(point.status, PointStatus::Complete);
+}
+
+#[test]
+fn one_fault_in_any_commit_marks_the_point() {
     let mut state = running();
-    put(&mut state, 3, &[progress(1, 10, 5)]).unwrap();
-    put(&mut state, 4, &[progress(1, 10, 5)]).unwrap();
-    assert_eq!(put(&mut state, 5, &[progress(1, 10, 4)]), Err(Refusal::Progress));
-    put(&mut state, 5, &[progress(1, 11, 0)]).unwrap();
-    assert_eq!(state.running[&BackupId(1)].progress[0].inode, 11);
+    let totals = Totals { faults: 1, items: u64::MAX, ..Totals::default() };
+    let fault = Record::Commit(Commit { backup: BackupId(1), totals, ..Commit::default() });
+    put(&mut state, 3, &[fault, all_done(1), end(1)]).unwrap();
+    let point = &state.points[&BackupId(1)];
+    assert_eq!((point.status, point.totals.items), (PointStatus::WithErrors, u64::MAX));
 }
 
 #[test]
@@ -203,10 +236,26 @@ fn the_floor_shuts_old_epochs_out() {
 #[test]
 fn checkpoints_round_trip_and_every_changed_byte_is_refused() {
     let mut state = running();
-    put(&mut state, 3, &[commit(1, &[name(1, 0)], &[name(1, 1), name(1, 9)], &[]), progress(1, 4, 2)])
-        .unwrap();
-    put(&mut state, 4, &[end(1), start(2), Record::BackupAbandoned { backup: BackupId(2) }, start(3)])
-        .unwrap();
+    put(
+        &mut state,
+        3,
+        &[commit(1, &[name(1, 0)], &[name(1, 1), name(1, 9)], &[]), done(1, 1, KEY_START, (4, 2))],
+    )
+    .unwrap();
+    put(
+        &mut state,
+        4,
+        &[
+            done(1, 1, (4, 2), KEY_END),
+            end(1),
+            start(2),
+            Record::BackupAbandoned { backup: BackupId(2) },
+            start(3),
+            done(3, 1, (7, 0), (9, 0)),
+            done(3, 1, (5, 0), (6, 3)),
+        ],
+    )
+    .unwrap();
     put(
         &mut state,
         5,

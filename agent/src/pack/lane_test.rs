@@ -6,7 +6,7 @@ use super::*;
 use crate::format::compress::Decompressor;
 use crate::format::seal::{Sealing, Secret};
 use crate::id::{Boot, Epoch, NodeId};
-use crate::pack::object::PIECE_BYTES;
+use crate::pack::object::{NameCounter, PIECE_BYTES};
 
 const PLAIN_BYTES: usize = 64 << 10;
 
@@ -14,7 +14,7 @@ fn shared(level: Option<i32>) -> Arc<Shared> {
     let writer = (Epoch(1), NodeId(2), Boot(3));
     Arc::new(Shared {
         keys: Keys::new(&Secret::new([7; 32]), Sealing::Aes256Gcm),
-        placer: Mutex::new(Placer::new(Pool::new(16, PIECE_BYTES), 4 << 20, writer)),
+        placer: Mutex::new(Placer::new(Pool::new(16, PIECE_BYTES), 4 << 20, writer, NameCounter::default())),
         known: Known::new(64),
         level,
     })

@@ -139,13 +139,35 @@ impl Slot {
     }
 }
 
+/// Counts the names that a process has given. One start of a process has one, whatever it backs up and under which epochs: so no name
+/// is given twice. Copies count on together.
+#[derive(Clone, Debug, Default)]
+pub struct NameCounter(Arc<AtomicU32>);
+
+impl NameCounter {
+    /// The next count.
+    ///
+    /// # Panics
+    /// After 2^32 - 1 names: thousands of PiB in one process.
+    fn take(&self) -> u32 {
+        let next = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_add(1));
+        assert!(next.is_ok(), "a process has given all names that it has");
+        next.unwrap_or_default()
+    }
+
+    /// Names given so far: each has a lower count.
+    fn given(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Where frames go: the open object, and names for new ones. Shared by the lanes under a mutex; every call is short.
 #[derive(Debug)]
 pub struct Placer {
     pool: Pool,
     object_bytes: u32,
     writer: (Epoch, NodeId, Boot),
-    next_count: u32,
+    names: NameCounter,
     open: Option<Arc<ObjectBuf>>,
     /// Bytes that the open object's tail will take at most.
     tail_bytes: u32,
@@ -162,14 +184,14 @@ const TAIL_OVERRUN_BYTES: usize = 4 << 20;
 pub const TAIL_BYTES_PER_BLOCK: u32 = 48;
 
 impl Placer {
-    /// A placer that names objects after `writer` and takes pieces of [`PIECE_BYTES`] from `pool`.
-    pub fn new(pool: Pool, object_bytes: u32, writer: (Epoch, NodeId, Boot)) -> Placer {
+    /// A placer that names objects after `writer`, as `names` counts them, and takes pieces of [`PIECE_BYTES`] from `pool`.
+    pub fn new(pool: Pool, object_bytes: u32, writer: (Epoch, NodeId, Boot), names: NameCounter) -> Placer {
         assert_eq!(pool.buf_bytes(), PIECE_BYTES, "the pool's buffers are pieces");
         Placer {
             pool,
             object_bytes,
             writer,
-            next_count: 0,
+            names,
             open: None,
             tail_bytes: TAIL_BYTES_MIN,
             promised: 0,
@@ -179,9 +201,7 @@ impl Placer {
 
     fn next_id(&mut self) -> ObjectId {
         let (epoch, node, boot) = self.writer;
-        let id = ObjectId { epoch, node, boot, count: self.next_count };
-        self.next_count += 1;
-        id
+        ObjectId { epoch, node, boot, count: self.names.take() }
     }
 
     /// An empty segment or an object of its own, which only the caller writes.
@@ -269,7 +289,7 @@ impl Placer {
 
     /// Names given so far: every object and segment made until now has a lower count.
     pub fn names_given(&self) -> u32 {
-        self.next_count
+        self.names.given()
     }
 
     /// The pieces' pool.
@@ -288,7 +308,21 @@ mod tests {
     use super::*;
 
     fn placer(pieces: usize, object_bytes: u32) -> Placer {
-        Placer::new(Pool::new(pieces, PIECE_BYTES), object_bytes, (Epoch(1), NodeId(2), Boot(3)))
+        let writer = (Epoch(1), NodeId(2), Boot(3));
+        Placer::new(Pool::new(pieces, PIECE_BYTES), object_bytes, writer, NameCounter::default())
+    }
+
+    #[test]
+    fn names_go_on_from_one_placer_to_the_next() {
+        let names = NameCounter::default();
+        let placer = |epoch| {
+            let writer = (Epoch(epoch), NodeId(2), Boot(3));
+            Placer::new(Pool::new(4, PIECE_BYTES), 4 << 20, writer, names.clone())
+        };
+        let (mut first, mut second) = (placer(1), placer(2));
+        assert_eq!((first.separate().id().count, first.open_id().count), (0, 1));
+        assert_eq!((second.open_id().count, second.open_id().epoch), (2, Epoch(2)));
+        assert_eq!((first.separate().id().count, second.names_given()), (3, 4));
     }
 
     #[test]

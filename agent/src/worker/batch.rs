@@ -21,6 +21,7 @@ use std::sync::Arc;
 use windlass_hal::volume::{Extent, ExtentState, Item, ItemKind, Window};
 
 use crate::format::row::{BlockPlace, RunKind};
+use crate::id::Key;
 use crate::pack::plan::{GAP_BYTES_MAX, Plan, PlanBlock, PlanPiece};
 
 /// First of the addresses that stand for bytes of files: above any device, whose offsets are below 2^63.
@@ -51,7 +52,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn group_bytes(&self) -> u64 {
+    /// Bytes of the blocks of a location row.
+    pub fn group_bytes(&self) -> u64 {
         u64::from(self.block_bytes) * u64::from(self.row_blocks)
     }
 }
@@ -116,8 +118,8 @@ pub struct Batch {
     pub opaque: Vec<OpaqueRun>,
     /// Blocks to read, and how.
     pub plan: Plan,
-    /// Where the sweep stands after this batch: (inode, block): every row below is in this batch or before.
-    pub end: (u64, u64),
+    /// Where the sweep stands after this batch: every row below is in this batch or before.
+    pub end: Key,
 }
 
 impl Batch {
@@ -200,8 +202,8 @@ pub struct Cutter {
     /// The item that they belong to.
     carry_inode: u64,
     window: Option<Cut>,
-    /// Groups below this key are committed already (a resumed backup).
-    skip: (u64, u64),
+    /// Groups below this key are in another stretch.
+    skip: Key,
 }
 
 /// A window being cut.
@@ -209,7 +211,7 @@ pub struct Cutter {
 struct Cut {
     window: Arc<Window>,
     verdicts: Vec<Verdict>,
-    next_inode: u64,
+    end: Key,
     item: usize,
     /// Extents of the current item, carried ones first; filled when the item is begun.
     extents: Vec<Extent>,
@@ -218,8 +220,8 @@ struct Cut {
 }
 
 impl Cutter {
-    /// A cutter that skips what is below `skip` = (inode, block).
-    pub fn new(shape: Shape, skip: (u64, u64)) -> Cutter {
+    /// A cutter that skips what is below `skip`.
+    pub fn new(shape: Shape, skip: Key) -> Cutter {
         Cutter { shape, carry: Vec::new(), carry_inode: 0, window: None, skip }
     }
 
@@ -228,10 +230,10 @@ impl Cutter {
         self.window.is_none()
     }
 
-    /// Begins a window. `verdicts` has one entry per item; the sweep goes on at `next_inode` (`u64::MAX`: it is over).
-    pub fn begin(&mut self, window: Arc<Window>, verdicts: Vec<Verdict>, next_inode: u64) {
+    /// Begins a window. `verdicts` has one entry per item; the sweep goes on at `end`, or in the window's last item if that is cut.
+    pub fn begin(&mut self, window: Arc<Window>, verdicts: Vec<Verdict>, end: Key) {
         assert!(self.window.is_none() && verdicts.len() == window.items.len(), "one window at a time");
-        let cut = Cut { window, verdicts, next_inode, item: 0, extents: Vec::new(), extent: 0, begun: false };
+        let cut = Cut { window, verdicts, end, item: 0, extents: Vec::new(), extent: 0, begun: false };
         self.window = Some(cut);
     }
 
@@ -264,12 +266,12 @@ impl Cutter {
     }
 
     /// Where the sweep stands behind the whole window: an item that goes on in the next one is cut at a group.
-    fn end_of(&self, cut: &Cut) -> (u64, u64) {
+    fn end_of(&self, cut: &Cut) -> Key {
         match cut.window.items.last() {
             Some(item) if !item.part.last => {
                 (item.inode, item.part.to / self.shape.group_bytes() * u64::from(self.shape.row_blocks))
             }
-            _ => (cut.next_inode, 0),
+            _ => cut.end,
         }
     }
 

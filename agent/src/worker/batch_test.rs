@@ -46,7 +46,7 @@ fn add(window: &mut Window, inode: u64, size: u64, extents: &[(u64, u64, ExtentS
 
 fn begin(cutter: &mut Cutter, window: Window, verdict: Verdict, next_inode: u64) {
     let verdicts = vec![verdict; window.items.len()];
-    cutter.begin(Arc::new(window), verdicts, next_inode);
+    cutter.begin(Arc::new(window), verdicts, (next_inode, 0));
 }
 
 /// (item, base, count) of each group.

@@ -129,7 +129,9 @@ impl Pending {
             self.run = 0;
             self.lost_ranges = 0;
             let mut row = attributes(window, item, task.backup);
-            row.unsure = item.ctime >= task.unsure_from;
+            // Whether all of a file was read whose blocks another stretch has, that one knows: the next backup looks again.
+            let begun_elsewhere = task.from.0 == item.inode && task.from.1 > 0;
+            row.unsure = item.ctime >= task.unsure_from || begun_elsewhere;
             self.attributes = Some(row);
         } else if !item.part.first {
             self.run += 1;
@@ -164,6 +166,13 @@ impl Pending {
             // Writing to a String cannot fail.
             let _ = write!(row.fault, "{and} {from}..{to}");
         }
+    }
+
+    /// Leaves an item whose end is in another stretch: says which and what is missing, if anything is.
+    pub fn leave(&mut self) -> Option<(u64, String)> {
+        let inode = std::mem::take(&mut self.inode);
+        let row = self.attributes.take()?;
+        (inode != 0 && self.lost_ranges > 0).then_some((inode, row.fault))
     }
 
     /// The item's row, now that its last part is there.

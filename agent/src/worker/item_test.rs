@@ -3,7 +3,7 @@
 use windlass_hal::volume::{Extent, ExtentState, ItemFault, ItemFaultKind, Name, Part, Timestamp, Xattr};
 
 use super::*;
-use crate::id::{Lin, VolumeId};
+use crate::id::{KEY_END, KEY_START, Lin, VolumeId};
 use crate::worker::batch::Shape;
 
 const NOON: Timestamp = Timestamp { secs: 1000, nanos: 5 };
@@ -18,8 +18,11 @@ fn task() -> Task {
         read_depth: 1,
         unsure_from: Timestamp { secs: 2000, nanos: 0 },
         unwritten: false,
-        resume: (0, 0),
+        from: KEY_START,
+        to: KEY_END,
         flush_interval_ns: 0,
+        commit_objects: 1,
+        commit_interval_ns: 0,
     }
 }
 

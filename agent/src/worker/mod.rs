@@ -2,7 +2,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`backup`] | the state machine of one volume's backup |
+//! | [`backup`] | the state machine of the backup of one stretch of a volume |
+//! | [`stretch`] | pure: where a volume may be cut, and what of a window lies in a stretch |
 //! | [`base`] | rows of the last point, read in step with the sweep |
 //! | [`batch`] | pure: windows to batches, batches to location rows and frames |
 //! | [`item`] | pure: items to item rows, and what the last point says of them |
@@ -13,3 +14,4 @@ pub mod base;
 pub mod batch;
 pub mod item;
 pub mod rows;
+pub mod stretch;

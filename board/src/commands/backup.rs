@@ -12,9 +12,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use windlass_agent::drive::backup::{self as drive, Machinery, Report, VolumeJob};
 use windlass_agent::drive::budget::Budget;
+use windlass_agent::drive::job;
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::State;
 use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
+use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::paths;
 use windlass_agent::policy::select::{self, Selection};
 use windlass_agent::policy::selected::Selected;
@@ -121,6 +123,7 @@ pub fn run_policy(
         frames,
         pieces,
         budget,
+        names: NameCounter::default(),
         uplink: &uplink,
         wake,
         reactor: &mut reactor,
@@ -177,13 +180,15 @@ fn object_bytes(policy: &Policy) -> u32 {
 fn settings(repository: &Repository, policy: &Policy) -> drive::Settings {
     drive::Settings {
         policy: policy.name.clone(),
-        block_bytes: policy.block_size as u32,
-        row_blocks: repository.format.location_blocks.into(),
-        level: match policy.compression {
-            Compression::None => None,
-            Compression::Zstd(level) => Some(level.into()),
-        },
-        flush_interval_ns: policy.flush_interval.saturating_mul(1_000_000),
+        job: job::Settings::new(
+            policy.block_size as u32,
+            repository.format.location_blocks.into(),
+            match policy.compression {
+                Compression::None => None,
+                Compression::Zstd(level) => Some(level.into()),
+            },
+            policy.flush_interval.saturating_mul(1_000_000),
+        ),
         wall_start_ns: HostClock.wall_ns(),
     }
 }

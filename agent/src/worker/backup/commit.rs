@@ -2,7 +2,8 @@
 
 use std::sync::PoisonError;
 
-use super::{Action, Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, Committing, Growing, Sweeping};
+use super::{Action, Backup, Base, Committing, Growing, Sweeping};
+use crate::format::record::Totals as PointTotals;
 use crate::id::ObjectId;
 
 impl<B: Base> Backup<B> {
@@ -46,9 +47,8 @@ impl<B: Base> Backup<B> {
         match self.committing {
             Committing::Idle => {
                 let last = self.is_emptied();
-                let due = self.uncommitted.objects.len() >= COMMIT_OBJECTS
-                    || (!self.uncommitted.objects.is_empty()
-                        && now >= self.last_commit_ns + COMMIT_INTERVAL_NS);
+                let many = self.has_news() && self.uncommitted.objects.len() >= self.task.commit_objects;
+                let due = many || self.commit_due_ns().is_some_and(|due| now >= due);
                 if !last && !due {
                     return None;
                 }
@@ -57,11 +57,15 @@ impl<B: Base> Backup<B> {
                 }
                 self.cut_segment();
                 let before = self.placer().names_given();
-                self.committing = Committing::Waiting { end: self.emitted, before, last };
+                let (end, done) = self.emitted.clone();
+                let totals = done.since(&self.told.1);
+                self.uncommitted.from = self.told.0;
+                self.told = (end, done);
+                self.committing = Committing::Waiting { end, totals, before, last };
                 // With nothing to put there may be nothing to wait for either, and no event would come.
                 self.next_put().or_else(|| self.next_commit(now))
             }
-            Committing::Waiting { end, before, last } => {
+            Committing::Waiting { end, totals, before, last } => {
                 let open = self.placer().open().is_some_and(|o| o.id().count < before);
                 let out = self.growing.iter().any(|g| g.id.count < before)
                     || self.objects_out.iter().any(|(id, _)| id.count < before)
@@ -72,16 +76,33 @@ impl<B: Base> Backup<B> {
                 }
                 self.committing = Committing::Asked { last };
                 let mut progress = std::mem::take(&mut self.uncommitted);
-                progress.end = end;
+                progress.to = end;
                 progress.last = last;
                 let later = progress.segments.iter().position(|s| s.id.count >= before);
                 if let Some(later) = later {
                     self.uncommitted.segments = progress.segments.split_off(later);
                 }
+                progress.totals = PointTotals {
+                    bytes_stored: progress.objects.iter().map(|(_, bytes)| u64::from(*bytes)).sum::<u64>()
+                        + progress.segments.iter().map(|segment| segment.bytes).sum::<u64>(),
+                    objects: progress.objects.len() as u64,
+                    segments: progress.segments.len() as u64,
+                    ..totals
+                };
                 Some(Action::Commit(progress))
             }
             Committing::Asked { .. } | Committing::Done => None,
         }
+    }
+
+    /// Whether rows were emitted that no commit covers.
+    fn has_news(&self) -> bool {
+        self.emitted.0 > self.told.0
+    }
+
+    /// When a commit is due because of the time, on the machine's clock; `None` when there is nothing to say.
+    pub(super) fn commit_due_ns(&self) -> Option<u64> {
+        self.has_news().then(|| self.last_commit_ns.saturating_add(self.task.commit_interval_ns))
     }
 
     /// Whether the sweep is over and every row is emitted.

@@ -22,7 +22,12 @@ impl<B: Base> Backup<B> {
                 return;
             }
             self.first_batch += 1;
-            self.emitted = front.batch.end;
+            // A stretch may begin within an item, whose parts before it end below.
+            let end = self.emitted.0.max(front.batch.end);
+            if end == self.task.to {
+                self.leave_unfinished();
+            }
+            self.emitted = (end, self.totals.clone());
             self.plans.push(front.batch.plan);
             if let Ok(mut window) = Arc::try_unwrap(front.batch.window) {
                 window.clear();
@@ -67,6 +72,7 @@ impl<B: Base> Backup<B> {
         let item = &window.items[of.index as usize];
         if of.verdict == Verdict::Same {
             self.totals.items += u64::from(of.last);
+            self.totals.items_same += u64::from(of.last);
             self.totals.item_bytes += if of.last { item.size } else { 0 };
             return true;
         }
@@ -123,13 +129,24 @@ impl<B: Base> Backup<B> {
         let lin = Lin { volume: self.task.volume, inode: item.inode };
         let attributes = self.pending.end(&active.batch.window, item, self.task.volume_block_bytes);
         if !attributes.fault.is_empty() {
-            self.totals.fault_count += 1;
-            if self.troubles.len() < FAULTS_KEPT_MAX {
-                self.troubles.push(ItemTrouble { lin, what: attributes.fault.clone() });
-            }
+            self.note_trouble(item.inode, attributes.fault.clone());
         }
         self.push_row(Row::Item(ItemRow { lin, backup: self.task.backup, item: Some(attributes) }));
         true
+    }
+
+    /// An item that goes on behind the stretch has its row there; what is missing of it here is told here.
+    fn leave_unfinished(&mut self) {
+        if let Some((inode, what)) = self.pending.leave() {
+            self.note_trouble(inode, what);
+        }
+    }
+
+    fn note_trouble(&mut self, inode: u64, what: String) {
+        self.totals.fault_count += 1;
+        if self.troubles.len() < FAULTS_KEPT_MAX {
+            self.troubles.push(ItemTrouble { lin: Lin { volume: self.task.volume, inode }, what });
+        }
     }
 
     /// Whether a row of `bytes` can be written to the segment and to a tail without waiting.

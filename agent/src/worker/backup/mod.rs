@@ -1,18 +1,19 @@
-//! The backup of one volume: a state machine from sweep to commit, without I/O, clock or threads of its own.
+//! The backup of one stretch of a volume: a state machine from sweep to commit, without I/O, clock or threads of its own.
 //!
 //! ```text
 //!  Sweep -> window -> cutter -> batches (at most BATCHES_MAX, in key order)
 //!            frames of a batch:  Read -> Pack (a lane) -> outcome
 //!            a batch whose frames are all packed, and is the oldest: its rows are emitted, in key order
 //!  objects that are full and written -> Put;  segments of rows -> Put
-//!  every COMMIT_OBJECTS objects or COMMIT_INTERVAL: rows so far + all objects they refer to acknowledged -> Commit
+//!  every so many objects, or after some time: rows so far + all objects they refer to acknowledged -> Commit
 //! ```
 //!
 //! Calls: [`Backup::handle`] takes an event, [`Backup::next_action`] says what to do until it returns `None`,
 //! [`Backup::deadline`] says when to come back without an event.
 //!
 //! Invariants
-//! - Rows are emitted in key order, so one key (`Progress`) says what a commit covers, and a killed backup goes on there.
+//! - Rows are emitted in key order, so two keys (`Progress`) say what a commit covers, and a killed backup goes on there. The
+//!   commits of a stretch follow each other without a gap, from its first key to its last.
 //! - A commit names only objects and segments that the store has acknowledged (C1).
 //! - Memory: two windows, [`BATCHES_MAX`] batches, the frame pool, the piece pool. Nothing grows (P3, I12).
 //! - Pieces are promised to a frame before it goes to a lane, and [`KEEP_PIECES`] stay free for rows, so the machine always
@@ -41,14 +42,15 @@ use windlass_hal::block::{Request, Segment};
 use windlass_hal::buf::Pool;
 use windlass_hal::volume::{Cursor, Swept, Window};
 
+use crate::format::record::Totals as PointTotals;
 use crate::format::row::{BlockPlace, ItemRow, Place};
-use crate::id::ObjectId;
+use crate::id::{Key, ObjectId};
 use crate::pack::lane::{Job, JobBlock, JobPiece, Shared};
 use crate::pack::object::{ObjectBuf, Placer};
 use crate::pack::plan::Plan;
 use crate::worker::batch::{Batch, Cutter, Verdict};
-use crate::worker::item;
 use crate::worker::rows::Rows;
+use crate::worker::{item, stretch};
 
 pub use types::{Action, BackupFault, Base, Event, ItemTrouble, Progress, Task, Totals};
 
@@ -56,9 +58,9 @@ pub use types::{Action, BackupFault, Base, Event, ItemTrouble, Progress, Task, T
 pub const BATCHES_MAX: usize = 3;
 /// Pieces that frames leave free for rows: two row blocks with the largest item row each, and one piece begun by each.
 pub const KEEP_PIECES: usize = 8;
-/// Objects after which a commit is due: with a segment and the record it adds under 2 % to the PUTs.
+/// Objects after which a commit is due, unless somebody wants to hear more often: with a segment and the record it adds under 2 % to the PUTs.
 pub const COMMIT_OBJECTS: usize = 128;
-/// Time after which a commit is due, in nanoseconds: what a crash may cost on a slow uplink.
+/// Time after which a commit is due, unless somebody wants to hear more often, in nanoseconds: what a crash may cost on a slow uplink.
 pub const COMMIT_INTERVAL_NS: u64 = 60_000_000_000;
 /// Faults kept with their text; the rest are counted.
 pub const FAULTS_KEPT_MAX: usize = 1000;
@@ -115,7 +117,7 @@ enum Committing {
     /// No commit is under way.
     Idle,
     /// Rows up to `end` are in acknowledged or flying segments; objects with a lower count have to be acknowledged.
-    Waiting { end: (u64, u64), before: u32, last: bool },
+    Waiting { end: Key, totals: PointTotals, before: u32, last: bool },
     /// Asked for.
     Asked { last: bool },
     /// The last one is durable.
@@ -148,7 +150,10 @@ pub struct Backup<B: Base> {
     objects_out: Vec<(ObjectId, u32)>,
     segments_out: Vec<(ObjectId, u32)>,
     uncommitted: Progress,
-    emitted: (u64, u64),
+    /// Rows below are emitted, and what had been done by then.
+    emitted: (Key, Totals),
+    /// Rows below are committed or about to be, and what had been done by then.
+    told: (Key, Totals),
     committing: Committing,
     last_commit_ns: u64,
     open_since_ns: Option<u64>,
@@ -158,7 +163,7 @@ pub struct Backup<B: Base> {
 }
 
 impl<B: Base> Backup<B> {
-    /// A machine for one volume. `frames` are buffers of `frame_buf_bytes(shape.block_bytes)`; `now` is boot time in ns.
+    /// A machine for one stretch, which must be [sound](stretch::is_sound). `frames` are buffers of `frame_buf_bytes(shape.block_bytes)`; `now` is boot time in ns.
     /// `None` when there is no memory for the contexts.
     pub fn new(
         task: Task,
@@ -168,10 +173,14 @@ impl<B: Base> Backup<B> {
         segment_bytes: u32,
         now: u64,
     ) -> Option<Backup<B>> {
-        let cursor = Cursor { inode: task.resume.0, within: 0 };
+        assert!(
+            stretch::is_sound(task.from, task.to, &task.shape),
+            "the caller has judged what it was given"
+        );
+        let cursor = Cursor { inode: task.from.0, within: 0 };
         Some(Backup {
             rows: Rows::new(task.volume, task.backup, segment_bytes)?,
-            cutter: Cutter::new(task.shape, task.resume),
+            cutter: Cutter::new(task.shape, task.from),
             sweeping: Sweeping::Next(cursor),
             base_items: Vec::new(),
             windows: vec![Window::default(), Window::default()],
@@ -190,7 +199,8 @@ impl<B: Base> Backup<B> {
             objects_out: Vec::new(),
             segments_out: Vec::new(),
             uncommitted: Progress::default(),
-            emitted: task.resume,
+            emitted: (task.from, Totals::default()),
+            told: (task.from, Totals::default()),
             committing: Committing::Idle,
             last_commit_ns: now,
             open_since_ns: None,
@@ -221,8 +231,7 @@ impl<B: Base> Backup<B> {
 
     /// The earliest moment at which `next_action` has something to do without an event: a commit or a flush.
     pub fn deadline(&self) -> Option<u64> {
-        let commit = (self.committing == Committing::Idle && !self.uncommitted.objects.is_empty())
-            .then(|| self.last_commit_ns + COMMIT_INTERVAL_NS);
+        let commit = self.commit_due_ns().filter(|_| self.committing == Committing::Idle);
         let flush = self.open_since_ns.map(|since| since.saturating_add(self.task.flush_interval_ns));
         commit.into_iter().chain(flush).min()
     }
@@ -281,26 +290,27 @@ impl<B: Base> Backup<B> {
         Some(Action::Sweep(cursor, window))
     }
 
-    fn swept(&mut self, window: Window, swept: Swept) -> Result<(), BackupFault<B::Fault>> {
+    fn swept(&mut self, mut window: Window, swept: Swept) -> Result<(), BackupFault<B::Fault>> {
         let Sweeping::Asked(from) = self.sweeping else { unreachable!("a window that was not asked for") };
-        let next_inode = match swept {
-            Swept::More(cursor) => {
+        let to = self.task.to;
+        let ends = stretch::trim(&mut window, to, &self.task.shape);
+        let end = match swept {
+            Swept::More(cursor) if !ends && (cursor.inode, 0) < to => {
                 self.sweeping = Sweeping::Next(cursor);
-                cursor.inode
+                (cursor.inode, 0)
             }
-            Swept::Done => {
+            Swept::More(_) | Swept::Done => {
                 self.sweeping = Sweeping::Done;
-                u64::MAX
+                to
             }
         };
         self.base_items.clear();
         let goes_on = window.items.last().is_some_and(|item| !item.part.last);
-        let to = next_inode.saturating_add(u64::from(goes_on));
-        self.base.items(from.inode, to, &mut self.base_items).map_err(BackupFault::Base)?;
+        let base_to = end.0.saturating_add(u64::from(goes_on));
+        self.base.items(from.inode, base_to, &mut self.base_items).map_err(BackupFault::Base)?;
         let verdicts = item::judge(&window, &self.base_items, &self.task);
-        self.totals.items_same += verdicts.iter().filter(|v| **v == Verdict::Same).count() as u64;
         item::deleted(&window, &self.base_items, &mut self.deleted);
-        self.cutter.begin(Arc::new(window), verdicts, next_inode);
+        self.cutter.begin(Arc::new(window), verdicts, end);
         Ok(())
     }
 

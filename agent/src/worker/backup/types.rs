@@ -5,8 +5,9 @@ use std::sync::Arc;
 use windlass_hal::block::{Fault, Request};
 use windlass_hal::volume::{Cursor, Swept, Timestamp, Window};
 
+use crate::format::record::Totals as PointTotals;
 use crate::format::row::{ItemRow, LocationRow};
-use crate::id::{BackupId, Lin, ObjectId, VolumeId};
+use crate::id::{BackupId, Key, Lin, ObjectId, VolumeId};
 use crate::pack::lane::Job;
 use crate::pack::object::ObjectBuf;
 use crate::table::segment::SegmentMeta;
@@ -32,10 +33,16 @@ pub struct Task {
     pub unsure_from: Timestamp,
     /// Whether the volume provably was not written to since the last point: then its marks mean nothing.
     pub unwritten: bool,
-    /// Where to start: (inode, block), everything below is committed.
-    pub resume: (u64, u64),
+    /// First key of the stretch. See [`stretch`](crate::worker::stretch) for where it may be.
+    pub from: Key,
+    /// First key behind the stretch: what lies there is left alone.
+    pub to: Key,
     /// How long blocks may wait in an object that does not fill, in nanoseconds.
     pub flush_interval_ns: u64,
+    /// Objects after which a commit is due.
+    pub commit_objects: usize,
+    /// Time after which a commit is due when there is anything to say, in nanoseconds.
+    pub commit_interval_ns: u64,
 }
 
 /// Rows of the last point, read in step with the sweep. `Fault` is whatever keeps the tables from being read.
@@ -98,9 +105,13 @@ pub struct Progress {
     pub objects: Vec<(ObjectId, u32)>,
     /// Segments written since the last commit.
     pub segments: Vec<SegmentMeta>,
-    /// (inode, block): all rows below are in committed segments.
-    pub end: (u64, u64),
-    /// Whether the volume is done.
+    /// Where the commit before ended.
+    pub from: Key,
+    /// All rows in `from..to` are in segments of this commit. With neither rows nor items there, it moves all the same.
+    pub to: Key,
+    /// What was done in `from..to`; bytes stored, objects and segments are those that are named here.
+    pub totals: PointTotals,
+    /// Whether the stretch is done.
     pub last: bool,
 }
 
@@ -134,6 +145,22 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// What was done since `before`, without what was stored: each commit says what it names.
+    pub(super) fn since(&self, before: &Totals) -> PointTotals {
+        let items = self.items - before.items;
+        let looked_at = self.block_bytes - before.block_bytes;
+        PointTotals {
+            items,
+            items_changed: items.saturating_sub(self.items_same - before.items_same),
+            items_deleted: self.items_deleted - before.items_deleted,
+            bytes_logical: self.item_bytes - before.item_bytes,
+            bytes_read: self.read_bytes - before.read_bytes,
+            bytes_reused: looked_at.saturating_sub(self.stored_plain_bytes - before.stored_plain_bytes),
+            faults: self.fault_count - before.fault_count,
+            ..PointTotals::default()
+        }
+    }
+
     /// The sum of both, for several volumes.
     pub fn plus(&self, other: &Totals) -> Totals {
         Totals {

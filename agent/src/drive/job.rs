@@ -1,0 +1,259 @@
+//! One stretch of a volume, from device to store: what a worker of a cluster is given, and what a whole backup is made of.
+//!
+//! ```text
+//!  volume, stretch, rows of the last point --+
+//!  packing: keys, names, lanes --------------+--> machine + loop (`volume`) --> commits, one after the other, to a `CommitLog`
+//!  machinery: pools, uplink, reactor --------+
+//! ```
+//!
+//! A process runs one job after the other on one [`Machinery`]: its counter of names goes on, so that a name is never given twice under one
+//! boot number, whatever the epoch. A [`Packing`] is of one backup and one epoch: it remembers where blocks were stored, and a later job may
+//! refer to them because the jobs before it were committed. After a fault nobody knows that, so a packing ends with its first fault.
+//!
+//! Does not: choose stretches, or commit. Source: ours; architecture section 4.
+
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use windlass_hal::block::BlockDevice;
+use windlass_hal::buf::Pool;
+use windlass_hal::volume::{Timestamp, Volume};
+
+use crate::drive::budget::Budget;
+use crate::drive::lanes::Lanes;
+use crate::drive::volume::{self, CommitLog, DriveFault, Parts, Reactor};
+use crate::format::record::BackupVolume;
+use crate::format::seal::Keys;
+use crate::id::{BackupId, Boot, Epoch, Key, NodeId, VolumeId};
+use crate::pack::known::Known;
+use crate::pack::lane::Shared;
+use crate::pack::object::{NameCounter, PIECE_BYTES, Placer};
+use crate::pack::{frame_buf_bytes, frame_bytes};
+use crate::store::uplink::Uplink;
+use crate::worker::backup::{Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, ItemTrouble, Task, Totals};
+use crate::worker::batch::Shape;
+use crate::worker::stretch;
+
+/// Change times this close to a volume's last write do not tell a change before it from one after: whole seconds on small
+/// inodes, a timer tick otherwise.
+const UNSURE_SECS: i64 = 2;
+
+/// A volume to back up, opened.
+pub struct VolumeJob {
+    /// Its number in the policy.
+    pub id: VolumeId,
+    /// Where it is.
+    pub device: Box<dyn BlockDevice>,
+    /// What is on it.
+    pub volume: Box<dyn Volume>,
+}
+
+impl VolumeJob {
+    /// What the log says of the volume as it is now.
+    pub fn found(&self) -> BackupVolume {
+        let info = self.volume.info();
+        BackupVolume { volume: self.id, fs_uuid: info.uuid, state: info.state }
+    }
+}
+
+/// How blocks are made and stored: the same for all of a backup.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Block size in bytes.
+    pub block_bytes: u32,
+    /// Blocks per location row.
+    pub row_blocks: u32,
+    /// zstd level; `None` stores plain.
+    pub level: Option<i32>,
+    /// How long blocks may wait in an object that does not fill, in nanoseconds.
+    pub flush_interval_ns: u64,
+    /// Objects after which a commit is due.
+    pub commit_objects: usize,
+    /// Time after which a commit is due when there is anything to say, in nanoseconds.
+    pub commit_interval_ns: u64,
+}
+
+impl Settings {
+    /// With commits as often as suits one process that commits for itself.
+    pub fn new(block_bytes: u32, row_blocks: u32, level: Option<i32>, flush_interval_ns: u64) -> Settings {
+        Settings {
+            block_bytes,
+            row_blocks,
+            level,
+            flush_interval_ns,
+            commit_objects: COMMIT_OBJECTS,
+            commit_interval_ns: COMMIT_INTERVAL_NS,
+        }
+    }
+
+    /// Sizes of blocks, rows and frames: what a volume is cut by ([`stretch::span`]).
+    pub fn shape(&self) -> Shape {
+        Shape {
+            block_bytes: self.block_bytes,
+            row_blocks: self.row_blocks,
+            frame_bytes: frame_bytes(self.block_bytes),
+        }
+    }
+}
+
+/// What all backups of a process run on, made at boot from the budget.
+pub struct Machinery<'a> {
+    /// Frame buffers, registered with the devices.
+    pub frames: Pool,
+    /// Pieces of objects.
+    pub pieces: Pool,
+    /// Sizes.
+    pub budget: Budget,
+    /// Names given so far under this process's boot number.
+    pub names: NameCounter,
+    /// Threads that talk to the store; their wake-up reaches `reactor`.
+    pub uplink: &'a Uplink,
+    /// Wakes the reactor.
+    pub wake: Arc<dyn Fn() + Send + Sync>,
+    /// Time and waiting.
+    pub reactor: &'a mut dyn Reactor,
+    /// Set by a signal, or by whoever takes a job back.
+    pub stop: &'a AtomicBool,
+}
+
+impl Machinery<'_> {
+    /// Buffers for a budget: (frames, pieces).
+    pub fn pools(budget: &Budget, block_bytes: u32) -> (Pool, Pool) {
+        (Pool::new(budget.frames, frame_buf_bytes(block_bytes)), Pool::new(budget.pieces, PIECE_BYTES))
+    }
+}
+
+/// Lanes, open objects, and blocks stored lately. See the module's text.
+pub struct Packing {
+    shared: Arc<Shared>,
+    lanes: Lanes,
+    failed: bool,
+}
+
+impl Packing {
+    /// Starts the lanes. Objects are named after `writer`. Errors: no thread could be started.
+    pub fn start(
+        keys: &Keys,
+        writer: (Epoch, NodeId, Boot),
+        settings: &Settings,
+        machinery: &Machinery<'_>,
+    ) -> std::io::Result<Packing> {
+        let budget = &machinery.budget;
+        let placer =
+            Placer::new(machinery.pieces.clone(), budget.object_bytes, writer, machinery.names.clone());
+        let shared = Arc::new(Shared {
+            keys: keys.clone(),
+            placer: Mutex::new(placer),
+            known: Known::new(budget.known_blocks),
+            level: settings.level,
+        });
+        let frame_bytes = frame_bytes(settings.block_bytes);
+        let lanes = Lanes::start(budget.lanes, &shared, frame_bytes, Arc::clone(&machinery.wake))?;
+        Ok(Packing { shared, lanes, failed: false })
+    }
+}
+
+/// Which stretch, and for which backup.
+#[derive(Clone, Copy, Debug)]
+pub struct Assigned {
+    /// The backup that rows are written under.
+    pub backup: BackupId,
+    /// First key.
+    pub from: Key,
+    /// First key behind the stretch.
+    pub to: Key,
+    /// The volume as the last point of the policy found it; `None` when it is not in one.
+    pub last: Option<BackupVolume>,
+}
+
+/// What a job did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Sums.
+    pub totals: Totals,
+    /// Items with something missing, as many as are kept.
+    pub troubles: Vec<ItemTrouble>,
+}
+
+/// Why a job ended early.
+#[derive(Debug)]
+pub enum Fault<F> {
+    /// The loop's.
+    Drive(DriveFault<F>),
+    /// The stretch is empty, or cut where this volume cannot be ([`stretch::is_sound`]).
+    Stretch,
+    /// No memory for compression contexts.
+    Memory,
+}
+
+impl<F: fmt::Display> fmt::Display for Fault<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Drive(fault) => fault.fmt(f),
+            Fault::Stretch => f.write_str("the stretch is empty, or cut within a row of its tables"),
+            Fault::Memory => f.write_str("no memory for a compression context"),
+        }
+    }
+}
+
+/// Backs up one stretch of `job`'s volume: returns when its last commit counts. `base` has the rows of the last point; commits go to `log`,
+/// which has none under way; `watch` is called often, with the sums so far.
+///
+/// # Panics
+/// When `packing` was used in a job that ended with a fault.
+#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
+pub fn run<B: Base>(
+    job: &mut VolumeJob,
+    assigned: &Assigned,
+    settings: &Settings,
+    packing: &mut Packing,
+    machinery: &mut Machinery<'_>,
+    base: B,
+    log: &mut dyn CommitLog,
+    watch: &mut dyn FnMut(&Totals),
+) -> Result<Done, Fault<B::Fault>> {
+    assert!(!packing.failed, "a packing ends with its first fault");
+    if !stretch::is_sound(assigned.from, assigned.to, &settings.shape()) {
+        return Err(Fault::Stretch);
+    }
+    let task = task(job, assigned, settings, machinery.budget.frames);
+    let now = machinery.reactor.now_ns();
+    let shared = Arc::clone(&packing.shared);
+    let machine =
+        Backup::new(task, shared, machinery.frames.clone(), base, machinery.budget.segment_bytes, now);
+    let Some(mut machine) = machine else { return Err(Fault::Memory) };
+    let mut parts = Parts {
+        device: &mut *job.device,
+        volume: &mut *job.volume,
+        lanes: &packing.lanes,
+        uplink: machinery.uplink,
+        log,
+        reactor: machinery.reactor,
+        stop: machinery.stop,
+    };
+    let result = volume::run(&mut machine, &mut parts, &mut |machine| watch(machine.totals()));
+    packing.failed = result.is_err();
+    result.map_err(Fault::Drive)?;
+    Ok(Done { totals: machine.totals().clone(), troubles: machine.troubles().to_vec() })
+}
+
+fn task(job: &VolumeJob, assigned: &Assigned, settings: &Settings, frames: usize) -> Task {
+    let info = job.volume.info();
+    Task {
+        volume: job.id,
+        backup: assigned.backup,
+        shape: settings.shape(),
+        logical_block_bytes: job.device.geometry().logical_block_bytes,
+        volume_block_bytes: info.block_bytes,
+        read_depth: job.device.queue_depth().min(frames),
+        // Nothing was written to it since the last point, by its own account.
+        unwritten: info.state.is_some() && assigned.last == Some(job.found()),
+        unsure_from: Timestamp { secs: info.written_secs.saturating_sub(UNSURE_SECS), nanos: 0 },
+        from: assigned.from,
+        to: assigned.to,
+        flush_interval_ns: settings.flush_interval_ns,
+        commit_objects: settings.commit_objects,
+        commit_interval_ns: settings.commit_interval_ns,
+    }
+}
