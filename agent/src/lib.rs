@@ -10,6 +10,8 @@
 //! | [`worker`] | the backup of a volume, as a state machine |
 //! | [`restore`] | back to a directory or a device; browsing and checking |
 //! | [`backplane`] | what nodes say to each other |
+//! | [`node`] | a node of the cluster: follower, coordinator, worker |
+//! | [`coordinator`] | starts backups, cuts and assigns work, commits what workers report |
 //! | [`drive`] | the loop that runs it, and its threads |
 //! | [`policy`] | what to back up and how, and which paths |
 //! | [`progress`] | what a running job shows, and how it is stopped |
@@ -19,11 +21,13 @@
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
 
 pub mod backplane;
+pub mod coordinator;
 pub mod drive;
 pub mod format;
 pub mod id;
 pub mod limits;
 pub mod log;
+pub mod node;
 pub mod pack;
 pub mod policy;
 pub mod progress;

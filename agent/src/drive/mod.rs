@@ -5,6 +5,7 @@
 //! | [`backup`] | a whole backup by one process: begin, volume after volume, end |
 //! | [`job`] | one stretch of a volume: what a worker of a cluster is given, and what a whole backup is made of |
 //! | [`volume`] | the loop that backs up one stretch |
+//! | [`node`] | the loop of a cluster's node |
 //! | [`lanes`] | the pack lanes' threads |
 //! | [`commits`] | the commit log's thread |
 //! | [`budget`] | one memory budget to the sizes of all pools |
@@ -14,4 +15,5 @@ pub mod budget;
 pub mod commits;
 pub mod job;
 pub mod lanes;
+pub mod node;
 pub mod volume;

@@ -7,11 +7,13 @@
 //! | [`base`] | rows of the last point, read in step with the sweep |
 //! | [`batch`] | pure: windows to batches, batches to location rows and frames |
 //! | [`item`] | pure: items to item rows, and what the last point says of them |
+//! | [`role`] | what a worker does in a cluster: assignments in, reports out |
 //! | [`rows`] | where rows go: segments, and the tails of objects |
 
 pub mod backup;
 pub mod base;
 pub mod batch;
 pub mod item;
+pub mod role;
 pub mod rows;
 pub mod stretch;

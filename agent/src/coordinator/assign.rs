@@ -1,0 +1,226 @@
+//! Assignments: who works on what, what becomes of reports, and when a stretch is handed out again. Source: ours.
+//!
+//! | event | what follows |
+//! |---|---|
+//! | report of a stretch that is free | committed, then accepted |
+//! | report of a stretch that is done | accepted at once when all of it is done (it came twice); else revoked (C4) |
+//! | node gone for two beats, or twice silent about an assignment | the stretch is free again |
+//! | worker says that it cannot | the node is passed over for that volume for a while |
+//! | no report for [`SLOW_NS`] while another node could | revoked and handed to the other |
+
+use super::{Coordinator, NODE_ASSIGNMENTS_MAX, Now, Pending, QUEUE_MAX, share};
+use crate::backplane::message::{Assignment, AssignmentId, Key, Message, Present, Report};
+use crate::id::{BackupId, NodeId, VolumeId};
+use crate::log::state::Refusal;
+
+/// Assignments that a node has at once: the one that it works on, and the next, so that it never waits.
+const HELD_TARGET: usize = 2;
+/// Time without a report after which an assignment is given to another node that has nothing to do, in nanoseconds: many times the
+/// interval at which a worker reports.
+const SLOW_NS: u64 = 180_000_000_000;
+/// Times that a node may leave an assignment out of what it holds: one such message may have crossed the assignment.
+const MISSES_MAX: u8 = 2;
+
+const _: () = assert!(HELD_TARGET <= NODE_ASSIGNMENTS_MAX);
+
+/// An assignment that is out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Assigned {
+    pub node: NodeId,
+    pub assignment: Assignment,
+    /// Accepted up to here.
+    pub done: Key,
+    /// Last sign of progress, boot time in nanoseconds.
+    pub last_ns: u64,
+    misses: u8,
+}
+
+impl Coordinator {
+    /// Stretches of a volume that are out or wait for their commit.
+    pub(super) fn taken(&self, now: Now<'_>, backup: BackupId, volume: VolumeId) -> Vec<(Key, Key)> {
+        let done = now.state.running.get(&backup).map(|running| running.done.of(volume)).unwrap_or_default();
+        let of = |a: &&Assigned| a.assignment.backup == backup && a.assignment.volume.volume == volume;
+        let out = self.assigned.values().filter(of).map(|a| (a.assignment.from, a.assignment.to));
+        let waiting = self.queue.iter().chain(&self.in_flight).filter_map(|pending| match pending {
+            Pending::Report(_, report) => {
+                let a = &report.assignment;
+                (a.backup == backup && a.volume.volume == volume).then_some((report.from, report.to))
+            }
+            _ => None,
+        });
+        done.iter().map(|done| (done.from, done.to)).chain(out).chain(waiting).collect()
+    }
+
+    /// How many assignments a node has.
+    pub(super) fn held(&self, node: NodeId) -> usize {
+        self.assigned.values().filter(|a| a.node == node).count()
+    }
+
+    /// Whether a node could take one more.
+    pub(super) fn has_room(&self, node: NodeId) -> bool {
+        self.held(node) < HELD_TARGET
+    }
+
+    /// Hands a stretch out.
+    pub(super) fn assign(&mut self, now: Now<'_>, node: NodeId, mut assignment: Assignment) {
+        self.next_number = self.next_number.saturating_add(1);
+        assignment.id = AssignmentId { epoch: self.epoch, number: self.next_number };
+        let assigned = Assigned { node, assignment, done: assignment.from, last_ns: now.ns, misses: 0 };
+        self.assigned.insert(assignment.id, assigned);
+        self.send(node, Message::Assign(assignment));
+    }
+
+    /// A node says what it is and has: what it holds from an earlier coordinator is adopted when nobody else has it.
+    pub(super) fn present(&mut self, now: Now<'_>, from: NodeId, present: Present) {
+        for assigned in self.assigned.values_mut().filter(|a| a.node == from) {
+            let held = present.held.iter().any(|(held, _)| held.id == assigned.assignment.id);
+            assigned.misses = if held { 0 } else { assigned.misses.saturating_add(1) };
+        }
+        self.assigned.retain(|_, a| a.node != from || a.misses < MISSES_MAX);
+        for (held, reported) in &present.held {
+            if self.assigned.get(&held.id).is_none_or(|known| known.node != from) {
+                self.adopt(now, from, *held, *reported);
+            }
+        }
+        let is_new = self.roster.get(from).is_some_and(|node| node.present.is_none());
+        self.roster.set_present(now.ns, from, present);
+        if is_new {
+            self.revive(now);
+        }
+    }
+
+    fn adopt(&mut self, now: Now<'_>, node: NodeId, held: Assignment, reported: Key) {
+        let running = now.state.running.get(&held.backup);
+        let is_ours = running.is_some_and(|running| running.volumes.contains(&held.volume));
+        let left = (held.from.max(reported), held.to);
+        let taken = self.taken(now, held.backup, held.volume.volume);
+        let is_free = !taken.iter().any(|&other| share::overlap(left, other));
+        if is_ours && left.0 < left.1 && is_free {
+            let assigned = Assigned { node, assignment: held, done: left.0, last_ns: now.ns, misses: 0 };
+            self.assigned.insert(held.id, assigned);
+        } else if left.0 < left.1 && !self.has_report_of(held.id) {
+            self.send(node, Message::Revoke { id: held.id });
+        }
+    }
+
+    fn has_report_of(&self, id: AssignmentId) -> bool {
+        let of = |p: &Pending| matches!(p, Pending::Report(_, report) if report.assignment.id == id);
+        self.queue.iter().chain(&self.in_flight).any(of)
+    }
+
+    /// A worker has something in the store.
+    pub(super) fn report(&mut self, now: Now<'_>, from: NodeId, report: Report) {
+        let (assignment, id) = (report.assignment, report.assignment.id);
+        let twice = |p: &Pending| matches!(p, Pending::Report(_, r) if r.assignment.id == id && r.sequence == report.sequence);
+        if self.queue.iter().chain(&self.in_flight).any(twice) || self.queue.len() >= QUEUE_MAX {
+            return;
+        }
+        let Some(running) = now.state.running.get(&assignment.backup) else {
+            return self.revoke(from, id);
+        };
+        let volume = assignment.volume.volume;
+        let done = running.done.of(volume);
+        if done.iter().any(|done| done.from <= report.from && report.to <= done.to) {
+            self.send(from, Message::Accepted { id, sequence: report.sequence });
+            return self.advance(now, from, &report);
+        }
+        let free = !done.iter().any(|done| share::overlap((report.from, report.to), (done.from, done.to)));
+        let in_order = report.from < report.to && report.to <= assignment.to;
+        if !free || !in_order || !running.volumes.contains(&assignment.volume) {
+            return self.revoke(from, id);
+        }
+        self.queue.push_back(Pending::Report(from, report));
+    }
+
+    pub(super) fn report_committed(&mut self, now: Now<'_>, node: NodeId, report: &Report) {
+        self.send(node, Message::Accepted { id: report.assignment.id, sequence: report.sequence });
+        self.advance(now, node, report);
+        for (inode, what) in &report.troubles {
+            let what = format!("volume {} inode {inode}: {what}", report.assignment.volume.volume);
+            self.errors.add(now.wall_ns, Some(node), what);
+        }
+    }
+
+    pub(super) fn report_refused(&mut self, now: Now<'_>, node: NodeId, report: &Report, why: Refusal) {
+        let what = format!("a report of backup {} was refused: {why}", report.assignment.backup);
+        self.errors.add(now.wall_ns, Some(node), what);
+        self.revoke(node, report.assignment.id);
+    }
+
+    /// Moves an assignment's mark; it is gone when all of it is done. Others whose stretch this was are revoked.
+    fn advance(&mut self, now: Now<'_>, node: NodeId, report: &Report) {
+        let id = report.assignment.id;
+        if let Some(assigned) = self.assigned.get_mut(&id) {
+            assigned.done = assigned.done.max(report.to);
+            assigned.last_ns = now.ns;
+            if report.to == assigned.assignment.to {
+                self.assigned.remove(&id);
+            }
+        }
+        let volume = report.assignment.volume.volume;
+        let lost = |a: &Assigned| {
+            let same =
+                a.assignment.backup == report.assignment.backup && a.assignment.volume.volume == volume;
+            same && (a.assignment.id, a.node) != (id, node)
+                && share::overlap((a.done, a.assignment.to), (report.from, report.to))
+        };
+        let lost: Vec<_> =
+            self.assigned.values().filter(|a| lost(a)).map(|a| (a.node, a.assignment.id)).collect();
+        for (node, id) in lost {
+            self.revoke(node, id);
+        }
+        self.job_advanced(report.assignment.backup);
+    }
+
+    /// Takes an assignment back, whether it is known or not.
+    pub(super) fn revoke(&mut self, node: NodeId, id: AssignmentId) {
+        if self.assigned.get(&id).is_some_and(|a| a.node == node) {
+            self.assigned.remove(&id);
+        }
+        self.send(node, Message::Revoke { id });
+    }
+
+    /// A worker could not do it.
+    pub(super) fn failed(&mut self, now: Now<'_>, from: NodeId, id: AssignmentId, what: &str) {
+        if self.assigned.get(&id).is_none_or(|a| a.node != from) {
+            return;
+        }
+        let Some(assigned) = self.assigned.remove(&id) else { return };
+        self.errors.add(now.wall_ns, Some(from), what.to_owned());
+        let assignment = assigned.assignment;
+        self.job_failed(now, assignment.backup, assignment.volume.volume, from, what);
+    }
+
+    /// Frees what gone nodes had, and what a slow node has while another could do it.
+    pub(super) fn look_after_nodes(&mut self, now: Now<'_>) {
+        let grace = 2 * self.settings.beat_ns;
+        let mut lost = Vec::new();
+        let mut wake: Option<u64> = None;
+        for assigned in self.assigned.values() {
+            let (node, assignment) = (self.roster.get(assigned.node), &assigned.assignment);
+            let due = match node {
+                Some(node) if node.up => assigned.last_ns.saturating_add(SLOW_NS),
+                Some(node) => node.since_ns.saturating_add(grace),
+                None => now.ns,
+            };
+            let up = node.is_some_and(|node| node.up);
+            if due > now.ns {
+                wake = Some(wake.map_or(due, |wake| wake.min(due)));
+            } else if !up || self.is_wanted_elsewhere(now, assigned) {
+                lost.push((assigned.node, assignment.id));
+            }
+        }
+        for (node, id) in lost {
+            self.revoke(node, id);
+        }
+        if let Some(wake) = wake {
+            self.wake_at(wake);
+        }
+    }
+
+    fn is_wanted_elsewhere(&self, now: Now<'_>, assigned: &Assigned) -> bool {
+        let volume = assigned.assignment.volume.volume;
+        let Some(volume) = now.state.volumes.get(&volume) else { return false };
+        self.roster.readers(&volume.device).any(|node| node != assigned.node && self.held(node) == 0)
+    }
+}

@@ -1,0 +1,491 @@
+//! The life of a backup at the coordinator. See the picture in the folder's own text. Source: ours.
+//!
+//! | phase | waits for | next |
+//! |---|---|---|
+//! | `Probing` | every volume looked at by a node that can read it | `Beginning`, `Running`, or refused |
+//! | `Beginning` | the commit of "backup begun" | `Running` |
+//! | `Running` | reports, until the stretches tile every volume | `Ending`; `Probing` again when nodes fail |
+//! | `Ending` | the commit of "backup ended" | gone: a recovery point |
+//! | `Stopped` | somebody to start it again | `Probing` |
+
+use std::collections::BTreeMap;
+
+use super::{Asker, Coordinator, Now, Pending, share};
+use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
+use crate::format::record::{BackupStart, BackupVolume, Commit, Record};
+use crate::id::{BackupId, NodeId, VolumeId};
+use crate::log::state::{Refusal, Running, State};
+
+use super::RUNNING_MAX;
+
+/// How long a node may take to open a volume, in nanoseconds: a sweep that finds the paths of a policy is part of it.
+const PROBE_NS: u64 = 120_000_000_000;
+/// Failures without any progress after which a backup is given up until somebody starts it again.
+const FAILURES_MAX: u32 = 6;
+/// For how long a node that failed is passed over for the volume, in nanoseconds; it doubles with each failure.
+const BAR_NS: u64 = 5_000_000_000;
+
+/// A volume being looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Look {
+    /// Who was asked, under which number, and when.
+    asked: Option<(NodeId, u64, u64)>,
+    tried: Vec<NodeId>,
+    found: Option<Found>,
+    failed: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Probing { looks: BTreeMap<VolumeId, Look>, since_ns: u64 },
+    Beginning { found: BTreeMap<VolumeId, Found> },
+    Running { backup: BackupId, found: BTreeMap<VolumeId, Found> },
+    Ending { backup: BackupId },
+    Stopped,
+}
+
+/// A backup that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Job {
+    phase: Phase,
+    askers: Vec<Asker>,
+    /// Failures since the last progress.
+    failures: u32,
+    /// Stopped by a command: only a command starts it again.
+    on_request: bool,
+    /// Nodes passed over for a volume until then.
+    bars: BTreeMap<(NodeId, VolumeId), u64>,
+}
+
+impl Job {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
+    /// Its backup, once it runs.
+    pub(super) fn backup(&self) -> Option<BackupId> {
+        match self.phase {
+            Phase::Running { backup, .. } | Phase::Ending { backup } => Some(backup),
+            Phase::Probing { .. } | Phase::Beginning { .. } | Phase::Stopped => None,
+        }
+    }
+
+    /// What is known of its volumes.
+    pub(super) fn found(&self) -> Option<&BTreeMap<VolumeId, Found>> {
+        match &self.phase {
+            Phase::Running { found, .. } => Some(found),
+            Phase::Probing { .. } | Phase::Beginning { .. } | Phase::Ending { .. } | Phase::Stopped => None,
+        }
+    }
+}
+
+fn looks(state: &State, policy: &str) -> BTreeMap<VolumeId, Look> {
+    let volumes = state.policies.get(policy).map(|policy| policy.volumes.as_slice()).unwrap_or_default();
+    volumes.iter().map(|&volume| (volume, Look::default())).collect()
+}
+
+impl Coordinator {
+    /// Starts a backup, or joins the one that runs.
+    pub(super) fn start(&mut self, now: Now<'_>, policy: &str, asker: Option<Asker>) {
+        if now.state.policies.get(policy).is_none_or(|policy| policy.removed) {
+            let why = format!("there is no policy {policy}; make one with `windlass policy set {policy}`");
+            return asker.into_iter().for_each(|asker| self.reply(asker, Reply::Refused(why.clone())));
+        }
+        if let Some(job) = self.jobs.get_mut(policy).filter(|job| !job.is_stopped()) {
+            match job.backup() {
+                None => job.askers.extend(asker),
+                Some(backup) => {
+                    asker.into_iter().for_each(|asker| self.reply(asker, Reply::Done(Some(backup))));
+                }
+            }
+            return;
+        }
+        if self.jobs.values().filter(|job| !job.is_stopped()).count() >= RUNNING_MAX {
+            let why = format!("{RUNNING_MAX} backups run already; wait for one to end");
+            return asker.into_iter().for_each(|asker| self.reply(asker, Reply::Refused(why.clone())));
+        }
+        let phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
+        let job = Job {
+            phase,
+            askers: asker.into_iter().collect(),
+            failures: 0,
+            on_request: false,
+            bars: BTreeMap::new(),
+        };
+        self.jobs.insert(policy.to_owned(), job);
+    }
+
+    /// Stops a backup; what is committed stays, and starting it again goes on there.
+    pub(super) fn stop_backup(&mut self, asker: Asker, policy: &str) {
+        let Some(job) = self.jobs.get_mut(policy).filter(|job| !job.is_stopped()) else {
+            return self.reply(asker, Reply::Refused(format!("no backup of {policy} is running")));
+        };
+        let backup = job.backup();
+        let askers = std::mem::take(&mut job.askers);
+        (job.phase, job.on_request) = (Phase::Stopped, true);
+        self.revoke_all(backup);
+        for asker in askers {
+            self.reply(asker, Reply::Refused("the backup was stopped on request".to_owned()));
+        }
+        self.reply(asker, Reply::Done(backup));
+    }
+
+    fn revoke_all(&mut self, backup: Option<BackupId>) {
+        let of = |a: &&super::Assigned| Some(a.assignment.backup) == backup;
+        let out: Vec<(NodeId, AssignmentId)> =
+            self.assigned.values().filter(of).map(|a| (a.node, a.assignment.id)).collect();
+        for (node, id) in out {
+            self.revoke(node, id);
+        }
+    }
+
+    /// Moves every backup on.
+    pub(super) fn turn_jobs(&mut self, now: Now<'_>) {
+        let policies: Vec<String> = self.jobs.keys().cloned().collect();
+        for policy in policies {
+            let Some(mut job) = self.jobs.remove(&policy) else { continue };
+            let goes_on = match &mut job.phase {
+                Phase::Probing { looks, since_ns } => {
+                    let since_ns = *since_ns;
+                    let mut looks = std::mem::take(looks);
+                    self.turn_probing(now, &policy, job, &mut looks, since_ns)
+                }
+                Phase::Running { .. } => self.turn_running(now, &policy, job),
+                Phase::Beginning { .. } | Phase::Ending { .. } | Phase::Stopped => Some(job),
+            };
+            if let Some(job) = goes_on {
+                self.jobs.insert(policy, job);
+            }
+        }
+    }
+
+    /// Asks nodes about volumes; decides when all have an answer.
+    fn turn_probing(
+        &mut self,
+        now: Now<'_>,
+        policy: &str,
+        mut job: Job,
+        looks: &mut BTreeMap<VolumeId, Look>,
+        since_ns: u64,
+    ) -> Option<Job> {
+        let patience = now.ns < self.adopt_until_ns.max(since_ns.saturating_add(2 * self.settings.beat_ns))
+            && !self.roster.is_complete();
+        for (&volume, look) in looks.iter_mut() {
+            if look.found.is_some() || look.failed.is_some() {
+                continue;
+            }
+            if let Some((node, _, asked_ns)) = look.asked {
+                let gone = self.roster.get(node).is_none_or(|node| !node.up);
+                if !gone && now.ns < asked_ns.saturating_add(PROBE_NS) {
+                    self.wake_at(asked_ns.saturating_add(PROBE_NS));
+                    continue;
+                }
+                look.tried.push(node);
+                look.asked = None;
+            }
+            let device = now.state.volumes.get(&volume).map_or("", |volume| volume.device.as_str());
+            let readers = self.roster.readers(device).filter(|node| !look.tried.contains(node));
+            match readers.min_by_key(|&node| (self.held(node), node)) {
+                Some(node) => {
+                    self.next_ask += 1;
+                    look.asked = Some((node, self.next_ask, now.ns));
+                    let (ask, policy) = (self.next_ask, policy.to_owned());
+                    self.send(node, Message::Probe { ask, policy, volumes: vec![volume] });
+                }
+                None if patience => {
+                    self.wake_at(self.adopt_until_ns.max(since_ns.saturating_add(2 * self.settings.beat_ns)));
+                }
+                None if look.tried.is_empty() => {
+                    look.failed = Some(format!(
+                        "no node that is up has a volume {device:?} in its board profile (or their weight is 0)"
+                    ));
+                }
+                None => look.failed = Some(format!("{device}: no node could open it")),
+            }
+        }
+        let open = looks.values().any(|look| look.found.is_none() && look.failed.is_none());
+        if let Phase::Probing { looks: kept, .. } = &mut job.phase {
+            *kept = std::mem::take(looks);
+        }
+        if open || patience && now.ns < self.adopt_until_ns {
+            return Some(job);
+        }
+        self.decide(now, policy, job)
+    }
+
+    /// All volumes were looked at: begin, go on, or give up.
+    fn decide(&mut self, now: Now<'_>, policy: &str, mut job: Job) -> Option<Job> {
+        let Phase::Probing { looks, .. } = &job.phase else { return Some(job) };
+        let found: BTreeMap<VolumeId, Found> =
+            looks.iter().filter_map(|(&volume, look)| Some((volume, look.found?))).collect();
+        if let Some(why) = looks.values().find_map(|look| look.failed.clone()) {
+            return self.go_on_without(now, policy, job, found, &why);
+        }
+        let volumes: Vec<BackupVolume> = found.values().map(|found| found.volume).collect();
+        let Some(next) = now.state.next_backup() else {
+            return self.give_up(now, policy, job, "all backup numbers are used up");
+        };
+        let mut records = Vec::new();
+        if let Some((backup, running)) = now.state.running_of(policy) {
+            if self.may_go_on(now, backup, running, &volumes) {
+                let askers = std::mem::take(&mut job.askers);
+                askers.into_iter().for_each(|asker| self.reply(asker, Reply::Done(Some(backup))));
+                job.phase = Phase::Running { backup, found };
+                return self.turn_running(now, policy, job);
+            }
+            self.revoke_all(Some(backup));
+            records.extend(abandon(now.state, backup));
+        }
+        let start =
+            BackupStart { backup: next, policy: policy.to_owned(), volumes, wall_start_ns: now.wall_ns };
+        records.push(Record::BackupBegun(start));
+        self.queue.push_back(Pending::Begin { policy: policy.to_owned(), backup: next, records });
+        job.phase = Phase::Beginning { found };
+        Some(job)
+    }
+
+    /// A volume cannot be read now. A backup that runs goes on with the others and waits for a node that can; a new one is refused.
+    fn go_on_without(
+        &mut self,
+        now: Now<'_>,
+        policy: &str,
+        mut job: Job,
+        found: BTreeMap<VolumeId, Found>,
+        why: &str,
+    ) -> Option<Job> {
+        let running = now.state.running_of(policy);
+        let as_it_was = |running: &Running| {
+            let same =
+                |found: &Found| running.volumes.contains(&found.volume) && found.volume.state.is_some();
+            found.values().all(same)
+        };
+        let Some((backup, _)) = running.filter(|(_, running)| as_it_was(running)) else {
+            return self.give_up(now, policy, job, why);
+        };
+        self.errors.add(now.wall_ns, None, format!("backup of {policy} waits: {why}"));
+        for asker in std::mem::take(&mut job.askers) {
+            self.reply(asker, Reply::Done(Some(backup)));
+        }
+        job.phase = Phase::Running { backup, found };
+        self.turn_running(now, policy, job)
+    }
+
+    /// A node has come: what could not be done without it is looked at again.
+    pub(super) fn revive(&mut self, now: Now<'_>) {
+        for (policy, job) in &mut self.jobs {
+            let wanting = match &job.phase {
+                Phase::Stopped => !job.on_request && now.state.running_of(policy).is_some(),
+                Phase::Running { backup, found } => {
+                    let running = now.state.running.get(backup);
+                    running.is_some_and(|r| r.volumes.iter().any(|v| !found.contains_key(&v.volume)))
+                }
+                Phase::Probing { .. } | Phase::Beginning { .. } | Phase::Ending { .. } => false,
+            };
+            if wanting {
+                job.failures = 0;
+                job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
+            }
+        }
+    }
+
+    /// A backup goes on when its volumes are provably as they were; one whose state nothing proves, only when all of it is done or
+    /// a worker has been at it all the time.
+    fn may_go_on(&self, now: Now<'_>, backup: BackupId, running: &Running, found: &[BackupVolume]) -> bool {
+        let covered = |volume: &BackupVolume| {
+            let mut taken = self.taken(now, backup, volume.volume);
+            volume.state.is_some() || share::gaps(&mut taken).is_empty()
+        };
+        running.volumes == found && found.iter().all(covered)
+    }
+
+    fn give_up(&mut self, now: Now<'_>, policy: &str, mut job: Job, why: &str) -> Option<Job> {
+        let what = format!("backup of {policy}: {why}");
+        self.errors.add(now.wall_ns, None, what.clone());
+        for asker in std::mem::take(&mut job.askers) {
+            self.reply(asker, Reply::Refused(what.clone()));
+        }
+        let runs = now.state.running_of(policy).is_some();
+        job.phase = Phase::Stopped;
+        runs.then_some(job)
+    }
+
+    pub(super) fn begun(&mut self, now: Now<'_>, policy: &str, backup: BackupId) {
+        let Some(job) = self.jobs.get_mut(policy) else { return };
+        let askers = std::mem::take(&mut job.askers);
+        if let Phase::Beginning { found } = &mut job.phase {
+            job.phase = Phase::Running { backup, found: std::mem::take(found) };
+        }
+        askers.into_iter().for_each(|asker| self.reply(asker, Reply::Done(Some(backup))));
+        self.wake_at(now.ns);
+    }
+
+    pub(super) fn begin_refused(&mut self, now: Now<'_>, policy: &str, why: Refusal) {
+        if let Some(job) = self.jobs.remove(policy) {
+            let kept = self.give_up(now, policy, job, &why.to_string());
+            kept.into_iter().for_each(|job| drop(self.jobs.insert(policy.to_owned(), job)));
+        }
+    }
+
+    pub(super) fn ended(&mut self, policy: &str, backup: BackupId) {
+        if self.jobs.get(policy).is_some_and(|job| job.backup() == Some(backup)) {
+            self.jobs.remove(policy);
+        }
+    }
+
+    pub(super) fn end_refused(&mut self, now: Now<'_>, policy: &str, why: Refusal) {
+        self.errors.add(now.wall_ns, None, format!("the end of the backup of {policy} was refused: {why}"));
+        if let Some(job) = self.jobs.get_mut(policy) {
+            job.phase = Phase::Stopped;
+        }
+    }
+
+    /// A node's answer about volumes.
+    pub(super) fn probed(
+        &mut self,
+        now: Now<'_>,
+        from: NodeId,
+        ask: u64,
+        found: Vec<Found>,
+        failed: Vec<(VolumeId, String)>,
+    ) {
+        let mut notes = Vec::new();
+        for job in self.jobs.values_mut() {
+            let Phase::Probing { looks, .. } = &mut job.phase else { continue };
+            for (volume, look) in looks {
+                if look.asked.is_none_or(|(node, asked, _)| (node, asked) != (from, ask)) {
+                    continue;
+                }
+                look.asked = None;
+                look.tried.push(from);
+                look.found = found.iter().find(|found| found.volume.volume == *volume).copied();
+                notes.extend(failed.iter().filter(|(of, _)| of == volume).map(|(_, what)| what.clone()));
+            }
+        }
+        for what in notes {
+            self.errors.add(now.wall_ns, Some(from), what);
+        }
+    }
+
+    /// Hands out what is left; ends the backup when nothing is.
+    fn turn_running(&mut self, now: Now<'_>, policy: &str, mut job: Job) -> Option<Job> {
+        let Phase::Running { backup, found } = &job.phase else { return Some(job) };
+        let backup = *backup;
+        let running = now.state.running.get(&backup)?;
+        if running.volumes.iter().all(|v| running.done.is_whole(v.volume)) {
+            let end = Pending::End { policy: policy.to_owned(), backup, wall_ns: now.wall_ns };
+            self.queue.push_back(end);
+            job.phase = Phase::Ending { backup };
+            return Some(job);
+        }
+        if now.ns < self.adopt_until_ns && !self.roster.is_complete() {
+            self.wake_at(self.adopt_until_ns);
+            return Some(job);
+        }
+        let mut stuck = None;
+        while let Some((node, assignment)) =
+            self.next_share(now, backup, running, found, &job.bars, &mut stuck)
+        {
+            self.assign(now, node, assignment);
+        }
+        if let Some(due) = job.bars.values().copied().filter(|&due| due > now.ns).min() {
+            self.wake_at(due);
+        }
+        match stuck {
+            // Nothing proves that a volume is still what it was, and nobody has been at it all the time: from the start.
+            Some(volume) if now.state.running.contains_key(&backup) => {
+                let what = format!("volume {volume} may have changed since the backup began: it begins anew");
+                self.errors.add(now.wall_ns, None, what);
+                job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
+                self.wake_at(now.ns);
+            }
+            _ => {}
+        }
+        Some(job)
+    }
+
+    /// The next share to hand out, to the node with the least to do. `stuck` is set to a volume that cannot be gone on with.
+    fn next_share(
+        &self,
+        now: Now<'_>,
+        backup: BackupId,
+        running: &Running,
+        found: &BTreeMap<VolumeId, Found>,
+        bars: &BTreeMap<(NodeId, VolumeId), u64>,
+        stuck: &mut Option<VolumeId>,
+    ) -> Option<(NodeId, Assignment)> {
+        let mut best: Option<((usize, usize, NodeId), Assignment)> = None;
+        for volume in &running.volumes {
+            let mut taken = self.taken(now, backup, volume.volume);
+            let gaps = share::gaps(&mut taken);
+            let Some(found) = found.get(&volume.volume).filter(|_| !gaps.is_empty()) else { continue };
+            if volume.state.is_none() && !taken.is_empty() {
+                *stuck = Some(volume.volume);
+                continue;
+            }
+            let device = now.state.volumes.get(&volume.volume).map_or("", |volume| volume.device.as_str());
+            let barred = |node: &NodeId| bars.get(&(*node, volume.volume)).is_some_and(|&due| due > now.ns);
+            let readers: Vec<NodeId> = self.roster.readers(device).filter(|node| !barred(node)).collect();
+            let speed = |node: &NodeId| self.roster.get(*node).map_or(1, super::roster::Node::speed);
+            let speeds: u64 = readers.iter().map(speed).fold(0, u64::saturating_add);
+            let Some(node) =
+                readers.iter().filter(|&&node| self.has_room(node)).min_by_key(|&&n| (self.held(n), n))
+            else {
+                continue;
+            };
+            let part = if volume.state.is_some() { speed(node) } else { speeds };
+            let Some((from, to)) = share::cut(&gaps, found, part, speeds) else { continue };
+            // Volumes that few can read go first, so that nobody idles at the end for want of what only another may do.
+            let rank = (self.held(*node), readers.len(), *node);
+            if best.as_ref().is_none_or(|(other, _)| rank < *other) {
+                let assignment =
+                    Assignment { id: AssignmentId::default(), backup, volume: *volume, from, to };
+                best = Some((rank, assignment));
+            }
+        }
+        best.map(|((_, _, node), assignment)| (node, assignment))
+    }
+
+    /// A report was committed: failures before it do not count any more.
+    pub(super) fn job_advanced(&mut self, backup: BackupId) {
+        if let Some(job) = self.jobs.values_mut().find(|job| job.backup() == Some(backup)) {
+            job.failures = 0;
+        }
+    }
+
+    /// A worker could not do an assignment: it is passed over for a while, and the volumes are looked at again when nobody is at
+    /// them: one that has changed needs a new backup.
+    pub(super) fn job_failed(
+        &mut self,
+        now: Now<'_>,
+        backup: BackupId,
+        volume: VolumeId,
+        node: NodeId,
+        what: &str,
+    ) {
+        let idle = !self.assigned.values().any(|a| a.assignment.backup == backup);
+        let Some((policy, job)) = self.jobs.iter_mut().find(|(_, job)| job.backup() == Some(backup)) else {
+            return;
+        };
+        job.failures += 1;
+        let bar = BAR_NS << job.failures.min(FAILURES_MAX);
+        job.bars.insert((node, volume), now.ns.saturating_add(bar));
+        if job.failures >= FAILURES_MAX {
+            job.phase = Phase::Stopped;
+            let what = format!(
+                "backup {backup} of {policy} stopped after {FAILURES_MAX} failures, the last: {what}; \
+                 `windlass backup {policy}` goes on"
+            );
+            self.errors.add(now.wall_ns, Some(node), what);
+            self.revoke_all(Some(backup));
+        } else if idle {
+            job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
+        }
+    }
+}
+
+/// Records that give a backup up: its segments leave the tables.
+fn abandon(state: &State, backup: BackupId) -> [Record; 2] {
+    let of = |s: &&crate::table::segment::SegmentMeta| s.backup_min == backup && s.backup_max == backup;
+    let removed = state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
+    [Record::Commit(Commit { removed, ..Commit::default() }), Record::BackupAbandoned { backup }]
+}

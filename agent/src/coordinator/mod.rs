@@ -1,0 +1,382 @@
+//! The coordinator: whoever holds the lease starts backups, cuts volumes into assignments, commits what workers report, and ends
+//! backups. A state machine without I/O, clock or threads.
+//!
+//! ```text
+//!  command, schedule, or a backup that runs in the log
+//!     -> Probing    nodes that can read a volume open it and say what it is
+//!     -> Beginning  "backup begun" is committed (or an interrupted one goes on, when its volumes are as they were)
+//!     -> Running    gaps - what is out = shares -> Assign; Report -> commit -> Accepted; lost and failed ones are handed out again
+//!     -> Ending     stretches tile every volume: "backup ended" is committed: a recovery point
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | this one | messages in, messages and commits out; the queue of what is to be committed |
+//! | [`jobs`] | the life of a backup |
+//! | [`assign`] | who has what, and what becomes of it |
+//! | [`share`] | how much of a volume for whom |
+//! | [`roster`] | the nodes |
+//! | [`status`] | what people see |
+//!
+//! Assignments are not durable, committed stretches are: a new coordinator reads the log, hears from the workers what they are at,
+//! adopts it, and goes on. Nothing here decides what counts: the log's state refuses a stretch that is done (C4), so a coordinator
+//! that is wrong about its workers costs repeated work only (P5).
+//!
+//! Invariants: a worker is told "accepted" only after the commit of its report (C1); one batch in flight (I3); memory depends on
+//! nodes and assignments, not on items (P3). Source: commit-log design; architecture section 6.
+
+mod assign;
+mod jobs;
+mod roster;
+mod share;
+pub mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::backplane::message::{AssignmentId, Command, Message, NODE_ASSIGNMENTS_MAX, Reply, Report};
+use crate::format::record::{BackupEnd, Commit, Record, Stretch};
+use crate::id::{BackupId, Epoch, NodeId};
+use crate::log::limits::{RUNNING_MAX, SLOT_RECORDS_MAX};
+use crate::log::state::{Refusal, State};
+
+use assign::Assigned;
+use jobs::Job;
+use roster::Roster;
+use status::Errors;
+
+/// How long completions gather before they are committed together, in nanoseconds (C5).
+pub const GROUP_NS: u64 = 1_000_000_000;
+/// Bytes of records in one slot, encoded: the slot's 64 KiB less its header, its seal, and a checkpoint record that may ride along.
+const GROUP_BYTES_MAX: usize = 56 * 1024;
+/// Commits that wait for their turn: two for each assignment of a large cluster. A report that comes when it is full is not
+/// taken, and comes again with the worker's next beat.
+const QUEUE_MAX: usize = 1024;
+
+/// Who wants to know: a node, and its number for the request.
+pub type Asker = (NodeId, u64);
+
+/// What the node is to do for its coordinator.
+#[allow(clippy::large_enum_variant, reason = "taken at once, never stored")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Out {
+    /// Send to a node, which may be this one.
+    Send(NodeId, Message),
+    /// Let the lease go, to a node or to whoever comes.
+    Release(Option<NodeId>),
+}
+
+/// What is the same for all of a coordinator's time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// This node.
+    pub me: NodeId,
+    /// Its peers.
+    pub peers: Vec<NodeId>,
+    /// Between beats, in nanoseconds: nodes are waited for in multiples of it.
+    pub beat_ns: u64,
+    /// Idle time after which the lease is let go, in nanoseconds.
+    pub rest_ns: u64,
+}
+
+/// Something to be committed, and what follows from it.
+#[allow(clippy::large_enum_variant, reason = "nearly all are reports")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pending {
+    Report(NodeId, Report),
+    Begin { policy: String, backup: BackupId, records: Vec<Record> },
+    End { policy: String, backup: BackupId, wall_ns: i64 },
+    Submit(Asker, Vec<Record>),
+}
+
+impl Pending {
+    fn records(&self) -> Vec<Record> {
+        match self {
+            Pending::Report(_, report) => vec![Record::Commit(Commit {
+                backup: report.assignment.backup,
+                objects: report.objects.clone(),
+                segments: report.segments.clone(),
+                removed: Vec::new(),
+                progress: vec![Stretch {
+                    volume: report.assignment.volume.volume,
+                    from: report.from,
+                    to: report.to,
+                }],
+                totals: report.totals,
+            })],
+            Pending::Begin { records, .. } | Pending::Submit(_, records) => records.clone(),
+            Pending::End { backup, wall_ns, .. } => {
+                vec![Record::BackupEnded(BackupEnd { backup: *backup, wall_end_ns: *wall_ns })]
+            }
+        }
+    }
+
+    /// Whether others may come into its batch while it waits.
+    fn may_wait(&self, report_is_last: bool) -> bool {
+        matches!(self, Pending::Report(..)) && !report_is_last
+    }
+}
+
+/// Time, and the state as of the last commit: what every call is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Now<'a> {
+    /// Boot time in nanoseconds.
+    pub ns: u64,
+    /// Wall clock in nanoseconds since 1970, for people.
+    pub wall_ns: i64,
+    /// The log.
+    pub state: &'a State,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coordinator {
+    settings: Settings,
+    epoch: Epoch,
+    roster: Roster,
+    jobs: BTreeMap<String, Job>,
+    assigned: BTreeMap<AssignmentId, Assigned>,
+    next_number: u32,
+    next_ask: u64,
+    queue: VecDeque<Pending>,
+    in_flight: Vec<Pending>,
+    last_commit_ns: u64,
+    out: VecDeque<Out>,
+    errors: Errors,
+    /// Workers of the epoch before are waited for until then.
+    adopt_until_ns: u64,
+    busy_ns: u64,
+    released: bool,
+    /// When `turn` has something to do without an event.
+    wake_ns: Option<u64>,
+}
+
+impl Coordinator {
+    /// A coordinator whose epoch has just begun. Backups that run in the log go on.
+    pub fn new(settings: Settings, epoch: Epoch, now: Now<'_>) -> Coordinator {
+        let nodes = settings.peers.iter().copied().chain([settings.me]);
+        let mut coordinator = Coordinator {
+            roster: Roster::new(now.ns, nodes),
+            epoch,
+            jobs: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            next_number: 0,
+            next_ask: 0,
+            queue: VecDeque::new(),
+            in_flight: Vec::new(),
+            last_commit_ns: now.ns,
+            out: VecDeque::new(),
+            errors: Errors::default(),
+            adopt_until_ns: now.ns.saturating_add(2 * settings.beat_ns),
+            busy_ns: now.ns,
+            released: false,
+            wake_ns: Some(now.ns),
+            settings,
+        };
+        for running in now.state.running.values() {
+            coordinator.start(now, &running.policy, None);
+        }
+        coordinator
+    }
+
+    /// What to do, until there is nothing.
+    pub fn next_out(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    /// When to call `turn` again at the latest.
+    pub fn deadline(&self) -> Option<u64> {
+        self.wake_ns
+    }
+
+    /// Whether a release was asked for: nothing more is assigned or committed.
+    pub fn is_releasing(&self) -> bool {
+        self.released
+    }
+
+    /// A node's connection came or went.
+    pub fn set_up(&mut self, now: Now<'_>, node: NodeId, up: bool) {
+        self.roster.set_up(now.ns, node, up);
+        if up {
+            self.send(node, Message::Announce { resting: false, successor: None });
+        }
+        self.wake_ns = Some(now.ns);
+    }
+
+    /// Takes a message that is for the coordinator. Others are not its business.
+    pub fn handle(&mut self, now: Now<'_>, from: NodeId, message: Message) {
+        match message {
+            Message::Present(present) => self.present(now, from, present),
+            Message::Probed { ask, found, failed } => self.probed(now, from, ask, found, failed),
+            Message::Report(report) => self.report(now, from, report),
+            Message::Failed { id, what } => self.failed(now, from, id, &what),
+            Message::Request { request, command } => self.command(now, (from, request), command),
+            Message::Announce { .. }
+            | Message::Probe { .. }
+            | Message::Assign(_)
+            | Message::Accepted { .. }
+            | Message::Revoke { .. }
+            | Message::Fenced
+            | Message::Reply { .. }
+            | Message::Redirect { .. } => {}
+        }
+        self.wake_ns = Some(now.ns);
+    }
+
+    /// Does what time and earlier events ask for.
+    pub fn turn(&mut self, now: Now<'_>) {
+        self.wake_ns = None;
+        if self.released {
+            return;
+        }
+        self.look_after_nodes(now);
+        self.turn_jobs(now);
+        if !self.is_idle() {
+            self.busy_ns = now.ns;
+        } else if now.ns >= self.busy_ns.saturating_add(self.settings.rest_ns) {
+            self.release(None);
+        } else {
+            self.wake_at(self.busy_ns.saturating_add(self.settings.rest_ns));
+        }
+        if let Some(due) = self.commit_due() {
+            self.wake_at(due);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.jobs.values().all(Job::is_stopped) && self.queue.is_empty() && self.in_flight.is_empty()
+    }
+
+    fn wake_at(&mut self, ns: u64) {
+        self.wake_ns = Some(self.wake_ns.map_or(ns, |wake| wake.min(ns)));
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.out.push_back(Out::Send(to, message));
+    }
+
+    fn reply(&mut self, (node, request): Asker, reply: Reply) {
+        self.send(node, Message::Reply { request, reply });
+    }
+
+    fn release(&mut self, successor: Option<NodeId>) {
+        self.released = true;
+        self.out.push_back(Out::Release(successor));
+    }
+
+    fn command(&mut self, now: Now<'_>, asker: Asker, command: Command) {
+        self.busy_ns = now.ns;
+        match command {
+            Command::Backup(policy) => self.start(now, &policy, Some(asker)),
+            Command::Stop(policy) => self.stop_backup(asker, &policy),
+            Command::Status => {
+                let json = self.status(now);
+                self.reply(asker, Reply::Status(json));
+            }
+            Command::Move(node) => self.move_to(asker, node),
+            Command::Submit(records) if records.iter().all(is_policy_change) => {
+                if self.queue.len() < QUEUE_MAX {
+                    self.queue.push_back(Pending::Submit(asker, records));
+                } else {
+                    self.reply(asker, Reply::Refused("the coordinator is busy; try again".to_owned()));
+                }
+            }
+            Command::Submit(_) => {
+                let why = "only changes of policies may be submitted";
+                self.reply(asker, Reply::Refused(why.to_owned()));
+            }
+        }
+    }
+
+    fn move_to(&mut self, asker: Asker, node: NodeId) {
+        if node == self.settings.me {
+            return self.reply(asker, Reply::Done(None));
+        }
+        if self.roster.get(node).is_some_and(|node| node.up) {
+            self.reply(asker, Reply::Done(None));
+            self.release(Some(node));
+        } else {
+            let why = format!("node {node} is not connected to the coordinator, node {}", self.settings.me);
+            self.reply(asker, Reply::Refused(why));
+        }
+    }
+
+    /// When a batch should be committed: `None` when nothing waits or one is in flight.
+    fn commit_due(&self) -> Option<u64> {
+        if self.queue.is_empty() || !self.in_flight.is_empty() {
+            return None;
+        }
+        let hurry = self.queue.iter().any(|pending| {
+            let last = matches!(pending, Pending::Report(_, report) if report.to == report.assignment.to);
+            !pending.may_wait(last)
+        });
+        Some(if hurry { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
+    }
+
+    /// The next batch, when it is time for one. It is in flight until `committed` or `refused`.
+    pub fn next_batch(&mut self, now: Now<'_>) -> Option<Vec<Record>> {
+        if self.released || self.commit_due().is_none_or(|due| due > now.ns) {
+            return None;
+        }
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(pending) = self.queue.front() {
+            let records = pending.records();
+            let size: usize = records.iter().map(Record::encoded_len).sum();
+            let full = bytes + size > GROUP_BYTES_MAX || batch.len() + records.len() >= SLOT_RECORDS_MAX;
+            if full && !batch.is_empty() {
+                break;
+            }
+            bytes += size;
+            batch.extend(records);
+            self.in_flight.extend(self.queue.pop_front());
+        }
+        self.last_commit_ns = now.ns;
+        Some(batch)
+    }
+
+    /// The batch in flight counts.
+    pub fn committed(&mut self, now: Now<'_>) {
+        for pending in std::mem::take(&mut self.in_flight) {
+            match pending {
+                Pending::Report(node, report) => self.report_committed(now, node, &report),
+                Pending::Begin { policy, backup, .. } => self.begun(now, &policy, backup),
+                Pending::End { policy, backup, .. } => self.ended(&policy, backup),
+                Pending::Submit(asker, _) => self.reply(asker, Reply::Done(None)),
+            }
+        }
+        self.wake_ns = Some(now.ns);
+    }
+
+    /// The batch was refused at a record, before anything was written: that one's owner is told, the others wait for the next batch.
+    pub fn refused(&mut self, now: Now<'_>, record: usize, why: Refusal) {
+        let mut first = 0;
+        let mut again = Vec::new();
+        for pending in std::mem::take(&mut self.in_flight) {
+            let records = first..first + pending.records().len();
+            first = records.end;
+            if !records.contains(&record) {
+                again.push(pending);
+                continue;
+            }
+            match pending {
+                Pending::Report(node, report) => self.report_refused(now, node, &report, why),
+                Pending::Begin { policy, .. } => self.begin_refused(now, &policy, why),
+                Pending::End { policy, .. } => self.end_refused(now, &policy, why),
+                Pending::Submit(asker, _) => self.reply(asker, Reply::Refused(why.to_string())),
+            }
+        }
+        again.into_iter().rev().for_each(|pending| self.queue.push_front(pending));
+        self.wake_ns = Some(now.ns);
+    }
+
+    /// The batch in flight was not taken, for a reason that has nothing to do with it: it comes again.
+    pub fn put_back(&mut self) {
+        for pending in std::mem::take(&mut self.in_flight).into_iter().rev() {
+            self.queue.push_front(pending);
+        }
+    }
+}
+
+/// What may come from the outside.
+fn is_policy_change(record: &Record) -> bool {
+    matches!(record, Record::PolicyChanged(_) | Record::PolicyRemoved { .. })
+}

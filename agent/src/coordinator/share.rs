@@ -1,0 +1,118 @@
+//! Which stretch of a volume is next, and how much of it for whom. Pure.
+//!
+//! ```text
+//!  volume   |=====done=====|--out--|........todo.........|==done==|...todo...|
+//!  cut                             |-- share --|
+//! ```
+//!
+//! What is left is handed out in shares that shrink as the end comes near (guided self-scheduling, Polychronopoulos and Kuck
+//! 1987): half of what is left, times the node's part of all speed. A fast node asks sooner, a slow one holds up little at the end.
+//!
+//! Invariants: a share lies in one gap, begins where the gap begins, and ends on a cut (a multiple of the grain) or with the gap.
+//! Source: ours.
+
+use crate::backplane::message::{Found, KEY_END, Key};
+
+/// Shares still to come of a node's part, when it is given one: the larger, the smaller the pieces.
+const PARTS: u64 = 2;
+
+/// What of `(0, 0)..KEY_END` is in none of `taken`, ascending. `taken` may overlap and need not be sorted.
+pub fn gaps(taken: &mut [(Key, Key)]) -> Vec<(Key, Key)> {
+    taken.sort_unstable();
+    let mut gaps = Vec::new();
+    let mut at: Key = (0, 0);
+    for &(from, to) in taken.iter() {
+        if from > at {
+            gaps.push((at, from));
+        }
+        at = at.max(to);
+    }
+    if at < KEY_END {
+        gaps.push((at, KEY_END));
+    }
+    gaps
+}
+
+/// Whether two stretches have a key in common.
+pub fn overlap(a: (Key, Key), b: (Key, Key)) -> bool {
+    a.0 < b.1 && b.0 < a.1
+}
+
+/// Units from a stretch's start to its end: inodes, or blocks of an image.
+fn units(found: &Found, from: Key, to: Key) -> u64 {
+    let to = to.min(found.end);
+    if is_image(found) { to.1.saturating_sub(from.1) } else { to.0.saturating_sub(from.0) }
+}
+
+/// An image is one item: its cuts lie between blocks.
+fn is_image(found: &Found) -> bool {
+    found.end.1 > 0
+}
+
+/// The share of a node whose speed is `speed` of `speeds` together, out of `gaps`. `None` when nothing is left.
+pub fn cut(gaps: &[(Key, Key)], found: &Found, speed: u64, speeds: u64) -> Option<(Key, Key)> {
+    let &(from, to) = gaps.first()?;
+    let left: u64 = gaps.iter().map(|&(from, to)| units(found, from, to)).fold(0, u64::saturating_add);
+    if speed >= speeds || left == 0 {
+        return Some((from, to));
+    }
+    let grain = found.grain.max(1);
+    let part = u128::from(left) * u128::from(speed) / (u128::from(speeds.max(1)) * u128::from(PARTS));
+    let want = u64::try_from(part).unwrap_or(u64::MAX).max(grain);
+    let start = if is_image(found) { from.1 } else { from.0 };
+    let end = start.saturating_add(want).div_ceil(grain).saturating_mul(grain);
+    let at = if is_image(found) { (from.0.max(found.end.0), end) } else { (end, 0) };
+    // A rest that is smaller than a cut is not worth an assignment of its own.
+    if at >= to || units(found, at, to) < grain { Some((from, to)) } else { Some((from, at)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(end: u64) -> Found {
+        Found { end: (end, 0), grain: 64, ..Found::default() }
+    }
+
+    #[test]
+    fn gaps_are_what_is_left() {
+        assert_eq!(gaps(&mut []), [((0, 0), KEY_END)]);
+        assert_eq!(gaps(&mut [((0, 0), KEY_END)]), []);
+        let mut taken = vec![((50, 0), (60, 0)), ((0, 0), (10, 0)), ((5, 0), (20, 7))];
+        assert_eq!(gaps(&mut taken), [((20, 7), (50, 0)), ((60, 0), KEY_END)]);
+    }
+
+    #[test]
+    fn shares_tile_a_volume_whoever_comes() {
+        for (found, nodes) in [(files(100_000), 3), (files(10), 4), (files(0), 2)] {
+            let mut taken = Vec::new();
+            let mut shares = 0;
+            loop {
+                let left = gaps(&mut taken);
+                let Some(share) = cut(&left, &found, 1, nodes) else { break };
+                assert!(share.0 < share.1 && share.0 == left[0].0 && share.1 <= left[0].1);
+                assert!(!taken.iter().any(|&other| overlap(share, other)));
+                taken.push(share);
+                shares += 1;
+            }
+            assert!(shares <= 80, "{shares} shares of {found:?}");
+            assert!(shares > 10 || found.end.0 < 1000, "one node took it all");
+        }
+    }
+
+    #[test]
+    fn an_image_is_cut_between_blocks() {
+        let found = Found { end: (1, 1 << 20), grain: 1024, ..Found::default() };
+        let first = cut(&gaps(&mut []), &found, 1, 4);
+        assert_eq!(first, Some(((0, 0), (1, 1 << 17))));
+        let next = cut(&gaps(&mut [((0, 0), (1, 1 << 17))]), &found, 1, 4);
+        assert!(
+            next.is_some_and(|(from, to)| from == (1, 1 << 17) && to.0 == 1 && to.1.is_multiple_of(1024))
+        );
+    }
+
+    #[test]
+    fn a_node_alone_takes_what_there_is() {
+        assert_eq!(cut(&gaps(&mut []), &files(100_000), 5, 5), Some(((0, 0), KEY_END)));
+    }
+}

@@ -1,0 +1,170 @@
+//! What people see of a cluster: one JSON document, bounded, made when it is asked for.
+//!
+//! | field | what |
+//! |---|---|
+//! | `node`, `coordinator` | who answers; who holds the lease: node, epoch, resting |
+//! | `nodes` | each node: up, weight, memory, lanes, rate, volumes, number of assignments |
+//! | `backups` | each running backup: items, bytes, rate, time left, assignments |
+//! | `queue` | policies whose backup has not begun |
+//! | `points` | the newest recovery points |
+//! | `errors` | the newest faults: when, on which node, what |
+//!
+//! Source: ours.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use super::{Coordinator, Now};
+use crate::id::{BackupId, Epoch, NodeId};
+use crate::log::state::State;
+
+/// Errors that are kept.
+const ERRORS_MAX: usize = 16;
+/// Points that are shown.
+const POINTS_SHOWN: usize = 8;
+/// Assignments shown of a backup; more are counted.
+const ASSIGNMENTS_SHOWN: usize = 128;
+
+/// The newest faults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Errors(VecDeque<(i64, Option<NodeId>, String)>);
+
+impl Errors {
+    pub(super) fn add(&mut self, wall_ns: i64, node: Option<NodeId>, what: String) {
+        if self.0.len() == ERRORS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((wall_ns, node, what));
+    }
+
+    fn to_json(&self) -> Vec<Value> {
+        let one = |(wall_ns, node, what): &(i64, Option<NodeId>, String)| json!({ "wall_ns": wall_ns, "node": node.map(|node| node.0), "what": what });
+        self.0.iter().map(one).collect()
+    }
+}
+
+/// The newest points, newest last.
+fn points(state: &State) -> Vec<Value> {
+    let mut newest: Vec<Value> = state
+        .points
+        .values()
+        .rev()
+        .take(POINTS_SHOWN)
+        .map(|point| {
+            json!({
+                "backup": point.backup.0,
+                "policy": point.policy,
+                "status": if point.totals.faults == 0 { "complete" } else { "with errors" },
+                "items": point.totals.items,
+                "bytes": point.totals.bytes_logical,
+                "wall_end_ns": point.wall_ns.1,
+            })
+        })
+        .collect();
+    newest.reverse();
+    newest
+}
+
+/// What a node without a coordinator can say: the log as it last read it.
+pub fn resting(node: NodeId, epoch: Epoch, resting: bool, state: &State) -> String {
+    json!({
+        "node": node.0,
+        "coordinator": { "node": Value::Null, "epoch": epoch.0, "resting": resting },
+        "nodes": [],
+        "backups": state.running.iter().map(|(backup, running)| json!({
+            "backup": backup.0,
+            "policy": running.policy,
+            "items_done": running.totals.items,
+            "bytes_done": running.totals.bytes_logical,
+            "assignments": [],
+        })).collect::<Vec<_>>(),
+        "queue": [],
+        "points": points(state),
+        "errors": [],
+    })
+    .to_string()
+}
+
+impl Coordinator {
+    pub(super) fn status(&self, now: Now<'_>) -> String {
+        let nodes: Vec<Value> = self
+            .roster
+            .iter()
+            .map(|(id, node)| {
+                let present = node.present.clone().unwrap_or_default();
+                json!({
+                    "node": id.0,
+                    "up": node.up,
+                    "boot": format!("{:016x}", present.boot.0),
+                    "weight": present.weight,
+                    "memory_bytes": present.memory_bytes,
+                    "lanes": present.lanes,
+                    "rate": present.rate,
+                    "volumes": present.volumes,
+                    "assignments": self.held(id),
+                })
+            })
+            .collect();
+        let backups: Vec<Value> = self
+            .jobs
+            .iter()
+            .filter_map(|(policy, job)| Some(self.backup_json(now, policy, job.backup()?, job.found())))
+            .collect();
+        let waiting = self.jobs.iter().filter(|(_, job)| job.backup().is_none() && !job.is_stopped());
+        json!({
+            "node": self.settings.me.0,
+            "coordinator": { "node": self.settings.me.0, "epoch": self.epoch.0, "resting": false },
+            "nodes": nodes,
+            "backups": backups,
+            "queue": waiting.map(|(policy, _)| policy.as_str()).collect::<Vec<_>>(),
+            "points": points(now.state),
+            "errors": self.errors.to_json(),
+        })
+        .to_string()
+    }
+
+    fn backup_json(
+        &self,
+        now: Now<'_>,
+        policy: &str,
+        backup: BackupId,
+        found: Option<&std::collections::BTreeMap<crate::id::VolumeId, crate::backplane::message::Found>>,
+    ) -> Value {
+        let running = now.state.running.get(&backup);
+        let totals = running.map(|running| running.totals).unwrap_or_default();
+        let sum = |of: fn(&crate::backplane::message::Found) -> u64| -> u64 {
+            found.into_iter().flat_map(|found| found.values()).map(of).sum()
+        };
+        let (items_total, bytes_total) = (sum(|found| found.items), sum(|found| found.bytes));
+        let elapsed_ns =
+            running.map_or(0, |running| now.wall_ns.saturating_sub(running.wall_start_ns)).max(1) as u64;
+        let rate = (u128::from(totals.bytes_logical) * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
+        let left = bytes_total.saturating_sub(totals.bytes_logical);
+        let assigned = self.assigned.values().filter(|a| a.assignment.backup == backup);
+        let assignments: Vec<Value> = assigned
+            .take(ASSIGNMENTS_SHOWN)
+            .map(|a| {
+                let key = |key: (u64, u64)| [key.0, key.1];
+                json!({
+                    "node": a.node.0,
+                    "volume": a.assignment.volume.volume.0,
+                    "from": key(a.assignment.from),
+                    "to": key(a.assignment.to),
+                    "done": key(a.done),
+                })
+            })
+            .collect();
+        json!({
+            "backup": backup.0,
+            "policy": policy,
+            "items_done": totals.items,
+            "items_total": items_total,
+            "bytes_done": totals.bytes_logical,
+            "bytes_total": bytes_total,
+            "rate": rate,
+            "eta_s": left.checked_div(rate),
+            "assignments": assignments,
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! Who coordinates, as a node knows it from announcements, and when it should claim the lease itself. Source: ours.
+
+use super::{Node, SILENT_BEATS};
+use crate::backplane::message::Message;
+use crate::format::slot::Sealer;
+use crate::id::{Epoch, NodeId};
+
+/// What is known of the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Follow {
+    /// Highest epoch seen, from anyone.
+    pub epoch: Epoch,
+    /// Who announced the highest epoch, and has not let it go.
+    pub holder: Option<NodeId>,
+    /// No claim before this time.
+    pub away_until_ns: u64,
+    /// The epoch under which this node has told the coordinator all that it holds.
+    greeted: Option<(NodeId, Epoch)>,
+    heard_ns: u64,
+    /// The lease was let go: nobody needs to claim it without work.
+    resting: bool,
+    /// This node was asked to take it.
+    asked: bool,
+    /// Nodes that see the same silence claim one after the other: this node's place among them times a fraction of a beat.
+    turn_ns: u64,
+    beat_ns: u64,
+}
+
+impl Follow {
+    pub(super) fn new(now_ns: u64, rank: u64, beat_ns: u64) -> Follow {
+        Follow {
+            epoch: Epoch(0),
+            holder: None,
+            away_until_ns: 0,
+            greeted: None,
+            heard_ns: now_ns,
+            resting: false,
+            asked: false,
+            turn_ns: rank.saturating_mul(beat_ns / 8),
+            beat_ns,
+        }
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting
+    }
+
+    /// A connection broke. When it was the holder's, its silence has begun long ago: a broken connection is a quick sign of death.
+    pub(super) fn disconnected(&mut self, now_ns: u64, node: NodeId) {
+        if self.holder == Some(node) {
+            let silence = (SILENT_BEATS - 1).saturating_mul(self.beat_ns);
+            self.heard_ns = self.heard_ns.min(now_ns.saturating_sub(silence));
+        }
+        self.greeted = self.greeted.filter(|(holder, _)| *holder != node);
+    }
+
+    /// This node let the lease go.
+    pub(super) fn rest(&mut self, now_ns: u64, successor: Option<NodeId>) {
+        self.holder = None;
+        self.heard_ns = now_ns;
+        self.resting = successor.is_none();
+    }
+
+    /// This node is not the coordinator any more, or did not become it.
+    pub(super) fn stepped_down(&mut self, now_ns: u64, me: NodeId) {
+        if self.holder == Some(me) {
+            self.holder = None;
+            self.heard_ns = now_ns;
+        }
+        self.greeted = self.greeted.filter(|(holder, _)| *holder != me);
+        self.away_until_ns = self.away_until_ns.max(now_ns.saturating_add(self.beat_ns));
+    }
+}
+
+impl<S: Sealer + Clone> Node<S> {
+    /// When this node should claim the lease: `None` as long as it has no reason to.
+    pub(super) fn seek_due(&self) -> Option<u64> {
+        let follow = &self.follow;
+        if follow.holder == Some(self.me()) || !self.has_read {
+            return None;
+        }
+        let turn_ns = follow.turn_ns;
+        let silence = follow.heard_ns.saturating_add(SILENT_BEATS.saturating_mul(follow.beat_ns));
+        let has_work = self.role.is_busy() || self.requests.need_coordinator();
+        let due = if follow.asked {
+            0
+        } else if follow.resting {
+            has_work.then_some(follow.heard_ns)?.saturating_add(turn_ns)
+        } else if follow.holder.is_some() || has_work || !self.view().state.running.is_empty() {
+            // Somebody was working here, or should be: by its silence, one after the other.
+            silence.saturating_add(turn_ns)
+        } else {
+            return None;
+        };
+        Some(due.max(follow.away_until_ns))
+    }
+
+    pub(super) fn announced(&mut self, now_ns: u64, from: NodeId, resting: bool, successor: Option<NodeId>) {
+        let me = self.me();
+        self.follow.heard_ns = now_ns;
+        self.follow.asked = false;
+        if from != me && self.writer.is_some() {
+            // Somebody else's epoch is the highest: this node's own claim, or its own epoch, is over.
+            let own = self.writer.as_ref().map_or(Epoch(0), |(_, writer)| writer.epoch());
+            if self.coordinator.is_none() || own < self.follow.epoch {
+                self.step_down(now_ns);
+            }
+        }
+        if resting {
+            self.follow.rest(now_ns, successor);
+            self.follow.asked = successor == Some(me);
+            if self.follow.asked {
+                self.follow.away_until_ns = 0;
+            }
+            self.follow.greeted = None;
+            return;
+        }
+        self.follow.resting = false;
+        if self.follow.holder != Some(from) {
+            self.follow.holder = Some(from);
+            if from != me {
+                self.note(super::Note::Follows(from, self.follow.epoch));
+            }
+        }
+        let present = self.config.present.clone();
+        let greeting = (from, self.follow.epoch);
+        if self.follow.greeted == Some(greeting) {
+            let present = self.role.present(present);
+            self.tell_coordinator(Message::Present(present));
+        } else {
+            self.follow.greeted = Some(greeting);
+            self.role.greet(present);
+        }
+    }
+}

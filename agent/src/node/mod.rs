@@ -1,0 +1,778 @@
+//! A node of the cluster: follower or coordinator, and worker, in one state machine without I/O, clock or threads.
+//!
+//! ```text
+//!                  +---------------- Node -----------------+
+//!   frames   --->  |  follower   who coordinates; when to claim   |  ---> Send
+//!   answers  --->  |  Writer     lease and commits (log::writer)  |  ---> Call
+//!   commands --->  |  Coordinator   while the lease is held       |  ---> Reply
+//!   jobs     --->  |  Role       what this node works on          |  ---> Probe, Start, Stop, Committed
+//!                  +---------------------------------------+
+//! ```
+//!
+//! | when | a node claims the lease |
+//! |---|---|
+//! | it has work (a command, a job, a backup that runs in the log) and nobody coordinates | at once when the last holder let it go, else by L2 |
+//! | the holder was working and is silent for [`SILENT_BEATS`] beats, or its connection broke | by L2 |
+//! | the holder moved the lease here | at once (L4) |
+//!
+//! With nothing to do the holder lets the lease go and everybody rests; the next who has work takes it.
+//!
+//! Invariants: messages of an older epoch than the highest seen are dropped and answered with `Fenced`; nothing is assigned or
+//! committed when the lease could end before it arrives (L1); a coordinator is gone in the same call in which its lease is.
+//! Source: commit-log design; architecture section 6; coordination 1.1 and 4.
+
+mod follow;
+mod requests;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::backplane::message::{Assignment, AssignmentId, Command, Found, Message, Present, Reply};
+use crate::coordinator::{self, Coordinator, Now};
+use crate::format::record::Totals;
+use crate::format::slot::Sealer;
+use crate::id::{Epoch, NodeId, Slot, VolumeId};
+use crate::log::call::{Answer, Call, CallId};
+use crate::log::fault::LogFault;
+use crate::log::lease::{Identity, Nonces};
+use crate::log::replay::{Replay, View};
+use crate::log::state::State;
+use crate::log::writer::{self, Writer, WriterOptions};
+use crate::worker::backup::{ItemTrouble, Progress};
+use crate::worker::role::{self, Role};
+
+use follow::Follow;
+use requests::Requests;
+
+/// Beats of silence after which a holder that was working is taken for dead.
+pub const SILENT_BEATS: u64 = 3;
+/// Probes and notes that wait at most; more are dropped, and asked again by the coordinator.
+const WAITING_MAX: usize = 64;
+/// Lease times that a holder without any peer waits before it lets go of work that only others can do, and then stays away.
+const ALONE_LEASES: u64 = 2;
+
+/// Names a call of one of the node's machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    machine: u32,
+    id: CallId,
+}
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct Config<S> {
+    /// Repository, node, and this start of it.
+    pub identity: Identity,
+    /// The other nodes.
+    pub peers: Vec<NodeId>,
+    /// Opens the log.
+    pub sealer: S,
+    /// Times of the lease, and bounds of the log.
+    pub options: WriterOptions,
+    /// What it has: weight, memory, lanes, volumes.
+    pub present: Present,
+    /// Idle time after which the lease is let go, in nanoseconds.
+    pub rest_ns: u64,
+    /// How long a command waits for a coordinator, in nanoseconds.
+    pub request_ns: u64,
+    /// Random, and used for nothing else.
+    pub seed: [u8; 32],
+}
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer is connected.
+    Up(NodeId),
+    /// It is not any more.
+    Down(NodeId),
+    /// A peer said something. Its connection is up.
+    Received {
+        /// Who.
+        from: NodeId,
+        /// Its highest epoch.
+        epoch: Epoch,
+        /// The last slot that it has applied.
+        slot: Slot,
+        /// What.
+        message: Message,
+    },
+    /// The store answered.
+    Answered(Ticket, Answer),
+    /// Volumes were looked at.
+    Probed {
+        /// Of the question.
+        ask: u64,
+        /// Those that can be read.
+        found: Vec<Found>,
+        /// Those that cannot, and why.
+        failed: Vec<(VolumeId, String)>,
+    },
+    /// The running job has something in the store that it wants committed.
+    Progressed {
+        /// Which job.
+        id: AssignmentId,
+        /// What.
+        progress: Progress,
+        /// What was done since the last time.
+        totals: Totals,
+        /// Items with something missing since the last time.
+        troubles: Vec<ItemTrouble>,
+    },
+    /// The running job has ended: done, stopped, or why it could not.
+    Ended {
+        /// Which job.
+        id: AssignmentId,
+        /// How.
+        result: Result<(), String>,
+    },
+    /// Somebody on this machine wants something.
+    Local {
+        /// Comes back in the reply.
+        client: u64,
+        /// What.
+        command: Command,
+    },
+}
+
+/// What is to be done.
+#[allow(clippy::large_enum_variant, reason = "taken at once, never stored")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send to a peer; dropped when it is not connected.
+    Send {
+        /// Whom.
+        to: NodeId,
+        /// For the header: the highest epoch seen.
+        epoch: Epoch,
+        /// For the header: the last slot applied.
+        slot: Slot,
+        /// What.
+        message: Message,
+    },
+    /// Perform a call once, one after the other in this order or side by side.
+    Call(Ticket, Call),
+    /// Look at volumes of a policy; `Event::Probed` follows.
+    Probe {
+        /// Comes back.
+        ask: u64,
+        /// The policy.
+        policy: String,
+        /// Its volumes.
+        volumes: Vec<VolumeId>,
+        /// The log, with policy and volumes in it.
+        state: Arc<State>,
+    },
+    /// Run a job; `Event::Ended` follows, whatever happens. None other runs.
+    Start {
+        /// What.
+        assignment: Assignment,
+        /// The log, with its policy and the last point's tables.
+        state: Arc<State>,
+    },
+    /// End the running job soon.
+    Stop(AssignmentId),
+    /// What the running job wanted committed is.
+    Committed(AssignmentId),
+    /// Answer somebody on this machine.
+    Reply {
+        /// Whom.
+        client: u64,
+        /// What.
+        reply: Reply,
+    },
+    /// For the log.
+    Note(Note),
+}
+
+/// What an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Claims the lease.
+    Seeking,
+    /// Somebody may hold it.
+    Waiting(LogFault),
+    /// Coordinates.
+    Coordinates(Epoch),
+    /// Another node coordinates.
+    Follows(NodeId, Epoch),
+    /// Let the lease go.
+    Released,
+    /// Does not hold the lease any more, or could not get it.
+    Lost(LogFault),
+    /// Something in the background did not work.
+    Warning(LogFault),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Seeking => f.write_str("there is work and no coordinator: claiming the lease"),
+            Note::Waiting(held) => write!(f, "waiting: {held}"),
+            Note::Coordinates(epoch) => write!(f, "this node coordinates, epoch {epoch}"),
+            Note::Follows(node, epoch) => write!(f, "node {node} coordinates, epoch {epoch}"),
+            Note::Released => f.write_str("this node let the lease go"),
+            Note::Lost(fault) => write!(f, "this node does not coordinate: {fault}"),
+            Note::Warning(fault) => write!(f, "{fault}"),
+        }
+    }
+}
+
+/// Something that waits until the log is read far enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Waiting {
+    Probe { ask: u64, policy: String, volumes: Vec<VolumeId> },
+    Start(Assignment),
+}
+
+/// The machine. `S` opens the log.
+#[derive(Debug)]
+pub struct Node<S> {
+    config: Config<S>,
+    follow: Follow,
+    requests: Requests,
+    up: BTreeSet<NodeId>,
+    view: View,
+    reader: Option<(u32, Replay<S>)>,
+    /// The first read of the log is over.
+    has_read: bool,
+    writer: Option<(u32, Writer<S>)>,
+    coordinator: Option<Coordinator>,
+    releasing: Option<Option<NodeId>>,
+    role: Role,
+    waiting: VecDeque<Waiting>,
+    /// The log must be read up to here before what waits may go on.
+    needed: Slot,
+    loopback: VecDeque<Message>,
+    nonces: Nonces,
+    machines: u32,
+    announce_ns: u64,
+    /// Since when no peer is connected.
+    alone_ns: Option<u64>,
+    actions: VecDeque<Action>,
+    /// When it was called last.
+    now_ns: u64,
+}
+
+impl<S: Sealer + Clone> Node<S> {
+    /// A node that has just started. It reads the log first: a backup may be waiting for somebody to go on with it.
+    pub fn new(now_ns: u64, config: Config<S>) -> Node<S> {
+        let mut ids: Vec<NodeId> = config.peers.iter().copied().chain([config.identity.me.node]).collect();
+        ids.sort_unstable();
+        let rank = ids.iter().position(|id| *id == config.identity.me.node).unwrap_or(0) as u64;
+        let mut node = Node {
+            follow: Follow::new(now_ns, rank, config.options.timing.beat_ns),
+            requests: Requests::new(config.request_ns),
+            up: BTreeSet::new(),
+            view: View::default(),
+            reader: None,
+            has_read: false,
+            writer: None,
+            coordinator: None,
+            releasing: None,
+            role: Role::default(),
+            waiting: VecDeque::new(),
+            needed: Slot(0),
+            loopback: VecDeque::new(),
+            nonces: Nonces::new(config.seed),
+            machines: 0,
+            announce_ns: now_ns,
+            alone_ns: Some(now_ns),
+            actions: VecDeque::new(),
+            now_ns,
+            config,
+        };
+        node.read_log();
+        node
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.config.identity.me.node
+    }
+
+    /// Whether this node holds the lease and has begun its epoch.
+    pub fn coordinates(&self) -> bool {
+        self.coordinator.is_some()
+    }
+
+    /// Highest epoch seen.
+    pub fn epoch(&self) -> Epoch {
+        self.follow.epoch
+    }
+
+    /// The log as this node knows it.
+    pub fn view(&self) -> &View {
+        match &self.writer {
+            Some((_, writer)) if writer.view().head > self.view.head => writer.view(),
+            _ => &self.view,
+        }
+    }
+
+    /// End of the lease on this node's clock, while it holds one.
+    pub fn lease_end_ns(&self) -> Option<u64> {
+        self.writer.as_ref().and_then(|(_, writer)| writer.lease_end_ns())
+    }
+
+    /// What it has, from now on: a profile was read again, or an upload rate measured.
+    pub fn set_present(&mut self, present: Present) {
+        self.config.present = present;
+    }
+
+    /// Lets the lease go, if it is held, so that a clean stop costs nobody a wait.
+    pub fn leave(&mut self, now_ns: u64, wall_ns: i64) {
+        if self.coordinator.is_some() && self.releasing.is_none() {
+            self.releasing = Some(None);
+        }
+        self.follow.away_until_ns = u64::MAX;
+        self.settle(now_ns, wall_ns);
+    }
+
+    /// Takes an event in. `wall_ns` is for people.
+    pub fn handle(&mut self, now_ns: u64, wall_ns: i64, event: Event) {
+        match event {
+            Event::Up(node) => self.set_up(now_ns, wall_ns, node, true),
+            Event::Down(node) => self.set_up(now_ns, wall_ns, node, false),
+            Event::Received { from, epoch, slot, message } => {
+                self.received(now_ns, wall_ns, from, (epoch, slot), message);
+            }
+            Event::Answered(ticket, answer) => self.answered(now_ns, ticket, answer),
+            Event::Probed { ask, found, failed } => {
+                self.tell_coordinator(Message::Probed { ask, found, failed });
+            }
+            Event::Progressed { id, progress, totals, troubles } => {
+                self.role.progressed(id, progress, totals, &troubles);
+            }
+            Event::Ended { id, result } => self.role.ended(id, result),
+            Event::Local { client, command } => self.requests.add(now_ns, client, command),
+        }
+        self.settle(now_ns, wall_ns);
+    }
+
+    /// Time passed.
+    pub fn wake(&mut self, now_ns: u64, wall_ns: i64) {
+        if let Some((_, writer)) = &mut self.writer {
+            writer.wake(now_ns);
+        }
+        if let Some((_, reader)) = &mut self.reader {
+            reader.wake(now_ns);
+        }
+        self.settle(now_ns, wall_ns);
+    }
+
+    /// What to do, until there is nothing.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call `wake` at the latest.
+    pub fn deadline(&self) -> Option<u64> {
+        let writer = self.writer.as_ref().and_then(|(_, writer)| writer.deadline());
+        let reader = self.reader.as_ref().and_then(|(_, reader)| reader.deadline());
+        let announce = self.coordinator.is_some().then_some(self.announce_ns);
+        let coordinator = self.coordinator.as_ref().filter(|_| self.may_coordinate());
+        let coordinator = coordinator.and_then(Coordinator::deadline);
+        let seek = if self.writer.is_none() { self.seek_due() } else { None };
+        let own = [writer, reader, announce, coordinator, seek, self.requests.deadline()];
+        own.into_iter().flatten().min()
+    }
+
+    /// Whether the lease lasts long enough, and is not being let go. What changes that is an answer, or the lease's own deadline.
+    fn may_coordinate(&self) -> bool {
+        self.releasing.is_none()
+            && self.writer.as_ref().is_some_and(|(_, writer)| writer.may_assign(self.now_ns))
+    }
+
+    fn next_machine(&mut self) -> u32 {
+        self.machines += 1;
+        self.machines
+    }
+
+    fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        seed[..16].copy_from_slice(&self.nonces.draw());
+        seed[16..].copy_from_slice(&self.nonces.draw());
+        seed
+    }
+
+    fn note(&mut self, note: Note) {
+        self.actions.push_back(Action::Note(note));
+    }
+
+    /// Sends to a node, which may be this one.
+    fn send(&mut self, to: NodeId, message: Message) {
+        if to == self.me() {
+            self.loopback.push_back(message);
+        } else if self.up.contains(&to) {
+            let (epoch, slot) = (self.follow.epoch, self.view().head);
+            self.actions.push_back(Action::Send { to, epoch, slot, message });
+        }
+    }
+
+    /// Sends to whoever coordinates. What is lost for want of one is sent again when there is one, or asked for again.
+    fn tell_coordinator(&mut self, message: Message) {
+        if let Some(holder) = self.follow.holder {
+            self.send(holder, message);
+        }
+    }
+
+    fn set_up(&mut self, now_ns: u64, wall_ns: i64, node: NodeId, up: bool) {
+        if !self.config.peers.contains(&node) {
+            return;
+        }
+        if up {
+            self.up.insert(node)
+        } else {
+            self.up.remove(&node)
+        };
+        self.alone_ns = match self.alone_ns {
+            _ if !self.up.is_empty() => None,
+            since => since.or(Some(now_ns)),
+        };
+        if !up {
+            self.follow.disconnected(now_ns, node);
+        }
+        if self.coordinator.is_some() {
+            let state = self.view().state.clone();
+            let now = Now { ns: now_ns, wall_ns, state: &state };
+            self.coordinator.iter_mut().for_each(|coordinator| coordinator.set_up(now, node, up));
+        }
+    }
+
+    fn received(&mut self, now_ns: u64, wall_ns: i64, from: NodeId, at: (Epoch, Slot), message: Message) {
+        let (epoch, slot) = at;
+        if !self.config.peers.contains(&from) {
+            return;
+        }
+        let is_order = matches!(
+            message,
+            Message::Announce { .. }
+                | Message::Probe { .. }
+                | Message::Assign(_)
+                | Message::Accepted { .. }
+                | Message::Revoke { .. }
+        );
+        if is_order && epoch < self.follow.epoch {
+            return self.send(from, Message::Fenced);
+        }
+        self.follow.epoch = self.follow.epoch.max(epoch);
+        if is_order {
+            self.needed = self.needed.max(slot);
+        }
+        self.deliver(now_ns, wall_ns, from, message);
+    }
+
+    /// A message that is not fenced, from a peer or from this node itself.
+    fn deliver(&mut self, now_ns: u64, wall_ns: i64, from: NodeId, message: Message) {
+        match message {
+            Message::Announce { resting, successor } => self.announced(now_ns, from, resting, successor),
+            Message::Probe { ask, policy, volumes } => {
+                self.wait_for_log(Waiting::Probe { ask, policy, volumes });
+            }
+            Message::Assign(_) | Message::Accepted { .. } | Message::Revoke { .. } => {
+                self.role.handle(message)
+            }
+            Message::Reply { request, reply } => {
+                if let Some(client) = self.requests.answered(request) {
+                    self.actions.push_back(Action::Reply { client, reply });
+                }
+            }
+            Message::Redirect { request, .. } => self.requests.redirected(request),
+            Message::Request { request, .. } if self.coordinator.is_none() => {
+                let holder = self.follow.holder;
+                self.send(from, Message::Redirect { request, holder });
+            }
+            Message::Fenced => {}
+            Message::Present(_)
+            | Message::Probed { .. }
+            | Message::Report(_)
+            | Message::Failed { .. }
+            | Message::Request { .. } => {
+                let Some((_, writer)) = &self.writer else { return };
+                let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.handle(now, from, message);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, now_ns: u64, ticket: Ticket, answer: Answer) {
+        if let Some((machine, writer)) = &mut self.writer
+            && *machine == ticket.machine
+        {
+            writer.handle(now_ns, ticket.id, answer);
+        } else if let Some((machine, reader)) = &mut self.reader
+            && *machine == ticket.machine
+        {
+            reader.handle(now_ns, ticket.id, answer);
+        }
+    }
+
+    /// Lets everything take effect until nothing moves.
+    fn settle(&mut self, now_ns: u64, wall_ns: i64) {
+        self.now_ns = now_ns;
+        loop {
+            self.settle_reader();
+            self.settle_writer(now_ns, wall_ns);
+            self.settle_coordinator(now_ns, wall_ns);
+            self.settle_role();
+            self.settle_requests(now_ns);
+            self.settle_waiting();
+            if let Some(message) = self.loopback.pop_front() {
+                let me = self.me();
+                self.deliver(now_ns, wall_ns, me, message);
+                continue;
+            }
+            if self.writer.is_none() && self.seek_due().is_some_and(|due| due <= now_ns) {
+                self.seek();
+                continue;
+            }
+            return;
+        }
+    }
+
+    fn settle_role(&mut self) {
+        while let Some(out) = self.role.next_out() {
+            match out {
+                role::Out::Send(message) => self.tell_coordinator(message),
+                role::Out::Start(assignment) => self.wait_for_log(Waiting::Start(assignment)),
+                role::Out::Stop(id) => {
+                    let before = self.waiting.len();
+                    self.waiting.retain(|waiting| !matches!(waiting, Waiting::Start(a) if a.id == id));
+                    if self.waiting.len() < before {
+                        self.role.ended(id, Ok(()));
+                    } else {
+                        self.actions.push_back(Action::Stop(id));
+                    }
+                }
+                role::Out::Committed(id) => self.actions.push_back(Action::Committed(id)),
+            }
+        }
+    }
+
+    fn wait_for_log(&mut self, waiting: Waiting) {
+        if self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back(waiting);
+        }
+    }
+
+    /// What waits for the log goes on when it is read far enough; else the log is read.
+    fn settle_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if self.view().head < self.needed || !self.has_read && self.writer.is_none() {
+            return self.read_log();
+        }
+        let state = Arc::new(self.view().state.clone());
+        while let Some(waiting) = self.waiting.pop_front() {
+            let state = Arc::clone(&state);
+            self.actions.push_back(match waiting {
+                Waiting::Probe { ask, policy, volumes } => Action::Probe { ask, policy, volumes, state },
+                Waiting::Start(assignment) => Action::Start { assignment, state },
+            });
+        }
+    }
+
+    fn read_log(&mut self) {
+        if self.reader.is_some() {
+            return;
+        }
+        let machine = self.next_machine();
+        let (cluster, sealer) = (self.config.identity.cluster, self.config.sealer.clone());
+        let options = self.config.options.replay;
+        let reader = if self.view.head.0 == 0 {
+            Replay::from_boundary(cluster, sealer, options, 1)
+        } else {
+            Replay::from_view(cluster, sealer, options, 1, self.view.clone())
+        };
+        self.reader = Some((machine, reader));
+    }
+
+    fn settle_reader(&mut self) {
+        let Some((machine, reader)) = &mut self.reader else { return };
+        while let Some((id, call)) = reader.next_call() {
+            self.actions.push_back(Action::Call(Ticket { machine: *machine, id }, call));
+        }
+        match reader.result() {
+            None => {}
+            Some(Ok(_)) => {
+                if let Some((_, reader)) = self.reader.take() {
+                    self.take_view(reader.into_view());
+                }
+            }
+            Some(Err(fault)) => {
+                self.reader = None;
+                self.note(Note::Warning(fault));
+                self.log_is_unreadable(fault);
+            }
+        }
+    }
+
+    fn take_view(&mut self, view: View) {
+        self.has_read = true;
+        self.follow.epoch = self.follow.epoch.max(view.state.epoch);
+        if view.head >= self.view.head {
+            self.view = view;
+        }
+    }
+
+    /// Whoever waits for the log is told; the coordinator asks again or asks somebody else.
+    fn log_is_unreadable(&mut self, fault: LogFault) {
+        self.has_read = true;
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Probe { ask, volumes, .. } => {
+                    let failed = volumes.into_iter().map(|volume| (volume, fault.to_string())).collect();
+                    self.tell_coordinator(Message::Probed { ask, found: Vec::new(), failed });
+                }
+                Waiting::Start(assignment) => self.role.ended(assignment.id, Err(fault.to_string())),
+            }
+        }
+    }
+
+    fn seek(&mut self) {
+        let machine = self.next_machine();
+        let seed = self.seed();
+        let writer = Writer::new(self.config.identity, self.config.sealer.clone(), self.config.options, seed);
+        self.writer = Some((machine, writer));
+        self.note(Note::Seeking);
+    }
+
+    fn settle_writer(&mut self, now_ns: u64, wall_ns: i64) {
+        loop {
+            let Some((machine, writer)) = &mut self.writer else { return };
+            let machine = *machine;
+            let Some(action) = writer.next_action() else { return };
+            match action {
+                writer::Action::Call { id, call } => {
+                    self.actions.push_back(Action::Call(Ticket { machine, id }, call));
+                }
+                writer::Action::Wait { held, .. } => self.note(Note::Waiting(held)),
+                writer::Action::Ready { epoch, .. } => self.ready(now_ns, wall_ns, epoch),
+                writer::Action::Committed { .. } => {
+                    let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
+                    self.coordinator.iter_mut().for_each(|coordinator| coordinator.committed(now));
+                }
+                writer::Action::Released { .. } => self.released(now_ns),
+                writer::Action::Lost(fault) => {
+                    self.note(Note::Lost(fault));
+                    self.step_down(now_ns);
+                }
+                writer::Action::Warning(fault) => self.note(Note::Warning(fault)),
+            }
+        }
+    }
+
+    fn ready(&mut self, now_ns: u64, wall_ns: i64, epoch: Epoch) {
+        let Some((_, writer)) = &self.writer else { return };
+        let settings = coordinator::Settings {
+            me: self.me(),
+            peers: self.config.peers.clone(),
+            beat_ns: self.config.options.timing.beat_ns,
+            rest_ns: self.config.rest_ns,
+        };
+        let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
+        let mut coordinator = Coordinator::new(settings, epoch, now);
+        for &node in &self.up {
+            coordinator.set_up(now, node, true);
+        }
+        self.coordinator = Some(coordinator);
+        self.follow.epoch = self.follow.epoch.max(epoch);
+        self.note(Note::Coordinates(epoch));
+        self.announce(now_ns);
+    }
+
+    /// Says to all that this node coordinates, itself included.
+    fn announce(&mut self, now_ns: u64) {
+        self.announce_ns = now_ns.saturating_add(self.config.options.timing.beat_ns);
+        let announcement = Message::Announce { resting: false, successor: None };
+        for node in self.up.clone() {
+            self.send(node, announcement.clone());
+        }
+        self.loopback.push_back(announcement);
+    }
+
+    fn released(&mut self, now_ns: u64) {
+        let successor = self.releasing.take().flatten();
+        self.note(Note::Released);
+        let announcement = Message::Announce { resting: true, successor };
+        for node in self.up.clone() {
+            self.send(node, announcement.clone());
+        }
+        self.step_down(now_ns);
+        self.follow.rest(now_ns, successor);
+    }
+
+    /// The lease is gone, and the coordinator with it.
+    fn step_down(&mut self, now_ns: u64) {
+        if let Some((_, writer)) = self.writer.take() {
+            self.take_view(writer.view().clone());
+        }
+        self.coordinator = None;
+        self.releasing = None;
+        self.loopback.clear();
+        let me = self.me();
+        self.follow.stepped_down(now_ns, me);
+    }
+
+    fn settle_coordinator(&mut self, now_ns: u64, wall_ns: i64) {
+        if self.coordinator.is_some() && self.announce_ns <= now_ns {
+            self.announce(now_ns);
+        }
+        self.leave_when_alone(now_ns);
+        let Some((_, writer)) = &mut self.writer else { return };
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if let Some(successor) = self.releasing {
+            writer.release(now_ns, successor);
+        } else if writer.may_assign(now_ns) {
+            let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
+            if coordinator.deadline().is_some_and(|due| due <= now_ns) {
+                coordinator.turn(now);
+            }
+            if writer.is_ready()
+                && let Some(batch) = coordinator.next_batch(now)
+            {
+                match writer.commit(now_ns, batch) {
+                    Ok(()) => {}
+                    Err((LogFault::Refused { record, why }, _)) => {
+                        let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
+                        coordinator.refused(now, record, why);
+                    }
+                    Err(_) => coordinator.put_back(),
+                }
+            }
+        }
+        let mut outs = Vec::new();
+        while let Some(out) = coordinator.next_out() {
+            outs.push(out);
+        }
+        for out in outs {
+            match out {
+                coordinator::Out::Send(to, message) => self.send(to, message),
+                coordinator::Out::Release(successor) => self.releasing = Some(successor),
+            }
+        }
+    }
+
+    /// A holder that sees no peer lets go of work that only they could do, so that one that sees the others may try.
+    fn leave_when_alone(&mut self, now_ns: u64) {
+        let patience = ALONE_LEASES * self.config.options.timing.lease_ns;
+        let alone = self.alone_ns.is_some_and(|since| now_ns >= since.saturating_add(patience));
+        if alone
+            && !self.config.peers.is_empty()
+            && self.coordinator.is_some()
+            && !self.role.is_busy()
+            && self.releasing.is_none()
+        {
+            self.releasing = Some(None);
+            self.follow.away_until_ns = now_ns.saturating_add(2 * patience);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "node_test.rs"]
+mod tests;

@@ -1,0 +1,386 @@
+//! Nodes over a store in memory, a network that delivers, and jobs that only report: the protocol alone, without data.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::*;
+use crate::backplane::message::Key;
+use crate::drive::node::{Ports, turn};
+use crate::format::record::{BackupVolume, PolicyChange, Record};
+use crate::format::slot::{Author, PlainForTests};
+use crate::id::{BackupId, Boot, ObjectId};
+use crate::log::call::perform;
+use crate::log::session::{Surroundings, open_read};
+use crate::store::memory::MemoryStore;
+use windlass_hal::sim::clock::SimClock;
+
+const MS: u64 = 1_000_000;
+const INODES: u64 = 4096;
+
+/// What will happen, by (time, order): to which node's which start.
+type Queue = Rc<RefCell<(BTreeMap<(u64, u64), (usize, u64, Event)>, u64)>>;
+
+fn push(queue: &Queue, at: u64, node: usize, boot: u64, event: Event) {
+    let mut queue = queue.borrow_mut();
+    queue.1 += 1;
+    let key = (at, queue.1);
+    queue.0.insert(key, (node, boot, event));
+}
+
+struct Host {
+    index: usize,
+    boot: u64,
+    now: u64,
+    queue: Queue,
+    store: Rc<MemoryStore>,
+    /// Links that are cut.
+    cut: Rc<RefCell<BTreeSet<(usize, usize)>>>,
+    volumes: Vec<String>,
+    /// The running job, how far it is, and whether it waits for its commit.
+    job: Option<(Assignment, Key, bool)>,
+    count: u32,
+    step_ms: u64,
+    replies: Vec<(u64, Reply)>,
+    notes: Vec<String>,
+    read: u64,
+}
+
+impl Host {
+    fn event(&self, after: u64, event: Event) {
+        push(&self.queue, self.now + after, self.index, self.boot, event);
+    }
+
+    fn step(&mut self) {
+        let Some((job, at, _)) = self.job else { return };
+        let next = (at.0.max(1).saturating_add(64).min(job.to.0), 0);
+        let last = next == job.to || next.0 >= INODES;
+        let next = if last { job.to } else { next };
+        self.count += 1;
+        self.read += 64;
+        let object = ObjectId {
+            epoch: job.id.epoch,
+            node: NodeId(self.index as u32 + 1),
+            boot: Boot(self.boot),
+            count: self.count,
+        };
+        let progress =
+            Progress { objects: vec![(object, 4096)], from: at, to: next, last, ..Progress::default() };
+        let totals = Totals { items: 64, bytes_logical: 64, ..Totals::default() };
+        self.job = Some((job, next, true));
+        self.event(
+            self.step_ms * MS,
+            Event::Progressed { id: job.id, progress, totals, troubles: Vec::new() },
+        );
+    }
+}
+
+impl Ports for Host {
+    fn send(&mut self, to: NodeId, epoch: Epoch, slot: Slot, message: &Message) {
+        let peer = to.0 as usize - 1;
+        if !self.cut.borrow().contains(&(self.index, peer)) {
+            let from = NodeId(self.index as u32 + 1);
+            let event = Event::Received { from, epoch, slot, message: message.clone() };
+            push(&self.queue, self.now + MS, peer, 0, event);
+        }
+    }
+    fn call(&mut self, ticket: Ticket, call: Call) {
+        let (answer, _) = perform(&*self.store, &call);
+        self.event(5 * MS, Event::Answered(ticket, answer));
+    }
+    fn probe(&mut self, ask: u64, _policy: &str, volumes: Vec<VolumeId>, state: Arc<State>) {
+        let (mut found, mut failed) = (Vec::new(), Vec::new());
+        for volume in volumes {
+            if self.volumes.contains(&state.volumes[&volume].device) {
+                let volume = BackupVolume { volume, fs_uuid: [1; 16], state: Some([2; 16]) };
+                found.push(Found { volume, end: (INODES, 0), grain: 64, items: INODES, bytes: INODES });
+            } else {
+                failed.push((volume, "not here".to_owned()));
+            }
+        }
+        self.event(10 * MS, Event::Probed { ask, found, failed });
+    }
+    fn start(&mut self, assignment: Assignment, state: Arc<State>) {
+        assert!(self.job.is_none(), "one job at a time");
+        assert!(state.running.contains_key(&assignment.backup), "the log was not read far enough");
+        self.job = Some((assignment, assignment.from, false));
+        self.step();
+    }
+    fn stop(&mut self, id: AssignmentId) {
+        self.job = None;
+        self.event(MS, Event::Ended { id, result: Ok(()) });
+    }
+    fn committed(&mut self, id: AssignmentId) {
+        let Some((job, at, true)) = self.job else { panic!("nothing to commit") };
+        assert_eq!(job.id, id);
+        if at == job.to {
+            self.job = None;
+            self.event(MS, Event::Ended { id, result: Ok(()) });
+        } else {
+            self.step();
+        }
+    }
+    fn reply(&mut self, client: u64, reply: Reply) {
+        self.replies.push((client, reply));
+    }
+    fn note(&mut self, note: Note) {
+        self.notes.push(format!("{:>7} ms node {}: {note}", self.now / MS, self.index + 1));
+    }
+}
+
+struct Cluster {
+    nodes: Vec<Option<(Node<PlainForTests>, Host)>>,
+    volumes: Vec<Vec<String>>,
+    queue: Queue,
+    store: Rc<MemoryStore>,
+    cut: Rc<RefCell<BTreeSet<(usize, usize)>>>,
+    now: u64,
+    boots: u64,
+    step_ms: u64,
+}
+
+impl Cluster {
+    fn new(volumes: &[&[&str]]) -> Cluster {
+        let volumes: Vec<Vec<String>> =
+            volumes.iter().map(|list| list.iter().map(|v| (*v).to_owned()).collect()).collect();
+        let mut cluster = Cluster {
+            nodes: volumes.iter().map(|_| None).collect(),
+            volumes,
+            queue: Queue::default(),
+            store: Rc::new(MemoryStore::default()),
+            cut: Rc::default(),
+            now: 0,
+            boots: 0,
+            step_ms: 300,
+        };
+        (0..cluster.nodes.len()).for_each(|index| cluster.boot(index));
+        cluster
+    }
+
+    fn boot(&mut self, index: usize) {
+        self.boots += 1;
+        let all = (0..self.nodes.len()).map(|i| NodeId(i as u32 + 1));
+        let me = Author { node: NodeId(index as u32 + 1), boot: Boot(self.boots) };
+        let config = Config {
+            identity: Identity { cluster: [9; 16], me },
+            peers: all.filter(|node| *node != me.node).collect(),
+            sealer: PlainForTests,
+            options: WriterOptions::default(),
+            present: Present {
+                boot: me.boot,
+                weight: 100,
+                lanes: 2,
+                volumes: self.volumes[index].clone(),
+                ..Present::default()
+            },
+            rest_ns: 60_000 * MS,
+            request_ns: 120_000 * MS,
+            seed: [self.boots as u8; 32],
+        };
+        let host = Host {
+            index,
+            boot: self.boots,
+            now: self.now,
+            queue: Rc::clone(&self.queue),
+            store: Rc::clone(&self.store),
+            cut: Rc::clone(&self.cut),
+            volumes: self.volumes[index].clone(),
+            job: None,
+            count: 0,
+            step_ms: self.step_ms,
+            replies: Vec::new(),
+            notes: Vec::new(),
+            read: 0,
+        };
+        self.nodes[index] = Some((Node::new(self.now, config), host));
+        for other in (0..self.nodes.len()).filter(|&other| other != index) {
+            if self.nodes[other].is_some() {
+                push(&self.queue, self.now + MS, other, 0, Event::Up(me.node));
+                push(&self.queue, self.now + MS, index, 0, Event::Up(NodeId(other as u32 + 1)));
+            }
+        }
+        self.give(index, None);
+    }
+
+    fn kill(&mut self, index: usize) {
+        self.nodes[index] = None;
+        for other in 0..self.nodes.len() {
+            push(&self.queue, self.now + MS, other, 0, Event::Down(NodeId(index as u32 + 1)));
+        }
+    }
+
+    fn give(&mut self, index: usize, event: Option<Event>) {
+        let now = self.now;
+        if let Some((node, host)) = &mut self.nodes[index] {
+            host.now = now;
+            turn(node, host, now, now as i64, event);
+        }
+    }
+
+    fn local(&mut self, index: usize, client: u64, command: Command) {
+        self.give(index, Some(Event::Local { client, command }));
+    }
+
+    /// One event, or the next deadline.
+    fn step(&mut self) {
+        let event = self.queue.borrow().0.keys().next().copied();
+        let deadline = (0..self.nodes.len())
+            .filter_map(|index| Some((self.nodes[index].as_ref()?.0.deadline()?, index)))
+            .min();
+        match (event, deadline) {
+            (Some(key), due) if due.is_none_or(|(due, _)| key.0 <= due) => {
+                let Some((index, boot, event)) = self.queue.borrow_mut().0.remove(&key) else { return };
+                self.now = self.now.max(key.0);
+                let same = self.nodes[index].as_ref().is_some_and(|(_, host)| boot == 0 || host.boot == boot);
+                if same {
+                    self.give(index, Some(event));
+                }
+            }
+            (_, Some((due, index))) => {
+                self.now = self.now.max(due);
+                self.give(index, None);
+            }
+            (None | Some(_), None) => self.now += 1000 * MS,
+        }
+    }
+
+    fn run_until(&mut self, seconds: u64, what: &str, mut done: impl FnMut(&Cluster) -> bool) {
+        let end = self.now + seconds * 1000 * MS;
+        let mut steps = 0;
+        while !done(self) {
+            self.step();
+            steps += 1;
+            assert!(steps < 1_000_000, "nothing moves: {what}\n{}", self.told().join("\n"));
+            assert!(self.now < end, "not in {seconds} s: {what}\n{}", self.told().join("\n"));
+        }
+    }
+
+    fn told(&self) -> Vec<String> {
+        let mut told: Vec<String> =
+            self.nodes.iter().flatten().flat_map(|(_, host)| host.notes.clone()).collect();
+        told.sort();
+        told
+    }
+
+    fn state(&self) -> State {
+        let clock = SimClock::default();
+        let around = Surroundings { store: &*self.store, clock: &clock };
+        open_read(around, [9; 16], PlainForTests).unwrap().state
+    }
+
+    fn reply_to(&self, client: u64) -> Option<Reply> {
+        let mut replies = self.nodes.iter().flatten().flat_map(|(_, host)| host.replies.iter());
+        replies.find(|(to, _)| *to == client).map(|(_, reply)| reply.clone())
+    }
+
+    fn holder(&self) -> Option<usize> {
+        self.nodes.iter().position(|node| node.as_ref().is_some_and(|(node, _)| node.coordinates()))
+    }
+
+    /// A policy over all volumes that some node has, through node 1.
+    fn set_policy(&mut self) {
+        let all: BTreeSet<String> = self.volumes.iter().flatten().cloned().collect();
+        let volumes = all.into_iter().enumerate().map(|(i, device)| (VolumeId(i as u32 + 1), device));
+        let change = PolicyChange {
+            name: "homes".to_owned(),
+            revision: 1,
+            body: b"{}".to_vec(),
+            volumes: volumes.collect(),
+        };
+        self.local(0, 1, Command::Submit(vec![Record::PolicyChanged(change)]));
+        self.run_until(60, "a policy", |cluster| cluster.reply_to(1).is_some());
+        assert_eq!(self.reply_to(1), Some(Reply::Done(None)));
+    }
+
+    fn begin_backup(&mut self, index: usize, client: u64) {
+        self.local(index, client, Command::Backup("homes".to_owned()));
+        self.run_until(60, "the start of a backup", |cluster| cluster.reply_to(client).is_some());
+        assert!(matches!(self.reply_to(client), Some(Reply::Done(Some(_)))), "{:?}", self.reply_to(client));
+    }
+
+    fn points(&self) -> usize {
+        self.state().points.len()
+    }
+}
+
+#[test]
+fn three_nodes_share_a_backup_and_rest() {
+    let mut cluster = Cluster::new(&[&["a", "shared"], &["b", "shared"], &["shared"]]);
+    cluster.set_policy();
+    cluster.begin_backup(2, 2);
+    cluster.run_until(300, "a point", |cluster| cluster.points() == 1);
+    for (_, host) in cluster.nodes.iter().flatten() {
+        assert!(host.read > 1000, "node {} read {} of {}", host.index + 1, host.read, 3 * INODES);
+    }
+    cluster.run_until(120, "rest", |cluster| cluster.holder().is_none());
+    let epochs = cluster.state().epoch;
+    // Rested: whoever has work next takes it, without a wait.
+    let before = cluster.now;
+    cluster.begin_backup(1, 3);
+    assert!(cluster.now - before < 5_000 * MS, "{} ms", (cluster.now - before) / MS);
+    assert_eq!(cluster.state().epoch.0, epochs.0 + 1);
+    cluster.run_until(300, "a second point", |cluster| cluster.points() == 2);
+}
+
+#[test]
+fn a_killed_coordinator_is_followed_and_the_backup_ends() {
+    let mut cluster = Cluster::new(&[&["a", "shared"], &["b", "shared"], &["shared"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    cluster.run_until(60, "some of it", |cluster| {
+        cluster.state().running.values().any(|running| running.totals.items > 1000)
+    });
+    let victim = cluster.holder().expect("a coordinator");
+    let lost = cluster.now;
+    let head = cluster.state().epoch;
+    cluster.kill(victim);
+    cluster.run_until(60, "another coordinator", |cluster| cluster.state().epoch > head);
+    let timing = WriterOptions::default().timing;
+    assert!(cluster.now - lost < 2 * timing.lease_ns + 2000 * MS, "{} ms", (cluster.now - lost) / MS);
+    cluster.run_until(60, "commits", |cluster| {
+        cluster.state().running.values().any(|running| running.totals.items > 2000)
+    });
+    cluster.boot(victim);
+    cluster.run_until(300, "a point", |cluster| cluster.points() == 1);
+    let items = cluster.state().points[&BackupId(1)].totals.items;
+    assert!(items >= 3 * INODES, "{items}");
+}
+
+#[test]
+fn a_moved_lease_needs_no_wait_and_work_goes_on() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"], &["c"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    let from = cluster.holder().expect("a coordinator");
+    let to = (from + 1) % 3;
+    cluster.local(from, 3, Command::Move(NodeId(to as u32 + 1)));
+    let before = cluster.now;
+    cluster.run_until(10, "the move", |cluster| cluster.holder() == Some(to));
+    assert!(cluster.now - before < 1500 * MS, "{} ms", (cluster.now - before) / MS);
+    cluster.run_until(300, "a point", |cluster| cluster.points() == 1);
+}
+
+#[test]
+fn a_cut_off_coordinator_neither_commits_twice_nor_stops_the_others() {
+    let mut cluster = Cluster::new(&[&["shared"], &["shared"], &["shared"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    let holder = cluster.holder().expect("a coordinator");
+    for other in (0..3).filter(|&other| other != holder) {
+        cluster.cut.borrow_mut().extend([(holder, other), (other, holder)]);
+        push(&cluster.queue, cluster.now + MS, other, 0, Event::Down(NodeId(holder as u32 + 1)));
+        push(&cluster.queue, cluster.now + MS, holder, 0, Event::Down(NodeId(other as u32 + 1)));
+    }
+    cluster.run_until(600, "a point", |cluster| cluster.points() == 1);
+}
+
+#[test]
+fn a_command_that_nobody_can_do_is_refused_with_a_reason() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    cluster.local(0, 1, Command::Backup("nothing".to_owned()));
+    cluster.run_until(60, "an answer", |cluster| cluster.reply_to(1).is_some());
+    assert!(matches!(cluster.reply_to(1), Some(Reply::Refused(why)) if why.contains("policy set nothing")));
+    cluster.local(0, 2, Command::Status);
+    cluster.run_until(60, "an answer", |cluster| cluster.reply_to(2).is_some());
+    assert!(matches!(cluster.reply_to(2), Some(Reply::Status(json)) if json.contains("\"coordinator\"")));
+}

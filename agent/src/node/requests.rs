@@ -1,0 +1,115 @@
+//! Commands of people on this machine, until somebody who coordinates has answered them. Source: ours.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Node};
+use crate::backplane::message::{Command, Message, Reply};
+use crate::coordinator::status;
+use crate::format::slot::Sealer;
+use crate::id::{Epoch, NodeId};
+
+/// Commands that wait at once; more are refused.
+const REQUESTS_MAX: usize = 64;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Request {
+    client: u64,
+    command: Command,
+    until_ns: u64,
+    sent: Option<(NodeId, Epoch)>,
+}
+
+/// Open commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Requests {
+    open: BTreeMap<u64, Request>,
+    next: u64,
+    patience_ns: u64,
+    refused: Vec<u64>,
+}
+
+impl Requests {
+    pub(super) fn new(patience_ns: u64) -> Requests {
+        Requests { open: BTreeMap::new(), next: 0, patience_ns, refused: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, now_ns: u64, client: u64, command: Command) {
+        if self.open.len() >= REQUESTS_MAX {
+            return self.refused.push(client);
+        }
+        self.next += 1;
+        let until_ns = now_ns.saturating_add(self.patience_ns);
+        self.open.insert(self.next, Request { client, command, until_ns, sent: None });
+    }
+
+    /// Takes the request that was answered out; `None` for one that nobody waits for any more.
+    pub(super) fn answered(&mut self, request: u64) -> Option<u64> {
+        self.open.remove(&request).map(|request| request.client)
+    }
+
+    /// It went to the wrong node: it goes to the right one when that is known.
+    pub(super) fn redirected(&mut self, request: u64) {
+        if let Some(request) = self.open.get_mut(&request) {
+            request.sent = None;
+        }
+    }
+
+    /// Whether somebody must coordinate for one of them to be answered.
+    pub(super) fn need_coordinator(&self) -> bool {
+        self.open.values().any(|request| request.command != Command::Status)
+    }
+
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.open.values().map(|request| request.until_ns).min()
+    }
+}
+
+impl<S: Sealer + Clone> Node<S> {
+    /// Sends what is not sent yet, answers what can be answered here, and gives up what has waited too long.
+    pub(super) fn settle_requests(&mut self, now_ns: u64) {
+        for client in std::mem::take(&mut self.requests.refused) {
+            let why = format!("{REQUESTS_MAX} commands wait already; try again");
+            self.actions.push_back(Action::Reply { client, reply: Reply::Refused(why) });
+        }
+        let me = self.me();
+        let epoch = self.follow.epoch;
+        let known = self.follow.holder.filter(|holder| *holder == me || self.up.contains(holder));
+        let mut send = Vec::new();
+        let mut done = Vec::new();
+        for (&number, request) in &mut self.requests.open {
+            if let Some(holder) = known {
+                if request.sent != Some((holder, epoch)) {
+                    request.sent = Some((holder, epoch));
+                    send.push((holder, number, request.command.clone()));
+                }
+            } else if request.command == Command::Status && self.has_read {
+                done.push((number, None));
+                continue;
+            }
+            if now_ns >= request.until_ns {
+                let why = match self.follow.holder {
+                    Some(holder) => {
+                        format!("node {holder} coordinates (epoch {epoch}), and did not answer; try again")
+                    }
+                    None => "no node holds the lease, and this one could not take it: is the store there? \
+                             `windlass repo probe` tells"
+                        .to_owned(),
+                };
+                done.push((number, Some(why)));
+            }
+        }
+        for (number, why) in done {
+            let Some(client) = self.requests.answered(number) else { continue };
+            let reply = match why {
+                Some(why) => Reply::Refused(why),
+                None => {
+                    Reply::Status(status::resting(me, epoch, self.follow.is_resting(), &self.view().state))
+                }
+            };
+            self.actions.push_back(Action::Reply { client, reply });
+        }
+        for (holder, request, command) in send {
+            self.send(holder, Message::Request { request, command });
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The worker's role in a cluster: assignments in, reports out, the same again under whichever coordinator comes next.
+//!
+//! ```text
+//!  Assign -> queued -> Start -> job runs -> progress -> Report (kept until accepted) -> Accepted -> Committed -> job goes on
+//!                                                          |
+//!             new coordinator or connection: who I am and what I hold, and the kept report again
+//! ```
+//!
+//! Invariants: one job runs at a time; a job has one report out at most, and waits for it to be accepted; a report is the same
+//! bytes every time, so it may come twice; what a coordinator takes back is stopped, and nothing of it counts that was not accepted.
+//! Does not: read, pack or upload (the job does). Source: commit-log design, architecture section 6.
+
+use std::collections::VecDeque;
+
+use crate::backplane::message::{
+    Assignment, AssignmentId, KEY_END, Key, Message, NODE_ASSIGNMENTS_MAX, Present, REPORT_OBJECTS_MAX,
+    REPORT_SEGMENTS_MAX, REPORT_TROUBLES_MAX, Report,
+};
+use crate::format::record::Totals;
+use crate::worker::backup::{ItemTrouble, Progress};
+
+/// What the node is to do for its worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Out {
+    /// Send to the coordinator, whoever that is.
+    Send(Message),
+    /// Run this job; none other runs.
+    Start(Assignment),
+    /// End this job soon; it will say that it ended.
+    Stop(AssignmentId),
+    /// The job's last commit counts.
+    Committed(AssignmentId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    Queued,
+    Running,
+    /// Taken back; the job has not ended yet.
+    Stopping,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    assignment: Assignment,
+    run: Run,
+    /// Accepted up to here.
+    accepted: Key,
+    sequence: u32,
+    report: Option<Report>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Role {
+    held: Vec<Held>,
+    out: VecDeque<Out>,
+}
+
+impl Role {
+    /// What to do, until there is nothing.
+    pub fn next_out(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    /// Whether there is work, so that a coordinator is needed.
+    pub fn is_busy(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Completes what the node says of itself with what it holds.
+    pub fn present(&self, mut present: Present) -> Present {
+        let live = self.held.iter().filter(|held| held.run != Run::Stopping);
+        present.held = live.map(|held| (held.assignment, held.accepted)).collect();
+        present
+    }
+
+    /// A coordinator that has not heard of this node's work: sends what is kept again.
+    pub fn greet(&mut self, present: Present) {
+        self.out.push_back(Out::Send(Message::Present(self.present(present))));
+        for held in &self.held {
+            if let Some(report) = held.report.clone().filter(|_| held.run != Run::Stopping) {
+                self.out.push_back(Out::Send(Message::Report(report)));
+            }
+        }
+    }
+
+    /// Takes a message that is for the worker.
+    pub fn handle(&mut self, message: Message) {
+        match message {
+            Message::Assign(assignment) => self.assigned(assignment),
+            Message::Accepted { id, sequence } => self.accepted(id, sequence),
+            Message::Revoke { id } => self.revoked(id),
+            _ => {}
+        }
+    }
+
+    fn assigned(&mut self, assignment: Assignment) {
+        if self.held.iter().any(|held| held.assignment.id == assignment.id) {
+            return;
+        }
+        if self.held.len() >= NODE_ASSIGNMENTS_MAX || assignment.from >= assignment.to {
+            let what = "this node has as much as it can hold".to_owned();
+            return self.out.push_back(Out::Send(Message::Failed { id: assignment.id, what }));
+        }
+        let accepted = assignment.from;
+        self.held.push(Held { assignment, run: Run::Queued, accepted, sequence: 0, report: None });
+        self.start_next();
+    }
+
+    fn start_next(&mut self) {
+        if self.held.iter().any(|held| held.run != Run::Queued) {
+            return;
+        }
+        if let Some(next) = self.held.first_mut() {
+            next.run = Run::Running;
+            self.out.push_back(Out::Start(next.assignment));
+        }
+    }
+
+    fn accepted(&mut self, id: AssignmentId, sequence: u32) {
+        let Some(held) = self.held.iter_mut().find(|held| held.assignment.id == id) else { return };
+        let Some(report) = held.report.take_if(|report| report.sequence == sequence) else { return };
+        held.accepted = report.to;
+        self.out.push_back(Out::Committed(id));
+    }
+
+    fn revoked(&mut self, id: AssignmentId) {
+        let Some(at) = self.held.iter().position(|held| held.assignment.id == id) else { return };
+        match self.held[at].run {
+            Run::Queued => {
+                self.held.remove(at);
+            }
+            Run::Running => {
+                self.held[at].run = Run::Stopping;
+                self.held[at].report = None;
+                self.out.push_back(Out::Stop(id));
+            }
+            Run::Stopping => {}
+        }
+    }
+
+    /// The running job has something in the store and wants it committed. `from` is where its last commit ended.
+    pub fn progressed(
+        &mut self,
+        id: AssignmentId,
+        progress: Progress,
+        totals: Totals,
+        troubles: &[ItemTrouble],
+    ) {
+        let Some(held) = self.held.iter_mut().find(|held| held.assignment.id == id) else { return };
+        if held.run != Run::Running {
+            return;
+        }
+        debug_assert!(
+            progress.objects.len() <= REPORT_OBJECTS_MAX && progress.segments.len() <= REPORT_SEGMENTS_MAX
+        );
+        held.sequence += 1;
+        let troubles = troubles
+            .iter()
+            .take(REPORT_TROUBLES_MAX)
+            .map(|trouble| (trouble.lin.inode, trouble.what.clone()));
+        let report = Report {
+            assignment: held.assignment,
+            sequence: held.sequence,
+            from: progress.from,
+            to: if progress.last { held.assignment.to } else { progress.to.min(KEY_END) },
+            objects: progress.objects.iter().map(|&(id, bytes)| (id, u64::from(bytes))).collect(),
+            segments: progress.segments,
+            totals,
+            troubles: troubles.collect(),
+        };
+        held.report = Some(report.clone());
+        self.out.push_back(Out::Send(Message::Report(report)));
+    }
+
+    /// The job has ended: done, stopped, or with a reason why not.
+    pub fn ended(&mut self, id: AssignmentId, result: Result<(), String>) {
+        let Some(at) = self.held.iter().position(|held| held.assignment.id == id) else { return };
+        let held = self.held.remove(at);
+        if let (Run::Running, Err(what)) = (held.run, result) {
+            self.out.push_back(Out::Send(Message::Failed { id, what }));
+        }
+        self.start_next();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+
+    fn assignment(number: u32) -> Assignment {
+        let id = AssignmentId { epoch: Epoch(1), number };
+        Assignment {
+            id,
+            from: (u64::from(number), 0),
+            to: (u64::from(number) + 10, 0),
+            ..Assignment::default()
+        }
+    }
+
+    fn drain(role: &mut Role) -> Vec<Out> {
+        std::iter::from_fn(|| role.next_out()).collect()
+    }
+
+    #[test]
+    fn one_job_runs_and_the_next_follows() {
+        let mut role = Role::default();
+        role.handle(Message::Assign(assignment(1)));
+        role.handle(Message::Assign(assignment(2)));
+        role.handle(Message::Assign(assignment(1)));
+        assert_eq!(drain(&mut role), [Out::Start(assignment(1))]);
+        role.ended(assignment(1).id, Ok(()));
+        assert_eq!(drain(&mut role), [Out::Start(assignment(2))]);
+        role.ended(assignment(2).id, Err("gone".to_owned()));
+        let failed = Message::Failed { id: assignment(2).id, what: "gone".to_owned() };
+        assert_eq!(drain(&mut role), [Out::Send(failed)]);
+        assert!(!role.is_busy());
+    }
+
+    #[test]
+    fn a_report_is_kept_and_sent_again_until_it_is_accepted() {
+        let mut role = Role::default();
+        let id = assignment(1).id;
+        role.handle(Message::Assign(assignment(1)));
+        let progress = Progress { from: (1, 0), to: (5, 0), ..Progress::default() };
+        role.progressed(id, progress, Totals::default(), &[]);
+        let sent = drain(&mut role);
+        role.greet(Present::default());
+        let again = drain(&mut role);
+        assert_eq!(again.last(), sent.last(), "the same report");
+        role.handle(Message::Accepted { id, sequence: 2 });
+        assert_eq!(drain(&mut role), [], "of another report");
+        role.handle(Message::Accepted { id, sequence: 1 });
+        role.handle(Message::Accepted { id, sequence: 1 });
+        assert_eq!(drain(&mut role), [Out::Committed(id)]);
+        role.greet(Present::default());
+        let greeting = drain(&mut role);
+        assert!(
+            matches!(&greeting[..], [Out::Send(Message::Present(p))] if p.held == [(assignment(1), (5, 0))])
+        );
+    }
+
+    #[test]
+    fn what_is_taken_back_is_stopped_and_says_nothing_more() {
+        let mut role = Role::default();
+        let id = assignment(1).id;
+        role.handle(Message::Assign(assignment(1)));
+        role.handle(Message::Assign(assignment(2)));
+        drain(&mut role);
+        role.handle(Message::Revoke { id });
+        role.handle(Message::Revoke { id });
+        assert_eq!(drain(&mut role), [Out::Stop(id)]);
+        role.progressed(id, Progress { to: (5, 0), ..Progress::default() }, Totals::default(), &[]);
+        assert_eq!(drain(&mut role), []);
+        role.ended(id, Err("stopped".to_owned()));
+        assert_eq!(drain(&mut role), [Out::Start(assignment(2))], "and the next one begins");
+    }
+}
