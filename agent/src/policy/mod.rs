@@ -159,7 +159,7 @@ pub enum PolicyFault {
     Name(String),
     /// No volume, too many, or one twice.
     Volumes(&'static str),
-    /// A device path that is not absolute, or too long.
+    /// Neither an absolute path nor the name of a volume in a board profile, or too long.
     Device(String),
     /// A pattern that cannot be used.
     Pattern(PatternFault),
@@ -190,7 +190,8 @@ impl fmt::Display for PolicyFault {
             PolicyFault::Device(device) => {
                 write!(
                     f,
-                    "{device:?} is not a device; give the absolute path of a block device or image file"
+                    "{device:?} is not a device; give the absolute path of a block device or image file, or the name of \
+                     a volume in a board profile"
                 )
             }
             PolicyFault::Pattern(fault) => fault.fmt(f),
@@ -287,7 +288,8 @@ impl Policy {
         }
         for (at, volume) in self.volumes.iter().enumerate() {
             let path = &volume.device;
-            if !path.starts_with('/') || path.len() > DEVICE_BYTES_MAX || path.contains('\0') {
+            let named = check_name(path).is_ok();
+            if !(path.starts_with('/') || named) || path.len() > DEVICE_BYTES_MAX || path.contains('\0') {
                 return Err(PolicyFault::Device(path.clone()));
             }
             if self.volumes[..at].iter().any(|other| other.device == *path) {
@@ -540,7 +542,8 @@ mod tests {
             assert_eq!(with(&|p| p.flush_interval = ms), good, "flush {ms}");
         }
         assert!(!with(&|p| p.volumes.clear()));
-        assert!(!with(&|p| p.volumes[0].device = "sda".into()));
+        assert!(!with(&|p| p.volumes[0].device = "dev/sda".into()));
+        assert!(with(&|p| p.volumes[0].device = "lun-7".into()), "the name of a volume in a board profile");
         assert!(!with(&|p| p.volumes.push(p.volumes[0].clone())));
         assert!(!with(&|p| p.limits.device_iops = Some(0)));
         assert!(!with(&|p| p.exclude.push("[".into())));
