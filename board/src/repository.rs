@@ -292,6 +292,11 @@ fn unlock_given(global: &Global, make: bool) -> Result<Option<Unlock>, Failure> 
     }
 }
 
+/// Whether what opens the repository can be read, as far as options name it.
+pub fn check_unlock(global: &Global) -> Result<(), Failure> {
+    unlock_given(global, false).map(drop)
+}
+
 fn unlock_asked(global: &Global, question: &str) -> Result<Unlock, Failure> {
     if let Some(unlock) = unlock_given(global, false)? {
         return Ok(unlock);

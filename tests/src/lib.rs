@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`agent`] | an agent that is none, behind a real control socket |
 //! | [`appliance`] | a repository, backups into it and restores out of it, in this process |
 //! | [`cli`] | the command line as a child process |
 //! | [`conformance`] | one suite per trait, run on every port and every store |
@@ -20,6 +21,7 @@
 //! | [`tree`] | compares two directory trees, down to extents and attributes |
 //! | [`workdir`] | scratch folders |
 
+pub mod agent;
 pub mod appliance;
 pub mod cli;
 pub mod conformance;

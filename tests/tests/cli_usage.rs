@@ -16,8 +16,21 @@ fn usage(arguments: &[&str]) -> Ended {
 fn help_names_every_command_and_fits_a_terminal() {
     let help = cli().ok(&["--help"]);
     for command in [
-        "demo", "repo", "policy", "backup", "points", "ls", "stat", "find", "cat", "restore", "check",
+        "demo",
+        "repo",
+        "policy",
+        "backup",
+        "points",
+        "ls",
+        "stat",
+        "find",
+        "cat",
+        "restore",
+        "check",
         "volume",
+        "status",
+        "coordinator",
+        "board",
     ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}");
     }
@@ -46,6 +59,10 @@ fn every_command_teaches_by_example() {
         &["restore"],
         &["check"],
         &["volume", "info"],
+        &["status"],
+        &["coordinator", "move"],
+        &["board", "check"],
+        &["board", "explain"],
     ] {
         let help = cli().ok(&[command, &["--help"]].concat());
         let example = format!("\n  windlass {}", command.join(" "));

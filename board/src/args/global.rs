@@ -124,6 +124,21 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SIZE", help_heading = "Limits", hide_short_help = true)]
     pub limit_down: Option<Bytes>,
 
+    /// The agent's socket [default: /run/windlass/agent.sock, if an agent listens there]
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_SOCKET",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Agent",
+        hide_short_help = true
+    )]
+    pub socket: Option<PathBuf>,
+    /// Do it in this process, also when an agent runs on this machine
+    #[arg(long, global = true, help_heading = "Agent", hide_short_help = true)]
+    pub alone: bool,
+
     /// Print JSON: one document, or a line per event for backup, restore, check and demo
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,

@@ -90,6 +90,73 @@ pub enum Command {
     /// Look at a device without a repository
     #[command(subcommand)]
     Volume(Volume),
+    /// Show what the cluster does: nodes, coordinator, running backups, last points and errors
+    Status(Status),
+    /// Say which node coordinates
+    #[command(subcommand)]
+    Coordinator(Coordinator),
+    /// Look at a node's board profile
+    #[command(subcommand)]
+    Board(Board),
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass status
+  windlass status --watch
+  windlass status --json | jq .coordinator
+
+The agent of this machine is asked, and asks the coordinator. Lines are at most 79 columns; without a terminal there are no \
+escape sequences, so that it can be read on a serial console and in a log.")]
+pub struct Status {
+    /// Show it again and again, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `coordinator`.
+#[derive(Debug, Subcommand)]
+pub enum Coordinator {
+    /// Hand the coordinator's work over to a node
+    #[command(after_long_help = "\
+Example:
+  windlass coordinator move 2
+
+Before maintenance of the node that coordinates, for example. Nothing is interrupted: running backups go on under the new \
+coordinator.")]
+    Move {
+        /// The node's number
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=65_535))]
+        node: u32,
+    },
+}
+
+/// `board`.
+#[derive(Debug, Subcommand)]
+pub enum Board {
+    /// Check a profile on this machine without starting anything
+    #[command(after_long_help = "\
+Examples:
+  windlass board check /etc/windlass/board.toml
+  windlass board check loopback
+
+Each finding is file:line:column, what is wrong and what to do. Exit code 0: the agent would start; 2: it would not.")]
+    Check(BoardFile),
+    /// Print a profile with its defaults filled in, and how the memory adds up
+    #[command(after_long_help = "\
+Examples:
+  windlass board explain /etc/windlass/board.toml
+  windlass board explain generic-x86_64")]
+    Explain(BoardFile),
+}
+
+/// A profile.
+#[derive(Debug, Args)]
+pub struct BoardFile {
+    /// A profile's path, or the name of one that comes with the program: generic-x86_64, loopback
+    pub file: PathBuf,
 }
 
 /// Options of `demo`.
@@ -251,13 +318,19 @@ Examples:
   windlass backup home
   windlass backup home --memory 24MiB --limit-up 10MiB
   windlass backup home --json | jq -c 'select(.event==\"done\")'
+  windlass backup home --no-wait
 
 The first backup of a volume reads everything, later ones what has changed. A backup that was interrupted, by whatever, goes on \
 where it stopped when it is started again on the same unchanged snapshot. Items that cannot be read are named, the rest is \
-backed up, and the exit code is 3.")]
+backed up, and the exit code is 3.
+
+When an agent runs on this machine, its cluster does the backup and this command shows how it goes; Ctrl-C then leaves it running.")]
 pub struct Backup {
     /// The policy
     pub name: String,
+    /// With an agent: start it and return, it goes on by itself
+    #[arg(long, conflicts_with = "alone")]
+    pub no_wait: bool,
 }
 
 /// Options of `points`.
