@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -147,6 +148,31 @@ fn a_client_that_talks_nonsense_or_too_much_is_told_and_the_others_go_on() {
     good.write_all(b"{\"ask\":\"identify\"}\n{\"ask\":\"identify\"}\n").unwrap();
     good.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(lines(good).len(), 2);
+}
+
+#[test]
+fn another_user_is_refused_also_when_the_file_would_let_him_in() {
+    const TEST: &str = "another_user_is_refused_also_when_the_file_would_let_him_in";
+    if !windlass_tests::privilege::is_root() {
+        return windlass_tests::privilege::skip(TEST, "needs root, to act as another user");
+    }
+    let scratch = Scratch::new("control-user");
+    let agent = FakeAgent::start(&scratch.path().join("sock"), |_| Some(identity("x")));
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(agent.path(), fs::Permissions::from_mode(0o666)).unwrap();
+    let call = ["status", "--socket", agent.path().to_str().unwrap()];
+    match cli().command(&call).uid(65_534).gid(65_534).output() {
+        Ok(ended) => {
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert!(
+                ended.status.code() == Some(1) && said.contains("only root and the agent's own user"),
+                "{said}"
+            );
+        }
+        Err(why) => {
+            windlass_tests::privilege::skip(TEST, &format!("another user cannot run the program: {why}"))
+        }
+    }
 }
 
 #[test]
