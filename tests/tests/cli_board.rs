@@ -256,7 +256,7 @@ fn backing_up(socket: &Path, url: &str, point: Value) -> FakeAgent {
                     1 => json!({ "coordinator": held, "points": [old], "queue": ["home"] }),
                     2 => json!({ "coordinator": held, "points": [old], "backups": running,
                         "errors": [{ "node": 1, "what": "lost \u{1b}its way", "wall_ns": 5 }] }),
-                    3 => json!({ "coordinator": null }),
+                    3 => json!({ "coordinator": { "node": null, "epoch": 3, "resting": false } }),
                     // Hangs up: the agent was started again.
                     4 => return None,
                     5 => json!({ "coordinator": held, "points": [old] }),
@@ -289,7 +289,7 @@ fn a_backup_through_an_agent_waits_for_its_point() {
         assert_eq!(cli().run(&["backup", "home", "--limit-up", "1MiB", "--socket", path]).code, 2);
         assert_eq!(cli().run(&["backup", "home", "--repo", "file:///other", "--socket", path]).code, 2);
     }
-    let partial = json!({ "backup": 9, "policy": "home", "status": "with_errors", "items": 2 });
+    let partial = json!({ "backup": 9, "policy": "home", "status": "with errors", "items": 2 });
     let _agent = backing_up(&socket, "file:///srv", partial);
     let ended = cli().run(&["backup", "home", "--socket", path]);
     assert_eq!(ended.code, 3, "{ended:?}");

@@ -26,6 +26,7 @@ use crate::failure::{Exit, Failure};
 use crate::host::HostClock;
 use crate::output::Output;
 use crate::progress::Watcher;
+use crate::repository::Repository;
 use crate::status::{Backup as Running, Point, Status, Trouble};
 use crate::{logger, signal, text};
 
@@ -200,7 +201,9 @@ impl Wait<'_> {
                     sure_ns = now_ns;
                 }
                 Seen::Queued | Seen::Unknown => sure_ns = now_ns,
-                Seen::Nowhere if now_ns.saturating_sub(sure_ns) > LOST_NS => return Err(self.lost(&status)),
+                Seen::Nowhere if now_ns.saturating_sub(sure_ns) > LOST_NS => {
+                    return self.lost(&status, global).map(Some);
+                }
                 Seen::Nowhere => {}
             }
             HostClock.sleep(LOOK);
@@ -218,33 +221,47 @@ impl Wait<'_> {
         if let Some(point) = points.find(new) {
             return Seen::Point(point);
         }
-        if status.coordinator.is_none() {
-            Seen::Unknown
-        } else if status.queue.iter().any(|queued| queued == self.policy) {
+        if status.queue.iter().any(|queued| queued == self.policy) {
             Seen::Queued
-        } else {
+        } else if status.is_held() || status.is_resting() {
             Seen::Nowhere
+        } else {
+            Seen::Unknown
         }
     }
 
     fn tell_errors(&mut self, status: &Status) {
         for trouble in status.errors.iter().filter(|trouble| !self.errors.contains(trouble)) {
-            logger::say(format_args!(
-                "windlass: node {}: {}",
-                trouble.node,
-                text::printable(trouble.what.as_bytes())
-            ));
+            let node = trouble.node.map_or_else(String::new, |node| format!("node {node}: "));
+            logger::say(format_args!("windlass: {node}{}", text::printable(trouble.what.as_bytes())));
         }
         self.errors.clone_from(&status.errors);
     }
 
-    fn lost(&self, status: &Status) -> Failure {
+    /// No node knows of it any more. The log has the last word: the node that was asked may have read it some time ago.
+    fn lost(&self, status: &Status, global: &Global) -> Result<Point, Failure> {
+        let state = Repository::open(global).and_then(|repository| repository.view()).map(|view| view.state);
+        let ours = |number: u32, policy: &str| match self.number {
+            Some(own) => own == number,
+            None => number > self.after && policy == self.policy,
+        };
+        let logged = state.iter().flat_map(|state| state.points.values());
+        if let Some(point) = logged.rev().find(|point| ours(point.backup.0, &point.policy)) {
+            return Ok(Point {
+                backup: point.backup.0,
+                policy: point.policy.clone(),
+                status: if point.totals.faults == 0 { "complete" } else { "with errors" }.to_owned(),
+                items: point.totals.items,
+                bytes: point.totals.bytes_logical,
+                wall_end_ns: point.wall_ns.1,
+            });
+        }
         let why =
             status.errors.last().map_or_else(String::new, |last| format!("; the last error: {}", last.what));
-        Failure::new(format_args!(
+        Err(Failure::new(format_args!(
             "the backup of {0} ended without a point{why}; `windlass backup {0}` goes on where it was",
             self.policy
-        ))
+        )))
     }
 }
 

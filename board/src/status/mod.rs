@@ -15,9 +15,9 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// The node that was asked.
+    /// The node that answers.
     pub node: u32,
-    /// Who coordinates; `None` while nobody does.
+    /// Who coordinates, as far as that node knows.
     pub coordinator: Option<Coordinator>,
     /// All nodes that are known.
     pub nodes: Vec<Node>,
@@ -35,14 +35,14 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Coordinator {
-    /// Its node.
-    pub node: u32,
-    /// The lease.
+    /// Its node; `None` while nobody does.
+    pub node: Option<u32>,
+    /// The lease, or the last one that was.
     pub epoch: u64,
-    /// It let the lease go, as there is nothing to do.
+    /// The lease was let go, as there is nothing to do.
     pub resting: bool,
     /// What is left of the lease, in milliseconds.
-    pub lease_left_ms: u64,
+    pub lease_left_ms: Option<u64>,
 }
 
 /// A node.
@@ -115,7 +115,7 @@ pub struct Point {
     pub backup: u32,
     /// Of which policy.
     pub policy: String,
-    /// `complete`, or `with_errors`.
+    /// `complete`, or anything else: some items are not whole.
     pub status: String,
     /// Items in it.
     pub items: u64,
@@ -131,8 +131,8 @@ pub struct Point {
 pub struct Trouble {
     /// When, nanoseconds since 1970.
     pub wall_ns: i64,
-    /// Where.
-    pub node: u32,
+    /// Where, if it was one node's.
+    pub node: Option<u32>,
     /// What, and what to do.
     pub what: String,
 }
@@ -143,13 +143,13 @@ impl Status {
         serde_json::from_str(json).map_err(|error| format!("a status of another version: {error}"))
     }
 
-    /// A running backup.
-    pub fn running(&self, backup: u32) -> Option<&Backup> {
-        self.backups.iter().find(|running| running.backup == backup)
+    /// Whether a node coordinates.
+    pub fn is_held(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(|holder| holder.node.is_some())
     }
 
-    /// A point among the last ones.
-    pub fn point(&self, backup: u32) -> Option<&Point> {
-        self.points.iter().find(|point| point.backup == backup)
+    /// Whether nobody coordinates because there is nothing to do.
+    pub fn is_resting(&self) -> bool {
+        !self.is_held() && self.coordinator.as_ref().is_some_and(|holder| holder.resting)
     }
 }

@@ -41,19 +41,17 @@ fn name(text: &str) -> String {
 }
 
 fn coordinator(status: &Status, out: &mut Vec<String>) {
-    let asked = format!("asked node {}", status.node);
-    out.push(match &status.coordinator {
-        None => format!("COORDINATOR  none at present; a node takes over within seconds  ({asked})"),
-        Some(holder) if holder.resting => {
-            format!("COORDINATOR  resting since epoch {}, nothing to do  ({asked})", holder.epoch)
+    let asked = format!("(says node {})", status.node);
+    let holder = status.coordinator.clone().unwrap_or_default();
+    let left = holder
+        .lease_left_ms
+        .map_or_else(String::new, |ms| format!(", lease {}.{} s left", ms / 1000, ms % 1000 / 100));
+    out.push(match holder.node {
+        Some(node) => format!("COORDINATOR  node {node}, epoch {}{left}  {asked}", holder.epoch),
+        None if holder.resting => {
+            format!("COORDINATOR  resting since epoch {}, nothing to do  {asked}", holder.epoch)
         }
-        Some(holder) => format!(
-            "COORDINATOR  node {}, epoch {}, lease {}.{} s left  ({asked})",
-            holder.node,
-            holder.epoch,
-            holder.lease_left_ms / 1000,
-            holder.lease_left_ms % 1000 / 100
-        ),
+        None => format!("COORDINATOR  none at present; a node takes over within seconds  {asked}"),
     });
 }
 
@@ -172,7 +170,8 @@ fn errors(status: &Status, out: &mut Vec<String>) {
     out.push(String::new());
     out.push("LAST ERRORS".to_owned());
     for trouble in status.errors.iter().rev() {
-        out.push(format!("  {}  node {}", when(trouble.wall_ns), trouble.node));
+        let node = trouble.node.map_or_else(String::new, |node| format!("  node {node}"));
+        out.push(format!("  {}{node}", when(trouble.wall_ns)));
         wrap(&name(&trouble.what), out);
     }
 }
@@ -224,7 +223,7 @@ mod tests {
       "of_a_later_version":{}}"#;
 
     const GOLDEN: &str = "\
-COORDINATOR  node 1, epoch 7, lease 12.3 s left  (asked node 2)
+COORDINATOR  node 1, epoch 7, lease 12.3 s left  (says node 2)
 
 NODE  STATE  WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES
    1  up        100      2  64.0 MiB   120 MiB/s     2  home lun-7
@@ -260,7 +259,8 @@ LAST ERRORS
             empty.starts_with("COORDINATOR  none at present") && empty.ends_with("none running"),
             "{empty}"
         );
-        let resting = r#"{"coordinator":{"node":3,"epoch":9,"resting":true}}"#;
+        let resting =
+            r#"{"coordinator":{"node":null,"epoch":9,"resting":true},"errors":[{"node":null,"what":"x"}]}"#;
         assert!(lines(&Status::parse(resting).unwrap())[0].contains("resting since epoch 9"));
         assert!(Status::parse(r#"{"nodes":7}"#).is_err());
     }
