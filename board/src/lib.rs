@@ -6,6 +6,7 @@
 //! | [`commands`] | one module per command: from arguments to calls of the agent, and what is printed |
 //! | [`demo`] | the main job on this machine, with nothing to configure |
 //! | [`repository`] | store, keys and log state, opened in one place |
+//! | [`authority`] | a small CA for the backplane |
 //! | [`machinery`] | pools, uplinks and the reactor that a backup runs on |
 //! | [`progress`] | bars, plain lines or JSON lines while a job runs |
 //! | [`output`] [`text`] | documents and text on stdout; names made fit for a terminal |
@@ -16,6 +17,7 @@
 //! Does not: decide anything about data. Everything here calls the agent and shows what it says.
 
 pub mod args;
+pub mod authority;
 pub mod calendar;
 pub mod commands;
 pub mod demo;

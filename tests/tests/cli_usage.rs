@@ -16,7 +16,7 @@ fn usage(arguments: &[&str]) -> Ended {
 fn help_names_every_command_and_fits_a_terminal() {
     let help = cli().ok(&["--help"]);
     for command in [
-        "demo", "repo", "policy", "backup", "points", "ls", "stat", "find", "cat", "restore", "check",
+        "demo", "repo", "policy", "backup", "points", "ls", "stat", "find", "cat", "restore", "check", "pki",
         "volume",
     ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}");
@@ -37,6 +37,8 @@ fn every_command_teaches_by_example() {
         &["policy", "show"],
         &["policy", "list"],
         &["policy", "remove"],
+        &["pki", "init"],
+        &["pki", "issue"],
         &["backup"],
         &["points"],
         &["ls"],

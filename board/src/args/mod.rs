@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`global`] | options that every command takes: repository, key, store, limits |
+//! | [`pki`] | `pki` |
 //! | [`value`] | sizes, durations and volumes as values |
 //! | this one | the commands |
 //!
@@ -10,6 +11,7 @@
 //! or a prompt. Does not: do anything. Source: clap.
 
 pub mod global;
+pub mod pki;
 pub mod value;
 
 use std::path::PathBuf;
@@ -87,6 +89,9 @@ pub enum Command {
     Restore(Restore),
     /// Check that a point can be restored: every reference, or every byte
     Check(Check),
+    /// Make keys and certificates for the nodes of a cluster
+    #[command(subcommand)]
+    Pki(pki::Pki),
     /// Look at a device without a repository
     #[command(subcommand)]
     Volume(Volume),

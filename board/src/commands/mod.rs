@@ -11,6 +11,7 @@
 //! | [`restore`] | `restore` |
 //! | [`check`] | `check` |
 //! | [`volume`] | `volume info` |
+//! | [`pki`] | `pki init`, `issue` |
 //! | [`verify`] | `volume verify`, and the same after a backup |
 //!
 //! Each returns how it ended; the line that says why is printed by the caller.
@@ -18,6 +19,7 @@
 pub mod backup;
 pub mod browse;
 pub mod check;
+pub mod pki;
 pub mod points;
 pub mod policy;
 pub mod rebuild;
@@ -52,6 +54,8 @@ pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, F
         Command::Cat(args) => browse::cat(global, &args, output),
         Command::Restore(args) => restore::run(global, &args, output),
         Command::Check(args) => check::run(global, &args, output),
+        Command::Pki(args::pki::Pki::Init(args)) => pki::init(&args, output),
+        Command::Pki(args::pki::Pki::Issue(args)) => pki::issue(&args, output),
         Command::Volume(args::Volume::Info { device, reader }) => {
             volume::info(global, &device, reader, output)
         }
