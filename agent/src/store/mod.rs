@@ -3,7 +3,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
+//! | [`etcd`] | etcd 3.4 and later (`etcd://host:2379/prefix`), for the commit log only |
 //! | [`s3`] | S3 and compatible (`s3://bucket/prefix`): SigV4, ureq, rustls |
+//! | [`http`] | how servers are reached: agent, TLS, timeouts |
 //! | [`memory`] | a map, for tests and simulations |
 //! | [`null`] | `null://`, a measuring tool: a directory without the data |
 //! | [`open`](mod@open) | from a URL to a store |
@@ -18,6 +20,8 @@
 //! Source: commit-log design C2, C3; the coordination reference, section 2.2.
 
 pub mod dir;
+pub mod etcd;
+pub mod http;
 pub mod memory;
 pub mod null;
 pub mod open;
