@@ -174,7 +174,9 @@ impl Appliance {
             Lock::Clear(master)
         };
         let store_identity = store.describe();
-        let format = RepoFormat { uuid, created_secs: 0, location_blocks: 10, store_identity, lock };
+        let lease_store = String::new();
+        let format =
+            RepoFormat { uuid, created_secs: 0, location_blocks: 10, store_identity, lease_store, lock };
         let client = client(&store, &setup)?;
         let body = format.emit();
         client.put_unique(REPO_FORMAT_KEY, &[&body, &body]).context(|| "make the repository")?;

@@ -11,6 +11,7 @@
 //! | [`open`](mod@open) | from a URL to a store |
 //! | [`probe`](mod@probe) | what a store must prove before it is written to (commit-log C6) |
 //! | [`retry`] | the only place that repeats a call, with a budget |
+//! | [`split`] | two stores as one: the log in one that keeps conditions, objects in one that need not |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
 //! | [`uplink`] | the fixed set of threads that block on a store, and their queues |
 //!
@@ -28,6 +29,7 @@ pub mod open;
 pub mod probe;
 pub mod retry;
 pub mod s3;
+pub mod split;
 pub mod throttle;
 pub mod uplink;
 

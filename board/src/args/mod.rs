@@ -129,6 +129,11 @@ pub enum Repo {
 Examples:
   windlass repo init --repo file:///srv/backup --key-file /root/windlass.key
   windlass repo init --repo s3://bucket/node7 --endpoint https://rgw.example:7480 --key-file /root/windlass.key
+  windlass repo init --repo s3://bucket/node7 --endpoint https://garage.example --lease-store etcd://a:2379,b:2379/node7 \
+    --key-file /root/windlass.key
+
+A store that ignores conditions fails the probe. With --lease-store the log and the lease live in etcd, every later command needs \
+the option as well, and etcd's data is as precious as the objects: without it the repository cannot be opened.
 
 The key file is made (32 random bytes, readable by its owner only) when it does not exist. Keep a copy of it elsewhere: without \
 it nobody can read the repository, and nobody can help.")]
@@ -138,7 +143,8 @@ it nobody can read the repository, and nobody can help.")]
 Example:
   windlass repo probe --repo s3://bucket/node7 --endpoint http://127.0.0.1:7480
 
-It writes, races, lists and deletes a few small objects below probe/, and says which rule the store breaks, if any.")]
+It writes, races, lists and deletes a few small objects below probe/, and says which rule the store breaks, if any. With \
+--lease-store, that store is tested for the log, and the other one for what objects need.")]
     Probe,
     /// Describe a repository: where, how locked, policies, points, segments
     #[command(

@@ -19,7 +19,7 @@
 //! begins at the next endpoint.
 //!
 //! Invariants: one call is sent once. Answers of another cluster than the first one's are refused: two clusters would each let
-//! somebody win. Nothing is throttled: bodies are small, and beats must not wait behind data.
+//! somebody win; and so are answers of a cluster whose revision went back: it forgot what it had acknowledged. Nothing is throttled: bodies are small, and beats must not wait behind data.
 //! Does not: leases, watches and locks of etcd (the epoch objects fence, see the commit log); passwords; compaction of etcd's
 //! history, which its operator switches on (`--auto-compaction-retention`). Source: etcd 3.4 API reference, "gRPC gateway".
 
@@ -86,6 +86,8 @@ pub struct EtcdStore {
     preferred: AtomicUsize,
     /// The cluster that answered first; 0 before.
     cluster: AtomicU64,
+    /// The highest revision that an answer has told.
+    revision: AtomicU64,
 }
 
 impl EtcdStore {
@@ -101,19 +103,20 @@ impl EtcdStore {
             ca_file: settings.ca_file.as_deref(),
             client: settings.client.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path())),
         })?;
-        let (preferred, cluster) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Ok(EtcdStore { agent, place, timeouts: settings.timeouts, preferred, cluster })
+        let (preferred, cluster, revision) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Ok(EtcdStore { agent, place, timeouts: settings.timeouts, preferred, cluster, revision })
     }
 
     /// Sends one call and returns the body of a successful answer.
     fn call<T: Answer>(&self, call: &Outgoing<'_>, request: &str) -> Result<T, CallFault> {
         let count = self.place.authorities.len();
         let first = self.preferred.load(Ordering::Relaxed);
+        let before = self.revision.load(Ordering::Acquire);
         for turn in 0..count {
             let at = (first + turn) % count;
             match self.attempt(call, &self.place.authorities[at], request) {
                 Ok(response) => {
-                    let result = self.read(call, response);
+                    let result = self.read(call, response, before);
                     let answered = result.as_ref().err().is_none_or(|fault| !fault.is_unknown());
                     self.preferred.store(if answered { at } else { (at + 1) % count }, Ordering::Relaxed);
                     return result;
@@ -151,7 +154,12 @@ impl EtcdStore {
         Duration::from_millis(self.timeouts.answer_ms.saturating_add(ms))
     }
 
-    fn read<T: Answer>(&self, call: &Outgoing<'_>, mut response: Response<Body>) -> Result<T, CallFault> {
+    fn read<T: Answer>(
+        &self,
+        call: &Outgoing<'_>,
+        mut response: Response<Body>,
+        before: u64,
+    ) -> Result<T, CallFault> {
         let mut json = Vec::new();
         let status = response.status().as_u16();
         let cut = read_bounded(response.body_mut(), ETCD_ANSWER_BYTES_MAX, &mut json);
@@ -169,15 +177,30 @@ impl EtcdStore {
         if !answer.header().is_real() || !answer.is_whole() {
             return Err(call.fault(StoreFaultKind::Unknown, "not a whole answer of etcd").into());
         }
-        let theirs = answer.header().cluster_id;
-        match self.cluster.compare_exchange(0, theirs, Ordering::Relaxed, Ordering::Relaxed) {
-            Err(known) if known != theirs => {
-                let detail =
-                    format!("cluster {theirs:x} answers, it was {known:x} before; check the endpoints");
-                Err(call.fault(StoreFaultKind::Rejected, &detail).into())
-            }
-            _ => Ok(answer),
+        self.check_continuity(call, answer.header(), before)?;
+        Ok(answer)
+    }
+
+    /// The same cluster as ever, and not an older state of it than one that was seen before the call was sent.
+    fn check_continuity(&self, call: &Outgoing<'_>, header: &Header, before: u64) -> Result<(), StoreFault> {
+        let theirs = header.cluster_id;
+        let known = self
+            .cluster
+            .compare_exchange(0, theirs, Ordering::Relaxed, Ordering::Relaxed)
+            .unwrap_or_else(|known| known);
+        if known != 0 && known != theirs {
+            let detail = format!("cluster {theirs:x} answers, it was {known:x} before; check the endpoints");
+            return Err(call.fault(StoreFaultKind::Rejected, &detail));
         }
+        if header.revision < before {
+            let detail = format!(
+                "etcd is at revision {}, it was at {before}: its data was lost or restored from an old copy",
+                header.revision
+            );
+            return Err(call.fault(StoreFaultKind::Rejected, &detail));
+        }
+        self.revision.fetch_max(header.revision, Ordering::Release);
+        Ok(())
     }
 
     /// One page of a LIST from `from` on, and the limit for the next one.
