@@ -21,6 +21,7 @@ use crate::failure::Exit;
 use crate::point::Target;
 use global::Global;
 use value::{Bytes, Duration, VolumeSpec};
+use windlass_agent::policy::schedule::TimeOfDay;
 use windlass_agent::policy::{Compression, Reader};
 
 const AFTER: &str = "\
@@ -182,6 +183,8 @@ Examples:
   windlass policy set luns --volume /dev/vg0/lun7=image --block-size 1MiB --compression none
   windlass policy set pool --volume /dev/vg0/pool-snap=mounted
   windlass policy set home --limit-up 20MiB --flush-interval 5m --verify 200
+  windlass policy set home --every 6h
+  windlass policy set home --at 02:30
   windlass policy set home --from home.json
 
 Readers: auto and raw read ext4 from the device itself; mounted reads ext4, XFS and btrfs through a read-only mount that nobody \
@@ -245,6 +248,15 @@ pub struct PolicySet {
     /// After each backup, compare so many random items with what the kernel says of the volume; 0 for none (needs root)
     #[arg(long, value_name = "N")]
     pub verify: Option<u32>,
+    /// Back up at multiples of this time on the wall clock (UTC), 1m to 366d: 6h is 00:00, 06:00 and so on
+    #[arg(long, value_name = "TIME")]
+    pub every: Option<Duration>,
+    /// Back up at this time of the day in UTC; without --every each day, otherwise that must be whole days
+    #[arg(long, value_name = "HH:MM")]
+    pub at: Option<TimeOfDay>,
+    /// Remove the schedule: back up only when somebody asks for it
+    #[arg(long, conflicts_with_all = ["every", "at"])]
+    pub no_schedule: bool,
     /// Read the whole policy from a JSON file ('-' is stdin) first
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,

@@ -11,6 +11,7 @@ use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
 use windlass_agent::log::state::State;
+use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{Policy, PolicyVolume, check_name};
 use windlass_agent::units::format_bytes;
 
@@ -20,6 +21,9 @@ use crate::args::value::VolumeSpec;
 use crate::failure::{Exit, Failure};
 use crate::output::{Align, Output};
 use crate::repository::Repository;
+
+/// A day in milliseconds.
+const DAY_MS: u64 = 86_400_000;
 
 /// `policy set`.
 pub fn set(global: &Global, args: &PolicySet, output: &Output) -> Result<Exit, Failure> {
@@ -128,10 +132,26 @@ fn apply(mut policy: Policy, args: &PolicySet, global: &Global) -> Result<Policy
     put(&mut policy.flush_interval, args.flush_interval.map(|time| time.0));
     policy.compression = args.compression.unwrap_or(policy.compression);
     policy.verify = args.verify.unwrap_or(policy.verify);
+    policy.schedule = schedule(policy.schedule, args);
     policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
     policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
     policy.limits.device_iops = global.device_iops_max.or(policy.limits.device_iops);
     Ok(policy)
+}
+
+/// `--at` alone is daily; `--every` alone leaves the time of the day as it was where that still makes sense.
+fn schedule(before: Option<Schedule>, args: &PolicySet) -> Option<Schedule> {
+    if args.no_schedule {
+        return None;
+    }
+    match (args.every, args.at) {
+        (None, None) => before,
+        (None, Some(at)) => Some(Schedule { every: DAY_MS, at: Some(at) }),
+        (Some(every), at) => {
+            let kept = before.and_then(|before| before.at).filter(|_| every.0.is_multiple_of(DAY_MS));
+            Some(Schedule { every: every.0, at: at.or(kept) })
+        }
+    }
 }
 
 /// A path is kept as it was written, made absolute: links such as /dev/disk/by-id are what stays the same.
@@ -186,7 +206,14 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
     for (name, entry) in state.policies.iter().filter(|(_, entry)| !entry.removed) {
         let Some(policy) = existing(&state, name)? else { continue };
         let points = state.points.values().filter(|point| point.policy == *name).count();
-        rows.push(vec![name.clone(), entry.revision.to_string(), points.to_string(), volumes_text(&policy)]);
+        let schedule = policy.schedule.map_or_else(|| "-".to_owned(), |schedule| schedule.to_string());
+        rows.push(vec![
+            name.clone(),
+            entry.revision.to_string(),
+            points.to_string(),
+            schedule,
+            volumes_text(&policy),
+        ]);
         documents.push(json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points }));
     }
     if rows.is_empty() {
@@ -196,6 +223,7 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
             ("NAME", Align::Left),
             ("REVISION", Align::Right),
             ("POINTS", Align::Right),
+            ("SCHEDULE", Align::Left),
             ("VOLUMES", Align::Left),
         ];
         output.table(&heads, &rows);
