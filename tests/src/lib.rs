@@ -16,6 +16,7 @@
 //! | [`privilege`] | what needs root, and how it is skipped |
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
+//! | [`sim`] | a whole cluster, simulated from a seed |
 //! | [`store_fault`] | a store around another that fails on purpose |
 //! | [`tree`] | compares two directory trees, down to extents and attributes |
 //! | [`workdir`] | scratch folders |
@@ -34,6 +35,7 @@ pub mod image;
 pub mod privilege;
 pub mod prng;
 pub mod rows;
+pub mod sim;
 pub mod store_fault;
 pub mod tree;
 pub mod workdir;
