@@ -17,6 +17,7 @@
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
 //! | [`store_fault`] | a store around another that fails on purpose |
+//! | [`stretches`] | a backup in many stretches, in any order |
 //! | [`tree`] | compares two directory trees, down to extents and attributes |
 //! | [`workdir`] | scratch folders |
 
@@ -35,5 +36,6 @@ pub mod privilege;
 pub mod prng;
 pub mod rows;
 pub mod store_fault;
+pub mod stretches;
 pub mod tree;
 pub mod workdir;
