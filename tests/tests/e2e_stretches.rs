@@ -214,6 +214,9 @@ fn what_is_lost_in_one_stretch_marks_the_point() {
     let said: Vec<&str> = split.troubles.iter().map(|trouble| trouble.what.as_str()).collect();
     assert_eq!(said, ["unreadable on the device: bytes 1048576..1052672"]);
     assert_eq!((split.point.status, split.point.totals.faults), (PointStatus::WithErrors, 1));
+    // The item's row is of another stretch and says nothing; the row of the blocks does.
+    let report = appliance.restore_with(&source, None, &bench.work.join("restored"), true).unwrap();
+    assert_eq!(report.fault_count, 1, "{report:?}");
 }
 
 #[test]
