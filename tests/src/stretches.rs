@@ -125,8 +125,7 @@ impl Appliance {
         // More often than any worker reports: after every batch.
         let settings =
             job::Settings { commit_objects: 1, commit_interval_ns: random.below(2), ..self.settings() };
-        loop {
-            let Some((from, to)) = next_stretch(session, backup, cuts, random) else { break };
+        while let Some((from, to)) = next_stretch(session, backup, cuts, random) {
             if !is_refused(&session.commit(vec![end.clone()]), Refusal::Gap) {
                 return Err(Error::new("a backup with a gap became a point"));
             }
