@@ -6,6 +6,11 @@
 //! | [`commands`] | one module per command: from arguments to calls of the agent, and what is printed |
 //! | [`demo`] | the main job on this machine, with nothing to configure |
 //! | [`repository`] | store, keys and log state, opened in one place |
+//! | [`profile`] | board profiles: what a node is and has, as data |
+//! | [`control`] | commands to the agent that runs on this machine, over a Unix socket |
+//! | [`status`] | what a cluster is doing, as text |
+//! | [`notify`] | what the service manager is told |
+//! | [`authority`] | a small CA for the backplane |
 //! | [`machinery`] | pools, uplinks and the reactor that a backup runs on |
 //! | [`progress`] | bars, plain lines or JSON lines while a job runs |
 //! | [`output`] [`text`] | documents and text on stdout; names made fit for a terminal |
@@ -16,20 +21,25 @@
 //! Does not: decide anything about data. Everything here calls the agent and shows what it says.
 
 pub mod args;
+pub mod authority;
 pub mod calendar;
 pub mod commands;
+pub mod control;
 pub mod demo;
 pub mod failure;
 pub mod host;
 pub mod logger;
 pub mod machinery;
+pub mod notify;
 pub mod output;
 pub mod point;
+pub mod profile;
 pub mod progress;
 pub mod prompt;
 pub mod repository;
 pub mod requests;
 pub mod signal;
+pub mod status;
 pub mod text;
 
 use std::ffi::OsString;

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  --repo URL --> store --> counted --> client (repeats) --> format object --> keys (key file, passphrase, none)
-//!                              |                                                 |
-//!                              `---------------- commit log <--------------------+
+//!  --lease-store, if any --------^                |                               |
+//!                                                `- commit log <-----------------+
 //! ```
 //!
 //! Invariants: a secret is read from a file or a terminal and never printed; what counts requests sees every one that is sent.
@@ -16,22 +16,26 @@ use std::path::Path;
 use std::sync::Arc;
 
 use windlass_agent::format::fault::FormatFaultKind;
+use windlass_agent::format::home::{self, HOME_BYTES, HOME_KEY};
 use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
 use windlass_agent::format::seal::{KEY_BYTES, Keys, Sealing, Secret};
 use windlass_agent::format::slot::Author;
 use windlass_agent::format::wrap::{KeySlot, Passphrase, Unlock};
 use windlass_agent::id::NodeId;
-use windlass_agent::limits::REPO_FORMAT_BYTES_MAX;
+use windlass_agent::limits::{REPO_FORMAT_BYTES_MAX, STORE_IDENTITY_BYTES_MAX};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::lease::Identity;
 use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::session::{Session, Surroundings, open_read};
 use windlass_agent::log::writer::WriterOptions;
-use windlass_agent::store::open::{OpenFault, Settings, open as open_store};
+use windlass_agent::store::etcd::EtcdSettings;
+use windlass_agent::store::open::{OpenFault, Settings, open as open_store, open_split};
+use windlass_agent::store::probe::{Report, probe, probe_plain};
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::{Addressing, S3Settings};
+use windlass_agent::store::split::SplitStore;
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, Store, StoreFaultKind};
 use windlass_hal::clock::SystemClock;
@@ -55,6 +59,8 @@ pub struct Opened {
     pub client: Arc<Client>,
     /// Its limits, to be set when a policy is known.
     pub throttle: Arc<Throttle>,
+    /// Its two parts, uncounted, when the log is in a store of its own.
+    pub split: Option<Arc<SplitStore>>,
 }
 
 /// An open repository.
@@ -83,11 +89,61 @@ impl Opened {
         let mut settings = Settings::new(Arc::clone(&clock), boot.0);
         settings.throttle = Arc::clone(&throttle);
         settings.s3 = s3_settings(global);
-        let store = Arc::new(Counted::new(open_store(url, &settings).map_err(open_failure)?));
+        settings.etcd = etcd_settings(global)?;
+        let split = match &global.lease_store {
+            Some(log) => Some(Arc::new(open_split(url, log, &settings).map_err(open_failure)?)),
+            None => None,
+        };
+        let inner: Arc<dyn Store> = match &split {
+            Some(split) => Arc::<SplitStore>::clone(split),
+            None => open_store(url, &settings).map_err(open_failure)?,
+        };
+        let store = Arc::new(Counted::new(inner));
         let shared: Arc<dyn Store> = Arc::<Counted>::clone(&store);
         let client = Arc::new(Client::new(shared, clock, RetryPolicy::DATA, boot.0));
-        Ok(Opened { store, client, throttle })
+        Ok(Opened { store, client, throttle, split })
     }
+
+    /// Tests the store that holds the log for all that a log needs, and a store of objects only for what is left.
+    pub fn probe(&self) -> Result<Probed, Failure> {
+        let (clock, boot) = (HostClock::shared(), host::boot()?.0);
+        // Its keys go where the log goes.
+        let log = probe(&*self.store, &*clock, boot).map_err(|fault| {
+            let about_conditions = fault.is_about_conditions() && self.split.is_none();
+            let hint = if about_conditions {
+                "; the log of such a store can be kept in etcd, see --lease-store"
+            } else {
+                ""
+            };
+            Failure::at(self.log_place(), format_args!("{fault}{hint}"))
+        })?;
+        let objects = match &self.split {
+            None => None,
+            Some(split) => {
+                let report = probe_plain(&**split.objects(), &*clock, boot);
+                Some(report.map_err(|fault| Failure::at(split.objects().describe(), fault))?)
+            }
+        };
+        Ok(Probed { log, objects })
+    }
+
+    /// Where objects are, for people.
+    pub fn objects_place(&self) -> String {
+        self.split.as_ref().map_or_else(|| self.store.describe(), |split| split.objects().describe())
+    }
+
+    /// Where the log is, for people.
+    pub fn log_place(&self) -> String {
+        self.split.as_ref().map_or_else(|| self.store.describe(), |split| split.log().describe())
+    }
+}
+
+/// What the probes of a repository's stores saw.
+pub struct Probed {
+    /// Of the store that holds the log.
+    pub log: Report,
+    /// Of the store that holds objects, when that is another one.
+    pub objects: Option<Report>,
 }
 
 /// A URL that cannot be meant is a usage failure, a directory that is not there is not.
@@ -104,6 +160,17 @@ fn url(global: &Global) -> Result<&str, Failure> {
             "no repository; give --repo URL or set WINDLASS_REPO (file:///path or s3://bucket/prefix)",
         )
     })
+}
+
+fn etcd_settings(global: &Global) -> Result<EtcdSettings, Failure> {
+    let client = match (&global.lease_cert_file, &global.lease_cert_key_file) {
+        (None, None) => None,
+        (Some(chain), Some(key)) => Some((chain.clone(), key.clone())),
+        _ => {
+            return Err(Failure::usage("--lease-cert-file and --lease-cert-key-file go together; give both"));
+        }
+    };
+    Ok(EtcdSettings { ca_file: global.lease_ca_file.clone(), client, ..EtcdSettings::default() })
 }
 
 fn s3_settings(global: &Global) -> S3Settings {
@@ -129,6 +196,7 @@ impl Repository {
     pub fn open(global: &Global) -> Result<Repository, Failure> {
         let opened = Opened::new(global)?;
         let format = read_format(&opened)?;
+        check_home(&opened, &format)?;
         let unlock = match format.sealing() {
             Sealing::Off => unlock_given(global, false)?,
             Sealing::Aes256Gcm => Some(unlock_asked(global, "Passphrase of the repository")?),
@@ -156,8 +224,10 @@ impl Repository {
         if !encrypt && unlock_given(global, false)?.is_some() {
             return Err(Failure::usage("--no-encryption with a key makes no sense; leave one of them out"));
         }
-        if let Some(("file" | "null", path)) = url(global)?.split_once("://") {
-            fs::create_dir_all(path).map_err(|error| Failure::at(path, error))?;
+        for url in [Some(url(global)?), global.lease_store.as_deref()].into_iter().flatten() {
+            if let Some(("file" | "null", path)) = url.split_once("://") {
+                fs::create_dir_all(path).map_err(|error| Failure::at(path, error))?;
+            }
         }
         let opened = Opened::new(global)?;
         let (uuid, master) = (host::random()?, Secret::new(host::random()?));
@@ -172,13 +242,20 @@ impl Repository {
             uuid,
             created_secs: HostClock.wall_ns() / 1_000_000_000,
             location_blocks,
-            store_identity: opened.store.describe(),
+            store_identity: identity(opened.objects_place()),
+            lease_store: opened.split.as_ref().map_or_else(String::new, |_| identity(opened.log_place())),
             lock,
         };
         let keys = format.unlock(unlock.as_ref()).map_err(Failure::new)?;
         refuse_occupied(&opened)?;
-        windlass_agent::store::probe::probe(&*opened.store, &*HostClock::shared(), host::boot()?.0)
-            .map_err(|fault| Failure::at(opened.store.describe(), fault))?;
+        opened.probe()?;
+        if opened.split.is_some() {
+            // First, so that a repository that can be seen has its log's home.
+            opened.client.put_unique(HOME_KEY, &[&home::emit(&uuid)]).map_err(|fault| match fault.kind {
+                StoreFaultKind::Exists => home_taken(&opened),
+                _ => Failure::new(fault),
+            })?;
+        }
         let body = format.emit();
         opened.client.put_unique(REPO_FORMAT_KEY, &[&body, &body]).map_err(|fault| match fault.kind {
             StoreFaultKind::Exists => occupied(&opened),
@@ -262,19 +339,81 @@ fn read_format(opened: &Opened) -> Result<RepoFormat, Failure> {
     RepoFormat::parse_stored(&bytes).map_err(|fault| Failure::at(place(), fault))
 }
 
+/// Cut for the format object: it is for people there.
+fn identity(mut place: String) -> String {
+    let cut = (0..=STORE_IDENTITY_BYTES_MAX).rev().find(|&at| place.is_char_boundary(at)).unwrap_or(0);
+    place.truncate(cut);
+    place
+}
+
+/// Refuses a repository whose log is not where this command would look for it: it would begin a second one.
+fn check_home(opened: &Opened, format: &RepoFormat) -> Result<(), Failure> {
+    let place = opened.objects_place();
+    let split = match (&opened.split, format.lease_store.as_str()) {
+        (None, "") => return Ok(()),
+        (None, known) => {
+            return Err(Failure::usage(format_args!(
+                "{place}: this repository keeps its log in a lease store ({known} when it was made); give \
+                 --lease-store URL or set WINDLASS_LEASE_STORE"
+            )));
+        }
+        (Some(_), "") => {
+            return Err(Failure::usage(format_args!(
+                "{place}: this repository keeps its log in its own store; leave --lease-store out"
+            )));
+        }
+        (Some(split), _) => split,
+    };
+    let (log, mut bytes) = (split.log().describe(), Vec::new());
+    let range = ByteRange::From { offset: 0, len: HOME_BYTES as u64 + 1 };
+    opened.client.get(HOME_KEY, range, &mut bytes).map_err(|fault| match fault.kind {
+        StoreFaultKind::NotFound => Failure::at(
+            &log,
+            format_args!(
+                "there is no log of {place} here; check --lease-store (it was {} when the repository was made), or \
+                 bring its data back: without it the repository cannot be opened",
+                format.lease_store
+            ),
+        ),
+        _ => Failure::at(&log, fault),
+    })?;
+    match home::parse(&bytes) {
+        Ok(uuid) if uuid == format.uuid => Ok(()),
+        Ok(uuid) => Err(Failure::at(
+            &log,
+            format_args!(
+                "this is the log of repository {}, not of {} at {place}; check --lease-store",
+                text::uuid(&uuid),
+                text::uuid(&format.uuid)
+            ),
+        )),
+        Err(fault) => Err(Failure::at(&log, fault)),
+    }
+}
+
+fn home_taken(opened: &Opened) -> Failure {
+    Failure::at(
+        opened.log_place(),
+        "there is the log of a repository already; choose another prefix for --lease-store",
+    )
+}
+
 /// Refuses a place where a repository is already, before a probe writes to it.
 fn refuse_occupied(opened: &Opened) -> Result<(), Failure> {
-    let mut bytes = Vec::new();
-    match opened.client.get(REPO_FORMAT_KEY, ByteRange::Last(1), &mut bytes) {
-        Ok(_) => Err(occupied(opened)),
-        Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),
+    let taken = |key| match opened.client.get(key, ByteRange::Last(1), &mut Vec::new()) {
+        Ok(_) => Ok(true),
+        Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(false),
         Err(fault) => Err(Failure::at(opened.store.describe(), fault)),
+    };
+    if taken(REPO_FORMAT_KEY)? {
+        return Err(occupied(opened));
     }
+    if opened.split.is_some() && taken(HOME_KEY)? { Err(home_taken(opened)) } else { Ok(()) }
 }
 
 fn occupied(opened: &Opened) -> Failure {
     Failure::at(
-        opened.store.describe(),
+        opened.objects_place(),
         "there is a repository already; use it, or choose another path or prefix",
     )
 }
@@ -290,6 +429,11 @@ fn unlock_given(global: &Global, make: bool) -> Result<Option<Unlock>, Failure> 
         (None, Some(path)) => read_passphrase(path).map(Some),
         (None, None) => Ok(None),
     }
+}
+
+/// Whether what opens the repository can be read, as far as options name it.
+pub fn check_unlock(global: &Global) -> Result<(), Failure> {
+    unlock_given(global, false).map(drop)
 }
 
 fn unlock_asked(global: &Global, question: &str) -> Result<Unlock, Failure> {

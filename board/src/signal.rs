@@ -21,28 +21,59 @@ const STACK_BYTES: usize = 64 << 10;
 
 /// From now on signals stop `job`. Call once, before threads are made.
 pub fn watch(job: &Arc<Progress>) -> Result<(), Failure> {
+    let job = Arc::clone(job);
+    let mut asked = false;
+    start(move |signal| {
+        end_if(asked, signal);
+        asked = true;
+        job.request_stop();
+        logger::say(format_args!("windlass: {signal}, stopping cleanly; once more ends at once"));
+    })
+}
+
+/// From now on signals are told to an agent: SIGHUP to read its profile again, the others to stop; a second one of those ends the
+/// process at once. Call once, before threads are made.
+pub fn tell(mut agent: impl FnMut(Wish) + Send + 'static) -> Result<(), Failure> {
+    let mut asked = false;
+    start(move |signal| {
+        if signal == Signal::SIGHUP {
+            return agent(Wish::Reload);
+        }
+        end_if(asked, signal);
+        asked = true;
+        agent(Wish::Stop);
+    })
+}
+
+/// What a signal asks of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Stop cleanly.
+    Stop,
+    /// Read the profile again.
+    Reload,
+}
+
+fn start(mut obey: impl FnMut(Signal) + Send + 'static) -> Result<(), Failure> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGHUP);
     signals.thread_block().map_err(|errno| Failure::at("signals", errno.desc()))?;
-    let job = Arc::clone(job);
     let builder = std::thread::Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES);
     builder
-        .spawn(move || obey(&signals, &job))
+        .spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                obey(signal);
+            }
+        })
         .map_err(|error| Failure::at("cannot start a thread", error))?;
     Ok(())
 }
 
-fn obey(signals: &SigSet, job: &Progress) {
-    let mut asked = false;
-    while let Ok(signal) = signals.wait() {
-        if asked {
-            logger::say(format_args!("windlass: {signal} again, ended at once; what was committed is kept"));
-            std::process::exit(i32::from(Exit::Failed.code()));
-        }
-        asked = true;
-        job.request_stop();
-        logger::say(format_args!("windlass: {signal}, stopping cleanly; once more ends at once"));
+fn end_if(asked: bool, signal: Signal) {
+    if asked {
+        logger::say(format_args!("windlass: {signal} again, ended at once; what was committed is kept"));
+        std::process::exit(i32::from(Exit::Failed.code()));
     }
 }

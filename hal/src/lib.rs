@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, threads), `sim` |
 //! | time | [`clock::Clock`] | [`clock::SystemClock`], `sim` |
+//! | byte streams between nodes | [`link::Link`] | `linux::link` (TCP), `sim::link` |
 //! | random bytes | [`entropy::Entropy`] | [`entropy::SystemEntropy`], `sim` |
 //! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::xfs`, `volume::image`, `volume::mounted`; `volume::detect` picks among the raw ones |
 //!
@@ -18,6 +19,7 @@ pub mod block;
 pub mod buf;
 pub mod clock;
 pub mod entropy;
+pub mod link;
 pub mod linux;
 pub mod sim;
 pub mod volume;

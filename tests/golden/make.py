@@ -135,17 +135,22 @@ def tail(sealed):
     return data + out + sealed_index + trailer + tag
 
 
-def repo_format(sealed):
+def repo_format(sealed, lease=b""):
     slots, clear = b"", MASTER
     if sealed:
         head = bytes([1, 0, 0, 0]) + bytes(12) + bytes([0x77]) * 16
         kek = blake3(bytes([0x77]) * 16, key=blake3(KEY_FILE, derive_key_context=WRAP).digest()).digest()
         slots, clear = head + AESGCM(kek).encrypt(bytes(12), MASTER, UUID + head), bytes(32)
     identity = b"file:///srv/repo"
-    total = 96 + len(slots) + len(identity) + 4
-    out = b"WINDLASS" + struct.pack("<HBBI", 1, 1 if sealed else 0, 10, total) + UUID
-    out += struct.pack("<qBBH", 1763000000, 1 if sealed else 0, 0, len(identity)) + bytes(20)
-    out += clear + slots + identity
+    total = 96 + len(slots) + len(identity) + len(lease) + 4
+    out = b"WINDLASS" + struct.pack("<HBBI", 2 if lease else 1, 1 if sealed else 0, 10, total) + UUID
+    out += struct.pack("<qBBH", 1763000000, 1 if sealed else 0, 0, len(identity)) + struct.pack("<H", len(lease)) + bytes(18)
+    out += clear + slots + identity + lease
+    return out + struct.pack("<I", zlib.crc32(out))
+
+
+def home():
+    out = b"WINDHOME" + struct.pack("<HH", 1, 0) + UUID
     return out + struct.pack("<I", zlib.crc32(out))
 
 
@@ -155,9 +160,11 @@ def segment_meta():
 
 
 PLAIN = b"windlass winds the rope in; " * 8
-FILES = {"segment_meta.bin": segment_meta()}
+LEASE = b"etcd://host:2379/rack7"
+FILES = {"segment_meta.bin": segment_meta(), "home.bin": home()}
 for mode, sealed in [("clear", False), ("sealed", True)]:
     FILES[f"format_{mode}.bin"] = repo_format(sealed)
+    FILES[f"format_lease_{mode}.bin"] = repo_format(sealed, LEASE)
     FILES[f"frame_{mode}.bin"] = frame(PLAIN, 4096, sealed)
     FILES[f"frame_zstd_{mode}.bin"] = frame(PLAIN, 4096, sealed, True)
     FILES[f"object_{mode}.bin"] = tail(sealed)
@@ -168,7 +175,7 @@ for name, content in FILES.items():
 # Seeds of the fuzz corpora: the same bytes in the form that each target takes.
 INDEX_ENTRY = bytes([1]) + v(100) + v(2) + key(5, 12, 0, 3) + key(5, 14, 0, 4)
 SEEDS = {
-    "format_repo": [repo_format(False), repo_format(True)],
+    "format_repo": [repo_format(False), repo_format(True), repo_format(True, LEASE)],
     "frame": [frame(PLAIN, 0, False), frame(PLAIN, 0, False, True)],
     "row_block": [bytes([1, 2]) + ITEMS, bytes([2, 2]) + NAMES, bytes([3, 1]) + LOCATIONS, bytes([4, 2]) + ENTRIES],
     "tail": [bytes([1]) + INDEX_ENTRY + tail(False)[-128:], tail(True)[-128:]],

@@ -34,6 +34,7 @@ use windlass_agent::log::lease::{Identity, Timing};
 use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::session::{Session, Surroundings, open_read};
+use windlass_agent::log::state::State;
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::restore::lookup::{ClientFetch, Lookup};
@@ -62,8 +63,12 @@ use crate::image::make_ext4;
 use crate::privilege::is_root;
 use crate::tree;
 
-const POLICY: &str = "test";
-const VOLUME: VolumeId = VolumeId(1);
+/// The one policy.
+pub const POLICY: &str = "test";
+/// Its one volume.
+pub const VOLUME: VolumeId = VolumeId(1);
+/// Blocks per location row.
+pub const ROW_BLOCKS: u32 = 10;
 const MIB: u64 = 1 << 20;
 const MILLISECOND_NS: u64 = 1_000_000;
 /// Longest wait for somebody else's lease, in nanoseconds.
@@ -174,7 +179,9 @@ impl Appliance {
             Lock::Clear(master)
         };
         let store_identity = store.describe();
-        let format = RepoFormat { uuid, created_secs: 0, location_blocks: 10, store_identity, lock };
+        let lease_store = String::new();
+        let format =
+            RepoFormat { uuid, created_secs: 0, location_blocks: 10, store_identity, lease_store, lock };
         let client = client(&store, &setup)?;
         let body = format.emit();
         client.put_unique(REPO_FORMAT_KEY, &[&body, &body]).context(|| "make the repository")?;
@@ -229,6 +236,52 @@ impl Appliance {
 
     /// Backs `source` up, under the one policy that there is.
     pub fn backup(&self, source: &Source) -> Result<Report> {
+        let settings = drive::Settings {
+            policy: POLICY.to_owned(),
+            job: self.settings(),
+            wall_start_ns: HostClock.wall_ns(),
+        };
+        self.with_machinery(source, |session, volume, machinery| {
+            let mut base = |_, cut, state: &State| self.rows(cut, state);
+            let volumes = std::slice::from_mut(volume);
+            let (session, result) = drive::run(
+                session,
+                &self.clock,
+                &self.keys,
+                &settings,
+                volumes,
+                machinery,
+                &mut base,
+                &mut |_| {},
+            );
+            release(session);
+            result.context(|| "backup")
+        })?
+    }
+
+    /// How blocks are made.
+    pub fn settings(&self) -> job::Settings {
+        let setup = &self.setup;
+        job::Settings::new(setup.block_bytes, ROW_BLOCKS, setup.level, setup.flush_interval_ns)
+    }
+
+    /// Rows of the volume at `cut`.
+    pub fn rows(&self, cut: Option<BackupId>, state: &State) -> PointRows<StoreFetch> {
+        let segments = state.segments.get(&VOLUME).map(|list| list.as_slice()).unwrap_or_default();
+        let fetch = StoreFetch(Arc::clone(&self.client));
+        let Some(reader) = TableReader::new(fetch, &self.keys, TableLimits::default(), segments) else {
+            eprintln!("appliance: no memory for a table reader");
+            std::process::abort();
+        };
+        PointRows::new(reader, VOLUME, cut)
+    }
+
+    /// Opens `source`, claims the lease, sees to the policy, and has `work` done with all that a backup runs on.
+    pub fn with_machinery<'s, R>(
+        &'s self,
+        source: &Source,
+        work: impl FnOnce(Session<'s, LogSealer>, &mut VolumeJob, &mut Machinery<'_>) -> R,
+    ) -> Result<R> {
         let setup = &self.setup;
         let budget = Budget::plan(setup.memory, setup.block_bytes, setup.object_bytes, 2)
             .context(|| "plan the memory")?;
@@ -264,11 +317,6 @@ impl Appliance {
             };
             session.commit(vec![Record::PolicyChanged(change)]).context(|| "set the policy")?;
         }
-        let settings = drive::Settings {
-            policy: POLICY.to_owned(),
-            job: job::Settings::new(setup.block_bytes, 10, setup.level, setup.flush_interval_ns),
-            wall_start_ns: HostClock.wall_ns(),
-        };
         let stop = AtomicBool::new(false);
         let mut machinery = Machinery {
             frames,
@@ -280,32 +328,7 @@ impl Appliance {
             reactor: &mut reactor,
             stop: &stop,
         };
-        let mut base = |volume: VolumeId,
-                        cut: Option<BackupId>,
-                        state: &windlass_agent::log::state::State| {
-            let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-            let fetch = StoreFetch(Arc::clone(&self.client));
-            let Some(reader) = TableReader::new(fetch, &self.keys, TableLimits::default(), segments) else {
-                eprintln!("appliance: no memory for a table reader");
-                std::process::abort();
-            };
-            PointRows::new(reader, volume, cut)
-        };
-        let mut volumes = vec![VolumeJob { id: VOLUME, device, volume }];
-        let (session, result) = drive::run(
-            session,
-            &self.clock,
-            &self.keys,
-            &settings,
-            &mut volumes,
-            &mut machinery,
-            &mut base,
-            &mut |_| {},
-        );
-        if let Some(Err(fault)) = session.map(|session| session.release(None)) {
-            eprintln!("appliance: the lease was not released: {fault}");
-        }
-        result.context(|| "backup")
+        Ok(work(session, &mut VolumeJob { id: VOLUME, device, volume }, &mut machinery))
     }
 
     /// The newest point.
@@ -349,6 +372,13 @@ impl Appliance {
         let nonce = host::boot().context(|| "random")?.0;
         let memory = self.setup.memory;
         walk::run(&mut rows, &roots, &[], to, nonce, options, memory, &Arc::default()).context(|| "restore")
+    }
+}
+
+/// Gives the lease back.
+pub fn release(session: Option<Session<'_, LogSealer>>) {
+    if let Some(Err(fault)) = session.map(|session| session.release(None)) {
+        eprintln!("appliance: the lease was not released: {fault}");
     }
 }
 

@@ -7,7 +7,11 @@
 //! Tags would stop a fuzzer at the door, so each body also goes in behind it: checksums are repaired, bytes are sealed first.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use windlass_agent::backplane::header::{HEADER_BYTES, Header};
+use windlass_agent::backplane::message::Message;
+use windlass_agent::backplane::session::{Event, Local, PROTOCOLS, Session};
 use windlass_agent::format::block::{BlockBuilder, RowBlock};
 use windlass_agent::format::compress::{Compressor, Decompressor};
 use windlass_agent::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader};
@@ -17,12 +21,13 @@ use windlass_agent::format::row::RowKind;
 use windlass_agent::format::seal::{Keys, Region, Sealing, Secret};
 use windlass_agent::format::slot::{Claim, PlainForTests, SlotContents, emit_boundary, parse_boundary};
 use windlass_agent::format::tail::{Index, TRAILER_BYTES, Trailer};
-use windlass_agent::id::ObjectId;
+use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot};
 use windlass_agent::log::checkpoint::Checkpoint;
 use windlass_agent::policy::Policy;
 use windlass_agent::policy::select::{PATTERNS_MAX, Patterns, Verdict};
 use windlass_agent::table::segment::SegmentMeta;
 use windlass_hal::block::BlockDevice;
+use windlass_hal::clock::Instant;
 use windlass_hal::sim::disk::{DiskConfig, Media, MediaConfig};
 use windlass_hal::volume::ext4::Ext4;
 use windlass_hal::volume::xfs::Xfs;
@@ -45,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     ("segment_meta", segment_meta),
     ("log_record", log_record),
     ("policy", policy),
+    ("backplane", backplane),
     ("ext4", ext4),
     ("xfs", xfs),
 ];
@@ -190,6 +196,108 @@ pub fn policy(data: &[u8]) {
             assert!(above != Verdict::Excluded || below == Verdict::Excluded, "below what is left out");
             assert!(above != Verdict::Taken || below != Verdict::Outside, "below what is taken");
         }
+    }
+}
+
+/// Bytes of a peer on the backplane, three ways: as they are; as a header whose checksum is made to match; and (first byte: how
+/// they are cut, and whether a good hello comes first) as frames of a kind, a length (two bytes, little-endian) and a body, with good
+/// headers. A message that parses emits the same bytes, and a session that is over stays so.
+pub fn backplane(data: &[u8]) {
+    if let Some(head) = data.first_chunk::<HEADER_BYTES>() {
+        let mut head = *head;
+        head[8..12].fill(0);
+        let crc = crc32c::crc32c(&head);
+        head[8..12].copy_from_slice(&crc.to_le_bytes());
+        head[..4].copy_from_slice(b"WLBP");
+        let _ = Header::parse(&head, 0..=u8::MAX);
+        head[8..12].fill(0);
+        let crc = crc32c::crc32c(&head);
+        head[8..12].copy_from_slice(&crc.to_le_bytes());
+        if let Ok(header) = Header::parse(&head, 0..=u8::MAX) {
+            assert_eq!(header.emit(), head);
+        }
+    }
+    let [cut, rest @ ..] = data else {
+        return;
+    };
+    let mut session = node(2, None);
+    listen(&mut session, rest, usize::from(*cut));
+    let mut session = node(2, None);
+    let mut seq = 1;
+    if cut & 0x80 != 0 {
+        listen(&mut session, node(1, Some(NodeId(2))).outgoing(), 256);
+        seq = 2;
+    }
+    let mut bytes = Vec::new();
+    let mut rest = rest;
+    while let [kind, low, high, tail @ ..] = rest {
+        let len = usize::from(u16::from_le_bytes([*low, *high]));
+        let (body, tail) = tail.split_at_checked(len).unwrap_or((tail, &[]));
+        if let Ok(message) = Message::parse(*kind, body) {
+            let mut out = Vec::new();
+            message.emit(&mut out);
+            assert_eq!((message.kind(), &out[..]), (*kind, body));
+        }
+        let header = Header {
+            proto: 1,
+            kind: *kind,
+            body_len: body.len(),
+            body_crc: crc32c::crc32c(body),
+            src: NodeId(1),
+            dst: NodeId(2),
+            cluster: [7; 16],
+            epoch: Epoch(seq),
+            seq,
+            cookie: seq - 1,
+            log_slot: Slot(seq),
+        };
+        bytes.extend_from_slice(&header.emit());
+        bytes.extend_from_slice(body);
+        seq += 1;
+        rest = tail;
+    }
+    listen(&mut session, &bytes, usize::from(cut & 0x7f));
+}
+
+/// A session of node `id`, which dialled `to` or was dialled.
+fn node(id: u32, to: Option<NodeId>) -> Session {
+    let local = Local {
+        cluster: [7; 16],
+        node: NodeId(id),
+        boot: Boot(id.into()),
+        name: "n".to_owned(),
+        protocols: PROTOCOLS,
+    };
+    Session::new(Instant::ZERO, local, to, Box::new(|_: NodeId| Ok(())))
+}
+
+/// Feeds bytes in pieces, takes what comes of it, lets a tenth of a second pass for each piece, and answers.
+fn listen(session: &mut Session, bytes: &[u8], cut: usize) {
+    let mut now = Instant::ZERO;
+    for piece in bytes.chunks(cut.max(1)) {
+        let mut rest = piece;
+        loop {
+            let taken = session.feed(now, rest);
+            assert!(taken <= rest.len());
+            rest = &rest[taken..];
+            let mut events = 0;
+            while let Some(event) = session.next_event() {
+                events += 1;
+                assert!(events <= 4, "few events for a piece");
+                assert!(session.is_down() || !matches!(event, Event::Down(_)));
+            }
+            if rest.is_empty() || session.is_down() {
+                break;
+            }
+            assert!(taken > 0 || events > 0, "it gets on");
+        }
+        let len = session.outgoing().len();
+        session.sent(len);
+        now = now.saturating_add(Duration::from_millis(100));
+        session.wake(now);
+    }
+    if session.is_down() {
+        assert_eq!((session.feed(now, bytes), session.deadline()), (0, None));
     }
 }
 

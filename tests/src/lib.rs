@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`agent`] | an agent that is none, behind a real control socket |
 //! | [`appliance`] | a repository, backups into it and restores out of it, in this process |
 //! | [`cli`] | the command line as a child process |
 //! | [`conformance`] | one suite per trait, run on every port and every store |
@@ -16,10 +17,13 @@
 //! | [`privilege`] | what needs root, and how it is skipped |
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
+//! | [`sim`] | a whole cluster, simulated from a seed |
 //! | [`store_fault`] | a store around another that fails on purpose |
+//! | [`stretches`] | a backup in many stretches, in any order |
 //! | [`tree`] | compares two directory trees, down to extents and attributes |
 //! | [`workdir`] | scratch folders |
 
+pub mod agent;
 pub mod appliance;
 pub mod cli;
 pub mod conformance;
@@ -34,6 +38,8 @@ pub mod image;
 pub mod privilege;
 pub mod prng;
 pub mod rows;
+pub mod sim;
 pub mod store_fault;
+pub mod stretches;
 pub mod tree;
 pub mod workdir;

@@ -202,3 +202,72 @@ impl Store for FaultStore {
         self.inner.versioning()
     }
 }
+
+/// How a store gets create-only PUTs wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Careless {
+    /// It does not look at the condition (Garage, a versioned bucket of Ceph 16).
+    Ignores,
+    /// It looks, and then writes: several racers win (s3s-fs, early SeaweedFS).
+    Races,
+    /// It refuses the header (Backblaze B2).
+    Refuses,
+}
+
+/// A store that cannot hold a commit log, around one that could.
+pub struct CarelessStore {
+    inner: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    how: Careless,
+}
+
+/// Between looking and writing: all racers have looked by then.
+const RACE_WINDOW: Duration = Duration::from_millis(30);
+
+impl CarelessStore {
+    /// Around `inner`.
+    pub fn new(inner: Arc<dyn Store>, clock: Arc<dyn Clock>, how: Careless) -> CarelessStore {
+        CarelessStore { inner, clock, how }
+    }
+}
+
+impl Store for CarelessStore {
+    fn describe(&self) -> String {
+        format!("{} (careless: {:?})", self.inner.describe(), self.how)
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        if mode == PutMode::CreateOnly && self.how == Careless::Refuses {
+            return Err(StoreFault::new(
+                StoreFaultKind::Unsupported,
+                "PUT",
+                key,
+                "status 501 NotImplemented",
+            ));
+        }
+        if mode == PutMode::CreateOnly && self.how == Careless::Races {
+            if self.inner.get(key, ByteRange::Last(1), &mut Vec::new()).is_ok() {
+                return Err(StoreFault::new(StoreFaultKind::Exists, "PUT", key, ""));
+            }
+            self.clock.sleep(RACE_WINDOW);
+        }
+        self.inner.put(key, body, PutMode::Replace)
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.inner.get(key, range, out)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        self.inner.list(prefix, after, each)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.inner.delete(key)
+    }
+}

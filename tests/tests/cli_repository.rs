@@ -111,6 +111,21 @@ fn policies_are_set_shown_changed_and_removed() {
     let changed = cli.json(&["policy", "set", "a", "--block-size", "64KiB", "--no-exclude"]);
     assert_eq!((&changed["revision"], &changed["policy"]["exclude"]), (&2.into(), &serde_json::Value::Null));
     assert_eq!(changed["policy"]["volumes"], shown["volumes"]);
+    for (options, schedule) in [
+        (&["--at", "02:30"][..], serde_json::json!({"every": "1d", "at": "02:30"})),
+        (&["--every", "7d"], serde_json::json!({"every": "7d", "at": "02:30"})),
+        (&["--every", "6h"], serde_json::json!({"every": "6h"})),
+        (&["--exclude", "x"], serde_json::json!({"every": "6h"})),
+    ] {
+        let set = cli.json(&[&["policy", "set", "a"], options].concat());
+        assert_eq!(set["policy"]["schedule"], schedule, "{options:?}");
+    }
+    assert!(cli.ok(&["policy", "list"]).contains("every 6h"));
+    for bad in [&["--every", "6h", "--at", "02:30"][..], &["--every", "1s"], &["--at", "24:00"]] {
+        assert_eq!(cli.run(&[&["policy", "set", "a"], bad].concat()).code, 2, "{bad:?}");
+    }
+    let none = cli.json(&["policy", "set", "a", "--no-schedule"]);
+    assert_eq!(none["policy"]["schedule"], serde_json::Value::Null);
     let file = scratch.path().join("a.json");
     fs::write(&file, cli.ok(&["policy", "show", "a"])).unwrap();
     cli.ok(&["policy", "set", "a", "--from", file.to_str().unwrap()]);

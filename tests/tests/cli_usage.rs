@@ -16,8 +16,22 @@ fn usage(arguments: &[&str]) -> Ended {
 fn help_names_every_command_and_fits_a_terminal() {
     let help = cli().ok(&["--help"]);
     for command in [
-        "demo", "repo", "policy", "backup", "points", "ls", "stat", "find", "cat", "restore", "check",
+        "demo",
+        "repo",
+        "policy",
+        "backup",
+        "points",
+        "ls",
+        "stat",
+        "find",
+        "cat",
+        "restore",
+        "check",
+        "pki",
         "volume",
+        "status",
+        "coordinator",
+        "board",
     ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}");
     }
@@ -37,6 +51,8 @@ fn every_command_teaches_by_example() {
         &["policy", "show"],
         &["policy", "list"],
         &["policy", "remove"],
+        &["pki", "init"],
+        &["pki", "issue"],
         &["backup"],
         &["points"],
         &["ls"],
@@ -46,6 +62,10 @@ fn every_command_teaches_by_example() {
         &["restore"],
         &["check"],
         &["volume", "info"],
+        &["status"],
+        &["coordinator", "move"],
+        &["board", "check"],
+        &["board", "explain"],
     ] {
         let help = cli().ok(&[command, &["--help"]].concat());
         let example = format!("\n  windlass {}", command.join(" "));

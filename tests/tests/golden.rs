@@ -5,6 +5,7 @@
 use windlass_agent::format::block::RowBlock;
 use windlass_agent::format::compress::Decompressor;
 use windlass_agent::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES};
+use windlass_agent::format::home;
 use windlass_agent::format::repo::RepoFormat;
 use windlass_agent::format::row::{
     BlockPlace, EntryRow, ItemAttributes, ItemRow, LocationRow, NameRow, Place, Row, RowKind, RowPayload,
@@ -132,9 +133,16 @@ fn the_format_object_is_as_its_table_says() {
         assert_eq!((format.location_blocks, format.created_secs), (10, 1_763_000_000));
         assert_eq!((format.store_identity.as_str(), format.sealing()), ("file:///srv/repo", sealing));
         assert_eq!(format.uuid[..4], [0, 0x11, 0x22, 0x33]);
+        assert_eq!((bytes[8], format.lease_store.as_str()), (1, ""));
+        let leased = golden(&format!("format_lease_{mode}.bin"));
+        let with_lease = RepoFormat::parse(&leased).unwrap();
+        assert_eq!((leased[8], with_lease.lease_store.as_str()), (2, "etcd://host:2379/rack7"));
+        assert_eq!((with_lease.store_identity.as_str(), with_lease.emit()), ("file:///srv/repo", leased));
         let unlock = (sealing == Sealing::Aes256Gcm).then_some(&unlock);
         assert_eq!(format.unlock(unlock).unwrap().digest(b"x"), keys(sealing).digest(b"x"));
     }
+    assert_eq!(home::parse(&golden("home.bin")), Ok(std::array::from_fn(|at| at as u8 * 0x11)));
+    assert_eq!(home::emit(&std::array::from_fn(|at| at as u8 * 0x11))[..], golden("home.bin"));
     // The encoder gives the same slot.
     let master = Secret::new(std::array::from_fn(|at| at as u8));
     let uuid: [u8; 16] = std::array::from_fn(|at| at as u8 * 0x11);

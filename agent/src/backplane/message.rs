@@ -30,6 +30,8 @@ use crate::log::limits::{DEVICE_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES
 use crate::table::segment::SEGMENT_META_BYTES;
 use crate::wire_struct;
 
+/// Kind numbers of messages: a frame of another kind is refused by its header. Those below are the session's own.
+pub const KINDS: std::ops::RangeInclusive<u8> = 16..=28;
 /// Bytes of a frame's body at most: 64 KiB with its header of 80.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 - 80;
 /// Bytes of a sentence that says what failed.
@@ -581,6 +583,7 @@ mod tests {
             let mut body = Vec::new();
             message.emit(&mut body);
             assert_eq!(Message::parse(message.kind(), &body), Ok(message.clone()));
+            assert!(KINDS.contains(&message.kind()));
             for cut in 0..body.len() {
                 assert!(Message::parse(message.kind(), &body[..cut]).is_err(), "{message:?} cut at {cut}");
             }

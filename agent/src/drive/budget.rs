@@ -48,6 +48,15 @@ pub struct Budget {
     pub known_blocks: usize,
 }
 
+/// A part of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What it is for.
+    pub what: &'static str,
+    /// How much of it.
+    pub bytes: u64,
+}
+
 /// A budget that cannot hold the least that is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSmall {
@@ -98,6 +107,23 @@ impl Budget {
         })
     }
 
+    /// What `memory` bytes are divided into, for blocks of up to `block_bytes`; the lines add up to it.
+    pub fn sum(&self, memory: u64, block_bytes: u32) -> [Line; 6] {
+        let frame = frame_buf_bytes(block_bytes) as u64;
+        let lanes = self.lanes as u64;
+        let mut lines = [
+            Line { what: "program, stacks, TLS", bytes: BASE_BYTES },
+            Line { what: "windows, batches, rows, table caches", bytes: ROWS_BYTES },
+            Line { what: "pack lanes", bytes: lanes * (LANE_BYTES + 2 * frame) },
+            Line { what: "frames: blocks between device and lane", bytes: self.frames as u64 * frame },
+            Line { what: "pieces: objects being filled and sent", bytes: (self.pieces * PIECE_BYTES) as u64 },
+            Line { what: "left for what grows with threads and pools", bytes: 0 },
+        ];
+        let used: u64 = lines.iter().map(|line| line.bytes).sum();
+        lines[5].bytes = memory.saturating_sub(used);
+        lines
+    }
+
     /// What the pools will take, in bytes.
     pub fn pool_bytes(&self, block_bytes: u32) -> u64 {
         (self.frames * frame_buf_bytes(block_bytes) + self.pieces * PIECE_BYTES) as u64
@@ -116,6 +142,17 @@ mod tests {
         assert_eq!(budget.lanes, 2);
         assert_eq!(budget.object_bytes, OBJECT_BYTES_DEFAULT);
         assert!(budget.pool_bytes(BLOCK_BYTES_DEFAULT) + BASE_BYTES + ROWS_BYTES <= MEMORY_BYTES_DEFAULT);
+    }
+
+    #[test]
+    fn the_lines_add_up_to_what_was_given() {
+        for (mib, cores) in [(24, 1), (64, 2), (65, 3), (4096, 64)] {
+            let memory = mib << 20;
+            let budget = Budget::plan(memory, BLOCK_BYTES_DEFAULT, OBJECT_BYTES_DEFAULT, cores).unwrap();
+            let lines = budget.sum(memory, BLOCK_BYTES_DEFAULT);
+            assert_eq!(lines.iter().map(|line| line.bytes).sum::<u64>(), memory);
+            assert_eq!(lines[3].bytes + lines[4].bytes, budget.pool_bytes(BLOCK_BYTES_DEFAULT));
+        }
     }
 
     #[test]

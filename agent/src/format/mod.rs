@@ -9,6 +9,7 @@
 //! | [`frame`] | frames: the blocks of an upload object, compressed and sealed together |
 //! | [`seal`] | keys, sealing and digests |
 //! | [`repo`] | the repository's `format` object |
+//! | [`home`] | the `home` object: which repository a log store of its own belongs to |
 //! | [`wrap`] | key slots: the wrapped master key |
 //! | [`compress`] | zstd contexts, made once and reused |
 //! | [`copies`] | two copies in one object, for what nothing can be found without |
@@ -27,6 +28,7 @@ pub mod copies;
 pub mod cursor;
 pub mod fault;
 pub mod frame;
+pub mod home;
 pub mod key;
 pub mod record;
 pub mod repo;

@@ -3,7 +3,7 @@
 //! | offset | bytes | field | meaning |
 //! |---|---|---|---|
 //! | 0 | 8 | magic | "WINDLASS" |
-//! | 8 | 2 | version | 1: of this object and of everything in the repository that has no version of its own |
+//! | 8 | 2 | version | of this object and of everything in the repository that has no version of its own: 1, or 2 with a lease store |
 //! | 10 | 1 | sealing | 0 off, 1 AES-256-GCM |
 //! | 11 | 1 | location_blocks | N: blocks per location row, 1..=64 |
 //! | 12 | 4 | total | bytes of one copy of this object |
@@ -12,14 +12,19 @@
 //! | 40 | 1 | slots | number of key slots: 0 when sealing is off, else 1..=8 |
 //! | 41 | 1 | reserved | zero |
 //! | 42 | 2 | identity_bytes | bytes of the store identity, 0..=512 |
-//! | 44 | 20 | reserved | zero |
+//! | 44 | 2 | lease_bytes | bytes of the lease store's description, 1..=512; version 1: zero |
+//! | 46 | 18 | reserved | zero |
 //! | 64 | 32 | clear_key | sealing off: the master key in clear (integrity only, see `seal`); else zero |
 //! | 96 | slots * 80 | slots | key slots (see `wrap`) |
 //! | ... | identity_bytes | identity | where the repository was made, UTF-8: tells a copy from the original |
+//! | ... | lease_bytes | lease store | where the log and the lease were when it was made, UTF-8, for people |
 //! | total - 4 | 4 | crc | CRC-32 (IEEE) of all bytes before |
 //!
 //! Little-endian, stored as two copies (`copies`). Written once by `init`; read by every command before anything else. Adding a key slot later is a record of the
 //! log, not a change of this object.
+//!
+//! A repository whose commit log is in another store (`store::split`) has version 2, so that an agent which knows nothing of that
+//! refuses it and does not begin a second log beside its objects.
 //!
 //! Invariants: an unknown version is refused; a parsed object emits the same bytes. The CRC finds faults, not attackers: an
 //! attacker who changes N or the slots makes the repository unreadable, not readable.
@@ -39,6 +44,7 @@ pub const REPO_FORMAT_KEY: &str = "format";
 
 const MAGIC: [u8; 8] = *b"WINDLASS";
 const VERSION: u16 = 1;
+const VERSION_LEASE: u16 = 2;
 const CRC_BYTES: usize = 4;
 const WHAT: &str = "repository format";
 
@@ -53,6 +59,8 @@ pub struct RepoFormat {
     pub location_blocks: u8,
     /// Where it was made (`Store::describe`), at most [`STORE_IDENTITY_BYTES_MAX`].
     pub store_identity: String,
+    /// The store that has its log and lease (`Store::describe`), at most [`STORE_IDENTITY_BYTES_MAX`]; empty: the same one.
+    pub lease_store: String,
     /// How the master key is kept.
     pub lock: Lock,
 }
@@ -104,17 +112,20 @@ impl RepoFormat {
             Lock::Clear(_) => &[],
             Lock::Slots(slots) => slots,
         };
-        let identity = self.store_identity.as_bytes();
+        let (identity, lease) = (self.store_identity.as_bytes(), self.lease_store.as_bytes());
         assert!((1..=LOCATION_BLOCKS_MAX).contains(&usize::from(self.location_blocks)), "N is in range");
-        assert!(slots.len() <= KEY_SLOTS_MAX && identity.len() <= STORE_IDENTITY_BYTES_MAX, "limits hold");
+        assert!(slots.len() <= KEY_SLOTS_MAX, "limits hold");
+        assert!(identity.len().max(lease.len()) <= STORE_IDENTITY_BYTES_MAX, "limits hold");
         assert!(
             slots.is_empty() == (self.sealing() == Sealing::Off),
             "an encrypted repository has a key slot"
         );
-        let total = REPO_FORMAT_FIXED_BYTES + slots.len() * KEY_SLOT_BYTES + identity.len() + CRC_BYTES;
+        let total =
+            REPO_FORMAT_FIXED_BYTES + slots.len() * KEY_SLOT_BYTES + identity.len() + lease.len() + CRC_BYTES;
+        let version = if lease.is_empty() { VERSION } else { VERSION_LEASE };
         let mut out = Vec::with_capacity(total);
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&version.to_le_bytes());
         out.push(match self.sealing() {
             Sealing::Off => 0,
             Sealing::Aes256Gcm => 1,
@@ -126,7 +137,8 @@ impl RepoFormat {
         out.push(slots.len() as u8);
         out.push(0);
         out.extend_from_slice(&(identity.len() as u16).to_le_bytes());
-        out.extend_from_slice(&[0; 20]);
+        out.extend_from_slice(&(lease.len() as u16).to_le_bytes());
+        out.extend_from_slice(&[0; 18]);
         match &self.lock {
             Lock::Clear(master) => out.extend_from_slice(master.bytes()),
             Lock::Slots(_) => out.extend_from_slice(&[0; KEY_BYTES]),
@@ -135,6 +147,7 @@ impl RepoFormat {
             out.extend_from_slice(&slot.emit());
         }
         out.extend_from_slice(identity);
+        out.extend_from_slice(lease);
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
@@ -152,7 +165,7 @@ impl RepoFormat {
             return Err(FormatFault::new(WHAT, FormatFaultKind::NotOurs));
         }
         let version = r.u16_le()?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_LEASE {
             return Err(FormatFault::new(WHAT, FormatFaultKind::Version(version)));
         }
         if bytes.len() > REPO_FORMAT_BYTES_MAX {
@@ -176,9 +189,12 @@ impl RepoFormat {
         }
         let uuid = r.array()?;
         let created_secs = r.u64_le()? as i64;
-        let (slots, reserved, identity_bytes) = (r.u8()?, r.u8()?, r.u16_le()?);
-        if reserved != 0 || r.array()? != [0u8; 20] {
+        let (slots, reserved, identity_bytes, lease_bytes) = (r.u8()?, r.u8()?, r.u16_le()?, r.u16_le()?);
+        if reserved != 0 || r.array()? != [0u8; 18] {
             return Err(r.damaged("reserved bytes are set"));
+        }
+        if (lease_bytes > 0) != (version == VERSION_LEASE) {
+            return Err(r.damaged("a lease store does not fit the version"));
         }
         let clear_key: [u8; KEY_BYTES] = r.array()?;
         let lock = match sealing {
@@ -191,21 +207,30 @@ impl RepoFormat {
             }
             _ => return Err(r.damaged("key slots do not fit the sealing")),
         };
-        if usize::from(identity_bytes) > STORE_IDENTITY_BYTES_MAX {
-            return Err(r.damaged("store identity too long"));
-        }
-        let identity = std::str::from_utf8(r.take(identity_bytes.into())?);
-        let store_identity = identity.map_err(|_| r.damaged("store identity is not UTF-8"))?.to_owned();
+        let store_identity = identity(&mut r, identity_bytes)?;
+        let lease_store = identity(&mut r, lease_bytes)?;
         if r.len() != CRC_BYTES {
             return Err(r.damaged("lengths do not add up"));
         }
-        Ok(RepoFormat { uuid, created_secs, location_blocks, store_identity, lock })
+        Ok(RepoFormat { uuid, created_secs, location_blocks, store_identity, lease_store, lock })
     }
+}
+
+fn identity(r: &mut Reader<'_>, bytes: u16) -> Result<String, FormatFault> {
+    if usize::from(bytes) > STORE_IDENTITY_BYTES_MAX {
+        return Err(r.damaged("store identity too long"));
+    }
+    let text = std::str::from_utf8(r.take(bytes.into())?);
+    text.map(str::to_owned).map_err(|_| r.damaged("store identity is not UTF-8"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn leased(sealed: bool) -> RepoFormat {
+        RepoFormat { lease_store: "etcd://host:2379/rack7".to_owned(), ..sample(sealed) }
+    }
 
     fn sample(sealed: bool) -> RepoFormat {
         let uuid = [0x11; 16];
@@ -221,14 +246,14 @@ mod tests {
             created_secs: 1_763_000_000,
             location_blocks: 10,
             store_identity: "file:///srv/repo".to_owned(),
+            lease_store: String::new(),
             lock,
         }
     }
 
     #[test]
     fn the_object_round_trips_and_every_flipped_byte_is_found() {
-        for sealed in [false, true] {
-            let format = sample(sealed);
+        for format in [sample(false), sample(true), leased(false), leased(true)] {
             let bytes = format.emit();
             assert_eq!(RepoFormat::parse(&bytes).unwrap().emit(), bytes);
             for at in 0..bytes.len() {
@@ -243,8 +268,22 @@ mod tests {
     #[test]
     fn another_version_is_named() {
         let mut bytes = sample(false).emit();
-        bytes[8] = 2;
-        assert_eq!(RepoFormat::parse(&bytes).unwrap_err().kind, FormatFaultKind::Version(2));
+        bytes[8] = 3;
+        assert_eq!(RepoFormat::parse(&bytes).unwrap_err().kind, FormatFaultKind::Version(3));
+    }
+
+    #[test]
+    fn a_lease_store_makes_another_version_and_nothing_else_does() {
+        assert_eq!((sample(false).emit()[8], leased(false).emit()[8]), (1, 2));
+        assert_eq!(RepoFormat::parse(&leased(true).emit()).unwrap().lease_store, "etcd://host:2379/rack7");
+        for (format, version) in [(leased(false), 1), (sample(false), 2)] {
+            let mut bytes = format.emit();
+            bytes[8] = version;
+            let end = bytes.len() - CRC_BYTES;
+            let crc = crc32fast::hash(&bytes[..end]).to_le_bytes();
+            bytes[end..].copy_from_slice(&crc);
+            assert!(RepoFormat::parse(&bytes).is_err());
+        }
     }
 
     #[test]

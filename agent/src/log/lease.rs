@@ -173,6 +173,8 @@ pub struct Lease {
     watching_since_ns: Option<u64>,
     faults: u32,
     beats: u64,
+    /// L1's second sentence is off: see `let_late_answers_renew`.
+    late_renews: bool,
 }
 
 impl Lease {
@@ -194,9 +196,16 @@ impl Lease {
             watching_since_ns: None,
             faults: 0,
             beats: 0,
+            late_renews: false,
         };
         lease.probe();
         lease
+    }
+
+    /// Breaks L1: the end of the lease waits for a beat that is under way, and its answer renews whenever it comes. For tests that
+    /// must then find two holders.
+    pub fn let_late_answers_renew(&mut self) {
+        self.late_renews = true;
     }
 
     /// Whether a commit or an assignment may be sent now: L1.
@@ -241,6 +250,7 @@ impl Lease {
     pub fn deadline(&self) -> Option<u64> {
         let own = match &self.phase {
             Phase::Waiting { until_ns, .. } => Some(*until_ns),
+            Phase::Holding { .. } if self.beat_open() && self.late_renews => None,
             Phase::Holding { end_ns, .. } if self.beat_open() => Some(*end_ns),
             Phase::Holding { end_ns, next_beat_ns, .. } => Some(*end_ns.min(next_beat_ns)),
             Phase::Probing
@@ -262,12 +272,13 @@ impl Lease {
     /// Time passed.
     pub fn wake(&mut self, now_ns: u64) {
         self.calls.wake(now_ns);
+        let waits_for_answer = self.late_renews && self.beat_open();
         match &mut self.phase {
             Phase::Waiting { seen, until_ns } if now_ns >= *until_ns => {
                 self.phase = Phase::Confirming { seen: seen.take() };
                 self.look();
             }
-            Phase::Holding { epoch, end_ns, .. } if now_ns >= *end_ns => {
+            Phase::Holding { epoch, end_ns, .. } if now_ns >= *end_ns && !waits_for_answer => {
                 let epoch = *epoch;
                 self.lose(LogFault::Expired { epoch, unresolved: None });
             }
@@ -471,7 +482,7 @@ impl Lease {
 
     fn beat_answered(&mut self, now_ns: u64, sent_ns: u64, answer: Answer) {
         let Phase::Holding { epoch, end_ns, next_beat_ns } = &mut self.phase else { return };
-        if now_ns >= *end_ns {
+        if now_ns >= *end_ns && !self.late_renews {
             let epoch = *epoch;
             return self.lose(LogFault::Expired { epoch, unresolved: None });
         }

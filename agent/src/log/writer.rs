@@ -75,11 +75,15 @@ pub struct Checks {
     pub epoch: bool,
     /// Compare the nonce of a slot that exists already with ours.
     pub nonce: bool,
+    /// Read the slot when a create says that it exists. Off: such a batch is taken for one that does not count.
+    pub exists: bool,
+    /// An answer to a beat at or after the end of the lease does not renew it. Off: it does, and the end waits for it.
+    pub late_answer: bool,
 }
 
 impl Default for Checks {
     fn default() -> Checks {
-        Checks { epoch: true, nonce: true }
+        Checks { epoch: true, nonce: true, exists: true, late_answer: true }
     }
 }
 
@@ -381,8 +385,11 @@ impl<S: Sealer + Clone> Writer<S> {
         let mut seed = [0; 32];
         seed[..16].copy_from_slice(&self.nonces.draw());
         seed[16..].copy_from_slice(&self.nonces.draw());
-        self.lease =
-            Some(Lease::seek(self.identity, self.options.timing, Nonces::new(seed), generation, from));
+        let mut lease = Lease::seek(self.identity, self.options.timing, Nonces::new(seed), generation, from);
+        if !self.options.checks.late_answer {
+            lease.let_late_answers_renew();
+        }
+        self.lease = Some(lease);
     }
 
     fn catch_up(&mut self) {
@@ -500,6 +507,10 @@ impl<S: Sealer + Clone> Writer<S> {
         let read = Call::Get { key: keys::slot(slot) };
         let later = now_ns.saturating_add(backoff_ns(attempts.saturating_sub(1)));
         match (step, answer) {
+            (Step::Creating, Answer::Fault(StoreFaultKind::Exists)) if !self.options.checks.exists => {
+                self.flight = None;
+                self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
+            }
             // C1, C3: whatever the create said, the slot itself tells whose it is.
             (Step::Creating, Answer::Done | Answer::Fault(StoreFaultKind::Exists)) => {
                 self.calls.submit(Step::Checking, read);

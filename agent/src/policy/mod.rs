@@ -5,7 +5,8 @@
 //!   "volumes": [ { "device": "/dev/vg0/home", "reader": "auto" } ],
 //!   "include": [], "exclude": [ "*.tmp", "/scratch/" ],
 //!   "block_size": "128KiB", "object_size": "16MiB", "flush_interval": "60s", "compression": "zstd:1",
-//!   "limits": { "upload": "50MiB", "download": "100MiB", "device_iops": 4000 } }
+//!   "limits": { "upload": "50MiB", "download": "100MiB", "device_iops": 4000 },
+//!   "schedule": { "every": "1d", "at": "02:30" } }
 //! ```
 //!
 //! | module | what |
@@ -13,6 +14,7 @@
 //! | [`select`] | include and exclude patterns, and the set of inodes that they select |
 //! | [`selected`] | a volume that shows only what is selected |
 //! | [`paths`] | from inodes back to paths, for messages |
+//! | [`schedule`] | when a backup is due |
 //! | [`inodes`] | a bounded, sparse set of inode numbers |
 //!
 //! Only `version`, `name` and `volumes` must be there; sizes and durations are written as in [`units`](crate::units); a limit
@@ -23,6 +25,7 @@
 
 pub mod inodes;
 pub mod paths;
+pub mod schedule;
 pub mod select;
 pub mod selected;
 
@@ -39,6 +42,7 @@ use crate::pack::{
     OBJECT_BYTES_MIN,
 };
 use crate::units;
+use schedule::Schedule;
 use select::{PATTERNS_MAX, PatternFault, Patterns};
 
 /// The version of the JSON that this agent writes, and the only one that it reads.
@@ -86,6 +90,9 @@ pub struct Policy {
     /// How many random items of each volume with a raw reader are compared with the kernel's view after a backup; 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub verify: u32,
+    /// When backups are due; missing: only when somebody asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 /// One volume of a policy.
@@ -159,7 +166,7 @@ pub enum PolicyFault {
     Name(String),
     /// No volume, too many, or one twice.
     Volumes(&'static str),
-    /// A device path that is not absolute, or too long.
+    /// Neither an absolute path nor the name of a volume in a board profile, or too long.
     Device(String),
     /// A pattern that cannot be used.
     Pattern(PatternFault),
@@ -190,7 +197,8 @@ impl fmt::Display for PolicyFault {
             PolicyFault::Device(device) => {
                 write!(
                     f,
-                    "{device:?} is not a device; give the absolute path of a block device or image file"
+                    "{device:?} is not a device; give the absolute path of a block device or image file, or the name of \
+                     a volume in a board profile"
                 )
             }
             PolicyFault::Pattern(fault) => fault.fmt(f),
@@ -219,6 +227,7 @@ impl Policy {
             compression: Compression::default(),
             limits: Limits::default(),
             verify: 0,
+            schedule: None,
         }
     }
 
@@ -275,7 +284,8 @@ impl Policy {
         )?;
         range(rate(self.limits.upload), "upload limit", "at least 1KiB a second; leave it out for none")?;
         range(rate(self.limits.download), "download limit", "at least 1KiB a second; leave it out for none")?;
-        range(self.limits.device_iops != Some(0), "device IOPS limit", "at least 1; leave it out for none")
+        range(self.limits.device_iops != Some(0), "device IOPS limit", "at least 1; leave it out for none")?;
+        self.schedule.map_or(Ok(()), |schedule| schedule.check())
     }
 
     fn check_volumes(&self) -> Result<(), PolicyFault> {
@@ -287,7 +297,8 @@ impl Policy {
         }
         for (at, volume) in self.volumes.iter().enumerate() {
             let path = &volume.device;
-            if !path.starts_with('/') || path.len() > DEVICE_BYTES_MAX || path.contains('\0') {
+            let named = check_name(path).is_ok();
+            if !(path.starts_with('/') || named) || path.len() > DEVICE_BYTES_MAX || path.contains('\0') {
                 return Err(PolicyFault::Device(path.clone()));
             }
             if self.volumes[..at].iter().any(|other| other.device == *path) {
@@ -540,7 +551,8 @@ mod tests {
             assert_eq!(with(&|p| p.flush_interval = ms), good, "flush {ms}");
         }
         assert!(!with(&|p| p.volumes.clear()));
-        assert!(!with(&|p| p.volumes[0].device = "sda".into()));
+        assert!(!with(&|p| p.volumes[0].device = "dev/sda".into()));
+        assert!(with(&|p| p.volumes[0].device = "lun-7".into()), "the name of a volume in a board profile");
         assert!(!with(&|p| p.volumes.push(p.volumes[0].clone())));
         assert!(!with(&|p| p.limits.device_iops = Some(0)));
         assert!(!with(&|p| p.exclude.push("[".into())));

@@ -5,7 +5,8 @@
 //! | stored block | a wanted block of the window |
 //! | zero block | zeros, written by a lane at once |
 //! | unwritten run | preallocation, at once |
-//! | hole, lost block | nothing: it reads as zero |
+//! | hole | nothing: it reads as zero |
+//! | lost data | nothing; said here when the item's row does not say it |
 //!
 //! Invariants: rows are foreign, so offsets and lengths are judged first. Source: ours.
 
@@ -49,6 +50,11 @@ impl Gather<'_> {
         for &(kind, len) in &row.runs {
             if kind == RunKind::Unwritten && at < size {
                 file.preallocate(job, at, len.min(size - at));
+            }
+            // An item's row names what it lacks, unless a worker that had another stretch of it found out.
+            if kind == RunKind::Lost && file.item.fault.is_empty() {
+                let what = format!("unreadable on the device: bytes {at}..{}", at.saturating_add(len));
+                job.faults.add(file.path(), Reason::Backup(what));
             }
             at = at.saturating_add(len);
         }

@@ -3,12 +3,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
+//! | [`etcd`] | etcd 3.4 and later (`etcd://host:2379/prefix`), for the commit log only |
 //! | [`s3`] | S3 and compatible (`s3://bucket/prefix`): SigV4, ureq, rustls |
+//! | [`http`] | how servers are reached: agent, TLS, timeouts |
 //! | [`memory`] | a map, for tests and simulations |
 //! | [`null`] | `null://`, a measuring tool: a directory without the data |
 //! | [`open`](mod@open) | from a URL to a store |
 //! | [`probe`](mod@probe) | what a store must prove before it is written to (commit-log C6) |
 //! | [`retry`] | the only place that repeats a call, with a budget |
+//! | [`split`] | two stores as one: the log in one that keeps conditions, objects in one that need not |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
 //! | [`uplink`] | the fixed set of threads that block on a store, and their queues |
 //!
@@ -18,12 +21,15 @@
 //! Source: commit-log design C2, C3; the coordination reference, section 2.2.
 
 pub mod dir;
+pub mod etcd;
+pub mod http;
 pub mod memory;
 pub mod null;
 pub mod open;
 pub mod probe;
 pub mod retry;
 pub mod s3;
+pub mod split;
 pub mod throttle;
 pub mod uplink;
 

@@ -1,4 +1,5 @@
-//! From what an operator writes (`file:///srv/repo`, `s3://bucket/prefix`, `null:///tmp/x`) to a store.
+//! From what an operator writes (`file:///srv/repo`, `s3://bucket/prefix`, `null:///tmp/x`) to a store, and a second one for the
+//! log (`etcd://host:2379/prefix`, `etcd+https://...`, `file:///srv/log`).
 //!
 //! Invariants: no secret is accepted in a URL. Does not: create directories or buckets, or send anything. Source: ours.
 
@@ -9,8 +10,11 @@ use std::sync::Arc;
 use windlass_hal::clock::Clock;
 
 use super::dir::DirStore;
+use super::etcd::{EtcdSettings, EtcdStore, Place, PlaceFault};
+use super::http::TlsFault;
 use super::null::NullStore;
 use super::s3::{S3OpenFault, S3Settings, S3Store};
+use super::split::SplitStore;
 use super::throttle::Throttle;
 use super::{Store, StoreFault};
 
@@ -25,13 +29,15 @@ pub struct Settings {
     pub nonce: u64,
     /// For `s3:` URLs.
     pub s3: S3Settings,
+    /// For `etcd:` URLs.
+    pub etcd: EtcdSettings,
 }
 
 impl Settings {
     /// No limits, keys from the environment.
     pub fn new(clock: Arc<dyn Clock>, nonce: u64) -> Settings {
         let throttle = Arc::new(Throttle::new(Arc::clone(&clock), 0, 0));
-        Settings { clock, throttle, nonce, s3: S3Settings::default() }
+        Settings { clock, throttle, nonce, s3: S3Settings::default(), etcd: EtcdSettings::default() }
     }
 }
 
@@ -55,6 +61,14 @@ pub enum OpenFault {
     Dir(StoreFault),
     /// S3 settings that cannot be used.
     S3(S3OpenFault),
+    /// An `etcd:` URL that cannot be used.
+    Etcd(PlaceFault),
+    /// Certificates for etcd that cannot be used.
+    EtcdTls(TlsFault),
+    /// A store for the log only, given for a whole repository.
+    LogOnly,
+    /// A store that cannot be given for the log alone.
+    NotForLog(String),
 }
 
 impl fmt::Display for OpenFault {
@@ -77,6 +91,17 @@ impl fmt::Display for OpenFault {
             }
             OpenFault::Dir(fault) => fault.fmt(f),
             OpenFault::S3(fault) => fault.fmt(f),
+            OpenFault::Etcd(fault) => fault.fmt(f),
+            OpenFault::EtcdTls(fault) => write!(f, "certificates for etcd: {fault}"),
+            OpenFault::LogOnly => {
+                write!(
+                    f,
+                    "etcd holds the log only; write --repo s3://bucket/prefix --lease-store etcd://host:2379/prefix"
+                )
+            }
+            OpenFault::NotForLog(url) => {
+                write!(f, "{url:?} is not a lease store; write etcd://host:2379/prefix or file:///path")
+            }
         }
     }
 }
@@ -89,17 +114,11 @@ impl std::error::Error for OpenFault {}
 /// See [`OpenFault`].
 pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Store>, OpenFault> {
     let (scheme, rest) = url.split_once(':').ok_or_else(|| OpenFault::NoScheme(url.to_owned()))?;
-    if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric()) {
+    if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') {
         return Err(OpenFault::NoScheme(url.to_owned()));
     }
-    let directory = |scheme: &'static str| {
-        let path = rest.strip_prefix("//").filter(|path| path.starts_with('/'));
-        let path = path.ok_or_else(|| OpenFault::BadPath { scheme, url: url.to_owned() })?;
-        let throttle = Arc::clone(&settings.throttle);
-        DirStore::open(Path::new(path), settings.nonce, throttle).map_err(OpenFault::Dir)
-    };
     match scheme {
-        "file" => Ok(Arc::new(directory("file")?)),
+        "file" => Ok(Arc::new(directory("file", url, settings)?)),
         "s3" => {
             if rest.contains('@') {
                 return Err(OpenFault::SecretInUrl);
@@ -110,9 +129,35 @@ pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Store>, OpenFault>
             let store = S3Store::open(bucket, prefix, settings.s3.clone(), clock, throttle);
             Ok(Arc::new(store.map_err(OpenFault::S3)?))
         }
-        "null" => Ok(Arc::new(NullStore::new(directory("null")?))),
+        "null" => Ok(Arc::new(NullStore::new(directory("null", url, settings)?))),
+        "etcd" | "etcd+https" => Err(OpenFault::LogOnly),
         _ => Err(OpenFault::UnknownScheme(scheme.to_owned())),
     }
+}
+
+/// Opens the store that `url` names for objects and the one that `log_url` names for the log and the lease. Allocates; directories
+/// are touched, servers are not.
+///
+/// # Errors
+/// See [`OpenFault`].
+pub fn open_split(url: &str, log_url: &str, settings: &Settings) -> Result<SplitStore, OpenFault> {
+    let log: Arc<dyn Store> = match log_url.split_once("://") {
+        Some((_, rest)) if rest.contains('@') => return Err(OpenFault::SecretInUrl),
+        Some((scheme @ ("etcd" | "etcd+https"), rest)) => {
+            let place = Place::parse(rest, scheme != "etcd").map_err(OpenFault::Etcd)?;
+            Arc::new(EtcdStore::open(place, &settings.etcd).map_err(OpenFault::EtcdTls)?)
+        }
+        Some(("file", _)) => Arc::new(directory("file", log_url, settings)?),
+        _ => return Err(OpenFault::NotForLog(log_url.to_owned())),
+    };
+    Ok(SplitStore::new(open(url, settings)?, log))
+}
+
+fn directory(scheme: &'static str, url: &str, settings: &Settings) -> Result<DirStore, OpenFault> {
+    let path = url.split_once("://").map(|(_, path)| path).filter(|path| path.starts_with('/'));
+    let path = path.ok_or_else(|| OpenFault::BadPath { scheme, url: url.to_owned() })?;
+    let throttle = Arc::clone(&settings.throttle);
+    DirStore::open(Path::new(path), settings.nonce, throttle).map_err(OpenFault::Dir)
 }
 
 #[cfg(test)]
@@ -139,5 +184,19 @@ mod tests {
         assert!(
             matches!(fault("file:///none/such"), OpenFault::Dir(f) if f.kind == StoreFaultKind::StoreGone)
         );
+    }
+
+    #[test]
+    fn stores_of_the_log_open_or_say_what_to_write() {
+        let settings = Settings::new(Arc::new(SystemClock), 1);
+        let opened = |log: &str| open_split("null:///", log, &settings).map(|split| split.log().describe());
+        assert_eq!(opened("etcd://a:2379,b/x"), Ok("etcd://a:2379,b:2379/x".to_owned()));
+        assert!(opened("file:///").is_ok());
+        assert!(matches!(opened("etcd://a:2379"), Err(OpenFault::Etcd(PlaceFault::Prefix(_)))));
+        assert_eq!(opened("etcd://root:pw@a/x"), Err(OpenFault::SecretInUrl));
+        for bad in ["s3://bucket/x", "null:///", "etcd:a/x", "/srv/log", "a:2379/x"] {
+            assert_eq!(opened(bad), Err(OpenFault::NotForLog(bad.to_owned())), "{bad}");
+        }
+        assert_eq!(open("etcd://a/x", &settings).err(), Some(OpenFault::LogOnly));
     }
 }

@@ -10,6 +10,8 @@
 //! | `Listing` | a LIST sees all keys just written, ascending, and none just deleted |
 //! | `Delete` | a GET after it answers `NotFound` |
 //!
+//! A store whose log is elsewhere (`split`) needs no conditions: [`probe_plain`] leaves out `Race` and `CreateOnExisting`.
+//!
 //! Each racer is a thread with a call of its own under way, hence a connection of its own.
 //!
 //! Invariants: uses keys below `probe/<nonce>/` only and deletes them, whatever came out. Does not: prove anything for all
@@ -120,6 +122,20 @@ impl fmt::Display for ProbeFault {
 
 impl std::error::Error for ProbeFault {}
 
+impl ProbeFault {
+    /// Whether the store only lacks what a log store of its own would give.
+    pub fn is_about_conditions(&self) -> bool {
+        match &self.wrong {
+            Wrong::Winners(_) | Wrong::LoserOverwrote | Wrong::CreateIgnored => true,
+            Wrong::Fault(fault) => {
+                fault.kind == StoreFaultKind::Unsupported
+                    && matches!(self.check, Check::Race | Check::CreateOnExisting)
+            }
+            Wrong::StaleRead | Wrong::Listed(..) | Wrong::NotDeleted => false,
+        }
+    }
+}
+
 /// What a passed probe saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -136,7 +152,24 @@ pub struct Report {
 /// # Errors
 /// The first check that fails. Its keys are deleted as far as the store allows.
 pub fn probe(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<Report, ProbeFault> {
-    let probe = Probe { store, base: format!("probe/{nonce:016x}"), repeated: Mutex::new(0) };
+    probe_for(store, clock, nonce, PutMode::CreateOnly)
+}
+
+/// Runs the checks that need no condition: for a store of objects whose log is elsewhere.
+///
+/// # Errors
+/// The first check that fails. Its keys are deleted as far as the store allows.
+pub fn probe_plain(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<Report, ProbeFault> {
+    probe_for(store, clock, nonce, PutMode::Replace)
+}
+
+fn probe_for(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    nonce: u64,
+    create: PutMode,
+) -> Result<Report, ProbeFault> {
+    let probe = Probe { store, create, base: format!("probe/{nonce:016x}"), repeated: Mutex::new(0) };
     let result = probe.run(clock);
     probe.clean();
     result
@@ -144,6 +177,8 @@ pub fn probe(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<Report,
 
 struct Probe<'a> {
     store: &'a dyn Store,
+    /// How objects are created that are not there: with the condition, unless the store is not asked for any.
+    create: PutMode,
     base: String,
     repeated: Mutex<usize>,
 }
@@ -164,8 +199,10 @@ impl Probe<'_> {
         };
         let told = self.store.versioning().map(|told| versioning = told).map_err(Wrong::Fault);
         timed(Check::Versioning, told, versioning)?;
-        timed(Check::Race, (0..RACES).try_for_each(|n| self.race(n)), versioning)?;
-        timed(Check::CreateOnExisting, self.create_on_existing(), versioning)?;
+        if self.create == PutMode::CreateOnly {
+            timed(Check::Race, (0..RACES).try_for_each(|n| self.race(n)), versioning)?;
+            timed(Check::CreateOnExisting, self.create_on_existing(), versioning)?;
+        }
         timed(Check::Overwrite, self.overwrite(), versioning)?;
         timed(Check::Listing, self.listing(), versioning)?;
         timed(Check::Delete, self.delete(), versioning)?;
@@ -249,7 +286,7 @@ impl Probe<'_> {
         let mut expected: Vec<String> = Vec::new();
         for name in ["a-", "a/b", "a0", "b"] {
             expected.push(format!("{prefix}{name}"));
-            self.put(expected.last().map_or("", String::as_str), b"x", PutMode::CreateOnly)?;
+            self.put(expected.last().map_or("", String::as_str), b"x", self.create)?;
             self.expect_list(&prefix, &expected)?;
         }
         while let Some(key) = expected.pop() {
@@ -261,7 +298,7 @@ impl Probe<'_> {
 
     fn delete(&self) -> Result<(), Wrong> {
         let key = format!("{}/delete", self.base);
-        self.put(&key, b"x", PutMode::CreateOnly)?;
+        self.put(&key, b"x", self.create)?;
         self.store.delete(&key).map_err(Wrong::Fault)?;
         match self.store.get(&key, ByteRange::All, &mut Vec::new()) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),

@@ -22,6 +22,51 @@ pub struct Global {
         help_heading = "Repository"
     )]
     pub repo: Option<String>,
+    /// Where the repository's log and lease are when its store ignores conditions: etcd://host:2379,host2:2379/prefix, with TLS
+    /// etcd+https://..., or file:///path [default: in the repository]
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_LEASE_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Repository",
+        hide_short_help = true
+    )]
+    pub lease_store: Option<String>,
+    /// Trust these CA certificates (PEM) for etcd instead of the system's
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_LEASE_CA_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Repository",
+        hide_short_help = true
+    )]
+    pub lease_ca_file: Option<PathBuf>,
+    /// Certificate (PEM) to show to etcd; needs --lease-cert-key-file
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_LEASE_CERT_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Repository",
+        hide_short_help = true
+    )]
+    pub lease_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of that certificate
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_LEASE_CERT_KEY_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Repository",
+        hide_short_help = true
+    )]
+    pub lease_cert_key_file: Option<PathBuf>,
     /// File with the repository's key
     #[arg(
         long,
@@ -123,6 +168,21 @@ pub struct Global {
     /// Most bytes a second from the store
     #[arg(long, global = true, value_name = "SIZE", help_heading = "Limits", hide_short_help = true)]
     pub limit_down: Option<Bytes>,
+
+    /// The agent's socket [default: /run/windlass/agent.sock, if an agent listens there]
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_SOCKET",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Agent",
+        hide_short_help = true
+    )]
+    pub socket: Option<PathBuf>,
+    /// Do it in this process, also when an agent runs on this machine
+    #[arg(long, global = true, help_heading = "Agent", hide_short_help = true)]
+    pub alone: bool,
 
     /// Print JSON: one document, or a line per event for backup, restore, check and demo
     #[arg(long, global = true, help_heading = "Output")]

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`global`] | options that every command takes: repository, key, store, limits |
+//! | [`pki`] | `pki` |
 //! | [`value`] | sizes, durations and volumes as values |
 //! | this one | the commands |
 //!
@@ -10,6 +11,7 @@
 //! or a prompt. Does not: do anything. Source: clap.
 
 pub mod global;
+pub mod pki;
 pub mod value;
 
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use crate::failure::Exit;
 use crate::point::Target;
 use global::Global;
 use value::{Bytes, Duration, VolumeSpec};
+use windlass_agent::policy::schedule::TimeOfDay;
 use windlass_agent::policy::{Compression, Reader};
 
 const AFTER: &str = "\
@@ -87,9 +90,79 @@ pub enum Command {
     Restore(Restore),
     /// Check that a point can be restored: every reference, or every byte
     Check(Check),
+    /// Make keys and certificates for the nodes of a cluster
+    #[command(subcommand)]
+    Pki(pki::Pki),
     /// Look at a device without a repository
     #[command(subcommand)]
     Volume(Volume),
+    /// Show what the cluster does: nodes, coordinator, running backups, last points and errors
+    Status(Status),
+    /// Say which node coordinates
+    #[command(subcommand)]
+    Coordinator(Coordinator),
+    /// Look at a node's board profile
+    #[command(subcommand)]
+    Board(Board),
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass status
+  windlass status --watch
+  windlass status --json | jq .coordinator
+
+The agent of this machine is asked, and asks the coordinator. Lines are at most 79 columns; without a terminal there are no \
+escape sequences, so that it can be read on a serial console and in a log.")]
+pub struct Status {
+    /// Show it again and again, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `coordinator`.
+#[derive(Debug, Subcommand)]
+pub enum Coordinator {
+    /// Hand the coordinator's work over to a node
+    #[command(after_long_help = "\
+Example:
+  windlass coordinator move 2
+
+Before maintenance of the node that coordinates, for example. Nothing is interrupted: running backups go on under the new \
+coordinator.")]
+    Move {
+        /// The node's number
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=65_535))]
+        node: u32,
+    },
+}
+
+/// `board`.
+#[derive(Debug, Subcommand)]
+pub enum Board {
+    /// Check a profile on this machine without starting anything
+    #[command(after_long_help = "\
+Examples:
+  windlass board check /etc/windlass/board.toml
+  windlass board check loopback
+
+Each finding is file:line:column, what is wrong and what to do. Exit code 0: the agent would start; 2: it would not.")]
+    Check(BoardFile),
+    /// Print a profile with its defaults filled in, and how the memory adds up
+    #[command(after_long_help = "\
+Examples:
+  windlass board explain /etc/windlass/board.toml
+  windlass board explain generic-x86_64")]
+    Explain(BoardFile),
+}
+
+/// A profile.
+#[derive(Debug, Args)]
+pub struct BoardFile {
+    /// A profile's path, or the name of one that comes with the program: generic-x86_64, loopback
+    pub file: PathBuf,
 }
 
 /// Options of `demo`.
@@ -129,6 +202,11 @@ pub enum Repo {
 Examples:
   windlass repo init --repo file:///srv/backup --key-file /root/windlass.key
   windlass repo init --repo s3://bucket/node7 --endpoint https://rgw.example:7480 --key-file /root/windlass.key
+  windlass repo init --repo s3://bucket/node7 --endpoint https://garage.example --lease-store etcd://a:2379,b:2379/node7 \
+    --key-file /root/windlass.key
+
+A store that ignores conditions fails the probe. With --lease-store the log and the lease live in etcd, every later command needs \
+the option as well, and etcd's data is as precious as the objects: without it the repository cannot be opened.
 
 The key file is made (32 random bytes, readable by its owner only) when it does not exist. Keep a copy of it elsewhere: without \
 it nobody can read the repository, and nobody can help.")]
@@ -138,7 +216,8 @@ it nobody can read the repository, and nobody can help.")]
 Example:
   windlass repo probe --repo s3://bucket/node7 --endpoint http://127.0.0.1:7480
 
-It writes, races, lists and deletes a few small objects below probe/, and says which rule the store breaks, if any.")]
+It writes, races, lists and deletes a few small objects below probe/, and says which rule the store breaks, if any. With \
+--lease-store, that store is tested for the log, and the other one for what objects need.")]
     Probe,
     /// Describe a repository: where, how locked, policies, points, segments
     #[command(
@@ -176,6 +255,8 @@ Examples:
   windlass policy set luns --volume /dev/vg0/lun7=image --block-size 1MiB --compression none
   windlass policy set pool --volume /dev/vg0/pool-snap=mounted
   windlass policy set home --limit-up 20MiB --flush-interval 5m --verify 200
+  windlass policy set home --every 6h
+  windlass policy set home --at 02:30
   windlass policy set home --from home.json
 
 Readers: auto and raw read ext4 from the device itself; mounted reads ext4, XFS and btrfs through a read-only mount that nobody \
@@ -239,6 +320,15 @@ pub struct PolicySet {
     /// After each backup, compare so many random items with what the kernel says of the volume; 0 for none (needs root)
     #[arg(long, value_name = "N")]
     pub verify: Option<u32>,
+    /// Back up at multiples of this time on the wall clock (UTC), 1m to 366d: 6h is 00:00, 06:00 and so on
+    #[arg(long, value_name = "TIME")]
+    pub every: Option<Duration>,
+    /// Back up at this time of the day in UTC; without --every each day, otherwise that must be whole days
+    #[arg(long, value_name = "HH:MM")]
+    pub at: Option<TimeOfDay>,
+    /// Remove the schedule: back up only when somebody asks for it
+    #[arg(long, conflicts_with_all = ["every", "at"])]
+    pub no_schedule: bool,
     /// Read the whole policy from a JSON file ('-' is stdin) first
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
@@ -251,13 +341,19 @@ Examples:
   windlass backup home
   windlass backup home --memory 24MiB --limit-up 10MiB
   windlass backup home --json | jq -c 'select(.event==\"done\")'
+  windlass backup home --no-wait
 
 The first backup of a volume reads everything, later ones what has changed. A backup that was interrupted, by whatever, goes on \
 where it stopped when it is started again on the same unchanged snapshot. Items that cannot be read are named, the rest is \
-backed up, and the exit code is 3.")]
+backed up, and the exit code is 3.
+
+When an agent runs on this machine, its cluster does the backup and this command shows how it goes; Ctrl-C then leaves it running.")]
 pub struct Backup {
     /// The policy
     pub name: String,
+    /// With an agent: start it and return, it goes on by itself
+    #[arg(long, conflicts_with = "alone")]
+    pub no_wait: bool,
 }
 
 /// Options of `points`.

@@ -215,6 +215,12 @@ fn open_volumes(
     let (mut bytes, mut all) = (0, true);
     for wanted in &policy.volumes {
         let path = PathBuf::from(&wanted.device);
+        if !path.is_absolute() {
+            return Err(Failure::at(
+                &wanted.device,
+                "a volume of a board profile, which an agent knows; start `windlass agent` and leave out --alone",
+            ));
+        }
         let mut device = open_device(&path, iops, pools)?;
         let mut volume = open_volume(&path, &mut *device, wanted.reader)?;
         let id = volume_id(state, policy, &wanted.device)?;

@@ -11,40 +11,103 @@
 //! | [`restore`] | `restore` |
 //! | [`check`] | `check` |
 //! | [`volume`] | `volume info` |
+//! | [`through`] | the agent of this machine, for the commands that go through it |
+//! | [`status`] | `status`, `coordinator move` |
+//! | [`board`] | `board check`, `explain` |
+//! | [`pki`] | `pki init`, `issue` |
 //! | [`verify`] | `volume verify`, and the same after a backup |
 //!
 //! Each returns how it ended; the line that says why is printed by the caller.
 
 pub mod backup;
+pub mod board;
 pub mod browse;
 pub mod check;
+pub mod pki;
 pub mod points;
 pub mod policy;
 pub mod rebuild;
 pub mod repo;
 pub mod restore;
+pub mod status;
+pub mod through;
 pub mod verify;
 pub mod volume;
 
 use crate::args::global::Global;
 use crate::args::{self, Command};
+use crate::commands::through::Through;
 use crate::demo;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
-/// Runs a command.
+/// Runs a command; through the agent of this machine if there is one and the command wants it.
 pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, Failure> {
+    let mut global = global.clone();
+    let mut through = match need(&command) {
+        Need::Nothing => None,
+        Need::Repository if global.repo.is_some() => None,
+        Need::Repository | Need::Agent => Through::find(&global)?,
+    };
+    if let Some(through) = &mut through {
+        through.identity.fill(&mut global);
+    }
+    dispatch(&global, command, through, output)
+}
+
+/// What a command wants of an agent.
+enum Need {
+    Nothing,
+    /// To know which repository, unless that was said.
+    Repository,
+    /// To have it do the work.
+    Agent,
+}
+
+fn need(command: &Command) -> Need {
+    match command {
+        Command::Backup(_) | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. }) => {
+            Need::Agent
+        }
+        Command::Repo(args::Repo::Probe | args::Repo::Info | args::Repo::Rebuild)
+        | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
+        | Command::Points(_)
+        | Command::Ls(_)
+        | Command::Stat(_)
+        | Command::Find(_)
+        | Command::Cat(_)
+        | Command::Restore(_)
+        | Command::Check(_) => Need::Repository,
+        Command::Demo(_)
+        | Command::Repo(args::Repo::Init(_))
+        | Command::Volume(_)
+        | Command::Status(_)
+        | Command::Coordinator(_)
+        | Command::Board(_)
+        | Command::Pki(_) => Need::Nothing,
+    }
+}
+
+fn dispatch(
+    global: &Global,
+    command: Command,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
     match command {
         Command::Demo(args) => demo::run(global, &args, output),
         Command::Repo(args::Repo::Init(args)) => repo::init(global, &args, output),
         Command::Repo(args::Repo::Probe) => repo::probe(global, output),
         Command::Repo(args::Repo::Info) => repo::info(global, output),
         Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),
-        Command::Policy(args::Policy::Set(args)) => policy::set(global, &args, output),
+        Command::Policy(args::Policy::Set(args)) => policy::set(global, &args, through, output),
         Command::Policy(args::Policy::Show { name }) => policy::show(global, &name, output),
         Command::Policy(args::Policy::List) => policy::list(global, output),
-        Command::Policy(args::Policy::Remove { name }) => policy::remove(global, &name, output),
-        Command::Backup(args) => backup::run(global, &args, output),
+        Command::Policy(args::Policy::Remove { name }) => policy::remove(global, &name, through, output),
+        Command::Backup(args) => match through {
+            Some(through) => through::backup(through, global, &args, output),
+            None => backup::run(global, &args, output),
+        },
         Command::Points(args) => points::run(global, &args, output),
         Command::Ls(args) => browse::ls(global, &args, output),
         Command::Stat(args) => browse::stat(global, &args, output),
@@ -52,10 +115,18 @@ pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, F
         Command::Cat(args) => browse::cat(global, &args, output),
         Command::Restore(args) => restore::run(global, &args, output),
         Command::Check(args) => check::run(global, &args, output),
+        Command::Pki(args::pki::Pki::Init(args)) => pki::init(&args, output),
+        Command::Pki(args::pki::Pki::Issue(args)) => pki::issue(&args, output),
         Command::Volume(args::Volume::Info { device, reader }) => {
             volume::info(global, &device, reader, output)
         }
         Command::Volume(args::Volume::Verify(args)) => verify::run(global, &args, output),
         Command::Volume(args::Volume::Check { device }) => volume::check(global, &device, output),
+        Command::Status(args) => status::run(global, &args, output),
+        Command::Coordinator(args::Coordinator::Move { node }) => {
+            status::move_coordinator(global, node, output)
+        }
+        Command::Board(args::Board::Check(args)) => board::check(global, &args.file, output),
+        Command::Board(args::Board::Explain(args)) => board::explain(&args.file, output),
     }
 }

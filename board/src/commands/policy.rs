@@ -4,38 +4,48 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use windlass_agent::backplane::message::Command;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
 use windlass_agent::log::state::State;
+use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{Policy, PolicyVolume, check_name};
 use windlass_agent::units::format_bytes;
 
 use crate::args::PolicySet;
 use crate::args::global::Global;
 use crate::args::value::VolumeSpec;
+use crate::commands::through::Through;
 use crate::failure::{Exit, Failure};
 use crate::output::{Align, Output};
 use crate::repository::Repository;
 
+/// A day in milliseconds.
+const DAY_MS: u64 = 86_400_000;
+
 /// `policy set`.
-pub fn set(global: &Global, args: &PolicySet, output: &Output) -> Result<Exit, Failure> {
+pub fn set(
+    global: &Global,
+    args: &PolicySet,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
     check_name(&args.name).map_err(Failure::usage)?;
     let from = args.from.as_ref().map(|path| read(path, &args.name)).transpose()?;
-    let repository = Repository::open(global)?;
-    let (policy, revision) = repository.with_session(|session| {
-        let state = &session.view().state;
+    let devices = through.as_ref().map_or_else(Vec::new, |through| through.identity.volumes.clone());
+    let (policy, revision) = submit(global, through, |state| {
         let before = existing(state, &args.name)?;
-        let start = from.or_else(|| before.clone()).unwrap_or_else(|| Policy::new(&args.name, Vec::new()));
-        let policy = apply(start, args, global)?;
+        let start =
+            from.clone().or_else(|| before.clone()).unwrap_or_else(|| Policy::new(&args.name, Vec::new()));
+        let policy = apply(start, args, global, &devices)?;
         check_block_size(state, before.as_ref(), &policy)?;
         let change = change(state, &policy)?;
         let revision = change.revision;
-        session.commit(vec![Record::PolicyChanged(change)]).map_err(Failure::new)?;
-        Ok((policy, revision))
+        Ok((Record::PolicyChanged(change), (policy, revision)))
     })?;
     output.say(format_args!("policy {} set, revision {revision}: {}", policy.name, volumes_text(&policy)));
     output.document(&json!({ "policy": to_json(&policy), "revision": revision }));
@@ -112,9 +122,14 @@ pub fn missing(state: &State, name: &str) -> Failure {
     }
 }
 
-fn apply(mut policy: Policy, args: &PolicySet, global: &Global) -> Result<Policy, Failure> {
+fn apply(
+    mut policy: Policy,
+    args: &PolicySet,
+    global: &Global,
+    devices: &[(String, PathBuf)],
+) -> Result<Policy, Failure> {
     if !args.volume.is_empty() {
-        policy.volumes = args.volume.iter().map(volume).collect::<Result<_, _>>()?;
+        policy.volumes = args.volume.iter().map(|spec| volume(spec, devices)).collect::<Result<_, _>>()?;
     }
     if !args.include.is_empty() || args.no_include {
         policy.include.clone_from(&args.include);
@@ -128,14 +143,37 @@ fn apply(mut policy: Policy, args: &PolicySet, global: &Global) -> Result<Policy
     put(&mut policy.flush_interval, args.flush_interval.map(|time| time.0));
     policy.compression = args.compression.unwrap_or(policy.compression);
     policy.verify = args.verify.unwrap_or(policy.verify);
+    policy.schedule = schedule(policy.schedule, args);
     policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
     policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
     policy.limits.device_iops = global.device_iops_max.or(policy.limits.device_iops);
     Ok(policy)
 }
 
-/// A path is kept as it was written, made absolute: links such as /dev/disk/by-id are what stays the same.
-fn volume(spec: &VolumeSpec) -> Result<PolicyVolume, Failure> {
+/// `--at` alone is daily; `--every` alone leaves the time of the day as it was where that still makes sense.
+fn schedule(before: Option<Schedule>, args: &PolicySet) -> Option<Schedule> {
+    if args.no_schedule {
+        return None;
+    }
+    match (args.every, args.at) {
+        (None, None) => before,
+        (None, Some(at)) => Some(Schedule { every: DAY_MS, at: Some(at) }),
+        (Some(every), at) => {
+            let kept = before.and_then(|before| before.at).filter(|_| every.0.is_multiple_of(DAY_MS));
+            Some(Schedule { every: every.0, at: at.or(kept) })
+        }
+    }
+}
+
+/// A volume of a board profile is known by its name there, so that other nodes find it too. Any other path is kept as it was
+/// written, made absolute: links such as /dev/disk/by-id are what stays the same.
+fn volume(spec: &VolumeSpec, devices: &[(String, PathBuf)]) -> Result<PolicyVolume, Failure> {
+    let mut all = devices.iter();
+    if let Some((name, _)) =
+        all.find(|(name, path)| *name == spec.device || path.as_os_str() == &*spec.device)
+    {
+        return Ok(PolicyVolume { device: name.clone(), reader: spec.reader });
+    }
     let path = std::path::absolute(&spec.device).map_err(|error| Failure::at(&spec.device, error))?;
     if !path.exists() {
         log::warn!("policy: no such device yet path={}", path.display());
@@ -186,7 +224,14 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
     for (name, entry) in state.policies.iter().filter(|(_, entry)| !entry.removed) {
         let Some(policy) = existing(&state, name)? else { continue };
         let points = state.points.values().filter(|point| point.policy == *name).count();
-        rows.push(vec![name.clone(), entry.revision.to_string(), points.to_string(), volumes_text(&policy)]);
+        let schedule = policy.schedule.map_or_else(|| "-".to_owned(), |schedule| schedule.to_string());
+        rows.push(vec![
+            name.clone(),
+            entry.revision.to_string(),
+            points.to_string(),
+            schedule,
+            volumes_text(&policy),
+        ]);
         documents.push(json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points }));
     }
     if rows.is_empty() {
@@ -196,6 +241,7 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
             ("NAME", Align::Left),
             ("REVISION", Align::Right),
             ("POINTS", Align::Right),
+            ("SCHEDULE", Align::Left),
             ("VOLUMES", Align::Left),
         ];
         output.table(&heads, &rows);
@@ -205,18 +251,39 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// `policy remove`.
-pub fn remove(global: &Global, name: &str, output: &Output) -> Result<Exit, Failure> {
-    let repository = Repository::open(global)?;
-    let points = repository.with_session(|session| {
-        let state = &session.view().state;
+pub fn remove(
+    global: &Global,
+    name: &str,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let points = submit(global, through, |state| {
         required(state, name)?;
         let revision = state.policies.get(name).map_or(0, |entry| entry.revision) + 1;
         let points = state.points.values().filter(|point| point.policy == name).count();
-        let removed = Record::PolicyRemoved { name: name.to_owned(), revision };
-        session.commit(vec![removed]).map_err(Failure::new)?;
-        Ok(points)
+        Ok((Record::PolicyRemoved { name: name.to_owned(), revision }, points))
     })?;
     output.say(format_args!("policy {name} removed; its {points} points stay"));
     output.document(&json!({ "removed": name, "points": points }));
     Ok(Exit::Done)
+}
+
+/// Commits a record that `plan` makes from the log's state: under a lease of this process, or by the coordinator. The record
+/// carries the policy's next revision, so that it does not count when somebody else was faster.
+fn submit<T>(
+    global: &Global,
+    through: Option<Through>,
+    plan: impl FnOnce(&State) -> Result<(Record, T), Failure>,
+) -> Result<T, Failure> {
+    let repository = Repository::open(global)?;
+    let Some(mut through) = through else {
+        return repository.with_session(|session| {
+            let (record, planned) = plan(&session.view().state)?;
+            session.commit(vec![record]).map_err(Failure::new)?;
+            Ok(planned)
+        });
+    };
+    let (record, planned) = plan(&repository.view()?.state)?;
+    through.agent.command(Command::Submit(vec![record]))?;
+    Ok(planned)
 }

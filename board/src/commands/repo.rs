@@ -2,17 +2,17 @@
 //!
 //! Source: ours.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_agent::format::repo::Lock;
 use windlass_agent::format::wrap::SlotKind;
-use windlass_agent::store::{Store, Versioning, probe};
+use windlass_agent::store::probe::Report;
+use windlass_agent::store::{Store, Versioning};
 use windlass_agent::units::{Grouped, HumanTime};
 
 use crate::args::RepoInit;
 use crate::args::global::Global;
 use crate::calendar::iso_utc;
 use crate::failure::{Exit, Failure};
-use crate::host::{self, HostClock};
 use crate::output::Output;
 use crate::repository::{Opened, Repository};
 use crate::text;
@@ -50,33 +50,43 @@ fn lock_text(lock: &Lock) -> String {
 pub fn probe(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let opened = Opened::new(global)?;
     let place = opened.store.describe();
-    let report = probe::probe(&*opened.store, &*HostClock::shared(), host::boot()?.0)
-        .map_err(|fault| Failure::at(&place, fault))?;
+    let probed = opened.probe()?;
+    let mut document = probe_document(&probed.log);
+    show_report(&opened.log_place(), &probed.log, output);
+    if let Some(report) = &probed.objects {
+        show_report(&opened.objects_place(), report, output);
+        document["log_store"] = opened.log_place().into();
+        document["objects"] = probe_document(report);
+    }
+    output.say(format_args!("{place} does all that a repository needs"));
+    document["store"] = place.into();
+    document["ok"] = true.into();
+    output.document(&document);
+    Ok(Exit::Done)
+}
+
+fn probe_document(report: &Report) -> Value {
     let versioning = match report.versioning {
         Versioning::On => "on",
         Versioning::Suspended => "suspended",
         Versioning::Off => "off",
         Versioning::NotTold => "not told",
     };
+    let checks: Vec<_> =
+        report.checks.iter().map(|(check, ns)| json!({"check": check.to_string(), "ns": ns})).collect();
+    json!({ "versioning": versioning, "races_repeated": report.races_repeated, "checks": checks })
+}
+
+fn show_report(place: &str, report: &Report, output: &Output) {
+    output.say(place);
     for (check, ns) in &report.checks {
         output.say(format_args!("ok    {:<50} {}", check.to_string(), HumanTime(*ns)));
     }
-    output.say(format_args!("{place} does all that a repository needs"));
     if matches!(report.versioning, Versioning::On | Versioning::Suspended) {
         output.say(
             "note: the bucket keeps versions, so deletes free no space; let a lifecycle rule remove old ones",
         );
     }
-    let checks: Vec<_> =
-        report.checks.iter().map(|(check, ns)| json!({"check": check.to_string(), "ns": ns})).collect();
-    output.document(&json!({
-        "store": place,
-        "ok": true,
-        "versioning": versioning,
-        "races_repeated": report.races_repeated,
-        "checks": checks,
-    }));
-    Ok(Exit::Done)
 }
 
 /// `repo info`.
@@ -84,13 +94,17 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
     let view = repository.view()?;
     let (format, state) = (&repository.format, &view.state);
-    let (place, id) = (repository.opened.store.describe(), text::uuid(&format.uuid));
+    let (place, id) = (repository.opened.objects_place(), text::uuid(&format.uuid));
+    let lease_store = repository.opened.split.as_ref().map(|split| split.log().describe());
     let policies = state.policies.values().filter(|policy| !policy.removed).count();
     let segments: usize = state.segments.values().map(|list| list.len()).sum();
     output.say(format_args!("repository  {id}"));
     output.say(format_args!("store       {place}"));
     if format.store_identity != place {
         output.say(format_args!("made at     {} (this is a copy, or it was moved)", format.store_identity));
+    }
+    if let Some(log) = &lease_store {
+        output.say(format_args!("log store   {log}"));
     }
     output.say(format_args!("made        {}", iso_utc(format.created_secs)));
     output.say(format_args!("lock        {}", lock_text(&format.lock)));
@@ -102,6 +116,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     output.document(&json!({
         "repository": id,
         "store": place,
+        "log_store": lease_store,
         "made_at": format.store_identity,
         "created": iso_utc(format.created_secs),
         "lock": lock_text(&format.lock),

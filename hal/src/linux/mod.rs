@@ -6,6 +6,7 @@
 //! | [`ring`] | the queue over io_uring |
 //! | [`pread`] | the same over threads, where io_uring is disabled |
 //! | [`fault`] | why a device could not be opened |
+//! | [`link`] | connections between nodes over TCP |
 //! | [`poll`] | readiness of descriptors, and a waker |
 //! | [`fsattr`] | what ioctls and handles say about files |
 //! | `mount` | a read-only mount without a place |
@@ -21,6 +22,7 @@ use std::sync::Once;
 pub mod fault;
 mod file;
 pub mod fsattr;
+pub mod link;
 pub(crate) mod mount;
 pub mod poll;
 pub mod pread;

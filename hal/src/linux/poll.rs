@@ -44,6 +44,36 @@ impl Waker {
     }
 }
 
+/// Adds descriptors to a [`Poll`] and takes them out, from where the poll itself is not at hand.
+#[derive(Debug)]
+pub struct Registrar {
+    registry: mio::Registry,
+}
+
+impl Registrar {
+    /// Watches `fd` for reading and writing. The caller removes it before it closes the descriptor.
+    pub fn add_both(&self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
+        register(&self.registry, fd, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Stops watching `fd`.
+    pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.registry.deregister(&mut SourceFd(&fd.as_raw_fd()))
+    }
+}
+
+fn register(
+    registry: &mio::Registry,
+    fd: BorrowedFd<'_>,
+    token: usize,
+    interest: Interest,
+) -> io::Result<()> {
+    if token == WAKER_TOKEN {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    registry.register(&mut SourceFd(&fd.as_raw_fd()), Token(token), interest)
+}
+
 impl Poll {
     /// Makes one that reports up to `events_max` descriptors in one wait. Allocates.
     pub fn new(events_max: usize) -> io::Result<Poll> {
@@ -60,19 +90,17 @@ impl Poll {
     /// Watches `fd` for reading. The caller removes it before it closes the descriptor. One that is ready already is
     /// reported at the next wait.
     pub fn add(&mut self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
-        self.register(fd, token, Interest::READABLE)
+        register(self.poll.registry(), fd, token, Interest::READABLE)
     }
 
     /// Watches `fd` for reading and writing.
     pub fn add_both(&mut self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
-        self.register(fd, token, Interest::READABLE | Interest::WRITABLE)
+        register(self.poll.registry(), fd, token, Interest::READABLE | Interest::WRITABLE)
     }
 
-    fn register(&mut self, fd: BorrowedFd<'_>, token: usize, interest: Interest) -> io::Result<()> {
-        if token == WAKER_TOKEN {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(token), interest)
+    /// A handle that adds and removes descriptors.
+    pub fn registrar(&self) -> io::Result<Registrar> {
+        Ok(Registrar { registry: self.poll.registry().try_clone()? })
     }
 
     /// Stops watching `fd`.

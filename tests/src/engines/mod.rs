@@ -4,7 +4,9 @@
 //! `WINDLASS_NO_SKIP` set it fails instead, so that a release run cannot pass by skipping.
 
 pub mod ceph;
+pub mod certificates;
 pub mod clock;
+pub mod etcd;
 pub mod faulty;
 pub mod moto;
 pub mod s3;

@@ -6,17 +6,10 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::certificates::certificates;
 use super::free_port;
 use super::s3::S3Engine;
 use super::scratch::Scratch;
-
-/// Makes a CA (`ca.pem`) and a certificate for 127.0.0.1 (`cert.pem`, `key.pem`) in the current directory.
-const MAKE_CERTIFICATES: &str = "set -e
-ec='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
-openssl req -x509 $ec -days 2 -subj /CN=windlass-test-ca -keyout ca.key -out ca.pem -addext keyUsage=keyCertSign
-openssl req $ec -subj /CN=localhost -keyout key.pem -out request.pem
-printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > extensions
-openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out cert.pem";
 
 /// A running server; ends when dropped.
 pub struct Moto {
@@ -41,16 +34,7 @@ impl Moto {
     /// # Errors
     /// The reason, for a skip.
     pub fn start_tls() -> Result<Moto, String> {
-        let certificates = Scratch::new("moto-tls");
-        let made = Command::new("bash")
-            .args(["-c", MAKE_CERTIFICATES])
-            .current_dir(certificates.path())
-            .output()
-            .map_err(|e| e.to_string())?;
-        if !made.status.success() {
-            return Err(format!("openssl: {}", String::from_utf8_lossy(&made.stderr)));
-        }
-        Moto::start_with("https", Some(certificates))
+        Moto::start_with("https", Some(certificates()?))
     }
 
     fn start_with(scheme: &str, certificates: Option<Scratch>) -> Result<Moto, String> {

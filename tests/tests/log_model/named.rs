@@ -10,7 +10,7 @@ use windlass_agent::log::replay::{Replay, ReplayOptions};
 use windlass_agent::log::writer::{Action, Writer, WriterOptions};
 use windlass_agent::store::StoreFaultKind;
 
-use super::shelf::{CLUSTER, Shelf, identity, seed};
+use windlass_tests::sim::store::{CLUSTER, Shelf, identity, seed};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -162,7 +162,7 @@ fn t1_two_zombies_in_a_row_fool_neither_a_replay_nor_each_other() {
     let mut shelf = Shelf::default();
     let (mut a, mut b, slot) = stalled(&mut shelf);
     // A reader that began before the collection: it has the view up to the slot before the zombie's.
-    let early = shelf.fold(Slot(slot.0 - 1));
+    let early = shelf.fold(Slot(slot.0 - 1)).unwrap();
     let create = a.at(creates_slot);
     a.perform(&mut shelf, create);
     // A second zombie on top of the first, as a writer without the checks would make it.
@@ -201,7 +201,7 @@ fn t1_a_crash_in_the_middle_of_deletes_leaves_a_log_that_reads() {
     assert!(removed > 1);
     let mut b = Actor::new(2);
     b.until_ready(&mut shelf);
-    assert_eq!(shelf.fold(b.writer.view().head), *b.writer.view());
+    assert_eq!(shelf.fold(b.writer.view().head).unwrap(), *b.writer.view());
 }
 
 #[test]

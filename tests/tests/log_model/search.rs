@@ -17,7 +17,7 @@ use windlass_agent::log::keys;
 use windlass_agent::log::replay::ReplayOptions;
 use windlass_agent::log::writer::{Action, Checks, Writer, WriterOptions};
 
-use super::shelf::{Shelf, identity, seed};
+use windlass_tests::sim::store::{Shelf, identity, seed};
 
 #[derive(Clone, Copy)]
 struct Bounds {

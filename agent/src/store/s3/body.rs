@@ -3,11 +3,11 @@
 //!
 //! Invariants: never reads more than it was allowed. Does not: decode anything. Source: ours; AWS "Checking object integrity".
 
-use std::fmt;
 use std::io::{self, Read};
 
 use ureq::Body;
 
+use crate::store::http::Cut;
 use crate::store::throttle::{PIECE_BYTES_MAX, Throttle};
 
 /// First allocation for a body in bytes; it grows as bytes come, not as the server announces them.
@@ -46,27 +46,6 @@ impl Read for Parts<'_> {
     }
 }
 
-/// How a body differs from what was announced.
-#[derive(Debug)]
-pub enum Cut {
-    /// It ended after this many bytes.
-    Short(u64),
-    /// It goes on.
-    Long,
-    /// The connection broke, or a timeout passed.
-    Broken(io::Error),
-}
-
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Cut::Short(bytes) => write!(f, "the body ended after {bytes} bytes"),
-            Cut::Long => write!(f, "the body is longer than expected"),
-            Cut::Broken(e) => write!(f, "the body broke off: {e}"),
-        }
-    }
-}
-
 /// Appends exactly `len` bytes, which must be all of the body.
 pub fn read_exactly(body: &mut Body, len: u64, throttle: &Throttle, out: &mut Vec<u8>) -> Result<(), Cut> {
     out.reserve(usize::try_from(len.min(RESERVE_BYTES_MAX)).unwrap_or(0));
@@ -94,13 +73,6 @@ pub fn read_exactly(body: &mut Body, len: u64, throttle: &Throttle, out: &mut Ve
         Ok(_) => Err(Cut::Long),
         Err(e) => Err(Cut::Broken(e)),
     }
-}
-
-/// Appends the whole body when it has at most `limit` bytes.
-pub fn read_bounded(body: &mut Body, limit: u64, out: &mut Vec<u8>) -> Result<(), Cut> {
-    let mut limited = body.as_reader().take(limit + 1);
-    limited.read_to_end(out).map_err(Cut::Broken)?;
-    if out.len() as u64 > limit { Err(Cut::Long) } else { Ok(()) }
 }
 
 fn read_some(reader: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {

@@ -6,7 +6,6 @@
 //! | [`answer`] | what answers mean |
 //! | [`keys`] | where credentials come from |
 //! | `settings` | what a store is told when it is opened, and what may be wrong with it |
-//! | `connect` | the HTTP agent, TLS, and what it means when no answer came |
 //! | `body` | streaming parts out, reading bodies in, through the throttle |
 //!
 //! - A PUT carries its length, `x-amz-checksum-crc32` (CRC-32 of IEEE 802.3, big-endian, base64) that the server verifies,
@@ -22,7 +21,6 @@
 
 pub mod answer;
 mod body;
-mod connect;
 pub mod keys;
 mod settings;
 pub mod sign;
@@ -34,19 +32,19 @@ use ureq::http::{HeaderMap, Request, Response};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 use windlass_hal::clock::Clock;
 
+use super::http::{Cut, HttpSettings, agent, read_bounded, transport_fault};
 use super::throttle::Throttle;
 use super::{
     ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key, check_prefix,
 };
 use answer::{Call, ErrorBody};
 use body::Parts;
-use connect::{agent, transport_fault};
 use keys::Keyring;
 use settings::parse_endpoint;
 use sign::{Canonical, UNSIGNED_PAYLOAD};
 
-pub use connect::CA_BUNDLES;
-pub use settings::{Addressing, S3OpenFault, S3Settings, Timeouts};
+pub use super::http::{CA_BUNDLES, Timeouts, TlsFault};
+pub use settings::{Addressing, S3OpenFault, S3Settings};
 
 /// Bodies of at least this many bytes wait for `100 Continue` before they are sent.
 pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
@@ -114,7 +112,14 @@ impl S3Store {
         let bucket_path = if virtual_host { String::new() } else { format!("/{bucket}") };
         let keyring = Keyring::open(settings.credentials.clone(), clock.now().as_ns())
             .map_err(S3OpenFault::Credentials)?;
-        let agent = agent(&settings, tls)?;
+        let http = HttpSettings {
+            timeouts: settings.timeouts,
+            connections: settings.connections,
+            tls,
+            ca_file: settings.ca_file.as_deref(),
+            client: None,
+        };
+        let agent = agent(&http).map_err(S3OpenFault::Tls)?;
         Ok(S3Store {
             agent,
             clock,
@@ -215,7 +220,7 @@ impl S3Store {
     fn fault(&self, request: &Outgoing<'_>, mut response: Response<Body>) -> StoreFault {
         let mut xml = Vec::new();
         // What cannot be read of an error body is not missed: the status decides.
-        let _ = body::read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut xml);
+        let _ = read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut xml);
         let error = answer::parse_error(&xml);
         let status = response.status().as_u16();
         let kind = answer::kind(request.call, status, &error.code);
@@ -269,7 +274,7 @@ impl S3Store {
             _ => return Err(self.fault(&request, response)),
         };
         // Read to the end so that the connection can be used again; one byte at most.
-        let _ = body::read_bounded(response.body_mut(), 1, &mut Vec::new());
+        let _ = read_bounded(response.body_mut(), 1, &mut Vec::new());
         size.ok_or_else(|| {
             StoreFault::new(StoreFaultKind::Unsupported, "GET", key, "the server did not tell the size")
         })
@@ -305,11 +310,11 @@ impl S3Store {
         let start = out.len();
         let throttle = &self.throttle;
         body::read_exactly(response.body_mut(), len, throttle, out).map_err(|e| match e {
-            body::Cut::Short(got) => {
+            Cut::Short(got) => {
                 bad(StoreFaultKind::Unknown, &format!("the body ended after {got} of {len} bytes"))
             }
-            body::Cut::Long => bad(StoreFaultKind::Corrupt, "more bytes than announced"),
-            body::Cut::Broken(e) => bad(StoreFaultKind::Unknown, &e.to_string()),
+            Cut::Long => bad(StoreFaultKind::Corrupt, "more bytes than announced"),
+            Cut::Broken(e) => bad(StoreFaultKind::Unknown, &e.to_string()),
         })?;
         // Sent for whole objects only, and by servers that keep one. A composite value has a dash and is not ours.
         if let Some(told) = header(response.headers(), "x-amz-checksum-crc32").filter(|v| !v.contains('-'))
@@ -343,7 +348,7 @@ impl S3Store {
             return Err(self.fault(&request, response));
         }
         let mut xml = Vec::new();
-        match body::read_bounded(response.body_mut(), LIST_BODY_BYTES_MAX, &mut xml) {
+        match read_bounded(response.body_mut(), LIST_BODY_BYTES_MAX, &mut xml) {
             Ok(()) => Ok(xml),
             Err(cut) => Err(StoreFault::new(StoreFaultKind::Unknown, verb, key, cut.to_string())),
         }
@@ -383,7 +388,7 @@ impl Store for S3Store {
             return Err(StoreFault::new(StoreFaultKind::Corrupt, "PUT", key, detail));
         }
         // Empty on every server; read so that the connection can be used again.
-        let _ = body::read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut Vec::new());
+        let _ = read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut Vec::new());
         Ok(())
     }
 
@@ -483,7 +488,7 @@ impl Store for S3Store {
             Outgoing { call: Call::Delete, method: "DELETE", verb: "DELETE", ..Outgoing::get(key, &object) };
         let mut response = self.send(&request)?;
         if matches!(response.status().as_u16(), 200 | 202 | 204) {
-            let _ = body::read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut Vec::new());
+            let _ = read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut Vec::new());
             return Ok(());
         }
         match self.fault(&request, response) {
@@ -596,12 +601,12 @@ mod tests {
             s.endpoint = Some("https://h".into());
             s.ca_file = Some("/none".into());
         };
-        assert!(matches!(refused("bucket", "", &no_ca), Some(S3OpenFault::CaUnreadable(_, 2))));
+        assert!(matches!(refused("bucket", "", &no_ca), Some(S3OpenFault::Tls(TlsFault::Unreadable(_, 2)))));
         let bad_ca = |s: &mut S3Settings| {
             s.endpoint = Some("https://h".into());
             s.ca_file = Some(path.clone());
         };
-        assert!(matches!(refused("bucket", "", &bad_ca), Some(S3OpenFault::CaEmpty(_))));
+        assert!(matches!(refused("bucket", "", &bad_ca), Some(S3OpenFault::Tls(TlsFault::NoCertificate(_)))));
         std::fs::remove_file(&path).unwrap();
         let gone = refused("bucket", "", &|_| {}).unwrap().to_string();
         assert!(gone.contains("No such file"), "{gone}");

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::keys::{CredentialFault, CredentialSource};
+use crate::store::http::{Timeouts, TlsFault};
 
 /// How the bucket is named in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,27 +16,6 @@ pub enum Addressing {
     Path,
     /// `https://bucket.host/key`.
     VirtualHost,
-}
-
-/// How long each phase may take. A body gets `answer_ms` and the time that it needs at the slowest rate, and may stall for
-/// `answer_ms` at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Name resolution, and separately connecting with the TLS handshake, in milliseconds.
-    pub connect_ms: u64,
-    /// From the end of the request to the answer's headers, in milliseconds.
-    pub answer_ms: u64,
-    /// Slowest rate in bytes per second that is waited for.
-    pub body_bytes_s_min: u64,
-}
-
-impl Timeouts {
-    /// For data.
-    pub const DATA: Timeouts =
-        Timeouts { connect_ms: 10_000, answer_ms: 60_000, body_bytes_s_min: 64 * 1024 };
-    /// For the commit log and beats: their bodies are small and their deadlines short.
-    pub const CONTROL: Timeouts =
-        Timeouts { connect_ms: 2_000, answer_ms: 3_000, body_bytes_s_min: 64 * 1024 };
 }
 
 /// Everything about an S3 store that is not in its URL.
@@ -82,12 +62,8 @@ pub enum S3OpenFault {
     Prefix(String),
     /// No credentials.
     Credentials(CredentialFault),
-    /// The CA file cannot be read; the system's error number.
-    CaUnreadable(PathBuf, i32),
-    /// The CA file has no certificate in PEM.
-    CaEmpty(PathBuf),
-    /// No CA file was given, and the system has none of [`CA_BUNDLES`].
-    CaMissing,
+    /// CA certificates that cannot be used.
+    Tls(TlsFault),
 }
 
 impl fmt::Display for S3OpenFault {
@@ -101,11 +77,7 @@ impl fmt::Display for S3OpenFault {
                 write!(f, "prefix {prefix:?}: only letters, digits, . _ - and single slashes")
             }
             S3OpenFault::Credentials(fault) => write!(f, "credentials: {fault}"),
-            S3OpenFault::CaUnreadable(path, code) => {
-                write!(f, "CA file {}: {}", path.display(), nix::errno::Errno::from_raw(*code).desc())
-            }
-            S3OpenFault::CaEmpty(path) => write!(f, "CA file {}: no certificate in PEM", path.display()),
-            S3OpenFault::CaMissing => write!(f, "this system has no CA certificates; give a CA file"),
+            S3OpenFault::Tls(fault) => write!(f, "CA file: {fault}"),
         }
     }
 }

@@ -132,7 +132,7 @@ impl<B: Base> Backup<B> {
                 .batches
                 .front()
                 .is_some_and(|a| a.frames_left == 0 && a.next_frame == a.batch.plan.frames.len())
-            || self.is_emptied() && self.committing == Committing::Idle;
+            || self.is_emptied() && matches!(self.committing, Committing::Idle | Committing::Waiting { .. });
         let moving = self.packing > 0 || !self.objects_out.is_empty() || !self.segments_out.is_empty();
         if flush || (waiting && !moving) {
             placer.close();

@@ -1,0 +1,61 @@
+//! `status` and `coordinator move`.
+//!
+//! Source: ours.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use serde_json::Value;
+use windlass_agent::backplane::message::Command;
+use windlass_agent::id::NodeId;
+
+use crate::args::Status as Args;
+use crate::args::global::Global;
+use crate::control::client::Agent;
+use crate::failure::{Exit, Failure};
+use crate::host::HostClock;
+use crate::output::Output;
+use crate::status::{Status, render};
+
+/// Between two looks on a terminal, and for programs.
+const WATCH: Duration = Duration::from_secs(1);
+/// Between two looks elsewhere: a screen takes a serial line a sixth of a second, and a log file keeps it for good.
+const WATCH_PLAIN: Duration = Duration::from_secs(10);
+/// Clears the screen and goes to its top left corner.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// `status`.
+pub fn run(global: &Global, args: &Args, output: &Output) -> Result<Exit, Failure> {
+    let mut agent = Agent::required(global.socket.as_deref())?;
+    let screen = std::io::stdout().is_terminal();
+    loop {
+        let json = agent.status()?;
+        if output.is_json() {
+            output.document(&serde_json::from_str::<Value>(&json).map_err(Failure::new)?);
+        } else {
+            let status = Status::parse(&json).map_err(Failure::new)?;
+            let text = render::lines(&status).join("\n");
+            let clear = if args.watch && screen { CLEAR } else { "" };
+            output.say(format_args!("{clear}{text}"));
+        }
+        if !args.watch {
+            return Ok(Exit::Done);
+        }
+        let plain = !screen && !output.is_json();
+        if plain {
+            output.say("");
+        }
+        HostClock.sleep(if plain { WATCH_PLAIN } else { WATCH });
+    }
+}
+
+/// `coordinator move`.
+pub fn move_coordinator(global: &Global, node: u32, output: &Output) -> Result<Exit, Failure> {
+    let mut agent = Agent::required(global.socket.as_deref())?;
+    agent.command(Command::Move(NodeId(node)))?;
+    output.say(format_args!(
+        "the coordinator's work goes to node {node}; `windlass status` shows when it has it"
+    ));
+    output.document(&serde_json::json!({ "node": node }));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,266 @@
+//! The listening socket and its clients. Nothing here waits: the agent's reactor says when a descriptor is ready.
+//!
+//! | call | when |
+//! |---|---|
+//! | [`Server::accept`] | the listener is ready: until `None` |
+//! | [`Server::serve`] | a client is ready, or was answered: until no request comes |
+//! | [`Server::answer`] | a request is dealt with; an answer for a client that is gone is dropped |
+//! | [`Server::expire`] | now and then: clients that hold a place and say nothing |
+//!
+//! Invariants: the socket is readable by its owner only, and the kernel's word on who connects is checked on top. A second agent
+//! on the same socket is refused; a socket that nobody listens on is taken over. Source: unix(7).
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::geteuid;
+
+use super::conversation::Conversation;
+use super::wire::{Answer, Request};
+use crate::failure::Failure;
+
+/// Clients at once. One more is told to come back.
+pub const CLIENTS_MAX: usize = 16;
+/// For how long a client may say nothing, in nanoseconds, before its place is given to others.
+const IDLE_NS: u64 = 120_000_000_000;
+/// Bytes read in one go.
+const READ_BYTES: usize = 4096;
+
+/// Names a client: a place, and which client in that place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientId {
+    /// `0..CLIENTS_MAX`.
+    pub place: usize,
+    generation: u64,
+}
+
+/// What a turn with a client brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// It asks this; answer it.
+    Request(Request),
+    /// Nothing to do until it is ready again.
+    Waiting,
+    /// All is said: forget its descriptor, then [`Server::close`] it.
+    Over,
+}
+
+struct Client {
+    generation: u64,
+    stream: UnixStream,
+    talk: Conversation,
+    /// When it last said or took something.
+    last_ns: u64,
+}
+
+/// See the module.
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    clients: [Option<Client>; CLIENTS_MAX],
+    generation: u64,
+    /// Who may talk to it besides root.
+    owner: u32,
+}
+
+impl Server {
+    /// Listens at `path`; makes its directory.
+    pub fn open(path: &Path) -> Result<Server, Failure> {
+        let failed = |error: std::io::Error| Failure::at(path.display(), error);
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above).map_err(|error| Failure::at(above.display(), error))?;
+        }
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(Failure::at(path.display(), "an agent listens here already; stop it first")),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                // What an agent left behind that was killed.
+                fs::remove_file(path).map_err(failed)?;
+            }
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let owner = geteuid().as_raw();
+        let clients = [const { None }; CLIENTS_MAX];
+        Ok(Server { listener, path: path.to_owned(), clients, generation: 0, owner })
+    }
+
+    /// The listener, to wait for.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// A client's descriptor, to wait for (reading and writing).
+    pub fn descriptor(&self, id: ClientId) -> Option<BorrowedFd<'_>> {
+        self.clients[id.place]
+            .as_ref()
+            .filter(|client| client.generation == id.generation)
+            .map(|c| c.stream.as_fd())
+    }
+
+    /// Which client is in a place.
+    pub fn at(&self, place: usize) -> Option<ClientId> {
+        let client = self.clients.get(place)?.as_ref()?;
+        Some(ClientId { place, generation: client.generation })
+    }
+
+    /// Takes the next client that waits, if one does.
+    pub fn accept(&mut self, now_ns: u64) -> Option<ClientId> {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    if error.kind() != ErrorKind::WouldBlock {
+                        log::warn!("control: accept failed error={error}");
+                    }
+                    return None;
+                }
+            };
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            match self.admit(&stream) {
+                Ok(place) => {
+                    self.generation += 1;
+                    let generation = self.generation;
+                    let talk = Conversation::default();
+                    self.clients[place] = Some(Client { generation, stream, talk, last_ns: now_ns });
+                    return Some(ClientId { place, generation });
+                }
+                // Nobody waits for a client that does not read even this.
+                Err(why) => drop(writeln!(&stream, "{}", Answer::refused(why).emit())),
+            }
+        }
+    }
+
+    fn admit(&self, stream: &UnixStream) -> Result<usize, &'static str> {
+        let uid = getsockopt(stream, PeerCredentials).map(|peer| peer.uid());
+        if !uid.is_ok_and(|uid| uid == 0 || uid == self.owner) {
+            return Err("only root and the agent's own user may talk to it");
+        }
+        let free = self.clients.iter().position(Option::is_none);
+        free.ok_or("too many commands talk to the agent at once; try again in a minute")
+    }
+
+    fn client(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.clients[id.place].as_mut().filter(|client| client.generation == id.generation)
+    }
+
+    /// Moves bytes both ways until a request is there or nothing moves.
+    pub fn serve(&mut self, id: ClientId, now_ns: u64) -> Served {
+        match self.client(id) {
+            Some(client) => client.turn(now_ns),
+            None => Served::Waiting,
+        }
+    }
+
+    /// Answers a client's request. Call [`Server::serve`] afterwards: it may have said more meanwhile.
+    pub fn answer(&mut self, id: ClientId, answer: &Answer) {
+        if let Some(client) = self.client(id) {
+            client.talk.answer(answer);
+        }
+    }
+
+    /// Frees the place of a client that was [`Served::Over`].
+    pub fn close(&mut self, id: ClientId) {
+        if self.client(id).is_some() {
+            self.clients[id.place] = None;
+        }
+    }
+
+    /// A client that said nothing for too long, to be forgotten and closed.
+    pub fn expire(&self, now_ns: u64) -> Option<ClientId> {
+        let idle =
+            |client: &Client| !client.talk.is_asked() && client.last_ns.saturating_add(IDLE_NS) <= now_ns;
+        let place = self.clients.iter().position(|client| client.as_ref().is_some_and(idle))?;
+        self.at(place)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A socket that stays is taken over by the next agent.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Client {
+    fn turn(&mut self, now_ns: u64) -> Served {
+        loop {
+            if !self.flush(now_ns) {
+                return if self.talk.is_over() { Served::Over } else { Served::Waiting };
+            }
+            if let Some(request) = self.talk.next_request() {
+                return Served::Request(request);
+            }
+            if self.talk.is_over() {
+                return Served::Over;
+            }
+            // A refusal is to be sent before anything is read.
+            if self.talk.output().is_empty() && !self.fill(now_ns) {
+                return if self.talk.is_over() { Served::Over } else { Served::Waiting };
+            }
+        }
+    }
+
+    /// Sends; whether all of it is sent.
+    fn flush(&mut self, now_ns: u64) -> bool {
+        while !self.talk.output().is_empty() {
+            match (&self.stream).write(self.talk.output()) {
+                Ok(bytes) => {
+                    self.last_ns = now_ns;
+                    self.talk.sent(bytes);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(_) => {
+                    self.talk = gone();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Reads; whether something came.
+    fn fill(&mut self, now_ns: u64) -> bool {
+        if !self.talk.wants_input() {
+            return false;
+        }
+        let mut bytes = [0; READ_BYTES];
+        loop {
+            match (&self.stream).read(&mut bytes) {
+                Ok(0) => {
+                    self.talk.end();
+                    return false;
+                }
+                Ok(count) => {
+                    self.last_ns = now_ns;
+                    self.talk.feed(&bytes[..count]);
+                    return true;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(_) => {
+                    self.talk = gone();
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// A conversation whose other side is no longer there.
+fn gone() -> Conversation {
+    let mut talk = Conversation::default();
+    talk.end();
+    talk
+}

@@ -1,0 +1,279 @@
+//! Requests and answers as lines of JSON.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `{"ask":"identify"}` | `{"answer":"identity","node":1,"repository":"s3://...",...}` |
+//! | `{"ask":"status"}` | `{"answer":"status","status":{...}}` |
+//! | `{"ask":"backup","policy":"home"}` | `{"answer":"done","backup":9}` |
+//! | `{"ask":"stop","policy":"home"}` | `{"answer":"done","backup":null}` |
+//! | `{"ask":"move","node":2}` | the same |
+//! | `{"ask":"submit","records":"<hex of the log's own encoding>"}` | the same |
+//! | any | `{"answer":"refused","why":"..."}` |
+//!
+//! Invariants: one line is one value, at most [`LINE_BYTES_MAX`]; unknown fields are refused. Source: ours.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use windlass_agent::backplane::message::{Command, Reply, SUBMIT_BYTES_MAX};
+use windlass_agent::format::record::{Record, parse_records};
+use windlass_agent::id::{BackupId, NodeId};
+
+use crate::args::global::Global;
+use crate::text;
+
+/// Bytes of a line without its end: the largest submission in hex, and a little.
+pub const LINE_BYTES_MAX: usize = 2 * SUBMIT_BYTES_MAX + 1024;
+
+/// What is asked of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Who are you, and which repository is yours?
+    Identify,
+    /// For the coordinator.
+    Command(Command),
+}
+
+/// What the agent says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Who it is.
+    Identity(Box<Identity>),
+    /// What the coordinator says.
+    Reply(Reply),
+}
+
+/// Who an agent is: what a command needs to use the same repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its number.
+    pub node: u32,
+    /// For people.
+    pub name: String,
+    /// URL of the repository.
+    pub repository: String,
+    /// File with its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// File with its passphrase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase_file: Option<PathBuf>,
+    /// S3 server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// S3 region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Its CA certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// File with access keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    /// Which keys in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_profile: Option<String>,
+    /// Bucket in the path.
+    #[serde(default)]
+    pub path_style: bool,
+    /// Its volumes: what policies call them, and the device.
+    #[serde(default)]
+    pub volumes: Vec<(String, PathBuf)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "lowercase", deny_unknown_fields)]
+enum AskLine {
+    Identify {},
+    Status {},
+    Backup { policy: String },
+    Stop { policy: String },
+    Move { node: u32 },
+    Submit { records: String },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "lowercase")]
+enum AnswerLine {
+    Identity(Box<Identity>),
+    Status { status: Value },
+    Done { backup: Option<u32> },
+    Refused { why: String },
+}
+
+impl Identity {
+    /// The options of a command that uses this repository: what they say themselves stays.
+    pub fn fill(&self, global: &mut Global) {
+        fn put<T: Clone>(option: &mut Option<T>, ours: &Option<T>) {
+            if option.is_none() {
+                option.clone_from(ours);
+            }
+        }
+        if global.key_file.is_none() && global.passphrase_file.is_none() {
+            put(&mut global.key_file, &self.key_file);
+            put(&mut global.passphrase_file, &self.passphrase_file);
+        }
+        put(&mut global.repo, &Some(self.repository.clone()).filter(|url| !url.is_empty()));
+        put(&mut global.endpoint, &self.endpoint);
+        put(&mut global.region, &self.region);
+        put(&mut global.ca_file, &self.ca_file);
+        put(&mut global.credentials_file, &self.credentials_file);
+        put(&mut global.profile, &self.credentials_profile);
+        global.path_style |= self.path_style;
+    }
+
+    /// Whether a URL names this agent's repository.
+    pub fn is_of(&self, url: &str) -> bool {
+        self.repository.trim_end_matches('/') == url.trim_end_matches('/')
+    }
+}
+
+impl Request {
+    /// One line, without its end.
+    pub fn emit(&self) -> String {
+        let line = match self {
+            Request::Identify => AskLine::Identify {},
+            Request::Command(Command::Status) => AskLine::Status {},
+            Request::Command(Command::Backup(policy)) => AskLine::Backup { policy: policy.clone() },
+            Request::Command(Command::Stop(policy)) => AskLine::Stop { policy: policy.clone() },
+            Request::Command(Command::Move(node)) => AskLine::Move { node: node.0 },
+            Request::Command(Command::Submit(records)) => AskLine::Submit { records: hex_of(records) },
+        };
+        emit(&line)
+    }
+
+    /// Reads a line. Errors: what is wrong with it, for whoever wrote it.
+    pub fn parse(line: &[u8]) -> Result<Request, String> {
+        let line: AskLine =
+            serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
+        Ok(Request::Command(match line {
+            AskLine::Identify {} => return Ok(Request::Identify),
+            AskLine::Status {} => Command::Status,
+            AskLine::Backup { policy } => Command::Backup(policy),
+            AskLine::Stop { policy } => Command::Stop(policy),
+            AskLine::Move { node } => Command::Move(NodeId(node)),
+            AskLine::Submit { records } => Command::Submit(records_of(&records)?),
+        }))
+    }
+}
+
+impl Answer {
+    /// Not done, and why.
+    pub fn refused(why: impl std::fmt::Display) -> Answer {
+        Answer::Reply(Reply::Refused(why.to_string()))
+    }
+
+    /// One line, without its end.
+    pub fn emit(&self) -> String {
+        let line = match self {
+            Answer::Identity(identity) => AnswerLine::Identity(identity.clone()),
+            Answer::Reply(Reply::Done(backup)) => AnswerLine::Done { backup: backup.map(|id| id.0) },
+            Answer::Reply(Reply::Refused(why)) => AnswerLine::Refused { why: why.clone() },
+            Answer::Reply(Reply::Status(json)) => match serde_json::from_str(json) {
+                Ok(status) => AnswerLine::Status { status },
+                Err(error) => {
+                    AnswerLine::Refused { why: format!("the coordinator's status is no JSON: {error}") }
+                }
+            },
+        };
+        emit(&line)
+    }
+
+    /// Reads a line. Errors: what is wrong with it.
+    pub fn parse(line: &[u8]) -> Result<Answer, String> {
+        let line: AnswerLine = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        Ok(match line {
+            AnswerLine::Identity(identity) => Answer::Identity(identity),
+            AnswerLine::Status { status } => Answer::Reply(Reply::Status(status.to_string())),
+            AnswerLine::Done { backup } => Answer::Reply(Reply::Done(backup.map(BackupId))),
+            AnswerLine::Refused { why } => Answer::Reply(Reply::Refused(why)),
+        })
+    }
+}
+
+/// Lines are plain data with string keys: they always have a JSON form.
+fn emit(line: &impl Serialize) -> String {
+    serde_json::to_string(line).unwrap_or_default()
+}
+
+fn hex_of(records: &[Record]) -> String {
+    let mut bytes = Vec::new();
+    records.iter().for_each(|record| record.emit(&mut bytes));
+    text::hex(&bytes)
+}
+
+fn records_of(hex: &str) -> Result<Vec<Record>, String> {
+    let wrong = || "records: not hex digits".to_owned();
+    if !hex.len().is_multiple_of(2) || hex.len() > 2 * SUBMIT_BYTES_MAX {
+        return Err(wrong());
+    }
+    let pairs = hex.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| !pair.starts_with('+'));
+        pair.and_then(|pair| u8::from_str_radix(pair, 16).ok())
+    });
+    let bytes: Vec<u8> = pairs.collect::<Option<_>>().ok_or_else(wrong)?;
+    parse_records(&bytes).map_err(|fault| format!("records: {fault}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_and_answer_comes_back_as_it_was() {
+        let removed = Record::PolicyRemoved { name: "home".to_owned(), revision: 2 };
+        for request in [
+            Request::Identify,
+            Request::Command(Command::Status),
+            Request::Command(Command::Backup("home".to_owned())),
+            Request::Command(Command::Stop("home".to_owned())),
+            Request::Command(Command::Move(NodeId(65_535))),
+            Request::Command(Command::Submit(vec![removed.clone(), removed])),
+        ] {
+            let line = request.emit();
+            assert!(!line.contains('\n') && !line.is_empty());
+            assert_eq!(Request::parse(line.as_bytes()), Ok(request));
+        }
+        let identity = Identity {
+            node: 3,
+            repository: "file:///srv".to_owned(),
+            volumes: vec![("home".to_owned(), "/dev/x".into())],
+            ..Identity::default()
+        };
+        for answer in [
+            Answer::Identity(Box::new(identity)),
+            Answer::Reply(Reply::Status("{\"node\":1}".to_owned())),
+            Answer::Reply(Reply::Done(Some(BackupId(9)))),
+            Answer::Reply(Reply::Done(None)),
+            Answer::refused("no\nand why"),
+        ] {
+            let line = answer.emit();
+            assert!(!line.contains('\n'));
+            assert_eq!(Answer::parse(line.as_bytes()), Ok(answer));
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_a_reason() {
+        for wrong in [
+            "",
+            "{}",
+            "[]",
+            "status",
+            r#"{"ask":"reboot"}"#,
+            r#"{"ask":"status","and":1}"#,
+            r#"{"ask":"backup"}"#,
+            r#"{"ask":"move","node":-1}"#,
+            r#"{"ask":"submit","records":"0"}"#,
+            r#"{"ask":"submit","records":"+1+1"}"#,
+            r#"{"ask":"submit","records":"ffff"}"#,
+            r#"{"ask":"submit","records":""}"#,
+            "{\"ask\":\"submit\",\"records\":\"\u{e4}\"}",
+        ] {
+            assert!(Request::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let cut = Answer::Reply(Reply::Status("{\"node\":".to_owned()));
+        assert!(cut.emit().contains("refused"));
+    }
+}

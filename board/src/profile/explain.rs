@@ -1,0 +1,134 @@
+//! A profile with its defaults filled in, and the memory sum, for people.
+//!
+//! Source: ours.
+
+use std::path::PathBuf;
+
+use windlass_agent::units::{Human, format_duration_ms};
+
+use super::read::At;
+use super::{LeasePlace, Profile};
+
+/// Width of the names' column.
+const NAMES: usize = 30;
+
+/// The lines.
+pub fn lines(profile: &Profile) -> Vec<String> {
+    let mut out = Table(Vec::with_capacity(64));
+    out.head("node");
+    out.put("id", profile.node.id);
+    out.put("name", &profile.node.name.value);
+    repository(profile, &mut out);
+    out.head("work");
+    let work = &profile.work;
+    out.put("weight", format_args!("{} of 1000", work.weight));
+    let all = if work.cores.is_none() { " (all of this machine)" } else { "" };
+    out.put("cores", format_args!("{}{all}", profile.cores()));
+    out.put("uplinks", work.uplinks);
+    out.head("limits");
+    out.put("upload_kib_s", none_or(profile.limits.upload_kib_s.as_ref()));
+    out.put("download_kib_s", none_or(profile.limits.download_kib_s.as_ref()));
+    out.put("device_iops", none_or(profile.limits.device_iops.as_ref()));
+    cluster(profile, &mut out);
+    for volume in &profile.volume {
+        out.head(&format!("volume {}", volume.title()));
+        out.put("device", volume.device.display());
+        out.put("reader", volume.reader);
+        let unknown =
+            "none: an interrupted backup goes on only where the volume itself proves that it did not change";
+        out.put("snapshot", volume.snapshot.as_deref().unwrap_or(unknown));
+    }
+    memory(profile, &mut out);
+    out.0
+}
+
+struct Table(Vec<String>);
+
+impl Table {
+    fn head(&mut self, name: &str) {
+        if !self.0.is_empty() {
+            self.0.push(String::new());
+        }
+        self.0.push(format!("[{name}]"));
+    }
+
+    fn put(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.0.push(format!("  {name:<NAMES$} {value}"));
+    }
+}
+
+fn none_or<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "none".to_owned(), T::to_string)
+}
+
+fn repository(profile: &Profile, out: &mut Table) {
+    let own = &profile.repository;
+    let path = |path: &Option<At<PathBuf>>| path.as_ref().map(|path| path.display().to_string());
+    out.head("repository");
+    let texts = [
+        ("url", own.url.as_ref().map(|url| url.value.clone()), "from WINDLASS_REPO"),
+        ("key_file", path(&own.key_file), "none, or from WINDLASS_KEY_FILE"),
+        ("passphrase_file", path(&own.passphrase_file), "none, or from WINDLASS_PASSPHRASE_FILE"),
+        ("endpoint", own.endpoint.clone(), "AWS, or from WINDLASS_ENDPOINT"),
+        ("region", own.region.clone(), "us-east-1, or from WINDLASS_REGION"),
+        ("ca_file", path(&own.ca_file), "the system's, or from WINDLASS_CA_FILE"),
+        (
+            "credentials_file",
+            path(&own.credentials_file),
+            "the environment, or from WINDLASS_CREDENTIALS_FILE",
+        ),
+        ("credentials_profile", own.credentials_profile.clone(), "default, or from WINDLASS_PROFILE"),
+    ];
+    for (name, value, missing) in texts {
+        out.put(name, value.as_deref().unwrap_or(missing));
+    }
+    out.put("path_style", own.path_style);
+}
+
+fn cluster(profile: &Profile, out: &mut Table) {
+    out.head("backplane");
+    match &profile.backplane {
+        None => out.put("listen", "none: this node is a cluster of its own"),
+        Some(plane) => {
+            out.put("listen", plane.listen.value);
+            out.put("cert_file", plane.cert_file.display());
+            out.put("key_file", plane.key_file.display());
+            out.put("ca_file", plane.ca_file.display());
+        }
+    }
+    for peer in &profile.peer {
+        out.put(&format!("peer {}", peer.node.value), peer.address.value);
+    }
+    out.head("control");
+    out.put("socket", profile.control.socket.display());
+    out.head("lease");
+    match &profile.lease.store.value {
+        LeasePlace::Repository => out.put("store", "the repository's own"),
+        LeasePlace::Etcd(url) => out.put("store", format_args!("etcd at {url}")),
+    }
+    let timing = profile.timing();
+    let ms = |ns: u64| format_duration_ms(ns / 1_000_000);
+    out.put("lease_ms", ms(timing.lease_ns));
+    out.put("beat_ms", ms(timing.beat_ns));
+    out.put("margin_ms", ms(timing.margin_ns));
+    out.put(
+        "a dead coordinator is replaced",
+        format_args!("after {} or a little more", ms(timing.wait_ns())),
+    );
+}
+
+fn memory(profile: &Profile, out: &mut Table) {
+    out.head("memory");
+    out.put("block_kib_max", profile.memory.block_kib_max.value);
+    // The reader of a profile has refused a budget that is too small.
+    let Ok(budget) = profile.budget() else { return };
+    let block_bytes = profile.block_bytes_max();
+    let line = |bytes: u64, what: &str| format!("  {:>10}  {what}", Human(bytes).to_string());
+    for part in budget.sum(profile.memory_bytes(), block_bytes) {
+        out.0.push(line(part.bytes, part.what));
+    }
+    out.0.push(line(profile.memory_bytes(), "budget_mib"));
+    out.put("pack lanes", budget.lanes);
+    out.put("upload objects up to", Human(budget.object_bytes.into()));
+    out.put("segments of", Human(budget.segment_bytes.into()));
+}

@@ -1,0 +1,155 @@
+//! What a cluster is doing: the coordinator's JSON, read leniently, and as text.
+//!
+//! | module | what |
+//! |---|---|
+//! | this one | the document's fields; missing ones are empty, unknown ones are left alone (another version may send more) |
+//! | [`render`] | the document as text of at most 79 columns, ASCII but for names |
+//!
+//! Source: ours.
+
+pub mod render;
+
+use serde::Deserialize;
+
+/// A coordinator's word on everything.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The node that answers.
+    pub node: u32,
+    /// Who coordinates, as far as that node knows.
+    pub coordinator: Option<Coordinator>,
+    /// All nodes that are known.
+    pub nodes: Vec<Node>,
+    /// What runs.
+    pub backups: Vec<Backup>,
+    /// Policies that wait.
+    pub queue: Vec<String>,
+    /// The last points, oldest first.
+    pub points: Vec<Point>,
+    /// The last errors, oldest first.
+    pub errors: Vec<Trouble>,
+}
+
+/// Who coordinates.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Coordinator {
+    /// Its node; `None` while nobody does.
+    pub node: Option<u32>,
+    /// The lease, or the last one that was.
+    pub epoch: u64,
+    /// The lease was let go, as there is nothing to do.
+    pub resting: bool,
+    /// What is left of the lease, in milliseconds.
+    pub lease_left_ms: Option<u64>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// Its number.
+    pub node: u32,
+    /// Whether it is heard from.
+    pub up: bool,
+    /// Its share of the work.
+    pub weight: u32,
+    /// Memory budget in bytes.
+    pub memory_bytes: u64,
+    /// Pack lanes.
+    pub lanes: u32,
+    /// Bytes a second that it uploads.
+    pub rate: u64,
+    /// What it can read.
+    pub volumes: Vec<String>,
+    /// How much it works on.
+    pub assignments: u32,
+}
+
+/// A running backup.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Backup {
+    /// Its number.
+    pub backup: u32,
+    /// Of which policy.
+    pub policy: String,
+    /// Items dealt with.
+    pub items_done: u64,
+    /// Items expected; 0 while unknown.
+    pub items_total: u64,
+    /// Bytes dealt with.
+    pub bytes_done: u64,
+    /// Bytes expected; 0 while unknown.
+    pub bytes_total: u64,
+    /// Bytes a second.
+    pub rate: u64,
+    /// Seconds left.
+    pub eta_s: Option<u64>,
+    /// Who does what.
+    pub assignments: Vec<Assignment>,
+}
+
+/// A stretch of a volume that a node works on. Keys are (inode, block).
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Assignment {
+    /// Who.
+    pub node: u32,
+    /// Of which volume.
+    pub volume: u32,
+    /// From this key.
+    pub from: (u64, u64),
+    /// Up to this one.
+    pub to: (u64, u64),
+    /// Up to here it is done.
+    pub done: (u64, u64),
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Point {
+    /// Its number.
+    pub backup: u32,
+    /// Of which policy.
+    pub policy: String,
+    /// `complete`, or anything else: some items are not whole.
+    pub status: String,
+    /// Items in it.
+    pub items: u64,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// When it was complete, nanoseconds since 1970.
+    pub wall_end_ns: i64,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Trouble {
+    /// When, nanoseconds since 1970.
+    pub wall_ns: i64,
+    /// Where, if it was one node's.
+    pub node: Option<u32>,
+    /// What, and what to do.
+    pub what: String,
+}
+
+impl Status {
+    /// Reads the document.
+    pub fn parse(json: &str) -> Result<Status, String> {
+        serde_json::from_str(json).map_err(|error| format!("a status of another version: {error}"))
+    }
+
+    /// Whether a node coordinates.
+    pub fn is_held(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(|holder| holder.node.is_some())
+    }
+
+    /// Whether nobody coordinates because there is nothing to do.
+    pub fn is_resting(&self) -> bool {
+        !self.is_held() && self.coordinator.as_ref().is_some_and(|holder| holder.resting)
+    }
+}

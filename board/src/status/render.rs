@@ -1,0 +1,289 @@
+//! A status as text: for a terminal, a serial console of 80 columns, or a log file. No escape sequences, nothing cut in the middle
+//! of a character, and names printed so that they cannot drive a terminal.
+//!
+//! Source: ours; integration reference 3.2.
+
+use windlass_agent::units::{Grouped, Human};
+
+use super::{Assignment, Backup, Node, Status};
+use crate::calendar::table_utc;
+use crate::text::printable;
+
+/// Columns of a line at most: one less than a serial console has, so that it does not wrap.
+pub const COLUMNS_MAX: usize = 79;
+/// Assignments of a backup that are listed; more are counted.
+const ASSIGNMENTS_MAX: usize = 16;
+
+/// The lines.
+pub fn lines(status: &Status) -> Vec<String> {
+    let mut out = Vec::with_capacity(32);
+    coordinator(status, &mut out);
+    nodes(&status.nodes, &mut out);
+    backups(status, &mut out);
+    points(status, &mut out);
+    errors(status, &mut out);
+    out.iter_mut().for_each(cut);
+    out
+}
+
+/// Shortens a line that is too wide, so that it shows that it was.
+fn cut(line: &mut String) {
+    if line.chars().count() > COLUMNS_MAX {
+        let end = line.char_indices().nth(COLUMNS_MAX - 3).map_or(line.len(), |(at, _)| at);
+        line.truncate(end);
+        line.push_str("...");
+    }
+    line.truncate(line.trim_end().len());
+}
+
+fn name(text: &str) -> String {
+    printable(text.as_bytes())
+}
+
+fn coordinator(status: &Status, out: &mut Vec<String>) {
+    let asked = format!("(says node {})", status.node);
+    let holder = status.coordinator.clone().unwrap_or_default();
+    let left = holder
+        .lease_left_ms
+        .map_or_else(String::new, |ms| format!(", lease {}.{} s left", ms / 1000, ms % 1000 / 100));
+    out.push(match holder.node {
+        Some(node) => format!("COORDINATOR  node {node}, epoch {}{left}  {asked}", holder.epoch),
+        None if holder.resting => {
+            format!("COORDINATOR  resting since epoch {}, nothing to do  {asked}", holder.epoch)
+        }
+        None => format!("COORDINATOR  none at present; a node takes over within seconds  {asked}"),
+    });
+}
+
+fn nodes(nodes: &[Node], out: &mut Vec<String>) {
+    out.push(String::new());
+    out.push("NODE  STATE  WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES".to_owned());
+    for node in nodes {
+        let volumes: Vec<String> = node.volumes.iter().map(|volume| name(volume)).collect();
+        out.push(format!(
+            "{:>4}  {:<5}  {:>6}  {:>5}  {:>8}  {:>10}  {:>4}  {}",
+            node.node,
+            if node.up { "up" } else { "DOWN" },
+            node.weight,
+            node.lanes,
+            Human(node.memory_bytes).to_string(),
+            rate(node.rate),
+            node.assignments,
+            volumes.join(" "),
+        ));
+    }
+}
+
+fn rate(bytes: u64) -> String {
+    if bytes == 0 { "-".to_owned() } else { format!("{}/s", Human(bytes)) }
+}
+
+fn percent(done: u64, total: u64) -> Option<u64> {
+    (total > 0).then(|| (u128::from(done.min(total)) * 100 / u128::from(total)) as u64)
+}
+
+fn clock(seconds: u64) -> String {
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+fn backups(status: &Status, out: &mut Vec<String>) {
+    out.push(String::new());
+    if status.backups.is_empty() {
+        out.push("BACKUPS  none running".to_owned());
+    } else {
+        out.push("BACKUP  POLICY                DONE        SIZE        RATE       ETA  ITEMS".to_owned());
+    }
+    for backup in &status.backups {
+        running(backup, &status.nodes, out);
+    }
+    if !status.queue.is_empty() {
+        let names: Vec<String> = status.queue.iter().map(|policy| name(policy)).collect();
+        out.push(format!("QUEUE    {}", names.join(" ")));
+    }
+}
+
+fn running(backup: &Backup, nodes: &[Node], out: &mut Vec<String>) {
+    let done = percent(backup.bytes_done, backup.bytes_total)
+        .or(percent(backup.items_done, backup.items_total))
+        .map_or_else(|| "-".to_owned(), |percent| format!("{percent}%"));
+    out.push(format!(
+        "{:>6}  {:<20}  {done:>4}  {:>10}  {:>10}  {:>8}  {}",
+        backup.backup,
+        name(&backup.policy),
+        Human(backup.bytes_done).to_string(),
+        rate(backup.rate),
+        backup.eta_s.map_or_else(|| "-".to_owned(), clock),
+        Grouped(backup.items_done),
+    ));
+    for assignment in backup.assignments.iter().take(ASSIGNMENTS_MAX) {
+        out.push(stretch(assignment, nodes));
+    }
+    if let Some(more) = backup.assignments.len().checked_sub(ASSIGNMENTS_MAX).filter(|&more| more > 0) {
+        out.push(format!("        and {more} more"));
+    }
+}
+
+/// `node 2  volume 3  inodes 1 to 4,096  47%  12 MiB/s`.
+fn stretch(assignment: &Assignment, nodes: &[Node]) -> String {
+    let Assignment { node, volume, from, to, done } = *assignment;
+    // A stretch within one item is counted in its blocks.
+    let (what, start, end, at) = if from.0 == to.0 || (to.0 == from.0 + 1 && to.1 == 0 && from.1 > 0) {
+        ("blocks", from.1, to.1, done.1)
+    } else {
+        ("inodes", from.0, to.0, done.0)
+    };
+    let upto = if end == u64::MAX || end <= start { "the end".to_owned() } else { Grouped(end).to_string() };
+    let part = if upto == "the end" { None } else { percent(at.saturating_sub(start), end - start) };
+    let part = part.map_or_else(String::new, |part| format!("  {part}%"));
+    let speed = nodes.iter().find(|known| known.node == node).map_or(0, |known| known.rate);
+    let speed = if speed == 0 { String::new() } else { format!("  {}", rate(speed)) };
+    format!("        node {node}  volume {volume}  {what} {} to {upto}{part}{speed}", Grouped(start))
+}
+
+fn when(wall_ns: i64) -> String {
+    table_utc(wall_ns.div_euclid(1_000_000_000))
+}
+
+fn points(status: &Status, out: &mut Vec<String>) {
+    if status.points.is_empty() {
+        return;
+    }
+    out.push(String::new());
+    out.push(" POINT  POLICY            STATE     ENDED (UTC)                SIZE  ITEMS".to_owned());
+    for point in status.points.iter().rev() {
+        out.push(format!(
+            "{:>6}  {:<16}  {:<8}  {:<19}  {:>10}  {}",
+            point.backup,
+            name(&point.policy),
+            if point.status == "complete" { "complete" } else { "PARTIAL" },
+            when(point.wall_end_ns),
+            Human(point.bytes).to_string(),
+            Grouped(point.items),
+        ));
+    }
+}
+
+fn errors(status: &Status, out: &mut Vec<String>) {
+    if status.errors.is_empty() {
+        return;
+    }
+    out.push(String::new());
+    out.push("LAST ERRORS".to_owned());
+    for trouble in status.errors.iter().rev() {
+        let node = trouble.node.map_or_else(String::new, |node| format!("  node {node}"));
+        out.push(format!("  {}{node}", when(trouble.wall_ns)));
+        wrap(&name(&trouble.what), out);
+    }
+}
+
+/// A sentence on as many lines as it needs, at spaces where there are any.
+fn wrap(sentence: &str, out: &mut Vec<String>) {
+    const INDENT: &str = "    ";
+    let width = COLUMNS_MAX - INDENT.len();
+    let mut line = String::new();
+    for word in sentence.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        if !line.is_empty() && line.chars().count() + 1 + word.len() > width {
+            out.push(format!("{INDENT}{line}"));
+            line.clear();
+        }
+        while word.len() > width {
+            let rest = word.split_off(width);
+            out.push(format!("{INDENT}{}", word.iter().collect::<String>()));
+            word = rest;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(word);
+    }
+    if !line.is_empty() {
+        out.push(format!("{INDENT}{line}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"{"node":2,"coordinator":{"node":1,"epoch":7,"resting":false,"lease_left_ms":12345},
+      "nodes":[
+        {"node":1,"up":true,"boot":"00ff","weight":100,"memory_bytes":67108864,"lanes":2,"rate":125829120,"volumes":["home","lun-7"],"assignments":2},
+        {"node":2,"up":false,"boot":"0100","weight":0,"memory_bytes":50331648,"lanes":1,"rate":0,"volumes":[],"assignments":0}],
+      "backups":[{"backup":9,"policy":"home","items_done":12345,"items_total":90000,"bytes_done":1288490188,"bytes_total":2741489762,
+        "rate":125829120,"eta_s":3661,"assignments":[
+          {"node":1,"volume":3,"from":[1,0],"to":[4096,0],"done":[2048,0]},
+          {"node":2,"volume":4,"from":[1,1024],"to":[1,2048],"done":[1,1024]},
+          {"node":1,"volume":3,"from":[4096,0],"to":[18446744073709551615,0],"done":[4096,0]}]},
+        {"backup":10,"policy":"luns"}],
+      "queue":["pool","more"],
+      "points":[{"backup":7,"policy":"home","status":"complete","items":90000,"bytes":2741489762,"wall_end_ns":1763692800000000000},
+                {"backup":8,"policy":"luns","status":"with_errors","items":1,"bytes":1099511627776,"wall_end_ns":1763779200000000000}],
+      "errors":[{"wall_ns":1763779201000000000,"node":2,"what":"/dev/sdb: reading at 4096 failed; the device says that the medium is damaged, replace it\u001b[2J"}],
+      "of_a_later_version":{}}"#;
+
+    const GOLDEN: &str = "\
+COORDINATOR  node 1, epoch 7, lease 12.3 s left  (says node 2)
+
+NODE  STATE  WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES
+   1  up        100      2  64.0 MiB   120 MiB/s     2  home lun-7
+   2  DOWN        0      1  48.0 MiB           -     0
+
+BACKUP  POLICY                DONE        SIZE        RATE       ETA  ITEMS
+     9  home                   46%    1.20 GiB   120 MiB/s  01:01:01  12,345
+        node 1  volume 3  inodes 1 to 4,096  49%  120 MiB/s
+        node 2  volume 4  blocks 1,024 to 2,048  0%
+        node 1  volume 3  inodes 4,096 to the end  120 MiB/s
+    10  luns                     -         0 B           -         -  0
+QUEUE    pool more
+
+ POINT  POLICY            STATE     ENDED (UTC)                SIZE  ITEMS
+     8  luns              PARTIAL   2025-11-22 02:40:00    1.00 TiB  1
+     7  home              complete  2025-11-21 02:40:00    2.55 GiB  90,000
+
+LAST ERRORS
+  2025-11-22 02:40:01  node 2
+    /dev/sdb: reading at 4096 failed; the device says that the medium is
+    damaged, replace it\\u{1b}[2J";
+
+    #[test]
+    fn a_full_status_reads_like_this() {
+        let text = lines(&Status::parse(FULL).unwrap()).join("\n");
+        assert_eq!(text, GOLDEN, "\n{text}");
+    }
+
+    #[test]
+    fn a_status_that_says_little_is_still_one() {
+        let empty = lines(&Status::parse("{}").unwrap()).join("\n");
+        assert!(
+            empty.starts_with("COORDINATOR  none at present") && empty.ends_with("none running"),
+            "{empty}"
+        );
+        let resting =
+            r#"{"coordinator":{"node":null,"epoch":9,"resting":true},"errors":[{"node":null,"what":"x"}]}"#;
+        assert!(lines(&Status::parse(resting).unwrap())[0].contains("resting since epoch 9"));
+        assert!(Status::parse(r#"{"nodes":7}"#).is_err());
+    }
+
+    #[test]
+    fn no_line_is_wider_than_a_serial_console() {
+        let wide = |what: &str| what.repeat(400);
+        let json = serde_json::json!({
+            "nodes": [{ "node": 1, "volumes": [wide("\u{4e2d}"), wide("a")] }],
+            "backups": [{ "backup": u32::MAX, "policy": wide("p"), "bytes_done": u64::MAX, "bytes_total": 1, "eta_s": u64::MAX / 2,
+                "assignments": vec![serde_json::json!({ "from": [0, 0], "to": [u64::MAX - 1, 0], "done": [u64::MAX, 0] }); 20] }],
+            "queue": [wide("q ")],
+            "points": [{ "policy": wide("\u{1b}"), "wall_end_ns": i64::MAX }],
+            "errors": [{ "what": wide("word ") }, { "what": wide("x") }, { "what": "\n\u{7}" }],
+        });
+        let lines = lines(&Status::parse(&json.to_string()).unwrap());
+        for line in &lines {
+            assert!(line.chars().count() <= COLUMNS_MAX, "{line}");
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+        assert!(lines.iter().any(|line| line.trim() == "and 4 more"));
+        let lost: String =
+            lines.iter().filter(|line| line.starts_with("    x")).map(|line| line.trim()).collect();
+        assert_eq!(lost.len(), 400);
+    }
+}

@@ -1,0 +1,82 @@
+//! The backplane's wire: byte streams between nodes, as the agent sees them.
+//!
+//! Invariants
+//! - Nothing here waits. What cannot go on says [`Transfer::NotNow`], and the reactor is woken when it can.
+//! - A connection is named by a [`LinkId`], which is never used twice: calls about one that was closed are [`LinkFault::Closed`].
+//! - The number of connections is bounded by the port; beyond it `connect` refuses and connections that come in are dropped.
+//!
+//! Does not: encrypt, frame, or judge who is at the other end. Source: ours.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+/// Names a connection of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId {
+    /// Place in the port's table.
+    pub slot: usize,
+    /// Counts the connections of the port.
+    pub generation: u64,
+}
+
+/// What came of a read or a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// So many bytes, at least 1.
+    Bytes(usize),
+    /// Nothing at present; also while the connection is being made.
+    NotNow,
+    /// The other end sends no more. Reads only.
+    Ended,
+}
+
+/// Why a connection cannot be made or used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkFault {
+    /// The system's error number.
+    Errno(i32),
+    /// The address's host name is not known, or it is no address.
+    Name,
+    /// All places for connections are taken.
+    Full,
+    /// The connection was closed on this side.
+    Closed,
+}
+
+impl fmt::Display for LinkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkFault::Errno(errno) => f.write_str(Errno::from_raw(*errno).desc()),
+            LinkFault::Name => f.write_str("the host name is not known; write HOST:PORT or IP:PORT"),
+            LinkFault::Full => f.write_str("all places for connections are taken"),
+            LinkFault::Closed => f.write_str("the connection was closed"),
+        }
+    }
+}
+
+impl std::error::Error for LinkFault {}
+
+/// A listener and connections.
+pub trait Link {
+    /// The reactor's poll reported `token`. Tokens of others are ignored.
+    fn ready(&mut self, token: usize);
+
+    /// Begins to make a connection to `HOST:PORT` or `IP:PORT`. That it failed is told by the first read or write.
+    fn connect(&mut self, address: &str) -> Result<LinkId, LinkFault>;
+
+    /// The next connection that came in. `None`: none at present.
+    fn accept(&mut self) -> Option<LinkId>;
+
+    /// Reads what is there.
+    fn read(&mut self, id: LinkId, into: &mut [u8]) -> Result<Transfer, LinkFault>;
+
+    /// Writes what can go now.
+    fn write(&mut self, id: LinkId, bytes: &[u8]) -> Result<Transfer, LinkFault>;
+
+    /// Ends a connection. What was written still goes out where that can be.
+    fn close(&mut self, id: LinkId);
+
+    /// Who is at the other end, for people: an address.
+    fn describe(&self, id: LinkId) -> String;
+}

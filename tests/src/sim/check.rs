@@ -1,0 +1,273 @@
+//! The oracle: follows the log as it is, slot by slot, and holds against it what nodes claim and what they delete.
+//!
+//! | rule | when it is checked |
+//! |---|---|
+//! | C1, I4 | a slot lands: every object that it adds is in the store; a delete lands: no table names the object, no pin is older |
+//! | I6 | a delete lands: a record allows it; a boundary lands: a committed checkpoint in the store has its name |
+//! | I7 | a node issues a create: at most one more after the next epoch exists; it claims success: the slot is the log's |
+//! | I3 | a node issues a create: its slot before that one is decided |
+//! | I9 | after every step: no two leases at one true time, where clocks keep within the bound |
+//! | I11 | an epoch begins, and at the end: state from checkpoint and log equals the fold of the whole log |
+//! | P2 | at the end: whatever was reported is in the log; whatever was denied is not |
+//!
+//! Does not: change anything. Source: commit-log design, "Invariants".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use windlass_agent::format::record::{CheckpointName, Record};
+use windlass_agent::format::slot::{LogDigest, PlainForTests, SlotContents, parse_boundary};
+use windlass_agent::id::{Epoch, ObjectId, Slot};
+use windlass_agent::log::call::{Body, Call};
+use windlass_agent::log::fault::LogFault;
+use windlass_agent::log::keys;
+use windlass_agent::log::replay::{Replay, ReplayOptions, View, apply_slot};
+
+use super::store::{CLUSTER, OBJECTS, SEGMENTS, Shelf};
+use super::{Fact, Verdict};
+
+/// What one life of a node has issued.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Issued {
+    slot: Option<Slot>,
+    /// Epoch, and digest of the slot.
+    after_fence: Option<(u64, LogDigest)>,
+}
+
+/// The log as it is, and what was claimed of it.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    model: View,
+    /// Every object and segment that was ever committed.
+    ever: BTreeSet<ObjectId>,
+    checkpoints: BTreeSet<CheckpointName>,
+    /// Pins that name batches, as they came into the log.
+    markers: BTreeSet<u64>,
+    denied: BTreeSet<u64>,
+    /// What nodes have reported: slot -> marker, 0 for slots of the writer's own.
+    reported: BTreeMap<Slot, u64>,
+}
+
+impl Oracle {
+    /// The log as it is.
+    pub fn model(&self) -> &View {
+        &self.model
+    }
+
+    /// A call is about to be applied.
+    ///
+    /// # Errors
+    /// It may not be.
+    pub fn before(&self, shelf: &Shelf, call: &Call) -> Verdict<()> {
+        match call {
+            Call::Delete { key } => self.may_delete(key),
+            Call::Put { key, body } => match keys::number(key, keys::BOUNDARIES) {
+                Some(slot) => self.may_bound(shelf, slot, body),
+                None => Ok(()),
+            },
+            Call::Get { .. } | Call::Create { .. } | Call::Last { .. } | Call::List { .. } => Ok(()),
+        }
+    }
+
+    /// A call was applied: follows the log.
+    ///
+    /// # Errors
+    /// A slot says what it may not.
+    pub fn after(&mut self, shelf: &Shelf) -> Verdict<()> {
+        while let Some(first) = shelf.first.get(&Slot(self.model.head.0 + 1)) {
+            let slot = Slot(self.model.head.0 + 1);
+            apply_slot(&mut self.model, &first.bytes, &CLUSTER, &PlainForTests)
+                .map_err(|fault| format!("I1: slot {slot}: {fault}"))?;
+            let contents = SlotContents::parse(&first.bytes, &PlainForTests)
+                .map_err(|why| format!("I1: slot {slot}: {why}"))?;
+            contents.records.iter().try_for_each(|record| self.record(shelf, slot, record))?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, shelf: &Shelf, slot: Slot, record: &Record) -> Verdict<()> {
+        match record {
+            Record::Commit(commit) => {
+                let objects = commit.objects.iter().map(|(id, _)| (*id, id.object_key()));
+                let segments = commit.segments.iter().map(|segment| (segment.id, segment.id.segment_key()));
+                for (id, key) in objects.chain(segments) {
+                    if !shelf.holds(&key) {
+                        return Err(format!("I4: slot {slot} commits {key}, which is not in the store"));
+                    }
+                    if !self.ever.insert(id) {
+                        return Err(format!("C4: slot {slot} commits {key} again"));
+                    }
+                }
+            }
+            Record::Pin { pin, .. } => {
+                if !self.markers.insert(*pin) {
+                    return Err(format!("C2: slot {slot} holds batch {pin:x} again"));
+                }
+                if self.denied.contains(pin) {
+                    return Err(format!("I7: slot {slot} holds batch {pin:x}, reported as not counting"));
+                }
+            }
+            Record::Checkpoint(name) => {
+                let key = keys::checkpoint(name.slot, &name.nonce);
+                if shelf.objects.get(key.as_str()).is_none_or(|body| !body.ends_with(&name.digest)) {
+                    return Err(format!("I4: slot {slot} commits {key}, which is not in the store"));
+                }
+                self.checkpoints.insert(*name);
+            }
+            Record::EpochBegun { .. }
+            | Record::Yield { .. }
+            | Record::PolicyChanged(_)
+            | Record::PolicyRemoved { .. }
+            | Record::BackupBegun(_)
+            | Record::BackupEnded(_)
+            | Record::BackupAbandoned { .. }
+            | Record::PointExpired { .. }
+            | Record::Retire { .. }
+            | Record::OrphanFloor { .. }
+            | Record::PinRefreshed { .. }
+            | Record::Unpin { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn may_delete(&self, key: &str) -> Verdict<()> {
+        let Some(name) = key.strip_prefix(OBJECTS).or_else(|| key.strip_prefix(SEGMENTS)) else {
+            return Ok(());
+        };
+        let id: ObjectId = name.parse().map_err(|()| format!("I6: {key} is deleted, which is no object"))?;
+        let state = &self.model.state;
+        if state.live.contains(&id) {
+            return Err(format!("I4: {key} is deleted, and the tables name it"));
+        }
+        match state.retired.get(&id) {
+            Some(&slot) if state.oldest_pin().is_some_and(|pin| pin < slot) => {
+                Err(format!("I4: {key} is deleted, and a pin is older than its retirement in slot {slot}"))
+            }
+            None if id.epoch > state.orphan_floor => {
+                Err(format!("I6: {key} is deleted, and no record allows it"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn may_bound(&self, shelf: &Shelf, slot: Slot, body: &Body) -> Verdict<()> {
+        let (_, name) = parse_boundary(body).map_err(|why| format!("I6: boundary {slot}: {why}"))?;
+        if name.slot != slot || !self.checkpoints.contains(&name) {
+            return Err(format!("I6: boundary {slot} names a checkpoint that was never committed"));
+        }
+        let key = keys::checkpoint(name.slot, &name.nonce);
+        if slot > shelf.boundary() && !shelf.holds(&key) {
+            return Err(format!("I6: boundary {slot} names {key}, which is not in the store"));
+        }
+        Ok(())
+    }
+
+    /// A node issues a create of a slot.
+    ///
+    /// # Errors
+    /// I3 or I7 is broken.
+    pub fn issues(&self, shelf: &Shelf, issued: &mut Issued, slot: Slot, body: &Body) -> Verdict<()> {
+        let before = issued.slot.replace(slot);
+        if before.is_some_and(|before| before != slot && !shelf.first.contains_key(&before)) {
+            return Err(format!("I3: slot {slot} is tried while another is open"));
+        }
+        let epoch = body.get(32..40).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        if shelf.max_epoch() > Epoch(epoch)
+            && let Some(digest) = body.last_chunk::<32>()
+            && issued
+                .after_fence
+                .replace((epoch, *digest))
+                .is_some_and(|(was, of)| was == epoch && of != *digest)
+        {
+            return Err(format!("I7: epoch {epoch} issues a second create after it was fenced"));
+        }
+        Ok(())
+    }
+
+    /// A node claims something. `view` is what it believes of the log; `excused`: bytes that it read were changed on the way.
+    ///
+    /// # Errors
+    /// It is not so.
+    pub fn fact(&mut self, shelf: &Shelf, view: &View, fact: Fact, excused: bool) -> Verdict<()> {
+        match fact {
+            Fact::Ready { slot, digest, .. } => {
+                self.report(shelf, slot, digest, 0)?;
+                if self.model.head == slot && view.head == slot && self.model != *view {
+                    return Err(format!("I11: at slot {slot} checkpoint and log differ from the whole log"));
+                }
+            }
+            Fact::Committed { slot, digest, marker } => {
+                self.report(shelf, slot, digest, marker)?;
+                if !self.markers.contains(&marker) {
+                    return Err(format!("P2: batch {marker:x} was reported, and is not in the log"));
+                }
+            }
+            Fact::Released { slot, digest } => self.report(shelf, slot, digest, 0)?,
+            Fact::Lost { fault, marker } => {
+                if let LogFault::Fenced { epoch, .. } = fault
+                    && shelf.max_epoch() <= epoch
+                {
+                    return Err(format!("I7: epoch {epoch} was given up as fenced, and no later one exists"));
+                }
+                if let LogFault::Fenced { unresolved: None, .. } | LogFault::Expired { unresolved: None, .. } =
+                    fault
+                    && let Some(marker) = marker
+                {
+                    self.denied.insert(marker);
+                    if self.markers.contains(&marker) {
+                        return Err(format!("I7: batch {marker:x} was denied, and is in the log"));
+                    }
+                }
+                Oracle::expected(&fault, excused)?;
+            }
+            Fact::Warned { fault } => Oracle::expected(&fault, excused)?,
+            Fact::Counted { object } => {
+                if !self.ever.contains(&object) {
+                    return Err(format!("P2: object {object} counts, and no slot commits it"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn expected(fault: &LogFault, excused: bool) -> Verdict<()> {
+        if fault.is_transient() || excused { Ok(()) } else { Err(format!("unexpected: {fault}")) }
+    }
+
+    fn report(&mut self, shelf: &Shelf, slot: Slot, digest: LogDigest, marker: u64) -> Verdict<()> {
+        if shelf.first.get(&slot).is_none_or(|first| first.digest != digest) {
+            return Err(format!("I7: success is reported at slot {slot}, where the log says something else"));
+        }
+        if self.reported.insert(slot, marker).is_some() {
+            return Err(format!("I7: slot {slot} was reported twice"));
+        }
+        Ok(())
+    }
+
+    /// The run is over: reads the log as a new node would.
+    ///
+    /// # Errors
+    /// It does not say what was reported, or not what the whole log says.
+    pub fn finish(&self, shelf: &mut Shelf) -> Verdict<()> {
+        let mut replay = Replay::from_boundary(CLUSTER, PlainForTests, ReplayOptions::default(), 1);
+        while let Some((id, call)) = replay.next_call() {
+            let answer = shelf.apply(&call)?;
+            replay.handle(0, id, answer);
+        }
+        match replay.result() {
+            Some(Ok(view)) if *view == self.model => {}
+            Some(Ok(_)) => return Err("I11: checkpoint and log differ from the whole log".into()),
+            Some(Err(fault)) => return Err(format!("P2: the log cannot be read: {fault}")),
+            None => return Err("P2: the log cannot be read: the replay waits for nothing".into()),
+        }
+        if let Some((last, _)) = self.reported.last_key_value()
+            && *last > self.model.head
+        {
+            return Err(format!("P2: slot {last} was reported, and the log ends before"));
+        }
+        let lost = self.ever.iter().find(|id| {
+            let live = self.model.state.live.contains(id);
+            live && !shelf.holds(&id.object_key()) && !shelf.holds(&id.segment_key())
+        });
+        lost.map_or(Ok(()), |id| Err(format!("I4: the tables name {id}, which is not in the store")))
+    }
+}

@@ -1,0 +1,214 @@
+//! A cluster in one thread, drawn from a seed: the real state machines on a simulated store, network and clocks.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`options`] | what a seed decides: sizes, times, faults, and bugs put in on purpose |
+//! | [`world`] | the queue of events, nodes that crash and freeze, requests that go wrong, the two phases of a run |
+//! | [`store`] | the object store, linearizable, and the invariants of the log that need nothing else |
+//! | [`net`] | connections between nodes |
+//! | [`clock`] | clocks that drift |
+//! | [`check`] | what every node claims against what the log says: I4, I6, I7, I9, I11 |
+//! | [`committer`] | a small node: the real log writer, objects of peers, retirement, orphans |
+//!
+//! A run has two phases. In the first everything that the seed switched on goes wrong. In the second nothing does, and the cluster
+//! must come to an end: one coordinator in time, all work done (I10). The same seed gives the same trace, by its hash.
+//!
+//! What lives in the world is a [`Tenant`]: a machine in the style of the agent, fed one input at a time. Source: ours; the coordination
+//! reference, section 5.
+
+pub mod check;
+pub mod clock;
+pub mod committer;
+pub mod net;
+pub mod options;
+pub mod store;
+pub mod world;
+
+use windlass_agent::format::slot::LogDigest;
+use windlass_agent::id::{Epoch, ObjectId, Slot};
+use windlass_agent::log::call::{Answer, Call};
+use windlass_agent::log::fault::LogFault;
+use windlass_agent::log::replay::View;
+use windlass_hal::sim::prng::Prng;
+
+use options::Options;
+
+/// `Err`: a rule is broken; the text begins with its label.
+pub type Verdict<T> = Result<T, String>;
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    /// Which node, `0..nodes`.
+    pub node: usize,
+    /// Random; no life of any node has the same.
+    pub boot: u64,
+    /// Random numbers of its own.
+    pub prng: Prng,
+    /// The seed's decisions.
+    pub options: Options,
+    /// There are no more faults, and nothing new is to be begun.
+    pub finish: bool,
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Input<M> {
+    /// To a call of its own; exactly one for each, unless the node's life ends first.
+    Answer {
+        /// The call's.
+        id: u64,
+        /// What came of it.
+        answer: Answer,
+    },
+    /// From a peer.
+    Frame {
+        /// Who.
+        from: usize,
+        /// What.
+        message: M,
+    },
+    /// A connection came or went.
+    Peer {
+        /// With whom.
+        node: usize,
+        /// Whether it is there now.
+        up: bool,
+    },
+    /// Its deadline has passed.
+    Wake,
+    /// A moment to begin something new, as users and schedules do.
+    Work,
+    /// There are no more faults: finish, and begin nothing new.
+    Finish,
+}
+
+/// What a node wants done.
+#[derive(Clone, Debug)]
+pub enum Output<M> {
+    /// Perform this once.
+    Call {
+        /// Comes back with the answer; unique in the node's life.
+        id: u64,
+        /// What.
+        call: Call,
+    },
+    /// To a peer, in order, or lost with the connection.
+    Send {
+        /// Whom.
+        to: usize,
+        /// What.
+        message: M,
+    },
+    /// Something that it claims.
+    Fact(Fact),
+    /// It ends, and wants to be started again.
+    Exit,
+}
+
+/// What a node claims: checked against what is.
+#[derive(Clone, Copy, Debug)]
+pub enum Fact {
+    /// It holds the lease, and its epoch has begun.
+    Ready {
+        /// Which epoch.
+        epoch: Epoch,
+        /// Its first slot.
+        slot: Slot,
+        /// That slot's digest.
+        digest: LogDigest,
+    },
+    /// A batch counts.
+    Committed {
+        /// Where.
+        slot: Slot,
+        /// That slot's digest.
+        digest: LogDigest,
+        /// The pin in it that no other batch has.
+        marker: u64,
+    },
+    /// It let the lease go.
+    Released {
+        /// Where.
+        slot: Slot,
+        /// That slot's digest.
+        digest: LogDigest,
+    },
+    /// It has no lease any more.
+    Lost {
+        /// Why.
+        fault: LogFault,
+        /// The pin in the batch that was under way.
+        marker: Option<u64>,
+    },
+    /// Something in the background did not work.
+    Warned {
+        /// What.
+        fault: LogFault,
+    },
+    /// Its object is in the tables for good.
+    Counted {
+        /// Which.
+        object: ObjectId,
+    },
+}
+
+/// A node's machine.
+pub trait Tenant: Sized {
+    /// What its peers are told.
+    type Message: Clone + std::fmt::Debug;
+
+    /// A new life.
+    fn start(birth: Birth) -> Self;
+
+    /// Takes one input. `now_ns` is the node's own clock.
+    ///
+    /// # Errors
+    /// It noticed itself that a rule is broken.
+    fn handle(&mut self, now_ns: u64, input: Input<Self::Message>) -> Verdict<()>;
+
+    /// What is to be done next; `None` until something happens.
+    fn next_output(&mut self) -> Option<Output<Self::Message>>;
+
+    /// When `Wake` is due, on its own clock.
+    fn deadline(&self) -> Option<u64>;
+
+    /// End of the lease that it would act upon, on its own clock.
+    fn lease_end_ns(&self) -> Option<u64>;
+
+    /// The log as it believes it to be.
+    fn view(&self) -> &View;
+
+    /// Whether it has finished everything that it had begun.
+    fn is_idle(&self) -> bool;
+}
+
+/// Hash of everything that happened, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace(u64);
+
+impl Default for Trace {
+    fn default() -> Trace {
+        Trace(0xCBF2_9CE4_8422_2325)
+    }
+}
+
+impl Trace {
+    /// One number more.
+    pub fn add(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    }
+
+    /// Bytes more.
+    pub fn add_bytes(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.add(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|&byte| self.add(u64::from(byte)));
+        self.add(bytes.len() as u64);
+    }
+
+    /// The hash.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,392 @@
+//! The world: one queue of events, the nodes in it, and everything that goes wrong between them.
+//!
+//! ```text
+//!  seed -> options -> [ queue by (time, tiebreak) ] -> land a call | hand over an answer, a frame, a wake | start, thaw, trouble
+//!                              ^                              |
+//!                              +--- calls, frames, deadlines --+--> checks after each step
+//! ```
+//!
+//! Each request to the store has one answer, as a driver's timeout makes it: what the store said, if that arrives in time, or `Unknown`
+//! at the timeout. Whether and when it was applied is another matter. A frozen node's inputs wait for its thaw, and so does what it
+//! was about to send. A crashed node's requests land all the same.
+//!
+//! | module | what |
+//! |---|---|
+//! | `nodes` | start, crash, freeze, thaw; inputs and what they lead to |
+//! | `requests` | what becomes of a request to the store |
+//! | `trouble` | partitions, storms, crashes and freezes that come by themselves; the end of all faults |
+//! | `text` | events in words |
+//!
+//! Invariants: everything is drawn from the seed. Does not: know what nodes do (`Tenant`), or what is right (`check`, `store`).
+//! Source: ours; coordination reference, section 5.
+
+mod nodes;
+mod requests;
+mod text;
+mod trouble;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use windlass_agent::log::call::Call;
+use windlass_agent::store::probe::probe;
+use windlass_hal::sim::clock::SimClock;
+use windlass_hal::sim::prng::Prng;
+
+use super::check::{Issued, Oracle};
+use super::clock::DriftClock;
+use super::net::{Generation, Net};
+use super::options::{Drift, MS, Mutation, Options, SECOND};
+use super::store::{Lie, LyingStore, Shelf};
+use super::{Input, Output, Tenant, Trace, Verdict};
+
+/// What happened, in numbers: a run that did nothing proves nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Events taken from the queue.
+    pub events: u64,
+    /// Slots reported as committed.
+    pub committed: u64,
+    /// Epochs that began.
+    pub epochs: u64,
+    /// Leases lost.
+    pub lost: u64,
+    /// Leases let go.
+    pub released: u64,
+    /// Objects whose node was told that they count.
+    pub counted: u64,
+    /// Log slots, checkpoints and boundaries deleted.
+    pub collected: u64,
+    /// Objects deleted.
+    pub deleted: u64,
+    /// Requests that went wrong.
+    pub faults: u64,
+    /// Crashes.
+    pub crashes: u64,
+    /// Freezes.
+    pub freezes: u64,
+    /// Stores that the probe refused.
+    pub refused: u64,
+    /// Simulated time in seconds.
+    pub seconds: u64,
+}
+
+impl Tally {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Tally) {
+        self.events += other.events;
+        self.committed += other.committed;
+        self.epochs += other.epochs;
+        self.lost += other.lost;
+        self.released += other.released;
+        self.counted += other.counted;
+        self.collected += other.collected;
+        self.deleted += other.deleted;
+        self.faults += other.faults;
+        self.crashes += other.crashes;
+        self.freezes += other.freezes;
+        self.refused += other.refused;
+        self.seconds += other.seconds;
+    }
+}
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The rule that was broken, and the simulated time in milliseconds.
+    pub violation: Option<(String, u64)>,
+    /// Hash of everything that happened.
+    pub trace: u64,
+    /// Numbers.
+    pub tally: Tally,
+}
+
+/// Runs a seed with nodes of the sort `T`. `print` shows every event.
+pub fn run<T: Tenant>(seed: u64, mutation: Mutation, print: bool) -> Outcome {
+    let options = Options::draw(seed, mutation);
+    if options.lawless && mutation != Mutation::SkipProbe {
+        return refuse(seed);
+    }
+    let mut world = World::<T>::new(options, print);
+    let violation = world.live().err().map(|why| (why, world.now / MS));
+    world.tally.seconds = world.now / SECOND;
+    Outcome { violation, trace: world.trace.value(), tally: world.tally }
+}
+
+/// The store is one that the real probe must refuse.
+fn refuse(seed: u64) -> Outcome {
+    let lie = if seed.is_multiple_of(2) { Lie::IgnoresConditions } else { Lie::ReadsOld };
+    let passed = probe(&LyingStore::new(lie), &SimClock::new(), seed).is_ok();
+    let why = || (format!("C6: the probe lets a store pass that {lie:?}"), 0);
+    let mut trace = Trace::default();
+    trace.add(u64::from(passed));
+    let tally = Tally { refused: u64::from(!passed), ..Tally::default() };
+    Outcome { violation: passed.then(why), trace: trace.value(), tally }
+}
+
+enum Event<M> {
+    /// A call reaches the store. `reply`: the answer sets out and takes so long.
+    Land {
+        node: usize,
+        life: u32,
+        id: u64,
+        call: Call,
+        reply: Option<Reply>,
+    },
+    Input {
+        node: usize,
+        life: u32,
+        input: Input<M>,
+    },
+    Frame {
+        from: usize,
+        to: usize,
+        generation: Generation,
+        message: M,
+    },
+    Wake {
+        node: usize,
+        life: u32,
+    },
+    Work {
+        node: usize,
+        life: u32,
+    },
+    Start {
+        node: usize,
+        life: u32,
+    },
+    Thaw {
+        node: usize,
+        life: u32,
+    },
+    Trouble {
+        node: usize,
+    },
+    Calm,
+}
+
+/// The way of an answer.
+#[derive(Clone, Copy)]
+struct Reply {
+    after_ns: u64,
+    /// When nobody waits for it any more.
+    give_up_ns: u64,
+    /// The bytes are changed on the way.
+    harm: Harm,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    None,
+    Flip,
+    Cut,
+}
+
+struct Seat<T: Tenant> {
+    tenant: Option<T>,
+    /// Counts its lives; events of earlier ones are void.
+    life: u32,
+    clock: DriftClock,
+    drift_ppm: i64,
+    frozen_until_ns: u64,
+    wake_at_ns: u64,
+    /// What it was about to do when it froze.
+    stuck: VecDeque<Output<T::Message>>,
+    /// What arrived while it was frozen, in order.
+    held: Vec<Input<T::Message>>,
+    to_store_cut_until_ns: u64,
+    from_store_cut_until_ns: u64,
+    issued: Issued,
+    /// It read bytes that were changed on the way, in this life.
+    excused: bool,
+}
+
+struct World<T: Tenant> {
+    options: Options,
+    prng: Prng,
+    now: u64,
+    queue: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    events: Vec<Option<Event<T::Message>>>,
+    free: Vec<u32>,
+    sequence: u64,
+    shelf: Shelf,
+    net: Net,
+    seats: Vec<Seat<T>>,
+    oracle: Oracle,
+    storm_until_ns: u64,
+    storm_conflicts: bool,
+    calm: bool,
+    /// First report of a coordinator after the faults stopped.
+    elected: bool,
+    trace: Trace,
+    tally: Tally,
+    print: bool,
+}
+
+impl<T: Tenant> World<T> {
+    fn new(options: Options, print: bool) -> World<T> {
+        let mut world = World {
+            options,
+            prng: Prng::new(options.seed),
+            now: 0,
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
+            sequence: 0,
+            shelf: Shelf::new(options.lawless),
+            net: Net::new(options.nodes),
+            seats: Vec::new(),
+            oracle: Oracle::default(),
+            storm_until_ns: 0,
+            storm_conflicts: false,
+            calm: false,
+            elected: false,
+            trace: Trace::default(),
+            tally: Tally::default(),
+            print,
+        };
+        if print {
+            println!("{options:#?}");
+        }
+        for node in 0..options.nodes {
+            world.seat(node);
+        }
+        world.push(options.storm_ns, Event::Calm);
+        world
+    }
+
+    fn seat(&mut self, node: usize) {
+        let within = i64::try_from(self.options.writer.timing.drift_permille).unwrap_or(0) * 1000;
+        let drift_ppm = match self.options.drift {
+            Drift::Beyond if self.prng.one_in(2) => self.prng.below(1_500_000) as i64 - 500_000,
+            Drift::Beyond | Drift::Within => self.prng.below(2 * within as u64 + 1) as i64 - within,
+        };
+        self.seats.push(Seat {
+            tenant: None,
+            life: 0,
+            clock: DriftClock::new(0, 0, 0),
+            drift_ppm,
+            frozen_until_ns: 0,
+            wake_at_ns: u64::MAX,
+            stuck: VecDeque::new(),
+            held: Vec::new(),
+            to_store_cut_until_ns: 0,
+            from_store_cut_until_ns: 0,
+            issued: Issued::default(),
+            excused: false,
+        });
+        let at = self.prng.below(self.options.writer.timing.lease_ns / 2);
+        self.push(at, Event::Start { node, life: 0 });
+        if self.options.node.trouble_leases > 0 {
+            self.next_trouble(node);
+        }
+    }
+
+    fn push(&mut self, at: u64, event: Event<T::Message>) {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.events.push(None);
+                (self.events.len() - 1) as u32
+            }
+        };
+        self.events[slot as usize] = Some(event);
+        self.sequence += 1;
+        // Events of one moment come in any order.
+        let tie = self.prng.next_u64() << 32 | self.sequence & 0xFFFF_FFFF;
+        self.queue.push(Reverse((at.max(self.now), tie, slot)));
+    }
+
+    fn live(&mut self) -> Verdict<()> {
+        let elected_by = self.options.storm_ns + self.options.election_bound_ns();
+        let finished_by = self.options.storm_ns + self.options.finish_bound_ns();
+        while let Some(Reverse((at, _, slot))) = self.queue.pop() {
+            let Some(event) = self.events[slot as usize].take() else { continue };
+            self.free.push(slot);
+            self.now = at;
+            self.tally.events += 1;
+            if self.calm && at > elected_by && !self.elected {
+                return Err("I10: the faults are over, and nobody takes the lease".into());
+            }
+            if at > finished_by {
+                return Err(format!("I10: the faults are over, and work is not finished: {}", self.idlers()));
+            }
+            let progress = matches!(event, Event::Input { .. } | Event::Frame { .. } | Event::Work { .. });
+            self.happen(event)?;
+            self.check_leases()?;
+            if self.calm && progress && self.is_over() {
+                return self.oracle.finish(&mut self.shelf);
+            }
+        }
+        Err("I10: nothing happens any more".into())
+    }
+
+    fn is_over(&self) -> bool {
+        self.elected && self.seats.iter().all(|seat| seat.tenant.as_ref().is_some_and(T::is_idle))
+    }
+
+    fn idlers(&self) -> String {
+        let busy =
+            self.seats.iter().enumerate().filter(|(_, seat)| !seat.tenant.as_ref().is_some_and(T::is_idle));
+        busy.map(|(node, _)| format!("node {} ", node + 1)).collect()
+    }
+
+    fn happen(&mut self, event: Event<T::Message>) -> Verdict<()> {
+        match event {
+            Event::Land { node, life, id, call, reply } => self.land(node, life, id, &call, reply),
+            Event::Input { node, life, input } if self.seats[node].life == life => self.input(node, input),
+            Event::Input { .. } => Ok(()),
+            Event::Frame { from, to, generation, message } => {
+                if !self.net.is_current(from, to, generation) || self.seats[to].tenant.is_none() {
+                    return Ok(());
+                }
+                self.input(to, Input::Frame { from, message })
+            }
+            Event::Wake { node, life } => {
+                let seat = &mut self.seats[node];
+                if seat.life != life || seat.wake_at_ns > self.now {
+                    return Ok(());
+                }
+                seat.wake_at_ns = u64::MAX;
+                self.input(node, Input::Wake)
+            }
+            Event::Work { node, life } => {
+                if self.seats[node].life != life {
+                    return Ok(());
+                }
+                let pause = 1 + self.prng.below(2 * self.options.work_ns);
+                self.push(self.now + pause, Event::Work { node, life });
+                self.input(node, Input::Work)
+            }
+            Event::Start { node, life } => self.start(node, life),
+            Event::Thaw { node, life } => self.thaw(node, life),
+            Event::Trouble { node } => self.trouble(node),
+            Event::Calm => self.calm(),
+        }
+    }
+
+    /// I9: no two holders at one true time.
+    fn check_leases(&self) -> Verdict<()> {
+        if self.options.drift == Drift::Beyond {
+            return Ok(());
+        }
+        let mut holder = None;
+        for (node, seat) in self.seats.iter().enumerate() {
+            let Some(end) = seat.tenant.as_ref().and_then(T::lease_end_ns) else { continue };
+            if seat.clock.local_ns(self.now) >= end {
+                continue;
+            }
+            if let Some(other) = holder.replace(node + 1) {
+                return Err(format!("I9: nodes {other} and {} hold the lease", node + 1));
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, text: impl FnOnce() -> String) {
+        if self.print {
+            println!("{:>9} ms  {}", self.now / MS, text());
+        }
+    }
+}
