@@ -5,6 +5,7 @@
 //! | [`args`] | what may be written on the command line |
 //! | [`commands`] | one module per command: from arguments to calls of the agent, and what is printed |
 //! | [`demo`] | the main job on this machine, with nothing to configure |
+//! | [`agent`] | a node of a cluster, for good: the composition of hardware and agent |
 //! | [`repository`] | store, keys and log state, opened in one place |
 //! | [`profile`] | board profiles: what a node is and has, as data |
 //! | [`control`] | commands to the agent that runs on this machine, over a Unix socket |
@@ -20,6 +21,7 @@
 //!
 //! Does not: decide anything about data. Everything here calls the agent and shows what it says.
 
+pub mod agent;
 pub mod args;
 pub mod authority;
 pub mod calendar;

@@ -78,6 +78,11 @@ pub struct Repository {
 pub type LogSession<'a> = Session<'a, LogSealer>;
 
 impl Opened {
+    /// The store without repeats, for the machines that decide themselves what is repeated.
+    pub fn shared(&self) -> Arc<dyn Store> {
+        Arc::<Counted>::clone(&self.store)
+    }
+
     /// Opens the store that `--repo` names.
     pub fn new(global: &Global) -> Result<Opened, Failure> {
         let url = url(global)?;

@@ -16,6 +16,9 @@ use crate::backplane::message::{Found, KEY_END, Key};
 /// Shares still to come of a node's part, when it is given one: the larger, the smaller the pieces.
 const PARTS: u64 = 2;
 
+/// Pieces that a volume is cut into at most, nearly: each costs the worker an opening of the volume.
+const SHARES: u64 = 64;
+
 /// What of `(0, 0)..KEY_END` is in none of `taken`, ascending. `taken` may overlap and need not be sorted.
 pub fn gaps(taken: &mut [(Key, Key)]) -> Vec<(Key, Key)> {
     taken.sort_unstable();
@@ -58,7 +61,8 @@ pub fn cut(gaps: &[(Key, Key)], found: &Found, speed: u64, speeds: u64) -> Optio
     }
     let grain = found.grain.max(1);
     let part = u128::from(left) * u128::from(speed) / (u128::from(speeds.max(1)) * u128::from(PARTS));
-    let want = u64::try_from(part).unwrap_or(u64::MAX).max(grain);
+    let least = (units(found, (0, 0), found.end) / SHARES).max(grain);
+    let want = u64::try_from(part).unwrap_or(u64::MAX).max(least);
     let start = if is_image(found) { from.1 } else { from.0 };
     let end = start.saturating_add(want).div_ceil(grain).saturating_mul(grain);
     let at = if is_image(found) { (from.0.max(found.end.0), end) } else { (end, 0) };

@@ -63,6 +63,17 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// `agent`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+SIGTERM stops it cleanly: the lease is let go, running work is kept as far as it was reported. SIGHUP reads the profile again: weight, \
+volumes and limits change at once, everything else at the next start.")]
+pub struct Agent {
+    /// The node's profile: a file, or the name of one that ships (`windlass board explain loopback`)
+    #[arg(long, value_name = "PROFILE")]
+    pub board: PathBuf,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -96,6 +107,8 @@ pub enum Command {
     /// Look at a device without a repository
     #[command(subcommand)]
     Volume(Volume),
+    /// Run a node of a cluster until a signal stops it
+    Agent(Agent),
     /// Show what the cluster does: nodes, coordinator, running backups, last points and errors
     Status(Status),
     /// Say which node coordinates

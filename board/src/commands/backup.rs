@@ -6,7 +6,7 @@
 //!
 //! Source: ours.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -18,9 +18,9 @@ use windlass_agent::log::state::State;
 use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::paths;
-use windlass_agent::policy::select::{self, Selection};
+use windlass_agent::policy::select::{self, Patterns, Selection};
 use windlass_agent::policy::selected::Selected;
-use windlass_agent::policy::{Compression, Policy};
+use windlass_agent::policy::{Compression, Policy, Reader};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::store::retry::Client;
 use windlass_agent::store::uplink::{Uplink, UplinkSettings};
@@ -29,6 +29,7 @@ use windlass_agent::table::source::TableLimits;
 use windlass_agent::units::{Grouped, Human, HumanTime};
 use windlass_agent::worker::backup::Totals;
 use windlass_agent::worker::base::PointRows;
+use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
 use windlass_hal::volume::Volume;
 
@@ -221,29 +222,56 @@ fn open_volumes(
                 "a volume of a board profile, which an agent knows; start `windlass agent` and leave out --alone",
             ));
         }
-        let mut device = open_device(&path, iops, pools)?;
-        let mut volume = open_volume(&path, &mut *device, wanted.reader)?;
         let id = volume_id(state, policy, &wanted.device)?;
-        job.enter(Phase::Selecting);
-        let selection = select::build(&mut *volume, &mut *device, &patterns, job)
-            .map_err(|fault| Failure::at(&wanted.device, fault))?;
-        let volume: Box<dyn Volume> = match selection {
-            Selection::All => {
-                bytes += volume.info().used_bytes;
-                job.items_total.add(volume.info().inodes_used);
-                volume
-            }
-            Selection::Only(ref inodes) => {
-                // How many bytes they have is not known: the bar goes by items.
-                all = false;
-                job.items_total.add(inodes.count());
-                Box::new(Selected::new(volume, selection, &patterns))
-            }
-        };
+        let opened = open_selected(&path, wanted.reader, iops, pools, &patterns, job)?;
+        job.items_total.add(opened.items);
+        // How many bytes a selection has is not known: the bar goes by items.
+        all &= opened.whole;
+        bytes += opened.volume.info().used_bytes;
+        let Selectable { device, volume, .. } = opened;
         jobs.push(VolumeJob { id, device, volume });
     }
     job.bytes_total.set(if all { bytes } else { 0 });
     Ok(jobs)
+}
+
+/// A volume with what a policy selects of it.
+pub struct Selectable {
+    /// Where it is.
+    pub device: Box<dyn BlockDevice>,
+    /// What of it is backed up.
+    pub volume: Box<dyn Volume>,
+    /// How many items, as it counts them.
+    pub items: u64,
+    /// Whether that is all of it.
+    pub whole: bool,
+}
+
+/// Opens a volume and finds out what `patterns` select: a sweep of its names, when there are any.
+pub fn open_selected(
+    path: &Path,
+    reader: Reader,
+    iops_max: Option<u32>,
+    pools: &[Pool],
+    patterns: &Patterns,
+    job: &Progress,
+) -> Result<Selectable, Failure> {
+    let mut device = open_device(path, iops_max, pools)?;
+    let mut volume = open_volume(path, &mut *device, reader)?;
+    job.enter(Phase::Selecting);
+    let selection = select::build(&mut *volume, &mut *device, patterns, job)
+        .map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
+    Ok(match selection {
+        Selection::All => {
+            let items = volume.info().inodes_used;
+            Selectable { device, volume, items, whole: true }
+        }
+        Selection::Only(ref inodes) => {
+            let items = inodes.count();
+            let volume = Box::new(Selected::new(volume, selection, patterns));
+            Selectable { device, volume, items, whole: false }
+        }
+    })
 }
 
 fn volume_id(state: &State, policy: &Policy, device: &str) -> Result<VolumeId, Failure> {
@@ -265,7 +293,8 @@ fn start_uplink(
         .map_err(|error| Failure::at("cannot start the uplink threads", error))
 }
 
-fn point_rows(
+/// Rows of a volume as of a point.
+pub fn point_rows(
     repository: &Repository,
     volume: VolumeId,
     cut: Option<windlass_agent::id::BackupId>,

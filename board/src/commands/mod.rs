@@ -34,6 +34,7 @@ pub mod through;
 pub mod verify;
 pub mod volume;
 
+use crate::agent;
 use crate::args::global::Global;
 use crate::args::{self, Command};
 use crate::commands::through::Through;
@@ -79,6 +80,7 @@ fn need(command: &Command) -> Need {
         | Command::Restore(_)
         | Command::Check(_) => Need::Repository,
         Command::Demo(_)
+        | Command::Agent(_)
         | Command::Repo(args::Repo::Init(_))
         | Command::Volume(_)
         | Command::Status(_)
@@ -122,6 +124,7 @@ fn dispatch(
         }
         Command::Volume(args::Volume::Verify(args)) => verify::run(global, &args, output),
         Command::Volume(args::Volume::Check { device }) => volume::check(global, &device, output),
+        Command::Agent(args) => agent::run(global, &args.board),
         Command::Status(args) => status::run(global, &args, output),
         Command::Coordinator(args::Coordinator::Move { node }) => {
             status::move_coordinator(global, node, output)

@@ -36,12 +36,12 @@ pub fn set(
 ) -> Result<Exit, Failure> {
     check_name(&args.name).map_err(Failure::usage)?;
     let from = args.from.as_ref().map(|path| read(path, &args.name)).transpose()?;
-    let devices = through.as_ref().map_or_else(Vec::new, |through| through.identity.volumes.clone());
+    let devices = through.as_ref().map(|through| through.identity.volumes.clone());
     let (policy, revision) = submit(global, through, |state| {
         let before = existing(state, &args.name)?;
         let start =
             from.clone().or_else(|| before.clone()).unwrap_or_else(|| Policy::new(&args.name, Vec::new()));
-        let policy = apply(start, args, global, &devices)?;
+        let policy = apply(start, args, global, devices.as_deref())?;
         check_block_size(state, before.as_ref(), &policy)?;
         let change = change(state, &policy)?;
         let revision = change.revision;
@@ -126,7 +126,7 @@ fn apply(
     mut policy: Policy,
     args: &PolicySet,
     global: &Global,
-    devices: &[(String, PathBuf)],
+    devices: Option<&[(String, PathBuf)]>,
 ) -> Result<Policy, Failure> {
     if !args.volume.is_empty() {
         policy.volumes = args.volume.iter().map(|spec| volume(spec, devices)).collect::<Result<_, _>>()?;
@@ -167,12 +167,16 @@ fn schedule(before: Option<Schedule>, args: &PolicySet) -> Option<Schedule> {
 
 /// A volume of a board profile is known by its name there, so that other nodes find it too. Any other path is kept as it was
 /// written, made absolute: links such as /dev/disk/by-id are what stays the same.
-fn volume(spec: &VolumeSpec, devices: &[(String, PathBuf)]) -> Result<PolicyVolume, Failure> {
-    let mut all = devices.iter();
+fn volume(spec: &VolumeSpec, devices: Option<&[(String, PathBuf)]>) -> Result<PolicyVolume, Failure> {
+    let mut all = devices.unwrap_or_default().iter();
     if let Some((name, _)) =
         all.find(|(name, path)| *name == spec.device || path.as_os_str() == &*spec.device)
     {
         return Ok(PolicyVolume { device: name.clone(), reader: spec.reader });
+    }
+    // Through an agent a bare name is that of a volume of some node, not of a file where the command happens to run.
+    if devices.is_some() && !spec.device.contains('/') {
+        return Ok(PolicyVolume { device: spec.device.clone(), reader: spec.reader });
     }
     let path = std::path::absolute(&spec.device).map_err(|error| Failure::at(&spec.device, error))?;
     if !path.exists() {

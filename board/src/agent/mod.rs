@@ -1,0 +1,184 @@
+//! `windlass agent`: a node of a cluster, for good. Boot in a fixed order, then one loop.
+//!
+//! ```text
+//!  boot:  profile -> signals -> repository -> pools and threads -> control socket -> backplane -> node -> ready
+//!
+//!            +-- backplane (TLS over TCP) --+
+//!  poll ---> +-- control socket ------------+ ---> Node ---> Send, Call, Probe, Start, Stop, Committed, Reply
+//!            `-- post: log, job, look ------+              (backplane, log threads, job and look threads, control socket)
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`reactor`] | the loop: what carries the node's actions out |
+//! | [`calls`] | threads that ask the store for the commit log |
+//! | [`work`] | the job thread and the one that looks at volumes |
+//! | [`volumes`] | the profile's volumes |
+//! | [`post`] | how threads tell the loop what has happened |
+//!
+//! Data has threads of its own because a sweep waits for the device, and neither a beat nor a frame may wait for a sweep.
+//!
+//! Source: architecture section 3.
+
+mod calls;
+mod post;
+mod reactor;
+mod volumes;
+mod work;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use windlass_agent::backplane::message::Present;
+use windlass_agent::backplane::net::{Net, NetConfig, conns_max};
+use windlass_agent::backplane::session::{Local, PROTOCOLS};
+use windlass_agent::backplane::tls::{Pem, Tls};
+use windlass_agent::format::slot::Author;
+use windlass_agent::id::{Boot, NodeId};
+use windlass_agent::log::lease::Identity;
+use windlass_agent::log::sealer::LogSealer;
+use windlass_agent::log::writer::WriterOptions;
+use windlass_agent::node::{Config, Node};
+use windlass_hal::linux::link::TcpLink;
+use windlass_hal::linux::poll::Poll;
+
+use crate::args::global::Global;
+use crate::control::server::Server;
+use crate::failure::{Exit, Failure};
+use crate::host::{self, HostClock};
+use crate::notify::Notify;
+use crate::profile::{Backplane, Profile, read::Loaded};
+use crate::repository::Repository;
+use crate::{logger, signal};
+
+use calls::Calls;
+use post::{Letter, Post};
+use reactor::{NET_TOKEN, Reactor};
+use volumes::Volumes;
+use work::{Work, Worker};
+
+/// Idle time after which the coordinator lets the lease go, in nanoseconds: an idle cluster asks the store for nothing.
+const REST_NS: u64 = 60_000_000_000;
+/// How long a command waits for a coordinator: a dead one's lease must run out first, in leases.
+const REQUEST_LEASES: u64 = 4;
+/// Descriptors reported in one wait: all clients, some connections.
+const EVENTS_MAX: usize = 128;
+
+/// The profile, or every fault in it in one failure.
+fn load(file: &Path) -> Result<Profile, Failure> {
+    match Loaded::open(file) {
+        Ok(loaded) => Ok(loaded.profile),
+        Err(faults) => {
+            faults.iter().for_each(|fault| logger::say(fault));
+            Err(Failure::usage(format_args!(
+                "the profile {} cannot be used; `windlass board check {0}` shows the same",
+                file.display()
+            )))
+        }
+    }
+}
+
+/// `agent`.
+pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
+    let profile = load(file)?;
+    let mut global = global.clone();
+    profile.fill(&mut global);
+    let poll = Poll::new(EVENTS_MAX).map_err(|error| Failure::at("cannot make a poll", error))?;
+    let (post, letters) = Post::new(poll.waker());
+    let wishes = post.clone();
+    signal::tell(move |wish| wishes.send(Letter::Wish(wish)))?;
+
+    let repository = Arc::new(Repository::open(&global)?);
+    let boot = host::boot()?;
+    let me = Author { node: profile.id(), boot };
+    let budget = profile.budget().map_err(Failure::usage)?;
+    let volumes = Volumes::new(&profile);
+    let kib = |limit: Option<u32>| limit.map_or(0, |kib| u64::from(kib) << 10);
+    let work = Work {
+        repository: Arc::clone(&repository),
+        volumes: volumes.clone(),
+        budget,
+        block_bytes_max: profile.block_bytes_max(),
+        uplinks: profile.work.uplinks as usize,
+        limits: (kib(profile.limits.upload_kib_s), kib(profile.limits.download_kib_s)),
+        author: (me.node, me.boot),
+    };
+    let calls = Calls::start(&repository.opened.shared(), &post)?;
+    let worker = Worker::start(work, &post)?;
+    let server = Server::open(&profile.control.socket)?;
+    let net = match &profile.backplane {
+        Some(backplane) => Some(net(&profile, backplane, &repository, boot, &poll)?),
+        None => None,
+    };
+    let timing = profile.timing();
+    let present = present(&profile, &volumes, boot);
+    let config = Config {
+        identity: Identity { cluster: repository.format.uuid, me },
+        peers: if net.is_some() {
+            profile.peer.iter().map(|peer| NodeId(peer.node.value)).collect()
+        } else {
+            Vec::new()
+        },
+        sealer: LogSealer::new(&repository.keys),
+        options: WriterOptions { timing, ..WriterOptions::default() },
+        present: present.clone(),
+        rest_ns: REST_NS,
+        request_ns: REQUEST_LEASES.saturating_mul(timing.lease_ns),
+        seed: host::random()?,
+    };
+    let node = Node::new(HostClock.boot_ns(), config);
+    let identity = profile.identity(&global);
+    let mut reactor = Reactor::new(poll, letters, net, server, calls, worker, identity, timing.beat_ns)?;
+    let mut notify = Notify::from_environment();
+    logger::say(format_args!("windlass: node {} is up", me.node));
+    notify.ready();
+    let reload = || {
+        let profile = load(file)?;
+        volumes.replace(&profile);
+        Ok(self::present(&profile, &volumes, boot))
+    };
+    reactor.run(node, present, &mut notify, &reload);
+    Ok(Exit::Done)
+}
+
+/// What a node says of itself.
+fn present(profile: &Profile, volumes: &Volumes, boot: Boot) -> Present {
+    Present {
+        boot,
+        weight: profile.work.weight,
+        memory_bytes: profile.memory_bytes(),
+        lanes: u32::try_from(profile.cores()).unwrap_or(u32::MAX),
+        rate: 0,
+        volumes: volumes.titles(),
+        held: Vec::new(),
+    }
+}
+
+fn net(
+    profile: &Profile,
+    backplane: &Backplane,
+    repository: &Repository,
+    boot: Boot,
+    poll: &Poll,
+) -> Result<Net<TcpLink>, Failure> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| Failure::at(path.display(), error));
+    let (ca, certificate, key) =
+        (read(&backplane.ca_file)?, read(&backplane.cert_file)?, read(&backplane.key_file)?);
+    let pem = Pem { ca: &ca, certificate: &certificate, key: &key };
+    let tls = Tls::new(profile.id(), pem, HostClock::shared())
+        .map_err(|fault| Failure::at(backplane.cert_file.display(), fault))?;
+    let failed = |what: String| Failure::at(format_args!("backplane {}", *backplane.listen), what);
+    let mut link = TcpLink::new(poll, NET_TOKEN, conns_max(profile.peer.len()))
+        .map_err(|error| failed(error.to_string()))?;
+    link.listen(&backplane.listen.to_string()).map_err(|fault| failed(fault.to_string()))?;
+    let local = Local {
+        cluster: repository.format.uuid,
+        node: profile.id(),
+        boot,
+        name: profile.node.name.value.clone(),
+        protocols: PROTOCOLS,
+    };
+    let peers = profile.peer.iter().map(|peer| (NodeId(peer.node.value), peer.address.to_string())).collect();
+    let config = NetConfig { local, peers, seed: u64::from_le_bytes(host::random()?) };
+    Net::new(link, Box::new(tls), config).map_err(Failure::usage)
+}

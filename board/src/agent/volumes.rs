@@ -1,0 +1,150 @@
+//! The volumes of a board profile: found by the name that a policy uses, opened, and told apart. Source: ours.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use windlass_agent::backplane::message::Found;
+use windlass_agent::drive::job::{Settings, VolumeJob};
+use windlass_agent::id::VolumeId;
+use windlass_agent::log::state::State;
+use windlass_agent::policy::{Policy, Reader};
+use windlass_agent::progress::Progress;
+use windlass_agent::worker::stretch;
+use windlass_hal::block::{BlockDevice, Fault};
+use windlass_hal::buf::Pool;
+use windlass_hal::volume::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
+
+use crate::commands::backup::open_selected;
+use crate::failure::Failure;
+use crate::profile;
+
+/// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Volumes(Arc<RwLock<(Vec<profile::Volume>, Option<u32>)>>);
+
+/// A volume that was opened for a backup.
+pub struct Opened {
+    /// What a job reads.
+    pub job: VolumeJob,
+    /// What the coordinator is told.
+    pub found: Found,
+}
+
+impl Volumes {
+    /// Those of a profile.
+    pub fn new(profile: &profile::Profile) -> Volumes {
+        Volumes(Arc::new(RwLock::new((profile.volume.clone(), profile.limits.device_iops))))
+    }
+
+    /// The profile was read again.
+    pub fn replace(&self, profile: &profile::Profile) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) =
+            (profile.volume.clone(), profile.limits.device_iops);
+    }
+
+    /// Their names, as policies use them.
+    pub fn titles(&self) -> Vec<String> {
+        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        inner.0.iter().map(profile::Volume::title).collect()
+    }
+
+    /// Opens volume `id` of a policy. Only what the profile names is opened, whatever a policy says.
+    pub fn open(
+        &self,
+        id: VolumeId,
+        state: &State,
+        policy: &Policy,
+        settings: &Settings,
+        pools: &[Pool],
+    ) -> Result<Opened, Failure> {
+        let device = state.volumes.get(&id).map_or("", |volume| volume.device.as_str());
+        let (own, iops) = {
+            let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            (inner.0.iter().find(|volume| volume.title() == device).cloned(), inner.1)
+        };
+        let own = own.ok_or_else(|| {
+            Failure::at(device, "not in this node's board profile; add a [[volume]] with that name")
+        })?;
+        let wanted = policy.volumes.iter().find(|volume| volume.device == device);
+        let reader = match wanted.map_or(Reader::Auto, |volume| volume.reader) {
+            Reader::Auto => own.reader,
+            said => said,
+        };
+        let patterns = policy.patterns().map_err(Failure::new)?;
+        let iops = match (iops, policy.limits.device_iops) {
+            (Some(own), Some(said)) => Some(own.min(said)),
+            (own, said) => own.or(said),
+        };
+        let opened = open_selected(&own.device, reader, iops, pools, &patterns, &Progress::new())?;
+        let items = opened.items;
+        let volume = match &own.snapshot {
+            None => opened.volume,
+            Some(snapshot) => Box::new(Frozen::new(opened.volume, snapshot)),
+        };
+        let (end, grain) = stretch::span(volume.info(), &settings.shape());
+        let bytes = volume.info().used_bytes;
+        let job = VolumeJob { id, device: opened.device, volume };
+        let found = Found { volume: job.found(), end, grain, items, bytes };
+        Ok(Opened { job, found })
+    }
+}
+
+/// A volume whose device does not change while a text stays the same: the snapshot service says so. The text stands for its contents.
+struct Frozen {
+    inner: Box<dyn Volume>,
+    info: VolumeInfo,
+}
+
+impl Frozen {
+    fn new(inner: Box<dyn Volume>, snapshot: &str) -> Frozen {
+        let mut info = inner.info().clone();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&info.uuid).update(&info.size_bytes.to_le_bytes()).update(snapshot.as_bytes());
+        let mut state = [0; 16];
+        state.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        info.state = Some(state);
+        Frozen { inner, info }
+    }
+}
+
+impl Volume for Frozen {
+    fn info(&self) -> &VolumeInfo {
+        &self.info
+    }
+
+    fn sweep(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        from: Cursor,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault> {
+        self.inner.sweep(device, from, window)
+    }
+
+    fn item(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        inode: u64,
+        within: u64,
+        window: &mut Window,
+    ) -> Result<Swept, VolumeFault> {
+        self.inner.item(device, inode, within, window)
+    }
+
+    fn used(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        each: &mut dyn FnMut(std::ops::Range<u64>),
+    ) -> Result<UsedQuality, VolumeFault> {
+        self.inner.used(device, each)
+    }
+
+    fn read_at(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        inode: u64,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), Fault> {
+        self.inner.read_at(device, inode, offset, out)
+    }
+}

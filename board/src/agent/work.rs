@@ -1,0 +1,339 @@
+//! Threads that touch volumes: one runs the node's jobs, one looks at volumes for the coordinator. Neither ever delays the reactor: a
+//! sweep waits for the device, and the lease must not wait for a sweep.
+//!
+//! ```text
+//!  reactor -- Start --> job thread: device + volume --> drive::job --> objects --> uplink threads
+//!     ^  `-- Committed, Stop --^        |
+//!     `----- Progressed, Ended ---------+
+//! ```
+//!
+//! Invariants: one job at a time; buffers are made once, from the profile's budget; names of objects are counted on from job to job.
+//! Source: architecture section 3.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+
+use windlass_agent::backplane::message::{Assignment, AssignmentId};
+use windlass_agent::drive::budget::Budget;
+use windlass_agent::drive::job::{self, Assigned, Machinery, Packing, Settings};
+use windlass_agent::drive::volume::CommitLog;
+use windlass_agent::id::{Boot, NodeId, VolumeId};
+use windlass_agent::log::fault::LogFault;
+use windlass_agent::log::state::State;
+use windlass_agent::node::Event;
+use windlass_agent::pack::object::NameCounter;
+use windlass_agent::policy::{Compression, Policy};
+use windlass_agent::store::uplink::{Uplink, UplinkSettings};
+use windlass_agent::worker::backup::Progress;
+
+use super::post::{JobWaker, Post};
+use super::volumes::Volumes;
+use crate::commands::backup::point_rows;
+use crate::failure::Failure;
+use crate::machinery::HostReactor;
+use crate::repository::Repository;
+
+/// Objects after which a worker reports: what another node has to do again when this one dies.
+const REPORT_OBJECTS: usize = 16;
+/// Time after which a worker reports what it has, in nanoseconds.
+const REPORT_NS: u64 = 5_000_000_000;
+
+/// What both threads need.
+pub struct Work {
+    /// Store, keys, format.
+    pub repository: Arc<Repository>,
+    /// What may be opened.
+    pub volumes: Volumes,
+    /// Sizes of all pools.
+    pub budget: Budget,
+    /// Largest block that the pools are made for, in bytes.
+    pub block_bytes_max: u32,
+    /// Uploads at once.
+    pub uplinks: usize,
+    /// Limits of the profile in bytes a second, to the store and from it; 0: none.
+    pub limits: (u64, u64),
+    /// This node and this start of it: in the names of objects.
+    pub author: (NodeId, Boot),
+}
+
+/// The reactor's end.
+pub struct Worker {
+    jobs: Sender<(Assignment, Arc<State>)>,
+    looks: Sender<Look>,
+    acks: SyncSender<()>,
+    stop: Arc<AtomicBool>,
+    waker: JobWaker,
+    stored: Arc<AtomicU64>,
+}
+
+struct Look {
+    ask: u64,
+    policy: String,
+    volumes: Vec<VolumeId>,
+    state: Arc<State>,
+}
+
+impl Worker {
+    /// Makes pools and threads.
+    pub fn start(work: Work, post: &Post) -> Result<Worker, Failure> {
+        let (jobs, to_do) = channel();
+        let (looks, to_look) = channel();
+        // A job has one commit out at most.
+        let (acks, acked) = sync_channel(1);
+        let (stop, waker, stored) = (Arc::new(AtomicBool::new(false)), JobWaker::default(), Arc::default());
+        let looker = Looker {
+            repository: Arc::clone(&work.repository),
+            volumes: work.volumes.clone(),
+            post: post.clone(),
+        };
+        let runner = Runner::new(work, post.clone(), acked, &stop, &waker, &stored)?;
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn(body).map_err(|error| Failure::at("cannot start a thread", error))
+        };
+        spawn("job", Box::new(move || runner.serve(&to_do)))?;
+        spawn("look", Box::new(move || looker.serve(&to_look)))?;
+        Ok(Worker { jobs, looks, acks, stop, waker, stored })
+    }
+
+    /// Bytes stored by all jobs so far.
+    pub fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    /// Runs a job; the one before has ended.
+    pub fn run(&self, assignment: Assignment, state: Arc<State>) {
+        self.stop.store(false, Ordering::Relaxed);
+        // The threads live as long as this end does.
+        let _ = self.jobs.send((assignment, state));
+    }
+
+    /// Ends the running job soon.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    /// The job's commit counts.
+    pub fn committed(&self) {
+        // Full: the job has ended meanwhile and never took the one before; the next job empties it.
+        let _ = self.acks.try_send(());
+        self.waker.wake();
+    }
+
+    /// Looks at volumes.
+    pub fn look(&self, ask: u64, policy: &str, volumes: Vec<VolumeId>, state: Arc<State>) {
+        let _ = self.looks.send(Look { ask, policy: policy.to_owned(), volumes, state });
+    }
+}
+
+/// The policy of a state.
+fn policy(state: &State, name: &str) -> Result<Policy, Failure> {
+    let entry = state.policies.get(name).ok_or_else(|| Failure::at(name, "there is no such policy"))?;
+    Policy::parse(&entry.body).map_err(|fault| Failure::at(name, fault))
+}
+
+fn settings(repository: &Repository, policy: &Policy) -> Settings {
+    let level = match policy.compression {
+        Compression::None => None,
+        Compression::Zstd(level) => Some(level.into()),
+    };
+    let rows = repository.format.location_blocks.into();
+    let flush_ns = policy.flush_interval.saturating_mul(1_000_000);
+    let usual = Settings::new(policy.block_size as u32, rows, level, flush_ns);
+    Settings { commit_objects: REPORT_OBJECTS, commit_interval_ns: REPORT_NS, ..usual }
+}
+
+struct Looker {
+    repository: Arc<Repository>,
+    volumes: Volumes,
+    post: Post,
+}
+
+impl Looker {
+    fn serve(&self, looks: &Receiver<Look>) {
+        while let Ok(look) = looks.recv() {
+            let (mut found, mut failed) = (Vec::new(), Vec::new());
+            for &volume in &look.volumes {
+                let opened = policy(&look.state, &look.policy).and_then(|policy| {
+                    let settings = settings(&self.repository, &policy);
+                    self.volumes.open(volume, &look.state, &policy, &settings, &[])
+                });
+                match opened {
+                    Ok(opened) => found.push(opened.found),
+                    Err(failure) => failed.push((volume, failure.to_string())),
+                }
+            }
+            self.post.event(Event::Probed { ask: look.ask, found, failed });
+        }
+    }
+}
+
+/// Where a job's commits go: to the coordinator, through the reactor.
+struct Reports<'a> {
+    id: AssignmentId,
+    post: &'a Post,
+    acked: &'a Receiver<()>,
+}
+
+impl CommitLog for Reports<'_> {
+    fn begin(&mut self, progress: Progress) {
+        let (id, totals) = (self.id, progress.totals);
+        self.post.event(Event::Progressed { id, progress, totals, troubles: Vec::new() });
+    }
+
+    fn take_done(&mut self) -> Option<Result<(), LogFault>> {
+        match self.acked.try_recv() {
+            Ok(()) => Some(Ok(())),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(LogFault::NotReady)),
+        }
+    }
+}
+
+struct Runner {
+    work: Work,
+    post: Post,
+    acked: Receiver<()>,
+    stop: Arc<AtomicBool>,
+    waker: JobWaker,
+    stored: Arc<AtomicU64>,
+    frames: windlass_hal::buf::Pool,
+    pieces: windlass_hal::buf::Pool,
+    names: NameCounter,
+    uplink: Uplink,
+}
+
+impl Runner {
+    fn new(
+        work: Work,
+        post: Post,
+        acked: Receiver<()>,
+        stop: &Arc<AtomicBool>,
+        waker: &JobWaker,
+        stored: &Arc<AtomicU64>,
+    ) -> Result<Runner, Failure> {
+        let (frames, pieces) = Machinery::pools(&work.budget, work.block_bytes_max);
+        let uplinks = UplinkSettings {
+            // As many as there can be objects, which are at least a piece each.
+            in_flight_max: pieces.count(),
+            threads: work.uplinks,
+            ..UplinkSettings::default()
+        };
+        let uplink = Uplink::start(Arc::clone(&work.repository.opened.client), uplinks, waker.as_fn())
+            .map_err(|error| Failure::at("cannot start the uplink threads", error))?;
+        Ok(Runner {
+            work,
+            post,
+            acked,
+            stop: Arc::clone(stop),
+            waker: waker.clone(),
+            stored: Arc::clone(stored),
+            frames,
+            pieces,
+            names: NameCounter::default(),
+            uplink,
+        })
+    }
+
+    fn serve(mut self, jobs: &Receiver<(Assignment, Arc<State>)>) {
+        while let Ok((assignment, state)) = jobs.recv() {
+            // What the job before did not wait for.
+            while self.acked.try_recv().is_ok() {}
+            let result = self.run(&assignment, &state).map_err(|failure| failure.to_string());
+            self.waker.set(None);
+            self.post.event(Event::Ended { id: assignment.id, result });
+        }
+    }
+
+    fn run(&mut self, assignment: &Assignment, state: &State) -> Result<(), Failure> {
+        let volume = assignment.volume.volume;
+        let running = state
+            .running
+            .get(&assignment.backup)
+            .ok_or_else(|| Failure::new(format_args!("backup {} is not running", assignment.backup)))?;
+        let policy = policy(state, &running.policy)?;
+        let settings = settings(&self.work.repository, &policy);
+        if settings.block_bytes > self.work.block_bytes_max {
+            return Err(Failure::at(
+                &policy.name,
+                format_args!(
+                    "blocks of {} KiB are larger than this node's buffers; raise memory.block_kib_max in its board profile",
+                    settings.block_bytes >> 10
+                ),
+            ));
+        }
+        self.limit(&policy);
+        let pools = std::slice::from_ref(&self.frames);
+        let mut opened = self.work.volumes.open(volume, state, &policy, &settings, pools)?;
+        if opened.found.volume != assignment.volume {
+            let why = "it is not what it was when the backup began; a new backup begins";
+            return Err(Failure::at(format_args!("volume {volume}"), why));
+        }
+        let mut reactor = HostReactor::new()?;
+        reactor.add(&*opened.job.device)?;
+        self.waker.set(Some(reactor.waker()));
+        let last = state.last_point(&policy.name);
+        let last =
+            last.and_then(|point| Some((point.backup, *point.volumes.iter().find(|v| v.volume == volume)?)));
+        let base = point_rows(&self.work.repository, volume, last.map(|(backup, _)| backup), state);
+        let (node, boot) = self.work.author;
+        let mut machinery = Machinery {
+            frames: self.frames.clone(),
+            pieces: self.pieces.clone(),
+            budget: self.work.budget,
+            names: self.names.clone(),
+            uplink: &self.uplink,
+            wake: self.waker.as_fn(),
+            reactor: &mut reactor,
+            stop: &self.stop,
+        };
+        let writer = (assignment.id.epoch, node, boot);
+        let mut packing = Packing::start(&self.work.repository.keys, writer, &settings, &machinery)
+            .map_err(|error| Failure::at("cannot start the pack lanes", error))?;
+        let stretch = Assigned {
+            backup: assignment.backup,
+            from: assignment.from,
+            to: assignment.to,
+            last: last.map(|(_, volume)| volume),
+        };
+        let mut reports = Reports { id: assignment.id, post: &self.post, acked: &self.acked };
+        let before = self.stored.load(Ordering::Relaxed);
+        let stored = &self.stored;
+        let mut watch = |totals: &windlass_agent::worker::backup::Totals| {
+            stored.store(before + totals.stored_bytes, Ordering::Relaxed);
+        };
+        let done = job::run(
+            &mut opened.job,
+            &stretch,
+            &settings,
+            &mut packing,
+            &mut machinery,
+            base,
+            &mut reports,
+            &mut watch,
+        );
+        let done = done.map_err(Failure::new)?;
+        for trouble in &done.troubles {
+            log::warn!(
+                "job: an item is not whole volume={volume} inode={} what={}",
+                trouble.lin.inode,
+                trouble.what
+            );
+        }
+        Ok(())
+    }
+
+    /// The narrower of the profile's limits and the policy's.
+    fn limit(&self, policy: &Policy) {
+        let narrow = |own: u64, said: Option<u64>| match (own, said.unwrap_or(0)) {
+            (0, said) => said,
+            (own, 0) => own,
+            (own, said) => own.min(said),
+        };
+        let (up, down) = self.work.limits;
+        let limits = &policy.limits;
+        self.work.repository.opened.throttle.set(narrow(up, limits.upload), narrow(down, limits.download));
+    }
+}
