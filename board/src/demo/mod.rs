@@ -3,17 +3,20 @@
 //! ```text
 //!  files of this machine --mke2fs -d--> image.ext4 --backup--> repository/ --restore--> restored/ --compare--> the same?
 //!  a small image that is shipped -----> image.xfs  --backup-->             --restore--> restored-xfs/ --compare-->
+//!  three agents, one of them killed --- all of it and more -->             --restore--> restored-cluster/ --compare-->
 //! ```
 //!
 //! | module | what |
 //! |---|---|
 //! | [`source`] | real files, copied up to a size |
 //! | [`image`] | an ext4 image of them, and images that are shipped |
+//! | [`cluster`] | three nodes as processes |
 //! | [`compare`] | the restored directory against the image and the files |
 //!
 //! Everything goes through the same calls as the commands of the same names; what is left behind can be used by them.
 //! Source: ours.
 
+pub mod cluster;
 pub mod compare;
 pub mod image;
 pub mod source;
@@ -24,8 +27,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 use windlass_agent::format::record::{PolicyChange, Record};
-use windlass_agent::id::VolumeId;
+use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::limits::LOCATION_BLOCKS_DEFAULT;
+use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::units::{Grouped, Human, HumanTime};
@@ -34,8 +38,9 @@ use crate::args::global::Global;
 use crate::args::{Demo, Existing};
 use crate::commands::backup::{self, Outcome, puts_per_tib};
 use crate::commands::restore;
+use crate::demo::cluster::Cluster;
 use crate::failure::{Exit, Failure};
-use crate::host;
+use crate::host::{self, HostClock};
 use crate::machinery::{open_device, open_volume};
 use crate::output::Output;
 use crate::progress::Watcher;
@@ -126,6 +131,8 @@ pub fn run(global: &Global, args: &Demo, output: &Output) -> Result<Exit, Failur
     let mut same = steps.compare(&places.ext4, made_of.as_deref())?;
     steps.step(6, format_args!("a small XFS volume there and back: {}", places.xfs.image.display()));
     same.add(steps.there_and_back(&repository, &places.xfs)?);
+    steps.step(7, "three nodes share a backup, and the one that coordinates is killed half way (kill -9)");
+    same.add(steps.cluster(&repository)?);
     steps.summary(&first, first_peak, &second, &same);
     if args.clean {
         fs::remove_dir_all(&places.dir).map_err(|error| Failure::at(places.dir.display(), error))?;
@@ -158,7 +165,7 @@ struct Steps<'a> {
 
 impl Steps<'_> {
     fn step(&self, number: u32, what: impl std::fmt::Display) {
-        self.output.say(format_args!("{number}/6  {what}"));
+        self.output.say(format_args!("{number}/7  {what}"));
         self.output.event("step", json!({ "step": number, "what": what.to_string() }));
     }
 
@@ -228,12 +235,23 @@ impl Steps<'_> {
     fn restore(&self, repository: &Repository, part: &Part) -> Result<(), Failure> {
         let state = repository.view()?.state;
         let point = state.last_point(part.policy).ok_or_else(|| Failure::new("the backup left no point"))?;
-        let (to, existing) = (&part.restored, Existing::Refuse);
+        self.restore_point(repository, &state, point, part.id, &part.restored)
+    }
+
+    fn restore_point(
+        &self,
+        repository: &Repository,
+        state: &State,
+        point: &Point,
+        volume: VolumeId,
+        to: &Path,
+    ) -> Result<(), Failure> {
+        let existing = Existing::Refuse;
         let job = Arc::new(Progress::new());
         signal::watch(&job)?;
         let report = {
             let _watcher = Watcher::start(&job, *self.output)?;
-            restore::to_directory(&self.options, repository, &state, point, part.id, &[], to, existing, &job)?
+            restore::to_directory(&self.options, repository, state, point, volume, &[], to, existing, &job)?
         };
         for fault in &report.faults {
             self.output.say(format_args!("     NOT RESTORED {fault}"));
@@ -243,12 +261,21 @@ impl Steps<'_> {
 
     /// Compares what was restored with the image, or with what the image was made of.
     fn compare(&self, part: &Part, made_of: Option<&Path>) -> Result<compare::Compared, Failure> {
+        self.compare_with(&part.image, made_of, &part.restored)
+    }
+
+    fn compare_with(
+        &self,
+        image: &Path,
+        made_of: Option<&Path>,
+        restored: &Path,
+    ) -> Result<compare::Compared, Failure> {
         let job = Arc::new(Progress::new());
         job.enter(Phase::Checking);
         let _watcher = Watcher::start(&job, *self.output)?;
-        let mut device = open_device(&part.image, None, &[])?;
-        let mut volume = open_volume(&part.image, &mut *device, Reader::Auto)?;
-        compare::compare(&mut *device, &mut *volume, made_of, &part.restored, &job)
+        let mut device = open_device(image, None, &[])?;
+        let mut volume = open_volume(image, &mut *device, Reader::Auto)?;
+        compare::compare(&mut *device, &mut *volume, made_of, restored, &job)
     }
 
     fn there_and_back(&self, repository: &Repository, part: &Part) -> Result<compare::Compared, Failure> {
@@ -257,6 +284,83 @@ impl Steps<'_> {
         self.backup(repository, part)?;
         self.restore(repository, part)?;
         self.compare(part, None)
+    }
+
+    /// A backup over three agents that survives the death of its coordinator.
+    fn cluster(&self, repository: &Repository) -> Result<compare::Compared, Failure> {
+        let dir = self.places.dir.join("cluster");
+        fs::create_dir(&dir).map_err(|error| Failure::at(dir.display(), error))?;
+        let mut own = Vec::new();
+        for (number, shipped) in
+            [image::SHIPPED_EXT4, image::SHIPPED_XFS, image::SHIPPED_EXT4].iter().enumerate()
+        {
+            own.push(dir.join(format!("own-{}.img", number + 1)));
+            image::unpack(shipped, &own[number])?;
+        }
+        let url = self.options.repo.as_deref().unwrap_or_default();
+        let mut cluster = Cluster::make(&dir, url, &self.places.key, &self.places.ext4.image, own)?;
+        cluster.start()?;
+        let backup = cluster.begin(&repository.view()?.state)?;
+        let seen =
+            cluster.watch("the middle of the backup", None, |seen| seen.percent.is_none_or(|p| p >= 20))?;
+        let busy = seen.work.iter().filter(|(_, count)| *count > 0).count();
+        let Some(victim) = seen.coordinator else { return Err(Failure::new("nobody coordinates")) };
+        self.output.say(format_args!(
+            "     node {victim} coordinates (epoch {}), {busy} nodes work, {} % is done: kill -9 node {victim}",
+            seen.epoch,
+            seen.percent.unwrap_or(100)
+        ));
+        let killed_ns = HostClock.boot_ns();
+        cluster.kill(victim);
+        let epoch = seen.epoch;
+        let next = cluster.watch("another coordinator", Some(victim), |seen| {
+            seen.epoch > epoch && seen.coordinator.is_some_and(|node| node != victim)
+        })?;
+        self.output.say(format_args!(
+            "     {} later node {} coordinates (epoch {}), and node {victim} boots again",
+            HumanTime(HostClock.boot_ns().saturating_sub(killed_ns)),
+            next.coordinator.unwrap_or(0),
+            next.epoch
+        ));
+        cluster.boot(victim)?;
+        let state = cluster::wait_for("the end of the backup", || {
+            let state = repository.view()?.state;
+            Ok(state.points.contains_key(&backup).then_some(state))
+        })?;
+        cluster.stop();
+        self.output
+            .event("cluster", json!({ "killed": victim, "next": next.coordinator, "epoch": next.epoch }));
+        self.compare_cluster(repository, &state, backup, &cluster)
+    }
+
+    fn compare_cluster(
+        &self,
+        repository: &Repository,
+        state: &State,
+        backup: BackupId,
+        cluster: &Cluster,
+    ) -> Result<compare::Compared, Failure> {
+        let point = state.points.get(&backup).ok_or_else(|| Failure::new("the backup left no point"))?;
+        let to = self.places.dir.join("restored-cluster");
+        fs::create_dir(&to).map_err(|error| Failure::at(to.display(), error))?;
+        let mut same: Option<compare::Compared> = None;
+        for ((name, image), found) in cluster.volumes.iter().zip(&point.volumes) {
+            let restored = to.join(name);
+            self.restore_point(repository, state, point, found.volume, &restored)?;
+            let compared = self.compare_with(image, None, &restored)?;
+            match &mut same {
+                Some(same) => same.add(compared),
+                None => same = Some(compared),
+            }
+        }
+        let same = same.ok_or_else(|| Failure::new("the point has no volumes"))?;
+        self.output.say(format_args!(
+            "     restored from point {backup}: {} items of {} volumes, {}",
+            Grouped(same.items),
+            cluster.volumes.len(),
+            Human(same.bytes)
+        ));
+        Ok(same)
     }
 
     fn summary(&self, first: &Outcome, first_peak: u64, second: &Outcome, same: &compare::Compared) {
