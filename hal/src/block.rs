@@ -23,6 +23,7 @@
 //! Does not: cache, retry, merge, or reorder on purpose. Source: ours.
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use crate::buf::Buf;
@@ -299,6 +300,13 @@ pub trait BlockDevice: Send {
     /// Reads `out.len()` bytes at any `offset`, aligned or not, and waits: for metadata. Must work while requests are
     /// in flight, and neither counts against the queue depth nor completes any of them.
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault>;
+
+    /// Says that `read_at` will be asked for these byte ranges soon, in this order; an empty list, that nothing more will be. A
+    /// hint, for a device that nobody writes to: a port may read them side by side into bounded memory of its own, which the
+    /// empty list gives back, or do nothing. It reports nothing: what fails is read again, and blamed, by `read_at`.
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        let _ = ranges;
+    }
 }
 
 /// A boxed device is a device, so that middleware wraps what `linux::open` returns.
@@ -333,5 +341,9 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
 
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
         (**self).read_at(offset, out)
+    }
+
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        (**self).read_ahead(ranges)
     }
 }

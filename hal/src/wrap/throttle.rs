@@ -14,6 +14,7 @@
 //! it pass ([`Clock::sleep`] blocks on the machine's clock and returns at once on a simulated one). It has no descriptor to
 //! poll: a poll loop calls `complete(Wait::Poll)` when [`Throttle::next_due`] says so. For benches and tests. Source: ours.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,6 +164,10 @@ impl<D: BlockDevice> BlockDevice for Throttle<D> {
 
     fn queue_depth(&self) -> usize {
         self.inner.queue_depth()
+    }
+
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        self.inner.read_ahead(ranges)
     }
 
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
