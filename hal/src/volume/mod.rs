@@ -32,7 +32,10 @@ mod features;
 pub mod image;
 pub mod mounted;
 mod part;
+mod piece;
+mod plan;
 mod ranges;
+mod sweep;
 pub mod verify;
 pub mod xfs;
 
