@@ -42,6 +42,8 @@ pub struct Geometry {
     pub physical_block_bytes: u32,
     /// Preferred request size in bytes, 0 when the device names none.
     pub io_optimal_bytes: u32,
+    /// Most operations a second, 0 when no cap is known.
+    pub operations_per_sec_max: u32,
     /// Whether seeks cost (a spinning disk).
     pub rotational: bool,
     /// Whether [`Op::Discard`] does something.

@@ -126,7 +126,9 @@ fn operations(len: u64) -> u64 {
 
 impl<D: BlockDevice> BlockDevice for Throttle<D> {
     fn geometry(&self) -> Geometry {
-        self.inner.geometry()
+        let operations_per_sec_max =
+            self.limits.iops.map_or(0, |iops| u32::try_from(iops.max(1)).unwrap_or(u32::MAX));
+        Geometry { operations_per_sec_max, ..self.inner.geometry() }
     }
 
     fn identity(&self) -> &DeviceId {
