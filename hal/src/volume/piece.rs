@@ -162,7 +162,6 @@ pub(super) struct Pieces {
     /// Whether `later` is a list.
     is_ahead: bool,
     bad: Vec<Bad>,
-    hints: Vec<Range<u64>>,
     fills: u64,
 }
 
@@ -176,7 +175,6 @@ impl Pieces {
             later: Spans::new(inode_bytes),
             is_ahead: false,
             bad: Vec::new(),
-            hints: Vec::new(),
             fills: 0,
         }
     }
@@ -243,7 +241,7 @@ impl Pieces {
         })
     }
 
-    /// Reads the piece that starts with the first inode that exists from `number` on, and has the device begin with the one behind it.
+    /// Reads the piece that starts with the first inode that exists from `number` on, and lists the one behind it.
     fn fill(
         &mut self,
         list: &mut dyn List,
@@ -260,30 +258,20 @@ impl Pieces {
         if let Some(next) = self.now.next {
             self.is_ahead = self.later.list(list, device, next).is_ok();
         }
-        self.hint(device, false);
-        if self.is_ahead {
-            self.hint(device, true);
-        }
+        hint(&self.now, device);
         self.bytes.resize(self.now.used, 0);
         let read = self.read(device);
-        match read {
+        if read.is_err() {
             // Nothing half read stays behind.
-            Err(_) => self.now.clear(),
-            // What found no room beside this piece finds it now.
-            Ok(()) if self.is_ahead => self.hint(device, true),
-            Ok(()) => {}
+            self.now.clear();
         }
         read
     }
 
-    /// Tells the device that this piece, or the next, will be asked for.
-    fn hint(&mut self, device: &mut dyn BlockDevice, later: bool) {
-        let spans = if later { &self.later } else { &self.now };
-        self.hints.clear();
-        self.hints.extend(spans.reads().map(|(bytes, device)| device..device + bytes.len() as u64));
-        // An empty list would say that nothing more comes.
-        if !self.hints.is_empty() {
-            device.read_ahead(&self.hints);
+    /// Has the device begin with the next piece. Called when the blocks that this one needs are there: they would wait behind it.
+    pub(super) fn begin_next(&self, device: &mut dyn BlockDevice) {
+        if self.is_ahead {
+            hint(&self.later, device);
         }
     }
 
@@ -306,6 +294,15 @@ impl Pieces {
             }
         }
         Ok(())
+    }
+}
+
+/// Tells the device that a piece will be asked for.
+fn hint(spans: &Spans, device: &mut dyn BlockDevice) {
+    let ranges: Vec<_> = spans.reads().map(|(bytes, device)| device..device + bytes.len() as u64).collect();
+    // An empty list would say that nothing more comes.
+    if !ranges.is_empty() {
+        device.read_ahead(&ranges);
     }
 }
 

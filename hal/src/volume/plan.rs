@@ -115,5 +115,6 @@ impl<L> Plan<L> {
             }
         }
         self.mark = cache.inserted();
+        pieces.begin_next(device);
     }
 }
