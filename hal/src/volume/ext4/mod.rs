@@ -6,9 +6,10 @@
 //!  feature.rs                                                    └─> directory   dir.rs
 //!
 //!  item.rs   inode -> item of a window, in parts when it is large         plan.rs    what to read ahead
-//!  map.rs    runs of an inode (extent.rs, indirect.rs)                    cache.rs   metadata blocks, read in physical order
+//!  map.rs    runs of an inode (extent.rs, indirect.rs)
 //!  bitmap.rs used blocks       zone.rs  the file system's own blocks        backup.rs  a lost superblock
 //!  inuse.rs  names that lead nowhere                                    checksum.rs, field.rs
+//!  Shared with XFS: ../sweep.rs, ../piece.rs, ../plan.rs, ../cache.rs
 //! ```
 //!
 //! | read | how |
@@ -29,9 +30,9 @@
 //!
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
-//!   2 MiB of cache, 1 MiB of read buffer, 1 MiB of inode table, 512 KiB of bitmaps, 512 KiB of what the file system keeps for
-//!   itself, 64 KiB of descriptors and some lists, below 8 MiB in all.
-//! - One call of `sweep` does bounded work: `FILLS_PER_CALL` pieces of inode table, one window.
+//!   2 MiB of cache, 256 KiB of read buffer, 1 MiB of inode table, 512 KiB of bitmaps, 512 KiB of what the file system keeps for
+//!   itself, 64 KiB of descriptors and some lists, below 8 MiB with the 2 MiB that a device reads ahead into.
+//! - One call of `sweep` does bounded work: so many pieces of inode table (`sweep.rs`), one window.
 //! - A sound volume is delivered without a fault; on a volume with metadata_csum, a changed byte of checksummed metadata is
 //!   never delivered without one.
 //!

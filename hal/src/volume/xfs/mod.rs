@@ -9,6 +9,7 @@
 //!
 //!  item.rs   inode -> item of a window, in parts when it is large             plan.rs    what to read ahead
 //!  used.rs   used blocks                                                      checksum.rs, field.rs
+//!  Shared with ext4: ../sweep.rs, ../piece.rs, ../plan.rs, ../cache.rs
 //! ```
 //!
 //! | read | how |
@@ -33,8 +34,9 @@
 //!
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
-//!   2 MiB of cache, 1 MiB of read buffer, 1 MiB of inodes and some blocks and lists, below 8 MiB in all.
-//! - One call of `sweep` does bounded work: `FILLS_PER_CALL` pieces of inodes, one window.
+//!   2 MiB of cache, 256 KiB of read buffer, 1 MiB of inodes and some blocks and lists, below 8 MiB with the 2 MiB that a device reads
+//!   ahead into.
+//! - One call of `sweep` does bounded work: so many pieces of inodes (`sweep.rs`), one window.
 //! - A sound volume is delivered without a fault; a changed byte of metadata is never delivered without one.
 //! - Inodes ascend: group by group, in the order of their inode trees.
 //!
