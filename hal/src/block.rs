@@ -23,6 +23,7 @@
 //! Does not: cache, retry, merge, or reorder on purpose. Source: ours.
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use crate::buf::Buf;
@@ -41,6 +42,8 @@ pub struct Geometry {
     pub physical_block_bytes: u32,
     /// Preferred request size in bytes, 0 when the device names none.
     pub io_optimal_bytes: u32,
+    /// Most operations a second, 0 when no cap is known.
+    pub operations_per_sec_max: u32,
     /// Whether seeks cost (a spinning disk).
     pub rotational: bool,
     /// Whether [`Op::Discard`] does something.
@@ -299,6 +302,13 @@ pub trait BlockDevice: Send {
     /// Reads `out.len()` bytes at any `offset`, aligned or not, and waits: for metadata. Must work while requests are
     /// in flight, and neither counts against the queue depth nor completes any of them.
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault>;
+
+    /// Says that `read_at` will be asked for these byte ranges soon, in this order; an empty list, that nothing more will be. A
+    /// hint, for a device that nobody writes to: a port may read them side by side into bounded memory of its own, which the
+    /// empty list gives back, or do nothing. It reports nothing: what fails is read again, and blamed, by `read_at`.
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        let _ = ranges;
+    }
 }
 
 /// A boxed device is a device, so that middleware wraps what `linux::open` returns.
@@ -333,5 +343,9 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
 
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
         (**self).read_at(offset, out)
+    }
+
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        (**self).read_ahead(ranges)
     }
 }

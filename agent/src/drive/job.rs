@@ -29,6 +29,7 @@ use crate::id::{BackupId, Boot, Epoch, Key, NodeId, VolumeId};
 use crate::pack::known::Known;
 use crate::pack::lane::Shared;
 use crate::pack::object::{NameCounter, PIECE_BYTES, Placer};
+use crate::pack::reading::Reading;
 use crate::pack::{frame_buf_bytes, frame_bytes};
 use crate::store::uplink::Uplink;
 use crate::worker::backup::{Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, ItemTrouble, Task, Totals};
@@ -240,13 +241,14 @@ pub fn run<B: Base>(
 
 fn task(job: &VolumeJob, assigned: &Assigned, settings: &Settings, frames: usize) -> Task {
     let info = job.volume.info();
+    let depth = job.device.queue_depth().min(frames);
     Task {
         volume: job.id,
         backup: assigned.backup,
         shape: settings.shape(),
         logical_block_bytes: job.device.geometry().logical_block_bytes,
         volume_block_bytes: info.block_bytes,
-        read_depth: job.device.queue_depth().min(frames),
+        reading: Reading::of(&job.device.geometry(), depth, info.used_bytes, info.size_bytes),
         // Nothing was written to it since the last point, by its own account.
         unwritten: info.state.is_some() && assigned.last == Some(job.found()),
         unsure_from: Timestamp { secs: info.written_secs.saturating_sub(UNSURE_SECS), nanos: 0 },

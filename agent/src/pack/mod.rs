@@ -21,6 +21,7 @@ pub mod known;
 pub mod lane;
 pub mod object;
 pub mod plan;
+pub mod reading;
 
 /// Plain bytes of one frame, unless a single block is larger: what is read, compressed and sealed together. 512 KiB is
 /// where zstd's ratio and speed flatten out, and a good request size for every kind of disk.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Rules
-//! - ranges no farther than [`GAP_BYTES_MAX`] apart are read as one: a second request costs more than the gap;
+//! - ranges no farther apart than the plan's gap ([`super::reading`] chooses it) are read as one: a second request costs more;
 //! - the sum of a frame's ranges is at most its plain size, and so is the sum of its blocks, so a block always fits, and a frame has at most
 //!   [`SEGMENTS_PER_REQUEST_MAX`] ranges, unless one block alone needs more (then the block is read in several requests);
 //! - a frame is `packed` when each of its blocks lies whole in the buffer and the slack between neighbours is under
@@ -22,8 +22,8 @@ use std::ops::Range;
 
 use windlass_hal::block::{SEGMENTS_PER_REQUEST_MAX, Segment};
 
-/// Largest gap in bytes between two device ranges that are read as one.
-pub const GAP_BYTES_MAX: u64 = 64 << 10;
+use super::reading::GAP_BYTES;
+
 /// Unused bytes tolerated behind a block inside a frame that is compressed in place; they are zeroed first.
 pub const SLACK_BYTES_MAX: u32 = 64 << 10;
 /// Most blocks planned at once. 4096 blocks of 128 KiB are 512 MiB: enough to sort, 400 KiB to remember.
@@ -73,8 +73,10 @@ pub struct PlanFrame {
 }
 
 /// Blocks, pieces, and what the planner made of them. Reused from batch to batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Plan {
+    /// Largest gap on the device that is read over, in bytes.
+    pub gap_bytes: u64,
     /// Blocks; after [`Plan::arrange`], in physical order.
     pub blocks: Vec<PlanBlock>,
     /// Pieces of all blocks; those of one block are neighbours, ascending by `within`.
@@ -85,7 +87,18 @@ pub struct Plan {
     pub reads: Vec<Segment>,
 }
 
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan::new(GAP_BYTES)
+    }
+}
+
 impl Plan {
+    /// An empty plan that reads over gaps of up to `gap_bytes`.
+    pub fn new(gap_bytes: u64) -> Plan {
+        Plan { gap_bytes, blocks: Vec::new(), pieces: Vec::new(), frames: Vec::new(), reads: Vec::new() }
+    }
+
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
         self.blocks.clear();
@@ -106,7 +119,7 @@ impl Plan {
     pub fn arrange(&mut self, frame_bytes: usize) {
         let pieces = &self.pieces;
         self.blocks.sort_unstable_by_key(|b| (pieces[b.pieces.start as usize].physical, b.outcome));
-        let mut frame = OpenFrame::default();
+        let mut frame = OpenFrame { gap_bytes: self.gap_bytes, ..OpenFrame::default() };
         for index in 0..self.blocks.len() {
             let range = self.blocks[index].pieces.clone();
             let pieces = &mut self.pieces[range.start as usize..range.end as usize];
@@ -125,6 +138,7 @@ impl Plan {
 /// The frame being filled.
 #[derive(Default)]
 struct OpenFrame {
+    gap_bytes: u64,
     first_block: u32,
     first_read: u32,
     bytes: u32,
@@ -202,7 +216,7 @@ impl OpenFrame {
             let last_index = reads.len() - 1;
             let last = &mut reads[last_index];
             let end = last.device_offset + last.len;
-            if piece.physical >= end && piece.physical - end <= GAP_BYTES_MAX && self.any {
+            if piece.physical >= end && piece.physical - end <= self.gap_bytes && self.any {
                 let grow = piece.physical - end + u64::from(piece.len);
                 let at = last.buf_offset + (piece.physical - last.device_offset) as u32;
                 last.len += grow;
@@ -229,7 +243,9 @@ impl OpenFrame {
             bytes: self.bytes,
             packed: self.packed_to.is_some(),
         });
-        *self = OpenFrame { first_block: next_block, first_read: next_read, ..OpenFrame::default() };
+        let gap_bytes = self.gap_bytes;
+        *self =
+            OpenFrame { gap_bytes, first_block: next_block, first_read: next_read, ..OpenFrame::default() };
         frame
     }
 }
@@ -265,8 +281,8 @@ mod tests {
 
     #[test]
     fn a_gap_is_read_over_up_to_its_limit() {
-        for (gap, reads) in [(GAP_BYTES_MAX, 1), (GAP_BYTES_MAX + 4096, 2)] {
-            let mut plan = Plan::default();
+        for (gap, reads) in [(40_960, 1), (45_056, 2)] {
+            let mut plan = Plan::new(40_960);
             push(&mut plan, 0, 4096, &[(0, 0, 4096)]);
             push(&mut plan, 1, 4096, &[(4096 + gap, 0, 4096)]);
             plan.arrange(1 << 19);

@@ -237,6 +237,7 @@ impl BlockDevice for NoDevice {
             logical_block_bytes: 512,
             physical_block_bytes: 512,
             io_optimal_bytes: 0,
+            operations_per_sec_max: 0,
             rotational: false,
             can_discard: false,
             read_only: true,

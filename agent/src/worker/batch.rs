@@ -22,7 +22,8 @@ use windlass_hal::volume::{Extent, ExtentState, Item, ItemKind, Window};
 
 use crate::format::row::{BlockPlace, RunKind};
 use crate::id::Key;
-use crate::pack::plan::{GAP_BYTES_MAX, Plan, PlanBlock, PlanPiece};
+use crate::pack::plan::{Plan, PlanBlock, PlanPiece};
+use crate::pack::reading::GAP_BYTES_MAX;
 
 /// First of the addresses that stand for bytes of files: above any device, whose offsets are below 2^63.
 pub const OPAQUE_FROM: u64 = 1 << 63;

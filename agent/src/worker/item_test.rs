@@ -4,6 +4,7 @@ use windlass_hal::volume::{Extent, ExtentState, ItemFault, ItemFaultKind, Name, 
 
 use super::*;
 use crate::id::{KEY_END, KEY_START, Lin, VolumeId};
+use crate::pack::reading::Reading;
 use crate::worker::batch::Shape;
 
 const NOON: Timestamp = Timestamp { secs: 1000, nanos: 5 };
@@ -15,7 +16,7 @@ fn task() -> Task {
         shape: Shape { block_bytes: 4096, row_blocks: 4, frame_bytes: 512 << 10 },
         logical_block_bytes: 512,
         volume_block_bytes: 4096,
-        read_depth: 1,
+        reading: Reading { gap_bytes: 64 << 10, depth: 1 },
         unsure_from: Timestamp { secs: 2000, nanos: 0 },
         unwritten: false,
         from: KEY_START,

@@ -28,9 +28,6 @@ use super::{sys, sysfs::BlockAttributes};
 use crate::block::{DeviceId, Fault, FaultKind, Geometry, Op, Request};
 use crate::buf::{Buf, Pool};
 
-/// Bytes that the bounce buffer takes in one read: 1 MiB at any offset with any block size, so that a metadata read of
-/// that size is one system call.
-const BOUNCE_BYTES: usize = (1 << 20) + 2 * (LOGICAL_BLOCK_BYTES_MAX as usize);
 /// Smallest logical block, in bytes: what block layers address.
 const LOGICAL_BLOCK_BYTES_MIN: u32 = 512;
 /// Largest logical block, in bytes: the largest page.
@@ -264,12 +261,12 @@ pub(super) struct Bounce {
 }
 
 impl Bounce {
-    /// Allocates the buffer; its pages are touched on first use. `None` cannot happen: the pool is new.
-    pub(super) fn new() -> Option<Bounce> {
-        Some(Bounce { buf: Pool::new(1, BOUNCE_BYTES).take()? })
+    /// Allocates a buffer that takes `bytes` at any offset with any block size in one read. `None` cannot happen: the pool is new.
+    pub(super) fn new(bytes: usize) -> Option<Bounce> {
+        Some(Bounce { buf: Pool::new(1, bytes + 2 * LOGICAL_BLOCK_BYTES_MAX as usize).take()? })
     }
 
-    /// [`crate::block::BlockDevice::read_at`] for a [`Source`]. One system call for each MiB.
+    /// [`crate::block::BlockDevice::read_at`] for a [`Source`]. One system call for each buffer full.
     pub(super) fn read_at(&mut self, source: &Source, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
         let geometry = source.geometry();
         let whole = Fault { kind: FaultKind::Misuse, device_offset: offset, len: out.len() as u64, errno: 0 };
@@ -360,6 +357,7 @@ fn describe_block(file: &File, rdev: u64, path: &Path) -> Result<(Geometry, Stri
         logical_block_bytes: sizes.logical_bytes,
         physical_block_bytes: sizes.physical_bytes.max(sizes.logical_bytes),
         io_optimal_bytes: sizes.io_optimal_bytes,
+        operations_per_sec_max: 0,
         rotational: attributes.as_ref().is_some_and(BlockAttributes::rotational),
         can_discard: attributes.as_ref().is_some_and(BlockAttributes::can_discard),
         read_only: true,
@@ -380,6 +378,7 @@ fn file_geometry(size_bytes: u64, blksize: u64, unit: u32) -> Geometry {
         logical_block_bytes: unit,
         physical_block_bytes: physical,
         io_optimal_bytes: 0,
+        operations_per_sec_max: 0,
         rotational: false,
         can_discard: true,
         read_only: true,

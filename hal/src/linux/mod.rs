@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `ahead` | what the ring reads before it is asked for |
 //! | `file` | how a device or file is opened and described; synchronous I/O |
 //! | [`ring`] | the queue over io_uring |
 //! | [`pread`] | the same over threads, where io_uring is disabled |
@@ -19,6 +20,7 @@
 use std::path::Path;
 use std::sync::Once;
 
+mod ahead;
 pub mod fault;
 mod file;
 pub mod fsattr;
@@ -48,14 +50,13 @@ pub fn open(
     depth: usize,
     pools: &[Pool],
 ) -> Result<Box<dyn BlockDevice>, OpenFault> {
-    let (source, bounce) = open_source(path, access, Caching::Direct)?;
+    let source = Source::open(path, access, Caching::Direct)?;
     match Kernel::new(&source, pools) {
-        Ok(kernel) => Ok(Box::new(RingDevice::new(kernel, source, bounce, depth))),
+        Ok(kernel) => Ok(Box::new(ring_device(kernel, source, depth, path)?)),
         Err(why) => {
             static WARNED: Once = Once::new();
             WARNED.call_once(|| log::warn!("device: no io_uring, reading with threads reason={why}"));
-            let device = PreadDevice::new(source, bounce, depth);
-            Ok(Box::new(device.map_err(|errno| OpenFault::queue(errno as i32, path))?))
+            Ok(Box::new(pread_device(source, depth, path)?))
         }
     }
 }
@@ -67,8 +68,7 @@ pub fn open_pread(
     caching: Caching,
     depth: usize,
 ) -> Result<PreadDevice, OpenFault> {
-    let (source, bounce) = open_source(path, access, caching)?;
-    PreadDevice::new(source, bounce, depth).map_err(|errno| OpenFault::queue(errno as i32, path))
+    pread_device(Source::open(path, access, caching)?, depth, path)
 }
 
 /// Opens over io_uring or not at all.
@@ -79,16 +79,23 @@ pub fn open_ring(
     depth: usize,
     pools: &[Pool],
 ) -> Result<RingDevice, OpenFault> {
-    let (source, bounce) = open_source(path, access, caching)?;
+    let source = Source::open(path, access, caching)?;
     let kernel = Kernel::new(&source, pools).map_err(|u| OpenFault::queue(u.errno, path))?;
+    ring_device(kernel, source, depth, path)
+}
+
+fn ring_device(kernel: Kernel, source: Source, depth: usize, path: &Path) -> Result<RingDevice, OpenFault> {
+    let bounce = bounce(ring::BOUNCE_BYTES, path)?;
     Ok(RingDevice::new(kernel, source, bounce, depth))
 }
 
-/// The file and the memory that every port needs.
-fn open_source(path: &Path, access: Access, caching: Caching) -> Result<(Source, Bounce), OpenFault> {
-    let source = Source::open(path, access, caching)?;
-    let bounce = Bounce::new().ok_or_else(|| OpenFault::new(OpenFaultKind::Exhausted, path))?;
-    Ok((source, bounce))
+fn pread_device(source: Source, depth: usize, path: &Path) -> Result<PreadDevice, OpenFault> {
+    let bounce = bounce(pread::BOUNCE_BYTES, path)?;
+    PreadDevice::new(source, bounce, depth).map_err(|errno| OpenFault::queue(errno as i32, path))
+}
+
+fn bounce(bytes: usize, path: &Path) -> Result<Bounce, OpenFault> {
+    Bounce::new(bytes).ok_or_else(|| OpenFault::new(OpenFaultKind::Exhausted, path))
 }
 
 #[cfg(test)]

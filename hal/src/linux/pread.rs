@@ -7,7 +7,7 @@
 //! - Teardown: the queue is emptied (buffers return to their pools), threads finish what they hold and are joined, then the
 //!   file closes.
 //!
-//! Does not: start threads after it is made. A queue depth beyond [`THREADS_MAX`] queues, and keeps no more in the device.
+//! Does not: read ahead; start threads after it is made. A queue depth beyond [`THREADS_MAX`] queues, and keeps no more in the device.
 //!
 //! Source: pread(2), eventfd(2).
 
@@ -27,6 +27,8 @@ use crate::block::{BlockDevice, DeviceId, Fault, Geometry, Op, Request, Segment,
 
 /// Most threads of one device: enough to fill a SATA disk or a virtual one; faster ones deserve the ring.
 pub const THREADS_MAX: usize = 16;
+/// Bytes that a synchronous read takes in one system call: a piece of inodes, since this port does not read ahead.
+pub(super) const BOUNCE_BYTES: usize = 1 << 20;
 /// Stack of a thread in bytes: they call the kernel and little else.
 const STACK_BYTES: usize = 128 << 10;
 

@@ -15,8 +15,13 @@
 //!   buffer's bytes in that time; only addresses are computed.
 //! - Teardown: submit what is pushed, reap until `in_kernel` is 0, then the fields drop in order of declaration: the
 //!   kernel's ring (unmaps, closes, unpins), then slots (buffers return to their pools), then the pools' memory. If the
-//!   drain fails, the slots are leaked rather than freed under the kernel. File and buffers are unregistered after the drain,
+//!   drain fails, slots and arena are leaked rather than freed under the kernel. File and buffers are unregistered after the drain,
 //!   because the kernel takes a closed ring apart later and would keep the device claimed until then.
+//!
+//! Reading ahead ([`BlockDevice::read_ahead`], `ahead.rs`): entries of their own, into an arena that is no request's. They count as
+//! `in_kernel`, not as in flight. `read_at` copies from the arena what is there, waits for what is on its way (requests that finish
+//! meanwhile stay until the next `complete`), and reads the rest itself. A device open for writing does not read ahead: what
+//! it would keep could be overwritten.
 //!
 //! When requests start: `submit` enters the kernel at once when it has nothing of ours to do, when [`KICK_ENTRIES`] have
 //! gathered, and when the submission queue is full; otherwise the entries wait for company until the next `complete`, which
@@ -33,6 +38,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, Probe, opcode, squeue, types};
@@ -40,6 +46,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::ahead::{self, Ahead, Found};
 use super::file::{Bounce, Failure, Source, errno_of};
 use crate::block::{BlockDevice, DeviceId, Fault, Geometry, Op, Request, SEGMENTS_PER_REQUEST_MAX, Wait};
 use crate::buf::{Buf, Pool};
@@ -60,6 +67,10 @@ const REGISTERED_BUFS_MAX: usize = 1 << 14;
 const AGAIN_MAX: u32 = 64;
 /// Segment number of a flush, which has no segment.
 const NO_SEGMENT: u16 = u16::MAX;
+/// Slot number of what is read ahead, which has no slot; its segment number is the range's name.
+const AHEAD_SLOT: u16 = u16::MAX;
+/// Bytes that a synchronous read takes in one system call: what is larger and matters is read ahead.
+pub(super) const BOUNCE_BYTES: usize = 256 << 10;
 
 /// The opcodes that the port needs, with the names that messages use.
 const OPCODES: [(u8, &str); 6] = [
@@ -71,7 +82,8 @@ const OPCODES: [(u8, &str); 6] = [
     (opcode::Fallocate::CODE, "FALLOCATE"),
 ];
 
-const _: () = assert!(QUEUE_DEPTH_MAX <= u16::MAX as usize && SEGMENTS_PER_REQUEST_MAX < NO_SEGMENT as usize);
+const _: () =
+    assert!(QUEUE_DEPTH_MAX < AHEAD_SLOT as usize && SEGMENTS_PER_REQUEST_MAX < NO_SEGMENT as usize);
 const _: () = assert!(SUBMISSION_ENTRIES <= COMPLETION_ENTRIES);
 
 /// Why this kernel or container has no usable io_uring.
@@ -229,6 +241,9 @@ struct Piece {
 pub struct RingDevice {
     kernel: Kernel,
     slots: Vec<Slot>,
+    /// What is read ahead into; there from the first hint to the empty one.
+    arena: Option<Buf>,
+    ahead: Ahead,
     source: Source,
     bounce: Bounce,
     free: Vec<u16>,
@@ -256,6 +271,8 @@ impl RingDevice {
         };
         RingDevice {
             slots: (0..depth).map(|_| slot()).collect(),
+            arena: None,
+            ahead: Ahead::new(),
             free: (0..depth as u16).rev().collect(),
             backlog: VecDeque::with_capacity(depth * SEGMENTS_PER_REQUEST_MAX),
             finished: VecDeque::with_capacity(depth),
@@ -401,6 +418,9 @@ impl RingDevice {
     /// One completion: the rest of a short transfer goes back to the queue, anything else settles its segment.
     fn settle(&mut self, name: u64, result: i32) {
         let piece = Piece { slot: (name >> 16) as u16, segment: name as u16 };
+        if piece.slot == AHEAD_SLOT {
+            return self.settle_ahead(piece.segment, result);
+        }
         let slot = &mut self.slots[piece.slot as usize];
         assert!(slot.generation == (name >> 32) as u32, "a completion belongs to a request in flight");
         let Some(request) = slot.request.as_mut() else {
@@ -428,6 +448,61 @@ impl RingDevice {
             slot.generation = slot.generation.wrapping_add(1);
             self.finished.extend(slot.request.take());
             self.free.push(piece.slot);
+        }
+    }
+
+    /// A completion of what is read ahead. One that failed or came short is forgotten: who asks for it reads it anew.
+    fn settle_ahead(&mut self, name: u16, result: i32) {
+        assert!(self.in_kernel > 0, "a completion belongs to an entry in the kernel");
+        self.in_kernel -= 1;
+        if let Some((offset, len)) = self.ahead.len_of(name) {
+            self.ahead.settle(name, usize::try_from(result) == Ok(len));
+            self.source.forget_cached(offset, len as u64);
+        }
+    }
+
+    /// Starts reading a range, rounded to whole blocks, unless some of it is here, it is not on the device, or there is no room.
+    fn start_ahead(&mut self, range: &Range<u64>) {
+        let geometry = self.source.geometry();
+        let unit = u64::from(geometry.logical_block_bytes);
+        let end = range.end.checked_next_multiple_of(unit).filter(|&end| end <= geometry.size_bytes);
+        let Some(end) = end else { return };
+        if self.in_kernel == self.kernel.capacity || self.kernel.ring.submission().is_full() {
+            return;
+        }
+        let Some(address) = self.arena.as_ref().map(Buf::address) else { return };
+        let range = range.start / unit * unit..end;
+        let Some((name, at)) = self.ahead.admit(&range) else { return };
+        let len = (range.end - range.start) as u32;
+        let entry = opcode::Read::new(types::Fixed(0), address.wrapping_add(at), len)
+            .offset(range.start)
+            .build()
+            .user_data(u64::from(AHEAD_SLOT) << 16 | u64::from(name));
+        // SAFETY: `entry` refers to the registered file and to memory of the arena, of which `ahead` gave these units to this entry
+        // alone until its completion was reaped. The arena stays until then: `end_ahead` and `drop` reap before they free it.
+        let pushed = unsafe { self.kernel.ring.submission().push(&entry) };
+        assert!(pushed.is_ok(), "the submission queue had room");
+        self.in_kernel += 1;
+    }
+
+    /// Waits for what is on its way and gives the memory back.
+    fn end_ahead(&mut self) {
+        while self.ahead.flies() {
+            self.enter(1);
+            self.reap();
+        }
+        self.ahead = Ahead::new();
+        self.arena = None;
+    }
+
+    /// Copies `out.len()` bytes of the arena from byte `at` on, where a range is that was read.
+    fn copy_ahead(&self, at: usize, out: &mut [u8]) {
+        let Some(arena) = &self.arena else { return };
+        assert!(at + out.len() <= ahead::ARENA_BYTES, "a range lies in the arena");
+        // SAFETY: the source lies inside the arena (asserted), in units of a range that was read to its end, so the kernel does not
+        // write there; `out` is exclusive and elsewhere. No reference is made to the arena, parts of which may be in the kernel.
+        unsafe {
+            std::ptr::copy_nonoverlapping(arena.address().wrapping_add(at), out.as_mut_ptr(), out.len())
         }
     }
 
@@ -535,7 +610,48 @@ impl BlockDevice for RingDevice {
     }
 
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
-        self.bounce.read_at(&self.source, offset, out)
+        self.ahead.ask();
+        if self.ahead.is_empty() || !self.source.geometry().contains(offset, out.len() as u64) {
+            return self.bounce.read_at(&self.source, offset, out);
+        }
+        let (mut place, mut rest) = (offset, out);
+        while !rest.is_empty() {
+            let taken = match self.ahead.find(place, rest.len()) {
+                Found::Nowhere(len) => {
+                    self.bounce.read_at(&self.source, place, &mut rest[..len])?;
+                    len
+                }
+                Found::Flying(_) => {
+                    self.enter(1);
+                    self.reap();
+                    0
+                }
+                Found::Here { name, at, len } => {
+                    self.copy_ahead(at, &mut rest[..len]);
+                    self.ahead.took(name, place + len as u64);
+                    len
+                }
+            };
+            place += taken as u64;
+            rest = &mut rest[taken..];
+        }
+        Ok(())
+    }
+
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        if ranges.is_empty() {
+            return self.end_ahead();
+        }
+        if !self.source.geometry().read_only {
+            return;
+        }
+        if self.arena.is_none() {
+            self.arena = Pool::new(1, ahead::ARENA_BYTES).take();
+        }
+        ranges.iter().for_each(|range| self.start_ahead(range));
+        if !self.kernel.ring.submission().is_empty() {
+            self.enter(0);
+        }
     }
 }
 
@@ -546,6 +662,7 @@ impl Drop for RingDevice {
             if self.kernel.enter(1).is_err() {
                 // The kernel may still write into these buffers; memory that is lost is better than memory that lies.
                 std::mem::forget(std::mem::take(&mut self.slots));
+                std::mem::forget(self.arena.take());
                 return;
             }
             self.reap();

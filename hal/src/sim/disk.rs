@@ -114,6 +114,7 @@ impl Media {
             logical_block_bytes: state.config.logical_block_bytes,
             physical_block_bytes: state.config.logical_block_bytes.max(4096),
             io_optimal_bytes: 0,
+            operations_per_sec_max: 0,
             rotational: false,
             can_discard: state.config.can_discard,
             read_only: !config.write,

@@ -21,6 +21,12 @@
 //! Data is read by the caller, from extents, in physical order. Only what has no address ([`ExtentState::Opaque`]) is asked of the
 //! volume, by [`Volume::read_at`].
 //!
+//! ```text
+//!  ext4, xfs     the raw readers          over   sweep -> piece (inodes, the next ones read ahead), plan -> cache (blocks)
+//!  mounted       through the kernel              detect    which reader; image    the whole device as one item
+//!  verify        raw against mounted             check     damage, blocks with two owners
+//! ```
+//!
 //! Does not: decide what to back up, sort by address.
 //! Source: ours; each reader names its own.
 
@@ -32,7 +38,10 @@ mod features;
 pub mod image;
 pub mod mounted;
 mod part;
+mod piece;
+mod plan;
 mod ranges;
+mod sweep;
 pub mod verify;
 pub mod xfs;
 

@@ -126,6 +126,10 @@ impl<D: BlockDevice> BlockDevice for Faulty<D> {
         self.inner.event_fd()
     }
 
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        self.inner.read_ahead(ranges)
+    }
+
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
         self.inner.read_at(offset, out)?;
         let len = out.len() as u64;

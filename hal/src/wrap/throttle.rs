@@ -14,6 +14,7 @@
 //! it pass ([`Clock::sleep`] blocks on the machine's clock and returns at once on a simulated one). It has no descriptor to
 //! poll: a poll loop calls `complete(Wait::Poll)` when [`Throttle::next_due`] says so. For benches and tests. Source: ours.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +126,9 @@ fn operations(len: u64) -> u64 {
 
 impl<D: BlockDevice> BlockDevice for Throttle<D> {
     fn geometry(&self) -> Geometry {
-        self.inner.geometry()
+        let operations_per_sec_max =
+            self.limits.iops.map_or(0, |iops| u32::try_from(iops.max(1)).unwrap_or(u32::MAX));
+        Geometry { operations_per_sec_max, ..self.inner.geometry() }
     }
 
     fn identity(&self) -> &DeviceId {
@@ -163,6 +166,10 @@ impl<D: BlockDevice> BlockDevice for Throttle<D> {
 
     fn queue_depth(&self) -> usize {
         self.inner.queue_depth()
+    }
+
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        self.inner.read_ahead(ranges)
     }
 
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {

@@ -7,6 +7,7 @@
 //! Does not: print, or read a clock. Source: ours.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -184,6 +185,10 @@ impl<D: BlockDevice> BlockDevice for Trace<D> {
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         self.inner.event_fd()
+    }
+
+    fn read_ahead(&mut self, ranges: &[Range<u64>]) {
+        self.inner.read_ahead(ranges)
     }
 
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {

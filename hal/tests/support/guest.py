@@ -62,7 +62,12 @@ class Mounted:
     def __init__(self, path, at, writes, data):
         name, device = loop(path, writes)
         try:
-            mount(name, at, "ext4", 0 if writes else MS_RDONLY, data)
+            with open(path, "rb") as image:
+                is_xfs = image.read(4) == b"XFSB"
+            if is_xfs:
+                mount(name, at, "xfs", 0 if writes else MS_RDONLY, None if writes else "norecovery,nouuid")
+            else:
+                mount(name, at, "ext4", 0 if writes else MS_RDONLY, data)
         finally:
             os.close(device)
         self.at = at

@@ -5,7 +5,7 @@
 //! | `open` | opens the device and the raw reader: what memory costs before anything is read |
 //! | `sweep` | the raw reader: items, names, extents, attributes |
 //! | `walk` | the same asked of the kernel, by the mounted reader: readdir, open by handle, statx, FIEMAP |
-//! | `read` | `sweep`, planned and read in physical order |
+//! | `read [GAP FRAME DEPTH]` | `sweep`, planned and read in physical order; in KiB and requests, otherwise as a backup does it |
 //! | `sequential N` | the first N bytes of the device, in order |
 //! | `kernel DIR` | every file below a directory, read through the kernel by name |
 //!
@@ -17,6 +17,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use windlass_agent::pack::plan::{Plan, PlanBlock, PlanPiece};
+use windlass_agent::pack::reading::Reading;
 use windlass_hal::block::{BlockDevice, Op, Request, SEGMENTS_PER_REQUEST_MAX, Segment, Wait};
 use windlass_hal::buf::{Buf, Pool};
 use windlass_hal::clock::{Clock, SystemClock};
@@ -41,7 +42,7 @@ pub fn run(args: &[String]) -> Result<()> {
         "open" => open(target).map(|_| json!({})),
         "sweep" => sweep(target),
         "walk" => walk(target),
-        "read" => read(target),
+        "read" => read(target, &numbers(rest)?),
         "sequential" => {
             let bytes = rest.first().and_then(|bytes| bytes.parse().ok());
             sequential(target, bytes.ok_or_else(|| Error::new("how many bytes?"))?)
@@ -54,6 +55,10 @@ pub fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
+fn numbers(args: &[String]) -> Result<Vec<u64>> {
+    args.iter().map(|arg| arg.parse().map_err(|_| Error::new(format!("{arg} is no number")))).collect()
+}
+
 /// A device, its reader, and memory for its data.
 struct Opened {
     device: Box<dyn BlockDevice>,
@@ -62,11 +67,15 @@ struct Opened {
 }
 
 fn device(path: &Path, pool: &Pool) -> Result<Box<dyn BlockDevice>> {
-    linux::open(path, Access::Read, FRAMES, std::slice::from_ref(pool)).context(|| path.display().to_string())
+    linux::open(path, Access::Read, pool.count(), std::slice::from_ref(pool))
+        .context(|| path.display().to_string())
 }
 
 fn open(path: &Path) -> Result<Opened> {
-    let pool = Pool::new(FRAMES, FRAME_BYTES);
+    open_with(path, Pool::new(FRAMES, FRAME_BYTES))
+}
+
+fn open_with(path: &Path, pool: Pool) -> Result<Opened> {
     let mut device = device(path, &pool)?;
     let volume = detect::open(&mut *device).context(|| path.display().to_string())?;
     Ok(Opened { device, volume, pool })
@@ -122,9 +131,14 @@ fn walk(path: &Path) -> Result<Value> {
     Ok(each_window(&mut volume, &mut *device, &mut |_, _| Ok(()))?.json())
 }
 
-fn read(path: &Path) -> Result<Value> {
-    let Opened { mut device, mut volume, pool } = open(path)?;
-    let (mut plan, mut reader) = (Plan::default(), Reader::new(&pool));
+fn read(path: &Path, chosen: &[u64]) -> Result<Value> {
+    let frame_bytes = chosen.get(1).map_or(FRAME_BYTES, |kib| (kib << 10) as usize);
+    let depth = chosen.get(2).map_or(FRAMES, |&depth| depth as usize);
+    let Opened { mut device, mut volume, pool } = open_with(path, Pool::new(depth, frame_bytes))?;
+    let info = volume.info();
+    let reading = Reading::of(&device.geometry(), depth, info.used_bytes, info.size_bytes);
+    let gap_bytes = chosen.first().map_or(reading.gap_bytes, |kib| kib << 10);
+    let (mut plan, mut reader) = (Plan::new(gap_bytes), Reader::new(&pool));
     let found = each_window(&mut *volume, &mut *device, &mut |device, window| {
         for (index, item) in window.items.iter().enumerate() {
             let extents = &window.extents[item.extents.start as usize..item.extents.end as usize];
@@ -179,7 +193,7 @@ impl<'a> Reader<'a> {
     }
 
     fn frames(&mut self, device: &mut dyn BlockDevice, plan: &mut Plan) -> Result<()> {
-        plan.arrange(FRAME_BYTES);
+        plan.arrange(self.pool.buf_bytes());
         self.wanted += plan.blocks.iter().map(|block| u64::from(block.len)).sum::<u64>();
         for frame in &plan.frames {
             let reads = &plan.reads[frame.reads.start as usize..frame.reads.end as usize];
@@ -197,7 +211,7 @@ impl<'a> Reader<'a> {
             if let Some(buf) = self.pool.take() {
                 return Ok(buf);
             }
-            self.drain(device, FRAMES - 1)?;
+            self.drain(device, self.pool.count() - 1)?;
         }
     }
 

@@ -60,6 +60,11 @@ pub fn run(subject: &mut Subject<'_>) {
     }
     eprintln!("conformance: {} read_only", subject.name);
     in_bench(subject, false, read_only);
+    eprintln!("conformance: {} read_ahead", subject.name);
+    in_bench(subject, true, |b| {
+        (0..DEVICE_BYTES_MIN).step_by(BUF_BYTES).for_each(|at| b.fill(12, at, BUF_BYTES))
+    });
+    in_bench(subject, false, read_ahead);
     eprintln!("conformance: {} event_fd", subject.name);
     in_bench(subject, false, event_fd);
 }
@@ -404,6 +409,41 @@ fn read_at_in_flight(b: &mut Bench) {
     for back in drain(b, DEPTH) {
         assert_painted(11, 0, data(&back));
     }
+}
+
+/// Hints change no byte of what `read_at` gives, whatever is hinted, asked for or in flight.
+fn read_ahead(b: &mut Bench) {
+    let (size, last) = (b.geometry.size_bytes, DEVICE_BYTES_MIN - 5);
+    let hints: Vec<Vec<std::ops::Range<u64>>> = vec![
+        vec![0..1 << 20, (1 << 20) + 7..(1 << 20) + 8, 3 << 20..(3 << 20) + 70_000],
+        vec![0..100, 50..200_000, size - 3..size, size..size + 1, u64::MAX - 1..u64::MAX],
+        (0..100).map(|i| i * 40_961..i * 40_961 + 5000).collect(),
+        vec![0..DEVICE_BYTES_MIN, 9..9, last..last + 5],
+    ];
+    let asked =
+        [(0, 1 << 20), (50, 1000), ((1 << 20) - 9, 100_000), (3 << 20, 200_000), (last, 5), (5, 3 << 20)];
+    for hint in &hints {
+        for id in 0..DEPTH as u64 {
+            let request = b.request(id, Op::Read, &[Segment::new(0, 0, BUF_BYTES as u64)]);
+            b.device().submit(request).expect("below the depth");
+        }
+        b.device().read_ahead(hint);
+        for (offset, len) in asked {
+            let mut out = vec![0xEE; len];
+            assert_eq!(b.device().read_at(offset, &mut out), Ok(()), "{offset} {len}");
+            assert_painted(12, offset, &out);
+            assert_eq!(b.device().in_flight(), DEPTH, "it completes nothing");
+        }
+        b.device().read_ahead(hint);
+        for back in drain(b, DEPTH) {
+            assert_painted(12, 0, data(&back));
+        }
+        let fault = b.device().read_at(size - 1, &mut [0; 2]).expect_err("past the end");
+        assert_eq!(fault.kind, FaultKind::Misuse);
+    }
+    b.device().read_ahead(&[]);
+    b.device().read_ahead(&hints[2]);
+    // Dropped with hints under way.
 }
 
 fn dropped_in_flight(b: &mut Bench) {

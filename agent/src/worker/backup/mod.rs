@@ -318,7 +318,9 @@ impl<B: Base> Backup<B> {
         if self.batches.len() >= BATCHES_MAX {
             return Ok(false);
         }
-        let Some(batch) = self.cutter.next(self.plans.pop().unwrap_or_default()) else { return Ok(false) };
+        let gap_bytes = self.task.reading.gap_bytes;
+        let plan = self.plans.pop().unwrap_or_else(|| Plan::new(gap_bytes));
+        let Some(batch) = self.cutter.next(plan) else { return Ok(false) };
         let base = self.base_places(&batch)?;
         let frames_left = batch.plan.frames.len();
         let kept = self.deleted.partition_point(|&inode| inode < batch.end.0);

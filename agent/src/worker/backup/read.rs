@@ -17,7 +17,7 @@ impl<B: Base> Backup<B> {
         if let Some(request) = self.retries.pop_front() {
             return Some(self.to_action(request));
         }
-        if self.reading >= self.task.read_depth || self.ready.len() >= self.task.read_depth {
+        if self.reading >= self.task.reading.depth || self.ready.len() >= self.task.reading.depth {
             return None;
         }
         let offset = self.batches.iter().position(|a| a.next_frame < a.batch.plan.frames.len())?;

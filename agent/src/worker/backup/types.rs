@@ -10,6 +10,7 @@ use crate::format::row::{ItemRow, LocationRow};
 use crate::id::{BackupId, Key, Lin, ObjectId, VolumeId};
 use crate::pack::lane::Job;
 use crate::pack::object::ObjectBuf;
+use crate::pack::reading::Reading;
 use crate::table::segment::SegmentMeta;
 use crate::worker::batch::Shape;
 
@@ -26,8 +27,8 @@ pub struct Task {
     pub logical_block_bytes: u32,
     /// The file system's block in bytes: allocation past an item's size is judged by it.
     pub volume_block_bytes: u32,
-    /// Read requests in flight at most.
-    pub read_depth: usize,
+    /// How the device is read.
+    pub reading: Reading,
     /// Items changed at or after this time are marked: a later change may carry the same change time, so the next backup reads
     /// them again. The volume's last write, less the coarsest clock tick that a file system stamps with.
     pub unsure_from: Timestamp,

@@ -6,9 +6,10 @@
 //!  feature.rs                                                    └─> directory   dir.rs
 //!
 //!  item.rs   inode -> item of a window, in parts when it is large         plan.rs    what to read ahead
-//!  map.rs    runs of an inode (extent.rs, indirect.rs)                    cache.rs   metadata blocks, read in physical order
+//!  map.rs    runs of an inode (extent.rs, indirect.rs)
 //!  bitmap.rs used blocks       zone.rs  the file system's own blocks        backup.rs  a lost superblock
 //!  inuse.rs  names that lead nowhere                                    checksum.rs, field.rs
+//!  Shared with XFS: ../sweep.rs, ../piece.rs, ../plan.rs, ../cache.rs
 //! ```
 //!
 //! | read | how |
@@ -29,9 +30,9 @@
 //!
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
-//!   2 MiB of cache, 1 MiB of read buffer, 1 MiB of inode table, 512 KiB of bitmaps, 512 KiB of what the file system keeps for
-//!   itself, 64 KiB of descriptors and some lists, below 8 MiB in all.
-//! - One call of `sweep` does bounded work: `FILLS_PER_CALL` pieces of inode table, one window.
+//!   2 MiB of cache, 256 KiB of read buffer, 1 MiB of inode table, 512 KiB of bitmaps, 512 KiB of what the file system keeps for
+//!   itself, 64 KiB of descriptors and some lists, below 8 MiB with the 2 MiB that a device reads ahead into.
+//! - One call of `sweep` does bounded work: so many pieces of inode table (`sweep.rs`), one window.
 //! - A sound volume is delivered without a fault; on a volume with metadata_csum, a changed byte of checksummed metadata is
 //!   never delivered without one.
 //!
@@ -68,29 +69,29 @@ use self::group::Groups;
 use self::inuse::InUse;
 use self::item::{Finder, Maker, Spent};
 use self::map::{Io, Map};
-use self::plan::Plan;
+use self::plan::{Guesser, Lead};
 use self::superblock::Superblock;
-use self::table::{Seek, Tables};
+use self::table::Tables;
 use self::xattr::FindInode;
 use self::zone::Zone;
 use super::cache::Cache;
 use super::part::Step;
+use super::piece::{Pieces, Seek};
+use super::plan::Plan;
+use super::sweep::{self, Inodes};
 use super::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
 use crate::block::BlockDevice;
-
-/// Pieces of inode table (1 MiB each) that one call of `sweep` reads before it returns, however few items they hold.
-const FILLS_PER_CALL: u64 = 16;
 
 /// A reader of one ext2, ext3 or ext4 volume.
 pub struct Ext4 {
     info: VolumeInfo,
     sb: Superblock,
     groups: Groups,
-    tables: Tables,
+    pieces: Pieces,
     cache: Cache,
     zone: Zone,
     inuse: InUse,
-    plan: Plan,
+    plan: Plan<Lead>,
     map: Map,
     spent: Spent,
     raw: Vec<u8>,
@@ -132,14 +133,37 @@ impl Ext4 {
             cache,
             zone,
             inuse: InUse::default(),
+            pieces: Pieces::new(sb.inode_bytes, sb.block_bytes()),
             sb,
             groups,
-            tables: Tables::new(),
             plan: Plan::new(),
             map: Map::default(),
             spent: Spent::default(),
             raw: Vec::new(),
         })
+    }
+}
+
+impl Inodes for Ext4 {
+    fn seek(&mut self, device: &mut dyn BlockDevice, number: u64) -> Result<Seek, VolumeFault> {
+        let Ext4 { sb, groups, pieces, .. } = self;
+        pieces.seek(&mut Tables { sb, groups }, device, number)
+    }
+
+    fn fills(&self) -> u64 {
+        self.pieces.fills()
+    }
+
+    fn put(&mut self, device: &mut dyn BlockDevice, number: u64, within: u64, window: &mut Window) -> Step {
+        let Ext4 { sb, groups, pieces, cache, zone, inuse, plan, map, spent, .. } = self;
+        plan.cover(&Guesser(sb), device, cache, pieces, number);
+        // Numbers of ext4 have 32 bits.
+        let (Some(raw), Ok(number)) = (pieces.get(number), u32::try_from(number)) else { return Step::Done };
+        let mut maker = Maker { io: &mut Io { sb, device, cache, zone }, groups, inuse, map, spent };
+        match raw.fault {
+            Some(fault) => maker.put_unreadable(number, fault, window),
+            None => maker.put(number, raw.bytes, raw.device, within, window),
+        }
     }
 }
 
@@ -154,43 +178,8 @@ impl Volume for Ext4 {
         from: Cursor,
         window: &mut Window,
     ) -> Result<Swept, VolumeFault> {
-        window.clear();
-        let Ext4 { sb, groups, tables, cache, zone, inuse, plan, map, spent, .. } = self;
-        let fills = tables.fills();
-        let Ok(mut next) = u32::try_from(from.inode.max(1)) else { return Ok(Swept::Done) };
-        let mut within = from.within;
-        loop {
-            let number = match tables.seek(sb, groups, device, next)? {
-                Seek::End => return Ok(Swept::Done),
-                Seek::Paused(at) => return Ok(Swept::More(Cursor { inode: u64::from(at), within: 0 })),
-                Seek::At(number) => number,
-            };
-            if number != next {
-                within = 0;
-            }
-            if window.is_full() || tables.fills() - fills > FILLS_PER_CALL {
-                return Ok(Swept::More(Cursor { inode: u64::from(number), within }));
-            }
-            if !plan.covers(number, cache) {
-                plan.make(sb, device, cache, tables, number);
-            }
-            let Some(raw) = tables.get(sb, number) else { return Ok(Swept::Done) };
-            let mut io = Io { sb, device, cache, zone };
-            let mut maker = Maker { io: &mut io, groups, inuse, map, spent };
-            let step = match raw.fault {
-                Some(fault) => maker.put_unreadable(number, fault, window),
-                None => maker.put(number, raw.bytes, raw.device, within, window),
-            };
-            within = match step {
-                Step::Done => 0,
-                Step::Full => return Ok(Swept::More(Cursor { inode: u64::from(number), within })),
-                Step::More(within) => return Ok(Swept::More(Cursor { inode: u64::from(number), within })),
-            };
-            match number.checked_add(1) {
-                Some(following) => next = following,
-                None => return Ok(Swept::Done),
-            }
-        }
+        let from = Cursor { inode: from.inode.max(1), ..from };
+        sweep::sweep(self, device, from, window)
     }
 
     fn item(

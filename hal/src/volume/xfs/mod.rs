@@ -9,6 +9,7 @@
 //!
 //!  item.rs   inode -> item of a window, in parts when it is large             plan.rs    what to read ahead
 //!  used.rs   used blocks                                                      checksum.rs, field.rs
+//!  Shared with ext4: ../sweep.rs, ../piece.rs, ../plan.rs, ../cache.rs
 //! ```
 //!
 //! | read | how |
@@ -33,8 +34,9 @@
 //!
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
-//!   2 MiB of cache, 1 MiB of read buffer, 1 MiB of inodes and some blocks and lists, below 8 MiB in all.
-//! - One call of `sweep` does bounded work: `FILLS_PER_CALL` pieces of inodes, one window.
+//!   2 MiB of cache, 256 KiB of read buffer, 1 MiB of inodes and some blocks and lists, below 8 MiB with the 2 MiB that a device reads
+//!   ahead into.
+//! - One call of `sweep` does bounded work: so many pieces of inodes (`sweep.rs`), one window.
 //! - A sound volume is delivered without a fault; a changed byte of metadata is never delivered without one.
 //! - Inodes ascend: group by group, in the order of their inode trees.
 //!
@@ -72,28 +74,29 @@ mod xattr;
 
 use std::ops::Range;
 
-use self::chunks::{Chunks, Seek};
+use self::chunks::{Chunks, Trees};
 use self::item::{Maker, Spent};
 use self::map::{Io, Map};
-use self::plan::Plan;
+use self::plan::{Guesser, Lead};
 use self::superblock::{SECTOR_BYTES_MIN, Superblock};
 use super::cache::Cache;
 use super::part::Step;
+use super::piece::{Pieces, Seek};
+use super::plan::Plan;
+use super::sweep::{self, Inodes};
 use super::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
 use crate::block::{BlockDevice, FaultKind};
-
-/// Pieces of inodes (1 MiB each) that one call of `sweep` reads before it returns, however few items they hold.
-const FILLS_PER_CALL: u64 = 16;
 
 /// A reader of one XFS volume.
 pub struct Xfs {
     info: VolumeInfo,
     sb: Superblock,
-    chunks: Chunks,
+    trees: Trees,
+    pieces: Pieces,
     /// For items asked for alone, so that these do not disturb a sweep.
-    lookup: Chunks,
+    lookup: Trees,
     cache: Cache,
-    plan: Plan,
+    plan: Plan<Lead>,
     map: Map,
     spent: Spent,
     raw: Vec<u8>,
@@ -128,14 +131,37 @@ impl Xfs {
         Ok(Xfs {
             info,
             cache: Cache::new(sb.block_bits),
+            pieces: Pieces::new(sb.inode_bytes(), sb.block_bytes()),
             sb,
-            chunks: Chunks::new(),
-            lookup: Chunks::new(),
+            trees: Trees::default(),
+            lookup: Trees::default(),
             plan: Plan::new(),
             map: Map::default(),
             spent: Spent::default(),
             raw: Vec::new(),
         })
+    }
+}
+
+impl Inodes for Xfs {
+    fn seek(&mut self, device: &mut dyn BlockDevice, number: u64) -> Result<Seek, VolumeFault> {
+        let Xfs { sb, trees, pieces, cache, .. } = self;
+        pieces.seek(&mut Chunks { sb, cache, trees }, device, number)
+    }
+
+    fn fills(&self) -> u64 {
+        self.pieces.fills()
+    }
+
+    fn put(&mut self, device: &mut dyn BlockDevice, number: u64, within: u64, window: &mut Window) -> Step {
+        let Xfs { sb, pieces, cache, plan, map, spent, .. } = self;
+        plan.cover(&Guesser(sb), device, cache, pieces, number);
+        let Some(raw) = pieces.get(number) else { return Step::Done };
+        let mut maker = Maker { io: &mut Io { sb, device, cache }, map, spent };
+        match raw.fault {
+            Some(fault) => maker.put_unreadable(number, fault, raw.is_free, window),
+            None => maker.put(number, raw.bytes, raw.device, raw.is_free, within, window),
+        }
     }
 }
 
@@ -150,40 +176,7 @@ impl Volume for Xfs {
         from: Cursor,
         window: &mut Window,
     ) -> Result<Swept, VolumeFault> {
-        window.clear();
-        let Xfs { sb, chunks, cache, plan, map, spent, .. } = self;
-        let fills = chunks.fills();
-        let mut next = from.inode;
-        let mut within = from.within;
-        loop {
-            let number = match chunks.seek(sb, device, cache, next)? {
-                Seek::End => return Ok(Swept::Done),
-                Seek::Paused(at) => return Ok(Swept::More(Cursor { inode: at, within: 0 })),
-                Seek::At(number) => number,
-            };
-            if number != next {
-                within = 0;
-            }
-            if window.is_full() || chunks.fills() - fills > FILLS_PER_CALL {
-                return Ok(Swept::More(Cursor { inode: number, within }));
-            }
-            if !plan.covers(number, cache) {
-                plan.make(sb, device, cache, chunks, number);
-            }
-            let Some(raw) = chunks.get(sb, number) else { return Ok(Swept::Done) };
-            let mut io = Io { sb, device, cache };
-            let mut maker = Maker { io: &mut io, map, spent };
-            let step = match raw.fault {
-                Some(fault) => maker.put_unreadable(number, fault, raw.is_free, window),
-                None => maker.put(number, raw.bytes, raw.device, raw.is_free, within, window),
-            };
-            within = match step {
-                Step::Done => 0,
-                Step::Full => return Ok(Swept::More(Cursor { inode: number, within })),
-                Step::More(within) => return Ok(Swept::More(Cursor { inode: number, within })),
-            };
-            next = number + 1;
-        }
+        sweep::sweep(self, device, from, window)
     }
 
     fn item(

@@ -1,5 +1,6 @@
-//! Images by others: what the authors of e2fsprogs keep to test e2fsck with, most of them damaged on purpose. Each is swept and every
-//! byte of it read, with a bound on reads and memory; then a kernel in a user-mode-linux guest says what it sees.
+//! Images by others: what the authors of e2fsprogs keep to test e2fsck with, most of them damaged on purpose, and what those of
+//! xfs-fuse keep as examples. Each is swept and every byte of it read, with a bound on reads and memory; then a kernel in a
+//! user-mode-linux guest says what it sees.
 //!
 //! For every image one of
 //! - equal: no fault, and the kernel gives the same inodes, names, attributes, extents and bytes;
@@ -8,8 +9,10 @@
 //!   ("kernel lenient"); all other items are equal to the kernel's. "kernel strict": the kernel answers with an error where the
 //!   reader finds nothing wrong.
 //!
-//! The outcomes are kept in golden/ext4_foreign.txt, and a difference from it is a failure; `WINDLASS_GOLDEN=write` writes it anew.
-//! `WINDLASS_IMAGES` names a folder of images to take instead of e2fsprogs', such as those of the crate ext4-view.
+//! The outcomes are kept in golden/ext4_foreign.txt and golden/xfs_foreign.txt, and a difference from it is a failure; `WINDLASS_GOLDEN=write` writes it anew.
+//! `WINDLASS_IMAGES` names a folder of images to take instead of e2fsprogs', such as those of the crate ext4-view;
+//! `WINDLASS_XFS_IMAGES` names the one of XFS images: `resources/*.zst` of xfs-fuse's repository, unpacked with `zstd -d`. They are not in
+//! its crate, so nothing fetches them.
 //! `WINDLASS_LISTS_TO` names a folder to keep the kernel's listings in, `WINDLASS_LISTS` one to take them from without a guest.
 //! The sources of e2fsprogs are fetched when the test runs (apt, of the release that this is run on) and kept below the target folder;
 //! an image that the golden file does not know, from another release, only has to be equal or refused or named.
@@ -178,16 +181,29 @@ fn outcome(found: &Result<Tree, String>, listing: &str, device: &mut TestDevice)
 #[test]
 fn images_by_others_are_equal_or_refused_or_named() {
     let test = "images_by_others_are_equal_or_refused_or_named";
-    let dir = match images() {
-        Ok(dir) => dir,
-        Err(reason) => return skipped(test, &format!("no sources of e2fsprogs: {reason}")),
-    };
+    match images() {
+        Ok(dir) => compare(test, &dir, "ext4_foreign.txt"),
+        Err(reason) => skipped(test, &format!("no sources of e2fsprogs: {reason}")),
+    }
+}
+
+#[test]
+fn xfs_images_by_others_are_equal_or_refused_or_named() {
+    let test = "xfs_images_by_others_are_equal_or_refused_or_named";
+    match std::env::var_os("WINDLASS_XFS_IMAGES") {
+        Some(dir) => compare(test, Path::new(&dir), "xfs_foreign.txt"),
+        None => skipped(test, "WINDLASS_XFS_IMAGES names no folder of images"),
+    }
+}
+
+/// Compares every image in `dir` with what a kernel says of it, and the outcomes with the golden file.
+fn compare(test: &str, dir: &Path, golden: &str) {
     let uml = match Uml::find() {
         Ok(uml) => uml,
         Err(reason) => return skipped(test, &format!("no user-mode-linux: {reason}")),
     };
-    let names = names(&dir);
-    let scratch = Scratch::new("foreign");
+    let names = names(dir);
+    let scratch = Scratch::new(golden);
     for name in &names {
         // The guest must not write to what is kept.
         std::fs::copy(dir.join(name), scratch.join(name)).unwrap();
@@ -236,12 +252,12 @@ fn images_by_others_are_equal_or_refused_or_named() {
         eprintln!("kernel strict: {line}");
     }
     assert!(wrong.is_empty(), "differs from the kernel without a fault:\n{}", wrong.join("\n"));
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ext4_foreign.txt");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden);
     if std::env::var("WINDLASS_GOLDEN").is_ok_and(|value| value == "write") {
         let text = table.iter().fold(String::new(), |text, (name, line)| text + name + ": " + line + "\n");
         std::fs::write(&golden, text).unwrap();
     }
-    let kept = std::fs::read_to_string(&golden).unwrap();
+    let kept = std::fs::read_to_string(&golden).unwrap_or_default();
     let kept: BTreeMap<&str, &str> = kept.lines().filter_map(|line| line.split_once(": ")).collect();
     let mut changed = Vec::new();
     for (name, line) in &table {

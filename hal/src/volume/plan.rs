@@ -1,0 +1,120 @@
+//! Reading ahead for a sweep: which metadata blocks the next inodes will ask for, guessed, and read in physical order.
+//!
+//! Round 0 takes from the inodes themselves: attribute blocks, the top of extent trees and block maps, and for directories and
+//! long symlinks their first blocks. Each further round looks into the nodes that the last one brought.
+//!
+//! Invariants: nothing is believed and nothing fails here. A wrong guess costs a read; a missing one is read when it is
+//! needed. At most half the cache is planned, so what is planned is still there when its turn comes.
+//!
+//! Source: ours.
+
+use super::cache::Cache;
+use super::piece::Pieces;
+use crate::block::BlockDevice;
+
+/// First blocks of a directory or of attributes that are read ahead; larger ones read ahead by themselves.
+pub(super) const CONTENTS_BLOCKS: usize = 16;
+/// Children of a node that are read ahead.
+pub(super) const CHILDREN: usize = 64;
+/// Rounds: the deepest tree, and the contents behind it.
+const ROUNDS: u32 = 6;
+
+/// What is wanted: blocks, and those of them that are worth looking into once they are here.
+pub(super) struct Wanted<L> {
+    pub(super) blocks: Vec<u64>,
+    pub(super) leads: Vec<L>,
+}
+
+/// What a file system knows of its structures.
+pub(super) trait Guess {
+    /// A block worth looking into.
+    type Lead;
+
+    /// Adds what the inode `number` will be asked for.
+    fn inode(&self, number: u64, raw: &[u8], wanted: &mut Wanted<Self::Lead>);
+
+    /// Adds what a block points to, if it is there.
+    fn look_into(&self, cache: &Cache, lead: &Self::Lead, wanted: &mut Wanted<Self::Lead>);
+
+    /// Whether there is such a block.
+    fn is_block(&self, block: u64) -> bool;
+}
+
+/// What is planned.
+pub(super) struct Plan<L> {
+    from: u64,
+    to: u64,
+    mark: u64,
+    wanted: Wanted<L>,
+    following: Vec<L>,
+}
+
+impl<L> Plan<L> {
+    /// Nothing planned.
+    pub(super) fn new() -> Plan<L> {
+        let wanted = Wanted { blocks: Vec::new(), leads: Vec::new() };
+        Plan { from: 0, to: 0, mark: 0, wanted, following: Vec::new() }
+    }
+
+    /// Sees to it that inode `number`, which is in the piece, was planned, and what is planned still is in the cache.
+    pub(super) fn cover(
+        &mut self,
+        guess: &impl Guess<Lead = L>,
+        device: &mut dyn BlockDevice,
+        cache: &mut Cache,
+        pieces: &Pieces,
+        number: u64,
+    ) {
+        let is_fresh = cache.inserted().wrapping_sub(self.mark) <= cache.slots() as u64 / 2;
+        if !(self.from..self.to).contains(&number) || !is_fresh {
+            self.make(guess, device, cache, pieces, number);
+        }
+    }
+
+    /// Reads ahead for the inodes of the piece from `number` on.
+    fn make(
+        &mut self,
+        guess: &impl Guess<Lead = L>,
+        device: &mut dyn BlockDevice,
+        cache: &mut Cache,
+        pieces: &Pieces,
+        number: u64,
+    ) {
+        let most = cache.slots() / 2;
+        let Plan { wanted, following, .. } = self;
+        wanted.blocks.clear();
+        wanted.leads.clear();
+        (self.from, self.to) = (number, pieces.end());
+        for number in pieces.numbers(number) {
+            if wanted.blocks.len() + 2 * CONTENTS_BLOCKS > most && number != self.from {
+                self.to = number;
+                break;
+            }
+            if let Some(raw) = pieces.get(number)
+                && raw.fault.is_none()
+            {
+                guess.inode(number, raw.bytes, wanted);
+            }
+        }
+        let mut left = most;
+        for _ in 0..ROUNDS {
+            wanted.blocks.retain(|&block| guess.is_block(block));
+            wanted.blocks.truncate(left);
+            left -= wanted.blocks.len();
+            cache.prefetch(device, &mut wanted.blocks);
+            wanted.blocks.clear();
+            std::mem::swap(&mut wanted.leads, following);
+            for lead in following.drain(..) {
+                if wanted.blocks.len() >= left {
+                    break;
+                }
+                guess.look_into(cache, &lead, wanted);
+            }
+            if wanted.blocks.is_empty() {
+                break;
+            }
+        }
+        self.mark = cache.inserted();
+        pieces.begin_next(device);
+    }
+}
