@@ -16,6 +16,7 @@
 //! | [`assign`] | who has what, and what becomes of it |
 //! | [`share`] | how much of a volume for whom |
 //! | [`roster`] | the nodes |
+//! | [`calendar`] | what is due by schedule |
 //! | [`status`] | what people see |
 //!
 //! Assignments are not durable, committed stretches are: a new coordinator reads the log, hears from the workers what they are at,
@@ -26,6 +27,7 @@
 //! nodes and assignments, not on items (P3). Source: commit-log design; architecture section 6.
 
 mod assign;
+pub mod calendar;
 mod jobs;
 mod roster;
 mod share;
@@ -40,6 +42,7 @@ use crate::log::limits::{RUNNING_MAX, SLOT_RECORDS_MAX};
 use crate::log::state::{Refusal, State};
 
 use assign::Assigned;
+use calendar::Calendar;
 use jobs::Job;
 use roster::Roster;
 use status::Errors;
@@ -128,7 +131,7 @@ pub struct Now<'a> {
 }
 
 /// The machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Coordinator {
     settings: Settings,
     epoch: Epoch,
@@ -142,6 +145,7 @@ pub struct Coordinator {
     last_commit_ns: u64,
     out: VecDeque<Out>,
     errors: Errors,
+    calendar: Calendar,
     /// Workers of the epoch before are waited for until then.
     adopt_until_ns: u64,
     busy_ns: u64,
@@ -166,6 +170,7 @@ impl Coordinator {
             last_commit_ns: now.ns,
             out: VecDeque::new(),
             errors: Errors::default(),
+            calendar: Calendar::default(),
             adopt_until_ns: now.ns.saturating_add(2 * settings.beat_ns),
             busy_ns: now.ns,
             released: false,
@@ -229,6 +234,7 @@ impl Coordinator {
             return;
         }
         self.look_after_nodes(now);
+        self.start_what_is_due(now);
         self.turn_jobs(now);
         if !self.is_idle() {
             self.busy_ns = now.ns;
@@ -239,6 +245,17 @@ impl Coordinator {
         }
         if let Some(due) = self.commit_due() {
             self.wake_at(due);
+        }
+    }
+
+    fn start_what_is_due(&mut self, now: Now<'_>) {
+        while let Some((due, policy)) = self.calendar.next(now.state, now.wall_ns) {
+            if due > now.wall_ns {
+                let left = u64::try_from(due.saturating_sub(now.wall_ns)).unwrap_or(0);
+                return self.wake_at(now.ns.saturating_add(left));
+            }
+            self.calendar.tried(&policy, now.wall_ns);
+            self.start(now, &policy, None);
         }
     }
 

@@ -85,7 +85,8 @@ impl<S: Sealer + Clone> Node<S> {
         let due = if follow.asked {
             0
         } else if follow.resting {
-            has_work.then_some(follow.heard_ns)?.saturating_add(turn_ns)
+            let work = has_work.then_some(follow.heard_ns);
+            work.into_iter().chain(self.due_ns).min()?.saturating_add(turn_ns)
         } else if follow.holder.is_some() || has_work || !self.view().state.running.is_empty() {
             // Somebody was working here, or should be: by its silence, one after the other.
             silence.saturating_add(turn_ns)
@@ -113,6 +114,8 @@ impl<S: Sealer + Clone> Node<S> {
                 self.follow.away_until_ns = 0;
             }
             self.follow.greeted = None;
+            // What it did last is to be known here: schedules, and backups that did not end.
+            self.read_log();
             return;
         }
         self.follow.resting = false;

@@ -29,6 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::backplane::message::{Assignment, AssignmentId, Command, Found, Message, Present, Reply};
+use crate::coordinator::calendar::Calendar;
 use crate::coordinator::{self, Coordinator, Now};
 use crate::format::record::Totals;
 use crate::format::slot::Sealer;
@@ -253,6 +254,9 @@ pub struct Node<S> {
     actions: VecDeque<Action>,
     /// When it was called last.
     now_ns: u64,
+    /// Schedules in the log: somebody must coordinate when the first is due.
+    calendar: Calendar,
+    due_ns: Option<u64>,
 }
 
 impl<S: Sealer + Clone> Node<S> {
@@ -281,6 +285,8 @@ impl<S: Sealer + Clone> Node<S> {
             alone_ns: Some(now_ns),
             actions: VecDeque::new(),
             now_ns,
+            calendar: Calendar::default(),
+            due_ns: None,
             config,
         };
         node.read_log();
@@ -513,6 +519,7 @@ impl<S: Sealer + Clone> Node<S> {
     /// Lets everything take effect until nothing moves.
     fn settle(&mut self, now_ns: u64, wall_ns: i64) {
         self.now_ns = now_ns;
+        self.read_calendar(now_ns, wall_ns);
         loop {
             self.settle_reader();
             self.settle_writer(now_ns, wall_ns);
@@ -530,6 +537,16 @@ impl<S: Sealer + Clone> Node<S> {
                 continue;
             }
             return;
+        }
+    }
+
+    /// When the next backup is due, on this node's clock. Asked for while nobody coordinates.
+    fn read_calendar(&mut self, now_ns: u64, wall_ns: i64) {
+        self.due_ns = None;
+        if self.writer.is_none() && self.follow.is_resting() {
+            let due = self.calendar.next(&self.view.state, wall_ns);
+            let left = |(due, _): (i64, String)| u64::try_from(due.saturating_sub(wall_ns)).unwrap_or(0);
+            self.due_ns = due.map(|due| now_ns.saturating_add(left(due)));
         }
     }
 

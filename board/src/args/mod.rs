@@ -66,6 +66,11 @@ pub struct Cli {
 /// `agent`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Examples:
+  windlass board check /etc/windlass/board.toml
+  windlass agent --board /etc/windlass/board.toml
+  windlass agent --board loopback
+
 SIGTERM stops it cleanly: the lease is let go, running work is kept as far as it was reported. SIGHUP reads the profile again: weight, \
 volumes and limits change at once, everything else at the next start.")]
 pub struct Agent {

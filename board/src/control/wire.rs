@@ -77,6 +77,18 @@ pub struct Identity {
     /// Bucket in the path.
     #[serde(default)]
     pub path_style: bool,
+    /// Where its log and lease are, when that is another store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_store: Option<String>,
+    /// CA certificates of that store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ca_file: Option<PathBuf>,
+    /// Certificate to show to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_cert_key_file: Option<PathBuf>,
     /// Its volumes: what policies call them, and the device.
     #[serde(default)]
     pub volumes: Vec<(String, PathBuf)>,
@@ -121,6 +133,10 @@ impl Identity {
         put(&mut global.credentials_file, &self.credentials_file);
         put(&mut global.profile, &self.credentials_profile);
         global.path_style |= self.path_style;
+        put(&mut global.lease_store, &self.lease_store);
+        put(&mut global.lease_ca_file, &self.lease_ca_file);
+        put(&mut global.lease_cert_file, &self.lease_cert_file);
+        put(&mut global.lease_cert_key_file, &self.lease_cert_key_file);
     }
 
     /// Whether a URL names this agent's repository.

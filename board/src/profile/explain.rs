@@ -104,7 +104,7 @@ fn cluster(profile: &Profile, out: &mut Table) {
     out.head("lease");
     match &profile.lease.store.value {
         LeasePlace::Repository => out.put("store", "the repository's own"),
-        LeasePlace::Etcd(url) => out.put("store", format_args!("etcd at {url}")),
+        LeasePlace::Own(url) => out.put("store", url),
     }
     let timing = profile.timing();
     let ms = |ns: u64| format_duration_ms(ns / 1_000_000);

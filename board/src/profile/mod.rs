@@ -249,26 +249,26 @@ pub struct Lease {
     pub margin_ms: Option<u32>,
 }
 
-/// Where the lease is.
+/// Where lease and log are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum LeasePlace {
     /// In the repository's store.
     #[default]
     Repository,
-    /// In etcd, at this URL.
-    Etcd(String),
+    /// In a store of their own, at this URL: what `--lease-store` says.
+    Own(String),
 }
 
 impl TryFrom<String> for LeasePlace {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<LeasePlace, &'static str> {
-        let host = text.strip_prefix("http://").or(text.strip_prefix("https://"));
-        match (text.as_str(), host) {
+        let kind = text.split_once("://").filter(|(_, place)| !place.is_empty()).map(|(kind, _)| kind);
+        match (text.as_str(), kind) {
             ("repository", _) => Ok(LeasePlace::Repository),
-            (_, Some(host)) if !host.is_empty() => Ok(LeasePlace::Etcd(text)),
-            _ => Err("expected \"repository\", or the URL of etcd such as \"http://127.0.0.1:2379\""),
+            (_, Some("etcd" | "etcd+https" | "file")) => Ok(LeasePlace::Own(text)),
+            _ => Err("expected \"repository\", or a URL such as \"etcd://127.0.0.1:2379/prefix\""),
         }
     }
 }
@@ -330,6 +330,10 @@ impl Profile {
             credentials_file: path(&own.credentials_file),
             credentials_profile: own.credentials_profile.clone(),
             path_style: own.path_style,
+            lease_store: match &self.lease.store.value {
+                LeasePlace::Repository => None,
+                LeasePlace::Own(url) => Some(url.clone()),
+            },
             ..Identity::default()
         };
         said.fill(global);
@@ -352,6 +356,10 @@ impl Profile {
             credentials_file: path(&global.credentials_file),
             credentials_profile: global.profile.clone(),
             path_style: global.path_style,
+            lease_store: global.lease_store.clone(),
+            lease_ca_file: path(&global.lease_ca_file),
+            lease_cert_file: path(&global.lease_cert_file),
+            lease_cert_key_file: path(&global.lease_cert_key_file),
             volumes: self.volume.iter().map(|volume| (volume.title(), volume.device.value.clone())).collect(),
         }
     }

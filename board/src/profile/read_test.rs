@@ -43,7 +43,7 @@ snapshot = "pool/home@1"
 device = "/dev/disk/by-id/x"
 
 [lease]
-store = "http://127.0.0.1:2379"
+store = "etcd://127.0.0.1:2379/lab"
 lease_ms = 3000
 "#;
 
@@ -77,7 +77,7 @@ fn a_profile_means_what_it_says() {
         (profile.volume[0].title(), profile.volume[1].title()),
         ("home".into(), "/dev/disk/by-id/x".into())
     );
-    assert_eq!(profile.lease.store.value, LeasePlace::Etcd("http://127.0.0.1:2379".to_owned()));
+    assert_eq!(profile.lease.store.value, LeasePlace::Own("etcd://127.0.0.1:2379/lab".to_owned()));
     let timing = profile.timing();
     assert_eq!((timing.lease_ns, timing.beat_ns), (3_000_000_000, 800_000_000));
     assert_eq!((timing.margin_ns, timing.send_budget_ns), (200_000_000, 600_000_000));
@@ -99,7 +99,7 @@ fn what_the_parser_sees_has_a_place() {
         ("127.0.0.1:7401", "localhost", "16:10", "invalid socket address"),
         ("[::1]:7402", "::1", "27:11", "invalid socket address"),
         ("\"raw\"", "\"cooked\"", "32:10", "unknown variant `cooked`, expected one of `auto`"),
-        ("http://127.0.0.1:2379", "etcd", "39:9", "expected \"repository\", or the URL of etcd"),
+        ("etcd://127.0.0.1:2379/lab", "etcd", "39:9", "expected \"repository\", or a URL such as"),
         ("lease_ms = 3000", "lease_ms = 1", "40:12", "1 is not between 500"),
         ("lease_ms = 3000", "lease_s = 3", "40:1", "unknown field `lease_s`"),
     ] {
