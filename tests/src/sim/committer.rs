@@ -22,7 +22,7 @@ use windlass_agent::log::writer::{Action, Writer};
 use windlass_hal::sim::prng::Prng;
 
 use super::options::{Mutation, Options, SECOND};
-use super::store::{OBJECTS, identity};
+use super::store::{OBJECTS, Shelf, identity};
 use super::{Birth, Fact, Input, Output, Tenant, Verdict};
 
 /// Objects that a node has under way at once.
@@ -147,6 +147,10 @@ impl Tenant for Committer {
 
     fn finish_bound_ns(options: &Options) -> u64 {
         40 * (options.work_ns + 12 * options.store_latency_ns) + 10 * SECOND
+    }
+
+    fn verify(_shared: &(), _shelf: &Shelf, _view: &View) -> Verdict<u64> {
+        Ok(0)
     }
 
     fn unfinished(_view: &View) -> Vec<String> {

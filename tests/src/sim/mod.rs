@@ -37,6 +37,7 @@ use windlass_agent::log::replay::View;
 use windlass_hal::sim::prng::Prng;
 
 use options::Options;
+use store::Shelf;
 
 /// `Err`: a rule is broken; the text begins with its label.
 pub type Verdict<T> = Result<T, String>;
@@ -196,6 +197,12 @@ pub trait Tenant: Sized {
 
     /// Before the first node starts.
     fn shared(options: &Options) -> Self::Shared;
+
+    /// The run is over: reads every point back from the store. Returns how many bytes were compared.
+    ///
+    /// # Errors
+    /// A point is not what the volumes were.
+    fn verify(shared: &Self::Shared, shelf: &Shelf, view: &View) -> Verdict<u64>;
 
     /// A new life.
     fn start(birth: Birth, shared: &Self::Shared) -> Self;

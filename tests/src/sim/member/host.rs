@@ -18,12 +18,14 @@ use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Event, Note, Ticket};
 use windlass_agent::table::segment::SegmentMeta;
-use windlass_agent::worker::backup::Progress;
+use windlass_agent::worker::backup::{Event as Worked, Progress};
 use windlass_hal::sim::prng::Prng;
 
 use super::super::options::{MS, Mutation, Options, SECOND};
 use super::super::pieces::Made;
+use super::super::store::OBJECTS;
 use super::super::{Fact, Output};
+use super::data::{Data, Machinery, Step};
 use super::plan::{GRAIN, Shared};
 use super::{Client, Wire};
 
@@ -50,6 +52,8 @@ pub enum Timer {
     Event(Box<Event>),
     /// The job has opened its volume, or read a piece.
     Job(AssignmentId),
+    /// The machine has read some of its volume.
+    Swept(AssignmentId),
     /// A PUT is repeated.
     Again { id: AssignmentId, key: String, body: Body, tries: u32 },
 }
@@ -64,6 +68,8 @@ enum Phase {
         left: u32,
         next: Key,
     },
+    /// The machine of `data` is at work, and no commit of its is under way.
+    Packing,
     Asked {
         names: Vec<ObjectId>,
         next: Key,
@@ -79,6 +85,11 @@ struct Job {
     at: Key,
     phase: Phase,
     progress: Progress,
+    /// The log as it was when the job began.
+    state: Arc<State>,
+    data: Option<Box<Data>>,
+    /// When the machine is looked at again.
+    look_ns: u64,
 }
 
 /// The ports of a node.
@@ -97,6 +108,7 @@ pub struct Host {
     next_call: u64,
     names: u32,
     job: Option<Job>,
+    machinery: Option<Machinery>,
     pub clients: BTreeMap<u64, Client>,
     /// Answers of the coordinator to refuse for want of one: asked again when the work must be done.
     pub unanswered: Vec<Client>,
@@ -124,6 +136,7 @@ impl Host {
             next_call: 0,
             names: 0,
             job: None,
+            machinery: None,
             clients: BTreeMap::new(),
             unanswered: Vec::new(),
             lease_end_ns: None,
@@ -178,11 +191,23 @@ impl Host {
             Purpose::Log(ticket) => Some(Event::Answered(ticket, answer)),
             Purpose::Put { id, key, body, tries } => {
                 let job = self.job.as_mut().filter(|job| job.assignment.id == id)?;
-                let Phase::Storing { left, next } = &mut job.phase else { return None };
+                if job.phase == Phase::Ending {
+                    return None;
+                }
                 if answer == Answer::Done {
-                    *left -= 1;
-                    let next = *next;
-                    return if *left == 0 { self.report(next) } else { None };
+                    if let Phase::Storing { left, next } = &mut job.phase {
+                        *left -= 1;
+                        let next = *next;
+                        return if *left == 0 { self.report(next) } else { None };
+                    }
+                    let data = job.data.as_mut()?;
+                    let object: ObjectId = key.get(OBJECTS.len()..)?.parse().ok()?;
+                    let told = data.handle(self.now, Worked::Stored(object));
+                    self.shared.borrow_mut().bodies.insert(key, body);
+                    return told.and_then(|()| self.pump()).unwrap_or_else(|why| self.end_with(why));
+                }
+                if job.data.is_none() && !matches!(job.phase, Phase::Storing { .. }) {
+                    return None;
                 }
                 let tries = tries + 1;
                 if tries >= self.shared.borrow().tries {
@@ -197,7 +222,7 @@ impl Host {
     }
 
     pub fn again(&mut self, id: AssignmentId, key: String, body: Body, tries: u32) {
-        let storing = |job: &Job| job.assignment.id == id && matches!(job.phase, Phase::Storing { .. });
+        let storing = |job: &Job| job.assignment.id == id && job.phase != Phase::Ending;
         if self.job.as_ref().is_some_and(storing) {
             self.put(id, key, body, tries);
         }
@@ -210,8 +235,18 @@ impl Host {
         }
         job.phase = Phase::Ending;
         let id = job.assignment.id;
+        if job.data.take().is_some_and(|data| !data.is_done())
+            && let Some(machinery) = &mut self.machinery
+        {
+            machinery.failed();
+        }
         self.shared.borrow_mut().reading.remove(&self.node);
         self.soon(SECOND, Timer::Event(Box::new(Event::Ended { id, result })));
+    }
+
+    fn end_with(&mut self, why: String) -> Option<Event> {
+        self.end(Err(why));
+        None
     }
 
     /// The node is about to be told that its job has ended.
@@ -230,6 +265,9 @@ impl Host {
                 drop(ground);
                 if same {
                     self.shared.borrow_mut().reading.insert(self.node, job.disk);
+                    if self.shared.borrow().data {
+                        return self.begin_data();
+                    }
                     self.read();
                 } else {
                     self.end(Err("the volume has changed".to_owned()));
@@ -237,8 +275,67 @@ impl Host {
                 None
             }
             Phase::Reading { next } => self.store(next),
-            Phase::Storing { .. } | Phase::Asked { .. } | Phase::Ending => None,
+            Phase::Packing | Phase::Asked { .. } => {
+                job.look_ns = u64::MAX;
+                self.pump().unwrap_or_else(|why| self.end_with(why))
+            }
+            Phase::Storing { .. } | Phase::Ending => None,
         }
+    }
+
+    /// The machine has read some of its volume.
+    pub fn swept(&mut self, id: AssignmentId) -> Option<Event> {
+        let job = self.job.as_mut().filter(|job| job.assignment.id == id)?;
+        let told = job.data.as_mut()?.swept(self.now);
+        told.and_then(|()| self.pump()).unwrap_or_else(|why| self.end_with(why))
+    }
+
+    fn begin_data(&mut self) -> Option<Event> {
+        let machinery = self.machinery.get_or_insert_with(Machinery::new);
+        let job = self.job.as_mut()?;
+        let who = (NodeId(self.node as u32 + 1), Boot(self.boot));
+        let data = Data::new(self.now, &job.assignment, who, &job.state, job.disk, &self.shared, machinery);
+        job.data = data.map(Box::new);
+        job.phase = Phase::Packing;
+        self.pump().unwrap_or_else(|why| self.end_with(why))
+    }
+
+    /// Does what the machine wants; the report that comes of it, if any.
+    fn pump(&mut self) -> Result<Option<Event>, String> {
+        let Some(job) = self.job.as_mut() else { return Ok(None) };
+        let Some(data) = &mut job.data else { return Ok(None) };
+        let (id, mut steps, mut event) = (job.assignment.id, Vec::new(), None);
+        data.pump(self.now, &mut steps)?;
+        let is_done = data.is_done();
+        let look = data.deadline().map(|due| due.max(self.now + MS)).filter(|due| *due < job.look_ns);
+        job.look_ns = look.unwrap_or(job.look_ns);
+        if let Some(due) = look {
+            self.after(due - self.now, Timer::Job(id));
+        }
+        for step in steps {
+            match step {
+                Step::Put(key, body) => self.put(id, key, body, 0),
+                Step::Commit(progress) => event = self.commit_data(progress),
+                Step::Sweep => {
+                    let read_ns = self.shared.borrow().read_ns;
+                    self.soon(read_ns, Timer::Swept(id));
+                }
+            }
+        }
+        if is_done {
+            self.end(Ok(()));
+        }
+        Ok(event)
+    }
+
+    fn commit_data(&mut self, progress: Progress) -> Option<Event> {
+        let job = self.job.as_mut()?;
+        let names = progress.objects.iter().map(|(id, _)| *id);
+        let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
+        let next = if progress.last { job.assignment.to } else { progress.to };
+        job.phase = Phase::Asked { names, next };
+        let totals = progress.totals;
+        Some(Event::Progressed { id: job.assignment.id, progress, totals, troubles: Vec::new() })
     }
 
     fn read(&mut self) {
@@ -370,7 +467,16 @@ impl Ports for Host {
         let device = state.volumes.get(&assignment.volume.volume).map(|volume| volume.device.clone());
         let disk = device.and_then(|device| self.shared.borrow().disk_of(&device)).unwrap_or(0);
         let (at, progress) = (assignment.from, Progress::default());
-        self.job = Some(Job { assignment, disk, at, phase: Phase::Opening, progress });
+        self.job = Some(Job {
+            assignment,
+            disk,
+            at,
+            phase: Phase::Opening,
+            progress,
+            state,
+            data: None,
+            look_ns: u64::MAX,
+        });
         self.soon(SECOND, Timer::Job(assignment.id));
     }
 
@@ -397,6 +503,15 @@ impl Ports for Host {
         job.at = next;
         let done = next == job.assignment.to;
         self.outputs.push_back(Output::Fact(Fact::Accepted { backup, stretch, names }));
+        if let Some(data) = &mut job.data {
+            job.phase = Phase::Packing;
+            let (id, told) = (job.assignment.id, data.handle(self.now, Worked::Committed));
+            if let Err(why) = told {
+                return self.fail(why);
+            }
+            // It goes on by itself, outside of the node's own turn.
+            return self.after(0, Timer::Job(id));
+        }
         if done { self.end(Ok(())) } else { self.read() }
     }
 

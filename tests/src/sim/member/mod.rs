@@ -3,7 +3,8 @@
 //! | module | what |
 //! |---|---|
 //! | this one | inputs of the world to events of the node; users; what the node claims |
-//! | `host` | the node's ports, and jobs |
+//! | `host` | the node's ports, and the jobs of most seeds: they store and report, and say in the object of what stretch it is |
+//! | `data` | the jobs of one seed in 20: the real machine, over the bytes of a small image; points are read back at the end (I8) |
 //! | `plan` | volumes, policies, profiles, all drawn from the seed |
 //!
 //! | rule | when it is checked |
@@ -18,6 +19,7 @@
 //! And all that `check` and `pieces` say of the log. Users change policies, start and stop backups, move the lease, ask for the status,
 //! stop nodes for good reason, and write to volumes that nobody reads. Source: ours.
 
+mod data;
 mod host;
 mod plan;
 
@@ -34,7 +36,7 @@ use windlass_agent::log::state::State;
 use windlass_agent::node::{Config, Event, Node, Note};
 
 use super::options::{Mutation, Options, SECOND};
-use super::store::identity;
+use super::store::{Shelf, identity};
 use super::{Birth, Fact, Input, Output, Tenant, Verdict};
 use host::{Host, Timer};
 use plan::{Ground, Shared};
@@ -148,6 +150,10 @@ impl Tenant for Member {
         2 * (1200 * SECOND + 30 * options.writer.timing.lease_ns + 100 * piece)
     }
 
+    fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
+        if shared.borrow().data { data::verify(shared, shelf, view) } else { Ok(0) }
+    }
+
     fn unfinished(view: &View) -> Vec<String> {
         view.state.running.values().map(|running| running.policy.clone()).collect()
     }
@@ -176,6 +182,7 @@ impl Tenant for Member {
                     Some(*event)
                 }
                 Timer::Job(id) => self.host.job_moves(id),
+                Timer::Swept(id) => self.host.swept(id),
                 Timer::Again { id, key, body, tries } => {
                     self.host.again(id, key, body, tries);
                     None

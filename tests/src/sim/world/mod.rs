@@ -66,6 +66,8 @@ pub struct Tally {
     pub accepted: u64,
     /// Assignments sent.
     pub assigned: u64,
+    /// Bytes of points read back and compared.
+    pub restored: u64,
     /// Commands answered.
     pub answered: u64,
     /// Log slots, checkpoints and boundaries deleted.
@@ -97,6 +99,7 @@ impl Tally {
         self.accepted += other.accepted;
         self.assigned += other.assigned;
         self.answered += other.answered;
+        self.restored += other.restored;
         self.collected += other.collected;
         self.deleted += other.deleted;
         self.faults += other.faults;
@@ -346,7 +349,9 @@ impl<T: Tenant> World<T> {
             self.happen(event)?;
             self.check_leases()?;
             if self.calm && progress && self.is_over() && self.is_finished()? {
-                return self.oracle.finish(&mut self.shelf);
+                self.oracle.finish(&mut self.shelf)?;
+                self.tally.restored = T::verify(&self.shared, &self.shelf, self.oracle.model())?;
+                return Ok(());
             }
         }
         Err("I10: nothing happens any more".into())
