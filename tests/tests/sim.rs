@@ -76,6 +76,7 @@ fn seeds_of_whole_nodes_keep_every_rule() {
     println!("{seeds} seeds: {sum:?}");
     assert!(sum.points > 2 * seeds && sum.accepted > 30 * seeds && sum.assigned > 15 * seeds);
     assert!(sum.answered > 80 * seeds && sum.epochs > 6 * seeds && sum.released > 5 * seeds);
+    assert!(sum.restored > 10_000 * seeds, "data was read back");
     assert!(sum.lost > seeds && sum.crashes > seeds && sum.freezes > seeds && sum.faults > 20 * seeds);
 }
 
@@ -108,6 +109,16 @@ fn find<T: Tenant>(mutation: Mutation) {
     let found = (0..SEEDS_TO_FIND).find_map(|seed| Some((seed, run::<T>(seed, mutation, false).violation?)));
     let (seed, (why, _)) = found.unwrap_or_else(|| panic!("{mutation}: not found in {SEEDS_TO_FIND} seeds"));
     println!("{mutation}: seed {seed}: {why}");
+}
+
+/// It takes a connection that breaks, another worker who is faster, and a report in the moment between the two ends' news of a new
+/// connection: the first seed with all of that. `assign_test` in the agent shows the same in a few lines.
+#[test]
+fn finds_a_report_that_is_accepted_for_anothers_work() {
+    let found =
+        (1300..SEEDS_TO_FIND).find_map(|seed| run::<Member>(seed, Mutation::AcceptDone, false).violation);
+    let (why, _) = found.unwrap_or_else(|| panic!("not found"));
+    assert!(why.starts_with("C1"), "{why}");
 }
 
 macro_rules! finds {

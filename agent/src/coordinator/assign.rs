@@ -235,3 +235,7 @@ impl Coordinator {
         self.roster.readers(&volume.device).any(|node| node != assigned.node && self.held(node) == 0)
     }
 }
+
+#[cfg(test)]
+#[path = "assign_test.rs"]
+mod tests;
