@@ -22,6 +22,7 @@ use windlass_agent::log::state::State;
 use windlass_agent::pack::known::Known;
 use windlass_agent::pack::lane::{Lane, Shared as Packing};
 use windlass_agent::pack::object::{NameCounter, ObjectBuf, PIECE_BYTES, Placer};
+use windlass_agent::pack::reading::Reading;
 use windlass_agent::pack::{frame_buf_bytes, frame_bytes};
 use windlass_agent::restore::browse::cat;
 use windlass_agent::restore::lookup::{ClientFetch, Lookup};
@@ -180,7 +181,12 @@ impl Data {
             shape: shape(),
             logical_block_bytes: device.geometry().logical_block_bytes,
             volume_block_bytes: volume.info().block_bytes,
-            read_depth: FRAMES.min(device.queue_depth()),
+            reading: Reading::of(
+                &device.geometry(),
+                FRAMES.min(device.queue_depth()),
+                volume.info().used_bytes,
+                volume.info().size_bytes,
+            ),
             unwritten: assignment.volume.state.is_some() && last == Some(assignment.volume),
             unsure_from: Timestamp { secs: 0, nanos: 0 },
             from: assignment.from,
