@@ -3,7 +3,7 @@
 //! | event | what follows |
 //! |---|---|
 //! | report of a stretch that is free | committed, then accepted |
-//! | report of a stretch that is done | accepted at once when all of it is done (it came twice); else revoked (C4) |
+//! | report of a stretch that is done | accepted at once when the tables name its objects (it came twice); else revoked (C4) |
 //! | node gone for two beats, or twice silent about an assignment | the stretch is free again |
 //! | worker says that it cannot | the node is passed over for that volume for a while |
 //! | no report for [`SLOW_NS`] while another node could | revoked and handed to the other |
@@ -11,7 +11,7 @@
 use super::{Coordinator, NODE_ASSIGNMENTS_MAX, Now, Pending, QUEUE_MAX, share};
 use crate::backplane::message::{Assignment, AssignmentId, Key, Message, Present, Report};
 use crate::id::{BackupId, NodeId, VolumeId};
-use crate::log::state::Refusal;
+use crate::log::state::{Refusal, State};
 
 /// Assignments that a node has at once: the one that it works on, and the next, so that it never waits.
 const HELD_TARGET: usize = 2;
@@ -33,6 +33,12 @@ pub(super) struct Assigned {
     /// Last sign of progress, boot time in nanoseconds.
     pub last_ns: u64,
     misses: u8,
+}
+
+/// Whether the tables name all that a report does.
+fn is_named(state: &State, report: &Report) -> bool {
+    let objects = report.objects.iter().map(|(id, _)| id);
+    objects.chain(report.segments.iter().map(|segment| &segment.id)).all(|id| state.live.contains(id))
 }
 
 impl Coordinator {
@@ -120,7 +126,9 @@ impl Coordinator {
         };
         let volume = assignment.volume.volume;
         let done = running.done.of(volume);
-        if done.iter().any(|done| done.from <= report.from && report.to <= done.to) {
+        let is_done = done.iter().any(|done| done.from <= report.from && report.to <= done.to);
+        // Another's work there is no commit of these objects: the worker's later rows would refer to what no table names.
+        if is_done && (is_named(now.state, &report) || !self.settings.checks.named) {
             self.send(from, Message::Accepted { id, sequence: report.sequence });
             return self.advance(now, from, &report);
         }
@@ -128,6 +136,9 @@ impl Coordinator {
         let in_order = report.from < report.to && report.to <= assignment.to;
         if !free || !in_order || !running.volumes.contains(&assignment.volume) {
             return self.revoke(from, id);
+        }
+        if !self.settings.checks.commit_first {
+            self.send(from, Message::Accepted { id, sequence: report.sequence });
         }
         self.queue.push_back(Pending::Report(from, report));
     }
@@ -224,3 +235,7 @@ impl Coordinator {
         self.roster.readers(&volume.device).any(|node| node != assigned.node && self.held(node) == 0)
     }
 }
+
+#[cfg(test)]
+#[path = "assign_test.rs"]
+mod tests;

@@ -25,6 +25,10 @@ const FAILURES_MAX: u32 = 6;
 /// For how long a node that failed is passed over for the volume, in nanoseconds; it doubles with each failure.
 const BAR_NS: u64 = 5_000_000_000;
 
+/// After this time, volumes of a running backup that nobody could open are looked at again, in nanoseconds: what kept a node from it
+/// may be over, and no node may come to say so.
+const RELOOK_NS: u64 = 60_000_000_000;
+
 /// A volume being looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Look {
@@ -55,6 +59,8 @@ pub(super) struct Job {
     on_request: bool,
     /// Nodes passed over for a volume until then.
     bars: BTreeMap<(NodeId, VolumeId), u64>,
+    /// When volumes that nobody could open are looked at again.
+    relook_ns: u64,
 }
 
 impl Job {
@@ -111,6 +117,7 @@ impl Coordinator {
             failures: 0,
             on_request: false,
             bars: BTreeMap::new(),
+            relook_ns: 0,
         };
         self.jobs.insert(policy.to_owned(), job);
     }
@@ -267,6 +274,7 @@ impl Coordinator {
             self.reply(asker, Reply::Done(Some(backup)));
         }
         job.phase = Phase::Running { backup, found };
+        job.relook_ns = now.ns.saturating_add(RELOOK_NS);
         self.turn_running(now, policy, job)
     }
 
@@ -380,6 +388,18 @@ impl Coordinator {
         if now.ns < self.adopt_until_ns && !self.roster.is_complete() {
             self.wake_at(self.adopt_until_ns);
             return Some(job);
+        }
+        if running.volumes.iter().any(|v| !found.contains_key(&v.volume) && !running.done.is_whole(v.volume))
+        {
+            if now.ns >= job.relook_ns {
+                let kept = |(&volume, look): (&VolumeId, &mut Look)| look.found = found.get(&volume).copied();
+                let mut looks = looks(now.state, policy);
+                looks.iter_mut().for_each(kept);
+                job.phase = Phase::Probing { looks, since_ns: now.ns };
+                self.wake_at(now.ns);
+                return Some(job);
+            }
+            self.wake_at(job.relook_ns);
         }
         let mut stuck = None;
         while let Some((node, assignment)) =

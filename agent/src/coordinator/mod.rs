@@ -40,6 +40,7 @@ use crate::format::record::{BackupEnd, Commit, Record, Stretch};
 use crate::id::{BackupId, Epoch, NodeId};
 use crate::log::limits::{RUNNING_MAX, SLOT_RECORDS_MAX};
 use crate::log::state::{Refusal, State};
+use crate::log::writer::Checks;
 
 use assign::Assigned;
 use calendar::Calendar;
@@ -54,6 +55,9 @@ const GROUP_BYTES_MAX: usize = 56 * 1024;
 /// Commits that wait for their turn: two for each assignment of a large cluster. A report that comes when it is full is not
 /// taken, and comes again with the worker's next beat.
 const QUEUE_MAX: usize = 1024;
+
+/// Bits of a question's number that count within an epoch.
+const ASK_BITS: u32 = 32;
 
 /// Who wants to know: a node, and its number for the request.
 pub type Asker = (NodeId, u64);
@@ -79,6 +83,8 @@ pub struct Settings {
     pub beat_ns: u64,
     /// Idle time after which the lease is let go, in nanoseconds.
     pub rest_ns: u64,
+    /// What may be left out, in tests that must then find a violation.
+    pub checks: Checks,
 }
 
 /// Something to be committed, and what follows from it.
@@ -164,7 +170,8 @@ impl Coordinator {
             jobs: BTreeMap::new(),
             assigned: BTreeMap::new(),
             next_number: 0,
-            next_ask: 0,
+            // An answer may be to a question of the epoch before.
+            next_ask: epoch.0.wrapping_shl(ASK_BITS),
             queue: VecDeque::new(),
             in_flight: Vec::new(),
             last_commit_ns: now.ns,
@@ -191,6 +198,11 @@ impl Coordinator {
     /// When to call `turn` again at the latest.
     pub fn deadline(&self) -> Option<u64> {
         self.wake_ns
+    }
+
+    /// Assignments that are out, and commits that wait or are in flight.
+    pub fn waits(&self) -> usize {
+        self.assigned.len() + self.queue.len() + self.in_flight.len()
     }
 
     /// Whether a release was asked for: nothing more is assigned or committed.

@@ -79,11 +79,28 @@ pub struct Checks {
     pub exists: bool,
     /// An answer to a beat at or after the end of the lease does not renew it. Off: it does, and the end waits for it.
     pub late_answer: bool,
+    /// The coordinator accepts a report of a stretch that is done only when the tables name its objects.
+    pub named: bool,
+    /// The coordinator accepts a report after its commit. Off: before.
+    pub commit_first: bool,
+    /// A node drops orders of an older epoch than the highest seen.
+    pub fence: bool,
+    /// A coordinator does nothing when the lease could end before it arrives (L1).
+    pub lease: bool,
 }
 
 impl Default for Checks {
     fn default() -> Checks {
-        Checks { epoch: true, nonce: true, exists: true, late_answer: true }
+        Checks {
+            epoch: true,
+            nonce: true,
+            exists: true,
+            late_answer: true,
+            named: true,
+            commit_first: true,
+            fence: true,
+            lease: true,
+        }
     }
 }
 

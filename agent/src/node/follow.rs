@@ -54,6 +54,12 @@ impl Follow {
         self.greeted = self.greeted.filter(|(holder, _)| *holder != node);
     }
 
+    /// A node says itself that it does not coordinate. Its silence began when it was heard last.
+    pub(super) fn renounced(&mut self, node: NodeId) {
+        self.holder = self.holder.filter(|holder| *holder != node);
+        self.greeted = self.greeted.filter(|(holder, _)| *holder != node);
+    }
+
     /// This node let the lease go.
     pub(super) fn rest(&mut self, now_ns: u64, successor: Option<NodeId>) {
         self.holder = None;

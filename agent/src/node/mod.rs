@@ -267,7 +267,7 @@ impl<S: Sealer + Clone> Node<S> {
         let rank = ids.iter().position(|id| *id == config.identity.me.node).unwrap_or(0) as u64;
         let mut node = Node {
             follow: Follow::new(now_ns, rank, config.options.timing.beat_ns),
-            requests: Requests::new(config.request_ns),
+            requests: Requests::new(config.request_ns, config.identity.me.boot.0),
             up: BTreeSet::new(),
             view: View::default(),
             reader: None,
@@ -314,6 +314,23 @@ impl<S: Sealer + Clone> Node<S> {
             Some((_, writer)) if writer.view().head > self.view.head => writer.view(),
             _ => &self.view,
         }
+    }
+
+    /// The log as far as this node has written it itself, while it coordinates.
+    pub fn held_view(&self) -> Option<&View> {
+        let (_, writer) = self.writer.as_ref().filter(|_| self.coordinator.is_some())?;
+        Some(writer.view())
+    }
+
+    /// Whether it is letting the lease go: it acts on it no more.
+    pub fn is_releasing(&self) -> bool {
+        self.releasing.is_some()
+    }
+
+    /// How many things wait here: orders for the log, commands for a coordinator, and what the coordinator has out and in its queue.
+    pub fn waits(&self) -> usize {
+        let coordinator = self.coordinator.as_ref().map_or(0, Coordinator::waits);
+        self.waiting.len() + self.loopback.len() + self.requests.waits() + coordinator
     }
 
     /// End of the lease on this node's clock, while it holds one.
@@ -387,7 +404,9 @@ impl<S: Sealer + Clone> Node<S> {
     /// Whether the lease lasts long enough, and is not being let go. What changes that is an answer, or the lease's own deadline.
     fn may_coordinate(&self) -> bool {
         self.releasing.is_none()
-            && self.writer.as_ref().is_some_and(|(_, writer)| writer.may_assign(self.now_ns))
+            && self.writer.as_ref().is_some_and(|(_, writer)| {
+                writer.may_assign(self.now_ns) || !self.config.options.checks.lease
+            })
     }
 
     fn next_machine(&mut self) -> u32 {
@@ -438,6 +457,7 @@ impl<S: Sealer + Clone> Node<S> {
         };
         if !up {
             self.follow.disconnected(now_ns, node);
+            self.requests.disconnected(node);
         }
         if self.coordinator.is_some() {
             let state = self.view().state.clone();
@@ -459,7 +479,7 @@ impl<S: Sealer + Clone> Node<S> {
                 | Message::Accepted { .. }
                 | Message::Revoke { .. }
         );
-        if is_order && epoch < self.follow.epoch {
+        if is_order && epoch < self.follow.epoch && self.config.options.checks.fence {
             return self.send(from, Message::Fenced);
         }
         self.follow.epoch = self.follow.epoch.max(epoch);
@@ -484,7 +504,8 @@ impl<S: Sealer + Clone> Node<S> {
                     self.actions.push_back(Action::Reply { client, reply });
                 }
             }
-            Message::Redirect { request, .. } => self.requests.redirected(request),
+            // It goes out again when somebody announces itself; at once, it would come back at once.
+            Message::Redirect { .. } => self.follow.renounced(from),
             Message::Request { request, .. } if self.coordinator.is_none() => {
                 let holder = self.follow.holder;
                 self.send(from, Message::Redirect { request, holder });
@@ -690,6 +711,7 @@ impl<S: Sealer + Clone> Node<S> {
             peers: self.config.peers.clone(),
             beat_ns: self.config.options.timing.beat_ns,
             rest_ns: self.config.rest_ns,
+            checks: self.config.options.checks,
         };
         let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
         let mut coordinator = Coordinator::new(settings, epoch, now);
@@ -698,6 +720,10 @@ impl<S: Sealer + Clone> Node<S> {
         }
         self.coordinator = Some(coordinator);
         self.follow.epoch = self.follow.epoch.max(epoch);
+        if self.follow.away_until_ns == u64::MAX {
+            // It was asked to leave while it claimed.
+            self.releasing = Some(None);
+        }
         self.note(Note::Coordinates(epoch));
         self.announce(now_ns);
     }
@@ -744,7 +770,7 @@ impl<S: Sealer + Clone> Node<S> {
         let Some(coordinator) = &mut self.coordinator else { return };
         if let Some(successor) = self.releasing {
             writer.release(now_ns, successor);
-        } else if writer.may_assign(now_ns) {
+        } else if writer.may_assign(now_ns) || !self.config.options.checks.lease {
             let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
             if coordinator.deadline().is_some_and(|due| due <= now_ns) {
                 coordinator.turn(now);

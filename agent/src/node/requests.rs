@@ -29,15 +29,16 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn new(patience_ns: u64) -> Requests {
-        Requests { open: BTreeMap::new(), next: 0, patience_ns, refused: Vec::new() }
+    /// Numbers go on from `first`, which no other start of the node has: an answer to a request of an earlier start is nobody's.
+    pub(super) fn new(patience_ns: u64, first: u64) -> Requests {
+        Requests { open: BTreeMap::new(), next: first, patience_ns, refused: Vec::new() }
     }
 
     pub(super) fn add(&mut self, now_ns: u64, client: u64, command: Command) {
         if self.open.len() >= REQUESTS_MAX {
             return self.refused.push(client);
         }
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         let until_ns = now_ns.saturating_add(self.patience_ns);
         self.open.insert(self.next, Request { client, command, until_ns, sent: None });
     }
@@ -47,16 +48,21 @@ impl Requests {
         self.open.remove(&request).map(|request| request.client)
     }
 
-    /// It went to the wrong node: it goes to the right one when that is known.
-    pub(super) fn redirected(&mut self, request: u64) {
-        if let Some(request) = self.open.get_mut(&request) {
-            request.sent = None;
+    /// A connection broke: what went there may not have arrived.
+    pub(super) fn disconnected(&mut self, node: NodeId) {
+        for request in self.open.values_mut() {
+            request.sent = request.sent.filter(|(holder, _)| *holder != node);
         }
     }
 
     /// Whether somebody must coordinate for one of them to be answered.
     pub(super) fn need_coordinator(&self) -> bool {
         self.open.values().any(|request| request.command != Command::Status)
+    }
+
+    /// How many wait.
+    pub(super) fn waits(&self) -> usize {
+        self.open.len()
     }
 
     pub(super) fn deadline(&self) -> Option<u64> {

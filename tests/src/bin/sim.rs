@@ -1,7 +1,9 @@
 //! The simulator as a program: runs seeds, stops at the first that breaks a rule, and says how to see it again.
 //!
-//!     cargo run --release -p windlass-tests --bin sim -- --seeds 0..100000 [--jobs N] [--mutation NAME]
+//!     cargo run --release -p windlass-tests --bin sim -- --seeds 0..100000 [--jobs N] [--mutation NAME] [--of log]
 //!     cargo run --release -p windlass-tests --bin sim -- --seed 42 --trace
+//!
+//! `--of log` runs clusters that consist of log writers only, instead of whole nodes.
 //!
 //! Exit codes: 0 no rule was broken, 1 one was, 2 usage.
 
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass_hal::clock::{Clock, SystemClock};
 use windlass_tests::sim::committer::Committer;
+use windlass_tests::sim::member::Member;
 use windlass_tests::sim::options::Mutation;
 use windlass_tests::sim::world::{Outcome, Tally, run};
 
@@ -24,11 +27,12 @@ struct Args {
     trace: bool,
     mutation: Mutation,
     jobs: u64,
+    log: bool,
 }
 
 fn usage() -> String {
     let mut text =
-        "usage: sim --seed N | --seeds N..M [--trace] [--jobs N] [--mutation NAME]\nmutations:\n".to_owned();
+        "usage: sim --seed N | --seeds N..M [--trace] [--jobs N] [--mutation NAME] [--of node|log]\nmutations:\n".to_owned();
     for mutation in Mutation::ALL {
         let (name, what) = mutation.text();
         text.push_str(&format!("  {name:24} {what}\n"));
@@ -37,7 +41,7 @@ fn usage() -> String {
 }
 
 fn parse() -> Result<Args, String> {
-    let mut args = Args { seeds: 0..0, trace: false, mutation: Mutation::None, jobs: 1 };
+    let mut args = Args { seeds: 0..0, trace: false, mutation: Mutation::None, jobs: 1, log: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(usage);
@@ -54,6 +58,7 @@ fn parse() -> Result<Args, String> {
                 args.seeds = number(from)?..number(to)?;
             }
             "--jobs" => args.jobs = number(&value()?)?.clamp(1, JOBS_MAX),
+            "--of" => args.log = value()? == "log",
             "--mutation" => args.mutation = value()?.parse()?,
             _ => return Err(usage()),
         }
@@ -72,7 +77,8 @@ fn work(args: &Args, next: &AtomicU64, stop: &AtomicU64) -> (Tally, Option<(u64,
         if seed >= stop.load(Ordering::Relaxed) {
             return (tally, found);
         }
-        let outcome = run::<Committer>(seed, args.mutation, args.trace);
+        let run = if args.log { run::<Committer> } else { run::<Member> };
+        let outcome = run(seed, args.mutation, args.trace);
         tally.add(&outcome.tally);
         if args.trace {
             println!("seed {seed}: trace {:016x}", outcome.trace);
@@ -124,7 +130,8 @@ fn main() -> ExitCode {
         Some((seed, outcome)) => {
             let (why, at_ms) = outcome.violation.unwrap_or_default();
             println!("seed {seed}: {why} (at {at_ms} ms, trace {:016x})", outcome.trace);
-            println!("to see it: sim --seed {seed} --trace --mutation {}", args.mutation);
+            let of = if args.log { " --of log" } else { "" };
+            println!("to see it: sim --seed {seed} --trace --mutation {}{of}", args.mutation);
             ExitCode::from(1)
         }
     }

@@ -8,20 +8,23 @@
 //! | I3 | a node issues a create: its slot before that one is decided |
 //! | I9 | after every step: no two leases at one true time, where clocks keep within the bound |
 //! | I11 | an epoch begins, and at the end: state from checkpoint and log equals the fold of the whole log |
+//! | I5 | a backup ends: its stretches tile every volume, and every object says what stretch it is of ([`pieces`](super::pieces)) |
+//! | P2 | a slot lands: no point is gone. a node is told that its report, its backup, its policy is in the log: it is |
 //! | P2 | at the end: whatever was reported is in the log; whatever was denied is not |
 //!
 //! Does not: change anything. Source: commit-log design, "Invariants".
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_agent::format::record::{CheckpointName, Record};
+use windlass_agent::format::record::{CheckpointName, Record, Stretch};
 use windlass_agent::format::slot::{LogDigest, PlainForTests, SlotContents, parse_boundary};
-use windlass_agent::id::{Epoch, ObjectId, Slot};
+use windlass_agent::id::{BackupId, Epoch, ObjectId, Slot};
 use windlass_agent::log::call::{Body, Call};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::keys;
 use windlass_agent::log::replay::{Replay, ReplayOptions, View, apply_slot};
 
+use super::pieces::Pieces;
 use super::store::{CLUSTER, OBJECTS, SEGMENTS, Shelf};
 use super::{Fact, Verdict};
 
@@ -45,6 +48,11 @@ pub struct Oracle {
     denied: BTreeSet<u64>,
     /// What nodes have reported: slot -> marker, 0 for slots of the writer's own.
     reported: BTreeMap<Slot, u64>,
+    pieces: Pieces,
+    /// Backups and their policies, as they began.
+    begun: BTreeMap<BackupId, String>,
+    /// Bodies of policies that were ever in the log.
+    bodies: BTreeSet<Vec<u8>>,
 }
 
 impl Oracle {
@@ -80,11 +88,13 @@ impl Oracle {
             let contents = SlotContents::parse(&first.bytes, &PlainForTests)
                 .map_err(|why| format!("I1: slot {slot}: {why}"))?;
             contents.records.iter().try_for_each(|record| self.record(shelf, slot, record))?;
+            self.pieces.check_points(&self.model)?;
         }
         Ok(())
     }
 
     fn record(&mut self, shelf: &Shelf, slot: Slot, record: &Record) -> Verdict<()> {
+        self.pieces.record(shelf, slot, record)?;
         match record {
             Record::Commit(commit) => {
                 let objects = commit.objects.iter().map(|(id, _)| (*id, id.object_key()));
@@ -113,11 +123,11 @@ impl Oracle {
                 }
                 self.checkpoints.insert(*name);
             }
+            Record::PolicyChanged(change) => drop(self.bodies.insert(change.body.clone())),
+            Record::BackupBegun(start) => drop(self.begun.insert(start.backup, start.policy.clone())),
             Record::EpochBegun { .. }
             | Record::Yield { .. }
-            | Record::PolicyChanged(_)
             | Record::PolicyRemoved { .. }
-            | Record::BackupBegun(_)
             | Record::BackupEnded(_)
             | Record::BackupAbandoned { .. }
             | Record::PointExpired { .. }
@@ -197,7 +207,7 @@ impl Oracle {
             }
             Fact::Committed { slot, digest, marker } => {
                 self.report(shelf, slot, digest, marker)?;
-                if !self.markers.contains(&marker) {
+                if marker != 0 && !self.markers.contains(&marker) {
                     return Err(format!("P2: batch {marker:x} was reported, and is not in the log"));
                 }
             }
@@ -219,6 +229,19 @@ impl Oracle {
                 }
                 Oracle::expected(&fault, excused)?;
             }
+            Fact::Accepted { backup, stretch, names } => self.accepted(backup, &stretch, &names)?,
+            Fact::Answered { begun, changed } => {
+                if let Some((policy, backup)) = begun
+                    && self.begun.get(&backup) != Some(&policy)
+                {
+                    return Err(format!("P2: backup {backup} of {policy} is said to run, and never began"));
+                }
+                if changed.is_some_and(|body| !self.bodies.contains(&body)) {
+                    return Err("P2: a policy is said to be changed, and no slot does".into());
+                }
+            }
+            // Judged by the world, which knows the time.
+            Fact::Assigned { .. } => {}
             Fact::Warned { fault } => Oracle::expected(&fault, excused)?,
             Fact::Counted { object } => {
                 if !self.ever.contains(&object) {
@@ -227,6 +250,17 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// C1: whoever is told that a report counts may rely on all of it: its later rows may refer to these objects.
+    fn accepted(&self, backup: BackupId, stretch: &Stretch, names: &[ObjectId]) -> Verdict<()> {
+        if !self.pieces.covers(backup, stretch) {
+            return Err(format!("C1: a report of backup {backup} is accepted, and no slot has its stretch"));
+        }
+        match names.iter().find(|name| !self.ever.contains(name)) {
+            Some(name) => Err(format!("C1: a report is accepted, and no slot names its {name}")),
+            None => Ok(()),
+        }
     }
 
     fn expected(fault: &LogFault, excused: bool) -> Verdict<()> {

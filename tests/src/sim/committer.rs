@@ -21,8 +21,8 @@ use windlass_agent::log::state::State;
 use windlass_agent::log::writer::{Action, Writer};
 use windlass_hal::sim::prng::Prng;
 
-use super::options::{Mutation, Options};
-use super::store::{OBJECTS, identity};
+use super::options::{Mutation, Options, SECOND};
+use super::store::{OBJECTS, Shelf, identity};
 use super::{Birth, Fact, Input, Output, Tenant, Verdict};
 
 /// Objects that a node has under way at once.
@@ -138,9 +138,27 @@ fn writer(node: usize, boot: u64, options: &Options, prng: &mut Prng) -> Writer<
 
 impl Tenant for Committer {
     type Message = Note;
+    type Shared = ();
+    const RECONNECTS: bool = false;
 
-    fn start(birth: Birth) -> Committer {
-        let Birth { node, boot, mut prng, options, finish } = birth;
+    fn shared(_options: &Options) {}
+
+    fn died(_shared: &(), _node: usize) {}
+
+    fn finish_bound_ns(options: &Options) -> u64 {
+        40 * (options.work_ns + 12 * options.store_latency_ns) + 10 * SECOND
+    }
+
+    fn verify(_shared: &(), _shelf: &Shelf, _view: &View) -> Verdict<u64> {
+        Ok(0)
+    }
+
+    fn unfinished(_view: &View) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn start(birth: Birth, _shared: &()) -> Committer {
+        let Birth { node, boot, mut prng, options, finish, .. } = birth;
         let writer = writer(node, boot, &options, &mut prng);
         let mut committer = Committer {
             node,
@@ -189,6 +207,7 @@ impl Tenant for Committer {
             Input::Wake => self.writer.wake(now_ns),
             Input::Work => self.work(now_ns)?,
             Input::Finish => self.finishing = true,
+            Input::Urge(_) => {}
         }
         self.take_actions();
         if self.burst > 0 && self.writer.is_ready() && self.is_holder() && !self.finishing {

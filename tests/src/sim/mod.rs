@@ -8,7 +8,9 @@
 //! | [`net`] | connections between nodes |
 //! | [`clock`] | clocks that drift |
 //! | [`check`] | what every node claims against what the log says: I4, I6, I7, I9, I11 |
+//! | [`pieces`] | what backups are made of: I5, and whether objects are of the stretch that they were committed for |
 //! | [`committer`] | a small node: the real log writer, objects of peers, retirement, orphans |
+//! | [`member`] | a whole node: the real `Node`, jobs that store and report, commands of users |
 //!
 //! A run has two phases. In the first everything that the seed switched on goes wrong. In the second nothing does, and the cluster
 //! must come to an end: one coordinator in time, all work done (I10). The same seed gives the same trace, by its hash.
@@ -19,19 +21,23 @@
 pub mod check;
 pub mod clock;
 pub mod committer;
+pub mod member;
 pub mod net;
 pub mod options;
+pub mod pieces;
 pub mod store;
 pub mod world;
 
+use windlass_agent::format::record::Stretch;
 use windlass_agent::format::slot::LogDigest;
-use windlass_agent::id::{Epoch, ObjectId, Slot};
+use windlass_agent::id::{BackupId, Epoch, ObjectId, Slot};
 use windlass_agent::log::call::{Answer, Call};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::replay::View;
 use windlass_hal::sim::prng::Prng;
 
 use options::Options;
+use store::Shelf;
 
 /// `Err`: a rule is broken; the text begins with its label.
 pub type Verdict<T> = Result<T, String>;
@@ -49,6 +55,8 @@ pub struct Birth {
     pub options: Options,
     /// There are no more faults, and nothing new is to be begun.
     pub finish: bool,
+    /// Its own clock now.
+    pub now_ns: u64,
 }
 
 /// What happens to a node.
@@ -81,6 +89,8 @@ pub enum Input<M> {
     Work,
     /// There are no more faults: finish, and begin nothing new.
     Finish,
+    /// Everybody is idle, and backups of these policies run in the log all the same: somebody starts them again.
+    Urge(Vec<String>),
 }
 
 /// What a node wants done.
@@ -107,7 +117,7 @@ pub enum Output<M> {
 }
 
 /// What a node claims: checked against what is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Fact {
     /// It holds the lease, and its epoch has begun.
     Ready {
@@ -124,7 +134,7 @@ pub enum Fact {
         slot: Slot,
         /// That slot's digest.
         digest: LogDigest,
-        /// The pin in it that no other batch has.
+        /// The pin in it that no other batch has; 0 when batches of this sort of node have none.
         marker: u64,
     },
     /// It let the lease go.
@@ -151,15 +161,60 @@ pub enum Fact {
         /// Which.
         object: ObjectId,
     },
+    /// It hands out work.
+    Assigned {
+        /// Under this epoch.
+        epoch: Epoch,
+        /// When, on its own clock.
+        at_ns: u64,
+    },
+    /// It was told that its report counts.
+    Accepted {
+        /// Which backup and stretch.
+        backup: BackupId,
+        /// Where.
+        stretch: Stretch,
+        /// Objects and segments in the report.
+        names: Vec<ObjectId>,
+    },
+    /// A command has its answer.
+    Answered {
+        /// It was told that this backup of this policy runs.
+        begun: Option<(String, BackupId)>,
+        /// It was told that this policy's new body is in the log.
+        changed: Option<Vec<u8>>,
+    },
 }
 
 /// A node's machine.
 pub trait Tenant: Sized {
     /// What its peers are told.
     type Message: Clone + std::fmt::Debug;
+    /// What nodes have in common besides store and network: the volumes. Clones are the same thing.
+    type Shared;
+    /// Whether it is told when a connection that was lost is there again.
+    const RECONNECTS: bool;
+
+    /// Before the first node starts.
+    fn shared(options: &Options) -> Self::Shared;
+
+    /// The run is over: reads every point back from the store. Returns how many bytes were compared.
+    ///
+    /// # Errors
+    /// A point is not what the volumes were.
+    fn verify(shared: &Self::Shared, shelf: &Shelf, view: &View) -> Verdict<u64>;
 
     /// A new life.
-    fn start(birth: Birth) -> Self;
+    fn start(birth: Birth, shared: &Self::Shared) -> Self;
+
+    /// The node's life has ended, without its knowing.
+    fn died(shared: &Self::Shared, node: usize);
+
+    /// Time that it takes at most to finish what it had begun, besides elections, in true nanoseconds.
+    fn finish_bound_ns(options: &Options) -> u64;
+
+    /// Policies whose backups should have ended when all nodes are idle.
+    fn unfinished(view: &View) -> Vec<String>;
 
     /// Takes one input. `now_ns` is the node's own clock.
     ///

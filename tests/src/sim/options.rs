@@ -55,6 +55,11 @@ mutations! {
     SkipNonceCheck = "skip-nonce-check", "whatever is found in the slot is taken for one's own";
     SkipWait = "skip-wait", "a candidate waits for half the time that a lease lasts";
     OrphansWithoutFloor = "orphans-without-floor", "objects that no table names are deleted although they may be on their way into one";
+    ReportBeforeStored = "report-before-stored", "a worker reports what it has stored before the store has said so";
+    AcceptDone = "accept-done", "a report of a stretch that is done is accepted, whoever did it";
+    AcceptEarly = "accept-early", "a worker is told that its report counts before the commit has passed";
+    ObeyOld = "obey-old", "a node obeys a coordinator of an older epoch than it has seen";
+    AssignWithoutLease = "assign-without-lease", "a coordinator hands out work although its lease has ended";
     SkipProbe = "skip-probe", "a store that ignores conditions is written to";
 }
 
@@ -212,6 +217,7 @@ impl Options {
             nonce: mutation != Mutation::SkipNonceCheck,
             exists: mutation != Mutation::ExistsIsFailure,
             late_answer: mutation != Mutation::RenewOnLateAnswer,
+            ..Checks::default()
         };
         let replay = ReplayOptions {
             gets_max: 1 + prng.below(8) as usize,
@@ -281,10 +287,5 @@ impl Options {
         let slowest = if self.drift == Drift::Beyond { 2 * wait } else { wait };
         let replay = 60 * self.store_latency_ns;
         2 * slowest + slowest / 5 + self.down_ns + self.timeout_ns + replay + 10 * SECOND
-    }
-
-    /// After an election, whatever nodes have begun is finished after so long.
-    pub fn finish_bound_ns(&self) -> u64 {
-        self.election_bound_ns() + 40 * (self.work_ns + 12 * self.store_latency_ns) + 10 * SECOND
     }
 }

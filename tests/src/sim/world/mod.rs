@@ -40,6 +40,11 @@ use super::options::{Drift, MS, Mutation, Options, SECOND};
 use super::store::{Lie, LyingStore, Shelf};
 use super::{Input, Output, Tenant, Trace, Verdict};
 
+/// Times that a backup is started again after the faults.
+const URGES_MAX: u32 = 4;
+/// Wakes in a row of a node that leave a deadline in the past.
+const LATE_WAKES_MAX: u32 = 64;
+
 /// What happened, in numbers: a run that did nothing proves nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
@@ -55,6 +60,16 @@ pub struct Tally {
     pub released: u64,
     /// Objects whose node was told that they count.
     pub counted: u64,
+    /// Recovery points.
+    pub points: u64,
+    /// Reports that were accepted.
+    pub accepted: u64,
+    /// Assignments sent.
+    pub assigned: u64,
+    /// Bytes of points read back and compared.
+    pub restored: u64,
+    /// Commands answered.
+    pub answered: u64,
     /// Log slots, checkpoints and boundaries deleted.
     pub collected: u64,
     /// Objects deleted.
@@ -80,6 +95,11 @@ impl Tally {
         self.lost += other.lost;
         self.released += other.released;
         self.counted += other.counted;
+        self.points += other.points;
+        self.accepted += other.accepted;
+        self.assigned += other.assigned;
+        self.answered += other.answered;
+        self.restored += other.restored;
         self.collected += other.collected;
         self.deleted += other.deleted;
         self.faults += other.faults;
@@ -110,6 +130,7 @@ pub fn run<T: Tenant>(seed: u64, mutation: Mutation, print: bool) -> Outcome {
     let mut world = World::<T>::new(options, print);
     let violation = world.live().err().map(|why| (why, world.now / MS));
     world.tally.seconds = world.now / SECOND;
+    world.tally.points = world.oracle.model().state.points.len() as u64;
     Outcome { violation, trace: world.trace.value(), tally: world.tally }
 }
 
@@ -163,6 +184,11 @@ enum Event<M> {
     Trouble {
         node: usize,
     },
+    /// A connection may be there again.
+    Link {
+        a: usize,
+        b: usize,
+    },
     Calm,
 }
 
@@ -191,6 +217,8 @@ struct Seat<T: Tenant> {
     drift_ppm: i64,
     frozen_until_ns: u64,
     wake_at_ns: u64,
+    /// Wakes since its deadline was not in the past.
+    late_wakes: u32,
     /// What it was about to do when it froze.
     stuck: VecDeque<Output<T::Message>>,
     /// What arrived while it was frozen, in order.
@@ -214,11 +242,13 @@ struct World<T: Tenant> {
     net: Net,
     seats: Vec<Seat<T>>,
     oracle: Oracle,
+    shared: T::Shared,
     storm_until_ns: u64,
     storm_conflicts: bool,
     calm: bool,
     /// First report of a coordinator after the faults stopped.
     elected: bool,
+    urged: u32,
     trace: Trace,
     tally: Tally,
     print: bool,
@@ -238,10 +268,12 @@ impl<T: Tenant> World<T> {
             net: Net::new(options.nodes),
             seats: Vec::new(),
             oracle: Oracle::default(),
+            shared: T::shared(&options),
             storm_until_ns: 0,
             storm_conflicts: false,
             calm: false,
             elected: false,
+            urged: 0,
             trace: Trace::default(),
             tally: Tally::default(),
             print,
@@ -269,6 +301,7 @@ impl<T: Tenant> World<T> {
             drift_ppm,
             frozen_until_ns: 0,
             wake_at_ns: u64::MAX,
+            late_wakes: 0,
             stuck: VecDeque::new(),
             held: Vec::new(),
             to_store_cut_until_ns: 0,
@@ -300,12 +333,16 @@ impl<T: Tenant> World<T> {
 
     fn live(&mut self) -> Verdict<()> {
         let elected_by = self.options.storm_ns + self.options.election_bound_ns();
-        let finished_by = self.options.storm_ns + self.options.finish_bound_ns();
+        let finished_by = elected_by + T::finish_bound_ns(&self.options);
         while let Some(Reverse((at, _, slot))) = self.queue.pop() {
             let Some(event) = self.events[slot as usize].take() else { continue };
             self.free.push(slot);
             self.now = at;
             self.tally.events += 1;
+            if self.calm && at > elected_by && !self.elected {
+                // One that was there before, and is busy with something long, need not have said anything.
+                self.elected = self.has_holder();
+            }
             if self.calm && at > elected_by && !self.elected {
                 return Err("I10: the faults are over, and nobody takes the lease".into());
             }
@@ -315,8 +352,10 @@ impl<T: Tenant> World<T> {
             let progress = matches!(event, Event::Input { .. } | Event::Frame { .. } | Event::Work { .. });
             self.happen(event)?;
             self.check_leases()?;
-            if self.calm && progress && self.is_over() {
-                return self.oracle.finish(&mut self.shelf);
+            if self.calm && progress && self.is_over() && self.is_finished()? {
+                self.oracle.finish(&mut self.shelf)?;
+                self.tally.restored = T::verify(&self.shared, &self.shelf, self.oracle.model())?;
+                return Ok(());
             }
         }
         Err("I10: nothing happens any more".into())
@@ -324,6 +363,23 @@ impl<T: Tenant> World<T> {
 
     fn is_over(&self) -> bool {
         self.elected && self.seats.iter().all(|seat| seat.tenant.as_ref().is_some_and(T::is_idle))
+    }
+
+    /// Whether no backup is left running by nodes that have nothing to do. One that failed too often waits for somebody to start it
+    /// again: that happens here, a few times.
+    fn is_finished(&mut self) -> Verdict<bool> {
+        let left = T::unfinished(self.oracle.model());
+        if left.is_empty() {
+            return Ok(true);
+        }
+        self.urged += 1;
+        if self.urged > URGES_MAX {
+            return Err(format!("I10: all nodes rest, and backups of {left:?} do not end"));
+        }
+        let node = self.prng.below(self.options.nodes as u64) as usize;
+        self.say(|| format!("somebody starts {left:?} again"));
+        self.input(node, Input::Urge(left))?;
+        Ok(false)
     }
 
     fn idlers(&self) -> String {
@@ -362,8 +418,24 @@ impl<T: Tenant> World<T> {
             Event::Start { node, life } => self.start(node, life),
             Event::Thaw { node, life } => self.thaw(node, life),
             Event::Trouble { node } => self.trouble(node),
+            Event::Link { a, b } => {
+                let there = |node: usize| self.seats[node].tenant.is_some();
+                if self.net.is_up(self.now, a, b) && there(a) && there(b) {
+                    // One end may be at work long before the other has noticed.
+                    self.tell_up_within(a, b, true, self.options.writer.timing.lease_ns / 4);
+                }
+                Ok(())
+            }
             Event::Calm => self.calm(),
         }
+    }
+
+    fn has_holder(&self) -> bool {
+        let holds = |seat: &Seat<T>| {
+            let end = seat.tenant.as_ref().and_then(T::lease_end_ns);
+            end.is_some_and(|end| seat.clock.local_ns(self.now) < end)
+        };
+        self.seats.iter().any(holds)
     }
 
     /// I9: no two holders at one true time.

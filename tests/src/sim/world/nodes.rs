@@ -8,10 +8,10 @@ use windlass_agent::log::call::Call;
 
 use super::super::check::Issued;
 use super::super::clock::DriftClock;
-use super::super::options::{MS, SECOND};
+use super::super::options::{Drift, MS, SECOND};
 use super::super::{Birth, Fact, Input, Output, Tenant, Verdict};
 use super::text::brief;
-use super::{Event, World};
+use super::{Event, LATE_WAKES_MAX, World};
 
 /// Parts per thousand.
 const PERMILLE: u64 = 1000;
@@ -25,13 +25,15 @@ impl<T: Tenant> World<T> {
         }
         let start_ns = self.prng.below(1000 * SECOND);
         let boot = self.prng.next_u64() | 1;
-        let birth = Birth { node, boot, prng: self.prng.fork(), options: self.options, finish: self.calm };
+        let (prng, options, finish) = (self.prng.fork(), self.options, self.calm);
+        let birth = Birth { node, boot, prng, options, finish, now_ns: start_ns };
         let seat = &mut self.seats[node];
         seat.clock = DriftClock::new(self.now, start_ns, seat.drift_ppm);
         seat.wake_at_ns = u64::MAX;
+        seat.late_wakes = 0;
         seat.issued = Issued::default();
         seat.excused = false;
-        seat.tenant = Some(T::start(birth));
+        seat.tenant = Some(T::start(birth, &self.shared));
         self.say(|| format!("node {} starts, boot {boot:x}", node + 1));
         self.trace.add(boot);
         let at = self.now + self.prng.below(self.options.work_ns);
@@ -46,8 +48,12 @@ impl<T: Tenant> World<T> {
 
     /// Both ends learn of it, a little later, each at its own time.
     pub(super) fn tell_up(&mut self, a: usize, b: usize, up: bool) {
+        self.tell_up_within(a, b, up, self.options.peer_latency_ns);
+    }
+
+    pub(super) fn tell_up_within(&mut self, a: usize, b: usize, up: bool, most_ns: u64) {
         for (node, peer) in [(a, b), (b, a)] {
-            let at = self.now + 1 + self.prng.below(self.options.peer_latency_ns);
+            let at = self.now + 1 + self.prng.below(most_ns);
             let life = self.seats[node].life;
             self.push(at, Event::Input { node, life, input: Input::Peer { node: peer, up } });
         }
@@ -58,6 +64,7 @@ impl<T: Tenant> World<T> {
         let down_ns = 1 + self.prng.below(self.options.down_ns);
         let seat = &mut self.seats[node];
         seat.tenant = None;
+        T::died(&self.shared, node);
         seat.life += 1;
         seat.frozen_until_ns = 0;
         seat.stuck.clear();
@@ -139,7 +146,17 @@ impl<T: Tenant> World<T> {
         if self.print {
             println!("{:>9} ms  node {} <- {}", self.now / MS, node + 1, brief(&input));
         }
+        let wake = matches!(input, Input::Wake);
         tenant.handle(local, input)?;
+        // A deadline that nothing clears is a node that spins.
+        let late = tenant.deadline().is_some_and(|due| due <= local);
+        seat.late_wakes = if late { seat.late_wakes + u32::from(wake) } else { 0 };
+        if seat.late_wakes > LATE_WAKES_MAX {
+            return Err(format!(
+                "I10: node {} wakes and wakes, and its deadline stays in the past",
+                node + 1
+            ));
+        }
         self.drain(node)
     }
 
@@ -223,10 +240,21 @@ impl<T: Tenant> World<T> {
             Fact::Released { .. } => self.tally.released += 1,
             Fact::Lost { .. } => self.tally.lost += 1,
             Fact::Counted { .. } => self.tally.counted += 1,
+            Fact::Accepted { .. } => self.tally.accepted += 1,
+            Fact::Assigned { .. } => self.tally.assigned += 1,
+            Fact::Answered { .. } => self.tally.answered += 1,
             Fact::Warned { .. } => {}
         }
-        self.elected |= self.calm && matches!(fact, Fact::Ready { .. } | Fact::Committed { .. });
+        self.elected |=
+            self.calm && matches!(fact, Fact::Ready { .. } | Fact::Committed { .. } | Fact::Answered { .. });
         let seat = &self.seats[node];
+        if let Fact::Assigned { epoch, at_ns } = fact
+            && seat.clock.local_ns(self.now) == at_ns
+            && self.options.drift == Drift::Within
+            && self.shelf.max_epoch() > epoch
+        {
+            return Err(format!("L1: node {} assigns under epoch {epoch}, and a later one exists", node + 1));
+        }
         let Some(tenant) = &seat.tenant else { return Ok(()) };
         self.oracle.fact(&self.shelf, tenant.view(), fact, seat.excused)
     }

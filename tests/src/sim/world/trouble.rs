@@ -17,7 +17,10 @@ impl<T: Tenant> World<T> {
 
     pub(super) fn trouble(&mut self, node: usize) -> Verdict<()> {
         self.next_trouble(node);
-        let which = self.prng.below(TROUBLES.len() as u64);
+        let mut which = self.prng.below(TROUBLES.len() as u64);
+        if T::RECONNECTS && self.prng.one_in(2) {
+            which = Trouble::Reset as u64;
+        }
         if self.options.node.troubles >> which & 1 == 0 {
             return Ok(());
         }
@@ -48,6 +51,11 @@ impl<T: Tenant> World<T> {
                     if trouble == Trouble::Reset {
                         self.net.reset(node, peer, until);
                         self.tell_up(node, peer, false);
+                        if T::RECONNECTS {
+                            // After both ends know of the loss.
+                            let at = until.max(self.now + self.options.peer_latency_ns) + 1;
+                            self.push(at, Event::Link { a: node, b: peer });
+                        }
                         continue;
                     }
                     if sides & 1 > 0 {

@@ -1,0 +1,74 @@
+//! Reports of what is done: who may be told that his objects count.
+
+use std::sync::Arc;
+
+use super::super::{Out, Settings};
+use super::*;
+use crate::format::record::{BackupVolume, Stretch};
+use crate::id::{Epoch, ObjectId};
+use crate::log::state::Running;
+use crate::log::stretches::Stretches;
+
+const BACKUP: BackupId = BackupId(1);
+const WORKER: NodeId = NodeId(2);
+
+fn object(count: u32) -> ObjectId {
+    ObjectId { epoch: Epoch(1), node: WORKER, count, ..ObjectId::default() }
+}
+
+/// A backup of which the first ten inodes are done, with object 1.
+fn state() -> State {
+    let volume = BackupVolume { volume: VolumeId(1), ..BackupVolume::default() };
+    let mut done = Stretches::default();
+    done.add(&Stretch { volume: VolumeId(1), from: (0, 0), to: (10, 0) }).unwrap();
+    let running = Running {
+        policy: "p".to_owned(),
+        slot: crate::id::Slot(1),
+        volumes: vec![volume],
+        wall_start_ns: 0,
+        done,
+        totals: Default::default(),
+    };
+    let mut state = State::default();
+    state.running.insert(BACKUP, running);
+    Arc::make_mut(&mut state.live).insert(&object(1));
+    state
+}
+
+fn answers(count: u32) -> Vec<Message> {
+    let state = state();
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    let settings = Settings {
+        me: NodeId(1),
+        peers: vec![WORKER],
+        beat_ns: 1000,
+        rest_ns: 1000,
+        checks: Default::default(),
+    };
+    let mut coordinator = Coordinator::new(settings, Epoch(1), now);
+    let assignment = Assignment {
+        id: AssignmentId { epoch: Epoch(1), number: 7 },
+        backup: BACKUP,
+        volume: state.running[&BACKUP].volumes[0],
+        from: (0, 0),
+        to: (20, 0),
+    };
+    let report = Report {
+        assignment,
+        sequence: 1,
+        from: (0, 0),
+        to: (10, 0),
+        objects: vec![(object(count), 1)],
+        ..Report::default()
+    };
+    coordinator.report(now, WORKER, report);
+    let outs = std::iter::from_fn(|| coordinator.next_out());
+    outs.filter_map(|out| if let Out::Send(_, message) = out { Some(message) } else { None }).collect()
+}
+
+#[test]
+fn a_report_that_came_twice_is_accepted_and_one_of_a_stretch_that_another_did_is_not() {
+    let id = AssignmentId { epoch: Epoch(1), number: 7 };
+    assert_eq!(answers(1), [Message::Accepted { id, sequence: 1 }]);
+    assert_eq!(answers(2), [Message::Revoke { id }], "no table names object 2");
+}

@@ -1,0 +1,309 @@
+//! The job that really backs up: the product's machine over a small volume on the simulated disk; lanes and reads run inline.
+//!
+//! | action of the machine | here |
+//! |---|---|
+//! | sweep | after a while, then at once: reading takes time in which anything may happen |
+//! | read, pack | at once, on the simulated disk and in a lane of this node |
+//! | put, commit | by the host, through the simulated store and the node |
+//!
+//! Rows of the last point are read from what the store has acknowledged, without faults. At the end of a run every point is
+//! read back through the product's tables and compared byte for byte (I8). Source: ours; `drive::volume`, `drive::job`.
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use windlass_agent::backplane::message::Assignment;
+use windlass_agent::format::seal::{Keys, Sealing, Secret};
+use windlass_agent::format::tail::TailKind;
+use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
+use windlass_agent::log::call::Body;
+use windlass_agent::log::replay::View;
+use windlass_agent::log::state::State;
+use windlass_agent::pack::known::Known;
+use windlass_agent::pack::lane::{Lane, Shared as Packing};
+use windlass_agent::pack::object::{NameCounter, ObjectBuf, PIECE_BYTES, Placer};
+use windlass_agent::pack::reading::Reading;
+use windlass_agent::pack::{frame_buf_bytes, frame_bytes};
+use windlass_agent::restore::browse::cat;
+use windlass_agent::restore::lookup::{ClientFetch, Lookup};
+use windlass_agent::store::memory::MemoryStore;
+use windlass_agent::store::retry::{Client, RetryPolicy};
+use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
+use windlass_agent::table::read::TableReader;
+use windlass_agent::table::source::{Fetch, TableFault, TableLimits};
+use windlass_agent::worker::backup::{Action, Backup, BackupFault, Event, Progress, Task};
+use windlass_agent::worker::base::PointRows;
+use windlass_agent::worker::batch::Shape;
+use windlass_hal::block::{BlockDevice, Request, Wait};
+use windlass_hal::buf::Pool;
+use windlass_hal::sim::clock::SimClock;
+use windlass_hal::sim::disk::{Disk, DiskConfig, Media, MediaConfig};
+use windlass_hal::volume::image::Image;
+use windlass_hal::volume::{Cursor, Timestamp, Volume, Window};
+
+use super::super::Verdict;
+use super::super::options::SECOND;
+use super::super::pieces::state_of;
+use super::super::store::Shelf;
+use super::plan::{BLOCK_BYTES, ROW_BLOCKS, Shared};
+
+const FRAMES: usize = 2;
+const PIECES: usize = 24;
+const OBJECT_BYTES: u32 = 1 << 20;
+const SEGMENT_BYTES: u32 = 256 << 10;
+const KNOWN_BLOCKS: usize = 256;
+const SOURCES: usize = 4096;
+
+fn keys() -> Keys {
+    Keys::new(&Secret::new([3; 32]), Sealing::Off)
+}
+
+/// Nobody merges segments here: many small stretches of an image are more than a reader with its usual bounds takes.
+fn limits() -> TableLimits {
+    TableLimits { sources: SOURCES, ..TableLimits::default() }
+}
+
+fn shape() -> Shape {
+    Shape { block_bytes: BLOCK_BYTES, row_blocks: ROW_BLOCKS, frame_bytes: frame_bytes(BLOCK_BYTES) }
+}
+
+/// Reads what the store has acknowledged.
+pub struct Acknowledged(Shared);
+
+impl Fetch for Acknowledged {
+    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
+        let key = if kind == TailKind::Object { id.object_key() } else { id.segment_key() };
+        let ground = self.0.borrow();
+        let Some(body) = ground.bodies.get(&key) else {
+            return Err(StoreFault::new(StoreFaultKind::NotFound, "GET", &key, "it was never acknowledged"));
+        };
+        let (offset, len) = range.resolve(body.len() as u64);
+        Ok(body[offset as usize..(offset + len) as usize].to_vec())
+    }
+}
+
+/// What a life of a node has for all its jobs.
+pub struct Machinery {
+    frames: Pool,
+    pieces: Pool,
+    names: NameCounter,
+    /// Open objects and known blocks of one backup and one epoch.
+    packing: Option<(BackupId, Epoch, Arc<Packing>)>,
+}
+
+impl Machinery {
+    pub fn new() -> Machinery {
+        Machinery {
+            frames: Pool::new(FRAMES, frame_buf_bytes(BLOCK_BYTES)),
+            pieces: Pool::new(PIECES, PIECE_BYTES),
+            names: NameCounter::default(),
+            packing: None,
+        }
+    }
+
+    /// A job failed or was stopped: nobody knows which of its blocks count.
+    pub fn failed(&mut self) {
+        self.packing = None;
+    }
+
+    fn packing(&mut self, backup: BackupId, epoch: Epoch, node: NodeId, boot: Boot) -> Arc<Packing> {
+        if let Some((of, under, packing)) = &self.packing
+            && (*of, *under) == (backup, epoch)
+        {
+            return Arc::clone(packing);
+        }
+        let placer = Placer::new(self.pieces.clone(), OBJECT_BYTES, (epoch, node, boot), self.names.clone());
+        let packing = Arc::new(Packing {
+            keys: keys(),
+            placer: Mutex::new(placer),
+            known: Known::new(KNOWN_BLOCKS),
+            level: None,
+        });
+        self.packing = Some((backup, epoch, Arc::clone(&packing)));
+        packing
+    }
+}
+
+/// What the host is to do for the machine.
+pub enum Step {
+    Put(String, Body),
+    Commit(Progress),
+    /// Come back when the volume has been read so far.
+    Sweep,
+}
+
+/// A machine at work.
+pub struct Data {
+    machine: Backup<PointRows<Acknowledged>>,
+    disk: Disk,
+    volume: Image,
+    lane: Lane,
+    sweep: Option<(Cursor, Window)>,
+}
+
+fn open(bytes: &[u8]) -> Disk {
+    let media = Media::new(MediaConfig {
+        name: "vol".to_owned(),
+        size_bytes: bytes.len() as u64,
+        logical_block_bytes: 512,
+        can_discard: false,
+        seed: 1,
+    });
+    media.load(0, bytes);
+    media.open(DiskConfig { write: false, queue_depth: 2, latency_steps_max: 3, seed: 1 })
+}
+
+impl Data {
+    /// A machine for an assignment, over the volume as it is now. `None` when there is no memory.
+    pub fn new(
+        now_ns: u64,
+        assignment: &Assignment,
+        who: (NodeId, Boot),
+        state: &State,
+        disk: usize,
+        shared: &Shared,
+        machinery: &mut Machinery,
+    ) -> Option<Data> {
+        let mut device = open(shared.borrow().disks[disk].bytes());
+        let volume = Image::open(&mut device);
+        let id = assignment.volume.volume;
+        let policy = state.running.get(&assignment.backup).map(|running| running.policy.as_str());
+        let point = policy.and_then(|policy| state.last_point(policy));
+        let last = point.and_then(|point| point.volumes.iter().find(|v| v.volume == id)).copied();
+        let segments = state.segments.get(&id).map(|list| list.as_slice()).unwrap_or_default();
+        let fetch = Acknowledged(Rc::clone(shared));
+        let reader = TableReader::new(fetch, &keys(), limits(), segments)?;
+        let base = PointRows::new(reader, id, point.filter(|_| last.is_some()).map(|point| point.backup));
+        let packing = machinery.packing(assignment.backup, assignment.id.epoch, who.0, who.1);
+        let task = Task {
+            volume: id,
+            backup: assignment.backup,
+            shape: shape(),
+            logical_block_bytes: device.geometry().logical_block_bytes,
+            volume_block_bytes: volume.info().block_bytes,
+            reading: Reading::of(
+                &device.geometry(),
+                FRAMES.min(device.queue_depth()),
+                volume.info().used_bytes,
+                volume.info().size_bytes,
+            ),
+            unwritten: assignment.volume.state.is_some() && last == Some(assignment.volume),
+            unsure_from: Timestamp { secs: 0, nanos: 0 },
+            from: assignment.from,
+            to: assignment.to,
+            flush_interval_ns: 2 * SECOND,
+            commit_objects: 1,
+            commit_interval_ns: 3 * SECOND,
+        };
+        let lane = Lane::new(Arc::clone(&packing), frame_bytes(BLOCK_BYTES));
+        let frames = machinery.frames.clone();
+        let machine = Backup::new(task, packing, frames, base, SEGMENT_BYTES, now_ns)?;
+        Some(Data { machine, disk: device, volume, lane, sweep: None })
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.machine.is_done()
+    }
+
+    pub fn deadline(&self) -> Option<u64> {
+        self.machine.deadline()
+    }
+
+    /// The time that a sweep takes is over.
+    pub fn swept(&mut self, now_ns: u64) -> Result<(), String> {
+        let Some((cursor, mut window)) = self.sweep.take() else { return Ok(()) };
+        let swept =
+            self.volume.sweep(&mut self.disk, cursor, &mut window).map_err(|fault| fault.to_string())?;
+        self.handle(now_ns, Event::Swept(window, swept))
+    }
+
+    pub fn handle(&mut self, now_ns: u64, event: Event) -> Result<(), String> {
+        self.machine.handle(now_ns, event).map_err(|fault| text(&fault))
+    }
+
+    /// Everything that the machine wants now.
+    pub fn pump(&mut self, now_ns: u64, steps: &mut Vec<Step>) -> Result<(), String> {
+        loop {
+            match self.machine.next_action(now_ns).map_err(|fault| text(&fault))? {
+                None => return Ok(()),
+                Some(Action::Sweep(cursor, window)) => {
+                    self.sweep = Some((cursor, window));
+                    steps.push(Step::Sweep);
+                }
+                Some(Action::Read(request)) => self.read(now_ns, request)?,
+                Some(Action::ReadContents(..)) => return Err("an image has no files to read".to_owned()),
+                Some(Action::Pack(mut job)) => {
+                    self.lane.run(&mut job);
+                    self.handle(now_ns, Event::Packed(job))?;
+                }
+                Some(Action::PutObject(object)) => steps.push(put(object.id().object_key(), &object)),
+                Some(Action::PutSegment(segment)) => steps.push(put(segment.id().segment_key(), &segment)),
+                Some(Action::Commit(progress)) => steps.push(Step::Commit(progress)),
+            }
+        }
+    }
+
+    fn read(&mut self, now_ns: u64, request: Request) -> Result<(), String> {
+        if self.disk.submit(request).is_err() {
+            return Err("the machine exceeds the device's queue depth".to_owned());
+        }
+        let mut done = Vec::new();
+        while self.disk.in_flight() > 0 {
+            self.disk.complete(Wait::One, &mut |request| done.push(request));
+        }
+        done.into_iter().try_for_each(|request| self.handle(now_ns, Event::Read(request)))
+    }
+}
+
+fn text(fault: &BackupFault<TableFault>) -> String {
+    match fault {
+        BackupFault::Device(fault) => fault.to_string(),
+        BackupFault::Base(fault) => fault.to_string(),
+    }
+}
+
+fn put(key: String, object: &ObjectBuf) -> Step {
+    let body: Vec<u8> = object.with_parts(|parts| parts.concat());
+    Step::Put(key, body.into())
+}
+
+/// I8: reads every point back.
+///
+/// # Errors
+/// One is not what the volume was.
+pub fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
+    let ground = shared.borrow();
+    let store = MemoryStore::default();
+    for (key, body) in &shelf.objects {
+        let put = store.put(key, &[body], PutMode::Replace);
+        put.map_err(|fault| format!("I8: {fault}"))?;
+    }
+    let client = Client::new(Arc::new(store), Arc::new(SimClock::new()), RetryPolicy::ONCE, 1);
+    let client = Arc::new(client);
+    let mut bytes = 0;
+    for point in view.state.points.values() {
+        for volume in &point.volumes {
+            let device = view.state.volumes.get(&volume.volume).map_or("", |volume| volume.device.as_str());
+            let Some(disk) = ground.disk_of(device) else { continue };
+            let what = format!("I8: volume {} at point {}", volume.volume, point.backup);
+            let segments = view.state.segments.get(&volume.volume).map(|list| list.as_slice());
+            let fetch = ClientFetch::new(Arc::clone(&client));
+            let reader = TableReader::new(fetch, &keys(), limits(), segments.unwrap_or_default())
+                .ok_or_else(|| "no memory".to_owned())?;
+            let mut lookup = Lookup::new(reader, point.backup);
+            let root = lookup.root(volume.volume).map_err(|fault| format!("{what}: {fault}"))?;
+            let (lin, item) = root.ok_or_else(|| format!("{what}: the tables do not have it"))?;
+            let mut out = Vec::new();
+            let read = cat(&mut lookup, &client, &keys(), lin, &item, 0..u64::MAX, &mut out);
+            read.map_err(|fault| format!("{what}: {fault}"))?;
+            let mut versions = ground.disks[disk].history.iter().enumerate();
+            let fits =
+                |version: usize| volume.state.is_none_or(|state| state == state_of(version as u64 + 1));
+            if !versions.any(|(version, was)| fits(version) && *was == out) {
+                return Err(format!("{what} is not what it was"));
+            }
+            bytes += out.len() as u64;
+        }
+    }
+    Ok(bytes)
+}

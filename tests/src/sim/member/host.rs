@@ -1,0 +1,547 @@
+//! What carries out a node's actions in the simulated world, and the job that only stores and reports.
+//!
+//! ```text
+//!  Start -> open (a while) -> read a piece (a while) -> PUT object, PUT segment -> Progressed -> Committed -> next piece ... -> Ended
+//! ```
+//!
+//! A PUT that fails is repeated with pauses, as the client does, a number of times that the seed decides; then the job fails.
+//! Does not: read, pack or seal; an object says instead which stretch of which contents it is of. Source: ours; `drive::job`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use windlass_agent::backplane::message::{Assignment, AssignmentId, Key, Message, Reply};
+use windlass_agent::drive::node::Ports;
+use windlass_agent::format::record::{Stretch, Totals};
+use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
+use windlass_agent::log::call::{Answer, Body, Call};
+use windlass_agent::log::state::State;
+use windlass_agent::node::{Event, Note, Ticket};
+use windlass_agent::table::segment::SegmentMeta;
+use windlass_agent::worker::backup::{Event as Worked, Progress};
+use windlass_hal::sim::prng::Prng;
+
+use super::super::options::{MS, Mutation, Options, SECOND};
+use super::super::pieces::Made;
+use super::super::store::OBJECTS;
+use super::super::{Fact, Output};
+use super::data::{Data, Machinery, Step};
+use super::plan::{GRAIN, Shared};
+use super::{Client, Wire};
+
+/// First pause before a PUT is repeated, in nanoseconds; it doubles.
+const PAUSE_NS: u64 = 100 * MS;
+/// Longest pause.
+const PAUSE_MAX_NS: u64 = 20 * SECOND;
+
+/// What a call was for.
+enum Purpose {
+    Log(Ticket),
+    /// Something of the running job.
+    Put {
+        id: AssignmentId,
+        key: String,
+        body: Body,
+        tries: u32,
+    },
+}
+
+/// What happens at a time.
+pub enum Timer {
+    /// To the node.
+    Event(Box<Event>),
+    /// The job has opened its volume, or read a piece.
+    Job(AssignmentId),
+    /// The machine has read some of its volume.
+    Swept(AssignmentId),
+    /// A PUT is repeated.
+    Again { id: AssignmentId, key: String, body: Body, tries: u32 },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Reading {
+        next: Key,
+    },
+    Storing {
+        left: u32,
+        next: Key,
+    },
+    /// The machine of `data` is at work, and no commit of its is under way.
+    Packing,
+    Asked {
+        names: Vec<ObjectId>,
+        next: Key,
+    },
+    /// `Ended` is under way.
+    Ending,
+}
+
+/// The running job.
+struct Job {
+    assignment: Assignment,
+    disk: usize,
+    at: Key,
+    phase: Phase,
+    progress: Progress,
+    /// The log as it was when the job began.
+    state: Arc<State>,
+    data: Option<Box<Data>>,
+    /// When the machine is looked at again.
+    look_ns: u64,
+}
+
+/// The ports of a node.
+pub struct Host {
+    pub node: usize,
+    boot: u64,
+    options: Options,
+    pub prng: Prng,
+    pub shared: Shared,
+    pub now: u64,
+    pub outputs: VecDeque<Output<Wire>>,
+    pub notes: Vec<Note>,
+    timers: BTreeMap<(u64, u64), Timer>,
+    timer: u64,
+    calls: BTreeMap<u64, Purpose>,
+    next_call: u64,
+    names: u32,
+    job: Option<Job>,
+    machinery: Option<Machinery>,
+    pub clients: BTreeMap<u64, Client>,
+    /// Answers of the coordinator to refuse for want of one: asked again when the work must be done.
+    pub unanswered: Vec<Client>,
+    pub lease_end_ns: Option<u64>,
+    /// Orders of an older epoch must not lead to any of these.
+    pub acted: u32,
+    pub fenced: Option<usize>,
+    pub fault: Option<String>,
+}
+
+impl Host {
+    pub fn new(node: usize, boot: u64, options: Options, prng: Prng, shared: Shared, now: u64) -> Host {
+        Host {
+            node,
+            boot,
+            options,
+            prng,
+            shared,
+            now,
+            outputs: VecDeque::new(),
+            notes: Vec::new(),
+            timers: BTreeMap::new(),
+            timer: 0,
+            calls: BTreeMap::new(),
+            next_call: 0,
+            names: 0,
+            job: None,
+            machinery: None,
+            clients: BTreeMap::new(),
+            unanswered: Vec::new(),
+            lease_end_ns: None,
+            acted: 0,
+            fenced: None,
+            fault: None,
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.job.is_none() && self.clients.is_empty() && self.timers.is_empty()
+    }
+
+    pub fn deadline(&self) -> Option<u64> {
+        self.timers.keys().next().map(|&(at, _)| at)
+    }
+
+    /// Something whose time has come.
+    pub fn next_timer(&mut self) -> Option<Timer> {
+        let (&key, _) = self.timers.first_key_value().filter(|((at, _), _)| *at <= self.now)?;
+        self.timers.remove(&key)
+    }
+
+    fn after(&mut self, pause_ns: u64, timer: Timer) {
+        self.timer += 1;
+        self.timers.insert((self.now + pause_ns, self.timer), timer);
+    }
+
+    fn soon(&mut self, most_ns: u64, timer: Timer) {
+        let pause = 1 + self.prng.below(most_ns.max(1));
+        self.after(pause, timer);
+    }
+
+    fn fail(&mut self, why: String) {
+        self.fault.get_or_insert(why);
+    }
+
+    fn issue(&mut self, purpose: Purpose, call: Call) {
+        self.next_call += 1;
+        self.calls.insert(self.next_call, purpose);
+        self.outputs.push_back(Output::Call { id: self.next_call, call });
+    }
+
+    fn put(&mut self, id: AssignmentId, key: String, body: Body, tries: u32) {
+        let call = Call::Put { key: key.clone(), body: Arc::clone(&body) };
+        self.issue(Purpose::Put { id, key, body, tries }, call);
+    }
+
+    /// The store answered; returns what the node is to be told.
+    pub fn answered(&mut self, id: u64, answer: Answer) -> Option<Event> {
+        match self.calls.remove(&id)? {
+            Purpose::Log(ticket) => Some(Event::Answered(ticket, answer)),
+            Purpose::Put { id, key, body, tries } => {
+                let job = self.job.as_mut().filter(|job| job.assignment.id == id)?;
+                if job.phase == Phase::Ending {
+                    return None;
+                }
+                if answer == Answer::Done {
+                    if let Phase::Storing { left, next } = &mut job.phase {
+                        *left -= 1;
+                        let next = *next;
+                        return if *left == 0 { self.report(next) } else { None };
+                    }
+                    let data = job.data.as_mut()?;
+                    let object: ObjectId = key.get(OBJECTS.len()..)?.parse().ok()?;
+                    let told = data.handle(self.now, Worked::Stored(object));
+                    self.shared.borrow_mut().bodies.insert(key, body);
+                    return told.and_then(|()| self.pump()).unwrap_or_else(|why| self.end_with(why));
+                }
+                if job.data.is_none() && !matches!(job.phase, Phase::Storing { .. }) {
+                    return None;
+                }
+                let tries = tries + 1;
+                if tries >= self.shared.borrow().tries {
+                    self.end(Err("the store does not answer".to_owned()));
+                } else {
+                    let pause = (PAUSE_NS << tries.min(16)).min(PAUSE_MAX_NS);
+                    self.soon(pause, Timer::Again { id, key, body, tries });
+                }
+                None
+            }
+        }
+    }
+
+    pub fn again(&mut self, id: AssignmentId, key: String, body: Body, tries: u32) {
+        let storing = |job: &Job| job.assignment.id == id && job.phase != Phase::Ending;
+        if self.job.as_ref().is_some_and(storing) {
+            self.put(id, key, body, tries);
+        }
+    }
+
+    fn end(&mut self, result: Result<(), String>) {
+        let Some(job) = &mut self.job else { return };
+        if job.phase == Phase::Ending {
+            return;
+        }
+        job.phase = Phase::Ending;
+        let id = job.assignment.id;
+        if job.data.take().is_some_and(|data| !data.is_done())
+            && let Some(machinery) = &mut self.machinery
+        {
+            machinery.failed();
+        }
+        self.shared.borrow_mut().reading.remove(&self.node);
+        self.soon(SECOND, Timer::Event(Box::new(Event::Ended { id, result })));
+    }
+
+    fn end_with(&mut self, why: String) -> Option<Event> {
+        self.end(Err(why));
+        None
+    }
+
+    /// The node is about to be told that its job has ended.
+    pub fn ended(&mut self) {
+        self.job = None;
+    }
+
+    /// A job's time has come: its volume is open, or a piece is read.
+    pub fn job_moves(&mut self, id: AssignmentId) -> Option<Event> {
+        let job = self.job.as_mut().filter(|job| job.assignment.id == id)?;
+        match job.phase {
+            Phase::Opening => {
+                let volume = job.assignment.volume;
+                let ground = self.shared.borrow();
+                let same = ground.disks[job.disk].found(volume.volume) == volume;
+                drop(ground);
+                if same {
+                    self.shared.borrow_mut().reading.insert(self.node, job.disk);
+                    if self.shared.borrow().data {
+                        return self.begin_data();
+                    }
+                    self.read();
+                } else {
+                    self.end(Err("the volume has changed".to_owned()));
+                }
+                None
+            }
+            Phase::Reading { next } => self.store(next),
+            Phase::Packing | Phase::Asked { .. } => {
+                job.look_ns = u64::MAX;
+                self.pump().unwrap_or_else(|why| self.end_with(why))
+            }
+            Phase::Storing { .. } | Phase::Ending => None,
+        }
+    }
+
+    /// The machine has read some of its volume.
+    pub fn swept(&mut self, id: AssignmentId) -> Option<Event> {
+        let job = self.job.as_mut().filter(|job| job.assignment.id == id)?;
+        let told = job.data.as_mut()?.swept(self.now);
+        told.and_then(|()| self.pump()).unwrap_or_else(|why| self.end_with(why))
+    }
+
+    fn begin_data(&mut self) -> Option<Event> {
+        let machinery = self.machinery.get_or_insert_with(Machinery::new);
+        let job = self.job.as_mut()?;
+        let who = (NodeId(self.node as u32 + 1), Boot(self.boot));
+        let data = Data::new(self.now, &job.assignment, who, &job.state, job.disk, &self.shared, machinery);
+        job.data = data.map(Box::new);
+        job.phase = Phase::Packing;
+        self.pump().unwrap_or_else(|why| self.end_with(why))
+    }
+
+    /// Does what the machine wants; the report that comes of it, if any.
+    fn pump(&mut self) -> Result<Option<Event>, String> {
+        let Some(job) = self.job.as_mut() else { return Ok(None) };
+        let Some(data) = &mut job.data else { return Ok(None) };
+        let (id, mut steps, mut event) = (job.assignment.id, Vec::new(), None);
+        data.pump(self.now, &mut steps)?;
+        let is_done = data.is_done();
+        let look = data.deadline().map(|due| due.max(self.now + MS)).filter(|due| *due < job.look_ns);
+        job.look_ns = look.unwrap_or(job.look_ns);
+        if let Some(due) = look {
+            self.after(due - self.now, Timer::Job(id));
+        }
+        for step in steps {
+            match step {
+                Step::Put(key, body) => self.put(id, key, body, 0),
+                Step::Commit(progress) => event = self.commit_data(progress),
+                Step::Sweep => {
+                    let read_ns = self.shared.borrow().read_ns;
+                    self.soon(read_ns, Timer::Swept(id));
+                }
+            }
+        }
+        if is_done {
+            self.end(Ok(()));
+        }
+        Ok(event)
+    }
+
+    fn commit_data(&mut self, progress: Progress) -> Option<Event> {
+        let job = self.job.as_mut()?;
+        let names = progress.objects.iter().map(|(id, _)| *id);
+        let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
+        let next = if progress.last { job.assignment.to } else { progress.to };
+        job.phase = Phase::Asked { names, next };
+        let totals = progress.totals;
+        Some(Event::Progressed { id: job.assignment.id, progress, totals, troubles: Vec::new() })
+    }
+
+    fn read(&mut self) {
+        let Some(job) = &mut self.job else { return };
+        let ground = self.shared.borrow();
+        let units = GRAIN * (1 + self.prng.below(ground.piece_grains));
+        let (next, last) = ground.disks[job.disk].after(job.at, units);
+        let next = if last || next >= job.assignment.to { job.assignment.to } else { next };
+        job.phase = Phase::Reading { next };
+        let (id, read_ns) = (job.assignment.id, ground.read_ns);
+        drop(ground);
+        self.soon(read_ns, Timer::Job(id));
+    }
+
+    fn name(&mut self, epoch: Epoch) -> ObjectId {
+        self.names += 1;
+        ObjectId { epoch, node: NodeId(self.node as u32 + 1), boot: Boot(self.boot), count: self.names }
+    }
+
+    /// A piece is read: its object and its segment are stored, or there was nothing in it.
+    fn store(&mut self, next: Key) -> Option<Event> {
+        let job = self.job.as_ref()?;
+        let (assignment, from) = (job.assignment, job.at);
+        let volume = assignment.volume.volume;
+        let version = self.shared.borrow().disks[job.disk].version;
+        let mut progress = Progress { from, to: next, last: next == assignment.to, ..Progress::default() };
+        let mut puts = Vec::new();
+        if !self.prng.one_in(6) {
+            let id = self.name(assignment.id.epoch);
+            let body = Made { volume, from, to: next, version }.emit();
+            progress.objects.push((id, body.len() as u32));
+            puts.push((id.object_key(), body));
+        }
+        if self.prng.one_in(2) {
+            let id = self.name(assignment.id.epoch);
+            let body = id.to_bytes().to_vec();
+            progress.segments.push(SegmentMeta {
+                id,
+                volume,
+                backup_min: assignment.backup,
+                backup_max: assignment.backup,
+                index_bytes: 1,
+                first_inode: from.0,
+                last_inode: next.0.max(from.0),
+                bytes: 4096,
+                ..SegmentMeta::default()
+            });
+            puts.push((id.segment_key(), body));
+        }
+        let job = self.job.as_mut()?;
+        job.progress = progress;
+        job.phase = Phase::Storing { left: puts.len() as u32, next };
+        let none = puts.is_empty();
+        for (key, body) in puts {
+            self.put(assignment.id, key, body.into(), 0);
+        }
+        let early = self.options.mutation == Mutation::ReportBeforeStored;
+        if none || early { self.report(next) } else { None }
+    }
+
+    fn report(&mut self, next: Key) -> Option<Event> {
+        let job = self.job.as_mut()?;
+        let progress = std::mem::take(&mut job.progress);
+        let names = progress.objects.iter().map(|(id, _)| *id);
+        let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
+        job.phase = Phase::Asked { names, next };
+        let totals = Totals { items: 1, objects: progress.objects.len() as u64, ..Totals::default() };
+        Some(Event::Progressed { id: job.assignment.id, progress, totals, troubles: Vec::new() })
+    }
+}
+
+impl Ports for Host {
+    fn send(&mut self, to: NodeId, epoch: Epoch, slot: Slot, message: &Message) {
+        let to = to.0 as usize - 1;
+        match message {
+            Message::Assign(assignment) => {
+                if self.lease_end_ns.is_none_or(|end| end <= self.now) {
+                    self.fail(format!("L1: {:?} is sent without a lease", assignment.id));
+                }
+                let fact = Fact::Assigned { epoch: assignment.id.epoch, at_ns: self.now };
+                self.outputs.push_back(Output::Fact(fact));
+            }
+            Message::Fenced => self.fenced = Some(to),
+            _ => {}
+        }
+        // As the real one: what does not survive its encoding would be lost there.
+        let mut body = Vec::new();
+        message.emit(&mut body);
+        match Message::parse(message.kind(), &body) {
+            Ok(message) => {
+                self.outputs.push_back(Output::Send { to, message: Wire { epoch, slot, message } });
+            }
+            Err(fault) => {
+                self.fail(format!("a message does not survive its encoding: {fault:?}: {message:?}"))
+            }
+        }
+    }
+
+    fn call(&mut self, ticket: Ticket, call: Call) {
+        self.issue(Purpose::Log(ticket), call);
+    }
+
+    fn probe(&mut self, ask: u64, _policy: &str, volumes: Vec<VolumeId>, state: Arc<State>) {
+        self.acted += 1;
+        let (mut found, mut failed) = (Vec::new(), Vec::new());
+        for volume in volumes {
+            let Some(known) = state.volumes.get(&volume) else {
+                self.fail(format!("volume {volume} is asked about, and the log was not read so far"));
+                continue;
+            };
+            let ground = self.shared.borrow();
+            match ground.disk_of(&known.device).filter(|&disk| ground.disks[disk].owners.contains(&self.node))
+            {
+                Some(disk) => found.push(ground.disks[disk].probed(volume)),
+                None => failed.push((volume, "not here".to_owned())),
+            }
+        }
+        self.soon(2 * SECOND, Timer::Event(Box::new(Event::Probed { ask, found, failed })));
+    }
+
+    fn start(&mut self, assignment: Assignment, state: Arc<State>) {
+        self.acted += 1;
+        if let Some(job) = &self.job {
+            return self.fail(format!("{:?} is started while {:?} runs", assignment.id, job.assignment.id));
+        }
+        if state.last_backup < assignment.backup {
+            return self.fail(format!("{assignment:?} is started, and the log was not read so far"));
+        }
+        let device = state.volumes.get(&assignment.volume.volume).map(|volume| volume.device.clone());
+        let disk = device.and_then(|device| self.shared.borrow().disk_of(&device)).unwrap_or(0);
+        let (at, progress) = (assignment.from, Progress::default());
+        self.job = Some(Job {
+            assignment,
+            disk,
+            at,
+            phase: Phase::Opening,
+            progress,
+            state,
+            data: None,
+            look_ns: u64::MAX,
+        });
+        self.soon(SECOND, Timer::Job(assignment.id));
+    }
+
+    fn stop(&mut self, id: AssignmentId) {
+        self.acted += 1;
+        if self.job.as_ref().is_some_and(|job| job.assignment.id == id) {
+            self.end(Ok(()));
+        }
+    }
+
+    fn committed(&mut self, id: AssignmentId) {
+        self.acted += 1;
+        let Some(job) = self.job.as_mut().filter(|job| job.assignment.id == id) else {
+            return self.fail(format!("{id:?} is committed, and no such job runs"));
+        };
+        if job.phase == Phase::Ending {
+            return;
+        }
+        let Phase::Asked { names, next } = std::mem::replace(&mut job.phase, Phase::Opening) else {
+            return self.fail(format!("{id:?} is committed, and nothing was reported"));
+        };
+        let stretch = Stretch { volume: job.assignment.volume.volume, from: job.at, to: next };
+        let backup = job.assignment.backup;
+        job.at = next;
+        let done = next == job.assignment.to;
+        self.outputs.push_back(Output::Fact(Fact::Accepted { backup, stretch, names }));
+        if let Some(data) = &mut job.data {
+            job.phase = Phase::Packing;
+            let (id, told) = (job.assignment.id, data.handle(self.now, Worked::Committed));
+            if let Err(why) = told {
+                return self.fail(why);
+            }
+            // It goes on by itself, outside of the node's own turn.
+            return self.after(0, Timer::Job(id));
+        }
+        if done { self.end(Ok(())) } else { self.read() }
+    }
+
+    fn reply(&mut self, client: u64, reply: Reply) {
+        let Some(client) = self.clients.remove(&client) else {
+            return self.fail(format!("client {client} is answered twice, or never asked"));
+        };
+        let (mut begun, mut changed) = (None, None);
+        match reply {
+            Reply::Done(Some(backup)) => {
+                if let Client::Backup(policy) = client {
+                    begun = Some((policy, backup));
+                }
+            }
+            Reply::Done(None) => {
+                if let Client::Change(body) = client {
+                    changed = Some(body);
+                }
+            }
+            Reply::Status(_) => return,
+            Reply::Refused(why) => {
+                if why.contains("try again") || why.contains("could not take it") {
+                    return self.unanswered.push(client);
+                }
+            }
+        }
+        self.outputs.push_back(Output::Fact(Fact::Answered { begun, changed }));
+    }
+
+    fn note(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+}
