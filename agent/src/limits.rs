@@ -83,8 +83,8 @@ pub const READ_AHEAD_BYTES: usize = 512 << 10;
 pub const READ_GAP_BYTES: u64 = 32 << 10;
 
 /// Most segments that a merging read holds open at one place of the table. A read that needs more fails with
-/// `TooManySegments`, and the way out is to coalesce.
-pub const READ_SOURCES_MAX: usize = 64;
+/// `TooManySegments`. A volume that is backed up every day for a year adds one a day at each place; an image adds one with each commit.
+pub const READ_SOURCES_MAX: usize = 512;
 
 /// Most live recovery points that coalescing looks at for one volume.
 pub const LIVE_CUTS_MAX: usize = 4096;

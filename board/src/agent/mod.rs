@@ -69,7 +69,7 @@ fn load(file: &Path) -> Result<Profile, Failure> {
     match Loaded::open(file) {
         Ok(loaded) => Ok(loaded.profile),
         Err(faults) => {
-            faults.iter().for_each(|fault| logger::say(fault));
+            faults.iter().for_each(logger::say);
             Err(Failure::usage(format_args!(
                 "the profile {} cannot be used; `windlass board check {0}` shows the same",
                 file.display()

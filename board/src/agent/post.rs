@@ -12,6 +12,7 @@ use crate::signal::Wish;
 const POST_MAX: usize = 256;
 
 /// What the reactor is told.
+#[allow(clippy::large_enum_variant, reason = "nearly all are events")]
 #[derive(Debug)]
 pub enum Letter {
     /// For the node.

@@ -37,7 +37,7 @@ use crate::repository::Repository;
 /// Objects after which a worker reports: what another node has to do again when this one dies.
 const REPORT_OBJECTS: usize = 16;
 /// Time after which a worker reports what it has, in nanoseconds.
-const REPORT_NS: u64 = 5_000_000_000;
+const REPORT_NS: u64 = 10_000_000_000;
 
 /// What both threads need.
 pub struct Work {
