@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
@@ -37,7 +37,6 @@ use windlass_board::repository::Repository;
 
 use crate::appliance::{expect_equal, image_of, plant};
 use crate::cli::Cli;
-use crate::engines::free_port;
 use crate::netns::Networks;
 use crate::workdir::Workdir;
 
@@ -53,6 +52,8 @@ pub const BEAT_MS: u32 = 800;
 const PATIENCE_SECS: u64 = 120;
 /// Between looks, in milliseconds.
 const LOOK_MS: u64 = 50;
+/// Where nodes listen that have a network of their own.
+const PORT: u16 = 7400;
 /// How often a slot is read before the store counts as gone.
 const READS_MAX: u32 = 5;
 /// Bytes of a volume's image; what is not used is a hole.
@@ -138,9 +139,9 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Three nodes, and a backup of about 12 seconds at least.
+    /// Three nodes, and a backup of about 10 seconds at least.
     pub fn new(place: Place) -> Setup {
-        Setup { place, nodes: 3, upload_kib_s: 700, own_dirs: 2, shared_dirs: 8 }
+        Setup { place, nodes: 3, upload_kib_s: 600, own_dirs: 1, shared_dirs: 6 }
     }
 }
 
@@ -187,12 +188,14 @@ pub struct Cluster {
     volumes: Vec<Volume>,
     repository: Repository,
     work: Workdir,
+    made_ns: u64,
 }
 
 impl Cluster {
     /// Makes repository, volumes, certificates and profiles. `program` is the command line under test; the nodes are on loopback, or
     /// each in a network of its own.
     pub fn make(program: &str, setup: Setup, networks: Option<Networks>) -> Cluster {
+        let made_ns = HostClock.boot_ns();
         let work = Workdir::new("cluster").expect("a scratch directory");
         let cli = Cli::new(program);
         let key = work.join("key");
@@ -204,7 +207,8 @@ impl Cluster {
             .map(|node| volume(&work, &format!("own-{node}"), u64::from(node), setup.own_dirs))
             .collect();
         volumes.push(volume(&work, SHARED, 77, setup.shared_dirs));
-        let cluster = Cluster { cli, setup, networks, agents: BTreeMap::new(), volumes, repository, work };
+        let cluster =
+            Cluster { cli, setup, networks, agents: BTreeMap::new(), volumes, repository, work, made_ns };
         cluster.write_profiles();
         cluster
     }
@@ -215,18 +219,24 @@ impl Cluster {
         let now_secs = HostClock.wall_ns() / 1_000_000_000;
         let (authority, ca) = Authority::make(now_secs, 2).expect("a CA");
         write("ca.crt".to_owned(), &ca.certificate);
-        let addresses: Vec<SocketAddrV4> = (1..=self.setup.nodes)
-            .map(|node| match &self.networks {
-                Some(networks) => SocketAddrV4::new(networks.address(node), 7400),
-                None => SocketAddrV4::new(Ipv4Addr::LOCALHOST, free_port().expect("a free port")),
-            })
-            .collect();
+        let addresses = self.addresses();
         for node in 1..=self.setup.nodes {
             let issued = authority.issue(NodeId(node), None, now_secs, 2).expect("a certificate");
             write(format!("node-{node}.crt"), &issued.certificate);
             write(format!("node-{node}.key"), &issued.key);
             write(format!("node-{node}.toml"), &self.profile(node, &addresses));
         }
+    }
+
+    /// Where the nodes listen: ports that were free a moment ago, all different.
+    fn addresses(&self) -> Vec<SocketAddrV4> {
+        if let Some(networks) = &self.networks {
+            return self.nodes().map(|node| SocketAddrV4::new(networks.address(node), PORT)).collect();
+        }
+        let open = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let open: Vec<TcpListener> = self.nodes().map(open).collect();
+        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
+        open.iter().map(|listener| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port(listener))).collect()
     }
 
     fn profile(&self, node: u32, addresses: &[SocketAddrV4]) -> String {
@@ -493,6 +503,7 @@ impl Cluster {
             let view = cluster.repository.view().expect("the log can be read");
             view.state.points.contains_key(&backup).then_some(())
         });
+        println!("{:.1} s after it was made, the cluster has its point", seconds_since(self.made_ns));
         self.check_log();
         let running: Vec<u32> = self.agents.keys().copied().collect();
         for node in running {
@@ -500,6 +511,7 @@ impl Cluster {
         }
         self.check_log();
         self.check_restore(backup);
+        println!("{:.1} s after it was made, all is compared", seconds_since(self.made_ns));
     }
 
     /// Epochs never go back, each has one writer, and every slot follows from the one before (which the log's reader checks).
