@@ -14,8 +14,8 @@ use windlass_tests::cluster::{Cluster, LEASE_MS, POLICY, Place, Setup, seconds_s
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::etcd::Etcd;
 use windlass_tests::engines::moto::Moto;
-use windlass_tests::engines::skip;
 use windlass_tests::netns::Networks;
+use windlass_tests::privilege::skip;
 use windlass_tests::workdir::Workdir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_windlass-under-test");
