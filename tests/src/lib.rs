@@ -5,6 +5,7 @@
 //! | [`agent`] | an agent that is none, behind a real control socket |
 //! | [`appliance`] | a repository, backups into it and restores out of it, in this process |
 //! | [`cli`] | the command line as a child process |
+//! | [`cluster`] | a cluster of real agents as processes |
 //! | [`conformance`] | one suite per trait, run on every port and every store |
 //! | [`engines`] | real servers on loopback |
 //! | [`error`] | what the harness itself failed at |
@@ -14,6 +15,7 @@
 //! | [`fuzz`] | what the fuzz targets do |
 //! | [`history`] | made-up backups, what the tables should say of them, and a store in memory |
 //! | [`image`] | file-system images, loop devices, mounts |
+//! | [`netns`] | nodes in network namespaces, and what breaks between them |
 //! | [`privilege`] | what needs root, and how it is skipped |
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
@@ -26,6 +28,7 @@
 pub mod agent;
 pub mod appliance;
 pub mod cli;
+pub mod cluster;
 pub mod conformance;
 pub mod engines;
 pub mod error;
@@ -35,6 +38,7 @@ pub mod fixture;
 pub mod fuzz;
 pub mod history;
 pub mod image;
+pub mod netns;
 pub mod privilege;
 pub mod prng;
 pub mod rows;

@@ -1,8 +1,8 @@
-//! moto's S3 server (Python, in memory) on a free port of loopback. Needs `moto_server` in the path: pip install 'moto[server]'.
+//! moto's S3 server (Python, in memory) on a free port of loopback, or of another address. Needs `moto_server` in the path: pip install 'moto[server]'.
 //! Source: docs.getmoto.org, "Server mode".
 #![allow(clippy::disallowed_methods, reason = "waits for a server to come up")]
 
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -26,7 +26,15 @@ impl Moto {
     /// # Errors
     /// The reason, for a skip.
     pub fn start() -> Result<Moto, String> {
-        Moto::start_with("http", None)
+        Moto::start_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same at another address of this machine.
+    ///
+    /// # Errors
+    /// The reason, for a skip.
+    pub fn start_on(host: Ipv4Addr) -> Result<Moto, String> {
+        Moto::start_with("http", host, None)
     }
 
     /// Starts it over TLS, with a CA of its own.
@@ -34,13 +42,13 @@ impl Moto {
     /// # Errors
     /// The reason, for a skip.
     pub fn start_tls() -> Result<Moto, String> {
-        Moto::start_with("https", Some(certificates()?))
+        Moto::start_with("https", Ipv4Addr::LOCALHOST, Some(certificates()?))
     }
 
-    fn start_with(scheme: &str, certificates: Option<Scratch>) -> Result<Moto, String> {
+    fn start_with(scheme: &str, host: Ipv4Addr, certificates: Option<Scratch>) -> Result<Moto, String> {
         let port = free_port().map_err(|e| e.to_string())?;
         let mut command = Command::new("moto_server");
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        command.args(["-H", &host.to_string(), "-p", &port.to_string()]);
         if let Some(made) = &certificates {
             command.arg("-s").arg("-c").arg(made.path().join("cert.pem"));
             command.arg("-k").arg(made.path().join("key.pem"));
@@ -51,10 +59,10 @@ impl Moto {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|e| format!("moto_server: {e}"))?;
-        let s3 = S3Engine::new(format!("{scheme}://127.0.0.1:{port}"), "testing", "testing");
+        let s3 = S3Engine::new(format!("{scheme}://{host}:{port}"), "testing", "testing");
         let mut moto = Moto { s3, certificates, child };
         for _ in 0..300 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            if TcpStream::connect((host, port)).is_ok() {
                 return Ok(moto);
             }
             if let Ok(Some(status)) = moto.child.try_wait() {

@@ -39,6 +39,11 @@ impl S3Engine {
         path
     }
 
+    /// A credentials file that works.
+    pub fn credentials(&self) -> PathBuf {
+        self.keys_file(self.secret)
+    }
+
     /// Settings that work.
     pub fn settings(&self) -> S3Settings {
         S3Settings {

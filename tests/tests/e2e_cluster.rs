@@ -1,0 +1,262 @@
+//! A cluster of real agents: one backup over three nodes, and the coordinator killed, frozen, moved, stopped and cut off meanwhile.
+//! Each time the backup ends, the log has no commit of an old epoch behind one of a newer, and everything restored is as it was.
+//!
+//! Namespaces, moto, etcd and Ceph skip loudly where they are missing.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests, and their helpers")]
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use windlass_agent::id::BackupId;
+use windlass_board::host::HostClock;
+use windlass_tests::cluster::{Cluster, LEASE_MS, POLICY, Place, Setup, seconds_since};
+use windlass_tests::engines::ceph::Ceph;
+use windlass_tests::engines::etcd::Etcd;
+use windlass_tests::engines::moto::Moto;
+use windlass_tests::netns::Networks;
+use windlass_tests::privilege::skip;
+use windlass_tests::workdir::Workdir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_windlass-under-test");
+/// T in seconds.
+const LEASE_SECS: f64 = LEASE_MS as f64 / 1000.0;
+/// What a machine that others load may add, in seconds.
+const SLACK_SECS: f64 = 8.0;
+
+/// A cluster over a directory, with a backup that runs; nothing else.
+fn in_a_directory(work: &Workdir) -> Cluster {
+    let place = Place::directory(&work.join("repository"));
+    let mut cluster = Cluster::make(PROGRAM, Setup::new(place), None);
+    cluster.start();
+    cluster
+}
+
+/// Kills the coordinator in the middle of a backup, starts it again when another has taken over, and checks everything.
+fn kill_the_coordinator(mut cluster: Cluster) {
+    let backup = cluster.begin(2);
+    let seen = cluster.middle();
+    assert!(seen.busy.len() > 1, "one node does all: {}", seen.status);
+    let victim = seen.coordinator;
+    let killed_ns = HostClock.boot_ns();
+    cluster.kill(victim);
+    let from = cluster.log().len() as u64 + 1;
+    let next = cluster.next_entry("a commit after the kill", from, |entry| entry.epoch > seen.epoch);
+    let (first, percent) = (seconds_since(killed_ns), seen.percent);
+    let work = cluster.next_entry("a commit of work", next.slot, |entry| entry.is_work);
+    let working = seconds_since(killed_ns);
+    println!(
+        "node {victim} killed at {percent} %: first commit of node {} after {first:.1} s, of work after {working:.1} s",
+        next.node
+    );
+    assert_ne!(work.node, victim);
+    assert!(first <= 2.0 * LEASE_SECS + 2.0 + SLACK_SECS, "{first:.1} s until the next commit");
+    cluster.boot(victim);
+    cluster.finish(backup);
+}
+
+#[test]
+fn the_coordinator_is_killed_and_the_backup_goes_on() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    kill_the_coordinator(in_a_directory(&work));
+}
+
+#[test]
+fn the_coordinator_is_killed_with_the_log_in_etcd_and_objects_in_ceph() {
+    let name = "the_coordinator_is_killed_with_the_log_in_etcd_and_objects_in_ceph";
+    let skipped = |reason: String| skip(name, &reason);
+    let Ok(etcd) = Etcd::start(1).map_err(skipped) else { return };
+    let Ok(ceph) = Ceph::start().map_err(skipped) else { return };
+    ceph.a.make_bucket("cluster", false);
+    let place = Place {
+        url: "s3://cluster/rack".to_owned(),
+        endpoints: vec![ceph.a.endpoint.clone(), ceph.b.endpoint.clone()],
+        credentials: Some(ceph.a.credentials()),
+        lease_store: Some(etcd.url("rack")),
+    };
+    let mut cluster = Cluster::make(PROGRAM, Setup::new(place), None);
+    cluster.start();
+    kill_the_coordinator(cluster);
+}
+
+#[test]
+fn a_backup_through_an_agent_shows_who_works_and_prints_its_point() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let cluster = in_a_directory(&work);
+    cluster.make_policy(3);
+    let mut command = cluster.at(3, &["backup", POLICY]);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let busy = |status: &serde_json::Value| {
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.iter().filter(|node| node["assignments"].as_u64() > Some(0)).count()
+    };
+    let several = cluster.wait("several nodes at work", |cluster| {
+        let told = cluster.at(1, &["status", "--json"]).output().unwrap();
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        let status = serde_json::from_slice(&told.stdout).unwrap();
+        Some(busy(&status)).filter(|busy| *busy > 1)
+    });
+    let ended = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    println!("{several} nodes at work; {said}");
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    let point = said.strip_prefix("point ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let point = point.unwrap_or_else(|| panic!("no point in {said:?}"));
+    cluster.finish(BackupId(point));
+}
+
+#[test]
+fn a_frozen_coordinator_steps_down_when_it_thaws() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let mut cluster = in_a_directory(&work);
+    let backup = cluster.begin(1);
+    let seen = cluster.middle();
+    let (frozen, old) = (seen.coordinator, seen.epoch);
+    let other = cluster.other(frozen);
+    let begun_ns = HostClock.boot_ns();
+    cluster.signal(frozen, Signal::SIGSTOP);
+    let next = cluster.watch("another coordinator", other, |seen| seen.epoch > old);
+    println!(
+        "node {frozen} frozen: node {} coordinates {:.1} s later",
+        next.coordinator,
+        seconds_since(begun_ns)
+    );
+    assert_ne!(next.coordinator, frozen);
+    while seconds_since(begun_ns) < 10.0 * LEASE_SECS {
+        HostClock.sleep(Duration::from_millis(100));
+    }
+    let said = cluster.told(frozen).len();
+    cluster.signal(frozen, Signal::SIGCONT);
+    cluster.wait("the thawed node to step down", |cluster| {
+        let told = cluster.told(frozen)[said..].to_owned();
+        told.contains("does not coordinate").then_some(())
+    });
+    cluster.watch("the thawed node to know who coordinates", frozen, |seen| seen.epoch > old);
+    cluster.finish(backup);
+}
+
+#[test]
+fn the_coordinator_moves_and_stops_without_a_wait() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let mut cluster = in_a_directory(&work);
+    let backup = cluster.begin(1);
+    let seen = cluster.middle();
+    let (first, to) = (seen.coordinator, cluster.other(seen.coordinator));
+    let begun_ns = HostClock.boot_ns();
+    let moved = cluster.at(first, &["coordinator", "move", &to.to_string()]).output().unwrap();
+    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+    let next = cluster.watch("the move", to, |seen| seen.epoch > 0 && seen.coordinator == to);
+    let taken = seconds_since(begun_ns);
+    println!("coordinator moved from node {first} to node {to} in {taken:.1} s");
+    assert!(taken < LEASE_SECS, "a move waits for nothing, and took {taken:.1} s");
+    // The next one is asked to end while there is work.
+    let begun_ns = HostClock.boot_ns();
+    let from = cluster.log().len() as u64 + 1;
+    cluster.signal(to, Signal::SIGTERM);
+    let after = cluster.next_entry("a commit of another", from, |entry| entry.epoch > next.epoch);
+    let taken = seconds_since(begun_ns);
+    println!("coordinator {to} stopped: node {} committed {taken:.1} s later", after.node);
+    assert!(after.node != to && taken < LEASE_SECS, "{taken:.1} s");
+    cluster.stop(to);
+    cluster.boot(to);
+    cluster.finish(backup);
+}
+
+/// A cluster over a directory that all nodes see, each in a network of its own.
+fn apart(name: &str, work: &Workdir) -> Option<Cluster> {
+    let networks = match Networks::make(3) {
+        Ok(networks) => networks,
+        Err(why) => {
+            skip(name, &why.to_string());
+            return None;
+        }
+    };
+    let place = Place::directory(&work.join("repository"));
+    let mut cluster = Cluster::make(PROGRAM, Setup::new(place), Some(networks));
+    cluster.start();
+    Some(cluster)
+}
+
+/// The holder is cut off by `how` for three lease times, and then no more.
+fn cut_off(cluster: &mut Cluster, how: &str, cut: impl Fn(&Cluster, u32, bool)) {
+    let seen = cluster.middle();
+    let holder = seen.coordinator;
+    let begun_ns = HostClock.boot_ns();
+    let from = cluster.log().len() as u64;
+    let said = cluster.told(holder).len();
+    cut(cluster, holder, true);
+    cluster.wait("the holder to miss its peers", |cluster| {
+        let told = cluster.told(holder)[said..].to_owned();
+        (told.matches(" is gone").count() >= 2).then_some(())
+    });
+    while seconds_since(begun_ns) < 3.0 * LEASE_SECS {
+        HostClock.sleep(Duration::from_millis(100));
+    }
+    let during = cluster.log().split_off(from as usize);
+    let epoch = during.last().map_or(seen.epoch, |entry| entry.epoch);
+    let by: Vec<u32> = during.iter().map(|entry| entry.node).collect();
+    println!("{how}: node {holder} held epoch {}, now {epoch}; commits meanwhile by {by:?}", seen.epoch);
+    cut(cluster, holder, false);
+}
+
+#[test]
+fn the_holder_is_cut_off_from_its_peers() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let Some(mut cluster) = apart("the_holder_is_cut_off_from_its_peers", &work) else { return };
+    let backup = cluster.begin(1);
+    cut_off(&mut cluster, "cut off, both ways", |cluster, node, is_cut| {
+        cluster.networks().cut(node, is_cut).unwrap();
+    });
+    cluster.finish(backup);
+}
+
+#[test]
+fn nobody_hears_the_holder() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let Some(mut cluster) = apart("nobody_hears_the_holder", &work) else { return };
+    let backup = cluster.begin(1);
+    cut_off(&mut cluster, "heard by nobody, hears all", |cluster, node, is_cut| {
+        let networks = cluster.networks();
+        let others: Vec<_> = cluster.nodes().filter(|other| *other != node).collect();
+        let others: Vec<_> = others.into_iter().map(|other| networks.address(other)).collect();
+        networks.deafen(node, &others, is_cut).unwrap();
+    });
+    cluster.finish(backup);
+}
+
+#[test]
+fn the_holder_is_cut_off_from_the_store() {
+    let name = "the_holder_is_cut_off_from_the_store";
+    let Ok(networks) = Networks::make(3).map_err(|why| skip(name, &why.to_string())) else { return };
+    let Ok(moto) = Moto::start_on(networks.hub()).map_err(|why| skip(name, &why)) else { return };
+    moto.s3.make_bucket("cluster", false);
+    let place = Place {
+        url: "s3://cluster/rack".to_owned(),
+        endpoints: vec![moto.s3.endpoint.clone()],
+        credentials: Some(moto.s3.credentials()),
+        lease_store: None,
+    };
+    let mut cluster = Cluster::make(PROGRAM, Setup::new(place), Some(networks));
+    cluster.start();
+    let backup = cluster.begin(1);
+    cluster.middle();
+    let store = |cluster: &Cluster, node: u32, is_cut: bool| {
+        let networks = cluster.networks();
+        networks.deafen(node, &[networks.hub()], is_cut).unwrap();
+    };
+    taken_over(&cluster, "cut off from the store only", store);
+    let all = |cluster: &Cluster, node: u32, is_cut: bool| cluster.networks().cut(node, is_cut).unwrap();
+    taken_over(&cluster, "cut off from store and peers", all);
+    cluster.finish(backup);
+}
+
+/// Cuts the holder off by `how` until another commits.
+fn taken_over(cluster: &Cluster, how: &str, cut: impl Fn(&Cluster, u32, bool)) {
+    let last = cluster.log().pop().unwrap();
+    let begun_ns = HostClock.boot_ns();
+    cut(cluster, last.node, true);
+    let next = cluster.next_entry(how, last.slot + 1, |entry| entry.epoch > last.epoch);
+    println!("node {} {how}: node {} committed {:.1} s later", last.node, next.node, seconds_since(begun_ns));
+    assert_ne!(next.node, last.node);
+    cut(cluster, last.node, false);
+}
