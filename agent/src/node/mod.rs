@@ -540,7 +540,6 @@ impl<S: Sealer + Clone> Node<S> {
     /// Lets everything take effect until nothing moves.
     fn settle(&mut self, now_ns: u64, wall_ns: i64) {
         self.now_ns = now_ns;
-        self.read_calendar(now_ns, wall_ns);
         loop {
             self.settle_reader();
             self.settle_writer(now_ns, wall_ns);
@@ -553,6 +552,7 @@ impl<S: Sealer + Clone> Node<S> {
                 self.deliver(now_ns, wall_ns, me, message);
                 continue;
             }
+            self.read_calendar(now_ns, wall_ns);
             if self.writer.is_none() && self.seek_due().is_some_and(|due| due <= now_ns) {
                 self.seek();
                 continue;
@@ -561,10 +561,11 @@ impl<S: Sealer + Clone> Node<S> {
         }
     }
 
-    /// When the next backup is due, on this node's clock. Asked for while nobody coordinates.
+    /// When the next backup is due, on this node's clock. Asked for while nobody coordinates, and not of a log that is being read:
+    /// the backup that was due may be in what is still to come.
     fn read_calendar(&mut self, now_ns: u64, wall_ns: i64) {
         self.due_ns = None;
-        if self.writer.is_none() && self.follow.is_resting() {
+        if self.writer.is_none() && self.reader.is_none() && self.follow.is_resting() {
             let due = self.calendar.next(&self.view.state, wall_ns);
             let left = |(due, _): (i64, String)| u64::try_from(due.saturating_sub(wall_ns)).unwrap_or(0);
             self.due_ns = due.map(|due| now_ns.saturating_add(left(due)));

@@ -12,6 +12,8 @@ use crate::format::slot::{Author, PlainForTests};
 use crate::id::{BackupId, Boot, ObjectId};
 use crate::log::call::perform;
 use crate::log::session::{Surroundings, open_read};
+use crate::policy::schedule::Schedule;
+use crate::policy::{Policy, PolicyVolume, Reader};
 use crate::store::memory::MemoryStore;
 use windlass_hal::sim::clock::SimClock;
 
@@ -372,6 +374,27 @@ fn a_cut_off_coordinator_neither_commits_twice_nor_stops_the_others() {
         push(&cluster.queue, cluster.now + MS, holder, 0, Event::Down(NodeId(other as u32 + 1)));
     }
     cluster.run_until(600, "a point", |cluster| cluster.points() == 1);
+}
+
+#[test]
+fn backups_come_by_schedule_once_each_and_nobody_holds_the_lease_in_between() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    let volumes = ["a", "b"].map(|device| PolicyVolume { device: device.to_owned(), reader: Reader::Auto });
+    let mut policy = Policy::new("homes", volumes.to_vec());
+    policy.schedule = Some(Schedule { every: 600_000, at: None });
+    let change = PolicyChange {
+        name: "homes".to_owned(),
+        revision: 1,
+        body: policy.emit().unwrap(),
+        volumes: vec![(VolumeId(1), "a".to_owned()), (VolumeId(2), "b".to_owned())],
+    };
+    cluster.local(0, 1, Command::Submit(vec![Record::PolicyChanged(change)]));
+    cluster.run_until(4000, "an hour", |cluster| cluster.now > 3_590_000 * MS);
+    let state = cluster.state();
+    // One at once, and one at each multiple of ten minutes before the hour.
+    assert_eq!(state.points.len(), 6, "{}", cluster.told().join("\n"));
+    assert!(state.epoch.0 <= 7, "the lease went round {} times\n{}", state.epoch, cluster.told().join("\n"));
+    assert_eq!(cluster.holder(), None);
 }
 
 #[test]
