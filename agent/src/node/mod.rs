@@ -17,34 +17,40 @@
 //!
 //! With nothing to do the holder lets the lease go and everybody rests; the next who has work takes it.
 //!
+//! | module | what |
+//! |---|---|
+//! | this one | the machine: what comes in, and what follows until nothing moves |
+//! | `types` | what it is given, told, and says |
+//! | `follow` | who coordinates, and when to claim |
+//! | `requests` | commands of people on this machine |
+//!
 //! Invariants: messages of an older epoch than the highest seen are dropped and answered with `Fenced`; nothing is assigned or
 //! committed when the lease could end before it arrives (L1); a coordinator is gone in the same call in which its lease is.
 //! Source: commit-log design; architecture section 6; coordination 1.1 and 4.
 
 mod follow;
 mod requests;
+mod types;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 
-use crate::backplane::message::{Assignment, AssignmentId, Command, Found, Message, Present, Reply};
+use crate::backplane::message::{Assignment, Message, Present};
 use crate::coordinator::calendar::Calendar;
 use crate::coordinator::{self, Coordinator, Now};
-use crate::format::record::Totals;
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
-use crate::log::call::{Answer, Call, CallId};
+use crate::log::call::Answer;
 use crate::log::fault::LogFault;
-use crate::log::lease::{Identity, Nonces};
+use crate::log::lease::Nonces;
 use crate::log::replay::{Replay, View};
-use crate::log::state::State;
-use crate::log::writer::{self, Writer, WriterOptions};
-use crate::worker::backup::{ItemTrouble, Progress};
+use crate::log::writer::{self, Writer};
 use crate::worker::role::{self, Role};
 
 use follow::Follow;
 use requests::Requests;
+
+pub use types::{Action, Config, Event, Note, Ticket};
 
 /// Beats of silence after which a holder that was working is taken for dead.
 pub const SILENT_BEATS: u64 = 3;
@@ -52,173 +58,6 @@ pub const SILENT_BEATS: u64 = 3;
 const WAITING_MAX: usize = 64;
 /// Lease times that a holder without any peer waits before it lets go of work that only others can do, and then stays away.
 const ALONE_LEASES: u64 = 2;
-
-/// Names a call of one of the node's machines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket {
-    machine: u32,
-    id: CallId,
-}
-
-/// How a node is set up.
-#[derive(Clone, Debug)]
-pub struct Config<S> {
-    /// Repository, node, and this start of it.
-    pub identity: Identity,
-    /// The other nodes.
-    pub peers: Vec<NodeId>,
-    /// Opens the log.
-    pub sealer: S,
-    /// Times of the lease, and bounds of the log.
-    pub options: WriterOptions,
-    /// What it has: weight, memory, lanes, volumes.
-    pub present: Present,
-    /// Idle time after which the lease is let go, in nanoseconds.
-    pub rest_ns: u64,
-    /// How long a command waits for a coordinator, in nanoseconds.
-    pub request_ns: u64,
-    /// Random, and used for nothing else.
-    pub seed: [u8; 32],
-}
-
-/// What has happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A peer is connected.
-    Up(NodeId),
-    /// It is not any more.
-    Down(NodeId),
-    /// A peer said something. Its connection is up.
-    Received {
-        /// Who.
-        from: NodeId,
-        /// Its highest epoch.
-        epoch: Epoch,
-        /// The last slot that it has applied.
-        slot: Slot,
-        /// What.
-        message: Message,
-    },
-    /// The store answered.
-    Answered(Ticket, Answer),
-    /// Volumes were looked at.
-    Probed {
-        /// Of the question.
-        ask: u64,
-        /// Those that can be read.
-        found: Vec<Found>,
-        /// Those that cannot, and why.
-        failed: Vec<(VolumeId, String)>,
-    },
-    /// The running job has something in the store that it wants committed.
-    Progressed {
-        /// Which job.
-        id: AssignmentId,
-        /// What.
-        progress: Progress,
-        /// What was done since the last time.
-        totals: Totals,
-        /// Items with something missing since the last time.
-        troubles: Vec<ItemTrouble>,
-    },
-    /// The running job has ended: done, stopped, or why it could not.
-    Ended {
-        /// Which job.
-        id: AssignmentId,
-        /// How.
-        result: Result<(), String>,
-    },
-    /// Somebody on this machine wants something.
-    Local {
-        /// Comes back in the reply.
-        client: u64,
-        /// What.
-        command: Command,
-    },
-}
-
-/// What is to be done.
-#[allow(clippy::large_enum_variant, reason = "taken at once, never stored")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send to a peer; dropped when it is not connected.
-    Send {
-        /// Whom.
-        to: NodeId,
-        /// For the header: the highest epoch seen.
-        epoch: Epoch,
-        /// For the header: the last slot applied.
-        slot: Slot,
-        /// What.
-        message: Message,
-    },
-    /// Perform a call once, one after the other in this order or side by side.
-    Call(Ticket, Call),
-    /// Look at volumes of a policy; `Event::Probed` follows.
-    Probe {
-        /// Comes back.
-        ask: u64,
-        /// The policy.
-        policy: String,
-        /// Its volumes.
-        volumes: Vec<VolumeId>,
-        /// The log, with policy and volumes in it.
-        state: Arc<State>,
-    },
-    /// Run a job; `Event::Ended` follows, whatever happens. None other runs.
-    Start {
-        /// What.
-        assignment: Assignment,
-        /// The log, with its policy and the last point's tables.
-        state: Arc<State>,
-    },
-    /// End the running job soon.
-    Stop(AssignmentId),
-    /// What the running job wanted committed is.
-    Committed(AssignmentId),
-    /// Answer somebody on this machine.
-    Reply {
-        /// Whom.
-        client: u64,
-        /// What.
-        reply: Reply,
-    },
-    /// For the log.
-    Note(Note),
-}
-
-/// What an operator should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// Claims the lease.
-    Seeking,
-    /// Somebody may hold it.
-    Waiting(LogFault),
-    /// Coordinates.
-    Coordinates(Epoch),
-    /// Another node coordinates.
-    Follows(NodeId, Epoch),
-    /// Let the lease go.
-    Released,
-    /// Does not hold the lease any more, or could not get it.
-    Lost(LogFault),
-    /// Something in the background did not work.
-    Warning(LogFault),
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Note::Seeking => f.write_str("there is work and no coordinator: claiming the lease"),
-            Note::Waiting(held) => write!(f, "waiting: {held}"),
-            Note::Coordinates(epoch) => write!(f, "this node coordinates, epoch {epoch}"),
-            Note::Follows(node, epoch) => write!(f, "node {node} coordinates, epoch {epoch}"),
-            Note::Released => f.write_str("this node let the lease go"),
-            Note::Lost(fault) => write!(f, "this node does not coordinate: {fault}"),
-            Note::Warning(fault) => write!(f, "{fault}"),
-        }
-    }
-}
 
 /// Something that waits until the log is read far enough.
 #[derive(Clone, Debug, PartialEq, Eq)]

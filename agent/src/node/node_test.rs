@@ -4,17 +4,23 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use std::sync::Arc;
+
 use super::*;
-use crate::backplane::message::Key;
+use crate::backplane::message::{AssignmentId, Command, Found, Key, Reply};
 use crate::drive::node::{Ports, turn};
-use crate::format::record::{BackupVolume, PolicyChange, Record};
+use crate::format::record::{BackupVolume, PolicyChange, Record, Totals};
 use crate::format::slot::{Author, PlainForTests};
 use crate::id::{BackupId, Boot, ObjectId};
-use crate::log::call::perform;
+use crate::log::call::{Call, perform};
+use crate::log::lease::Identity;
 use crate::log::session::{Surroundings, open_read};
+use crate::log::state::State;
+use crate::log::writer::WriterOptions;
 use crate::policy::schedule::Schedule;
 use crate::policy::{Policy, PolicyVolume, Reader};
 use crate::store::memory::MemoryStore;
+use crate::worker::backup::Progress;
 use windlass_hal::sim::clock::SimClock;
 
 const MS: u64 = 1_000_000;
