@@ -10,13 +10,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Asker, Coordinator, Now, Pending, share};
+use super::roster::Node;
+use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, share};
 use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
-use crate::format::record::{BackupStart, BackupVolume, Commit, Record};
+use crate::format::record::{BackupStart, BackupVolume, Commit, Record, SegmentMeta};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, Running, State};
-
-use super::RUNNING_MAX;
 
 /// How long a node may take to open a volume, in nanoseconds: a sweep that finds the paths of a policy is part of it.
 const PROBE_NS: u64 = 120_000_000_000;
@@ -24,7 +23,6 @@ const PROBE_NS: u64 = 120_000_000_000;
 const FAILURES_MAX: u32 = 6;
 /// For how long a node that failed is passed over for the volume, in nanoseconds; it doubles with each failure.
 const BAR_NS: u64 = 5_000_000_000;
-
 /// After this time, volumes of a running backup that nobody could open are looked at again, in nanoseconds: what kept a node from it
 /// may be over, and no node may come to say so.
 const RELOOK_NS: u64 = 60_000_000_000;
@@ -138,7 +136,7 @@ impl Coordinator {
     }
 
     fn revoke_all(&mut self, backup: Option<BackupId>) {
-        let of = |a: &&super::Assigned| Some(a.assignment.backup) == backup;
+        let of = |a: &&Assigned| Some(a.assignment.backup) == backup;
         let out: Vec<(NodeId, AssignmentId)> =
             self.assigned.values().filter(of).map(|a| (a.node, a.assignment.id)).collect();
         for (node, id) in out {
@@ -445,7 +443,7 @@ impl Coordinator {
             let device = now.state.volumes.get(&volume.volume).map_or("", |volume| volume.device.as_str());
             let barred = |node: &NodeId| bars.get(&(*node, volume.volume)).is_some_and(|&due| due > now.ns);
             let readers: Vec<NodeId> = self.roster.readers(device).filter(|node| !barred(node)).collect();
-            let speed = |node: &NodeId| self.roster.get(*node).map_or(1, super::roster::Node::speed);
+            let speed = |node: &NodeId| self.roster.get(*node).map_or(1, Node::speed);
             let speeds: u64 = readers.iter().map(speed).fold(0, u64::saturating_add);
             let Some(node) =
                 readers.iter().filter(|&&node| self.has_room(node)).min_by_key(|&&n| (self.held(n), n))
@@ -505,7 +503,7 @@ impl Coordinator {
 
 /// Records that give a backup up: its segments leave the tables.
 fn abandon(state: &State, backup: BackupId) -> [Record; 2] {
-    let of = |s: &&crate::table::segment::SegmentMeta| s.backup_min == backup && s.backup_max == backup;
+    let of = |s: &&SegmentMeta| s.backup_min == backup && s.backup_max == backup;
     let removed = state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
     [Record::Commit(Commit { removed, ..Commit::default() }), Record::BackupAbandoned { backup }]
 }

@@ -11,12 +11,13 @@
 //!
 //! Source: ours.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
 
 use super::{Coordinator, Now};
-use crate::id::{BackupId, Epoch, NodeId};
+use crate::backplane::message::Found;
+use crate::id::{BackupId, Epoch, NodeId, VolumeId};
 use crate::log::state::State;
 
 /// Errors that are kept.
@@ -129,11 +130,11 @@ impl Coordinator {
         now: Now<'_>,
         policy: &str,
         backup: BackupId,
-        found: Option<&std::collections::BTreeMap<crate::id::VolumeId, crate::backplane::message::Found>>,
+        found: Option<&BTreeMap<VolumeId, Found>>,
     ) -> Value {
         let running = now.state.running.get(&backup);
         let totals = running.map(|running| running.totals).unwrap_or_default();
-        let sum = |of: fn(&crate::backplane::message::Found) -> u64| -> u64 {
+        let sum = |of: fn(&Found) -> u64| -> u64 {
             found.into_iter().flat_map(|found| found.values()).map(of).sum()
         };
         let (items_total, bytes_total) = (sum(|found| found.items), sum(|found| found.bytes));
