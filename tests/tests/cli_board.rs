@@ -339,12 +339,28 @@ fn policies_go_through_the_agent_with_its_repository_and_its_names() {
         _ => Some(Answer::refused("not asked for")),
     });
     // Without --repo: the agent's is used.
-    cli().ok(&["policy", "set", "a", "--volume", "/dev/none=image", "--volume", "lun-8", "--socket", path]);
+    cli().ok(&[
+        "policy",
+        "set",
+        "a",
+        "--volume",
+        "/dev/none=image",
+        "--volume",
+        "lun-8",
+        "--volume",
+        "./lun-9",
+        "--socket",
+        path,
+    ]);
     let records = submitted.lock().unwrap().clone();
     let [Record::PolicyChanged(change)] = &records[..] else { unreachable!("{records:?}") };
     assert_eq!((change.name.as_str(), change.revision), ("a", 1));
     assert_eq!(change.volumes[0].1, "lun-7", "a device of the profile goes by its name");
-    assert!(change.volumes[1].1.ends_with("/lun-8"), "anything else is a path");
+    assert_eq!(change.volumes[1].1, "lun-8", "a bare name is that of a volume of some node");
+    assert!(
+        change.volumes[2].1.starts_with('/') && change.volumes[2].1.ends_with("lun-9"),
+        "anything else is a path"
+    );
     assert_eq!(cli().json(&["policy", "list", "--socket", path])["policies"], json!([]));
     // Alone it is this process that commits, and the agent then is told of the removal.
     let with_socket = ["--socket", path];
