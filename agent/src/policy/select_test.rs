@@ -356,7 +356,7 @@ fn a_selected_volume_shows_what_is_selected_and_its_state_tells_the_patterns() {
         tree.info.state = Some([7; 16]);
         let patterns = Patterns::new(&[], &strings(exclude)).unwrap();
         let selection = build(&mut tree, &mut NoDevice::new(), &patterns, &Progress::new()).unwrap();
-        let mut volume = Selected::new(Box::new(tree), selection, &patterns);
+        let mut volume = Selected::new(Box::new(tree), selection, &patterns, None);
         let mut window = Window::default();
         volume.sweep(&mut NoDevice::new(), Cursor::default(), &mut window).unwrap();
         let items = window.items.len();
@@ -373,6 +373,24 @@ fn a_selected_volume_shows_what_is_selected_and_its_state_tells_the_patterns() {
     assert_eq!((items, names, bob), (PATHS.len() - 2, 7, 0));
     assert_ne!(all, some);
     assert_eq!(some, shown(&["*.tmp", "bob/"]).3);
+}
+
+#[test]
+fn a_snapshot_stands_for_the_contents_and_does_not_hide_the_patterns() {
+    use crate::policy::selected::Selected;
+    let state = |own: Option<[u8; 16]>, exclude: &[&str], snapshot: Option<&str>| {
+        let (mut tree, _) = Tree::new(&PATHS);
+        tree.info.state = own;
+        let patterns = Patterns::new(&[], &strings(exclude)).unwrap();
+        let selection = build(&mut tree, &mut NoDevice::new(), &patterns, &Progress::new()).unwrap();
+        Selected::new(Box::new(tree), selection, &patterns, snapshot).info().state
+    };
+    assert_eq!(state(None, &[], None), None, "nothing proves anything");
+    let monday = state(None, &[], Some("monday"));
+    assert!(monday.is_some());
+    assert_eq!(state(Some([7; 16]), &[], Some("monday")), monday, "what the volume says does not matter");
+    assert_ne!(state(None, &[], Some("tuesday")), monday);
+    assert_ne!(state(None, &["*.tmp"], Some("monday")), monday, "another selection of the same contents");
 }
 
 #[test]

@@ -22,10 +22,17 @@ pub struct Selected {
 }
 
 impl Selected {
-    /// Shows of `inner` what is in `selection`, which was built from `patterns`.
-    pub fn new(inner: Box<dyn Volume>, selection: Selection, patterns: &Patterns) -> Selected {
+    /// Shows of `inner` what is in `selection`, which was built from `patterns`. `snapshot` is what the snapshot service calls the contents
+    /// of a frozen device: it stands for them, whatever the volume itself says or does not say of its state.
+    pub fn new(
+        inner: Box<dyn Volume>,
+        selection: Selection,
+        patterns: &Patterns,
+        snapshot: Option<&str>,
+    ) -> Selected {
         let mut info = inner.info().clone();
-        info.state = info.state.map(|state| mix(&state, &patterns.identity()));
+        let own = snapshot.map(|snapshot| frozen(&info, snapshot)).or(info.state);
+        info.state = own.map(|state| mix(&state, &patterns.identity()));
         Selected { inner, selection, info, names: Vec::new() }
     }
 
@@ -46,10 +53,22 @@ impl Selected {
     }
 }
 
+/// The state of a volume whose device does not change while `snapshot` stays the same.
+fn frozen(info: &VolumeInfo, snapshot: &str) -> [u8; 16] {
+    digest(&[&info.uuid, &info.size_bytes.to_le_bytes(), snapshot.as_bytes()])
+}
+
 /// A state that differs when either part does.
 fn mix(state: &[u8; 16], patterns: &[u8; 32]) -> [u8; 16] {
+    digest(&[patterns, state])
+}
+
+/// The last part only may be of any length.
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(patterns).update(state);
+    for part in parts {
+        hasher.update(part);
+    }
     let mut out = [0; 16];
     out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     out

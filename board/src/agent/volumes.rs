@@ -9,11 +9,9 @@ use windlass_agent::log::state::State;
 use windlass_agent::policy::{Policy, Reader};
 use windlass_agent::progress::Progress;
 use windlass_agent::worker::stretch;
-use windlass_hal::block::{BlockDevice, Fault};
 use windlass_hal::buf::Pool;
-use windlass_hal::volume::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
 
-use crate::commands::backup::open_selected;
+use crate::commands::backup::{Selectable, open_selected};
 use crate::failure::Failure;
 use crate::profile;
 
@@ -74,77 +72,13 @@ impl Volumes {
             (Some(own), Some(said)) => Some(own.min(said)),
             (own, said) => own.or(said),
         };
-        let opened = open_selected(&own.device, reader, iops, pools, &patterns, &Progress::new())?;
-        let items = opened.items;
-        let volume = match &own.snapshot {
-            None => opened.volume,
-            Some(snapshot) => Box::new(Frozen::new(opened.volume, snapshot)),
-        };
+        let snapshot = own.snapshot.as_deref();
+        let opened = open_selected(&own.device, reader, iops, pools, &patterns, snapshot, &Progress::new())?;
+        let Selectable { device, volume, items, .. } = opened;
         let (end, grain) = stretch::span(volume.info(), &settings.shape());
         let bytes = volume.info().used_bytes;
-        let job = VolumeJob { id, device: opened.device, volume };
+        let job = VolumeJob { id, device, volume };
         let found = Found { volume: job.found(), end, grain, items, bytes };
         Ok(Opened { job, found })
-    }
-}
-
-/// A volume whose device does not change while a text stays the same: the snapshot service says so. The text stands for its contents.
-struct Frozen {
-    inner: Box<dyn Volume>,
-    info: VolumeInfo,
-}
-
-impl Frozen {
-    fn new(inner: Box<dyn Volume>, snapshot: &str) -> Frozen {
-        let mut info = inner.info().clone();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&info.uuid).update(&info.size_bytes.to_le_bytes()).update(snapshot.as_bytes());
-        let mut state = [0; 16];
-        state.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        info.state = Some(state);
-        Frozen { inner, info }
-    }
-}
-
-impl Volume for Frozen {
-    fn info(&self) -> &VolumeInfo {
-        &self.info
-    }
-
-    fn sweep(
-        &mut self,
-        device: &mut dyn BlockDevice,
-        from: Cursor,
-        window: &mut Window,
-    ) -> Result<Swept, VolumeFault> {
-        self.inner.sweep(device, from, window)
-    }
-
-    fn item(
-        &mut self,
-        device: &mut dyn BlockDevice,
-        inode: u64,
-        within: u64,
-        window: &mut Window,
-    ) -> Result<Swept, VolumeFault> {
-        self.inner.item(device, inode, within, window)
-    }
-
-    fn used(
-        &mut self,
-        device: &mut dyn BlockDevice,
-        each: &mut dyn FnMut(std::ops::Range<u64>),
-    ) -> Result<UsedQuality, VolumeFault> {
-        self.inner.used(device, each)
-    }
-
-    fn read_at(
-        &mut self,
-        device: &mut dyn BlockDevice,
-        inode: u64,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<(), Fault> {
-        self.inner.read_at(device, inode, offset, out)
     }
 }

@@ -223,7 +223,7 @@ fn open_volumes(
             ));
         }
         let id = volume_id(state, policy, &wanted.device)?;
-        let opened = open_selected(&path, wanted.reader, iops, pools, &patterns, job)?;
+        let opened = open_selected(&path, wanted.reader, iops, pools, &patterns, None, job)?;
         job.items_total.add(opened.items);
         // How many bytes a selection has is not known: the bar goes by items.
         all &= opened.whole;
@@ -247,13 +247,15 @@ pub struct Selectable {
     pub whole: bool,
 }
 
-/// Opens a volume and finds out what `patterns` select: a sweep of its names, when there are any.
+/// Opens a volume and finds out what `patterns` select: a sweep of its names, when there are any. `snapshot` is what stands for the
+/// contents of a frozen device.
 pub fn open_selected(
     path: &Path,
     reader: Reader,
     iops_max: Option<u32>,
     pools: &[Pool],
     patterns: &Patterns,
+    snapshot: Option<&str>,
     job: &Progress,
 ) -> Result<Selectable, Failure> {
     let mut device = open_device(path, iops_max, pools)?;
@@ -261,17 +263,16 @@ pub fn open_selected(
     job.enter(Phase::Selecting);
     let selection = select::build(&mut *volume, &mut *device, patterns, job)
         .map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
-    Ok(match selection {
-        Selection::All => {
-            let items = volume.info().inodes_used;
-            Selectable { device, volume, items, whole: true }
-        }
-        Selection::Only(ref inodes) => {
-            let items = inodes.count();
-            let volume = Box::new(Selected::new(volume, selection, patterns));
-            Selectable { device, volume, items, whole: false }
-        }
-    })
+    let (whole, items) = match &selection {
+        Selection::All => (true, volume.info().inodes_used),
+        Selection::Only(inodes) => (false, inodes.count()),
+    };
+    let volume = if whole && snapshot.is_none() {
+        volume
+    } else {
+        Box::new(Selected::new(volume, selection, patterns, snapshot))
+    };
+    Ok(Selectable { device, volume, items, whole })
 }
 
 fn volume_id(state: &State, policy: &Policy, device: &str) -> Result<VolumeId, Failure> {
