@@ -156,7 +156,7 @@ def home():
 
 def segment_meta():
     out = OBJECT_ID + struct.pack("<IIIIQQQ", 5, 3, 4, 100, 12, 99, 5000)
-    return out + struct.pack("<IIII", 2, 3, 4, 0) + bytes(16)
+    return out + struct.pack("<IIII", 2, 3, 4, 0) + struct.pack("<QQ", 7, 8)
 
 
 PLAIN = b"windlass winds the rope in; " * 8

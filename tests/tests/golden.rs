@@ -207,6 +207,8 @@ fn a_segment_entry_is_as_its_table_says() {
         last_inode: 99,
         bytes: 5000,
         rows: [2, 3, 4, 0],
+        first_base: 7,
+        end_base: 8,
     };
     assert_eq!((meta, &meta.emit()[..]), (expected, &bytes[..]));
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use windlass_agent::format::key::KeyRef;
-use windlass_agent::format::row::{Row, RowKind};
+use windlass_agent::format::row::{LocationRow, Row, RowKind};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::id::{BackupId, Lin, VolumeId};
 use windlass_agent::table::merge::{Coalesce, Progress, Scope};
@@ -227,6 +227,36 @@ fn too_many_overlapping_segments_are_refused_by_name() {
         }
     };
     assert_eq!(fault, TableFault::TooManySegments(3));
+}
+
+#[test]
+fn of_many_segments_of_one_large_file_few_are_open_at_once() {
+    let p = &mut Prng::new(4);
+    let history = history(p, 1, 200);
+    let some = history.written[0].iter().find_map(|row| match row {
+        Row::Location(row) => Some(row.clone()),
+        _ => None,
+    });
+    let some = some.unwrap();
+    let memory = Memory::default();
+    let row = |base: u64| Row::Location(LocationRow { base: base * N, ..some.clone() });
+    // As workers report them: each with a stretch of the file, in no order.
+    let mut parts: Vec<u64> = (0..300).collect();
+    parts.sort_by_cached_key(|_| p.next_u64());
+    let mut segments = Vec::new();
+    for part in parts {
+        let rows: Vec<Row> = (0..3).map(|at| row(part * 3 + at)).collect();
+        segments.extend(memory.put_segments(&rows, &mut writer(p)).unwrap());
+    }
+    let limits = TableLimits { sources: 2, ..TableLimits::default() };
+    let mut reader = TableReader::new(memory.clone(), &keys(), limits, &segments).unwrap();
+    for from in [0, 1, 450, 899, 900] {
+        let mut locations = reader.locations(some.lin, from * N, some.backup, some.backup);
+        for base in from..900 {
+            assert_eq!(locations.next(&mut reader).unwrap().map(Row::Location), Some(row(base)));
+        }
+        assert_eq!(locations.next(&mut reader).unwrap(), None);
+    }
 }
 
 #[test]

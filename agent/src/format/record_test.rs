@@ -42,6 +42,8 @@ fn segment(rng: &mut Rng) -> SegmentMeta {
         last_inode: inode + (rng.next() >> 1),
         bytes: (1 << 40) + (rng.next() >> 1),
         rows: [rng.next() as u32; 4],
+        first_base: rng.next() >> 1,
+        end_base: u64::MAX - (rng.next() >> 2),
     }
 }
 

@@ -14,9 +14,11 @@
 //! | 48 | 8 | last_inode | greatest |
 //! | 56 | 8 | bytes | whole segment |
 //! | 64 | 16 | rows | 4 bytes each: item, name, location, entry rows |
-//! | 80 | 16 | reserved | zero |
+//! | 80 | 8 | first_base | no location row of `first_inode` has a lesser base |
+//! | 88 | 8 | end_base | all location rows of `last_inode` have lesser bases; 0: no bound |
 //!
-//! Little-endian; inside a log record, which has magic, version and tag. With it a reader fetches index and trailer in one GET.
+//! Little-endian; inside a log record, which has magic, version and tag. With it a reader fetches index and trailer in one GET, and
+//! opens of the many segments of one large file only those that it comes to.
 //!
 //! Invariants: per kind, rows ascend strictly; a finished segment has at least one row and at most the bytes it was given.
 //! Does not: upload, or decide which rows (see `merge`). Source: ours.
@@ -56,6 +58,10 @@ pub struct SegmentMeta {
     pub bytes: u64,
     /// Rows by [`RowKind::index`](crate::format::row::RowKind::index).
     pub rows: [u32; ROW_KINDS],
+    /// No location row of `first_inode` has a lesser base.
+    pub first_base: u64,
+    /// All location rows of `last_inode` have lesser bases; 0: no bound.
+    pub end_base: u64,
 }
 
 impl SegmentMeta {
@@ -73,6 +79,8 @@ impl SegmentMeta {
         for (at, rows) in (64..).step_by(4).zip(self.rows) {
             out[at..at + 4].copy_from_slice(&rows.to_le_bytes());
         }
+        out[80..88].copy_from_slice(&self.first_base.to_le_bytes());
+        out[88..96].copy_from_slice(&self.end_base.to_le_bytes());
         out
     }
 
@@ -89,24 +97,74 @@ impl SegmentMeta {
             last_inode: r.u64_le()?,
             bytes: r.u64_le()?,
             rows: [r.u32_le()?, r.u32_le()?, r.u32_le()?, r.u32_le()?],
+            first_base: r.u64_le()?,
+            end_base: r.u64_le()?,
         };
-        if r.array()? != [0u8; 16] {
-            return Err(r.damaged("reserved bytes are set"));
-        }
         let end = u64::from(meta.index_bytes) + TRAILER_BYTES as u64;
         if meta.bytes < end
             || meta.index_bytes as usize > INDEX_STORED_BYTES_MAX
             || meta.first_inode > meta.last_inode
             || meta.backup_min > meta.backup_max
+            || meta.first_inode == meta.last_inode && meta.first_base >= meta.end_base_or_max()
         {
             return Err(r.damaged("fields contradict each other"));
         }
         Ok(meta)
     }
 
+    /// Base past its location rows of `last_inode`.
+    pub fn end_base_or_max(&self) -> u64 {
+        if self.end_base == 0 { u64::MAX } else { self.end_base }
+    }
+
     /// Whether it may hold rows of `lin`.
     pub fn covers(&self, lin: Lin) -> bool {
         self.volume == lin.volume && (self.first_inode..=self.last_inode).contains(&lin.inode)
+    }
+}
+
+/// What of the key space a segment's rows take, as they are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Least and greatest inode and backup.
+    rows: Option<(u64, u64, BackupId, BackupId)>,
+    /// First location row's inode and base, and the last one's.
+    locations: Option<((u64, u64), (u64, u64))>,
+}
+
+impl Span {
+    /// Adds a row: rows of a kind come in key order.
+    pub fn add(&mut self, row: RowRef<'_>) {
+        let key = row.key();
+        let inode = key.lin.inode;
+        let (first, last, min, max) = self.rows.unwrap_or((inode, inode, key.backup, key.backup));
+        self.rows = Some((first.min(inode), last.max(inode), min.min(key.backup), max.max(key.backup)));
+        if matches!(row, RowRef::Location(_)) {
+            let at = (inode, key.base);
+            self.locations = Some((self.locations.map_or(at, |(first, _)| first), at));
+        }
+    }
+
+    /// What the commit log says of the segment with these rows and this trailer; `None` without rows.
+    pub fn meta(&self, id: ObjectId, volume: VolumeId, trailer: &Trailer) -> Option<SegmentMeta> {
+        let (first_inode, last_inode, backup_min, backup_max) = self.rows?;
+        let of = |at: Option<(u64, u64)>, inode| at.filter(|at| at.0 == inode).map(|at| at.1);
+        let first_base = of(self.locations.map(|ends| ends.0), first_inode).unwrap_or(0);
+        let end_base =
+            of(self.locations.map(|ends| ends.1), last_inode).map_or(0, |base| base.saturating_add(1));
+        Some(SegmentMeta {
+            id,
+            volume,
+            backup_min,
+            backup_max,
+            index_bytes: trailer.index_bytes,
+            first_inode,
+            last_inode,
+            bytes: trailer.total_bytes(),
+            rows: trailer.rows,
+            first_base,
+            end_base,
+        })
     }
 }
 
@@ -116,7 +174,7 @@ pub struct SegmentBuilder {
     bytes_max: u64,
     id: ObjectId,
     volume: VolumeId,
-    span: Option<(u64, u64, BackupId, BackupId)>,
+    span: Span,
 }
 
 impl SegmentBuilder {
@@ -124,14 +182,20 @@ impl SegmentBuilder {
     /// compressed at `zstd_level`. `None` when there is no memory.
     pub fn new(zstd_level: i32, bytes_max: u64) -> Option<SegmentBuilder> {
         let tail = TailBuilder::new(zstd_level)?;
-        Some(SegmentBuilder { tail, bytes_max, id: ObjectId::default(), volume: VolumeId(0), span: None })
+        Some(SegmentBuilder {
+            tail,
+            bytes_max,
+            id: ObjectId::default(),
+            volume: VolumeId(0),
+            span: Span::default(),
+        })
     }
 
     /// Begins a segment, dropping one that was not finished. `policy` and `backup` are 0 when of several.
     pub fn start(&mut self, id: ObjectId, volume: VolumeId, policy: u32, backup: BackupId, keys: &Keys) {
         self.id = id;
         self.volume = volume;
-        self.span = None;
+        self.span = Span::default();
         self.tail.start(TailHead { kind: TailKind::Segment, id, policy, backup, volume }, keys);
     }
 
@@ -142,7 +206,7 @@ impl SegmentBuilder {
 
     /// Whether it has no row yet.
     pub fn is_empty(&self) -> bool {
-        self.span.is_none()
+        self.span == Span::default()
     }
 
     /// The volume of the segment begun.
@@ -158,34 +222,24 @@ impl SegmentBuilder {
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<Pushed, RowRefused> {
         let row = row.into();
-        let key = row.key();
-        assert_eq!(key.lin.volume, self.volume, "a segment is of one volume");
+        assert_eq!(row.lin().volume, self.volume, "a segment is of one volume");
         if self.tail.is_full() || (!self.is_empty() && self.tail.bytes_max_with(row) > self.bytes_max) {
             return Ok(Pushed::Full);
         }
         self.tail.push(row, sink)?;
-        let inode = key.lin.inode;
-        let (first, last, min, max) = self.span.unwrap_or((inode, inode, key.backup, key.backup));
-        self.span = Some((first.min(inode), last.max(inode), min.min(key.backup), max.max(key.backup)));
+        self.span.add(row);
         Ok(Pushed::Taken)
     }
 
     /// Ends the segment: what is pending, index and trailer go to `sink`. `None` when it has no row, and then nothing was
     /// written.
     pub fn finish(&mut self, sink: &mut dyn FnMut(&[u8])) -> Option<SegmentMeta> {
-        let (first_inode, last_inode, backup_min, backup_max) = self.span.take()?;
+        if self.is_empty() {
+            return None;
+        }
+        let span = std::mem::take(&mut self.span);
         let trailer: Trailer = self.tail.finish(0, sink);
-        Some(SegmentMeta {
-            id: self.id,
-            volume: self.volume,
-            backup_min,
-            backup_max,
-            index_bytes: trailer.index_bytes,
-            first_inode,
-            last_inode,
-            bytes: trailer.total_bytes(),
-            rows: trailer.rows,
-        })
+        span.meta(self.id, self.volume, &trailer)
     }
 }
 

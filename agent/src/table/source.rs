@@ -120,6 +120,22 @@ pub struct TailRef {
     pub backup_min: BackupId,
     /// Rows by kind.
     pub rows: [u32; crate::format::row::ROW_KINDS],
+    /// No location row of `first` has a lesser base.
+    pub first_base: u64,
+    /// All location rows of `last` have lesser bases.
+    pub end_base: u64,
+}
+
+impl TailRef {
+    /// Place before its first row of a kind: LIN and base.
+    pub fn begin(&self, kind: RowKind) -> (Lin, u64) {
+        (self.first, if kind == RowKind::Location { self.first_base } else { 0 })
+    }
+
+    /// Place past its last row of a kind: LIN and base.
+    pub fn end(&self, kind: RowKind) -> (Lin, u64) {
+        (self.last, if kind == RowKind::Location { self.end_base } else { u64::MAX })
+    }
 }
 
 impl From<&SegmentMeta> for TailRef {
@@ -136,6 +152,8 @@ impl From<&SegmentMeta> for TailRef {
             last: lin(meta.last_inode),
             backup_min: meta.backup_min,
             rows: meta.rows,
+            first_base: meta.first_base,
+            end_base: meta.end_base_or_max(),
         }
     }
 }
@@ -246,6 +264,8 @@ impl<F: Fetch> Source<F> {
             last: greatest,
             backup_min: BackupId(0),
             rows: trailer.rows,
+            first_base: 0,
+            end_base: u64::MAX,
         };
         let index = self.index(&tail)?;
         let ends = RowKind::ALL.map(|kind| {

@@ -1,4 +1,4 @@
-//! Rows of one kind out of many tails, in one order: a merge that opens a tail only when its stretch of LINs begins.
+//! Rows of one kind out of many tails, in one order: a merge that opens a tail only when its stretch of keys begins.
 //!
 //! Memory: per open tail one plain row block, one row, 24 bytes per row block to come, and its share of the read-ahead; a long run of segments that do not
 //! overlap is one open tail (two at the seams). Time: a comparison per open tail and row; GETs start with one row block, through
@@ -42,9 +42,9 @@ struct Open {
 impl Stream {
     /// Rows of `kind` at or after `from` (in tails that may hold such) out of `tails`.
     pub fn new(kind: RowKind, from: KeyRef<'_>, tails: impl IntoIterator<Item = TailRef>) -> Stream {
-        let mut waiting: Vec<TailRef> =
-            tails.into_iter().filter(|tail| tail.rows[kind.index()] > 0 && tail.last >= from.lin).collect();
-        waiting.sort_by_key(|tail| std::cmp::Reverse((tail.first, tail.id)));
+        let is_ahead = |tail: &TailRef| tail.rows[kind.index()] > 0 && tail.end(kind) > (from.lin, from.base);
+        let mut waiting: Vec<TailRef> = tails.into_iter().filter(is_ahead).collect();
+        waiting.sort_by_key(|tail| std::cmp::Reverse((tail.begin(kind), tail.id)));
         Stream { kind, from: from.to_owned(), waiting, open: Vec::new(), last: None, merge_duplicates: true }
     }
 
@@ -94,10 +94,11 @@ impl Stream {
                 }
             }
             let least = self.least();
-            let due = self.waiting.last().is_some_and(|tail| match least {
-                Some(at) => self.open[at].head.as_ref().is_none_or(|row| tail.first <= row.lin()),
-                None => true,
-            });
+            let head = least.and_then(|at| self.open[at].head.as_ref()).map(|row| row.as_ref().key());
+            let due = self
+                .waiting
+                .last()
+                .is_some_and(|tail| head.is_none_or(|head| tail.begin(self.kind) <= (head.lin, head.base)));
             if due {
                 if self.open.len() >= source.limits().sources {
                     return Err(TableFault::TooManySegments(self.open.len() + 1));

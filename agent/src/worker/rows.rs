@@ -20,7 +20,7 @@ use crate::format::tail::{TailBuilder, TailHead, TailKind, Trailer};
 use crate::id::{BackupId, ObjectId, VolumeId};
 use crate::pack::lane::Shared;
 use crate::pack::object::ObjectBuf;
-use crate::table::segment::SegmentMeta;
+use crate::table::segment::{SegmentMeta, Span};
 
 /// Bytes of a tail at which its object is closed, however few frames it has.
 pub const TAIL_BYTES_FULL: u32 = 1 << 20;
@@ -44,12 +44,12 @@ struct Output {
     builder: TailBuilder,
     /// Pieces that take the tail's bytes, named after what the tail is for.
     buf: Option<Arc<ObjectBuf>>,
-    inodes: (u64, u64),
+    span: Span,
 }
 
 impl Output {
     fn new(builder: TailBuilder) -> Output {
-        Output { builder, buf: None, inodes: (u64::MAX, 0) }
+        Output { builder, buf: None, span: Span::default() }
     }
 }
 
@@ -91,8 +91,7 @@ impl Rows {
         };
         let pushed = self.segment.builder.push(row, &mut |bytes| buf.append(bytes, placer.pool()));
         self.segment.buf = Some(buf);
-        let inode = row.lin().inode;
-        self.segment.inodes = (self.segment.inodes.0.min(inode), self.segment.inodes.1.max(inode));
+        self.segment.span.add(row.as_ref());
         pushed
     }
 
@@ -162,18 +161,7 @@ impl Rows {
         let buf = self.segment.buf.take()?;
         let placer = shared.placer.lock().unwrap_or_else(PoisonError::into_inner);
         let trailer = self.segment.builder.finish(0, &mut |bytes| buf.append(bytes, placer.pool()));
-        let (first_inode, last_inode) = std::mem::replace(&mut self.segment.inodes, (u64::MAX, 0));
-        let meta = SegmentMeta {
-            id: buf.id(),
-            volume: self.volume,
-            first_inode,
-            last_inode,
-            index_bytes: trailer.index_bytes,
-            bytes: trailer.total_bytes(),
-            rows: trailer.rows,
-            backup_min: self.backup,
-            backup_max: self.backup,
-        };
+        let meta = std::mem::take(&mut self.segment.span).meta(buf.id(), self.volume, &trailer)?;
         Some((buf, meta))
     }
 }
