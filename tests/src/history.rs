@@ -220,8 +220,8 @@ impl Memory {
     pub fn put_object(&self, rows: &[Row], keys: &Keys) -> Option<ObjectId> {
         let id = self.name();
         let mut builder = TailBuilder::new(1)?;
-        let head =
-            TailHead { kind: TailKind::Object, id, policy: 1, backup: BackupId(0), volume: VolumeId(1) };
+        let backup = rows.first().map_or(BackupId(0), |row| row.as_ref().key().backup);
+        let head = TailHead { kind: TailKind::Object, id, policy: 1, backup, volume: VolumeId(1) };
         builder.start(head, keys);
         let mut bytes = vec![0xee; 100];
         for row in rows {

@@ -140,7 +140,9 @@ fn tables_are_rebuilt_from_objects_alone() {
     for seed in 100..115 {
         let p = &mut Prng::new(seed);
         let (backups, inodes) = (2 + p.below(5) as u32, 5 + p.below(60));
-        let history = history(p, backups, inodes);
+        // The last one was given up.
+        let mut history = history(p, backups + 1, inodes);
+        let given_up = [BackupId(backups + 1)];
         let memory = Memory::default();
         let mut objects = Vec::new();
         for tails in &history.tails {
@@ -162,10 +164,12 @@ fn tables_are_rebuilt_from_objects_alone() {
         let missing = memory.name();
         objects.push(missing);
         let mut direct = Vec::new();
+        history.written.pop();
         for written in &history.written {
             direct.extend(memory.put_segments(written, &mut writer(p)).unwrap());
         }
         let settings = RebuildSettings {
+            given_up: &given_up,
             location_blocks: N as u8,
             zstd_level: 1,
             segment_bytes_max: 5000,

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::roster::Node;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, share};
 use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
-use crate::format::record::{BackupStart, BackupVolume, Commit, Record, SegmentMeta};
+use crate::format::record::{BackupStart, BackupVolume, Record};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, Running, State};
 
@@ -239,7 +239,7 @@ impl Coordinator {
                 return self.turn_running(now, policy, job);
             }
             self.revoke_all(Some(backup));
-            records.extend(abandon(now.state, backup));
+            records.push(Record::BackupAbandoned { backup });
         }
         let start =
             BackupStart { backup: next, policy: policy.to_owned(), volumes, wall_start_ns: now.wall_ns };
@@ -499,11 +499,4 @@ impl Coordinator {
             job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
         }
     }
-}
-
-/// Records that give a backup up: its segments leave the tables.
-fn abandon(state: &State, backup: BackupId) -> [Record; 2] {
-    let of = |s: &&SegmentMeta| s.backup_min == backup && s.backup_max == backup;
-    let removed = state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
-    [Record::Commit(Commit { removed, ..Commit::default() }), Record::BackupAbandoned { backup }]
 }

@@ -15,7 +15,7 @@ use windlass_hal::clock::Clock;
 
 use crate::drive::commits::Commits;
 use crate::drive::job::{self, Assigned, Packing};
-use crate::format::record::{BackupEnd, BackupStart, BackupVolume, Commit, Record};
+use crate::format::record::{BackupEnd, BackupStart, BackupVolume, Record};
 use crate::format::seal::Keys;
 use crate::format::slot::Sealer;
 use crate::id::{BackupId, Boot, Epoch, KEY_END, KEY_START, NodeId, VolumeId};
@@ -130,11 +130,6 @@ impl Begin {
             if running.volumes == found && found.iter().all(|v| v.state.is_some()) {
                 return Begin { backup, records, resume: Some(running.clone()) };
             }
-            let of =
-                |s: &&crate::table::segment::SegmentMeta| s.backup_min == backup && s.backup_max == backup;
-            let removed =
-                state.segments.values().flat_map(|list| list.iter()).filter(of).map(|s| s.id).collect();
-            records.push(Record::Commit(Commit { removed, ..Commit::default() }));
             records.push(Record::BackupAbandoned { backup });
         }
         records.push(Record::BackupBegun(BackupStart {

@@ -61,7 +61,7 @@ pub enum Record {
     Commit(Commit),
     /// A backup is a recovery point now.
     BackupEnded(BackupEnd),
-    /// A backup will not be finished.
+    /// A backup will not be finished: its segments leave the tables and are retired by this record.
     BackupAbandoned {
         /// Which.
         backup: BackupId,

@@ -39,7 +39,7 @@ pub const NAME_RUNS_MAX: usize = 256 * 1024;
 pub const RETIRED_MAX: usize = 64 * 1024;
 /// Pins at once: restores running. Above: `Refusal::Full`.
 pub const PINS_MAX: usize = 256;
-/// Backups given up whose rows may still be in segments. Above: `Refusal::Full`, merge first.
+/// Backups given up, whose rows are still in upload objects. Above: `Refusal::Full`.
 pub const ABANDONED_MAX: usize = 4096;
 /// Committed checkpoints that the state remembers: those between the boundary and the head, and no more.
 pub const CHECKPOINTS_MAX: usize = 8;

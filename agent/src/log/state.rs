@@ -111,7 +111,7 @@ pub struct State {
     pub running: BTreeMap<BackupId, Running>,
     /// Recovery points, ascending.
     pub points: Arc<BTreeMap<BackupId, Point>>,
-    /// Backups given up, whose rows are to be skipped.
+    /// Backups given up, ascending: whoever reads rows out of upload objects skips theirs.
     pub abandoned: Vec<BackupId>,
     /// Segments of each volume, ascending by (first inode, name).
     pub segments: BTreeMap<VolumeId, Arc<Vec<SegmentMeta>>>,
@@ -154,7 +154,7 @@ pub enum Refusal {
     Gone,
     /// A name is not in the tables.
     NotLive,
-    /// A segment's bounds are not in order.
+    /// A segment's bounds are not in order, or it mixes rows of a running backup with others'.
     Segment,
     /// No such point.
     NoPoint,
@@ -183,7 +183,9 @@ impl fmt::Display for Refusal {
             Refusal::Duplicate => "a name is in the tables already",
             Refusal::Gone => "a name was retired, or is below the orphan floor: upload the data again",
             Refusal::NotLive => "a name is not in the tables",
-            Refusal::Segment => "a segment's bounds are not in order",
+            Refusal::Segment => {
+                "a segment's bounds are not in order, or it mixes rows of a running backup with others'"
+            }
             Refusal::NoPoint => "there is no such recovery point",
             Refusal::Floor => "the orphan floor goes back or reaches the current epoch",
             Refusal::Pin => "there is no such pin, or it exists already",
@@ -275,6 +277,7 @@ impl State {
                 require(self.abandoned.len() < ABANDONED_MAX, Refusal::Full)?;
                 let at = self.abandoned.partition_point(|other| other < backup);
                 self.abandoned.insert(at, *backup);
+                self.drop_rows(*backup, header.slot)?;
             }
             Record::PointExpired { backup } => {
                 require(self.points.contains_key(backup), Refusal::NoPoint)?;
@@ -363,7 +366,7 @@ impl State {
         Ok(())
     }
 
-    /// Rules C4, G1 and G2 for names; C4 for stretches.
+    /// Rules C4, G1 and G2 for names; C4 for stretches. Segments of a running backup hold nothing else, so that it can be given up.
     fn commit(&mut self, header: &SlotHeader, commit: &Commit) -> Result<(), Refusal> {
         for id in &commit.removed {
             let found = self.segments.values().position(|list| list.iter().any(|segment| segment.id == *id));
@@ -381,6 +384,8 @@ impl State {
             self.add_name(id, header.epoch)?;
         }
         for segment in &commit.segments {
+            let of = commit.backup;
+            require(of.0 == 0 || segment.is_only_of(of), Refusal::Segment)?;
             self.add_name(&segment.id, header.epoch)?;
             self.add_segment(segment)?;
         }
@@ -412,6 +417,8 @@ impl State {
             Refusal::Segment,
         )?;
         require(segment.backup_max <= self.last_backup, Refusal::Segment)?;
+        let mut running = self.running.range(segment.backup_min..=segment.backup_max);
+        require(running.all(|(&backup, _)| segment.is_only_of(backup)), Refusal::Segment)?;
         require(self.volumes.contains_key(&segment.volume), Refusal::Volume)?;
         let total: usize = self.segments.values().map(|list| list.len()).sum();
         require(total < SEGMENTS_MAX, Refusal::Full)?;
@@ -428,6 +435,19 @@ impl State {
         Arc::make_mut(&mut self.live).remove(id);
         Arc::make_mut(&mut self.retired).insert(*id, slot);
         Ok(())
+    }
+
+    /// Takes a running backup's segments out of the tables: merges keep them apart from all others.
+    fn drop_rows(&mut self, backup: BackupId, slot: Slot) -> Result<(), Refusal> {
+        let mut gone = Vec::new();
+        self.segments.retain(|_, list| {
+            gone.extend(list.iter().filter(|segment| segment.is_only_of(backup)).map(|segment| segment.id));
+            if list.iter().any(|segment| segment.is_only_of(backup)) {
+                Arc::make_mut(list).retain(|segment| !segment.is_only_of(backup));
+            }
+            !list.is_empty()
+        });
+        gone.iter().try_for_each(|id| self.retire(id, slot))
     }
 
     fn end_backup(&mut self, end: &BackupEnd) -> Result<(), Refusal> {

@@ -61,8 +61,8 @@ fn commit(backup: u32, objects: &[ObjectId], segments: &[ObjectId], removed: &[O
         volume: VolumeId(1),
         first_inode: u64::from(id.count),
         last_inode: u64::from(id.count) + 9,
-        backup_min: BackupId(1),
-        backup_max: BackupId(1),
+        backup_min: BackupId(backup.max(1)),
+        backup_max: BackupId(backup.max(1)),
         index_bytes: 1,
         bytes: 1000,
         ..SegmentMeta::default()
@@ -138,6 +138,46 @@ fn policies_count_revisions_and_keep_their_volumes() {
     put(&mut state, 5, &[Record::BackupAbandoned { backup: BackupId(1) }]).unwrap();
     assert_eq!(put(&mut state, 6, &[start(2)]), Err(Refusal::NoPolicy));
     put(&mut state, 6, &[policy(4, &[1]), start(2)]).unwrap();
+}
+
+#[test]
+fn a_backup_that_is_given_up_leaves_the_tables() {
+    let mut state = running();
+    put(&mut state, 3, &[commit(1, &[name(1, 0)], &[name(1, 1)], &[]), all_done(1), end(1), start(2)])
+        .unwrap();
+    put(&mut state, 4, &[commit(2, &[name(1, 2)], &[name(1, 3), name(1, 4)], &[])]).unwrap();
+    put(&mut state, 5, &[Record::BackupAbandoned { backup: BackupId(2) }]).unwrap();
+    let left: Vec<ObjectId> = state.segments.values().flat_map(|list| list.iter()).map(|s| s.id).collect();
+    assert_eq!(left, [name(1, 1)]);
+    let retired: Vec<_> = state.retired.iter().map(|(&id, &slot)| (id, slot)).collect();
+    assert_eq!(retired, [(name(1, 3), Slot(5)), (name(1, 4), Slot(5))]);
+    assert!(state.live.contains(&name(1, 2)), "its objects are for whoever collects garbage");
+}
+
+#[test]
+fn segments_of_a_running_backup_are_of_nothing_else() {
+    let mut state = running();
+    put(&mut state, 3, &[commit(1, &[], &[name(1, 1)], &[]), all_done(1), end(1), start(2)]).unwrap();
+    put(&mut state, 4, &[commit(2, &[], &[name(1, 2), name(1, 3)], &[])]).unwrap();
+    let merged = |min, max| {
+        let Record::Commit(mut record) = commit(0, &[], &[name(1, 9)], &[name(1, 2), name(1, 3)]) else {
+            panic!()
+        };
+        (record.segments[0].backup_min, record.segments[0].backup_max) = (BackupId(min), BackupId(max));
+        Record::Commit(record)
+    };
+    assert_eq!(
+        put(&mut state.clone(), 5, &[merged(1, 2)]),
+        Err(Refusal::Segment),
+        "it could not be given up any more"
+    );
+    put(&mut state.clone(), 5, &[merged(2, 2)]).unwrap();
+    put(&mut state, 5, &[all_done(2), end(2)]).unwrap();
+    put(&mut state, 6, &[merged(1, 2)]).unwrap();
+    assert_eq!(put(&mut state, 7, &[start(3), commit(3, &[], &[name(1, 10)], &[])]), Ok(()));
+    let Record::Commit(mut old) = commit(3, &[], &[name(1, 11)], &[]) else { panic!() };
+    old.segments[0].backup_min = BackupId(2);
+    assert_eq!(put(&mut state, 8, &[Record::Commit(old)]), Err(Refusal::Segment));
 }
 
 #[test]

@@ -31,7 +31,9 @@ use crate::store::StoreFault;
 
 /// How segments are written by a rebuild.
 #[derive(Clone, Copy, Debug)]
-pub struct RebuildSettings {
+pub struct RebuildSettings<'a> {
+    /// Backups whose objects' rows are left out, ascending: they were given up.
+    pub given_up: &'a [BackupId],
     /// N of the repository.
     pub location_blocks: u8,
     /// Level of compression.
@@ -58,7 +60,7 @@ pub fn rebuild<F: Fetch>(
     source: &mut Source<F>,
     keys: &Keys,
     objects: &[ObjectId],
-    settings: &RebuildSettings,
+    settings: &RebuildSettings<'_>,
     scratch: &mut dyn SegmentSink,
     out: &mut dyn SegmentSink,
 ) -> Result<Rebuilt, TableFault> {
@@ -76,6 +78,7 @@ pub fn rebuild<F: Fetch>(
         let mut tails = Vec::with_capacity(chunk.len());
         for id in chunk {
             match source.object(id) {
+                Ok((trailer, _)) if settings.given_up.contains(&trailer.head.backup) => {}
                 Ok((_, tail)) => tails.push(tail),
                 Err(fault) => done.skipped.push((*id, fault)),
             }

@@ -112,6 +112,11 @@ impl SegmentMeta {
         Ok(meta)
     }
 
+    /// Whether all its rows are of one backup, this one.
+    pub fn is_only_of(&self, backup: BackupId) -> bool {
+        self.backup_min == backup && self.backup_max == backup
+    }
+
     /// Base past its location rows of `last_inode`.
     pub fn end_base_or_max(&self) -> u64 {
         if self.end_base == 0 { u64::MAX } else { self.end_base }

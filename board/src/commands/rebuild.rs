@@ -4,7 +4,8 @@
 //!  LIST obj/ --> those that the log has committed --> their tails --> sorted --> new segments --> one commit: new in, old out
 //! ```
 //!
-//! The commit log must be whole: it says which objects count. Orphans of killed backups are not taken up.
+//! The commit log must be whole: it says which objects count. Orphans of killed backups are not taken up, nor is what was given up. A
+//! backup that is under way is given up too: what it has done so far lies in the segments that nobody trusts any more.
 //!
 //! Invariants: nothing that exists is changed until the commit; a rebuild that is killed leaves orphans and no harm.
 //! Does not: need the old segments, not even to exist. Source: ours; architecture section 4.
@@ -14,9 +15,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use windlass_agent::format::record::{Commit, Record};
-use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId};
+use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
 use windlass_agent::limits::{REBUILD_FAN_IN, SEGMENT_BYTES_MAX};
-use windlass_agent::log::limits::{RECORD_OBJECTS_MAX, RECORD_SEGMENTS_MAX};
+use windlass_agent::log::limits::RECORD_SEGMENTS_MAX;
 use windlass_agent::log::state::State;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::store::retry::Client;
@@ -83,7 +84,9 @@ fn work(
     let fetch = StoreFetch(Arc::clone(client));
     let source = Source::new(fetch, &repository.keys, TableLimits::default());
     let mut source = source.ok_or_else(|| Failure::new("no memory for a compression context"))?;
+    let given_up: Vec<BackupId> = state.abandoned.iter().chain(state.running.keys()).copied().collect();
     let settings = RebuildSettings {
+        given_up: &given_up,
         location_blocks: repository.format.location_blocks,
         zstd_level: 1,
         segment_bytes_max: SEGMENT_BYTES_MAX,
@@ -117,24 +120,25 @@ fn committed_objects(client: &Client, state: &State) -> Result<Vec<ObjectId>, Fa
 }
 
 /// New segments in, old ones out: in one slot where that fits, else the new ones first, which doubles rows for a moment and loses
-/// none.
+/// none. What runs is given up first, and its segments with it.
 fn commit(session: &mut LogSession<'_>, state: &State, segments: &[SegmentMeta]) -> Result<(), Failure> {
+    let given_up = state.running.keys().map(|&backup| Record::BackupAbandoned { backup });
+    let stays = |meta: &&SegmentMeta| !state.running.keys().any(|&backup| meta.is_only_of(backup));
     let old: Vec<ObjectId> =
-        state.segments.values().flat_map(|list| list.iter()).map(|meta| meta.id).collect();
+        state.segments.values().flat_map(|list| list.iter()).filter(stays).map(|meta| meta.id).collect();
     let added = segments
         .chunks(RECORD_SEGMENTS_MAX)
-        .map(|chunk| Commit { segments: chunk.to_vec(), ..Commit::default() });
-    let removed =
-        old.chunks(RECORD_OBJECTS_MAX).map(|chunk| Commit { removed: chunk.to_vec(), ..Commit::default() });
-    let records: Vec<Record> = added.chain(removed).map(Record::Commit).collect();
-    let mut parts: Vec<Vec<Record>> =
-        if segments.len() <= RECORD_SEGMENTS_MAX && old.len() <= RECORD_OBJECTS_MAX {
-            vec![records]
-        } else {
-            records.into_iter().map(|record| vec![record]).collect()
-        };
-    parts.retain(|part| !part.is_empty());
-    for part in parts {
+        .map(|chunk| Record::Commit(Commit { segments: chunk.to_vec(), ..Commit::default() }));
+    let removed = old
+        .chunks(RECORD_SEGMENTS_MAX)
+        .map(|chunk| Record::Commit(Commit { removed: chunk.to_vec(), ..Commit::default() }));
+    let records: Vec<Record> = given_up.chain(added).chain(removed).collect();
+    let parts: Vec<Vec<Record>> = if segments.len().max(old.len()) <= RECORD_SEGMENTS_MAX {
+        vec![records]
+    } else {
+        records.into_iter().map(|record| vec![record]).collect()
+    };
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
         session.commit(part).map_err(Failure::new)?;
     }
     Ok(())
