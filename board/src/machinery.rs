@@ -9,12 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_agent::drive::volume::Reactor;
-use windlass_agent::format::tail::TailKind;
-use windlass_agent::id::ObjectId;
 use windlass_agent::policy::Reader;
-use windlass_agent::store::retry::Client;
-use windlass_agent::store::{ByteRange, StoreFault};
-use windlass_agent::table::source::Fetch;
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
 use windlass_hal::clock::SystemClock;
@@ -129,20 +124,4 @@ pub fn open_volume(
         Reader::Image => Ok(Box::new(Image::open(device))),
     };
     opened.map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))
-}
-
-/// Reads ranges of objects and segments for the tables.
-#[derive(Clone)]
-pub struct StoreFetch(pub Arc<Client>);
-
-impl Fetch for StoreFetch {
-    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
-        let key = match kind {
-            TailKind::Object => id.object_key(),
-            TailKind::Segment => id.segment_key(),
-        };
-        let mut out = Vec::new();
-        self.0.get(&key, range, &mut out)?;
-        Ok(out)
-    }
 }

@@ -49,7 +49,7 @@ use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
 use windlass_agent::worker::base::PointRows;
 use windlass_board::host::{self, HostClock};
-use windlass_board::machinery::{HostReactor, StoreFetch};
+use windlass_board::machinery::HostReactor;
 use windlass_hal::block::BlockDevice;
 use windlass_hal::clock::SystemClock;
 use windlass_hal::linux::{self, Access};
@@ -266,9 +266,9 @@ impl Appliance {
     }
 
     /// Rows of the volume at `cut`.
-    pub fn rows(&self, cut: Option<BackupId>, state: &State) -> PointRows<StoreFetch> {
+    pub fn rows(&self, cut: Option<BackupId>, state: &State) -> PointRows<ClientFetch> {
         let segments = state.segments.get(&VOLUME).map(|list| list.as_slice()).unwrap_or_default();
-        let fetch = StoreFetch(Arc::clone(&self.client));
+        let fetch = ClientFetch::new(Arc::clone(&self.client));
         let Some(reader) = TableReader::new(fetch, &self.keys, TableLimits::default(), segments) else {
             eprintln!("appliance: no memory for a table reader");
             std::process::abort();

@@ -227,3 +227,33 @@ fn a_device_that_is_refused_says_why_and_what_to_do() {
     assert!(cli.run(&["volume", "info", empty.to_str().unwrap()]).failure().contains("LUKS"));
     assert_eq!(cli.run(&["volume", "info", "/none/such"]).code, 1);
 }
+
+#[test]
+fn tables_are_kept_in_order_and_every_point_stays_as_it_was() {
+    let scratch = Scratch::new("cli-merges");
+    let cli = cli(&scratch);
+    let volume = scratch.path().join("volume");
+    let device = volume.display().to_string();
+    cli.ok(&["repo", "init"]);
+    cli.ok(&["policy", "set", "a", "--volume", &format!("{device}=image"), "--block-size", "4KiB"]);
+    let mut contents = vec![7u8; 1 << 20];
+    let (mut points, mut merged) = (Vec::new(), 0);
+    for day in 1..=24u8 {
+        // Every day a block in each of many places: its segment lies over all others.
+        for at in (usize::from(day)..256).step_by(9) {
+            contents[at << 12..][..4096].fill(day);
+        }
+        fs::write(&volume, &contents).unwrap();
+        let done = cli.json(&["backup", "a"]);
+        merged += done["segments_merged"].as_u64().unwrap();
+        points.push((done["point"].to_string(), contents.clone()));
+    }
+    assert!(merged >= 16, "{merged} segments were merged");
+    let out = scratch.path().join("out");
+    for (point, contents) in points {
+        cli.ok(&["restore", &format!("a@{point}"), "--to-device", out.to_str().unwrap()]);
+        assert!(fs::read(&out).unwrap() == contents, "point {point}");
+        fs::remove_file(&out).unwrap();
+    }
+    cli.ok(&["check", "a", "--read-data"]);
+}

@@ -2,15 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::Arc;
+
+use windlass_agent::backplane::message::MergeOrder;
 use windlass_agent::format::key::KeyRef;
 use windlass_agent::format::row::{LocationRow, Row, RowKind};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
-use windlass_agent::id::{BackupId, Lin, VolumeId};
+use windlass_agent::id::{BackupId, Lin, Slot, VolumeId};
+use windlass_agent::log::state::{Running, State};
 use windlass_agent::table::merge::{Coalesce, Progress, Scope};
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::rebuild::{RebuildSettings, rebuild};
 use windlass_agent::table::segment::{SEGMENT_META_BYTES, SegmentMeta, SegmentWriter};
 use windlass_agent::table::source::{Source, TableFault, TableLimits, TailRef};
+use windlass_agent::worker::merge::{self, MergeFault};
 use windlass_tests::history::{History, Known, Memory, N, TABLE_KINDS, history};
 use windlass_tests::prng::Prng;
 
@@ -231,6 +236,46 @@ fn too_many_overlapping_segments_are_refused_by_name() {
         }
     };
     assert_eq!(fault, TableFault::TooManySegments(3));
+}
+
+#[test]
+fn merges_of_a_running_backup_keep_locations_whose_item_is_still_to_come() {
+    let p = &mut Prng::new(6);
+    let history = history(p, 1, 100);
+    let locations: Vec<Row> =
+        history.written[0].iter().filter(|row| matches!(row, Row::Location(_))).cloned().collect();
+    let memory = Memory::default();
+    let segments: Vec<SegmentMeta> =
+        locations.chunks(9).flat_map(|rows| memory.put_segments(rows, &mut writer(p)).unwrap()).collect();
+    let order = MergeOrder {
+        volume: VolumeId(1),
+        segments: segments.iter().map(|segment| segment.id).collect(),
+        ..MergeOrder::default()
+    };
+    let mut state = State::default();
+    state.segments.insert(VolumeId(1), Arc::new(segments));
+    for runs in [true, false] {
+        if runs {
+            let running = Running {
+                policy: "p".to_owned(),
+                slot: Slot(1),
+                volumes: Vec::new(),
+                wall_start_ns: 0,
+                done: Default::default(),
+                totals: Default::default(),
+            };
+            state.running.insert(BackupId(1), running);
+        } else {
+            state.running.clear();
+        }
+        let mut out = memory.output();
+        merge::run(memory.clone(), &keys(), &state, &order, &mut out, &|| false).unwrap();
+        let kept = all_rows(&memory, &out.metas, RowKind::Location);
+        // Of a backup that has ended they would belong to nothing.
+        assert_eq!(kept, if runs { locations.clone() } else { Vec::new() });
+    }
+    let why = merge::run(memory.clone(), &keys(), &State::default(), &order, &mut memory.output(), &|| false);
+    assert_eq!(why, Err(MergeFault::Gone(order.segments[0])));
 }
 
 #[test]

@@ -18,6 +18,8 @@
 //! | 26 | request | node -> holder | request u64, [`Command`] |
 //! | 27 | reply | holder -> node | request u64, [`Reply`] |
 //! | 28 | redirect | any -> node | request u64, holder `Option<u32>` |
+//! | 29 | merge | holder -> node | [`MergeOrder`] |
+//! | 30 | merged | node -> holder | [`MergeOrder`], list of segments |
 //!
 //! Kinds below 16 are the session's own (`session`). Invariants: one encoding per message; counts are bounded so that a full message
 //! fits a frame (const-asserted). Does not: judge messages. Source: commit-log design; coordination 4.
@@ -27,11 +29,12 @@ use crate::format::record::{BackupVolume, Record, SegmentMeta, Totals, parse_rec
 use crate::id::{BackupId, Boot, Epoch, NodeId, ObjectId, VolumeId};
 pub use crate::id::{KEY_END, Key};
 use crate::log::limits::{DEVICE_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX};
+use crate::table::plan::GROUP_MAX;
 use crate::table::segment::SEGMENT_META_BYTES;
 use crate::wire_struct;
 
 /// Kind numbers of messages: a frame of another kind is refused by its header. Those below are the session's own.
-pub const KINDS: std::ops::RangeInclusive<u8> = 16..=28;
+pub const KINDS: std::ops::RangeInclusive<u8> = 16..=30;
 /// Bytes of a frame's body at most: 64 KiB with its header of 80.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 - 80;
 /// Bytes of a sentence that says what failed.
@@ -60,6 +63,7 @@ const _: () = assert!(
 );
 const _: () =
     assert!(NODE_VOLUMES_MAX * (DEVICE_BYTES_MAX + 4) + NODE_ASSIGNMENTS_MAX * 128 + 1024 < BODY_BYTES_MAX);
+const _: () = assert!(GROUP_MAX * (SEGMENT_META_BYTES + 24) + 1024 < BODY_BYTES_MAX);
 const _: () = assert!(POLICY_VOLUMES_MAX * (WHAT_BYTES_MAX + 128) + 1024 < BODY_BYTES_MAX);
 
 /// Names an assignment: never used twice, as epochs are not.
@@ -88,6 +92,17 @@ pub struct Assignment {
 }
 wire_struct!(Assignment { id: AssignmentId, backup: BackupId, volume: BackupVolume, from: Key, to: Key });
 
+/// Segments of a volume to make fewer of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeOrder {
+    /// Its name.
+    pub id: AssignmentId,
+    /// The volume.
+    pub volume: VolumeId,
+    /// Which, `2..=`[`GROUP_MAX`].
+    pub segments: Vec<ObjectId>,
+}
+
 /// What a node is and has: sent after each announcement of a new epoch, and then with every beat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
@@ -105,6 +120,8 @@ pub struct Present {
     pub volumes: Vec<String>,
     /// Assignments that it works on, with the key up to which they are reported.
     pub held: Vec<(Assignment, Key)>,
+    /// The merge that it works on, or has done and not been told that it counts.
+    pub merging: Option<AssignmentId>,
 }
 
 /// A volume as a node found it.
@@ -204,11 +221,20 @@ pub enum Message {
     Assign(Assignment),
     /// This is done.
     Report(Report),
+    /// Merge these.
+    Merge(MergeOrder),
+    /// They are merged.
+    Merged {
+        /// What was asked for.
+        order: MergeOrder,
+        /// What takes their place.
+        added: Vec<SegmentMeta>,
+    },
     /// It counts.
     Accepted {
         /// Which assignment.
         id: AssignmentId,
-        /// Which report.
+        /// Which report; 0 of a merge.
         sequence: u32,
     },
     /// Stop it; what was not accepted does not count.
@@ -265,6 +291,8 @@ impl Message {
             Message::Request { .. } => 26,
             Message::Reply { .. } => 27,
             Message::Redirect { .. } => 28,
+            Message::Merge(_) => 29,
+            Message::Merged { .. } => 30,
         }
     }
 
@@ -314,6 +342,11 @@ impl Message {
                 request.emit(out);
                 holder.emit(out);
             }
+            Message::Merge(order) => order.emit(out),
+            Message::Merged { order, added } => {
+                order.emit(out);
+                emit_list(out, added);
+            }
         }
     }
 
@@ -350,8 +383,22 @@ impl Message {
             26 => Message::Request { request: reader.value()?, command: Command::parse(reader)? },
             27 => Message::Reply { request: reader.value()?, reply: Reply::parse(reader)? },
             28 => Message::Redirect { request: reader.value()?, holder: reader.value()? },
+            29 => Message::Merge(MergeOrder::parse(reader)?),
+            30 => Message::Merged { order: MergeOrder::parse(reader)?, added: reader.list(GROUP_MAX)? },
             _ => return Err(WireFault::Kind(kind)),
         })
+    }
+}
+
+impl MergeOrder {
+    fn emit(&self, out: &mut Vec<u8>) {
+        self.id.emit(out);
+        self.volume.emit(out);
+        emit_list(out, &self.segments);
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<MergeOrder, WireFault> {
+        Ok(MergeOrder { id: reader.value()?, volume: reader.value()?, segments: reader.list(GROUP_MAX)? })
     }
 }
 
@@ -371,6 +418,7 @@ impl Present {
             assignment.emit(out);
             reported.emit(out);
         }
+        self.merging.emit(out);
     }
 
     fn parse(reader: &mut Reader<'_>) -> Result<Present, WireFault> {
@@ -382,6 +430,7 @@ impl Present {
             rate: reader.value()?,
             volumes: parse_list(reader, NODE_VOLUMES_MAX, |reader| reader.text(DEVICE_BYTES_MAX))?,
             held: parse_list(reader, NODE_ASSIGNMENTS_MAX, |reader| Ok((reader.value()?, reader.value()?)))?,
+            merging: reader.value()?,
         })
     }
 }
@@ -527,6 +576,7 @@ mod tests {
         let volume = BackupVolume { volume: VolumeId(2), fs_uuid: [5; 16], state: Some([6; 16]) };
         let assignment = Assignment { id, backup: BackupId(9), volume, from: (1, 2), to: KEY_END };
         let object = ObjectId { epoch: Epoch(7), node: NodeId(1), boot: Boot(11), count: 4 };
+        let order = MergeOrder { id, volume: VolumeId(2), segments: vec![object; 3] };
         vec![
             Message::Announce { resting: true, successor: Some(NodeId(3)) },
             Message::Present(Present {
@@ -537,6 +587,7 @@ mod tests {
                 rate: 3,
                 volumes: vec!["lun-7".to_owned(), "/dev/sdb".to_owned()],
                 held: vec![(assignment, (4, 0))],
+                merging: Some(id),
             }),
             Message::Probe { ask: 5, policy: "home".to_owned(), volumes: vec![VolumeId(2)] },
             Message::Probed {
@@ -574,6 +625,11 @@ mod tests {
             Message::Reply { request: 2, reply: Reply::Status("{}".to_owned()) },
             Message::Reply { request: 3, reply: Reply::Refused("no".to_owned()) },
             Message::Redirect { request: 4, holder: Some(NodeId(2)) },
+            Message::Merge(order.clone()),
+            Message::Merged {
+                order,
+                added: vec![SegmentMeta { index_bytes: 64, bytes: 4096, ..SegmentMeta::default() }],
+            },
         ]
     }
 

@@ -37,8 +37,11 @@ pub(super) struct Assigned {
 
 /// Whether the tables name all that a report does.
 fn is_named(state: &State, report: &Report) -> bool {
-    let objects = report.objects.iter().map(|(id, _)| id);
-    objects.chain(report.segments.iter().map(|segment| &segment.id)).all(|id| state.live.contains(id))
+    let mut objects = report.objects.iter().map(|(id, _)| id);
+    // Segments may have been merged since.
+    let mut segments = report.segments.iter().map(|segment| &segment.id);
+    objects.all(|id| state.live.contains(id))
+        && segments.all(|id| state.live.contains(id) || state.retired.contains_key(id))
 }
 
 impl Coordinator {
@@ -59,7 +62,7 @@ impl Coordinator {
 
     /// How many assignments a node has.
     pub(super) fn held(&self, node: NodeId) -> usize {
-        self.assigned.values().filter(|a| a.node == node).count()
+        self.assigned.values().filter(|a| a.node == node).count() + usize::from(self.merges.has(node))
     }
 
     /// Whether a node could take one more.
@@ -67,10 +70,14 @@ impl Coordinator {
         self.held(node) < HELD_TARGET
     }
 
+    pub(super) fn next_id(&mut self) -> AssignmentId {
+        self.next_number = self.next_number.saturating_add(1);
+        AssignmentId { epoch: self.epoch, number: self.next_number }
+    }
+
     /// Hands a stretch out.
     pub(super) fn assign(&mut self, now: Now<'_>, node: NodeId, mut assignment: Assignment) {
-        self.next_number = self.next_number.saturating_add(1);
-        assignment.id = AssignmentId { epoch: self.epoch, number: self.next_number };
+        assignment.id = self.next_id();
         let assigned = Assigned { node, assignment, done: assignment.from, last_ns: now.ns, misses: 0 };
         self.assigned.insert(assignment.id, assigned);
         self.send(node, Message::Assign(assignment));
@@ -88,6 +95,7 @@ impl Coordinator {
                 self.adopt(now, from, *held, *reported);
             }
         }
+        self.merges.present(from, present.merging);
         let is_new = self.roster.get(from).is_some_and(|node| node.present.is_none());
         self.roster.set_present(now.ns, from, present);
         if is_new {
@@ -193,6 +201,9 @@ impl Coordinator {
 
     /// A worker could not do it.
     pub(super) fn failed(&mut self, now: Now<'_>, from: NodeId, id: AssignmentId, what: &str) {
+        if self.merge_failed(now, from, id, what) {
+            return;
+        }
         if self.assigned.get(&id).is_none_or(|a| a.node != from) {
             return;
         }
@@ -224,6 +235,9 @@ impl Coordinator {
         for (node, id) in lost {
             self.revoke(node, id);
         }
+        let gone =
+            |node| self.roster.get(node).is_none_or(|n| !n.up && n.since_ns.saturating_add(grace) <= now.ns);
+        self.merges.forget(gone);
         if let Some(wake) = wake {
             self.wake_at(wake);
         }

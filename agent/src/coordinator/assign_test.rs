@@ -43,6 +43,7 @@ fn answers(count: u32) -> Vec<Message> {
         peers: vec![WORKER],
         beat_ns: 1000,
         rest_ns: 1000,
+        merges: Default::default(),
         checks: Default::default(),
     };
     let mut coordinator = Coordinator::new(settings, Epoch(1), now);

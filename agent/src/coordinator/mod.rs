@@ -7,6 +7,8 @@
 //!     -> Beginning  "backup begun" is committed (or an interrupted one goes on, when its volumes are as they were)
 //!     -> Running    gaps - what is out = shares -> Assign; Report -> commit -> Accepted; lost and failed ones are handed out again
 //!     -> Ending     stretches tile every volume: "backup ended" is committed: a recovery point
+//!
+//!  tables out of order, a node without work -> Merge; Merged -> commit -> Accepted
 //! ```
 //!
 //! | module | what |
@@ -14,6 +16,7 @@
 //! | this one | messages in, messages and commits out; the queue of what is to be committed |
 //! | [`jobs`] | the life of a backup |
 //! | [`assign`] | who has what, and what becomes of it |
+//! | [`merges`] | which segments become fewer, and who does it |
 //! | [`share`] | how much of a volume for whom |
 //! | [`roster`] | the nodes |
 //! | [`calendar`] | what is due by schedule |
@@ -29,27 +32,33 @@
 mod assign;
 pub mod calendar;
 mod jobs;
+pub mod merges;
 mod roster;
 mod share;
 pub mod status;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::backplane::message::{AssignmentId, Command, Message, NODE_ASSIGNMENTS_MAX, Reply, Report};
+use crate::backplane::message::{
+    AssignmentId, Command, MergeOrder, Message, NODE_ASSIGNMENTS_MAX, Reply, Report,
+};
 use crate::format::record::{BackupEnd, Commit, Record, Stretch};
 use crate::id::{BackupId, Epoch, NodeId};
 use crate::log::limits::{RUNNING_MAX, SLOT_RECORDS_MAX};
 use crate::log::state::{Refusal, State};
 use crate::log::writer::Checks;
+use crate::table::plan::Bounds;
+use crate::table::segment::SegmentMeta;
 
 use assign::Assigned;
 use calendar::Calendar;
 use jobs::Job;
+use merges::Merges;
 use roster::Roster;
 use status::Errors;
 
 /// How long completions gather before they are committed together, in nanoseconds (C5).
-pub const GROUP_NS: u64 = 1_000_000_000;
+const GROUP_NS: u64 = 1_000_000_000;
 /// Bytes of records in one slot, encoded: the slot's 64 KiB less its header, its seal, and a checkpoint record that may ride along.
 const GROUP_BYTES_MAX: usize = 56 * 1024;
 /// Commits that wait for their turn: two for each assignment of a large cluster. A report that comes when it is full is not
@@ -83,6 +92,8 @@ pub struct Settings {
     pub beat_ns: u64,
     /// Idle time after which the lease is let go, in nanoseconds.
     pub rest_ns: u64,
+    /// When tables are in order.
+    pub merges: Bounds,
     /// What may be left out, in tests that must then find a violation.
     pub checks: Checks,
 }
@@ -92,6 +103,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pending {
     Report(NodeId, Report),
+    Merge(NodeId, MergeOrder, Vec<SegmentMeta>),
     Begin { policy: String, backup: BackupId, records: Vec<Record> },
     End { policy: String, backup: BackupId, wall_ns: i64 },
     Submit(Asker, Vec<Record>),
@@ -112,6 +124,11 @@ impl Pending {
                 }],
                 totals: report.totals,
             })],
+            Pending::Merge(_, order, added) => vec![Record::Commit(Commit {
+                segments: added.clone(),
+                removed: order.segments.clone(),
+                ..Commit::default()
+            })],
             Pending::Begin { records, .. } | Pending::Submit(_, records) => records.clone(),
             Pending::End { backup, wall_ns, .. } => {
                 vec![Record::BackupEnded(BackupEnd { backup: *backup, wall_end_ns: *wall_ns })]
@@ -119,9 +136,13 @@ impl Pending {
         }
     }
 
-    /// Whether others may come into its batch while it waits.
-    fn may_wait(&self, report_is_last: bool) -> bool {
-        matches!(self, Pending::Report(..)) && !report_is_last
+    /// Whether it is committed at once: nothing else may come into its batch while it waits.
+    fn hurries(&self) -> bool {
+        match self {
+            Pending::Report(_, report) => report.to == report.assignment.to,
+            Pending::Merge(..) => false,
+            Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
+        }
     }
 }
 
@@ -144,6 +165,7 @@ pub struct Coordinator {
     roster: Roster,
     jobs: BTreeMap<String, Job>,
     assigned: BTreeMap<AssignmentId, Assigned>,
+    merges: Merges,
     next_number: u32,
     next_ask: u64,
     queue: VecDeque<Pending>,
@@ -169,6 +191,7 @@ impl Coordinator {
             epoch,
             jobs: BTreeMap::new(),
             assigned: BTreeMap::new(),
+            merges: Merges::default(),
             next_number: 0,
             // An answer may be to a question of the epoch before.
             next_ask: epoch.0.wrapping_shl(ASK_BITS),
@@ -202,12 +225,7 @@ impl Coordinator {
 
     /// Assignments that are out, and commits that wait or are in flight.
     pub fn waits(&self) -> usize {
-        self.assigned.len() + self.queue.len() + self.in_flight.len()
-    }
-
-    /// Whether a release was asked for: nothing more is assigned or committed.
-    pub fn is_releasing(&self) -> bool {
-        self.released
+        self.assigned.len() + self.merges.len() + self.queue.len() + self.in_flight.len()
     }
 
     /// A node's connection came or went.
@@ -225,11 +243,13 @@ impl Coordinator {
             Message::Present(present) => self.present(now, from, present),
             Message::Probed { ask, found, failed } => self.probed(now, from, ask, found, failed),
             Message::Report(report) => self.report(now, from, report),
+            Message::Merged { order, added } => self.merged(from, order, added),
             Message::Failed { id, what } => self.failed(now, from, id, &what),
             Message::Request { request, command } => self.command(now, (from, request), command),
             Message::Announce { .. }
             | Message::Probe { .. }
             | Message::Assign(_)
+            | Message::Merge(_)
             | Message::Accepted { .. }
             | Message::Revoke { .. }
             | Message::Fenced
@@ -248,6 +268,7 @@ impl Coordinator {
         self.look_after_nodes(now);
         self.start_what_is_due(now);
         self.turn_jobs(now);
+        self.turn_merges(now);
         if !self.is_idle() {
             self.busy_ns = now.ns;
         } else if now.ns >= self.busy_ns.saturating_add(self.settings.rest_ns) {
@@ -272,7 +293,10 @@ impl Coordinator {
     }
 
     fn is_idle(&self) -> bool {
-        self.jobs.values().all(Job::is_stopped) && self.queue.is_empty() && self.in_flight.is_empty()
+        self.jobs.values().all(Job::is_stopped)
+            && self.merges.len() == 0
+            && self.queue.is_empty()
+            && self.in_flight.is_empty()
     }
 
     fn wake_at(&mut self, ns: u64) {
@@ -334,11 +358,8 @@ impl Coordinator {
         if self.queue.is_empty() || !self.in_flight.is_empty() {
             return None;
         }
-        let hurry = self.queue.iter().any(|pending| {
-            let last = matches!(pending, Pending::Report(_, report) if report.to == report.assignment.to);
-            !pending.may_wait(last)
-        });
-        Some(if hurry { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
+        let hurries = self.queue.iter().any(Pending::hurries);
+        Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
     }
 
     /// The next batch, when it is time for one. It is in flight until `committed` or `refused`.
@@ -367,6 +388,7 @@ impl Coordinator {
         for pending in std::mem::take(&mut self.in_flight) {
             match pending {
                 Pending::Report(node, report) => self.report_committed(now, node, &report),
+                Pending::Merge(node, order, _) => self.merge_committed(node, &order),
                 Pending::Begin { policy, backup, .. } => self.begun(now, &policy, backup),
                 Pending::End { policy, backup, .. } => self.ended(&policy, backup),
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Done(None)),
@@ -388,6 +410,7 @@ impl Coordinator {
             }
             match pending {
                 Pending::Report(node, report) => self.report_refused(now, node, &report, why),
+                Pending::Merge(node, order, _) => self.merge_refused(now, node, &order, why),
                 Pending::Begin { policy, .. } => self.begin_refused(now, &policy, why),
                 Pending::End { policy, .. } => self.end_refused(now, &policy, why),
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Refused(why.to_string())),

@@ -81,6 +81,12 @@ impl Roster {
         }
     }
 
+    /// Nodes that are up and want work.
+    pub fn workers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let works = |node: &Node| node.up && node.present.as_ref().is_some_and(|p| p.weight > 0);
+        self.iter().filter(move |(_, node)| works(node)).map(|(id, _)| id)
+    }
+
     /// Nodes that can read a volume.
     pub fn readers<'a>(&'a self, device: &'a str) -> impl Iterator<Item = NodeId> + 'a {
         self.iter().filter(move |(_, node)| node.reads(device)).map(|(id, _)| id)

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::backplane::message::{Assignment, AssignmentId, Message, Reply};
+use crate::backplane::message::{Assignment, AssignmentId, MergeOrder, Message, Reply};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::Call;
@@ -25,7 +25,9 @@ pub trait Ports {
     fn probe(&mut self, ask: u64, policy: &str, volumes: Vec<VolumeId>, state: Arc<State>);
     /// Run a job.
     fn start(&mut self, assignment: Assignment, state: Arc<State>);
-    /// End the running job soon.
+    /// Merge segments.
+    fn merge(&mut self, order: MergeOrder, state: Arc<State>);
+    /// End the running job or merge soon.
     fn stop(&mut self, id: AssignmentId);
     /// What the running job wanted committed is.
     fn committed(&mut self, id: AssignmentId);
@@ -53,6 +55,7 @@ pub fn turn<S: Sealer + Clone, P: Ports>(
             Action::Call(ticket, call) => ports.call(ticket, call),
             Action::Probe { ask, policy, volumes, state } => ports.probe(ask, &policy, volumes, state),
             Action::Start { assignment, state } => ports.start(assignment, state),
+            Action::Merge { order, state } => ports.merge(order, state),
             Action::Stop(id) => ports.stop(id),
             Action::Committed(id) => ports.committed(id),
             Action::Reply { client, reply } => ports.reply(client, reply),

@@ -418,7 +418,11 @@ impl State {
         )?;
         require(segment.backup_max <= self.last_backup, Refusal::Segment)?;
         let mut running = self.running.range(segment.backup_min..=segment.backup_max);
-        require(running.all(|(&backup, _)| segment.is_only_of(backup)), Refusal::Segment)?;
+        let apart = |(&backup, running): (&BackupId, &Running)| {
+            let is_of = |volume: &BackupVolume| volume.volume == segment.volume;
+            segment.is_only_of(backup) || !running.volumes.iter().any(is_of)
+        };
+        require(running.all(apart), Refusal::Segment)?;
         require(self.volumes.contains_key(&segment.volume), Refusal::Volume)?;
         let total: usize = self.segments.values().map(|list| list.len()).sum();
         require(total < SEGMENTS_MAX, Refusal::Full)?;

@@ -172,6 +172,9 @@ fn segments_of_a_running_backup_are_of_nothing_else() {
         "it could not be given up any more"
     );
     put(&mut state.clone(), 5, &[merged(2, 2)]).unwrap();
+    let mut elsewhere = state.clone();
+    elsewhere.running.get_mut(&BackupId(2)).unwrap().volumes[0].volume = VolumeId(2);
+    put(&mut elsewhere, 5, &[merged(1, 2)]).unwrap();
     put(&mut state, 5, &[all_done(2), end(2)]).unwrap();
     put(&mut state, 6, &[merged(1, 2)]).unwrap();
     assert_eq!(put(&mut state, 7, &[start(3), commit(3, &[], &[name(1, 10)], &[])]), Ok(()));

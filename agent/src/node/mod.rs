@@ -35,7 +35,7 @@ mod types;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::backplane::message::{Assignment, Message, Present};
+use crate::backplane::message::{Assignment, AssignmentId, MergeOrder, Message, Present};
 use crate::coordinator::calendar::Calendar;
 use crate::coordinator::{self, Coordinator, Now};
 use crate::format::slot::Sealer;
@@ -64,6 +64,18 @@ const ALONE_LEASES: u64 = 2;
 enum Waiting {
     Probe { ask: u64, policy: String, volumes: Vec<VolumeId> },
     Start(Assignment),
+    Merge(MergeOrder),
+}
+
+impl Waiting {
+    /// The job or merge that it would start.
+    fn job(&self) -> Option<AssignmentId> {
+        match self {
+            Waiting::Probe { .. } => None,
+            Waiting::Start(assignment) => Some(assignment.id),
+            Waiting::Merge(order) => Some(order.id),
+        }
+    }
 }
 
 /// The machine. `S` opens the log.
@@ -207,6 +219,7 @@ impl<S: Sealer + Clone> Node<S> {
                 self.role.progressed(id, progress, totals, &troubles);
             }
             Event::Ended { id, result } => self.role.ended(id, result),
+            Event::Merged { id, result } => self.role.merged(id, result),
             Event::Local { client, command } => self.requests.add(now_ns, client, command),
         }
         self.settle(now_ns, wall_ns);
@@ -315,6 +328,7 @@ impl<S: Sealer + Clone> Node<S> {
             Message::Announce { .. }
                 | Message::Probe { .. }
                 | Message::Assign(_)
+                | Message::Merge(_)
                 | Message::Accepted { .. }
                 | Message::Revoke { .. }
         );
@@ -335,8 +349,8 @@ impl<S: Sealer + Clone> Node<S> {
             Message::Probe { ask, policy, volumes } => {
                 self.wait_for_log(Waiting::Probe { ask, policy, volumes });
             }
-            Message::Assign(_) | Message::Accepted { .. } | Message::Revoke { .. } => {
-                self.role.handle(message)
+            Message::Assign(_) | Message::Merge(_) | Message::Accepted { .. } | Message::Revoke { .. } => {
+                self.role.handle(message);
             }
             Message::Reply { request, reply } => {
                 if let Some(client) = self.requests.answered(request) {
@@ -353,6 +367,7 @@ impl<S: Sealer + Clone> Node<S> {
             Message::Present(_)
             | Message::Probed { .. }
             | Message::Report(_)
+            | Message::Merged { .. }
             | Message::Failed { .. }
             | Message::Request { .. } => {
                 let Some((_, writer)) = &self.writer else { return };
@@ -416,13 +431,13 @@ impl<S: Sealer + Clone> Node<S> {
             match out {
                 role::Out::Send(message) => self.tell_coordinator(message),
                 role::Out::Start(assignment) => self.wait_for_log(Waiting::Start(assignment)),
+                role::Out::Merge(order) => self.wait_for_log(Waiting::Merge(order)),
                 role::Out::Stop(id) => {
-                    let before = self.waiting.len();
-                    self.waiting.retain(|waiting| !matches!(waiting, Waiting::Start(a) if a.id == id));
-                    if self.waiting.len() < before {
-                        self.role.ended(id, Ok(()));
-                    } else {
-                        self.actions.push_back(Action::Stop(id));
+                    let waits = self.waiting.iter().position(|waiting| waiting.job() == Some(id));
+                    match waits.and_then(|at| self.waiting.remove(at)) {
+                        Some(Waiting::Merge(_)) => self.role.merged(id, Ok(Vec::new())),
+                        Some(_) => self.role.ended(id, Ok(())),
+                        None => self.actions.push_back(Action::Stop(id)),
                     }
                 }
                 role::Out::Committed(id) => self.actions.push_back(Action::Committed(id)),
@@ -450,6 +465,7 @@ impl<S: Sealer + Clone> Node<S> {
             self.actions.push_back(match waiting {
                 Waiting::Probe { ask, policy, volumes } => Action::Probe { ask, policy, volumes, state },
                 Waiting::Start(assignment) => Action::Start { assignment, state },
+                Waiting::Merge(order) => Action::Merge { order, state },
             });
         }
     }
@@ -507,6 +523,7 @@ impl<S: Sealer + Clone> Node<S> {
                     self.tell_coordinator(Message::Probed { ask, found: Vec::new(), failed });
                 }
                 Waiting::Start(assignment) => self.role.ended(assignment.id, Err(fault.to_string())),
+                Waiting::Merge(order) => self.role.merged(order.id, Err(fault.to_string())),
             }
         }
     }
@@ -551,6 +568,7 @@ impl<S: Sealer + Clone> Node<S> {
             peers: self.config.peers.clone(),
             beat_ns: self.config.options.timing.beat_ns,
             rest_ns: self.config.rest_ns,
+            merges: self.config.merges,
             checks: self.config.options.checks,
         };
         let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };

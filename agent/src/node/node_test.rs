@@ -20,6 +20,8 @@ use crate::log::writer::WriterOptions;
 use crate::policy::schedule::Schedule;
 use crate::policy::{Policy, PolicyVolume, Reader};
 use crate::store::memory::MemoryStore;
+use crate::table::plan::Bounds;
+use crate::table::segment::SegmentMeta;
 use crate::worker::backup::Progress;
 use windlass_hal::sim::clock::SimClock;
 
@@ -72,14 +74,48 @@ impl Host {
             boot: Boot(self.boot),
             count: self.count,
         };
-        let progress =
-            Progress { objects: vec![(object, 4096)], from: at, to: next, last, ..Progress::default() };
+        let segment = self.segment(job.volume.volume, (job.backup, job.backup), (at.0, next.0));
+        let progress = Progress {
+            objects: vec![(object, 4096)],
+            segments: vec![segment],
+            from: at,
+            to: next,
+            last,
+            ..Progress::default()
+        };
         let totals = Totals { items: 64, bytes_logical: 64, ..Totals::default() };
         self.job = Some((job, next, true));
         self.event(
             self.step_ms * MS,
             Event::Progressed { id: job.id, progress, totals, troubles: Vec::new() },
         );
+    }
+}
+
+impl Host {
+    fn segment(
+        &mut self,
+        volume: VolumeId,
+        backups: (BackupId, BackupId),
+        inodes: (u64, u64),
+    ) -> SegmentMeta {
+        self.count += 1;
+        SegmentMeta {
+            id: ObjectId {
+                epoch: Epoch(1),
+                node: NodeId(self.index as u32 + 1),
+                boot: Boot(self.boot),
+                count: self.count,
+            },
+            volume,
+            backup_min: backups.0,
+            backup_max: backups.1,
+            index_bytes: 1,
+            first_inode: inodes.0,
+            last_inode: inodes.1,
+            bytes: 4096,
+            ..SegmentMeta::default()
+        }
     }
 }
 
@@ -113,6 +149,19 @@ impl Ports for Host {
         assert!(state.running.contains_key(&assignment.backup), "the log was not read far enough");
         self.job = Some((assignment, assignment.from, false));
         self.step();
+    }
+    fn merge(&mut self, order: MergeOrder, state: Arc<State>) {
+        assert!(self.job.is_none(), "one job at a time");
+        let of = |id: &ObjectId| {
+            state.segments[&order.volume].iter().find(|s| s.id == *id).expect("it is in the tables")
+        };
+        let group: Vec<&SegmentMeta> = order.segments.iter().map(of).collect();
+        let backups = (group.iter().map(|s| s.backup_min).min(), group.iter().map(|s| s.backup_max).max());
+        let inodes = (group.iter().map(|s| s.first_inode).min(), group.iter().map(|s| s.last_inode).max());
+        let backups = (backups.0.unwrap_or_default(), backups.1.unwrap_or_default());
+        let inodes = (inodes.0.unwrap_or_default(), inodes.1.unwrap_or_default());
+        let added = self.segment(order.volume, backups, inodes);
+        self.event(self.step_ms * MS, Event::Merged { id: order.id, result: Ok(vec![added]) });
     }
     fn stop(&mut self, id: AssignmentId) {
         self.job = None;
@@ -182,6 +231,7 @@ impl Cluster {
                 ..Present::default()
             },
             rest_ns: 60_000 * MS,
+            merges: Bounds { run: 4, ..Bounds::default() },
             request_ns: 120_000 * MS,
             seed: [self.boots as u8; 32],
         };
@@ -321,7 +371,11 @@ fn three_nodes_share_a_backup_and_rest() {
         assert!(host.read > 1000, "node {} read {} of {}", host.index + 1, host.read, 3 * INODES);
     }
     cluster.run_until(120, "rest", |cluster| cluster.holder().is_none());
-    let epochs = cluster.state().epoch;
+    let state = cluster.state();
+    let counts: Vec<usize> = state.segments.values().map(|list| list.len()).collect();
+    assert!(counts.iter().all(|&count| (1..4).contains(&count)), "tables in order at rest: {counts:?}");
+    assert!(state.retired.len() as u64 > INODES / 64, "workers made one with each report");
+    let epochs = state.epoch;
     // Rested: whoever has work next takes it, without a wait.
     let before = cluster.now;
     cluster.begin_backup(1, 3);

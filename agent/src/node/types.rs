@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::backplane::message::{Assignment, AssignmentId, Command, Found, Message, Present, Reply};
+use crate::backplane::message::{
+    Assignment, AssignmentId, Command, Found, MergeOrder, Message, Present, Reply,
+};
 use crate::format::record::Totals;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::{Answer, Call, CallId};
@@ -11,6 +13,8 @@ use crate::log::fault::LogFault;
 use crate::log::lease::Identity;
 use crate::log::state::State;
 use crate::log::writer::WriterOptions;
+use crate::table::plan::Bounds;
+use crate::table::segment::SegmentMeta;
 use crate::worker::backup::{ItemTrouble, Progress};
 
 /// Names a call of one of the node's machines.
@@ -35,6 +39,8 @@ pub struct Config<S> {
     pub present: Present,
     /// Idle time after which the lease is let go, in nanoseconds.
     pub rest_ns: u64,
+    /// When tables are in order.
+    pub merges: Bounds,
     /// How long a command waits for a coordinator, in nanoseconds.
     pub request_ns: u64,
     /// Random, and used for nothing else.
@@ -88,6 +94,13 @@ pub enum Event {
         /// How.
         result: Result<(), String>,
     },
+    /// A merge has ended: the segments that are now in the store, or why not.
+    Merged {
+        /// Which.
+        id: AssignmentId,
+        /// How.
+        result: Result<Vec<SegmentMeta>, String>,
+    },
     /// Somebody on this machine wants something.
     Local {
         /// Comes back in the reply.
@@ -132,7 +145,14 @@ pub enum Action {
         /// The log, with its policy and the last point's tables.
         state: Arc<State>,
     },
-    /// End the running job soon.
+    /// Merge segments; `Event::Merged` follows, whatever happens. No job runs.
+    Merge {
+        /// What.
+        order: MergeOrder,
+        /// The log, with the segments in it.
+        state: Arc<State>,
+    },
+    /// End the running job or merge soon.
     Stop(AssignmentId),
     /// What the running job wanted committed is.
     Committed(AssignmentId),

@@ -149,7 +149,7 @@ impl NameCounter {
     ///
     /// # Panics
     /// After 2^32 - 1 names: thousands of PiB in one process.
-    fn take(&self) -> u32 {
+    pub fn take(&self) -> u32 {
         let next = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_add(1));
         assert!(next.is_ok(), "a process has given all names that it has");
         next.unwrap_or_default()

@@ -9,7 +9,7 @@
 //! The last two need all rows of the item, so they hold for [`Scope::Full`] only. In [`Scope::Part`] a row goes only when the
 //! rows at hand prove it useless, which rests on `rows_from` never falling from one backup to the next.
 //!
-//! Memory: three streams, a segment builder, and 12 bytes per version of one item. Time: linear in the rows.
+//! Memory: three streams, a segment builder, 4 bytes per cut, and 12 bytes per version of one item. Time: linear in the rows.
 //!
 //! Does not: choose segments, commit the change or delete the old ones. Source: leveled compaction; the rules are ours.
 
@@ -19,7 +19,6 @@ use super::stream::Stream;
 use crate::format::key::{BACKUP_NEWEST, KeyRef};
 use crate::format::row::{Row, RowKind};
 use crate::id::{BackupId, Lin};
-use crate::limits::LIVE_CUTS_MAX;
 
 /// Whether the segments at hand are all that hold rows of their LINs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +67,14 @@ pub struct Coalesce {
 }
 
 impl Coalesce {
-    /// Coalesces `segments` for the live recovery points `cuts`, any order, at most [`LIVE_CUTS_MAX`]. A backup that is
-    /// running needs no cut. Panics on more cuts.
+    /// Coalesces `segments` for the live recovery points `cuts`, any order. A backup that is
+    /// running needs no cut.
     pub fn new(
         segments: impl IntoIterator<Item = TailRef> + Clone,
         cuts: &[BackupId],
         scope: Scope,
         writer: SegmentWriter,
     ) -> Coalesce {
-        assert!(cuts.len() <= LIVE_CUTS_MAX, "live recovery points are bounded");
         let mut cuts = cuts.to_vec();
         cuts.push(BACKUP_NEWEST);
         cuts.sort();

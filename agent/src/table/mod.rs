@@ -6,6 +6,7 @@
 //! | [`source`] | indexes and row blocks, from the store through bounded caches |
 //! | [`stream`] | rows of one kind out of many tails, in one order |
 //! | [`read`] | the reading rules: items, names, locations at a cut |
+//! | [`plan`] | which segments are to be coalesced next |
 //! | [`merge`] | coalescing: fewer segments, without versions that no cut needs |
 //! | [`rebuild`] | the tables out of upload objects alone |
 //!
@@ -13,6 +14,7 @@
 
 mod cache;
 pub mod merge;
+pub mod plan;
 pub mod read;
 pub mod rebuild;
 pub mod segment;

@@ -7,6 +7,7 @@
 //! | [`base`] | rows of the last point, read in step with the sweep |
 //! | [`batch`] | pure: windows to batches, batches to location rows and frames |
 //! | [`item`] | pure: items to item rows, and what the last point says of them |
+//! | [`merge`] | one merge of segments |
 //! | [`role`] | what a worker does in a cluster: assignments in, reports out |
 //! | [`rows`] | where rows go: segments, and the tails of objects |
 
@@ -14,6 +15,7 @@ pub mod backup;
 pub mod base;
 pub mod batch;
 pub mod item;
+pub mod merge;
 pub mod role;
 pub mod rows;
 pub mod stretch;

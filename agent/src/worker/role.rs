@@ -6,6 +6,8 @@
 //!             new coordinator or connection: who I am and what I hold, and the kept report again
 //! ```
 //!
+//! A merge of segments is a job too, and goes before stretches that wait: it is short. What came of it is kept until it is accepted.
+//!
 //! Invariants: one job runs at a time; a job has one report out at most, and waits for it to be accepted; a report is the same
 //! bytes every time, so it may come twice; what a coordinator takes back is stopped, and nothing of it counts that was not accepted.
 //! Does not: read, pack or upload (the job does). Source: commit-log design, architecture section 6.
@@ -13,10 +15,11 @@
 use std::collections::VecDeque;
 
 use crate::backplane::message::{
-    Assignment, AssignmentId, KEY_END, Key, Message, NODE_ASSIGNMENTS_MAX, Present, REPORT_OBJECTS_MAX,
-    REPORT_SEGMENTS_MAX, REPORT_TROUBLES_MAX, Report,
+    Assignment, AssignmentId, KEY_END, Key, MergeOrder, Message, NODE_ASSIGNMENTS_MAX, Present,
+    REPORT_OBJECTS_MAX, REPORT_SEGMENTS_MAX, REPORT_TROUBLES_MAX, Report,
 };
 use crate::format::record::Totals;
+use crate::table::segment::SegmentMeta;
 use crate::worker::backup::{ItemTrouble, Progress};
 
 /// What the node is to do for its worker.
@@ -26,7 +29,9 @@ pub enum Out {
     Send(Message),
     /// Run this job; none other runs.
     Start(Assignment),
-    /// End this job soon; it will say that it ended.
+    /// Merge these; no job runs.
+    Merge(MergeOrder),
+    /// End this job or merge soon; it will say that it ended.
     Stop(AssignmentId),
     /// The job's last commit counts.
     Committed(AssignmentId),
@@ -50,10 +55,19 @@ struct Held {
     report: Option<Report>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Merge {
+    order: MergeOrder,
+    run: Run,
+    /// What came of it.
+    added: Option<Vec<SegmentMeta>>,
+}
+
 /// The machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {
     held: Vec<Held>,
+    merge: Option<Merge>,
     out: VecDeque<Out>,
 }
 
@@ -65,13 +79,15 @@ impl Role {
 
     /// Whether there is work, so that a coordinator is needed.
     pub fn is_busy(&self) -> bool {
-        !self.held.is_empty()
+        !self.held.is_empty() || self.merge.is_some()
     }
 
     /// Completes what the node says of itself with what it holds.
     pub fn present(&self, mut present: Present) -> Present {
         let live = self.held.iter().filter(|held| held.run != Run::Stopping);
         present.held = live.map(|held| (held.assignment, held.accepted)).collect();
+        present.merging =
+            self.merge.as_ref().filter(|merge| merge.run != Run::Stopping).map(|merge| merge.order.id);
         present
     }
 
@@ -83,12 +99,21 @@ impl Role {
                 self.out.push_back(Out::Send(Message::Report(report)));
             }
         }
+        self.tell_merged();
+    }
+
+    fn tell_merged(&mut self) {
+        if let Some(Merge { order, added: Some(added), .. }) = &self.merge {
+            let (order, added) = (order.clone(), added.clone());
+            self.out.push_back(Out::Send(Message::Merged { order, added }));
+        }
     }
 
     /// Takes a message that is for the worker.
     pub fn handle(&mut self, message: Message) {
         match message {
             Message::Assign(assignment) => self.assigned(assignment),
+            Message::Merge(order) => self.merge_ordered(order),
             Message::Accepted { id, sequence } => self.accepted(id, sequence),
             Message::Revoke { id } => self.revoked(id),
             _ => {}
@@ -108,9 +133,30 @@ impl Role {
         self.start_next();
     }
 
+    fn merge_ordered(&mut self, order: MergeOrder) {
+        match &self.merge {
+            Some(merge) if merge.order.id == order.id => return,
+            // Its coordinator would not give another order if it waited for that one.
+            Some(merge) if merge.added.is_some() => {}
+            Some(_) => {
+                let what = "this node merges already".to_owned();
+                return self.out.push_back(Out::Send(Message::Failed { id: order.id, what }));
+            }
+            None => {}
+        }
+        self.merge = Some(Merge { order, run: Run::Queued, added: None });
+        self.start_next();
+    }
+
     fn start_next(&mut self) {
-        if self.held.iter().any(|held| held.run != Run::Queued) {
+        let merges =
+            self.merge.as_ref().is_some_and(|merge| merge.run != Run::Queued && merge.added.is_none());
+        if merges || self.held.iter().any(|held| held.run != Run::Queued) {
             return;
+        }
+        if let Some(merge) = self.merge.as_mut().filter(|merge| merge.run == Run::Queued) {
+            merge.run = Run::Running;
+            return self.out.push_back(Out::Merge(merge.order.clone()));
         }
         if let Some(next) = self.held.first_mut() {
             next.run = Run::Running;
@@ -119,6 +165,7 @@ impl Role {
     }
 
     fn accepted(&mut self, id: AssignmentId, sequence: u32) {
+        self.merge.take_if(|merge| merge.order.id == id && merge.added.is_some());
         let Some(held) = self.held.iter_mut().find(|held| held.assignment.id == id) else { return };
         let Some(report) = held.report.take_if(|report| report.sequence == sequence) else { return };
         held.accepted = report.to;
@@ -126,6 +173,15 @@ impl Role {
     }
 
     fn revoked(&mut self, id: AssignmentId) {
+        if let Some(merge) = self.merge.as_mut().filter(|merge| merge.order.id == id) {
+            if merge.added.is_some() || merge.run == Run::Queued {
+                self.merge = None;
+            } else if merge.run == Run::Running {
+                merge.run = Run::Stopping;
+                self.out.push_back(Out::Stop(id));
+            }
+            return;
+        }
         let Some(at) = self.held.iter().position(|held| held.assignment.id == id) else { return };
         match self.held[at].run {
             Run::Queued => {
@@ -172,6 +228,23 @@ impl Role {
         };
         held.report = Some(report.clone());
         self.out.push_back(Out::Send(Message::Report(report)));
+    }
+
+    /// The merge has ended: these segments are in the store and may take the place of those that were merged, or why not.
+    pub fn merged(&mut self, id: AssignmentId, result: Result<Vec<SegmentMeta>, String>) {
+        let Some(merge) = self.merge.as_mut().filter(|merge| merge.order.id == id) else { return };
+        match (merge.run, result) {
+            (Run::Running, Ok(added)) => {
+                merge.added = Some(added);
+                self.tell_merged();
+            }
+            (Run::Running, Err(what)) => {
+                self.merge = None;
+                self.out.push_back(Out::Send(Message::Failed { id, what }));
+            }
+            (Run::Queued | Run::Stopping, _) => self.merge = None,
+        }
+        self.start_next();
     }
 
     /// The job has ended: done, stopped, or with a reason why not.
@@ -240,6 +313,42 @@ mod tests {
         assert!(
             matches!(&greeting[..], [Out::Send(Message::Present(p))] if p.held == [(assignment(1), (5, 0))])
         );
+    }
+
+    #[test]
+    fn a_merge_goes_between_two_jobs_and_its_result_is_kept_until_it_is_accepted() {
+        let mut role = Role::default();
+        let order = |number| MergeOrder {
+            id: AssignmentId { epoch: Epoch(1), number },
+            segments: vec![Default::default(); 2],
+            ..MergeOrder::default()
+        };
+        role.handle(Message::Assign(assignment(1)));
+        role.handle(Message::Assign(assignment(2)));
+        role.handle(Message::Merge(order(3)));
+        assert_eq!(drain(&mut role), [Out::Start(assignment(1))]);
+        role.ended(assignment(1).id, Ok(()));
+        assert_eq!(drain(&mut role), [Out::Merge(order(3))]);
+        role.handle(Message::Merge(order(4)));
+        assert!(
+            matches!(&drain(&mut role)[..], [Out::Send(Message::Failed { id, .. })] if *id == order(4).id)
+        );
+        let added = vec![SegmentMeta::default()];
+        role.merged(order(3).id, Ok(added.clone()));
+        let told = Out::Send(Message::Merged { order: order(3), added });
+        assert_eq!(drain(&mut role), [told.clone(), Out::Start(assignment(2))]);
+        role.greet(Present::default());
+        assert_eq!(drain(&mut role).last(), Some(&told), "the same again");
+        role.handle(Message::Accepted { id: order(3).id, sequence: 0 });
+        role.greet(Present::default());
+        assert!(matches!(&drain(&mut role)[..], [Out::Send(Message::Present(p))] if p.merging.is_none()));
+        role.ended(assignment(2).id, Ok(()));
+        role.handle(Message::Merge(order(5)));
+        role.handle(Message::Revoke { id: order(5).id });
+        assert_eq!(drain(&mut role), [Out::Merge(order(5)), Out::Stop(order(5).id)]);
+        role.merged(order(5).id, Err("stopped".to_owned()));
+        assert_eq!(drain(&mut role), []);
+        assert!(!role.is_busy());
     }
 
     #[test]

@@ -39,6 +39,7 @@ use windlass_agent::log::lease::Identity;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::node::{Config, Node};
+use windlass_agent::table::plan::Bounds;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
 
@@ -123,6 +124,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         options: WriterOptions { timing, ..WriterOptions::default() },
         present: present.clone(),
         rest_ns: REST_NS,
+        merges: Bounds::default(),
         request_ns: REQUEST_LEASES.saturating_mul(timing.lease_ns),
         seed: host::random()?,
     };
@@ -151,6 +153,7 @@ fn present(profile: &Profile, volumes: &Volumes, boot: Boot) -> Present {
         rate: 0,
         volumes: volumes.titles(),
         held: Vec::new(),
+        merging: None,
     }
 }
 

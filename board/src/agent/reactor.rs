@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use windlass_agent::backplane::message::{Assignment, AssignmentId, Message, Present, Reply};
+use windlass_agent::backplane::message::{Assignment, AssignmentId, MergeOrder, Message, Present, Reply};
 use windlass_agent::backplane::net::{self, Net};
 use windlass_agent::drive::node::{Ports, turn};
 use windlass_agent::id::{Epoch, NodeId, Slot, VolumeId};
@@ -44,7 +44,7 @@ struct Host {
     net: Option<Net<TcpLink>>,
     calls: Calls,
     worker: Worker,
-    /// The job that runs.
+    /// The job or merge that runs.
     job: Option<AssignmentId>,
     clients: BTreeMap<u64, ClientId>,
     next_client: u64,
@@ -81,6 +81,12 @@ impl Ports for Host {
         );
         self.job = Some(assignment.id);
         self.worker.run(assignment, state);
+    }
+
+    fn merge(&mut self, order: MergeOrder, state: Arc<State>) {
+        log::info!("merge: begins volume={} segments={}", order.volume, order.segments.len());
+        self.job = Some(order.id);
+        self.worker.merge(order, state);
     }
 
     fn stop(&mut self, id: AssignmentId) {
@@ -250,6 +256,13 @@ impl Reactor {
                         match result {
                             Ok(()) => log::info!("job: ended"),
                             Err(why) => logger::say(format_args!("windlass: a job ended early: {why}")),
+                        }
+                    }
+                    if let Event::Merged { id, result } = &event {
+                        self.host.job = self.host.job.filter(|job| job != id);
+                        match result {
+                            Ok(added) => log::info!("merge: ended segments={}", added.len()),
+                            Err(why) => logger::say(format_args!("windlass: tables were not merged: {why}")),
                         }
                     }
                     turn(node, &mut self.host, HostClock.boot_ns(), HostClock.wall_ns(), Some(event));

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  reactor -- Start --> job thread: device + volume --> drive::job --> objects --> uplink threads
+//!        `-- Merge --> job thread: segments --> drive::merge --> segments
 //!     ^  `-- Committed, Stop --^        |
 //!     `----- Progressed, Ended ---------+
 //! ```
@@ -14,9 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 
-use windlass_agent::backplane::message::{Assignment, AssignmentId};
+use windlass_agent::backplane::message::{Assignment, AssignmentId, MergeOrder};
 use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job::{self, Assigned, Machinery, Packing, Settings};
+use windlass_agent::drive::merge::Merger;
 use windlass_agent::drive::volume::CommitLog;
 use windlass_agent::id::{Boot, NodeId, VolumeId};
 use windlass_agent::log::fault::LogFault;
@@ -59,12 +61,18 @@ pub struct Work {
 
 /// The reactor's end.
 pub struct Worker {
-    jobs: Sender<(Assignment, Arc<State>)>,
+    jobs: Sender<(Task, Arc<State>)>,
     looks: Sender<Look>,
     acks: SyncSender<()>,
     stop: Arc<AtomicBool>,
     waker: JobWaker,
     stored: Arc<AtomicU64>,
+}
+
+/// What the job thread does.
+enum Task {
+    Stretch(Assignment),
+    Merge(MergeOrder),
 }
 
 struct Look {
@@ -104,12 +112,21 @@ impl Worker {
 
     /// Runs a job; the one before has ended.
     pub fn run(&self, assignment: Assignment, state: Arc<State>) {
-        self.stop.store(false, Ordering::Relaxed);
-        // The threads live as long as this end does.
-        let _ = self.jobs.send((assignment, state));
+        self.begin(Task::Stretch(assignment), state);
     }
 
-    /// Ends the running job soon.
+    /// Merges segments; no job runs.
+    pub fn merge(&self, order: MergeOrder, state: Arc<State>) {
+        self.begin(Task::Merge(order), state);
+    }
+
+    fn begin(&self, task: Task, state: Arc<State>) {
+        self.stop.store(false, Ordering::Relaxed);
+        // The threads live as long as this end does.
+        let _ = self.jobs.send((task, state));
+    }
+
+    /// Ends the running job or merge soon.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake();
@@ -200,8 +217,8 @@ struct Runner {
     waker: JobWaker,
     stored: Arc<AtomicU64>,
     frames: windlass_hal::buf::Pool,
-    pieces: windlass_hal::buf::Pool,
-    names: NameCounter,
+    /// With the pieces and the names of all jobs.
+    merger: Merger,
     uplink: Uplink,
 }
 
@@ -223,6 +240,13 @@ impl Runner {
         };
         let uplink = Uplink::start(Arc::clone(&work.repository.opened.client), uplinks, waker.as_fn())
             .map_err(|error| Failure::at("cannot start the uplink threads", error))?;
+        let merger = Merger {
+            client: Arc::clone(&work.repository.opened.client),
+            keys: work.repository.keys.clone(),
+            pieces,
+            names: NameCounter::default(),
+            author: work.author,
+        };
         Ok(Runner {
             work,
             post,
@@ -231,14 +255,22 @@ impl Runner {
             waker: waker.clone(),
             stored: Arc::clone(stored),
             frames,
-            pieces,
-            names: NameCounter::default(),
+            merger,
             uplink,
         })
     }
 
-    fn serve(mut self, jobs: &Receiver<(Assignment, Arc<State>)>) {
-        while let Ok((assignment, state)) = jobs.recv() {
+    fn serve(mut self, jobs: &Receiver<(Task, Arc<State>)>) {
+        while let Ok((task, state)) = jobs.recv() {
+            let assignment = match task {
+                Task::Stretch(assignment) => assignment,
+                Task::Merge(order) => {
+                    let merged = self.merger.run(order.id.epoch, &state, &order, &self.stop);
+                    let (id, result) = (order.id, merged.map_err(|fault| fault.to_string()));
+                    self.post.event(Event::Merged { id, result });
+                    continue;
+                }
+            };
             // What the job before did not wait for.
             while self.acked.try_recv().is_ok() {}
             let result = self.run(&assignment, &state).map_err(|failure| failure.to_string());
@@ -281,9 +313,9 @@ impl Runner {
         let (node, boot) = self.work.author;
         let mut machinery = Machinery {
             frames: self.frames.clone(),
-            pieces: self.pieces.clone(),
+            pieces: self.merger.pieces.clone(),
             budget: self.work.budget,
-            names: self.names.clone(),
+            names: self.merger.names.clone(),
             uplink: &self.uplink,
             wake: self.waker.as_fn(),
             reactor: &mut reactor,

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use windlass_agent::drive::backup::{self as drive, Machinery, Report, VolumeJob};
 use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job;
+use windlass_agent::drive::merge::{self, Merged, Merger};
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::State;
 use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
@@ -22,6 +23,7 @@ use windlass_agent::policy::select::{self, Patterns, Selection};
 use windlass_agent::policy::selected::Selected;
 use windlass_agent::policy::{Compression, Policy, Reader};
 use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::restore::lookup::ClientFetch;
 use windlass_agent::store::retry::Client;
 use windlass_agent::store::uplink::{Uplink, UplinkSettings};
 use windlass_agent::table::read::TableReader;
@@ -39,10 +41,10 @@ use crate::commands::policy;
 use crate::commands::verify::{self, Compared};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
-use crate::machinery::{HostReactor, StoreFetch, open_device, open_volume};
+use crate::machinery::{HostReactor, open_device, open_volume};
 use crate::output::Output;
 use crate::progress::Watcher;
-use crate::repository::{self, Repository};
+use crate::repository::{self, LogSession, Repository};
 use crate::requests::Requests;
 use crate::{logger, signal, text};
 
@@ -51,6 +53,8 @@ use crate::{logger, signal, text};
 pub struct Outcome {
     /// What the agent says.
     pub report: Report,
+    /// What was done to keep the tables in order.
+    pub merged: Merged,
     /// How long it took, in nanoseconds.
     pub elapsed_ns: u64,
     /// What was asked of the store.
@@ -142,6 +146,11 @@ pub fn run_policy(
         &mut |totals| show(job, totals, &repository.opened.client),
     );
     job.enter(Phase::Finishing);
+    let (names, pieces) = (machinery.names.clone(), machinery.pieces.clone());
+    let (session, merged) = match (session, &result) {
+        (Some(session), Ok(_)) => keep_order(repository, session, names, pieces, job),
+        (session, _) => (session, Merged::default()),
+    };
     if let Some(session) = session {
         repository::release(session);
     }
@@ -150,8 +159,31 @@ pub fn run_policy(
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     let not_whole = name_troubles(&report, &mut volumes);
-    let outcome = Outcome { report, elapsed_ns, requests: store.take(), not_whole, compared };
+    let outcome = Outcome { report, elapsed_ns, requests: store.take(), not_whole, compared, merged };
     Ok((policy, outcome))
+}
+
+/// Merges segments where too many lie over one place. What does not work is said and left for the next time: the point is made.
+fn keep_order<'env>(
+    repository: &'env Repository,
+    session: LogSession<'env>,
+    names: NameCounter,
+    pieces: Pool,
+    job: &Progress,
+) -> (Option<LogSession<'env>>, Merged) {
+    let holder = session.view().state.holder;
+    let merger = Merger {
+        client: Arc::clone(&repository.opened.client),
+        keys: repository.keys.clone(),
+        pieces,
+        names,
+        author: (holder.node, holder.boot),
+    };
+    let (session, merged, result) = merge::in_order(session, repository.clock(), &merger, job.stop_flag());
+    if let Err(why) = result {
+        logger::say(format_args!("windlass: tables were not merged: {why}"));
+    }
+    (session, merged)
 }
 
 /// Finds the paths of items that are not whole.
@@ -300,9 +332,9 @@ pub fn point_rows(
     volume: VolumeId,
     cut: Option<windlass_agent::id::BackupId>,
     state: &State,
-) -> PointRows<StoreFetch> {
+) -> PointRows<ClientFetch> {
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = StoreFetch(Arc::clone(&repository.opened.client));
+    let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
     let Some(reader) = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments) else {
         // zstd could not get a context of a few hundred KiB: nothing else will work either.
         logger::say("windlass: out of memory");
@@ -363,6 +395,13 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
         Grouped(totals.segments),
         Grouped(outcome.requests.puts()),
     ));
+    if outcome.merged.removed > 0 {
+        output.say(format_args!(
+            "  {} segments of the tables became {}",
+            Grouped(outcome.merged.removed),
+            Grouped(outcome.merged.added)
+        ));
+    }
     if totals.fault_count > 0 {
         output.say(format_args!(
             "  {} items could not be read whole; they are named above",
@@ -428,6 +467,7 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "bytes_stored": totals.stored_bytes,
         "objects": totals.objects,
         "segments": totals.segments,
+        "segments_merged": outcome.merged.removed,
         "requests": outcome.requests.to_json(),
         "peak_memory_bytes": host::peak_memory_bytes(),
         "faults": totals.fault_count,

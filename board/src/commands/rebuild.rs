@@ -20,6 +20,7 @@ use windlass_agent::limits::{REBUILD_FAN_IN, SEGMENT_BYTES_MAX};
 use windlass_agent::log::limits::RECORD_SEGMENTS_MAX;
 use windlass_agent::log::state::State;
 use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::restore::lookup::ClientFetch;
 use windlass_agent::store::retry::Client;
 use windlass_agent::store::{StoreFault, StoreFaultKind};
 use windlass_agent::table::rebuild::{RebuildSettings, Rebuilt, rebuild};
@@ -29,7 +30,6 @@ use windlass_agent::units::Grouped;
 
 use crate::args::global::Global;
 use crate::failure::{Exit, Failure};
-use crate::machinery::StoreFetch;
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{LogSession, Repository};
@@ -81,7 +81,7 @@ fn work(
         session: RefCell::new(session),
     };
     let (mut scratch, mut out) = (Sink::new(&writer, job), Sink::new(&writer, job));
-    let fetch = StoreFetch(Arc::clone(client));
+    let fetch = ClientFetch::new(Arc::clone(client));
     let source = Source::new(fetch, &repository.keys, TableLimits::default());
     let mut source = source.ok_or_else(|| Failure::new("no memory for a compression context"))?;
     let given_up: Vec<BackupId> = state.abandoned.iter().chain(state.running.keys()).copied().collect();

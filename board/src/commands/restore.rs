@@ -12,7 +12,7 @@ use windlass_agent::log::state::{Point, State};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::device;
 use windlass_agent::restore::file::RestoreOptions;
-use windlass_agent::restore::lookup::Lookup;
+use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::restore::target::Existing as AgentExisting;
 use windlass_agent::restore::walk::{self, RestoreReport, Root, Source};
 use windlass_agent::table::read::TableReader;
@@ -25,7 +25,6 @@ use crate::args::{Existing, Restore};
 use crate::commands::points;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
-use crate::machinery::StoreFetch;
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::Repository;
@@ -62,9 +61,9 @@ pub fn lookup(
     state: &State,
     point: &Point,
     volume: VolumeId,
-) -> Result<Lookup<StoreFetch>, Failure> {
+) -> Result<Lookup<ClientFetch>, Failure> {
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = StoreFetch(Arc::clone(&repository.opened.client));
+    let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
     let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments);
     reader.map(|reader| Lookup::new(reader, point.backup)).ok_or_else(|| Failure::new("out of memory"))
 }

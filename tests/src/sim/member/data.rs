@@ -12,7 +12,7 @@
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use windlass_agent::backplane::message::Assignment;
+use windlass_agent::backplane::message::{Assignment, MergeOrder};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::format::tail::TailKind;
 use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
@@ -30,10 +30,12 @@ use windlass_agent::store::memory::MemoryStore;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
 use windlass_agent::table::read::TableReader;
+use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
 use windlass_agent::table::source::{Fetch, TableFault, TableLimits};
 use windlass_agent::worker::backup::{Action, Backup, BackupFault, Event, Progress, Task};
 use windlass_agent::worker::base::PointRows;
 use windlass_agent::worker::batch::Shape;
+use windlass_agent::worker::merge;
 use windlass_hal::block::{BlockDevice, Request, Wait};
 use windlass_hal::buf::Pool;
 use windlass_hal::sim::clock::SimClock;
@@ -52,15 +54,9 @@ const PIECES: usize = 24;
 const OBJECT_BYTES: u32 = 1 << 20;
 const SEGMENT_BYTES: u32 = 256 << 10;
 const KNOWN_BLOCKS: usize = 256;
-const SOURCES: usize = 4096;
 
 fn keys() -> Keys {
     Keys::new(&Secret::new([3; 32]), Sealing::Off)
-}
-
-/// Nobody merges segments here: many small stretches of an image are more than a reader with its usual bounds takes.
-fn limits() -> TableLimits {
-    TableLimits { sources: SOURCES, ..TableLimits::default() }
 }
 
 fn shape() -> Shape {
@@ -172,7 +168,7 @@ impl Data {
         let last = point.and_then(|point| point.volumes.iter().find(|v| v.volume == id)).copied();
         let segments = state.segments.get(&id).map(|list| list.as_slice()).unwrap_or_default();
         let fetch = Acknowledged(Rc::clone(shared));
-        let reader = TableReader::new(fetch, &keys(), limits(), segments)?;
+        let reader = TableReader::new(fetch, &keys(), TableLimits::default(), segments)?;
         let base = PointRows::new(reader, id, point.filter(|_| last.is_some()).map(|point| point.backup));
         let packing = machinery.packing(assignment.backup, assignment.id.epoch, who.0, who.1);
         let task = Task {
@@ -255,6 +251,44 @@ impl Data {
     }
 }
 
+/// Segments in memory, one after the other.
+struct Shelved {
+    names: NameCounter,
+    writer: (Epoch, NodeId, Boot),
+    body: Vec<u8>,
+    made: Vec<(SegmentMeta, Vec<u8>)>,
+}
+
+impl SegmentSink for Shelved {
+    fn begin(&mut self) -> ObjectId {
+        let (epoch, node, boot) = self.writer;
+        ObjectId { epoch, node, boot, count: self.names.take() }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.body.extend_from_slice(bytes);
+    }
+
+    fn end(&mut self, meta: &SegmentMeta) -> Result<(), StoreFault> {
+        self.made.push((*meta, std::mem::take(&mut self.body)));
+        Ok(())
+    }
+}
+
+/// Merges segments; what takes their place is to be stored. Names are counted together with those of jobs.
+pub fn merge(
+    shared: &Shared,
+    state: &State,
+    order: &MergeOrder,
+    writer: (Epoch, NodeId, Boot),
+    machinery: &Machinery,
+) -> Result<Vec<(SegmentMeta, Vec<u8>)>, String> {
+    let mut sink = Shelved { names: machinery.names.clone(), writer, body: Vec::new(), made: Vec::new() };
+    let fetch = Acknowledged(Rc::clone(shared));
+    merge::run(fetch, &keys(), state, order, &mut sink, &|| false).map_err(|fault| fault.to_string())?;
+    Ok(sink.made)
+}
+
 fn text(fault: &BackupFault<TableFault>) -> String {
     match fault {
         BackupFault::Device(fault) => fault.to_string(),
@@ -288,8 +322,9 @@ pub fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
             let what = format!("I8: volume {} at point {}", volume.volume, point.backup);
             let segments = view.state.segments.get(&volume.volume).map(|list| list.as_slice());
             let fetch = ClientFetch::new(Arc::clone(&client));
-            let reader = TableReader::new(fetch, &keys(), limits(), segments.unwrap_or_default())
-                .ok_or_else(|| "no memory".to_owned())?;
+            let reader =
+                TableReader::new(fetch, &keys(), TableLimits::default(), segments.unwrap_or_default())
+                    .ok_or_else(|| "no memory".to_owned())?;
             let mut lookup = Lookup::new(reader, point.backup);
             let root = lookup.root(volume.volume).map_err(|fault| format!("{what}: {fault}"))?;
             let (lin, item) = root.ok_or_else(|| format!("{what}: the tables do not have it"))?;

@@ -4,13 +4,15 @@
 //!  Start -> open (a while) -> read a piece (a while) -> PUT object, PUT segment -> Progressed -> Committed -> next piece ... -> Ended
 //! ```
 //!
+//! Merges take a while, store what takes the place of the others, and say so; in seeds with data it is the product's own merge.
+//!
 //! A PUT that fails is repeated with pauses, as the client does, a number of times that the seed decides; then the job fails.
 //! Does not: read, pack or seal; an object says instead which stretch of which contents it is of. Source: ours; `drive::job`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use windlass_agent::backplane::message::{Assignment, AssignmentId, Key, Message, Reply};
+use windlass_agent::backplane::message::{Assignment, AssignmentId, Key, MergeOrder, Message, Reply};
 use windlass_agent::drive::node::Ports;
 use windlass_agent::format::record::{Stretch, Totals};
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
@@ -25,7 +27,7 @@ use super::super::options::{MS, Mutation, Options, SECOND};
 use super::super::pieces::Made;
 use super::super::store::OBJECTS;
 use super::super::{Fact, Output};
-use super::data::{Data, Machinery, Step};
+use super::data::{self, Data, Machinery, Step};
 use super::plan::{GRAIN, Shared};
 use super::{Client, Wire};
 
@@ -52,6 +54,8 @@ pub enum Timer {
     Event(Box<Event>),
     /// The job has opened its volume, or read a piece.
     Job(AssignmentId),
+    /// The segments to merge are read.
+    Merge(AssignmentId),
     /// The machine has read some of its volume.
     Swept(AssignmentId),
     /// A PUT is repeated.
@@ -92,6 +96,15 @@ struct Job {
     look_ns: u64,
 }
 
+/// The running merge.
+struct Merge {
+    order: MergeOrder,
+    state: Arc<State>,
+    /// PUTs that have not been answered.
+    left: usize,
+    added: Vec<SegmentMeta>,
+}
+
 /// The ports of a node.
 pub struct Host {
     pub node: usize,
@@ -108,6 +121,7 @@ pub struct Host {
     next_call: u64,
     names: u32,
     job: Option<Job>,
+    merge: Option<Merge>,
     machinery: Option<Machinery>,
     pub clients: BTreeMap<u64, Client>,
     /// Answers of the coordinator to refuse for want of one: asked again when the work must be done.
@@ -136,6 +150,7 @@ impl Host {
             next_call: 0,
             names: 0,
             job: None,
+            merge: None,
             machinery: None,
             clients: BTreeMap::new(),
             unanswered: Vec::new(),
@@ -147,7 +162,7 @@ impl Host {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.job.is_none() && self.clients.is_empty() && self.timers.is_empty()
+        self.job.is_none() && self.merge.is_none() && self.clients.is_empty() && self.timers.is_empty()
     }
 
     pub fn deadline(&self) -> Option<u64> {
@@ -189,6 +204,9 @@ impl Host {
     pub fn answered(&mut self, id: u64, answer: Answer) -> Option<Event> {
         match self.calls.remove(&id)? {
             Purpose::Log(ticket) => Some(Event::Answered(ticket, answer)),
+            Purpose::Put { id, key, body, tries } if self.is_merging(id) => {
+                self.merge_put(answer, id, key, body, tries)
+            }
             Purpose::Put { id, key, body, tries } => {
                 let job = self.job.as_mut().filter(|job| job.assignment.id == id)?;
                 if job.phase == Phase::Ending {
@@ -223,8 +241,63 @@ impl Host {
 
     pub fn again(&mut self, id: AssignmentId, key: String, body: Body, tries: u32) {
         let storing = |job: &Job| job.assignment.id == id && job.phase != Phase::Ending;
-        if self.job.as_ref().is_some_and(storing) {
+        if self.is_merging(id) || self.job.as_ref().is_some_and(storing) {
             self.put(id, key, body, tries);
+        }
+    }
+
+    fn is_merging(&self, id: AssignmentId) -> bool {
+        self.merge.as_ref().is_some_and(|merge| merge.order.id == id)
+    }
+
+    /// A merged segment's PUT was answered.
+    fn merge_put(
+        &mut self,
+        answer: Answer,
+        id: AssignmentId,
+        key: String,
+        body: Body,
+        tries: u32,
+    ) -> Option<Event> {
+        let merge = self.merge.as_mut()?;
+        if answer == Answer::Done {
+            self.shared.borrow_mut().bodies.insert(key, body);
+            merge.left -= 1;
+            let done = self.merge.take_if(|merge| merge.left == 0)?;
+            return Some(Event::Merged { id, result: Ok(done.added) });
+        }
+        let tries = tries + 1;
+        if tries >= self.shared.borrow().tries {
+            self.merge = None;
+            return Some(Event::Merged { id, result: Err("the store does not answer".to_owned()) });
+        }
+        let pause = (PAUSE_NS << tries.min(16)).min(PAUSE_MAX_NS);
+        self.soon(pause, Timer::Again { id, key, body, tries });
+        None
+    }
+
+    /// The segments to merge are read: what takes their place goes to the store.
+    pub fn merge_moves(&mut self, id: AssignmentId) -> Option<Event> {
+        let merge = self.merge.take().filter(|merge| merge.order.id == id)?;
+        let Merge { order, state, .. } = merge;
+        let made = if self.shared.borrow().data {
+            let machinery = self.machinery.get_or_insert_with(Machinery::new);
+            let writer = (id.epoch, NodeId(self.node as u32 + 1), Boot(self.boot));
+            data::merge(&self.shared, &state, &order, writer, machinery)
+        } else {
+            self.hull(id, &state, &order).map(|hull| vec![hull])
+        };
+        match made {
+            Err(why) => Some(Event::Merged { id, result: Err(why) }),
+            Ok(made) if made.is_empty() => Some(Event::Merged { id, result: Ok(Vec::new()) }),
+            Ok(made) => {
+                let added = made.iter().map(|(meta, _)| *meta).collect();
+                self.merge = Some(Merge { order, state, left: made.len(), added });
+                for (meta, body) in made {
+                    self.put(id, meta.id.segment_key(), body.into(), 0);
+                }
+                None
+            }
         }
     }
 
@@ -355,6 +428,34 @@ impl Host {
         ObjectId { epoch, node: NodeId(self.node as u32 + 1), boot: Boot(self.boot), count: self.names }
     }
 
+    /// Stands in for what takes the place of segments that have no rows.
+    fn hull(
+        &mut self,
+        id: AssignmentId,
+        state: &State,
+        order: &MergeOrder,
+    ) -> Result<(SegmentMeta, Vec<u8>), String> {
+        let name = self.name(id.epoch);
+        let all = state.segments.get(&order.volume).map(|list| list.as_slice()).unwrap_or_default();
+        let group: Vec<&SegmentMeta> = all.iter().filter(|s| order.segments.contains(&s.id)).collect();
+        if group.len() != order.segments.len() {
+            let known = |id: &ObjectId| state.live.contains(id) || state.retired.contains_key(id);
+            if !order.segments.iter().all(known) {
+                self.fail(format!("{order:?} is to be merged, and the log was not read so far"));
+            }
+            return Err("somebody else has merged them".to_owned());
+        }
+        let mut hull = group.first().map_or_else(SegmentMeta::default, |first| **first);
+        for segment in group {
+            hull.first_inode = hull.first_inode.min(segment.first_inode);
+            hull.last_inode = hull.last_inode.max(segment.last_inode);
+            hull.backup_min = hull.backup_min.min(segment.backup_min);
+            hull.backup_max = hull.backup_max.max(segment.backup_max);
+        }
+        hull.id = name;
+        Ok((hull, name.to_bytes().to_vec()))
+    }
+
     /// A piece is read: its object and its segment are stored, or there was nothing in it.
     fn store(&mut self, next: Key) -> Option<Event> {
         let job = self.job.as_ref()?;
@@ -458,6 +559,9 @@ impl Ports for Host {
 
     fn start(&mut self, assignment: Assignment, state: Arc<State>) {
         self.acted += 1;
+        if self.merge.is_some() {
+            return self.fail(format!("{:?} is started while a merge runs", assignment.id));
+        }
         if let Some(job) = &self.job {
             return self.fail(format!("{:?} is started while {:?} runs", assignment.id, job.assignment.id));
         }
@@ -480,8 +584,24 @@ impl Ports for Host {
         self.soon(SECOND, Timer::Job(assignment.id));
     }
 
+    fn merge(&mut self, order: MergeOrder, state: Arc<State>) {
+        self.acted += 1;
+        if self.job.is_some() || self.merge.is_some() {
+            return self.fail(format!("{:?} is merged while another job runs", order.id));
+        }
+        let id = order.id;
+        self.merge = Some(Merge { order, state, left: 0, added: Vec::new() });
+        let read_ns = self.shared.borrow().read_ns;
+        self.soon(read_ns, Timer::Merge(id));
+    }
+
     fn stop(&mut self, id: AssignmentId) {
         self.acted += 1;
+        if self.is_merging(id) {
+            self.merge = None;
+            let result = Err("stopped on request".to_owned());
+            return self.soon(SECOND, Timer::Event(Box::new(Event::Merged { id, result })));
+        }
         if self.job.as_ref().is_some_and(|job| job.assignment.id == id) {
             self.end(Ok(()));
         }

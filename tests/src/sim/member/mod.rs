@@ -120,6 +120,7 @@ impl Tenant for Member {
                 ..Present::default()
             },
             rest_ns: ground.rest_ns,
+            merges: ground.merges,
             request_ns: ground.request_ns,
             seed,
         };
@@ -182,6 +183,7 @@ impl Tenant for Member {
                     Some(*event)
                 }
                 Timer::Job(id) => self.host.job_moves(id),
+                Timer::Merge(id) => self.host.merge_moves(id),
                 Timer::Swept(id) => self.host.swept(id),
                 Timer::Again { id, key, body, tries } => {
                     self.host.again(id, key, body, tries);
@@ -304,6 +306,7 @@ impl Member {
             Message::Announce { .. }
                 | Message::Probe { .. }
                 | Message::Assign(_)
+                | Message::Merge(_)
                 | Message::Accepted { .. }
                 | Message::Revoke { .. }
         );

@@ -8,6 +8,7 @@ use windlass_agent::backplane::message::{Found, Key};
 use windlass_agent::format::record::BackupVolume;
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::call::Body;
+use windlass_agent::table::plan::Bounds;
 use windlass_hal::sim::prng::Prng;
 
 use super::super::options::{MS, Options, SECOND};
@@ -119,6 +120,8 @@ pub struct Ground {
     pub profiles: Vec<Profile>,
     /// Idle time after which the lease is let go.
     pub rest_ns: u64,
+    /// When tables are in order: soon out of it in most seeds.
+    pub merges: Bounds,
     /// How long a command waits.
     pub request_ns: u64,
     /// A piece of a stretch takes so long to read at most.
@@ -170,6 +173,7 @@ impl Ground {
             profiles,
             rest_ns: lease / 4 + prng.below(4 * lease),
             request_ns: lease + prng.below(20 * lease),
+            merges: Bounds { deep: 1 + prng.below(8) as usize, run: 2 + prng.below(12) as usize },
             read_ns: 10 * MS + prng.below(slowest_ns),
             piece_grains: 1 + prng.below(8),
             tries: 1 + prng.below(8) as u32,

@@ -1,0 +1,176 @@
+//! Merges of segments: what is next, who does it, and what becomes of it. Source: ours.
+//!
+//! | event | what follows |
+//! |---|---|
+//! | a volume's tables are out of order, and a node has nothing else to do | the order goes to that node |
+//! | segments that take the place of others are in the store | committed: all of the others leave the tables with the same record, then accepted |
+//! | one of the others is not in the tables any more | refused by the log; the worker drops what it made |
+//! | node gone for two beats, or twice silent about it | forgotten; planned anew |
+//! | a node cannot, or it was in vain | planned anew, [`TRIES_MAX`] times for a volume |
+//!
+//! An order is not durable and need not be: whoever coordinates next plans anew, and what a worker made under the coordinator before
+//! counts if all that it replaces is still there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Coordinator, Now, Pending, QUEUE_MAX};
+use crate::backplane::message::{AssignmentId, MergeOrder, Message};
+use crate::id::{NodeId, VolumeId};
+use crate::log::limits::RETIRED_MAX;
+use crate::log::state::{Refusal, State};
+use crate::table::plan::{self, Bounds, GROUP_MAX};
+use crate::table::segment::SegmentMeta;
+
+/// Failures after which a volume's segments are left as they are, for this epoch.
+const TRIES_MAX: u32 = 3;
+/// Times that a node may not say that it merges: one such message may have crossed the order.
+const MISSES_MAX: u8 = 2;
+/// Retired names up to which more may be retired by merges: backups that are given up need room too.
+const RETIRED_BY_MERGES_MAX: usize = RETIRED_MAX / 2;
+
+/// The next merge of a volume, `id` left open; `None` when its tables are in order, or too much waits to be deleted.
+pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
+    if state.retired.len() + GROUP_MAX > RETIRED_BY_MERGES_MAX {
+        return None;
+    }
+    let is_running = |backup| state.running.contains_key(&backup);
+    let segments = plan::pick(state.segments.get(&volume)?, bounds, &is_running)?;
+    Some(MergeOrder { id: AssignmentId::default(), volume, segments })
+}
+
+/// An order that is out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Out {
+    id: AssignmentId,
+    volume: VolumeId,
+    misses: u8,
+}
+
+/// Orders that are out, one for a node and one for a volume, and what was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Merges {
+    out: BTreeMap<NodeId, Out>,
+    failures: BTreeMap<VolumeId, u32>,
+    /// Lists that were in order, with the number of backups that ran.
+    in_order: BTreeMap<VolumeId, (Arc<Vec<SegmentMeta>>, usize)>,
+}
+
+impl Merges {
+    pub(super) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    pub(super) fn has(&self, node: NodeId) -> bool {
+        self.out.contains_key(&node)
+    }
+
+    fn has_volume(&self, volume: VolumeId) -> bool {
+        self.out.values().any(|out| out.volume == volume)
+    }
+
+    fn take(&mut self, node: NodeId, id: AssignmentId) -> Option<Out> {
+        self.out.get(&node).is_some_and(|out| out.id == id).then(|| self.out.remove(&node)).flatten()
+    }
+
+    /// What a node says that it merges.
+    pub(super) fn present(&mut self, node: NodeId, merging: Option<AssignmentId>) {
+        let Some(out) = self.out.get_mut(&node) else { return };
+        out.misses = if merging == Some(out.id) { 0 } else { out.misses.saturating_add(1) };
+        if out.misses >= MISSES_MAX {
+            self.out.remove(&node);
+        }
+    }
+
+    /// Nodes that are gone have nothing any more.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(NodeId) -> bool) {
+        self.out.retain(|&node, _| !is_gone(node));
+    }
+
+    /// The next merge of a volume that nobody is at.
+    fn plan(&mut self, state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
+        let list = state.segments.get(&volume)?;
+        let same = |(seen, running): &(Arc<Vec<SegmentMeta>>, usize)| {
+            Arc::ptr_eq(seen, list) && *running == state.running.len()
+        };
+        let tried = self.failures.get(&volume).copied().unwrap_or(0);
+        if self.has_volume(volume) || tried >= TRIES_MAX || self.in_order.get(&volume).is_some_and(same) {
+            return None;
+        }
+        let order = next(state, volume, bounds);
+        if order.is_none() {
+            self.in_order.insert(volume, (Arc::clone(list), state.running.len()));
+        }
+        order
+    }
+}
+
+impl Coordinator {
+    /// Gives merges to nodes that have nothing else to do.
+    pub(super) fn turn_merges(&mut self, now: Now<'_>) {
+        // A node may still be at what the coordinator before has ordered.
+        let merges = |node: &NodeId| {
+            let present = self.roster.get(*node).and_then(|node| node.present.as_ref());
+            present.is_some_and(|present| present.merging.is_some())
+        };
+        let is_free = |node: &NodeId| self.held(*node) == 0 && !merges(node);
+        let mut free: Vec<NodeId> = self.roster.workers().filter(is_free).collect();
+        let pending = self.queue.iter().chain(&self.in_flight);
+        let ended: Vec<VolumeId> = pending
+            .filter_map(|pending| match pending {
+                Pending::Merge(_, order, _) => Some(order.volume),
+                _ => None,
+            })
+            .collect();
+        for &volume in now.state.segments.keys() {
+            let Some(&node) = free.last() else { return };
+            if ended.contains(&volume) {
+                continue;
+            }
+            if let Some(mut order) = self.merges.plan(now.state, volume, self.settings.merges) {
+                free.pop();
+                order.id = self.next_id();
+                self.merges.out.insert(node, Out { id: order.id, volume, misses: 0 });
+                self.send(node, Message::Merge(order));
+            }
+        }
+    }
+
+    /// A worker has merged, under this coordinator or the one before.
+    pub(super) fn merged(&mut self, from: NodeId, order: MergeOrder, added: Vec<SegmentMeta>) {
+        let twice = |p: &Pending| matches!(p, Pending::Merge(_, known, _) if known.id == order.id);
+        if self.queue.len() < QUEUE_MAX && !self.queue.iter().chain(&self.in_flight).any(twice) {
+            self.queue.push_back(Pending::Merge(from, order, added));
+        }
+    }
+
+    pub(super) fn merge_committed(&mut self, node: NodeId, order: &MergeOrder) {
+        self.merges.take(node, order.id);
+        self.merges.failures.remove(&order.volume);
+        self.send(node, Message::Accepted { id: order.id, sequence: 0 });
+    }
+
+    /// Another merge was first, or the backup was given up. Or it came twice.
+    pub(super) fn merge_refused(&mut self, now: Now<'_>, node: NodeId, order: &MergeOrder, why: Refusal) {
+        if self.merges.take(node, order.id).is_some() {
+            self.merge_was_in_vain(now, node, order.volume, &why.to_string());
+        }
+        self.send(node, Message::Revoke { id: order.id });
+    }
+
+    /// Whether it was a merge that failed.
+    pub(super) fn merge_failed(&mut self, now: Now<'_>, from: NodeId, id: AssignmentId, what: &str) -> bool {
+        let Some(out) = self.merges.take(from, id) else { return false };
+        self.merge_was_in_vain(now, from, out.volume, what);
+        true
+    }
+
+    fn merge_was_in_vain(&mut self, now: Now<'_>, node: NodeId, volume: VolumeId, what: &str) {
+        *self.merges.failures.entry(volume).or_default() += 1;
+        self.errors.add(
+            now.wall_ns,
+            Some(node),
+            format!("tables of volume {volume} were not merged: {what}"),
+        );
+    }
+}
