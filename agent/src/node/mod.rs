@@ -311,10 +311,9 @@ impl<S: Sealer + Clone> Node<S> {
             self.follow.disconnected(now_ns, node);
             self.requests.disconnected(node);
         }
-        if self.coordinator.is_some() {
-            let state = self.view().state.clone();
-            let now = Now { ns: now_ns, wall_ns, state: &state };
-            self.coordinator.iter_mut().for_each(|coordinator| coordinator.set_up(now, node, up));
+        if let (Some(coordinator), Some((_, writer))) = (&mut self.coordinator, &self.writer) {
+            let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
+            coordinator.set_up(now, node, up);
         }
     }
 
