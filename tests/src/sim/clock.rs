@@ -4,7 +4,7 @@
 //! Does not: jump; a suspended node is a frozen one, since boot time counts while a machine sleeps. Source: ours.
 
 /// Parts per million in one.
-const PPM: i128 = 1_000_000;
+const PPM: u64 = 1_000_000;
 
 /// Boot-time clock of one node in one life.
 #[derive(Clone, Copy, Debug)]
@@ -23,21 +23,23 @@ impl DriftClock {
         DriftClock { boot_ns, start_ns, drift_ppm: drift_ppm.max(-900_000) }
     }
 
-    fn rate(&self) -> i128 {
-        PPM + i128::from(self.drift_ppm)
+    fn rate(&self) -> u64 {
+        PPM.saturating_add_signed(self.drift_ppm)
     }
 
     /// What it shows at a true time.
     pub fn local_ns(&self, true_ns: u64) -> u64 {
-        let since = i128::from(true_ns.saturating_sub(self.boot_ns)) * self.rate() / PPM;
-        self.start_ns.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+        let (since, rate) = (true_ns.saturating_sub(self.boot_ns), self.rate());
+        // In two parts, each of which fits.
+        let since = (since / PPM).saturating_mul(rate).saturating_add(since % PPM * rate / PPM);
+        self.start_ns.saturating_add(since)
     }
 
     /// The first true time at which it shows `local_ns` or more.
     pub fn true_ns(&self, local_ns: u64) -> u64 {
-        let since = i128::from(local_ns.saturating_sub(self.start_ns)) * PPM;
-        let since = (since + self.rate() - 1) / self.rate();
-        self.boot_ns.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+        let (since, rate) = (local_ns.saturating_sub(self.start_ns), self.rate());
+        let since = (since / rate).saturating_mul(PPM).saturating_add((since % rate * PPM).div_ceil(rate));
+        self.boot_ns.saturating_add(since)
     }
 }
 

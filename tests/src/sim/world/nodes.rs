@@ -149,7 +149,8 @@ impl<T: Tenant> World<T> {
         let wake = matches!(input, Input::Wake);
         tenant.handle(local, input)?;
         // A deadline that nothing clears is a node that spins.
-        let late = tenant.deadline().is_some_and(|due| due <= local);
+        let due = tenant.deadline();
+        let late = due.is_some_and(|due| due <= local);
         seat.late_wakes = if late { seat.late_wakes + u32::from(wake) } else { 0 };
         if seat.late_wakes > LATE_WAKES_MAX {
             return Err(format!(
@@ -157,10 +158,16 @@ impl<T: Tenant> World<T> {
                 node + 1
             ));
         }
-        self.drain(node)
+        self.drain_until(node, due)
     }
 
     fn drain(&mut self, node: usize) -> Verdict<()> {
+        let due = self.seats[node].tenant.as_ref().and_then(T::deadline);
+        self.drain_until(node, due)
+    }
+
+    /// Does what the node wants, which does not move its deadline, and wakes it then.
+    fn drain_until(&mut self, node: usize, due: Option<u64>) -> Verdict<()> {
         loop {
             let seat = &mut self.seats[node];
             if seat.frozen_until_ns > self.now {
@@ -186,7 +193,7 @@ impl<T: Tenant> World<T> {
         let seat = &self.seats[node];
         let Some(tenant) = &seat.tenant else { return Ok(()) };
         self.shelf.check_view(tenant.view())?;
-        if let Some(due) = tenant.deadline() {
+        if let Some(due) = due {
             let at = seat.clock.true_ns(due).max(self.now);
             if at < seat.wake_at_ns {
                 let at = at + self.prng.below(self.options.wake_late_ns);
