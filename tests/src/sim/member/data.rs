@@ -88,13 +88,11 @@ pub struct Machinery {
 }
 
 impl Machinery {
-    pub fn new() -> Machinery {
-        Machinery {
-            frames: Pool::new(FRAMES, frame_buf_bytes(BLOCK_BYTES)),
-            pieces: Pool::new(PIECES, PIECE_BYTES),
-            names: NameCounter::default(),
-            packing: None,
-        }
+    pub fn new(shared: &Shared, node: usize) -> Machinery {
+        let mut ground = shared.borrow_mut();
+        let pools = || (Pool::new(FRAMES, frame_buf_bytes(BLOCK_BYTES)), Pool::new(PIECES, PIECE_BYTES));
+        let (frames, pieces) = ground.pools.entry(node).or_insert_with(pools).clone();
+        Machinery { frames, pieces, names: NameCounter::default(), packing: None }
     }
 
     /// A job failed or was stopped: nobody knows which of its blocks count.

@@ -281,7 +281,7 @@ impl Host {
         let merge = self.merge.take().filter(|merge| merge.order.id == id)?;
         let Merge { order, state, .. } = merge;
         let made = if self.shared.borrow().data {
-            let machinery = self.machinery.get_or_insert_with(Machinery::new);
+            let machinery = self.machinery.get_or_insert_with(|| Machinery::new(&self.shared, self.node));
             let writer = (id.epoch, NodeId(self.node as u32 + 1), Boot(self.boot));
             data::merge(&self.shared, &state, &order, writer, machinery)
         } else {
@@ -364,7 +364,7 @@ impl Host {
     }
 
     fn begin_data(&mut self) -> Option<Event> {
-        let machinery = self.machinery.get_or_insert_with(Machinery::new);
+        let machinery = self.machinery.get_or_insert_with(|| Machinery::new(&self.shared, self.node));
         let job = self.job.as_mut()?;
         let who = (NodeId(self.node as u32 + 1), Boot(self.boot));
         let data = Data::new(self.now, &job.assignment, who, &job.state, job.disk, &self.shared, machinery);
@@ -527,7 +527,8 @@ impl Ports for Host {
         message.emit(&mut body);
         match Message::parse(message.kind(), &body) {
             Ok(message) => {
-                self.outputs.push_back(Output::Send { to, message: Wire { epoch, slot, message } });
+                let message = Wire { epoch, slot, message: Box::new(message) };
+                self.outputs.push_back(Output::Send { to, message });
             }
             Err(fault) => {
                 self.fail(format!("a message does not survive its encoding: {fault:?}: {message:?}"))

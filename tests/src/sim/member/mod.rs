@@ -53,8 +53,8 @@ pub struct Wire {
     pub epoch: Epoch,
     /// Last slot that it has applied.
     pub slot: Slot,
-    /// The body.
-    pub message: Message,
+    /// The body; in a box, because every event would be as large.
+    pub message: Box<Message>,
 }
 
 /// What somebody waits for.
@@ -302,7 +302,7 @@ impl Member {
         }
         let Wire { epoch, slot, message } = wire;
         let is_order = matches!(
-            message,
+            *message,
             Message::Announce { .. }
                 | Message::Probe { .. }
                 | Message::Assign(_)
@@ -313,7 +313,7 @@ impl Member {
         let old = is_order && epoch < self.node.epoch();
         (self.host.acted, self.host.fenced) = (0, None);
         let what = if old { format!("{message:?}") } else { String::new() };
-        self.give(Some(Event::Received { from: NodeId(from as u32 + 1), epoch, slot, message }))?;
+        self.give(Some(Event::Received { from: NodeId(from as u32 + 1), epoch, slot, message: *message }))?;
         if old && self.host.fenced != Some(from) {
             let own = self.node.epoch();
             return Err(format!("an order of epoch {epoch} is obeyed under epoch {own}: {what}"));

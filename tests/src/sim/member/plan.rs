@@ -9,6 +9,7 @@ use windlass_agent::format::record::BackupVolume;
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::call::Body;
 use windlass_agent::table::plan::Bounds;
+use windlass_hal::buf::Pool;
 use windlass_hal::sim::prng::Prng;
 
 use super::super::options::{MS, Options, SECOND};
@@ -136,6 +137,8 @@ pub struct Ground {
     pub data: bool,
     /// What the store has acknowledged, in seeds with data.
     pub bodies: BTreeMap<String, Body>,
+    /// Each node's buffers for frames and pieces, in seeds with data: those of its next life too, as they are large.
+    pub pools: BTreeMap<usize, (Pool, Pool)>,
     prng: Prng,
 }
 
@@ -180,6 +183,7 @@ impl Ground {
             reading: BTreeMap::new(),
             data,
             bodies: BTreeMap::new(),
+            pools: BTreeMap::new(),
             prng,
         }
     }
