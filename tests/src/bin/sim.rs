@@ -41,7 +41,8 @@ fn usage() -> String {
 }
 
 fn parse() -> Result<Args, String> {
-    let mut args = Args { seeds: 0..0, trace: false, mutation: Mutation::None, jobs: 1, log: false };
+    let jobs = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64).min(JOBS_MAX);
+    let mut args = Args { seeds: 0..0, trace: false, mutation: Mutation::None, jobs, log: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(usage);
