@@ -6,18 +6,20 @@
 //! ```
 //!
 //! What is left is handed out in shares that shrink as the end comes near (guided self-scheduling, Polychronopoulos and Kuck
-//! 1987): half of what is left, times the node's part of all speed. A fast node asks sooner, a slow one holds up little at the end.
+//! 1987): a part of what is left, times the node's part of all speed. A fast node asks sooner, a slow one holds up little at the end.
 //!
 //! Invariants: a share lies in one gap, begins where the gap begins, and ends on a cut (a multiple of the grain) or with the gap.
 //! Source: ours.
 
 use crate::backplane::message::{Found, KEY_END, Key};
 
-/// Shares still to come of a node's part, when it is given one: the larger, the smaller the pieces.
-const PARTS: u64 = 2;
+/// A share is one in so many of what is left of a node's part. The first two are given before the node's rate is known: with four, one
+/// that is half as fast as it was taken for still ends in time.
+const PARTS: u64 = 4;
 
-/// Pieces that a volume is cut into at most, nearly: each costs the worker an opening of the volume.
-const SHARES: u64 = 64;
+/// A share is at least one in so many of a node's whole part, which is about what the nodes may differ by at the end; the smaller, the more
+/// often a worker opens the volume.
+const PIECES: u64 = 64;
 
 /// What of `(0, 0)..KEY_END` is in none of `taken`, ascending. `taken` may overlap and need not be sorted.
 pub fn gaps(taken: &mut [(Key, Key)]) -> Vec<(Key, Key)> {
@@ -60,9 +62,12 @@ pub fn cut(gaps: &[(Key, Key)], found: &Found, speed: u64, speeds: u64) -> Optio
         return Some((from, to));
     }
     let grain = found.grain.max(1);
-    let part = u128::from(left) * u128::from(speed) / (u128::from(speeds.max(1)) * u128::from(PARTS));
-    let least = (units(found, (0, 0), found.end) / SHARES).max(grain);
-    let want = u64::try_from(part).unwrap_or(u64::MAX).max(least);
+    let of = |units: u64, by: u64| {
+        let part = u128::from(units) * u128::from(speed) / (u128::from(speeds.max(1)) * u128::from(by));
+        u64::try_from(part).unwrap_or(u64::MAX)
+    };
+    let least = of(units(found, (0, 0), found.end), PIECES).max(grain);
+    let want = of(left, PARTS).max(least);
     let start = if is_image(found) { from.1 } else { from.0 };
     let end = start.saturating_add(want).div_ceil(grain).saturating_mul(grain);
     let at = if is_image(found) { (from.0.max(found.end.0), end) } else { (end, 0) };
@@ -99,7 +104,7 @@ mod tests {
                 taken.push(share);
                 shares += 1;
             }
-            assert!(shares <= 80, "{shares} shares of {found:?}");
+            assert!(shares <= 20 * nodes, "{shares} shares of {found:?}");
             assert!(shares > 10 || found.end.0 < 1000, "one node took it all");
         }
     }
@@ -108,11 +113,26 @@ mod tests {
     fn an_image_is_cut_between_blocks() {
         let found = Found { end: (1, 1 << 20), grain: 1024, ..Found::default() };
         let first = cut(&gaps(&mut []), &found, 1, 4);
-        assert_eq!(first, Some(((0, 0), (1, 1 << 17))));
-        let next = cut(&gaps(&mut [((0, 0), (1, 1 << 17))]), &found, 1, 4);
+        assert_eq!(first, Some(((0, 0), (1, 1 << 16))));
+        let next = cut(&gaps(&mut [((0, 0), (1, 1 << 16))]), &found, 1, 4);
         assert!(
-            next.is_some_and(|(from, to)| from == (1, 1 << 17) && to.0 == 1 && to.1.is_multiple_of(1024))
+            next.is_some_and(|(from, to)| from == (1, 1 << 16) && to.0 == 1 && to.1.is_multiple_of(1024))
         );
+    }
+
+    #[test]
+    fn the_last_shares_are_small_however_many_nodes_there_are() {
+        let end = 100_000_000;
+        let found = Found { end: (1, end), grain: 1024, ..Found::default() };
+        for nodes in [2, 16, 64, 256] {
+            let left = [((1, end - 1_000_000), KEY_END)];
+            let (from, to) = cut(&left, &found, 1, nodes).unwrap();
+            let most = end / nodes / PIECES + 1024;
+            assert!(
+                to == KEY_END || to.1 - from.1 <= most.max(1_000_000 / nodes),
+                "{nodes} nodes: {from:?} {to:?}"
+            );
+        }
     }
 
     #[test]
