@@ -9,6 +9,7 @@ use windlass_tests::sim::Tenant;
 use windlass_tests::sim::committer::Committer;
 use windlass_tests::sim::member::Member;
 use windlass_tests::sim::options::Mutation;
+use windlass_tests::sim::scale::{self, Rates};
 use windlass_tests::sim::world::{Outcome, Tally, run};
 
 /// Seeds that are run each time.
@@ -40,6 +41,11 @@ const KEPT_NODES: &[(u64, &str)] = &[
 ];
 /// Events of a kept seed at most: more are messages that nobody needs.
 const KEPT_EVENTS_MAX: u64 = 100_000;
+
+/// Blocks of the smaller image of two: 122 GiB.
+const SCALE_BLOCKS: u64 = 1_000_000;
+/// Part of what the uplinks could do together.
+const LINEAR: f64 = 0.9;
 
 fn go(seed: u64) -> Outcome {
     go_with::<Committer>(seed)
@@ -104,6 +110,25 @@ fn the_same_seed_gives_the_same_trace() {
         let trace = go(seed).trace;
         assert_eq!(go(seed).trace, trace, "seed {seed}");
         assert_ne!(go(seed + 1).trace, trace, "seed {seed}");
+    }
+}
+
+#[test]
+fn each_node_makes_a_backup_faster_and_costs_the_coordinator_the_same() {
+    for rates in [Rates::Even, Rates::Mixed] {
+        for nodes in [1, 2, 4, 8, 16] {
+            let [small, large] = [1, 10].map(|times| {
+                scale::run(nodes, times * SCALE_BLOCKS, rates, false)
+                    .unwrap_or_else(|why| panic!("{nodes}: {why}"))
+            });
+            println!("{rates:?} {large:?}");
+            assert!(large.efficiency > LINEAR, "{rates:?} {small:?} {large:?}");
+            // What the coordinator holds depends on nodes: assignments, and one report of each.
+            assert!(large.waits_max <= 3 * nodes, "{large:?}");
+            // As many frames for an object, however many objects.
+            assert!(large.frames <= 11 * small.frames.max(1), "{small:?} {large:?}");
+            assert!(nodes == 1 || large.assignments >= 4 * nodes as u64, "{large:?}");
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`clock`] | clocks that drift |
 //! | [`check`] | what every node claims against what the log says: I4, I6, I7, I9, I11 |
 //! | [`pieces`] | what backups are made of: I5, and whether objects are of the stretch that they were committed for |
+//! | [`scale`] | many nodes and one large volume, without faults: how long it takes |
 //! | [`committer`] | a small node: the real log writer, objects of peers, retirement, orphans |
 //! | [`member`] | a whole node: the real `Node`, jobs that store and report, commands of users |
 //!
@@ -25,6 +26,7 @@ pub mod member;
 pub mod net;
 pub mod options;
 pub mod pieces;
+pub mod scale;
 pub mod store;
 pub mod world;
 
