@@ -482,13 +482,20 @@ impl<S: Sealer + Clone> Node<S> {
             Replay::from_view(cluster, sealer, options, 1, self.view.clone())
         };
         self.reader = Some((machine, reader));
+        self.ask_for_log();
     }
 
-    fn settle_reader(&mut self) {
+    /// Passes on what the reader asks for: also from where nothing else follows that would.
+    fn ask_for_log(&mut self) {
         let Some((machine, reader)) = &mut self.reader else { return };
         while let Some((id, call)) = reader.next_call() {
             self.actions.push_back(Action::Call(Ticket { machine: *machine, id }, call));
         }
+    }
+
+    fn settle_reader(&mut self) {
+        self.ask_for_log();
+        let Some((_, reader)) = &self.reader else { return };
         match reader.result() {
             None => {}
             Some(Ok(_)) => {

@@ -467,3 +467,47 @@ fn a_command_that_nobody_can_do_is_refused_with_a_reason() {
     cluster.run_until(60, "an answer", |cluster| cluster.reply_to(2).is_some());
     assert!(matches!(cluster.reply_to(2), Some(Reply::Status(json)) if json.contains("\"coordinator\"")));
 }
+
+#[test]
+fn a_job_that_waits_for_the_log_has_it_read_at_once() {
+    let me = Author { node: NodeId(1), boot: Boot(1) };
+    let config = Config {
+        identity: Identity { cluster: [9; 16], me },
+        peers: vec![NodeId(2)],
+        sealer: PlainForTests,
+        options: WriterOptions::default(),
+        present: Present::default(),
+        merges: Bounds { run: 4, ..Bounds::default() },
+        rest_ns: 60_000 * MS,
+        request_ns: 120_000 * MS,
+        seed: [1; 32],
+    };
+    let (mut node, store) = (Node::new(0, config), MemoryStore::default());
+    let calls = |node: &mut Node<PlainForTests>| -> Vec<_> {
+        let actions = std::iter::from_fn(|| node.next_action());
+        actions
+            .filter_map(
+                |action| if let Action::Call(ticket, call) = action { Some((ticket, call)) } else { None },
+            )
+            .collect()
+    };
+    // The first read of the log, which is empty.
+    node.wake(0, 0);
+    loop {
+        let asked = calls(&mut node);
+        if asked.is_empty() {
+            break;
+        }
+        for (ticket, call) in asked {
+            node.handle(0, 0, Event::Answered(ticket, perform(&store, &call).0));
+        }
+    }
+    let id = AssignmentId { epoch: Epoch(1), number: 1 };
+    let message = Message::Assign(Assignment { id, to: (64, 0), ..Assignment::default() });
+    node.handle(0, 0, Event::Received { from: NodeId(2), epoch: Epoch(1), slot: Slot(3), message });
+    let asked = calls(&mut node);
+    assert!(
+        matches!(&asked[..], [(_, Call::Last { .. })]),
+        "it would wait for whatever comes next: {asked:?}"
+    );
+}
