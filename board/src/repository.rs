@@ -31,7 +31,7 @@ use windlass_agent::log::session::{Session, Surroundings, open_read};
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::store::etcd::EtcdSettings;
 use windlass_agent::store::open::{OpenFault, Settings, open as open_store, open_split};
-use windlass_agent::store::probe::{Report, probe, probe_plain};
+use windlass_agent::store::probe::{ProbeFault, Report, Wrong, probe, probe_again, probe_plain};
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::{Addressing, S3Settings};
@@ -130,6 +130,25 @@ impl Opened {
             }
         };
         Ok(Probed { log, objects })
+    }
+
+    /// The same at the start of a process that will hold the lease, once. `Err` says what did not answer when nothing is proven either
+    /// way.
+    pub fn probe_again(&self) -> Result<Result<(), String>, Failure> {
+        let (clock, nonce) = (HostClock::shared(), u64::from_le_bytes(host::random()?));
+        let place = self.log_place();
+        match probe_again(&*self.store, &*clock, nonce) {
+            Ok(_) => Ok(Ok(())),
+            Err(ProbeFault { wrong: Wrong::Fault(fault), .. }) if fault.is_transient() => {
+                Ok(Err(format!("{place}: {fault}")))
+            }
+            Err(fault) => Err(Failure::at(
+                place,
+                format_args!(
+                    "{fault}; nothing was written to the log: another store, or a fixed one, is needed"
+                ),
+            )),
+        }
     }
 
     /// Where objects are, for people.
@@ -328,6 +347,17 @@ pub fn release(session: LogSession<'_>) {
     if let Err(fault) = session.release(None) {
         log::warn!("log: lease not released, the next command has to wait for it to run out fault={fault}");
     }
+}
+
+/// Asks the store, and that of the log if it is another, for one object without repeats: whether it answers, whatever it says. `Err`: what does
+/// not.
+pub fn answers(opened: &Opened) -> Result<(), String> {
+    let ask = |key: &str, place: String| match opened.store.get(key, ByteRange::Last(1), &mut Vec::new()) {
+        Err(fault) if fault.is_transient() => Err(format!("{place}: {fault}")),
+        _ => Ok(()),
+    };
+    ask(REPO_FORMAT_KEY, opened.objects_place())?;
+    if opened.split.is_some() { ask(HOME_KEY, opened.log_place()) } else { Ok(()) }
 }
 
 fn read_format(opened: &Opened) -> Result<RepoFormat, Failure> {

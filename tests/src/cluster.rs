@@ -12,9 +12,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Process, Stdio};
+use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -23,11 +24,13 @@ use serde_json::Value;
 use windlass_agent::backplane::message::{Command, Reply};
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::format::slot::{SlotContents, SlotHeader};
-use windlass_agent::id::{BackupId, NodeId, Slot, VolumeId};
+use windlass_agent::id::{BackupId, NodeId, ObjectId, Slot, VolumeId};
 use windlass_agent::log::call::{Answer, Call, perform};
 use windlass_agent::log::keys;
 use windlass_agent::log::sealer::LogSealer;
+use windlass_agent::log::state::Point;
 use windlass_agent::policy::{Policy, PolicyVolume, Reader};
+use windlass_agent::store::Store;
 use windlass_board::args::global::Global;
 use windlass_board::args::value::Bytes;
 use windlass_board::authority::Authority;
@@ -38,6 +41,7 @@ use windlass_board::repository::Repository;
 use crate::appliance::{expect_equal, image_of, plant};
 use crate::cli::Cli;
 use crate::netns::Networks;
+use crate::prng::Prng;
 use crate::workdir::Workdir;
 
 /// The one policy.
@@ -58,6 +62,8 @@ const PORT: u16 = 7400;
 const READS_MAX: u32 = 5;
 /// Bytes of a volume's image; what is not used is a hole.
 const IMAGE_BYTES: u64 = 48 << 20;
+/// Bytes of a plain image that are made and compared at once; such an image is a multiple of it.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Where the repository is, and how it is reached.
 #[derive(Clone, Debug)]
@@ -136,12 +142,27 @@ pub struct Setup {
     pub own_dirs: u64,
     /// Size of the shared volume, in the same.
     pub shared_dirs: u64,
+    /// Bytes of the shared volume as a plain image of random bytes, and the only volume there is; 0: it has a file system.
+    pub image_bytes: u64,
+    /// T and the time between beats, in milliseconds.
+    pub lease_ms: (u32, u32),
+    /// Where images go; a directory for tests when it is not said.
+    pub scratch: Option<PathBuf>,
 }
 
 impl Setup {
     /// Three nodes, and a backup of about 10 seconds at least.
     pub fn new(place: Place) -> Setup {
-        Setup { place, nodes: 3, upload_kib_s: 600, own_dirs: 1, shared_dirs: 6 }
+        Setup {
+            place,
+            nodes: 3,
+            upload_kib_s: 600,
+            own_dirs: 1,
+            shared_dirs: 6,
+            image_bytes: 0,
+            lease_ms: (LEASE_MS, BEAT_MS),
+            scratch: None,
+        }
     }
 }
 
@@ -149,6 +170,13 @@ struct Volume {
     name: String,
     tree: PathBuf,
     image: PathBuf,
+}
+
+impl Volume {
+    /// Whether it has no file system: it is its own content.
+    fn is_plain(&self) -> bool {
+        self.tree == self.image
+    }
 }
 
 /// A slot of the log.
@@ -196,17 +224,25 @@ impl Cluster {
     /// each in a network of its own.
     pub fn make(program: &str, setup: Setup, networks: Option<Networks>) -> Cluster {
         let made_ns = HostClock.boot_ns();
-        let work = Workdir::new("cluster").expect("a scratch directory");
+        let work = match &setup.scratch {
+            None => Workdir::new("cluster"),
+            Some(base) => Workdir::below(base, "cluster"),
+        };
+        let work = work.expect("a scratch directory");
         let cli = Cli::new(program);
         let key = work.join("key");
         let mut arguments = setup.place.arguments(&key);
         arguments.extend(["repo".to_owned(), "init".to_owned()]);
         cli.ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let repository = Repository::open(&setup.place.global(&key)).expect("the repository opens");
-        let mut volumes: Vec<Volume> = (1..=setup.nodes)
-            .map(|node| volume(&work, &format!("own-{node}"), u64::from(node), setup.own_dirs))
-            .collect();
-        volumes.push(volume(&work, SHARED, 77, setup.shared_dirs));
+        let own = |node| volume(&work, &format!("own-{node}"), u64::from(node), setup.own_dirs);
+        let volumes = match setup.image_bytes {
+            0 => {
+                let shared = volume(&work, SHARED, 77, setup.shared_dirs);
+                (1..=setup.nodes).map(own).chain([shared]).collect()
+            }
+            bytes => vec![random_image(&work, SHARED, 77, bytes)],
+        };
         let cluster =
             Cluster { cli, setup, networks, agents: BTreeMap::new(), volumes, repository, work, made_ns };
         cluster.write_profiles();
@@ -258,13 +294,15 @@ impl Cluster {
             text,
             "\n[memory]\nbudget_mib = 48\n\n[work]\ncores = 1\nuplinks = 2\n\n[limits]\nupload_kib_s = {}\n\n\
              [backplane]\nlisten = \"{}\"\ncert_file = {}\nkey_file = {}\nca_file = {}\n\n\
-             [control]\nsocket = {}\n\n[lease]\nlease_ms = {LEASE_MS}\nbeat_ms = {BEAT_MS}\n",
+             [control]\nsocket = {}\n\n[lease]\nlease_ms = {}\nbeat_ms = {}\n",
             self.setup.upload_kib_s,
             addresses[node as usize - 1],
             own("crt"),
             own("key"),
             quoted(&self.work.join("ca.crt")),
             own("sock"),
+            self.setup.lease_ms.0,
+            self.setup.lease_ms.1,
         );
         for (peer, address) in (1..).zip(addresses).filter(|(peer, _)| *peer != node) {
             let _ = write!(text, "\n[[peer]]\nnode = {peer}\naddress = \"{address}\"\n");
@@ -273,12 +311,31 @@ impl Cluster {
         for volume in self.volumes.iter().filter(|volume| volume.name == mine || volume.name == SHARED) {
             let _ = write!(
                 text,
-                "\n[[volume]]\nname = \"{}\"\ndevice = {}\nsnapshot = \"frozen\"\n",
+                "\n[[volume]]\nname = \"{}\"\ndevice = {}\nreader = \"{}\"\nsnapshot = \"frozen\"\n",
                 volume.name,
-                quoted(&volume.image)
+                quoted(&volume.image),
+                if volume.is_plain() { "image" } else { "auto" },
             );
         }
         text
+    }
+
+    /// A volume's image.
+    pub fn image(&self, name: &str) -> &Path {
+        &self.volumes.iter().find(|volume| volume.name == name).expect("a volume of this name").image
+    }
+
+    /// Objects in the store that no commit names, by the node that made them: work that was done and did not count.
+    pub fn lost_objects(&self) -> BTreeMap<u32, usize> {
+        let live = self.repository.view().expect("the log can be read").state.live;
+        let mut lost = BTreeMap::new();
+        for key in self.keys("obj/") {
+            let id: ObjectId = key.trim_start_matches("obj/").parse().expect("an object's name");
+            if !live.contains(&id) {
+                *lost.entry(id.node.0).or_default() += 1;
+            }
+        }
+        lost
     }
 
     /// All nodes.
@@ -296,9 +353,9 @@ impl Cluster {
         self.nodes().for_each(|node| self.boot(node));
         self.wait("the nodes to see each other", |cluster| {
             let told = cluster.told(1);
-            (2..=cluster.setup.nodes)
-                .all(|node| told.contains(&format!("node {node} is connected")))
-                .then_some(())
+            let up = told.contains("node 1 is up");
+            let seen = |node| told.contains(&format!("node {node} is connected"));
+            (up && (2..=cluster.setup.nodes).all(seen)).then_some(())
         });
     }
 
@@ -334,6 +391,31 @@ impl Cluster {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// A node's process.
+    pub fn process(&self, node: u32) -> u32 {
+        self.agents.get(&node).expect("the node runs").id()
+    }
+
+    /// How a node ended by itself; `None` while it runs.
+    pub fn ended(&mut self, node: u32) -> Option<ExitStatus> {
+        let status = self.agents.get_mut(&node)?.try_wait().expect("a child can be asked");
+        if status.is_some() {
+            self.agents.remove(&node);
+        }
+        status
+    }
+
+    /// Keys in the store that begin so.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let mut keys = Vec::new();
+        let mut take = |key: &str, _| {
+            keys.push(key.to_owned());
+            true
+        };
+        self.repository.opened.store.list(prefix, "", &mut take).expect("keys are listed");
+        keys
     }
 
     /// Sends a signal to a node.
@@ -497,12 +579,17 @@ impl Cluster {
         })
     }
 
-    /// Waits for the point of a backup, and checks everything: log and restored volumes. Ends the agents.
-    pub fn finish(mut self, backup: BackupId) {
+    /// Waits for the point of a backup.
+    pub fn point(&self, backup: BackupId) -> Point {
         self.wait("the end of the backup", |cluster| {
             let view = cluster.repository.view().expect("the log can be read");
-            view.state.points.contains_key(&backup).then_some(())
-        });
+            view.state.points.get(&backup).cloned()
+        })
+    }
+
+    /// Waits for the point of a backup, and checks everything: log and restored volumes. Ends the agents.
+    pub fn finish(mut self, backup: BackupId) {
+        self.point(backup);
         println!("{:.1} s after it was made, the cluster has its point", seconds_since(self.made_ns));
         self.check_log();
         let running: Vec<u32> = self.agents.keys().copied().collect();
@@ -532,7 +619,11 @@ impl Cluster {
             let more = ["restore", &target, "--volume", &volume.name, "--to", &to_text];
             arguments.extend(more.map(str::to_owned));
             self.cli.ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-            expect_equal(&volume.tree, &to).unwrap_or_else(|why| panic!("{}: {why}", volume.name));
+            if volume.is_plain() {
+                assert!(same_bytes(&volume.image, &to), "{}: other bytes", volume.name);
+            } else {
+                expect_equal(&volume.tree, &to).unwrap_or_else(|why| panic!("{}: {why}", volume.name));
+            }
         }
     }
 }
@@ -560,4 +651,30 @@ fn volume(work: &Workdir, name: &str, seed: u64, dirs: u64) -> Volume {
     plant(&tree, seed, dirs).expect("a tree");
     image_of(&tree, &image, IMAGE_BYTES).expect("an image");
     Volume { name: name.to_owned(), tree, image }
+}
+
+fn random_image(work: &Workdir, name: &str, seed: u64, bytes: u64) -> Volume {
+    let image = work.join(&format!("{name}.img"));
+    let mut file = File::create(&image).expect("an image");
+    let mut random = Prng::new(seed);
+    for _ in 0..bytes / PIECE_BYTES as u64 {
+        file.write_all(&random.bytes(PIECE_BYTES)).expect("an image is written");
+    }
+    file.sync_all().expect("an image is written");
+    Volume { name: name.to_owned(), tree: image.clone(), image }
+}
+
+fn same_bytes(a: &Path, b: &Path) -> bool {
+    let open = |path: &Path| File::open(path).expect("a file");
+    let (mut a, mut b) = (open(a), open(b));
+    let (mut left, mut right) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);
+    loop {
+        let got = a.read(&mut left).expect("a file is read");
+        if got == 0 {
+            return b.read(&mut right).expect("a file is read") == 0;
+        }
+        if b.read_exact(&mut right[..got]).is_err() || left[..got] != right[..got] {
+            return false;
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `windlass agent`: a node of a cluster, for good. Boot in a fixed order, then one loop.
 //!
 //! ```text
-//!  boot:  profile -> signals -> repository -> pools and threads -> control socket -> backplane -> node -> ready
+//!  boot:  profile -> signals -> store answers, repository, probe -> pools and threads -> control socket -> backplane -> node -> ready
 //!
 //!            +-- backplane (TLS over TCP) --+
 //!  poll ---> +-- control socket ------------+ ---> Node ---> Send, Call, Probe, Start, Stop, Committed, Reply
@@ -11,6 +11,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`reactor`] | the loop: what carries the node's actions out |
+//! | [`boot`] | the repository at boot: waited for, and its store tested |
 //! | [`calls`] | threads that ask the store for the commit log |
 //! | [`work`] | the job thread and the one that looks at volumes |
 //! | [`volumes`] | the profile's volumes |
@@ -20,6 +21,7 @@
 //!
 //! Source: architecture section 3.
 
+mod boot;
 mod calls;
 mod post;
 mod reactor;
@@ -89,7 +91,9 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let wishes = post.clone();
     signal::tell(move |wish| wishes.send(Letter::Wish(wish)))?;
 
-    let repository = Arc::new(Repository::open(&global)?);
+    let mut notify = Notify::from_environment();
+    let Some(repository) = boot::reach(&global, &letters, &mut notify)? else { return Ok(Exit::Done) };
+    let repository = Arc::new(repository);
     let boot = host::boot()?;
     let me = Author { node: profile.id(), boot };
     let budget = profile.budget().map_err(Failure::usage)?;
@@ -131,7 +135,6 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let node = Node::new(HostClock.boot_ns(), config);
     let identity = profile.identity(&global);
     let mut reactor = Reactor::new(poll, letters, net, server, calls, worker, identity, timing.beat_ns)?;
-    let mut notify = Notify::from_environment();
     logger::say(format_args!("windlass: node {} is up", me.node));
     notify.ready();
     let reload = || {
