@@ -4,13 +4,15 @@
 //! Namespaces, moto, etcd and Ceph skip loudly where they are missing.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests, and their helpers")]
 
+use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use windlass_agent::id::BackupId;
 use windlass_board::host::HostClock;
-use windlass_tests::cluster::{Cluster, LEASE_MS, POLICY, Place, Setup, seconds_since};
+use windlass_tests::cluster::{Cluster, LEASE_MS, POLICY, Place, SHARED, Setup, seconds_since};
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::etcd::Etcd;
 use windlass_tests::engines::moto::Moto;
@@ -51,14 +53,50 @@ fn kill_the_coordinator(mut cluster: Cluster) {
     );
     assert_ne!(work.node, victim);
     assert!(first <= 2.0 * LEASE_SECS + 2.0 + SLACK_SECS, "{first:.1} s until the next commit");
+    cluster.point(backup);
+    nothing_is_done_twice(&cluster, victim, 1);
     cluster.boot(victim);
     cluster.finish(backup);
+}
+
+/// What was stored for nothing: of the victim, objects that no report named yet, `most` of them; of the others, nothing, and no job ended
+/// early.
+fn nothing_is_done_twice(cluster: &Cluster, victim: u32, most: usize) {
+    let lost = cluster.lost_objects();
+    println!("objects that do not count, by node: {lost:?}");
+    for node in cluster.nodes() {
+        let most = if node == victim { most } else { 0 };
+        let of = lost.get(&node).copied().unwrap_or(0);
+        assert!(of <= most, "node {node} stored {of} objects for nothing");
+        let told = cluster.told(node);
+        assert!(
+            node == victim || !told.contains("a job ended early"),
+            "node {node} read something again: {told}"
+        );
+    }
 }
 
 #[test]
 fn the_coordinator_is_killed_and_the_backup_goes_on() {
     let work = Workdir::new("e2e-cluster").unwrap();
     kill_the_coordinator(in_a_directory(&work));
+}
+
+#[test]
+fn a_killed_node_loses_what_it_had_not_reported_and_no_other_loses_anything() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let place = Place::directory(&work.join("repository"));
+    // Objects of some 12 MiB, of which a node stores one in 3 s.
+    let setup = Setup { upload_kib_s: 4 << 10, image_bytes: 160 << 20, ..Setup::new(place) };
+    let mut cluster = Cluster::make(PROGRAM, setup, None);
+    cluster.start();
+    let backup = cluster.begin(1);
+    let victim = cluster.middle().coordinator;
+    cluster.kill(victim);
+    cluster.point(backup);
+    // A report is due after 5 s and takes what is whole by then.
+    nothing_is_done_twice(&cluster, victim, 2);
+    cluster.finish(backup);
 }
 
 #[test]
@@ -103,6 +141,44 @@ fn a_backup_through_an_agent_shows_who_works_and_prints_its_point() {
     let point = said.strip_prefix("point ").and_then(|rest| rest.split(' ').next()?.parse().ok());
     let point = point.unwrap_or_else(|| panic!("no point in {said:?}"));
     cluster.finish(BackupId(point));
+}
+
+/// A directory of an image whose block does not fit its checksum any more: it holds these names.
+fn damage_a_directory(image: &Path) {
+    let mut device = fs::read(image).unwrap();
+    let has = |block: &[u8], name: &[u8]| block.windows(name.len()).any(|part| part == name);
+    let names: [&[u8]; 3] = [b"words", b"sparse", b"symlink"];
+    let at = (0..device.len()).step_by(4096).find(|&at| {
+        let block = &device[at..at + 4096];
+        names.iter().all(|name| has(block, name))
+    });
+    let at = at.unwrap();
+    device[at + 4000] ^= 1;
+    fs::write(image, device).unwrap();
+}
+
+#[test]
+fn an_item_that_is_not_whole_is_seen_in_the_status() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let place = Place::directory(&work.join("repository"));
+    let setup = Setup { nodes: 2, upload_kib_s: 1 << 20, shared_dirs: 2, ..Setup::new(place) };
+    let mut cluster = Cluster::make(PROGRAM, setup, None);
+    damage_a_directory(cluster.image(SHARED));
+    cluster.start();
+    let backup = cluster.begin(2);
+    let point = cluster.point(backup);
+    assert!(point.totals.faults > 0, "{:?}", point.totals);
+    let seen = cluster.look(1).unwrap();
+    let errors = seen.status["errors"].as_array().cloned().unwrap_or_default();
+    let told = errors
+        .iter()
+        .find(|error| error["what"].as_str().is_some_and(|what| what.starts_with("volume shared inode ")));
+    let told = told.unwrap_or_else(|| panic!("no item is named: {}", seen.status));
+    assert!(matches!(told["node"].as_u64(), Some(1 | 2)), "{told}");
+    let shown = cluster.at(2, &["status"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    println!("{shown}");
+    assert!(shown.contains("volume shared inode ") && shown.contains("PARTIAL"), "{shown}");
 }
 
 #[test]

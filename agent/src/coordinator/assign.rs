@@ -154,8 +154,20 @@ impl Coordinator {
     pub(super) fn report_committed(&mut self, now: Now<'_>, node: NodeId, report: &Report) {
         self.send(node, Message::Accepted { id: report.assignment.id, sequence: report.sequence });
         self.advance(now, node, report);
+        self.show_troubles(now, node, report);
+    }
+
+    /// What was read with something missing, by its volume's name as people know it.
+    fn show_troubles(&mut self, now: Now<'_>, node: NodeId, report: &Report) {
+        let id = report.assignment.volume.volume;
+        let volume = now.state.volumes.get(&id).map_or_else(|| id.to_string(), |known| known.device.clone());
         for (inode, what) in &report.troubles {
-            let what = format!("volume {} inode {inode}: {what}", report.assignment.volume.volume);
+            let what = format!("volume {volume} inode {inode}: {what}");
+            self.errors.add(now.wall_ns, Some(node), what);
+        }
+        let more = report.totals.faults.saturating_sub(report.troubles.len() as u64);
+        if more > 0 && !report.troubles.is_empty() {
+            let what = format!("volume {volume}: {more} more items are not whole; a restore names them");
             self.errors.add(now.wall_ns, Some(node), what);
         }
     }

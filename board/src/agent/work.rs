@@ -36,10 +36,11 @@ use crate::failure::Failure;
 use crate::machinery::HostReactor;
 use crate::repository::Repository;
 
-/// Objects after which a worker reports: what another node has to do again when this one dies.
+/// Objects after which a worker reports: what another node has to do again when this one dies, on a fast uplink.
 const REPORT_OBJECTS: usize = 16;
-/// Time after which a worker reports what it has, in nanoseconds.
-const REPORT_NS: u64 = 10_000_000_000;
+/// Time after which a worker reports what it has, in nanoseconds: the same on a slow one, where an object that takes longer is reported by
+/// itself. Each report costs the coordinator about a millisecond of a core and the tables a segment, so not after each object.
+const REPORT_NS: u64 = 5_000_000_000;
 
 /// What both threads need.
 pub struct Work {
@@ -195,9 +196,10 @@ struct Reports<'a> {
 }
 
 impl CommitLog for Reports<'_> {
-    fn begin(&mut self, progress: Progress) {
+    fn begin(&mut self, mut progress: Progress) {
         let (id, totals) = (self.id, progress.totals);
-        self.post.event(Event::Progressed { id, progress, totals, troubles: Vec::new() });
+        let troubles = std::mem::take(&mut progress.troubles);
+        self.post.event(Event::Progressed { id, progress, totals, troubles });
     }
 
     fn take_done(&mut self) -> Option<Result<(), LogFault>> {

@@ -61,6 +61,8 @@ impl<B: Base> Backup<B> {
                 let totals = done.since(&self.told.1);
                 self.uncommitted.from = self.told.0;
                 self.told = (end, done);
+                self.uncommitted.troubles = self.troubles[self.troubles_told..].to_vec();
+                self.troubles_told = self.troubles.len();
                 self.committing = Committing::Waiting { end, totals, before, last };
                 // With nothing to put there may be nothing to wait for either, and no event would come.
                 self.next_put().or_else(|| self.next_commit(now))

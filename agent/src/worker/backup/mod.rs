@@ -160,6 +160,8 @@ pub struct Backup<B: Base> {
     pending: item::Pending,
     totals: Totals,
     troubles: Vec<ItemTrouble>,
+    /// How many of them a commit has told.
+    troubles_told: usize,
 }
 
 impl<B: Base> Backup<B> {
@@ -207,6 +209,7 @@ impl<B: Base> Backup<B> {
             pending: item::Pending::default(),
             totals: Totals::default(),
             troubles: Vec::new(),
+            troubles_told: 0,
             task,
             shared,
             frames,

@@ -112,6 +112,8 @@ pub struct Progress {
     pub to: Key,
     /// What was done in `from..to`; bytes stored, objects and segments are those that are named here.
     pub totals: PointTotals,
+    /// Items with something missing that were found since the last commit, as many as are kept.
+    pub troubles: Vec<ItemTrouble>,
     /// Whether the stretch is done.
     pub last: bool,
 }
