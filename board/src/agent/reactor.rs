@@ -50,6 +50,8 @@ struct Host {
     next_client: u64,
     replies: Vec<(ClientId, Answer)>,
     status: String,
+    /// Requests to the store for log and lease so far.
+    calls_made: u64,
 }
 
 impl Ports for Host {
@@ -64,6 +66,7 @@ impl Ports for Host {
     }
 
     fn call(&mut self, ticket: Ticket, call: Call) {
+        self.calls_made += 1;
         self.calls.submit(ticket, call);
     }
 
@@ -148,6 +151,7 @@ impl Reactor {
             next_client: 0,
             replies: Vec::new(),
             status: String::new(),
+            calls_made: 0,
         };
         Ok(Reactor { poll, letters, server, host, identity, beat_ns, rated: (HostClock.boot_ns(), 0) })
     }
@@ -201,6 +205,7 @@ impl Reactor {
         if let Some(net) = &mut self.host.net {
             net.stop(Instant::from_ns(HostClock.boot_ns()));
         }
+        log::info!("log: calls={}", self.host.calls_made);
         logger::say("windlass: stopped");
     }
 
