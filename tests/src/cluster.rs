@@ -620,7 +620,7 @@ impl Cluster {
             arguments.extend(more.map(str::to_owned));
             self.cli.ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
             if volume.is_plain() {
-                assert!(same_bytes(&volume.image, &to), "{}: other bytes", volume.name);
+                assert!(same_bytes(&volume.image, &to.join("image")), "{}: other bytes", volume.name);
             } else {
                 expect_equal(&volume.tree, &to).unwrap_or_else(|why| panic!("{}: {why}", volume.name));
             }
