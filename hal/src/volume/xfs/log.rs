@@ -25,6 +25,8 @@
 //!
 //! Does not: replay. Source: kernel `fs/xfs/xfs_log_recover.c` (`xlog_find_head`, `xlog_find_tail`, `xlog_cksum`).
 
+use std::ops::Range;
+
 use super::checksum::crc32c;
 use super::field::{array_at, le32_at, u32_at, u64_at};
 use super::log_items::{Items, newest_change};
@@ -48,6 +50,8 @@ const RECORD_BLOCKS_MAX: u64 = 1024;
 const IN_FLIGHT_BLOCKS: u64 = 4096;
 /// Blocks that are looked at in one read.
 const STRETCH_BLOCKS: u64 = 512;
+/// Places of the log that a search for its head looks at before it waits.
+const PROBES: u64 = 16;
 /// Most blocks between tail and head of a frozen volume: some records of 256 KiB, each with little in it.
 const FROZEN_BLOCKS_MAX: u64 = 16384;
 /// Records before the head that are searched for the newest change of an inode.
@@ -132,6 +136,7 @@ pub(super) fn check(
         log.frozen(&last, head, cycle, superblock)?;
     }
     let newest_secs = log.newest(&last);
+    log.device.read_ahead(&[]);
     Ok(LogEnd { head: (cycle, head as u32), record: last.header_crc, newest_secs })
 }
 
@@ -163,18 +168,41 @@ impl Log<'_> {
     fn first_of(&mut self, cycle: u32) -> Result<u64, VolumeFault> {
         let (mut below, mut found) = (0, self.blocks - 1);
         while found - below > 1 {
-            let middle = below + (found - below) / 2;
-            match self.cycle(middle)? == cycle {
-                true => found = middle,
-                false => below = middle,
+            // Where the next steps may look, asked for at once: a wait for each of them is most of what opening costs.
+            let parts = PROBES.min(found - below);
+            let place = |part| below + (found - below) * part / parts;
+            self.announce((1..parts).map(|part| place(part)..place(part) + 1));
+            let (mut low, mut high) = (0, parts);
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                match self.cycle(place(middle))? == cycle {
+                    true => high = middle,
+                    false => low = middle,
+                }
             }
+            (below, found) = (place(low), place(high));
         }
+        self.device.read_ahead(&[]);
         Ok(found)
+    }
+
+    /// Tells the device which blocks will be read.
+    fn announce(&mut self, blocks: impl Iterator<Item = Range<u64>>) {
+        let byte = |at: u64| self.start + (at << BASIC_BITS);
+        let ranges: Vec<_> = blocks.map(|range| byte(range.start)..byte(range.end)).collect();
+        // An empty list would say that nothing more comes.
+        if !ranges.is_empty() {
+            self.device.read_ahead(&ranges);
+        }
     }
 
     /// The only record of a log that xfs_repair or xfs_admin has cleared: an unmount at block 0, blocks never written where the rest
     /// of a record of 256 KiB would be, and the cycle before from there on. The first mount writes over all three.
     fn formatted(&mut self) -> Result<Option<Record>, VolumeFault> {
+        self.read(0, 3.min(self.blocks))?;
+        if self.buf.get(2 * BASIC_BYTES..).is_none_or(|block| cycle_of(block) != 0) {
+            return Ok(None);
+        }
         self.read(0, (STRETCH_BLOCKS + 1).min(self.blocks))?;
         let cycles: Vec<u32> = self.buf.chunks_exact(BASIC_BYTES).map(cycle_of).collect();
         let (cycle, is_header) = (u32_at(&self.buf, 4), u32_at(&self.buf, 0) == MAGIC);
@@ -215,6 +243,8 @@ impl Log<'_> {
     /// Whether the cycles of `count` blocks from `at` on are all `sound`.
     fn all(&mut self, mut at: u64, count: u64, sound: impl Fn(u32) -> bool) -> Result<(), VolumeFault> {
         let end = at + count;
+        let stretches = (at..end).step_by(STRETCH_BLOCKS as usize);
+        self.announce(stretches.map(|at| at..end.min(at + STRETCH_BLOCKS)));
         while at < end {
             let now = STRETCH_BLOCKS.min(end - at);
             self.read(at, now)?;
