@@ -1,7 +1,7 @@
 //! Reading ahead: which ranges of the device a port is reading, or has read, into memory of its own before anybody asked for them.
 //!
 //! ```text
-//!  arena   [0][1][1][1][1][2][ ][ ][3][3]...      64 units of 32 KiB; a range takes neighbouring ones
+//!  arena   [0][1][1][1][1][2][ ][ ][3][3]...      128 units of 16 KiB; a range takes neighbouring ones
 //!  name     a range is called after its first unit, so no two that are here at a time share one
 //! ```
 //!
@@ -14,10 +14,11 @@
 
 use std::ops::Range;
 
-/// Memory that is read ahead into, in bytes: the next piece of inodes (1 MiB), and as much for blocks all over the device.
+/// Memory that is read ahead into, in bytes: the next two pieces of inodes (512 KiB each), and as much for blocks all over the device.
 pub(super) const ARENA_BYTES: usize = 2 << 20;
-/// One bit of a word.
-const UNIT_BYTES: usize = ARENA_BYTES / 64;
+/// Units of the arena, one bit of a word each.
+const UNITS: usize = u128::BITS as usize;
+const UNIT_BYTES: usize = ARENA_BYTES / UNITS;
 /// Calls of `read_at` after which a range is given up that nobody asked for: more than a piece of inodes brings.
 const STALE_READS: u64 = 512;
 
@@ -34,7 +35,7 @@ enum State {
 struct Reading {
     offset: u64,
     len: usize,
-    units: u64,
+    units: u128,
     state: State,
     /// `read_at` calls before it came.
     since: u64,
@@ -61,15 +62,15 @@ pub(super) enum Found {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    readings: [Option<Reading>; 64],
-    taken: u64,
+    readings: [Option<Reading>; UNITS],
+    taken: u128,
     asked: u64,
 }
 
 impl Ahead {
     /// Nothing.
     pub(super) fn new() -> Ahead {
-        Ahead { readings: [None; 64], taken: 0, asked: 0 }
+        Ahead { readings: [None; UNITS], taken: 0, asked: 0 }
     }
 
     /// Whether no range is here or on its way.
@@ -106,7 +107,7 @@ impl Ahead {
     /// The first of `count` free units in a row.
     fn room(&self, count: usize) -> Option<usize> {
         let wanted = mask(count);
-        (0..=64usize.checked_sub(count)?).find(|&first| self.taken & wanted << first == 0)
+        (0..=UNITS.checked_sub(count)?).find(|&first| self.taken & wanted << first == 0)
     }
 
     fn forget_stale(&mut self) {
@@ -176,9 +177,9 @@ impl Ahead {
     }
 }
 
-/// `count` (1..=64) low bits.
-fn mask(count: usize) -> u64 {
-    u64::MAX >> (64 - count.clamp(1, 64))
+/// `count` (1..=128) low bits.
+fn mask(count: usize) -> u128 {
+    u128::MAX >> (UNITS - count.clamp(1, UNITS))
 }
 
 #[cfg(test)]
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_full_arena_takes_no_more_until_something_is_stale() {
         let mut ahead = Ahead::new();
-        for i in 0..64 {
+        for i in 0..UNITS as u64 {
             assert!(ahead.admit(&(i * UNIT..(i + 1) * UNIT)).is_some());
         }
         assert_eq!(ahead.admit(&(1 << 30..(1 << 30) + 1)), None);

@@ -22,6 +22,9 @@ const READ_BYTES: usize = 256 << 10;
 /// Reads that the device is told of at a time, and how many of them are asked for before it is told again.
 const HINTS: usize = 32;
 const HINTS_STEP: usize = 16;
+/// Reads that are announced before their turn, and their bytes: what a port keeps (see `linux/ahead.rs`) less two pieces of inodes.
+const ANNOUNCED: usize = 48;
+const ANNOUNCED_BYTES: u64 = 256 << 10;
 /// Blocks at most this many bytes apart are read together: reading on costs less than another request.
 pub(super) const GAP_BYTES: u64 = 64 << 10;
 /// Blocks that a walk reads ahead when it misses.
@@ -95,24 +98,8 @@ impl Cache {
 
     /// Reads the blocks of `wanted` that are not here, as far as half the cache goes. Sorts `wanted`. Failures are left to `load`.
     pub(super) fn prefetch(&mut self, device: &mut dyn BlockDevice, wanted: &mut Vec<u64>) {
-        wanted.retain(|block| !self.index.contains_key(block));
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.truncate(self.slots() / 2);
-        self.reads.clear();
+        let reads = self.arrange(wanted);
         let mut rest: &[u64] = wanted;
-        while let Some(&first) = rest.first() {
-            let fits = |pair: &[u64]| {
-                (pair[1] - pair[0] - 1) << self.block_bits <= GAP_BYTES
-                    && (pair[1] - first + 1) << self.block_bits <= READ_BYTES as u64
-            };
-            let (now, later) = rest.split_at(1 + rest.windows(2).take_while(|pair| fits(pair)).count());
-            rest = later;
-            let end = now.last().map_or(first, |last| last + 1);
-            self.reads.push(first << self.block_bits..end << self.block_bits);
-        }
-        let mut rest: &[u64] = wanted;
-        let reads = std::mem::take(&mut self.reads);
         for (i, read) in reads.iter().enumerate() {
             if i % HINTS_STEP == 0 && reads.len() > 1 {
                 device.read_ahead(&reads[i..reads.len().min(i + HINTS)]);
@@ -123,6 +110,45 @@ impl Cache {
             self.take(device, read, now);
         }
         self.reads = reads;
+    }
+
+    /// Tells the device of the reads that `prefetch` will make of the same blocks, as far as they leave room for inodes.
+    pub(super) fn announce(&mut self, device: &mut dyn BlockDevice, wanted: &mut Vec<u64>) {
+        let mut reads = self.arrange(wanted);
+        let mut bytes = 0;
+        let fits = |read: &&Range<u64>| {
+            bytes += read.end - read.start;
+            bytes <= ANNOUNCED_BYTES
+        };
+        let count = reads.iter().take(ANNOUNCED).take_while(fits).count();
+        reads.truncate(count);
+        // An empty list would say that nothing more comes.
+        if !reads.is_empty() {
+            device.read_ahead(&reads);
+        }
+        self.reads = reads;
+    }
+
+    /// Makes reads of the blocks of `wanted` that are not here, which it sorts.
+    fn arrange(&mut self, wanted: &mut Vec<u64>) -> Vec<Range<u64>> {
+        wanted.retain(|block| !self.index.contains_key(block));
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.truncate(self.slots() / 2);
+        let mut reads = std::mem::take(&mut self.reads);
+        reads.clear();
+        let mut rest: &[u64] = wanted;
+        while let Some(&first) = rest.first() {
+            let fits = |pair: &[u64]| {
+                (pair[1] - pair[0] - 1) << self.block_bits <= GAP_BYTES
+                    && (pair[1] - first + 1) << self.block_bits <= READ_BYTES as u64
+            };
+            let (now, later) = rest.split_at(1 + rest.windows(2).take_while(|pair| fits(pair)).count());
+            rest = later;
+            let end = now.last().map_or(first, |last| last + 1);
+            reads.push(first << self.block_bits..end << self.block_bits);
+        }
+        reads
     }
 
     /// Reads a range and keeps its blocks `wanted`.

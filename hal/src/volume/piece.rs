@@ -1,15 +1,20 @@
-//! Inodes of any file system with tables or chunks of them, read in large pieces: one is looked at while the device reads the next.
+//! Inodes of any file system with tables or chunks of them, read in large pieces, two ahead: one is looked at, the next one is here, so
+//! that the blocks that it will ask for can be read, and the device reads the one after.
 //!
-//! A piece holds as many inodes as fit 1 MiB. The file system lists where they are ([`List`]); those at most 64 KiB apart become
+//! A piece holds as many inodes as fit 512 KiB. The file system lists where they are ([`List`]); those at most 64 KiB apart become
 //! one read, and so do the gaps between them.
 //!
 //! ```text
 //!  piece   [ inodes 128..192 ][gap][ inodes 256..288 ]      one read
 //!  spans     first, count, at, device   first, count, at, device
+//!
+//!  now     looked at                     Pieces::seek, Pieces::get
+//!  next    in memory, to be planned      Pieces::next_inodes
+//!  after   asked of the device
 //! ```
 //!
-//! Invariants: what is listed ahead is only a hint to the device; when the list ends in a fault, it is made again, and the fault
-//! reported, when its turn comes. A piece that fails to read is tried again block by block, so a bad sector costs the inodes in
+//! Invariants: what is listed and read ahead is only a hint; when that ends in a fault, it is done again, and the fault reported,
+//! when its turn comes. A piece that fails to read is tried again block by block, so a bad sector costs the inodes in
 //! it and no others.
 //!
 //! Source: ours.
@@ -20,8 +25,8 @@ use super::VolumeFault;
 use super::cache::GAP_BYTES;
 use crate::block::{BlockDevice, Fault, FaultKind};
 
-/// Bytes of a piece, and of the largest read.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes of a piece, and of the largest read: as much as the kernel takes as one request without a thread of its own.
+const PIECE_BYTES: usize = 512 << 10;
 
 /// Inodes in a row, in the piece and on the device.
 #[derive(Clone, Copy, Debug)]
@@ -153,15 +158,85 @@ impl Spans {
     }
 }
 
-/// The piece at hand, and the next one.
+/// A piece in memory.
+struct Piece {
+    spans: Spans,
+    bytes: Vec<u8>,
+    bad: Vec<Bad>,
+}
+
+impl Piece {
+    fn new(inode_bytes: usize) -> Piece {
+        Piece { spans: Spans::new(inode_bytes), bytes: Vec::new(), bad: Vec::new() }
+    }
+
+    /// The inode `number`, if it is in the piece.
+    fn get(&self, number: u64) -> Option<Raw<'_>> {
+        let inside = |span: &&Span| span.first <= number && number - span.first < u64::from(span.count);
+        let span = self.spans.spans.iter().find(inside)?;
+        let index = number - span.first;
+        let skip = index as usize * self.spans.inode_bytes;
+        let at = span.at + skip;
+        let end = at + self.spans.inode_bytes;
+        let bad = self.bad.iter().find(|bad| bad.from < end && at < bad.to);
+        Some(Raw {
+            bytes: self.bytes.get(at..end)?,
+            device: span.device + skip as u64,
+            is_free: is_free(span, index as u32),
+            fault: bad.map(|bad| bad.fault),
+        })
+    }
+
+    /// The numbers of inodes in use from `number` on.
+    fn numbers(&self, number: u64) -> impl Iterator<Item = u64> + '_ {
+        self.spans.spans.iter().flat_map(move |span| {
+            let skip = number.saturating_sub(span.first).min(u64::from(span.count)) as u32;
+            (skip..span.count).filter(|&i| !is_free(span, i)).map(|i| span.first + u64::from(i))
+        })
+    }
+
+    /// Reads what the spans list. A failure that is not the medium's empties the piece: nothing half read stays behind.
+    fn read(&mut self, device: &mut dyn BlockDevice, block_bytes: usize) -> Result<(), VolumeFault> {
+        self.bad.clear();
+        self.bytes.resize(self.spans.used, 0);
+        let read = self.read_spans(device, block_bytes);
+        if read.is_err() {
+            self.spans.clear();
+        }
+        read
+    }
+
+    fn read_spans(&mut self, device: &mut dyn BlockDevice, block_bytes: usize) -> Result<(), VolumeFault> {
+        for (range, place) in self.spans.reads() {
+            let Err(fault) = device.read_at(place, &mut self.bytes[range.clone()]) else { continue };
+            if fault.kind != FaultKind::Media {
+                return Err(fault.into());
+            }
+            let mut at = range.start;
+            while at < range.end {
+                // Up to the next block boundary of the device.
+                let place = place + (at - range.start) as u64;
+                let step = block_bytes - (place as usize & (block_bytes - 1));
+                let to = range.end.min(at + step);
+                if let Err(fault) = device.read_at(place, &mut self.bytes[at..to]) {
+                    self.bad.push(Bad { from: at, to, fault });
+                }
+                at = to;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The piece at hand, and the two behind it.
 pub(super) struct Pieces {
     block_bytes: usize,
-    bytes: Vec<u8>,
-    now: Spans,
-    later: Spans,
-    /// Whether `later` is a list.
-    is_ahead: bool,
-    bad: Vec<Bad>,
+    now: Piece,
+    next: Piece,
+    after: Spans,
+    /// Whether `next` is a list that was read, and `after` a list.
+    has_next: bool,
+    has_after: bool,
     fills: u64,
 }
 
@@ -170,11 +245,11 @@ impl Pieces {
     pub(super) fn new(inode_bytes: usize, block_bytes: usize) -> Pieces {
         Pieces {
             block_bytes,
-            bytes: Vec::new(),
-            now: Spans::new(inode_bytes),
-            later: Spans::new(inode_bytes),
-            is_ahead: false,
-            bad: Vec::new(),
+            now: Piece::new(inode_bytes),
+            next: Piece::new(inode_bytes),
+            after: Spans::new(inode_bytes),
+            has_next: false,
+            has_after: false,
             fills: 0,
         }
     }
@@ -186,7 +261,7 @@ impl Pieces {
 
     /// End of the numbers in the piece.
     pub(super) fn end(&self) -> u64 {
-        self.now.spans.last().map_or(0, |span| span.first + u64::from(span.count))
+        self.now.spans.spans.last().map_or(0, |span| span.first + u64::from(span.count))
     }
 
     /// Finds the first inode that exists from `number` on.
@@ -196,20 +271,21 @@ impl Pieces {
         device: &mut dyn BlockDevice,
         number: u64,
     ) -> Result<Seek, VolumeFault> {
-        let spans = &self.now.spans;
+        let Spans { spans, next, .. } = &self.now.spans;
         let inside = spans.first().is_some_and(|first| first.first <= number);
         if inside && let Some(span) = spans.iter().find(|span| number < span.first + u64::from(span.count)) {
             return Ok(Seek::At(number.max(span.first)));
         }
         // Behind the piece comes what the list did not look at; numbers between the two do not exist.
-        let follows = self.now.next == Some(number) || (!spans.is_empty() && number == self.end());
-        let from = match self.now.next {
+        let follows = *next == Some(number) || (!spans.is_empty() && number == self.end());
+        let from = match *next {
             Some(next) if follows => next,
             None if follows => return Ok(Seek::End),
             _ => number,
         };
         self.fill(list, device, from)?;
-        Ok(match (self.now.spans.first(), self.now.next) {
+        let Spans { spans, next, .. } = &self.now.spans;
+        Ok(match (spans.first(), *next) {
             (Some(span), _) => Seek::At(number.max(span.first)),
             (None, Some(next)) => Seek::Paused(next),
             (None, None) => Seek::End,
@@ -218,81 +294,50 @@ impl Pieces {
 
     /// The inode `number`, if it is in the piece.
     pub(super) fn get(&self, number: u64) -> Option<Raw<'_>> {
-        let inside = |span: &&Span| span.first <= number && number - span.first < u64::from(span.count);
-        let span = self.now.spans.iter().find(inside)?;
-        let index = number - span.first;
-        let skip = index as usize * self.now.inode_bytes;
-        let at = span.at + skip;
-        let end = at + self.now.inode_bytes;
-        let bad = self.bad.iter().find(|bad| bad.from < end && at < bad.to);
-        Some(Raw {
-            bytes: self.bytes.get(at..end)?,
-            device: span.device + skip as u64,
-            is_free: is_free(span, index as u32),
-            fault: bad.map(|bad| bad.fault),
-        })
+        self.now.get(number)
     }
 
     /// The numbers of inodes in use in the piece from `number` on.
     pub(super) fn numbers(&self, number: u64) -> impl Iterator<Item = u64> + '_ {
-        self.now.spans.iter().flat_map(move |span| {
-            let skip = number.saturating_sub(span.first).min(u64::from(span.count)) as u32;
-            (skip..span.count).filter(|&i| !is_free(span, i)).map(|i| span.first + u64::from(i))
-        })
+        self.now.numbers(number)
     }
 
-    /// Reads the piece that starts with the first inode that exists from `number` on, and lists the one behind it.
+    /// The inodes in use in the next piece, when it is here: numbers and bytes.
+    pub(super) fn next_inodes(&self) -> impl Iterator<Item = (u64, Raw<'_>)> + '_ {
+        let numbers = self.has_next.then(|| self.next.numbers(0));
+        numbers.into_iter().flatten().filter_map(|number| Some((number, self.next.get(number)?)))
+    }
+
+    /// Makes the piece that starts with the first inode that exists from `number` on the one at hand, reads the one behind it, and
+    /// has the device begin with the one after.
     fn fill(
         &mut self,
         list: &mut dyn List,
         device: &mut dyn BlockDevice,
         number: u64,
     ) -> Result<(), VolumeFault> {
-        self.bad.clear();
         self.fills += 1;
-        if std::mem::take(&mut self.is_ahead) && self.later.from == number {
-            std::mem::swap(&mut self.now, &mut self.later);
+        if std::mem::take(&mut self.has_next) && self.next.spans.from == number {
+            std::mem::swap(&mut self.now, &mut self.next);
         } else {
-            self.now.list(list, device, number)?;
+            self.has_after = false;
+            self.now.spans.list(list, device, number)?;
+            hint(&self.now.spans, device);
+            self.now.read(device, self.block_bytes)?;
         }
-        if let Some(next) = self.now.next {
-            self.is_ahead = self.later.list(list, device, next).is_ok();
+        let Some(second) = self.now.spans.next else { return Ok(()) };
+        if std::mem::take(&mut self.has_after) && self.after.from == second {
+            std::mem::swap(&mut self.next.spans, &mut self.after);
+        } else if self.next.spans.list(list, device, second).is_ok() {
+            hint(&self.next.spans, device);
+        } else {
+            return Ok(());
         }
-        hint(&self.now, device);
-        self.bytes.resize(self.now.used, 0);
-        let read = self.read(device);
-        if read.is_err() {
-            // Nothing half read stays behind.
-            self.now.clear();
+        if let Some(third) = self.next.spans.next {
+            self.has_after = self.after.list(list, device, third).is_ok();
+            hint(&self.after, device);
         }
-        read
-    }
-
-    /// Has the device begin with the next piece. Called when the blocks that this one needs are there: they would wait behind it.
-    pub(super) fn begin_next(&self, device: &mut dyn BlockDevice) {
-        if self.is_ahead {
-            hint(&self.later, device);
-        }
-    }
-
-    fn read(&mut self, device: &mut dyn BlockDevice) -> Result<(), VolumeFault> {
-        for (range, place) in self.now.reads() {
-            let Err(fault) = device.read_at(place, &mut self.bytes[range.clone()]) else { continue };
-            if fault.kind != FaultKind::Media {
-                return Err(fault.into());
-            }
-            let mut at = range.start;
-            while at < range.end {
-                // Up to the next block boundary of the device.
-                let place = place + (at - range.start) as u64;
-                let step = self.block_bytes - (place as usize & (self.block_bytes - 1));
-                let to = range.end.min(at + step);
-                if let Err(fault) = device.read_at(place, &mut self.bytes[at..to]) {
-                    self.bad.push(Bad { from: at, to, fault });
-                }
-                at = to;
-            }
-        }
+        self.has_next = self.next.read(device, self.block_bytes).is_ok();
         Ok(())
     }
 }

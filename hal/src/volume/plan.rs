@@ -1,6 +1,7 @@
 //! Reading ahead for a sweep: which metadata blocks the next inodes will ask for, guessed, and read in physical order.
 //!
-//! Round 0 takes from the inodes themselves: attribute blocks, the top of extent trees and block maps, and for directories and
+//! The device is told of the blocks that the inodes of the next piece ask for while those of this one are looked at, and brings them
+//! meanwhile. When its turn comes they are read: round 0 takes from the inodes themselves: attribute blocks, the top of extent trees and block maps, and for directories and
 //! long symlinks their first blocks. Each further round looks into the nodes that the last one brought.
 //!
 //! Invariants: nothing is believed and nothing fails here. A wrong guess costs a read; a missing one is read when it is
@@ -9,7 +10,7 @@
 //! Source: ours.
 
 use super::cache::Cache;
-use super::piece::Pieces;
+use super::piece::{Pieces, Raw};
 use crate::block::BlockDevice;
 
 /// First blocks of a directory or of attributes that are read ahead; larger ones read ahead by themselves.
@@ -82,20 +83,9 @@ impl<L> Plan<L> {
     ) {
         let most = cache.slots() / 2;
         let Plan { wanted, following, .. } = self;
-        wanted.blocks.clear();
-        wanted.leads.clear();
-        (self.from, self.to) = (number, pieces.end());
-        for number in pieces.numbers(number) {
-            if wanted.blocks.len() + 2 * CONTENTS_BLOCKS > most && number != self.from {
-                self.to = number;
-                break;
-            }
-            if let Some(raw) = pieces.get(number)
-                && raw.fault.is_none()
-            {
-                guess.inode(number, raw.bytes, wanted);
-            }
-        }
+        let inodes = pieces.numbers(number).filter_map(|number| Some((number, pieces.get(number)?)));
+        let stopped = first_round(guess, inodes, most, wanted);
+        (self.from, self.to) = (number, stopped.unwrap_or(pieces.end()));
         let mut left = most;
         for _ in 0..ROUNDS {
             wanted.blocks.retain(|&block| guess.is_block(block));
@@ -115,6 +105,30 @@ impl<L> Plan<L> {
             }
         }
         self.mark = cache.inserted();
-        pieces.begin_next(device);
+        if self.to == pieces.end() {
+            first_round(guess, pieces.next_inodes(), most, wanted);
+            wanted.blocks.retain(|&block| guess.is_block(block));
+            cache.announce(device, &mut wanted.blocks);
+        }
     }
+}
+
+/// Fills `wanted` from inodes. Returns the first one, behind others, for whose blocks the cache may have no room.
+fn first_round<'p, G: Guess>(
+    guess: &G,
+    inodes: impl Iterator<Item = (u64, Raw<'p>)>,
+    most: usize,
+    wanted: &mut Wanted<G::Lead>,
+) -> Option<u64> {
+    wanted.blocks.clear();
+    wanted.leads.clear();
+    for (i, (number, raw)) in inodes.enumerate() {
+        if i > 0 && wanted.blocks.len() + 2 * CONTENTS_BLOCKS > most {
+            return Some(number);
+        }
+        if raw.fault.is_none() {
+            guess.inode(number, raw.bytes, wanted);
+        }
+    }
+    None
 }

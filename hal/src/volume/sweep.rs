@@ -7,8 +7,8 @@ use super::piece::Seek;
 use super::{Cursor, Swept, VolumeFault, Window};
 use crate::block::BlockDevice;
 
-/// Pieces of inodes (1 MiB each) that one call reads before it returns, however few items they hold.
-const FILLS_PER_CALL: u64 = 16;
+/// Pieces of inodes (512 KiB each) that one call reads before it returns, however few items they hold.
+const FILLS_PER_CALL: u64 = 32;
 
 /// What a reader does for its sweep.
 pub(super) trait Inodes {

@@ -3,7 +3,7 @@
 //! Source: ours.
 
 use super::dir;
-use super::inode::{Fork, forks, links_of, mode_of};
+use super::inode::{Fork, Format, forks, links_of, mode_of};
 use super::map::{self, guess_fork, guess_node};
 use super::superblock::Superblock;
 use crate::volume::cache::Cache;
@@ -24,7 +24,8 @@ impl Guess for Guesser<'_> {
         }
         let (data, attributes) = forks(raw);
         let mut fork = |fork: Option<Fork>, contents: bool| {
-            if let Some(fork) = fork {
+            // Of a file, only nodes are wanted: most have none.
+            if let Some(fork) = fork.filter(|fork| contents || fork.format == Format::Btree) {
                 let mut take = Taker::new(self.0, contents, wanted);
                 guess_fork(&fork, raw, &mut |guess| take.guess(guess));
             }
