@@ -23,8 +23,8 @@ const READ_BYTES: usize = 256 << 10;
 const HINTS: usize = 32;
 const HINTS_STEP: usize = 16;
 /// Reads that are announced before their turn, and their bytes: what a port keeps (see `linux/ahead.rs`) less two pieces of inodes.
-const ANNOUNCED: usize = 48;
-const ANNOUNCED_BYTES: u64 = 256 << 10;
+const ANNOUNCED: usize = 32;
+const ANNOUNCED_BYTES: u64 = 512 << 10;
 /// Blocks at most this many bytes apart are read together: reading on costs less than another request.
 pub(super) const GAP_BYTES: u64 = 64 << 10;
 /// Blocks that a walk reads ahead when it misses.
@@ -63,6 +63,21 @@ impl Cache {
     /// Blocks that fit.
     pub(super) fn slots(&self) -> usize {
         self.owner.len()
+    }
+
+    /// Bytes of a block, as a power of two.
+    pub(super) fn block_bits(&self) -> u32 {
+        self.block_bits
+    }
+
+    /// Puts a block in that was read elsewhere, unless it is here. `bytes` is the block.
+    pub(super) fn put(&mut self, block: u64, bytes: &[u8]) {
+        if self.has(block) || bytes.len() != 1 << self.block_bits {
+            return;
+        }
+        let slot = self.evict();
+        self.arena[slot << self.block_bits..(slot + 1) << self.block_bits].copy_from_slice(bytes);
+        self.adopt(slot, block);
     }
 
     /// Blocks put in since the beginning: tells how much of what was planned may have left again.

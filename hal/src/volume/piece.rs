@@ -13,6 +13,8 @@
 //!  after   asked of the device
 //! ```
 //!
+//! What lies in a gap is read with the inodes; [`Pieces::at`] gives it, so that nobody reads it again (XFS puts directories there).
+//!
 //! Invariants: what is listed and read ahead is only a hint; when that ends in a fault, it is done again, and the fault reported,
 //! when its turn comes. A piece that fails to read is tried again block by block, so a bad sector costs the inodes in
 //! it and no others.
@@ -161,13 +163,15 @@ impl Spans {
 /// A piece in memory.
 struct Piece {
     spans: Spans,
+    /// The reads that brought it: their bytes of the piece, and where they are on the device.
+    reads: Vec<(Range<usize>, u64)>,
     bytes: Vec<u8>,
     bad: Vec<Bad>,
 }
 
 impl Piece {
     fn new(inode_bytes: usize) -> Piece {
-        Piece { spans: Spans::new(inode_bytes), bytes: Vec::new(), bad: Vec::new() }
+        Piece { spans: Spans::new(inode_bytes), reads: Vec::new(), bytes: Vec::new(), bad: Vec::new() }
     }
 
     /// The inode `number`, if it is in the piece.
@@ -187,6 +191,17 @@ impl Piece {
         })
     }
 
+    /// What is at these bytes of the device, if the piece has it: the gaps between inodes hold other blocks.
+    fn at(&self, device: u64, len: usize) -> Option<&[u8]> {
+        let holds = |(range, place): &&(Range<usize>, u64)| {
+            device.checked_sub(*place).is_some_and(|skip| skip + len as u64 <= range.len() as u64)
+        };
+        let (range, place) = self.reads.iter().find(holds)?;
+        let at = range.start + (device - place) as usize;
+        let is_bad = self.bad.iter().any(|bad| bad.from < at + len && at < bad.to);
+        self.bytes.get(at..at + len).filter(|_| !is_bad)
+    }
+
     /// The numbers of inodes in use from `number` on.
     fn numbers(&self, number: u64) -> impl Iterator<Item = u64> + '_ {
         self.spans.spans.iter().flat_map(move |span| {
@@ -198,16 +213,20 @@ impl Piece {
     /// Reads what the spans list. A failure that is not the medium's empties the piece: nothing half read stays behind.
     fn read(&mut self, device: &mut dyn BlockDevice, block_bytes: usize) -> Result<(), VolumeFault> {
         self.bad.clear();
+        self.reads.clear();
+        self.reads.extend(self.spans.reads());
         self.bytes.resize(self.spans.used, 0);
         let read = self.read_spans(device, block_bytes);
         if read.is_err() {
             self.spans.clear();
+            self.reads.clear();
         }
         read
     }
 
     fn read_spans(&mut self, device: &mut dyn BlockDevice, block_bytes: usize) -> Result<(), VolumeFault> {
-        for (range, place) in self.spans.reads() {
+        for (range, place) in &self.reads {
+            let place = *place;
             let Err(fault) = device.read_at(place, &mut self.bytes[range.clone()]) else { continue };
             if fault.kind != FaultKind::Media {
                 return Err(fault.into());
@@ -300,6 +319,12 @@ impl Pieces {
     /// The numbers of inodes in use in the piece from `number` on.
     pub(super) fn numbers(&self, number: u64) -> impl Iterator<Item = u64> + '_ {
         self.now.numbers(number)
+    }
+
+    /// What is at these bytes of the device, if a piece in memory has it.
+    pub(super) fn at(&self, device: u64, len: usize) -> Option<&[u8]> {
+        let next = self.has_next.then_some(&self.next);
+        [Some(&self.now), next].into_iter().flatten().find_map(|piece| piece.at(device, len))
     }
 
     /// The inodes in use in the next piece, when it is here: numbers and bytes.

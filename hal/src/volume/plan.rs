@@ -91,6 +91,7 @@ impl<L> Plan<L> {
             wanted.blocks.retain(|&block| guess.is_block(block));
             wanted.blocks.truncate(left);
             left -= wanted.blocks.len();
+            take_from_pieces(pieces, cache, &mut wanted.blocks);
             cache.prefetch(device, &mut wanted.blocks);
             wanted.blocks.clear();
             std::mem::swap(&mut wanted.leads, following);
@@ -107,10 +108,24 @@ impl<L> Plan<L> {
         self.mark = cache.inserted();
         if self.to == pieces.end() {
             first_round(guess, pieces.next_inodes(), most, wanted);
-            wanted.blocks.retain(|&block| guess.is_block(block));
+            let bits = cache.block_bits();
+            let elsewhere = |block: u64| pieces.at(block << bits, 1 << bits).is_none();
+            wanted.blocks.retain(|&block| guess.is_block(block) && elsewhere(block));
             cache.announce(device, &mut wanted.blocks);
         }
     }
+}
+
+/// Puts into the cache what of `wanted` was read with the inodes, and takes it from the list.
+fn take_from_pieces(pieces: &Pieces, cache: &mut Cache, wanted: &mut Vec<u64>) {
+    let bits = cache.block_bits();
+    wanted.retain(|&block| match pieces.at(block << bits, 1 << bits) {
+        Some(bytes) => {
+            cache.put(block, bytes);
+            false
+        }
+        None => true,
+    });
 }
 
 /// Fills `wanted` from inodes. Returns the first one, behind others, for whose blocks the cache may have no room.
