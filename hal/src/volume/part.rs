@@ -1,9 +1,10 @@
-//! What readers share when they put items into a window: taking one back that does not fit, and going on with one that comes
-//! in parts.
+//! What readers share when they put items into a window: beginning one, taking one back that does not fit, going on with one that
+//! comes in parts, and its attributes.
 //!
 //! Source: ours.
 
-use super::{ItemFault, ItemFaultKind, Window};
+use super::{Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload, Timestamp, Window, Xattr};
+use crate::block::Fault;
 
 /// How the delivery of an item ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub(super) enum Step {
     Done,
     /// The window has no room for it; nothing of it is there.
     Full,
-    /// A part is in the window; go on at this logical byte.
+    /// A part is in the window; go on at this logical byte, or where the reader means by this.
     More(u64),
 }
 
@@ -45,6 +46,97 @@ impl Mark {
         window.xattrs.truncate(self.xattrs);
         window.bytes.truncate(self.bytes);
     }
+
+    /// Puts the item into the window as `step` says, or takes it back: one that does not fit what is left starts the next window, and
+    /// only one that was alone in its window may come in parts.
+    pub(super) fn finish(&self, step: Step, mut item: Item, window: &mut Window) -> Step {
+        if step == Step::Full || (step != Step::Done && !window.items.is_empty()) {
+            self.take_back(window);
+            return Step::Full;
+        }
+        if let Step::More(to) = step {
+            item.part.last = false;
+            item.part.to = to;
+        }
+        item.extents.end = window.extents.len() as u32;
+        item.names.end = window.names.len() as u32;
+        window.items.push(item);
+        step
+    }
+}
+
+/// An item without anything but its number, whose lists begin where the window ends.
+pub(super) fn bare(number: u64, window: &Window) -> Item {
+    let empty = |len: usize| len as u32..len as u32;
+    Item {
+        inode: number,
+        generation: 0,
+        kind: ItemKind::File,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        links: 0,
+        rdev: (0, 0),
+        size: 0,
+        atime: Timestamp::default(),
+        mtime: Timestamp::default(),
+        ctime: Timestamp::default(),
+        btime: None,
+        flags: 0,
+        project: 0,
+        parent: 0,
+        payload: Payload::None,
+        extents: empty(window.extents.len()),
+        names: empty(window.names.len()),
+        xattrs: empty(window.xattrs.len()),
+        part: Part::WHOLE,
+        fault: None,
+    }
+}
+
+/// Turns a POSIX ACL as it is on disk into what `getxattr` returns; `None` when it is not sound.
+pub(super) type ConvertAcl = fn(&[u8], &mut Vec<u8>) -> Option<()>;
+
+/// Puts an attribute into the window, its name from a prefix and the rest, its value through `acl` if there is one. Returns how many
+/// bytes it takes there, or the rule that it breaks.
+pub(super) fn put_xattr(
+    window: &mut Window,
+    (prefix, rest): (&[u8], &[u8]),
+    value: &[u8],
+    acl: Option<ConvertAcl>,
+) -> Result<usize, &'static str> {
+    let start = window.bytes.len();
+    let name = window.put_bytes(prefix).start..window.put_bytes(rest).end;
+    let value = match acl {
+        Some(convert) => {
+            if convert(value, &mut window.bytes).is_none() {
+                window.bytes.truncate(start);
+                return Err("access control list is malformed");
+            }
+            name.end..window.bytes.len() as u32
+        }
+        None => window.put_bytes(value),
+    };
+    window.xattrs.push(Xattr { name, value });
+    Ok(window.bytes.len() - start)
+}
+
+/// Sorts the attributes from `first` on by name. Of two with one name the first stays, and that is a fault of the inode at `at`.
+pub(super) fn settle_xattrs(window: &mut Window, first: usize, at: u64) -> Option<ItemFault> {
+    let bytes = &window.bytes;
+    let name = |x: &Xattr| bytes.get(x.name.start as usize..x.name.end as usize).unwrap_or_default();
+    window.xattrs[first..].sort_by(|a, b| name(a).cmp(name(b)));
+    let before = window.xattrs.len();
+    let mut kept: Vec<Xattr> = window.xattrs.drain(first..).collect();
+    kept.dedup_by(|b, a| name(a) == name(b));
+    window.xattrs.append(&mut kept);
+    (window.xattrs.len() < before).then(|| damaged(at, "attribute name is there twice"))
+}
+
+/// A fault of the kind `Media`, at `offset` when the device does not say where.
+pub(super) fn media(fault: Fault, offset: u64, rule: &'static str) -> ItemFault {
+    let device_offset = if fault.len == 0 { offset } else { fault.device_offset };
+    ItemFault { kind: ItemFaultKind::Media, device_offset, rule }
 }
 
 /// A fault of the kind `Damaged`.

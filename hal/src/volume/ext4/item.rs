@@ -18,9 +18,9 @@ use super::map::{Io, Map, damaged, map};
 use super::superblock::ROOT;
 use super::xattr::{self, FindInode};
 use crate::block::Fault;
-use crate::volume::part::{Mark, Step};
+use crate::volume::part::{self, Mark, Step};
 use crate::volume::{
-    Extent, ExtentState, Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload, WINDOW_BYTES_MAX,
+    Extent, ExtentState, Item, ItemFault, ItemFaultKind, ItemKind, Payload, WINDOW_BYTES_MAX,
     WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window,
 };
 
@@ -109,7 +109,7 @@ impl Maker<'_, '_> {
         }
         let inode = inode::parse(sb, number, raw);
         let mark = Mark::of(window);
-        let mut item = self.bare(&inode, at, window);
+        let mut item = bare(&inode, at, window);
         item.part.first = within == 0;
         item.part.from = within;
         if within == 0 {
@@ -119,18 +119,7 @@ impl Maker<'_, '_> {
         }
         let alone = window.items.is_empty();
         let step = self.contents(&inode, raw, at, within, alone, &mut item, window);
-        if step == Step::Full || (step != Step::Done && !alone) {
-            mark.take_back(window);
-            return Step::Full;
-        }
-        if let Step::More(to) = step {
-            item.part.last = false;
-            item.part.to = to;
-        }
-        item.extents.end = window.extents.len() as u32;
-        item.names.end = window.names.len() as u32;
-        window.items.push(item);
-        step
+        mark.finish(step, item, window)
     }
 
     /// An item of which only the number is known: its inode could not be read. Skipped when the bitmap says it is free.
@@ -147,7 +136,7 @@ impl Maker<'_, '_> {
     /// An item whose inode is not to be believed: attributes as they stand, and nothing else.
     fn put_broken(&mut self, number: u32, raw: &[u8], fault: ItemFault, window: &mut Window) -> Step {
         let inode = inode::parse(self.io.sb, number, raw);
-        let mut item = self.bare(&inode, 0, window);
+        let mut item = bare(&inode, 0, window);
         item.fault = Some(fault);
         window.items.push(item);
         Step::Done
@@ -168,35 +157,6 @@ impl Maker<'_, '_> {
                 bitmap.get(index as usize / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 0)
             }
             _ => false,
-        }
-    }
-
-    /// The item without contents and attributes.
-    fn bare(&self, inode: &Inode, at: u64, window: &Window) -> Item {
-        let empty = |len: usize| len as u32..len as u32;
-        Item {
-            inode: u64::from(inode.number),
-            generation: inode.generation,
-            kind: inode.kind.unwrap_or(ItemKind::File),
-            mode: inode.mode,
-            uid: inode.uid,
-            gid: inode.gid,
-            links: inode.links,
-            rdev: inode.rdev(),
-            size: if inode.kind == Some(ItemKind::Directory) { 0 } else { inode.size },
-            atime: inode.atime,
-            mtime: inode.mtime,
-            ctime: inode.ctime,
-            btime: inode.btime,
-            flags: inode.flags_shown(),
-            project: inode.project,
-            parent: 0,
-            payload: Payload::None,
-            extents: empty(window.extents.len()),
-            names: empty(window.names.len()),
-            xattrs: empty(window.xattrs.len()),
-            part: Part::WHOLE,
-            fault: inode.rule.map(|rule| damaged(at, rule)),
         }
     }
 
@@ -534,6 +494,28 @@ impl Maker<'_, '_> {
             }
             _ => 0,
         }
+    }
+}
+
+/// The item without contents and attributes.
+fn bare(inode: &Inode, at: u64, window: &Window) -> Item {
+    Item {
+        generation: inode.generation,
+        kind: inode.kind.unwrap_or(ItemKind::File),
+        mode: inode.mode,
+        uid: inode.uid,
+        gid: inode.gid,
+        links: inode.links,
+        rdev: inode.rdev(),
+        size: if inode.kind == Some(ItemKind::Directory) { 0 } else { inode.size },
+        atime: inode.atime,
+        mtime: inode.mtime,
+        ctime: inode.ctime,
+        btime: inode.btime,
+        flags: inode.flags_shown(),
+        project: inode.project,
+        fault: inode.rule.map(|rule| damaged(at, rule)),
+        ..part::bare(u64::from(inode.number), window)
     }
 }
 

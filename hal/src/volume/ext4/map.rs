@@ -12,10 +12,10 @@ use super::inode::{Inode, flag};
 use super::superblock::Superblock;
 use super::zone::Zone;
 use super::{extent, indirect};
-use crate::block::{BlockDevice, Fault};
+use crate::block::BlockDevice;
+use crate::volume::ItemFault;
 use crate::volume::cache::{AHEAD_BLOCKS, Cache};
-pub(super) use crate::volume::part::damaged;
-use crate::volume::{ItemFault, ItemFaultKind};
+pub(super) use crate::volume::part::{damaged, media};
 
 /// Bad nodes that a walk skips before it gives the rest of the item up.
 pub(super) const FAULTS_MAX: u32 = 16;
@@ -48,11 +48,6 @@ impl Io<'_> {
             self.cache.prefetch(self.device, wanted);
         }
     }
-}
-
-fn media(fault: Fault, offset: u64, rule: &'static str) -> ItemFault {
-    let device_offset = if fault.len == 0 { offset } else { fault.device_offset };
-    ItemFault { kind: ItemFaultKind::Media, device_offset, rule }
 }
 
 /// A run of blocks.

@@ -19,15 +19,14 @@
 //! attributes that the kernel hides (system.data, the encryption context). Source: kernel
 //! Documentation/filesystems/ext4/attributes.rst, `fs/ext4/xattr.c`.
 
-use std::ops::Range;
-
 use super::checksum::crc32c;
 use super::field::{slice_at, u8_at, u16_at, u32_at};
 use super::inode::{self, Inode, flag};
 use super::map::{Io, Map, damaged, map};
 use super::superblock::{Superblock, block_checksum};
 use super::{acl, group, zone};
-use crate::volume::{ITEM_XATTR_BYTES_MAX, ItemFault, Window, Xattr};
+use crate::volume::part::{ConvertAcl, put_xattr, settle_xattrs};
+use crate::volume::{ITEM_XATTR_BYTES_MAX, ItemFault, Window};
 
 const MAGIC: u32 = 0xEA02_0000;
 const BLOCK_HEAD_BYTES: usize = 32;
@@ -173,18 +172,9 @@ pub(super) fn collect(
     if inode.file_acl != 0 {
         all.block(inode, inode_at);
     }
-    let Collect { window, mut fault, .. } = all;
-    let bytes = &window.bytes;
-    let name = |x: &Xattr| bytes.get(x.name.start as usize..x.name.end as usize).unwrap_or_default();
-    window.xattrs[first..].sort_by(|a, b| name(a).cmp(name(b)));
-    let before = window.xattrs.len();
-    let mut kept: Vec<Xattr> = window.xattrs.drain(first..).collect();
-    kept.dedup_by(|b, a| name(a) == name(b));
-    window.xattrs.append(&mut kept);
-    if window.xattrs.len() < before {
-        fault = fault.or(Some(damaged(inode_at, "attribute name is there twice")));
-    }
-    fault
+    let Collect { window, fault, .. } = all;
+    let twice = settle_xattrs(window, first, inode_at);
+    fault.or(twice)
 }
 
 impl Collect<'_, '_> {
@@ -283,22 +273,10 @@ impl Collect<'_, '_> {
         if self.taken + most > ITEM_XATTR_BYTES_MAX {
             return Err(damaged(area_at, "attributes take more than the reader's bound of 512 KiB"));
         }
-        let start = self.window.bytes.len();
-        let name = self.window.put_bytes(prefix);
-        let name: Range<u32> = name.start..self.window.put_bytes(entry.name).end;
-        let value = if is_acl(entry.index) {
-            let from = self.window.bytes.len() as u32;
-            if acl::convert(value, &mut self.window.bytes).is_none() {
-                self.window.bytes.truncate(start);
-                return Err(damaged(area_at, "access control list is malformed"));
-            }
-            from..self.window.bytes.len() as u32
-        } else {
-            self.window.put_bytes(value)
-        };
-        self.taken += self.window.bytes.len() - start;
+        let acl = is_acl(entry.index).then_some(acl::convert as ConvertAcl);
+        let put = put_xattr(self.window, (prefix, entry.name), value, acl);
+        self.taken += put.map_err(|rule| damaged(area_at, rule))?;
         debug_assert!(self.first <= self.window.xattrs.len());
-        self.window.xattrs.push(Xattr { name, value });
         Ok(())
     }
 

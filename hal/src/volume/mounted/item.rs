@@ -36,9 +36,10 @@ use super::Family;
 use super::order::{Found, identify};
 use super::walk::{ENTRIES_BYTES, is_dots};
 use crate::linux::fsattr::{self, Fiemap, MappedExtent};
+use crate::volume::part::{Mark, Step, bare};
 use crate::volume::{
     Extent, ExtentState, FLAGS_SHOWN, ITEM_XATTR_BYTES_MAX, Item, ItemFault, ItemFaultKind, ItemKind, Name,
-    Part, Payload, Timestamp, WINDOW_BYTES_MAX, WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window, Xattr,
+    Payload, Timestamp, WINDOW_BYTES_MAX, WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window, Xattr,
 };
 
 /// Largest contents that are delivered as payload: what an ext4 inode of 64 KiB or a btrfs leaf could hold.
@@ -61,17 +62,6 @@ mod mapped {
     pub(super) const INLINE: u32 = 0x200;
     pub(super) const UNWRITTEN: u32 = 0x800;
     pub(super) const OPAQUE: u32 = UNKNOWN | DELALLOC | ENCODED | NOT_ALIGNED | INLINE | ENCRYPTED;
-}
-
-/// How the delivery of an item ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// All of it is in the window, or it is no item.
-    Done,
-    /// The window has no room for it; nothing of it is there.
-    Full,
-    /// A part is in the window; go on here.
-    More(u64),
 }
 
 /// What items are made with.
@@ -98,22 +88,6 @@ impl Buffers {
             list: vec![0; XATTR_BYTES_MAX],
             value: vec![0; XATTR_BYTES_MAX],
         }
-    }
-}
-
-/// Lengths of the window before an item, to take it back.
-struct Mark([usize; 4]);
-
-impl Mark {
-    fn of(window: &Window) -> Mark {
-        Mark([window.extents.len(), window.names.len(), window.xattrs.len(), window.bytes.len()])
-    }
-
-    fn take_back(&self, window: &mut Window) {
-        window.extents.truncate(self.0[0]);
-        window.names.truncate(self.0[1]);
-        window.xattrs.truncate(self.0[2]);
-        window.bytes.truncate(self.0[3]);
     }
 }
 
@@ -172,18 +146,7 @@ impl Maker<'_> {
                 Step::Done
             }
         };
-        if step == Step::Full || (step != Step::Done && !window.items.is_empty()) {
-            mark.take_back(window);
-            return Step::Full;
-        }
-        if let Step::More(to) = step {
-            item.part.last = false;
-            item.part.to = to;
-        }
-        item.extents.end = window.extents.len() as u32;
-        item.names.end = window.names.len() as u32;
-        window.items.push(item);
-        step
+        mark.finish(step, item, window)
     }
 
     fn describe(
@@ -493,35 +456,6 @@ fn join(extents: &mut [Extent], next: &Extent) -> bool {
         last.len += next.len;
     }
     follows
-}
-
-/// The item without anything but its number.
-fn bare(number: u64, window: &Window) -> Item {
-    let empty = |len: usize| len as u32..len as u32;
-    Item {
-        inode: number,
-        generation: 0,
-        kind: ItemKind::File,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        links: 0,
-        rdev: (0, 0),
-        size: 0,
-        atime: Timestamp::default(),
-        mtime: Timestamp::default(),
-        ctime: Timestamp::default(),
-        btime: None,
-        flags: 0,
-        project: 0,
-        parent: 0,
-        payload: Payload::None,
-        extents: empty(window.extents.len()),
-        names: empty(window.names.len()),
-        xattrs: empty(window.xattrs.len()),
-        part: Part::WHOLE,
-        fault: None,
-    }
 }
 
 /// What statx says.

@@ -54,8 +54,9 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use self::item::{Buffers, Maker, Step};
+use self::item::{Buffers, Maker};
 use self::order::Order;
+use super::part::Step;
 use super::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
 use crate::block::{BlockDevice, Fault, FaultKind};
 use crate::linux::mount::{Detached, MountFault};

@@ -13,9 +13,9 @@ use super::inode::{self, Format, Inode};
 use super::map::{Io, Map, Owner, Run, damaged, map};
 use super::{symlink, xattr};
 use crate::block::Fault;
-use crate::volume::part::{Mark, Step};
+use crate::volume::part::{self, Mark, Step};
 use crate::volume::{
-    Extent, ExtentState, Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload, WINDOW_BYTES_MAX,
+    Extent, ExtentState, Item, ItemFault, ItemFaultKind, ItemKind, Payload, WINDOW_BYTES_MAX,
     WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window,
 };
 
@@ -99,18 +99,7 @@ impl Maker<'_, '_> {
         }
         let alone = window.items.is_empty();
         let step = self.contents(&found, within, alone, &mut item, window);
-        if step == Step::Full || (step != Step::Done && !alone) {
-            mark.take_back(window);
-            return Step::Full;
-        }
-        if let Step::More(to) = step {
-            item.part.last = false;
-            item.part.to = to;
-        }
-        item.extents.end = window.extents.len() as u32;
-        item.names.end = window.names.len() as u32;
-        window.items.push(item);
-        step
+        mark.finish(step, item, window)
     }
 
     /// An item of which only the number is known: its inode could not be read.
@@ -217,9 +206,7 @@ impl Maker<'_, '_> {
 
 /// The item without contents and attributes.
 fn bare(inode: &Inode, window: &Window) -> Item {
-    let empty = |len: usize| len as u32..len as u32;
     Item {
-        inode: inode.number,
         generation: inode.generation,
         kind: inode.kind.unwrap_or(ItemKind::File),
         mode: inode.mode,
@@ -234,13 +221,7 @@ fn bare(inode: &Inode, window: &Window) -> Item {
         btime: Some(inode.btime),
         flags: inode.flags_shown,
         project: inode.project,
-        parent: 0,
-        payload: Payload::None,
-        extents: empty(window.extents.len()),
-        names: empty(window.names.len()),
-        xattrs: empty(window.xattrs.len()),
-        part: Part::WHOLE,
-        fault: None,
+        ..part::bare(inode.number, window)
     }
 }
 

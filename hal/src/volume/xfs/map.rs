@@ -28,10 +28,10 @@ use super::checksum;
 use super::field::{array_at, slice_at, u16_at, u64_at};
 use super::inode::{Fork, Format};
 use super::superblock::Superblock;
-use crate::block::{BlockDevice, Fault};
+use crate::block::BlockDevice;
+use crate::volume::ItemFault;
 use crate::volume::cache::{AHEAD_BLOCKS, Cache};
-pub(super) use crate::volume::part::damaged;
-use crate::volume::{ItemFault, ItemFaultKind};
+pub(super) use crate::volume::part::{damaged, media};
 
 const MAGIC: &[u8; 4] = b"BMA3";
 const HEAD_BYTES: usize = 72;
@@ -67,12 +67,6 @@ impl Io<'_> {
             self.cache.prefetch(self.device, wanted);
         }
     }
-}
-
-/// A fault of the kind `Media`.
-pub(super) fn media(fault: Fault, offset: u64, rule: &'static str) -> ItemFault {
-    let device_offset = if fault.len == 0 { offset } else { fault.device_offset };
-    ItemFault { kind: ItemFaultKind::Media, device_offset, rule }
 }
 
 /// A run of blocks; `physical` is linear.

@@ -31,7 +31,8 @@ use super::inode::{Format, Inode};
 use super::map::{Io, Map, Owner, damaged, map};
 use super::superblock::Superblock;
 use super::{acl, checksum};
-use crate::volume::{ITEM_XATTR_BYTES_MAX, ItemFault, Window, Xattr};
+use crate::volume::part::{ConvertAcl, put_xattr, settle_xattrs};
+use crate::volume::{ITEM_XATTR_BYTES_MAX, ItemFault, Window};
 
 const LEAF_MAGIC: u16 = 0x3BEE;
 const NODE_MAGIC: u16 = 0x3EBE;
@@ -84,18 +85,9 @@ pub(super) fn collect(
         _ if fork.extents == 0 => {}
         _ => all.tree(&Owner { inode: inode.number, at, raw, fork, merge: true }),
     }
-    let Collect { window, mut fault, .. } = all;
-    let bytes = &window.bytes;
-    let name = |x: &Xattr| bytes.get(x.name.start as usize..x.name.end as usize).unwrap_or_default();
-    window.xattrs[first..].sort_by(|a, b| name(a).cmp(name(b)));
-    let before = window.xattrs.len();
-    let mut kept: Vec<Xattr> = window.xattrs.drain(first..).collect();
-    kept.dedup_by(|b, a| name(a) == name(b));
-    window.xattrs.append(&mut kept);
-    if window.xattrs.len() < before {
-        fault = fault.or(Some(damaged(at, "attribute name is there twice")));
-    }
-    fault
+    let Collect { window, fault, .. } = all;
+    let twice = settle_xattrs(window, first, at);
+    fault.or(twice)
 }
 
 /// Where a value is.
@@ -266,21 +258,9 @@ impl Collect<'_, '_> {
             Place::Blocks(block, len) => self.remote(*block, *len, at, &mut bytes),
         };
         let done = read.and_then(|()| {
-            let start = self.window.bytes.len();
-            let name = self.window.put_bytes(prefix).start..self.window.put_bytes(rest).end;
-            let value = match is_acl {
-                true => {
-                    let from = self.window.bytes.len() as u32;
-                    if acl::convert(&bytes, &mut self.window.bytes).is_none() {
-                        self.window.bytes.truncate(start);
-                        return bad("access control list is malformed");
-                    }
-                    from..self.window.bytes.len() as u32
-                }
-                false => self.window.put_bytes(&bytes),
-            };
-            self.taken += self.window.bytes.len() - start;
-            self.window.xattrs.push(Xattr { name, value });
+            let acl = is_acl.then_some(acl::convert as ConvertAcl);
+            let put = put_xattr(self.window, (prefix, rest), &bytes, acl);
+            self.taken += put.map_err(|rule| damaged(at, rule))?;
             Ok(())
         });
         self.value = bytes;
