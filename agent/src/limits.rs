@@ -38,6 +38,10 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Most extended attributes of an item: 512 KiB of them at the smallest useful size.
 pub const ITEM_XATTRS_MAX: usize = 16384;
 
+/// Most gaps that an item row keeps between an item's end and what is allocated past it (20 bytes each, at worst): each takes a
+/// preallocation of its own to make, and one is already rare. What lies behind the last of them is preallocated without gaps.
+pub const ITEM_GAPS_MAX: usize = 64;
+
 /// Longest fault sentence in an item row, in bytes; longer ones are cut by the writer.
 pub const ITEM_FAULT_BYTES_MAX: usize = 1024;
 

@@ -52,6 +52,25 @@ fn place(p: &mut Prng, block_bytes: u32) -> BlockPlace {
     }
 }
 
+/// A size, the end of what is allocated past it, and the gaps between the two.
+fn wild_end(p: &mut Prng) -> (u64, u64, Vec<(u64, u64)>) {
+    let size = p.skewed();
+    if p.one_in(2) {
+        return (size, if p.one_in(3) { p.skewed() } else { 0 }, Vec::new());
+    }
+    let (mut gaps, mut at) = (Vec::new(), size);
+    for n in 0..p.below(4) {
+        let from = at.saturating_add(p.below(1 << 40) + n.min(1));
+        let to = from.saturating_add(1 + p.below(1 << 20));
+        if to == u64::MAX {
+            break;
+        }
+        gaps.push((from, to));
+        at = to;
+    }
+    (size, at.saturating_add(1), gaps)
+}
+
 /// Attributes that use every field.
 pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
     let mtime = time(p);
@@ -62,6 +81,7 @@ pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
     });
     let xattrs = xattrs.collect();
     let payload_len = p.below(100) as usize;
+    let (size, allocated_to, gaps) = wild_end(p);
     ItemAttributes {
         kind: KINDS[p.below(8) as usize],
         rows_from: BackupId(p.skewed() as u32),
@@ -71,8 +91,9 @@ pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
         gid: p.skewed() as u32,
         links: p.below(3) as u32,
         rdev: if p.one_in(2) { (0, 0) } else { (p.skewed() as u32, p.skewed() as u32) },
-        size: p.skewed(),
-        allocated_to: if p.one_in(3) { p.skewed() } else { 0 },
+        size,
+        allocated_to,
+        gaps,
         atime: either(p, mtime),
         mtime,
         ctime: either(p, mtime),
@@ -187,6 +208,7 @@ pub fn plain_items(p: &mut Prng, count: usize, backup: u32) -> Vec<ItemRow> {
                 rdev: (0, 0),
                 size: if directory { 0 } else { p.below(1 << 20) },
                 allocated_to: 0,
+                gaps: Vec::new(),
                 atime: later,
                 mtime,
                 ctime: if p.one_in(2) { mtime } else { later },

@@ -62,6 +62,7 @@ fn rows() -> Vec<Row> {
         rdev: (0, 0),
         size: 5000,
         allocated_to: 0,
+        gaps: Vec::new(),
         atime: mtime,
         mtime,
         ctime: Timestamp { secs: 1_700_000_001, nanos: 0 },

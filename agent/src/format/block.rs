@@ -28,8 +28,8 @@ use super::seal::{FLAG_SEALED, FLAG_ZSTD, ObjectKey, Region, TAG_BYTES, flags};
 use super::varint::{self, Reader};
 use crate::id::{OBJECT_ID_BYTES, ObjectId};
 use crate::limits::{
-    ITEM_FAULT_BYTES_MAX, ITEM_XATTRS_MAX, LOCATION_BLOCKS_MAX, LOCATION_RUNS_MAX, NAME_BYTES_MAX,
-    ROW_BLOCK_BYTES_MAX, ROW_BLOCK_BYTES_TARGET, ROW_BYTES_MAX,
+    ITEM_FAULT_BYTES_MAX, ITEM_GAPS_MAX, ITEM_XATTRS_MAX, LOCATION_BLOCKS_MAX, LOCATION_RUNS_MAX,
+    NAME_BYTES_MAX, ROW_BLOCK_BYTES_MAX, ROW_BLOCK_BYTES_TARGET, ROW_BYTES_MAX,
 };
 
 /// Bytes before the body.
@@ -245,6 +245,7 @@ fn check_limits(row: RowRef<'_>) -> Result<(), RowRefused> {
                 RowPayload::Target(bytes) | RowPayload::Inline(bytes) => bytes.len(),
             };
             check(item.xattrs.len() <= ITEM_XATTRS_MAX, "number of extended attributes")?;
+            check(item.gaps.len() <= ITEM_GAPS_MAX, "number of gaps")?;
             check(item.fault.len() <= ITEM_FAULT_BYTES_MAX, "bytes of a fault")?;
             let bytes: usize = item.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
             check(payload + bytes <= ROW_BYTES_MAX, "bytes of a row")

@@ -65,6 +65,9 @@ pub struct ItemAttributes {
     pub size: u64,
     /// End in bytes of space allocated past the size, 0 when none: restore preallocates up to it.
     pub allocated_to: u64,
+    /// Bytes between the size and `allocated_to` that are not allocated, as (first, one past the last): ascending, apart, none
+    /// empty, at most `ITEM_GAPS_MAX`.
+    pub gaps: Vec<(u64, u64)>,
     /// Times.
     pub atime: Timestamp,
     /// Last change of the contents.

@@ -9,6 +9,7 @@
 //! Invariants: a file gets its names only when all its blocks are verified and written (unless damaged ones are asked for).
 //! Source: ours; order of attributes in `attr`.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -337,10 +338,11 @@ impl File {
             return;
         }
         // After the length: setting it, even to what it is, frees what is allocated past it.
-        if self.item.allocated_to > self.item.size {
-            let past = self.item.allocated_to - self.item.size;
-            match rustix::fs::fallocate(&temp.fd, FallocateFlags::KEEP_SIZE, self.item.size, past) {
-                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+        for past in past_end(&self.item) {
+            let len = past.end - past.start;
+            match rustix::fs::fallocate(&temp.fd, FallocateFlags::KEEP_SIZE, past.start, len) {
+                Ok(()) => {}
+                Err(Errno::OPNOTSUPP) => break,
                 Err(errno) => job.system(path(), "preallocate past the end", errno),
             }
         }
@@ -372,4 +374,15 @@ impl File {
     fn known(&self, has: Inherited) -> Known {
         Known { owner: Some((has.uid, has.gid)), mode: Some(self.item.mode & 0o777 & !has.umask) }
     }
+}
+
+/// What is allocated past an item's end: between the gaps.
+fn past_end(item: &ItemAttributes) -> impl Iterator<Item = Range<u64>> + '_ {
+    let mut at = item.size;
+    let ends = item.gaps.iter().copied().chain([(item.allocated_to, u64::MAX)]);
+    ends.filter_map(move |(to, next)| {
+        let range = at..to;
+        at = next;
+        (range.start < range.end).then_some(range)
+    })
 }

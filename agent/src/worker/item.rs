@@ -6,6 +6,7 @@ use windlass_hal::volume::{Item, ItemKind, Payload, Window};
 
 use crate::format::row::{ItemAttributes, ItemRow, RowPayload};
 use crate::id::BackupId;
+use crate::limits::ITEM_GAPS_MAX;
 use crate::pack::plan::PlanPiece;
 use crate::worker::backup::Task;
 use crate::worker::batch::Verdict;
@@ -28,7 +29,9 @@ pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
         let mut new = attributes(window, item, old.rows_from);
         new.atime = old.atime;
         new.unsure = old.unsure;
-        new.allocated_to = allocated_to(window, item, task.volume_block_bytes);
+        let mut past = Past::of(item, task.volume_block_bytes);
+        past.add(window, item);
+        past.tell(&mut new);
         if new == *old { Verdict::Same } else { Verdict::Changed }
     };
     window.items.iter().map(judge_one).collect()
@@ -66,11 +69,40 @@ pub fn lost_ranges(
     left == 0
 }
 
-/// End of what is allocated past an item's last block, 0 when nothing is.
-fn allocated_to(window: &Window, item: &Item, block_bytes: u32) -> u64 {
-    let extents = &window.extents[item.extents.start as usize..item.extents.end as usize];
-    let end = extents.last().map_or(0, |e| e.logical + e.len);
-    if end > item.size.next_multiple_of(u64::from(block_bytes)) { end } else { 0 }
+/// What is allocated past an item's last block.
+#[derive(Debug, Default)]
+struct Past {
+    /// End of the last block.
+    from: u64,
+    /// End of what is allocated, or the item's size.
+    to: u64,
+    gaps: Vec<(u64, u64)>,
+}
+
+impl Past {
+    /// Nothing yet, of an item on a volume of such blocks.
+    fn of(item: &Item, block_bytes: u32) -> Past {
+        let from = item.size.checked_next_multiple_of(u64::from(block_bytes)).unwrap_or(item.size);
+        Past { from, to: item.size, gaps: Vec::new() }
+    }
+
+    /// Adds what a part of the item shows. Parts ascend; the same one again changes nothing.
+    fn add(&mut self, window: &Window, item: &Item) {
+        for extent in &window.extents[item.extents.start as usize..item.extents.end as usize] {
+            if extent.logical > self.to && self.gaps.len() < ITEM_GAPS_MAX {
+                self.gaps.push((self.to, extent.logical));
+            }
+            self.to = self.to.max(extent.logical.saturating_add(extent.len));
+        }
+    }
+
+    /// Writes it into the item's row.
+    fn tell(&mut self, row: &mut ItemAttributes) {
+        if self.to > self.from {
+            row.allocated_to = self.to;
+            row.gaps = std::mem::take(&mut self.gaps);
+        }
+    }
 }
 
 /// The attributes of an item, without what only its last part shows.
@@ -87,6 +119,7 @@ fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttribut
         rdev: item.rdev,
         size: item.size,
         allocated_to: 0,
+        gaps: Vec::new(),
         atime: item.atime,
         mtime: item.mtime,
         ctime: item.ctime,
@@ -117,6 +150,7 @@ pub struct Pending {
     pub run: u32,
     attributes: Option<ItemAttributes>,
     names: Vec<u32>,
+    past: Past,
     lost_ranges: u64,
 }
 
@@ -133,9 +167,11 @@ impl Pending {
             let begun_elsewhere = task.from.0 == item.inode && task.from.1 > 0;
             row.unsure = item.ctime >= task.unsure_from || begun_elsewhere;
             self.attributes = Some(row);
+            self.past = Past::of(item, task.volume_block_bytes);
         } else if !item.part.first {
             self.run += 1;
         }
+        self.past.add(window, item);
         self.names.clear();
         self.names.extend(item.names.clone());
         self.names.sort_unstable_by_key(|&name| window.get(&window.names[name as usize].name));
@@ -176,12 +212,12 @@ impl Pending {
     }
 
     /// The item's row, now that its last part is there.
-    pub fn end(&mut self, window: &Window, item: &Item, block_bytes: u32) -> ItemAttributes {
+    pub fn end(&mut self) -> ItemAttributes {
         let Some(mut row) = self.attributes.take() else { unreachable!("an item ends after it began") };
         if self.lost_ranges > LOST_NAMED_MAX as u64 {
             let _ = write!(row.fault, " and {} more ranges", self.lost_ranges - LOST_NAMED_MAX as u64);
         }
-        row.allocated_to = allocated_to(window, item, block_bytes);
+        self.past.tell(&mut row);
         self.inode = 0;
         row
     }

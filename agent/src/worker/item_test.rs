@@ -63,7 +63,7 @@ fn row(window: &Window, at: usize) -> ItemRow {
     let item = &window.items[at];
     let mut pending = Pending::default();
     pending.begin_part(window, item, &Task { backup: BackupId(1), ..task() });
-    let attributes = pending.end(window, item, 4096);
+    let attributes = pending.end();
     let lin = Lin { volume: VolumeId(1), inode: item.inode };
     ItemRow { lin, backup: BackupId(1), item: Some(attributes) }
 }
@@ -184,7 +184,7 @@ fn a_row_names_eight_lost_ranges_and_what_is_allocated_past_the_end() {
         of.items[0].extents = extents;
         pending.begin_part(&of, &of.items[0], &task());
         (0..lost).for_each(|at| pending.lost(at * 10, at * 10 + 5));
-        pending.end(&of, &of.items[0], 4096)
+        pending.end()
     };
     assert_eq!(end(0..1, 0).allocated_to, 0, "the last block is the item's");
     let row = end(0..2, 10);
@@ -192,4 +192,50 @@ fn a_row_names_eight_lost_ranges_and_what_is_allocated_past_the_end() {
     assert!(row.fault.starts_with("unreadable on the device: bytes 0..5, 10..15, "), "{}", row.fault);
     assert!(row.fault.ends_with("70..75 and 2 more ranges"), "{}", row.fault);
     assert_eq!(end(0..0, 1).fault, "unreadable on the device: bytes 0..5", "the next item starts anew");
+}
+
+#[test]
+fn a_row_has_the_gaps_past_the_end_whatever_parts_they_come_in() {
+    let extent = |block: u64, blocks: u64| Extent {
+        logical: block * 4096,
+        physical: 1 << 20,
+        len: blocks * 4096,
+        state: ExtentState::Unwritten,
+    };
+    let row = |size, extents: &[Extent], cut: u32| {
+        let mut of = window(vec![item(7, ItemKind::File)]);
+        of.extents = extents.to_vec();
+        of.items[0].size = size;
+        let mut pending = Pending::default();
+        for (index, range) in [0..cut, cut..extents.len() as u32].into_iter().enumerate() {
+            of.items[0].extents = range;
+            of.items[0].part.first = index == 0;
+            pending.begin_part(&of, &of.items[0], &task());
+            pending.begin_part(&of, &of.items[0], &task());
+        }
+        let row = pending.end();
+        (
+            row.allocated_to / 4096,
+            row.gaps.iter().map(|&(from, to)| (from / 4096, to / 4096)).collect::<Vec<_>>(),
+        )
+    };
+    let apart = [extent(0, 2), extent(5, 1), extent(7, 1)];
+    for cut in 0..=3 {
+        assert_eq!(row(4097, &apart, cut), (8, vec![(2, 5), (6, 7)]), "{cut}");
+        assert_eq!(row(0, &apart, cut), (8, vec![(2, 5), (6, 7)]), "{cut}: nothing of it is the item's");
+        assert_eq!(
+            row(3 * 4096, &apart, cut),
+            (8, vec![(3, 5), (6, 7)]),
+            "{cut}: a hole at the end is no gap"
+        );
+        assert_eq!(row(8 * 4096, &apart, cut), (0, vec![]), "{cut}");
+    }
+    assert_eq!(row(1, &[extent(3, 1)], 0), (4, vec![(0, 3)]), "the last block is a hole and stays one");
+    let many: Vec<_> = (0..ITEM_GAPS_MAX as u64 + 5).map(|n| extent(1 + 2 * n, 1)).collect();
+    let (to, gaps) = row(0, &many, 9);
+    assert_eq!(
+        (to, gaps.len(), gaps[0]),
+        (2 * many.len() as u64, ITEM_GAPS_MAX, (0, 1)),
+        "what is behind is joined"
+    );
 }

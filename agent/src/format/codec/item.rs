@@ -9,7 +9,7 @@ use crate::format::fault::FormatFault;
 use crate::format::row::{ItemAttributes, ItemRow, RowPayload};
 use crate::format::varint::{Reader, put, put_bytes, put_signed};
 use crate::id::{BackupId, Lin, VolumeId};
-use crate::limits::{ITEM_FAULT_BYTES_MAX, ITEM_XATTRS_MAX, ROW_BYTES_MAX};
+use crate::limits::{ITEM_FAULT_BYTES_MAX, ITEM_GAPS_MAX, ITEM_XATTRS_MAX, ROW_BYTES_MAX};
 
 /// Flags of item rows; the common ones are the low bits, so that most rows have two bytes of flags.
 mod flag {
@@ -38,7 +38,8 @@ mod flag {
     pub const INLINE: u64 = 1 << 22;
     pub const FAULT: u64 = 1 << 23;
     pub const UNSURE: u64 = 1 << 24;
-    pub const ALL: u64 = (1 << 25) - 1;
+    pub const GAPS: u64 = 1 << 25;
+    pub const ALL: u64 = (1 << 26) - 1;
 }
 
 pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Vec<u8>) {
@@ -93,6 +94,15 @@ pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Ve
         }
         if bit(flag::ALLOCATED, a.allocated_to != 0) {
             put(f, a.allocated_to);
+        }
+        if bit(flag::GAPS, !a.gaps.is_empty()) {
+            put(f, a.gaps.len() as u64);
+            let mut last = a.size;
+            for &(from, to) in &a.gaps {
+                put(f, from.wrapping_sub(last));
+                put(f, to.wrapping_sub(from));
+                last = to;
+            }
         }
         let times = [Some(a.mtime), Some(a.ctime), Some(a.atime), a.btime];
         let nanos = bit(flag::NANOS, times.iter().flatten().any(|time| time.nanos != 0));
@@ -213,6 +223,7 @@ impl Decoder {
         let rdev = if has(flag::RDEV) { (r.u32()?, r.u32()?) } else { (0, 0) };
         let size = if has(flag::SIZE) { r.u64()? } else { 0 };
         let allocated_to = if has(flag::ALLOCATED) { r.u64()? } else { 0 };
+        let gaps = if has(flag::GAPS) { gaps(r, size, allocated_to)? } else { Vec::new() };
         let nanos = has(flag::NANOS);
         let mtime = time(r, s.mtime_secs, nanos)?;
         s.mtime_secs = mtime.secs;
@@ -264,6 +275,7 @@ impl Decoder {
             rdev,
             size,
             allocated_to,
+            gaps,
             atime,
             mtime,
             ctime,
@@ -283,6 +295,31 @@ impl Decoder {
 fn time(r: &mut Reader<'_>, against_secs: i64, nanos: bool) -> Result<Timestamp, FormatFault> {
     let secs = against_secs.wrapping_add(r.signed()?);
     Ok(Timestamp { secs, nanos: if nanos { r.u32_le()? } else { 0 } })
+}
+
+/// The gaps between an item's end and the end of what is allocated past it.
+fn gaps(r: &mut Reader<'_>, size: u64, allocated_to: u64) -> Result<Vec<(u64, u64)>, FormatFault> {
+    let count = r.u64()?;
+    if count == 0 || count > ITEM_GAPS_MAX as u64 {
+        return Err(r.damaged("number of gaps out of range"));
+    }
+    let mut gaps = Vec::new();
+    let mut last = size;
+    for _ in 0..count {
+        let (distance, len) = (r.u64()?, r.u64()?);
+        let from = last.checked_add(distance);
+        let to = from.and_then(|from| from.checked_add(len));
+        let (Some(from), Some(to)) = (from, to) else {
+            return Err(r.damaged("gap past the end of all numbers"));
+        };
+        let apart = distance > 0 || gaps.is_empty();
+        if !apart || len == 0 || to >= allocated_to {
+            return Err(r.damaged("gap empty, or not before what is allocated"));
+        }
+        gaps.push((from, to));
+        last = to;
+    }
+    Ok(gaps)
 }
 
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;

@@ -127,7 +127,7 @@ impl<B: Base> Backup<B> {
         self.totals.items += 1;
         self.totals.item_bytes += item.size;
         let lin = Lin { volume: self.task.volume, inode: item.inode };
-        let attributes = self.pending.end(&active.batch.window, item, self.task.volume_block_bytes);
+        let attributes = self.pending.end();
         if !attributes.fault.is_empty() {
             self.note_trouble(item.inode, attributes.fault.clone());
         }
