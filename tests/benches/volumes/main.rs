@@ -10,8 +10,8 @@
 //! | phase | volume | what |
 //! |---|---|---|
 //! | enumerate | 200 thousand files of 4 KiB | items, names and extents: raw, and through the kernel with FIEMAP; best of three |
-//! | read | real files, 4 GiB | all data in physical order, against as many bytes in order; best of three |
-//! | capped | the same, 4,000 reads a second | the same, and every file by name through the kernel |
+//! | read | real files, 4 GiB | all data in physical order, against as many bytes in order, in turn; best of three |
+//! | capped | the same, 4,000 reads a second | against as many bytes in order as are in use, and every file by name through the kernel |
 //! | tune | the same as read | gap, frame and depth, without a cap and with one; only when asked for |
 //! | memory | 10 thousand and a million files | peak of a sweep, less what the program takes without one (what is allocated is counted in hal's tests) |
 //!
@@ -160,13 +160,15 @@ impl Bench {
         Ok(Ran { seconds, said, rss_mib: cost.rss_mib })
     }
 
-    /// The fastest of some runs.
-    fn best(&self, work: &[&str]) -> Result<Ran> {
-        let mut best = self.run(work, None)?;
+    /// The fastest of some runs of each, in turn: what else the machine does hits both.
+    fn best(&self, works: [&[&str]; 2], cap: Option<&Cap>) -> Result<[Ran; 2]> {
+        let mut best = [self.run(works[0], cap)?, self.run(works[1], cap)?];
         for _ in 1..RUNS {
-            let ran = self.run(work, None)?;
-            if ran.seconds < best.seconds {
-                best = ran;
+            for (best, work) in best.iter_mut().zip(works) {
+                let ran = self.run(work, cap)?;
+                if ran.seconds < best.seconds {
+                    *best = ran;
+                }
             }
         }
         Ok(best)
@@ -176,7 +178,7 @@ impl Bench {
         let made = self.volumes.small_files(kind, 200_000, true)?;
         let device = made.attach()?;
         let device = text(device.device())?;
-        let (raw, kernel) = (self.best(&["sweep", device])?, self.best(&["walk", device])?);
+        let [raw, kernel] = self.best([&["sweep", device], &["walk", device]], None)?;
         for what in ["items", "names", "extents"] {
             if raw.said[what] != kernel.said[what] {
                 return Err(Error::new(format!("raw and kernel differ: {} and {}", raw.said, kernel.said)));
@@ -204,9 +206,8 @@ impl Bench {
         let made = self.volumes.real_files(kind)?;
         let device = made.attach()?;
         let device = text(device.device())?;
-        let raw = self.best(&["read", device])?;
-        let wanted = raw.said["wanted"].to_string();
-        let in_order = self.best(&["sequential", device, &wanted])?;
+        let wanted = self.run(&["read", device], None)?.said["wanted"].to_string();
+        let [raw, in_order] = self.best([&["read", device], &["sequential", device, &wanted]], None)?;
         let ratio = raw.seconds / in_order.seconds;
         let bytes = raw.said["wanted"].as_f64().unwrap_or_default() / MIB;
         self.row(
@@ -229,14 +230,16 @@ impl Bench {
             }
         };
         let device = text(device.device())?;
-        let raw = self.run(&["read", device], Some(&cap))?;
-        let in_order = self.run(&["sequential", device, &raw.said["wanted"].to_string()], Some(&cap))?;
+        let used = self.run(&["read", device], None)?.said["used"].to_string();
+        let works: [&[&str]; 2] = [&["read", device], &["sequential", device, &used]];
+        let [raw, in_order] = self.best(works, Some(&cap))?;
+        let used = used.parse().unwrap_or(0.0) / MIB;
         let kernel = self.run(&["kernel", text(mount.dir())?], Some(&cap))?;
         let name = kind.name();
         let more = raw.seconds / in_order.seconds;
         self.row(
             format!("{name}, {CAP_READ_IOPS} reads/s: sweep and all data"),
-            format!("at most 1.1 x {:.2} s of as many bytes in order", in_order.seconds),
+            format!("at most 1.1 x {:.2} s of the used {used:.0} MiB in order", in_order.seconds),
             format!("{:.2} s, {more:.2} times", raw.seconds),
             more <= 1.1,
         );

@@ -39,7 +39,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let target = Path::new(target);
     let begun = SystemClock.now();
     let mut done = match kind.as_str() {
-        "open" => open(target).map(|_| json!({})),
+        "open" => open_to_sweep(target).map(|_| json!({})),
         "sweep" => sweep(target),
         "walk" => walk(target),
         "read" => read(target, &numbers(rest)?),
@@ -71,8 +71,9 @@ fn device(path: &Path, pool: &Pool) -> Result<Box<dyn BlockDevice>> {
         .context(|| path.display().to_string())
 }
 
-fn open(path: &Path) -> Result<Opened> {
-    open_with(path, Pool::new(FRAMES, FRAME_BYTES))
+/// For work that reads no data.
+fn open_to_sweep(path: &Path) -> Result<Opened> {
+    open_with(path, Pool::new(1, 4096))
 }
 
 fn open_with(path: &Path, pool: Pool) -> Result<Opened> {
@@ -121,7 +122,7 @@ fn each_window(
 }
 
 fn sweep(path: &Path) -> Result<Value> {
-    let Opened { mut device, mut volume, .. } = open(path)?;
+    let Opened { mut device, mut volume, .. } = open_to_sweep(path)?;
     Ok(each_window(&mut *volume, &mut *device, &mut |_, _| Ok(()))?.json())
 }
 
@@ -135,7 +136,7 @@ fn read(path: &Path, chosen: &[u64]) -> Result<Value> {
     let frame_bytes = chosen.get(1).map_or(FRAME_BYTES, |kib| (kib << 10) as usize);
     let depth = chosen.get(2).map_or(FRAMES, |&depth| depth as usize);
     let Opened { mut device, mut volume, pool } = open_with(path, Pool::new(depth, frame_bytes))?;
-    let info = volume.info();
+    let info = volume.info().clone();
     let reading = Reading::of(&device.geometry(), depth, info.used_bytes, info.size_bytes);
     let gap_bytes = chosen.first().map_or(reading.gap_bytes, |kib| kib << 10);
     let (mut plan, mut reader) = (Plan::new(gap_bytes), Reader::new(&pool));
@@ -156,6 +157,7 @@ fn read(path: &Path, chosen: &[u64]) -> Result<Value> {
     let mut done = found.json();
     done["bytes"] = reader.bytes.into();
     done["wanted"] = reader.wanted.into();
+    done["used"] = info.used_bytes.into();
     done["requests"] = reader.requests.into();
     Ok(done)
 }
