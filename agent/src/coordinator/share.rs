@@ -11,7 +11,8 @@
 //! Invariants: a share lies in one gap, begins where the gap begins, and ends on a cut (a multiple of the grain) or with the gap.
 //! Source: ours.
 
-use crate::backplane::message::{Found, KEY_END, Key};
+use crate::backplane::message::{Found, Key};
+use crate::log::stretches;
 
 /// A share is one in so many of what is left of a node's part. The first two are given before the node's rate is known: with four, one
 /// that is half as fast as it was taken for still ends in time.
@@ -21,21 +22,10 @@ const PARTS: u64 = 4;
 /// often a worker opens the volume.
 const PIECES: u64 = 64;
 
-/// What of `(0, 0)..KEY_END` is in none of `taken`, ascending. `taken` may overlap and need not be sorted.
+/// What of a volume is in none of `taken`, ascending. `taken` may overlap and need not be sorted.
 pub fn gaps(taken: &mut [(Key, Key)]) -> Vec<(Key, Key)> {
     taken.sort_unstable();
-    let mut gaps = Vec::new();
-    let mut at: Key = (0, 0);
-    for &(from, to) in taken.iter() {
-        if from > at {
-            gaps.push((at, from));
-        }
-        at = at.max(to);
-    }
-    if at < KEY_END {
-        gaps.push((at, KEY_END));
-    }
-    gaps
+    stretches::gaps(taken.iter().copied())
 }
 
 /// Whether two stretches have a key in common.
@@ -78,6 +68,7 @@ pub fn cut(gaps: &[(Key, Key)], found: &Found, speed: u64, speeds: u64) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::KEY_END;
 
     fn files(end: u64) -> Found {
         Found { end: (end, 0), grain: 64, ..Found::default() }

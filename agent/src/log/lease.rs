@@ -152,6 +152,14 @@ impl Nonces {
         self.count += 1;
         nonce
     }
+
+    /// A seed for a stream of its own.
+    pub fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        seed[..16].copy_from_slice(&self.draw());
+        seed[16..].copy_from_slice(&self.draw());
+        seed
+    }
 }
 
 /// The machine.

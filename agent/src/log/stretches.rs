@@ -14,6 +14,22 @@ use crate::format::cursor::{Reader, Wire, WireFault, emit_list};
 use crate::format::record::Stretch;
 use crate::id::{KEY_END, KEY_START, Key, VolumeId};
 
+/// What of [`KEY_START`]`..`[`KEY_END`] is in none of `taken`, which ascends by its starts and may overlap.
+pub fn gaps(taken: impl Iterator<Item = (Key, Key)>) -> Vec<(Key, Key)> {
+    let mut gaps = Vec::new();
+    let mut reached = KEY_START;
+    for (from, to) in taken {
+        if reached < from {
+            gaps.push((reached, from));
+        }
+        reached = reached.max(to);
+    }
+    if reached < KEY_END {
+        gaps.push((reached, KEY_END));
+    }
+    gaps
+}
+
 /// Stretches of several volumes. See the module's text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stretches {
@@ -67,18 +83,7 @@ impl Stretches {
 
     /// What of a volume is not done, ascending: at most one more than there are stretches. Allocates.
     pub fn gaps(&self, volume: VolumeId) -> Vec<(Key, Key)> {
-        let mut gaps = Vec::new();
-        let mut reached = KEY_START;
-        for stretch in self.of(volume) {
-            if reached < stretch.from {
-                gaps.push((reached, stretch.from));
-            }
-            reached = stretch.to;
-        }
-        if reached < KEY_END {
-            gaps.push((reached, KEY_END));
-        }
-        gaps
+        gaps(self.of(volume).iter().map(|stretch| (stretch.from, stretch.to)))
     }
 
     /// Whether a volume is done from end to end.

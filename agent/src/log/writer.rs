@@ -398,11 +398,8 @@ impl<S: Sealer + Clone> Writer<S> {
         let holder = (state.holder != Author::default()).then_some(state.holder);
         let from = Seek { epoch: state.epoch, holder, yielded };
         let generation = self.next_generation();
-        // The lease draws from a stream of its own: its seed comes from ours.
-        let mut seed = [0; 32];
-        seed[..16].copy_from_slice(&self.nonces.draw());
-        seed[16..].copy_from_slice(&self.nonces.draw());
-        let mut lease = Lease::seek(self.identity, self.options.timing, Nonces::new(seed), generation, from);
+        let nonces = Nonces::new(self.nonces.seed());
+        let mut lease = Lease::seek(self.identity, self.options.timing, nonces, generation, from);
         if !self.options.checks.late_answer {
             lease.let_late_answers_renew();
         }

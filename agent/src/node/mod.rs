@@ -189,9 +189,15 @@ impl<S: Sealer + Clone> Node<S> {
         self.writer.as_ref().and_then(|(_, writer)| writer.lease_end_ns())
     }
 
-    /// What it has, from now on: a profile was read again, or an upload rate measured.
+    /// What it has, from now on: a profile was read again. The rate stays as it was measured.
     pub fn set_present(&mut self, present: Present) {
-        self.config.present = present;
+        let rate = self.config.present.rate;
+        self.config.present = Present { rate, ..present };
+    }
+
+    /// How fast it uploads, in bytes a second.
+    pub fn set_rate(&mut self, rate: u64) {
+        self.config.present.rate = rate;
     }
 
     /// Lets the lease go, if it is held, so that a clean stop costs nobody a wait.
@@ -264,13 +270,6 @@ impl<S: Sealer + Clone> Node<S> {
     fn next_machine(&mut self) -> u32 {
         self.machines += 1;
         self.machines
-    }
-
-    fn seed(&mut self) -> [u8; 32] {
-        let mut seed = [0; 32];
-        seed[..16].copy_from_slice(&self.nonces.draw());
-        seed[16..].copy_from_slice(&self.nonces.draw());
-        seed
     }
 
     fn note(&mut self, note: Note) {
@@ -536,7 +535,7 @@ impl<S: Sealer + Clone> Node<S> {
 
     fn seek(&mut self) {
         let machine = self.next_machine();
-        let seed = self.seed();
+        let seed = self.nonces.seed();
         let writer = Writer::new(self.config.identity, self.config.sealer.clone(), self.config.options, seed);
         self.writer = Some((machine, writer));
         self.note(Note::Seeking);
@@ -630,11 +629,12 @@ impl<S: Sealer + Clone> Node<S> {
             self.announce(now_ns);
         }
         self.leave_when_alone(now_ns);
+        let may_coordinate = self.may_coordinate();
         let Some((_, writer)) = &mut self.writer else { return };
         let Some(coordinator) = &mut self.coordinator else { return };
         if let Some(successor) = self.releasing {
             writer.release(now_ns, successor);
-        } else if writer.may_assign(now_ns) || !self.config.options.checks.lease {
+        } else if may_coordinate {
             let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
             if coordinator.deadline().is_some_and(|due| due <= now_ns) {
                 coordinator.turn(now);
@@ -652,11 +652,7 @@ impl<S: Sealer + Clone> Node<S> {
                 }
             }
         }
-        let mut outs = Vec::new();
-        while let Some(out) = coordinator.next_out() {
-            outs.push(out);
-        }
-        for out in outs {
+        while let Some(out) = self.coordinator.as_mut().and_then(Coordinator::next_out) {
             match out {
                 coordinator::Out::Send(to, message) => self.send(to, message),
                 coordinator::Out::Release(successor) => self.releasing = Some(successor),

@@ -116,7 +116,6 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         None => None,
     };
     let timing = profile.timing();
-    let present = present(&profile, &volumes, boot);
     let config = Config {
         identity: Identity { cluster: repository.format.uuid, me },
         peers: if net.is_some() {
@@ -126,7 +125,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         },
         sealer: LogSealer::new(&repository.keys),
         options: WriterOptions { timing, ..WriterOptions::default() },
-        present: present.clone(),
+        present: present(&profile, &volumes, boot),
         rest_ns: REST_NS,
         merges: Bounds::default(),
         request_ns: REQUEST_LEASES.saturating_mul(timing.lease_ns),
@@ -140,9 +139,9 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let reload = || {
         let profile = load(file)?;
         volumes.replace(&profile);
-        Ok(self::present(&profile, &volumes, boot))
+        Ok(present(&profile, &volumes, boot))
     };
-    reactor.run(node, present, &mut notify, &reload);
+    reactor.run(node, &mut notify, &reload);
     Ok(Exit::Done)
 }
 

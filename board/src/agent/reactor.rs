@@ -160,7 +160,6 @@ impl Reactor {
     pub fn run(
         &mut self,
         mut node: Node<LogSealer>,
-        mut present: Present,
         notify: &mut Notify,
         reload: &dyn Fn() -> Result<Present, Failure>,
     ) {
@@ -178,8 +177,7 @@ impl Reactor {
                             logger::say(
                                 "windlass: the profile was read again: weight, volumes and limits hold from now on",
                             );
-                            present = new;
-                            node.set_present(present.clone());
+                            node.set_present(new);
                         }
                         Err(failure) => {
                             logger::say(format_args!("windlass: the profile stays as it was: {failure}"))
@@ -193,7 +191,7 @@ impl Reactor {
                     }
                 }
             }
-            self.tell_rate(&mut node, &mut present);
+            self.tell_rate(&mut node);
             self.answer(&mut node);
             notify.status(&self.host.status);
             notify.alive(HostClock.boot_ns());
@@ -337,7 +335,7 @@ impl Reactor {
     }
 
     /// Every beat: how fast this node uploads, for its share of the work.
-    fn tell_rate(&mut self, node: &mut Node<LogSealer>, present: &mut Present) {
+    fn tell_rate(&mut self, node: &mut Node<LogSealer>) {
         let (now, stored) = (HostClock.boot_ns(), self.host.worker.stored());
         let (since, before) = self.rated;
         let span = now.saturating_sub(since);
@@ -348,9 +346,8 @@ impl Reactor {
         // What an idle node would upload is not known: its last rate stays.
         let moved = stored.saturating_sub(before);
         if moved > 0 {
-            present.rate =
-                u64::try_from(u128::from(moved) * 1_000_000_000 / u128::from(span)).unwrap_or(u64::MAX);
-            node.set_present(present.clone());
+            let rate = u128::from(moved) * 1_000_000_000 / u128::from(span);
+            node.set_rate(u64::try_from(rate).unwrap_or(u64::MAX));
         }
     }
 }

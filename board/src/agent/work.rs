@@ -25,13 +25,13 @@ use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
 use windlass_agent::node::Event;
 use windlass_agent::pack::object::NameCounter;
-use windlass_agent::policy::{Compression, Policy};
-use windlass_agent::store::uplink::{Uplink, UplinkSettings};
+use windlass_agent::policy::Policy;
+use windlass_agent::store::uplink::Uplink;
 use windlass_agent::worker::backup::Progress;
 
 use super::post::{JobWaker, Post};
 use super::volumes::Volumes;
-use crate::commands::backup::point_rows;
+use crate::commands::backup::{job_settings, point_rows, start_uplink};
 use crate::failure::Failure;
 use crate::machinery::HostReactor;
 use crate::repository::Repository;
@@ -152,14 +152,9 @@ fn policy(state: &State, name: &str) -> Result<Policy, Failure> {
     Policy::parse(&entry.body).map_err(|fault| Failure::at(name, fault))
 }
 
+/// With commits as often as a worker reports.
 fn settings(repository: &Repository, policy: &Policy) -> Settings {
-    let level = match policy.compression {
-        Compression::None => None,
-        Compression::Zstd(level) => Some(level.into()),
-    };
-    let rows = repository.format.location_blocks.into();
-    let flush_ns = policy.flush_interval.saturating_mul(1_000_000);
-    let usual = Settings::new(policy.block_size as u32, rows, level, flush_ns);
+    let usual = job_settings(repository, policy);
     Settings { commit_objects: REPORT_OBJECTS, commit_interval_ns: REPORT_NS, ..usual }
 }
 
@@ -234,14 +229,7 @@ impl Runner {
         stored: &Arc<AtomicU64>,
     ) -> Result<Runner, Failure> {
         let (frames, pieces) = Machinery::pools(&work.budget, work.block_bytes_max);
-        let uplinks = UplinkSettings {
-            // As many as there can be objects, which are at least a piece each.
-            in_flight_max: pieces.count(),
-            threads: work.uplinks,
-            ..UplinkSettings::default()
-        };
-        let uplink = Uplink::start(Arc::clone(&work.repository.opened.client), uplinks, waker.as_fn())
-            .map_err(|error| Failure::at("cannot start the uplink threads", error))?;
+        let uplink = start_uplink(&work.repository.opened.client, &pieces, work.uplinks, waker.as_fn())?;
         let merger = Merger {
             client: Arc::clone(&work.repository.opened.client),
             keys: work.repository.keys.clone(),

@@ -114,7 +114,12 @@ pub fn run_policy(
     }
     let waker = reactor.waker();
     let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
-    let uplink = start_uplink(&repository.opened.client, &pieces, &wake)?;
+    let uplink = start_uplink(
+        &repository.opened.client,
+        &pieces,
+        UplinkSettings::default().threads,
+        Arc::clone(&wake),
+    )?;
     job.enter(Phase::Opening);
     let session = repository.claim()?;
     let revision = |state: &State| state.policies.get(name).map(|entry| (entry.revision, entry.removed));
@@ -213,17 +218,20 @@ fn object_bytes(policy: &Policy) -> u32 {
 fn settings(repository: &Repository, policy: &Policy) -> drive::Settings {
     drive::Settings {
         policy: policy.name.clone(),
-        job: job::Settings::new(
-            policy.block_size as u32,
-            repository.format.location_blocks.into(),
-            match policy.compression {
-                Compression::None => None,
-                Compression::Zstd(level) => Some(level.into()),
-            },
-            policy.flush_interval.saturating_mul(1_000_000),
-        ),
+        job: job_settings(repository, policy),
         wall_start_ns: HostClock.wall_ns(),
     }
+}
+
+/// How a policy's blocks are made and stored.
+pub fn job_settings(repository: &Repository, policy: &Policy) -> job::Settings {
+    let level = match policy.compression {
+        Compression::None => None,
+        Compression::Zstd(level) => Some(level.into()),
+    };
+    let rows = repository.format.location_blocks.into();
+    let flush_ns = policy.flush_interval.saturating_mul(1_000_000);
+    job::Settings::new(policy.block_size as u32, rows, level, flush_ns)
 }
 
 /// Limits of the command line go before those of the policy.
@@ -315,14 +323,17 @@ fn volume_id(state: &State, policy: &Policy, device: &str) -> Result<VolumeId, F
     })
 }
 
-fn start_uplink(
+/// Threads that upload what is in `pieces`.
+pub fn start_uplink(
     client: &Arc<Client>,
     pieces: &Pool,
-    wake: &Arc<dyn Fn() + Send + Sync>,
+    threads: usize,
+    wake: Arc<dyn Fn() + Send + Sync>,
 ) -> Result<Uplink, Failure> {
     // As many jobs as there can be objects, which are at least a piece each.
-    let settings = UplinkSettings { in_flight_max: pieces.count(), ..UplinkSettings::default() };
-    Uplink::start(Arc::clone(client), settings, Arc::clone(wake))
+    let in_flight_max = pieces.count();
+    let settings = UplinkSettings { in_flight_max, threads, ..UplinkSettings::default() };
+    Uplink::start(Arc::clone(client), settings, wake)
         .map_err(|error| Failure::at("cannot start the uplink threads", error))
 }
 

@@ -51,7 +51,7 @@ const ROW_BYTES: u64 = 32;
 /// Objects after which a node reports, as a board sets it.
 const REPORT_OBJECTS: usize = 16;
 /// Time after which a node reports, as a board sets it, in nanoseconds.
-const REPORT_NS: u64 = 10 * SECOND;
+const REPORT_NS: u64 = 5 * SECOND;
 /// Uplink of a node, in bytes a second: a shared 1 Gbit/s line.
 pub const RATE: u64 = 100 << 20;
 /// Time in which a volume is opened, in nanoseconds.
