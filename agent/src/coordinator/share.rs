@@ -12,6 +12,8 @@
 //! Source: ours.
 
 use crate::backplane::message::{Found, Key};
+use crate::format::record::Stretch;
+use crate::id::KEY_START;
 use crate::log::stretches;
 
 /// A share is one in so many of what is left of a node's part. The first two are given before the node's rate is known: with four, one
@@ -37,6 +39,14 @@ pub fn overlap(a: (Key, Key), b: (Key, Key)) -> bool {
 fn units(found: &Found, from: Key, to: Key) -> u64 {
     let to = to.min(found.end);
     if is_image(found) { to.1.saturating_sub(from.1) } else { to.0.saturating_sub(from.0) }
+}
+
+/// Bytes of an image that are done, by the stretches of it that are; `None` when it is no image: files say themselves how much they hold.
+pub fn image_bytes_done(found: &Found, done: &[Stretch]) -> Option<u64> {
+    let whole = units(found, KEY_START, found.end).max(1);
+    let units: u64 = done.iter().map(|done| units(found, done.from, done.to)).sum();
+    let bytes = u128::from(found.bytes) * u128::from(units) / u128::from(whole);
+    is_image(found).then(|| u64::try_from(bytes).unwrap_or(u64::MAX).min(found.bytes))
 }
 
 /// An image is one item: its cuts lie between blocks.
@@ -124,6 +134,16 @@ mod tests {
                 "{nodes} nodes: {from:?} {to:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_image_counts_by_what_of_it_is_done() {
+        let found = Found { end: (1, 1000), grain: 8, bytes: 1 << 30, ..Found::default() };
+        let stretch = |from, to| Stretch { from, to, ..Stretch::default() };
+        let done = [stretch(KEY_START, (1, 250)), stretch((1, 500), (1, 750))];
+        assert_eq!(image_bytes_done(&found, &done), Some(1 << 29));
+        assert_eq!(image_bytes_done(&found, &[stretch(KEY_START, KEY_END)]), Some(1 << 30));
+        assert_eq!(image_bytes_done(&files(9), &done), None);
     }
 
     #[test]

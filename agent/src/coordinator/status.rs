@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
 
-use super::{Coordinator, Now};
+use super::{Coordinator, Now, share};
 use crate::backplane::message::Found;
 use crate::id::{BackupId, Epoch, NodeId, VolumeId};
 use crate::log::state::State;
@@ -140,8 +140,19 @@ impl Coordinator {
         let (items_total, bytes_total) = (sum(|found| found.items), sum(|found| found.bytes));
         let elapsed_ns =
             running.map_or(0, |running| now.wall_ns.saturating_sub(running.wall_start_ns)).max(1) as u64;
-        let rate = (u128::from(totals.bytes_logical) * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
-        let left = bytes_total.saturating_sub(totals.bytes_logical);
+        // An image is one item, which is counted when its end is there; until then it counts by its blocks.
+        let done_of = |(volume, found): (&VolumeId, &Found)| {
+            let done = running.map(|running| running.done.of(*volume)).unwrap_or_default();
+            share::image_bytes_done(found, done)
+        };
+        let images: Vec<Option<u64>> = found.into_iter().flatten().map(done_of).collect();
+        let of_images: u64 = images.iter().flatten().sum();
+        let of_files =
+            if images.iter().any(Option::is_none) || images.is_empty() { totals.bytes_logical } else { 0 };
+        let bytes_done =
+            if of_images == 0 { of_files } else { of_files.saturating_add(of_images).min(bytes_total) };
+        let rate = (u128::from(bytes_done) * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
+        let left = bytes_total.saturating_sub(bytes_done);
         let assigned = self.assigned.values().filter(|a| a.assignment.backup == backup);
         let assignments: Vec<Value> = assigned
             .take(ASSIGNMENTS_SHOWN)
@@ -161,7 +172,7 @@ impl Coordinator {
             "policy": policy,
             "items_done": totals.items,
             "items_total": items_total,
-            "bytes_done": totals.bytes_logical,
+            "bytes_done": bytes_done,
             "bytes_total": bytes_total,
             "rate": rate,
             "eta_s": left.checked_div(rate),
