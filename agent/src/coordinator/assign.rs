@@ -106,7 +106,11 @@ impl Coordinator {
     fn adopt(&mut self, now: Now<'_>, node: NodeId, held: Assignment, reported: Key) {
         let running = now.state.running.get(&held.backup);
         let is_ours = running.is_some_and(|running| running.volumes.contains(&held.volume));
-        let left = (held.from.max(reported), held.to);
+        let from = held.from.max(reported);
+        // Its last report may have been committed without its being told: the report comes again, and says whose work that is.
+        let done = running.map(|running| running.done.of(held.volume.volume)).unwrap_or_default();
+        let covering = done.iter().find(|done| done.from <= from && from < done.to);
+        let left = (covering.map_or(from, |done| done.to), held.to);
         let taken = self.taken(now, held.backup, held.volume.volume);
         let is_free = !taken.iter().any(|&other| share::overlap(left, other));
         if is_ours && left.0 < left.1 && is_free {

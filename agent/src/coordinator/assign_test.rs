@@ -35,9 +35,8 @@ fn state() -> State {
     state
 }
 
-fn answers(count: u32) -> Vec<Message> {
-    let state = state();
-    let now = Now { ns: 1, wall_ns: 1, state: &state };
+fn coordinator(state: &State) -> Coordinator {
+    let now = Now { ns: 1, wall_ns: 1, state };
     let settings = Settings {
         me: NodeId(1),
         peers: vec![WORKER],
@@ -46,7 +45,11 @@ fn answers(count: u32) -> Vec<Message> {
         merges: Default::default(),
         checks: Default::default(),
     };
-    let mut coordinator = Coordinator::new(settings, Epoch(1), now);
+    Coordinator::new(settings, Epoch(1), now)
+}
+
+/// All of the backup, and a report of what is done, naming an object.
+fn report(state: &State, count: u32) -> Report {
     let assignment = Assignment {
         id: AssignmentId { epoch: Epoch(1), number: 7 },
         backup: BACKUP,
@@ -54,15 +57,19 @@ fn answers(count: u32) -> Vec<Message> {
         from: (0, 0),
         to: (20, 0),
     };
-    let report = Report {
-        assignment,
-        sequence: 1,
-        from: (0, 0),
-        to: (10, 0),
-        objects: vec![(object(count), 1)],
-        ..Report::default()
-    };
-    coordinator.report(now, WORKER, report);
+    let objects = vec![(object(count), 1)];
+    Report { assignment, sequence: 1, from: (0, 0), to: (10, 0), objects, ..Report::default() }
+}
+
+fn answers(count: u32) -> Vec<Message> {
+    let state = state();
+    let mut coordinator = coordinator(&state);
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    coordinator.report(now, WORKER, report(&state, count));
+    sent(&mut coordinator)
+}
+
+fn sent(coordinator: &mut Coordinator) -> Vec<Message> {
     let outs = std::iter::from_fn(|| coordinator.next_out());
     outs.filter_map(|out| if let Out::Send(_, message) = out { Some(message) } else { None }).collect()
 }
@@ -72,4 +79,18 @@ fn a_report_that_came_twice_is_accepted_and_one_of_a_stretch_that_another_did_is
     let id = AssignmentId { epoch: Epoch(1), number: 7 };
     assert_eq!(answers(1), [Message::Accepted { id, sequence: 1 }]);
     assert_eq!(answers(2), [Message::Revoke { id }], "no table names object 2");
+}
+
+#[test]
+fn a_worker_that_was_not_told_of_its_last_commit_keeps_its_work() {
+    let state = state();
+    let mut coordinator = coordinator(&state);
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    let report = report(&state, 1);
+    let id = report.assignment.id;
+    let present = Present { weight: 1, held: vec![(report.assignment, (0, 0))], ..Present::default() };
+    coordinator.present(now, WORKER, present);
+    coordinator.report(now, WORKER, report);
+    assert_eq!(sent(&mut coordinator), [Message::Accepted { id, sequence: 1 }], "and nothing is revoked");
+    assert_eq!(coordinator.assigned[&id].done, (10, 0));
 }
