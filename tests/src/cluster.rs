@@ -426,8 +426,13 @@ impl Cluster {
 
     /// Asks a node to stop, and waits until it has; how long that took, in seconds. It must not fail.
     pub fn stop(&mut self, node: u32) -> f64 {
-        let begun = HostClock.boot_ns();
         self.signal(node, Signal::SIGTERM);
+        self.stopped(node)
+    }
+
+    /// Waits until a node that was asked to stop has; for how long, in seconds. A second signal would end it at once.
+    pub fn stopped(&mut self, node: u32) -> f64 {
+        let begun = HostClock.boot_ns();
         let mut child = self.agents.remove(&node).expect("the node runs");
         let status = self.wait("a node to stop", |_| match child.try_wait() {
             Ok(Some(status)) => Some(status),

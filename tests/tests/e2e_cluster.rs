@@ -235,7 +235,8 @@ fn the_coordinator_moves_and_stops_without_a_wait() {
     let taken = seconds_since(begun_ns);
     println!("coordinator {to} stopped: node {} committed {taken:.1} s later", after.node);
     assert!(after.node != to && taken < LEASE_SECS, "{taken:.1} s");
-    cluster.stop(to);
+    let taken = cluster.stopped(to);
+    assert!(taken < LEASE_SECS, "a node that leaves begins nothing new, and took {taken:.1} s");
     cluster.boot(to);
     cluster.finish(backup);
 }

@@ -206,6 +206,7 @@ impl<S: Sealer + Clone> Node<S> {
             self.releasing = Some(None);
         }
         self.follow.away_until_ns = u64::MAX;
+        self.role.leave();
         self.settle(now_ns, wall_ns);
     }
 

@@ -68,6 +68,8 @@ struct Merge {
 pub struct Role {
     held: Vec<Held>,
     merge: Option<Merge>,
+    /// Nothing new begins.
+    leaving: bool,
     out: VecDeque<Out>,
 }
 
@@ -80,6 +82,11 @@ impl Role {
     /// Whether there is work, so that a coordinator is needed.
     pub fn is_busy(&self) -> bool {
         !self.held.is_empty() || self.merge.is_some()
+    }
+
+    /// The node is about to stop: what is queued stays so, and goes to others when it is gone.
+    pub fn leave(&mut self) {
+        self.leaving = true;
     }
 
     /// Completes what the node says of itself with what it holds.
@@ -151,7 +158,7 @@ impl Role {
     fn start_next(&mut self) {
         let merges =
             self.merge.as_ref().is_some_and(|merge| merge.run != Run::Queued && merge.added.is_none());
-        if merges || self.held.iter().any(|held| held.run != Run::Queued) {
+        if self.leaving || merges || self.held.iter().any(|held| held.run != Run::Queued) {
             return;
         }
         if let Some(merge) = self.merge.as_mut().filter(|merge| merge.run == Run::Queued) {
@@ -349,6 +356,17 @@ mod tests {
         role.merged(order(5).id, Err("stopped".to_owned()));
         assert_eq!(drain(&mut role), []);
         assert!(!role.is_busy());
+    }
+
+    #[test]
+    fn nothing_begins_on_a_node_that_leaves() {
+        let mut role = Role::default();
+        role.handle(Message::Assign(assignment(1)));
+        role.handle(Message::Assign(assignment(2)));
+        drain(&mut role);
+        role.leave();
+        role.ended(assignment(1).id, Ok(()));
+        assert_eq!(drain(&mut role), []);
     }
 
     #[test]
