@@ -218,7 +218,11 @@ fn s3_settings(global: &Global) -> S3Settings {
 impl Repository {
     /// Opens the repository that the options name: two requests at most, and a prompt if it needs a passphrase.
     pub fn open(global: &Global) -> Result<Repository, Failure> {
-        let opened = Opened::new(global)?;
+        Repository::over(Opened::new(global)?, global)
+    }
+
+    /// Opens the repository in a store that is open.
+    pub fn over(opened: Opened, global: &Global) -> Result<Repository, Failure> {
         let format = read_format(&opened)?;
         check_home(&opened, &format)?;
         let unlock = match format.sealing() {

@@ -296,6 +296,20 @@ impl Message {
         }
     }
 
+    /// Whether only the holder of the lease may say it, so that one of an older epoch is dropped: "holder -> ..." in the table above, but
+    /// for answers to requests.
+    pub fn is_order(&self) -> bool {
+        matches!(
+            self,
+            Message::Announce { .. }
+                | Message::Probe { .. }
+                | Message::Assign(_)
+                | Message::Merge(_)
+                | Message::Accepted { .. }
+                | Message::Revoke { .. }
+        )
+    }
+
     /// Appends the body. Texts that are too long are cut at a character.
     pub fn emit(&self, out: &mut Vec<u8>) {
         match self {

@@ -316,6 +316,7 @@ impl Coordinator {
     }
 
     pub(super) fn begun(&mut self, now: Now<'_>, policy: &str, backup: BackupId) {
+        self.merges.backups_changed();
         let Some(job) = self.jobs.get_mut(policy) else { return };
         let askers = std::mem::take(&mut job.askers);
         if let Phase::Beginning { found } = &mut job.phase {
@@ -333,6 +334,7 @@ impl Coordinator {
     }
 
     pub(super) fn ended(&mut self, policy: &str, backup: BackupId) {
+        self.merges.backups_changed();
         if self.jobs.get(policy).is_some_and(|job| job.backup() == Some(backup)) {
             self.jobs.remove(policy);
         }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::{Coordinator, Now, Pending, QUEUE_MAX};
 use crate::backplane::message::{AssignmentId, MergeOrder, Message};
+use crate::format::record::{Commit, Record};
 use crate::id::{NodeId, VolumeId};
 use crate::log::limits::RETIRED_MAX;
 use crate::log::state::{Refusal, State};
@@ -39,6 +40,11 @@ pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrde
     Some(MergeOrder { id: AssignmentId::default(), volume, segments })
 }
 
+/// What makes a merge count: all that went in leaves the tables as what came out enters them.
+pub fn record(order: &MergeOrder, added: Vec<SegmentMeta>) -> Record {
+    Record::Commit(Commit { segments: added, removed: order.segments.clone(), ..Commit::default() })
+}
+
 /// An order that is out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Out {
@@ -52,8 +58,8 @@ struct Out {
 pub(super) struct Merges {
     out: BTreeMap<NodeId, Out>,
     failures: BTreeMap<VolumeId, u32>,
-    /// Lists that were in order, with the number of backups that ran.
-    in_order: BTreeMap<VolumeId, (Arc<Vec<SegmentMeta>>, usize)>,
+    /// Lists that are in order, as long as no backup begins or ends.
+    in_order: BTreeMap<VolumeId, Arc<Vec<SegmentMeta>>>,
 }
 
 impl Merges {
@@ -87,19 +93,22 @@ impl Merges {
         self.out.retain(|&node, _| !is_gone(node));
     }
 
+    /// A backup has begun, was given up, or has ended: what may be merged with what is another question now.
+    pub(super) fn backups_changed(&mut self) {
+        self.in_order.clear();
+    }
+
     /// The next merge of a volume that nobody is at.
     fn plan(&mut self, state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
         let list = state.segments.get(&volume)?;
-        let same = |(seen, running): &(Arc<Vec<SegmentMeta>>, usize)| {
-            Arc::ptr_eq(seen, list) && *running == state.running.len()
-        };
+        let same = |seen: &Arc<Vec<SegmentMeta>>| Arc::ptr_eq(seen, list);
         let tried = self.failures.get(&volume).copied().unwrap_or(0);
         if self.has_volume(volume) || tried >= TRIES_MAX || self.in_order.get(&volume).is_some_and(same) {
             return None;
         }
         let order = next(state, volume, bounds);
         if order.is_none() {
-            self.in_order.insert(volume, (Arc::clone(list), state.running.len()));
+            self.in_order.insert(volume, Arc::clone(list));
         }
         order
     }

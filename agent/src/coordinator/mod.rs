@@ -124,11 +124,7 @@ impl Pending {
                 }],
                 totals: report.totals,
             })],
-            Pending::Merge(_, order, added) => vec![Record::Commit(Commit {
-                segments: added.clone(),
-                removed: order.segments.clone(),
-                ..Commit::default()
-            })],
+            Pending::Merge(_, order, added) => vec![merges::record(order, added.clone())],
             Pending::Begin { records, .. } | Pending::Submit(_, records) => records.clone(),
             Pending::End { backup, wall_ns, .. } => {
                 vec![Record::BackupEnded(BackupEnd { backup: *backup, wall_end_ns: *wall_ns })]

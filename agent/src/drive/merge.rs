@@ -18,7 +18,6 @@ use windlass_hal::clock::Clock;
 use crate::backplane::message::MergeOrder;
 use crate::coordinator::merges;
 use crate::drive::commits::Commits;
-use crate::format::record::{Commit, Record};
 use crate::format::seal::Keys;
 use crate::format::slot::Sealer;
 use crate::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
@@ -130,8 +129,7 @@ pub fn in_order<'env, S: Sealer + Clone + Send + 'env>(
             let result = merger.run(epoch, &state, &order, stop).map_err(|fault| fault.to_string());
             let result = result.and_then(|segments| {
                 let (removed, added) = (order.segments.len() as u64, segments.len() as u64);
-                let commit = Commit { segments, removed: order.segments, ..Commit::default() };
-                commits.commit(vec![Record::Commit(commit)]).map_err(|fault| fault.to_string())?;
+                commits.commit(vec![merges::record(&order, segments)]).map_err(|fault| fault.to_string())?;
                 Ok(Merged { removed, added })
             });
             commits.finish();

@@ -24,52 +24,29 @@ pub const EPOCHS: &str = "epoch/";
 /// Prefix of all beats.
 pub const BEATS: &str = "beat/";
 
-/// Digits of a number in a key: all that a u64 can have.
-const DIGITS: usize = 20;
-/// Decimal digits, and those of a nonce.
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
-/// A key of `more` bytes to come. Written digit by digit, as a key is made for every call to the store.
-fn key(prefix: &str, number: u64, more: usize) -> String {
-    let mut digits = [0; DIGITS];
-    let mut rest = number;
-    for digit in digits.iter_mut().rev() {
-        *digit = HEX[(rest % 10) as usize];
-        rest /= 10;
-    }
-    let mut key = String::with_capacity(prefix.len() + DIGITS + more);
-    key.push_str(prefix);
-    key.extend(digits.map(char::from));
-    key
-}
-
 /// Key of a lease grant.
 pub fn epoch(epoch: Epoch) -> String {
-    key(EPOCHS, epoch.0, 0)
+    format!("{EPOCHS}{:020}", epoch.0)
 }
 
 /// Key of a holder's beat.
 pub fn beat(epoch: Epoch) -> String {
-    key(BEATS, epoch.0, 0)
+    format!("{BEATS}{:020}", epoch.0)
 }
 
 /// Key of a slot.
 pub fn slot(slot: Slot) -> String {
-    key(SLOTS, slot.0, 0)
+    format!("{SLOTS}{:020}", slot.0)
 }
 
 /// Key of a checkpoint.
 pub fn checkpoint(slot: Slot, nonce: &[u8; 16]) -> String {
-    let mut key = key(CHECKPOINTS, slot.0, 1 + 2 * nonce.len());
-    key.push('-');
-    let half = |half: u8| char::from(HEX[usize::from(half)]);
-    nonce.iter().for_each(|byte| key.extend([half(byte >> 4), half(byte & 15)]));
-    key
+    format!("{CHECKPOINTS}{:020}-{:032x}", slot.0, u128::from_be_bytes(*nonce))
 }
 
 /// Key of a boundary.
 pub fn boundary(slot: Slot) -> String {
-    key(BOUNDARIES, slot.0, 0)
+    format!("{BOUNDARIES}{:020}", slot.0)
 }
 
 /// The number at the start of a key below `prefix`: that of a slot, a checkpoint or a boundary. `None` for any other name.

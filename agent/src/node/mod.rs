@@ -222,9 +222,7 @@ impl<S: Sealer + Clone> Node<S> {
             Event::Probed { ask, found, failed } => {
                 self.tell_coordinator(Message::Probed { ask, found, failed });
             }
-            Event::Progressed { id, progress, totals, troubles } => {
-                self.role.progressed(id, progress, totals, &troubles);
-            }
+            Event::Progressed { id, progress } => self.role.progressed(id, progress),
             Event::Ended { id, result } => self.role.ended(id, result),
             Event::Merged { id, result } => self.role.merged(id, result),
             Event::Local { client, command } => self.requests.add(now_ns, client, command),
@@ -322,15 +320,7 @@ impl<S: Sealer + Clone> Node<S> {
         if !self.config.peers.contains(&from) {
             return;
         }
-        let is_order = matches!(
-            message,
-            Message::Announce { .. }
-                | Message::Probe { .. }
-                | Message::Assign(_)
-                | Message::Merge(_)
-                | Message::Accepted { .. }
-                | Message::Revoke { .. }
-        );
+        let is_order = message.is_order();
         if is_order && epoch < self.follow.epoch && self.config.options.checks.fence {
             return self.send(from, Message::Fenced);
         }

@@ -81,14 +81,11 @@ impl Host {
             from: at,
             to: next,
             last,
+            totals: Totals { items: 64, bytes_logical: 64, ..Totals::default() },
             ..Progress::default()
         };
-        let totals = Totals { items: 64, bytes_logical: 64, ..Totals::default() };
         self.job = Some((job, next, true));
-        self.event(
-            self.step_ms * MS,
-            Event::Progressed { id: job.id, progress, totals, troubles: Vec::new() },
-        );
+        self.event(self.step_ms * MS, Event::Progressed { id: job.id, progress });
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::backplane::message::{
     Assignment, AssignmentId, Command, Found, MergeOrder, Message, Present, Reply,
 };
-use crate::format::record::Totals;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::{Answer, Call, CallId};
 use crate::log::fault::LogFault;
@@ -15,7 +14,7 @@ use crate::log::state::State;
 use crate::log::writer::WriterOptions;
 use crate::table::plan::Bounds;
 use crate::table::segment::SegmentMeta;
-use crate::worker::backup::{ItemTrouble, Progress};
+use crate::worker::backup::Progress;
 
 /// Names a call of one of the node's machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,12 +79,8 @@ pub enum Event {
     Progressed {
         /// Which job.
         id: AssignmentId,
-        /// What.
+        /// What, since the last time.
         progress: Progress,
-        /// What was done since the last time.
-        totals: Totals,
-        /// Items with something missing since the last time.
-        troubles: Vec<ItemTrouble>,
     },
     /// The running job has ended: done, stopped, or why it could not.
     Ended {

@@ -18,9 +18,8 @@ use crate::backplane::message::{
     Assignment, AssignmentId, KEY_END, Key, MergeOrder, Message, NODE_ASSIGNMENTS_MAX, Present,
     REPORT_OBJECTS_MAX, REPORT_SEGMENTS_MAX, REPORT_TROUBLES_MAX, Report,
 };
-use crate::format::record::Totals;
 use crate::table::segment::SegmentMeta;
-use crate::worker::backup::{ItemTrouble, Progress};
+use crate::worker::backup::Progress;
 
 /// What the node is to do for its worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,13 +203,7 @@ impl Role {
     }
 
     /// The running job has something in the store and wants it committed. `from` is where its last commit ended.
-    pub fn progressed(
-        &mut self,
-        id: AssignmentId,
-        progress: Progress,
-        totals: Totals,
-        troubles: &[ItemTrouble],
-    ) {
+    pub fn progressed(&mut self, id: AssignmentId, progress: Progress) {
         let Some(held) = self.held.iter_mut().find(|held| held.assignment.id == id) else { return };
         if held.run != Run::Running {
             return;
@@ -219,7 +212,8 @@ impl Role {
             progress.objects.len() <= REPORT_OBJECTS_MAX && progress.segments.len() <= REPORT_SEGMENTS_MAX
         );
         held.sequence += 1;
-        let troubles = troubles
+        let troubles = progress
+            .troubles
             .iter()
             .take(REPORT_TROUBLES_MAX)
             .map(|trouble| (trouble.lin.inode, trouble.what.clone()));
@@ -230,7 +224,7 @@ impl Role {
             to: if progress.last { held.assignment.to } else { progress.to.min(KEY_END) },
             objects: progress.objects.iter().map(|&(id, bytes)| (id, u64::from(bytes))).collect(),
             segments: progress.segments,
-            totals,
+            totals: progress.totals,
             troubles: troubles.collect(),
         };
         held.report = Some(report.clone());
@@ -305,7 +299,7 @@ mod tests {
         let id = assignment(1).id;
         role.handle(Message::Assign(assignment(1)));
         let progress = Progress { from: (1, 0), to: (5, 0), ..Progress::default() };
-        role.progressed(id, progress, Totals::default(), &[]);
+        role.progressed(id, progress);
         let sent = drain(&mut role);
         role.greet(Present::default());
         let again = drain(&mut role);
@@ -379,7 +373,7 @@ mod tests {
         role.handle(Message::Revoke { id });
         role.handle(Message::Revoke { id });
         assert_eq!(drain(&mut role), [Out::Stop(id)]);
-        role.progressed(id, Progress { to: (5, 0), ..Progress::default() }, Totals::default(), &[]);
+        role.progressed(id, Progress { to: (5, 0), ..Progress::default() });
         assert_eq!(drain(&mut role), []);
         role.ended(id, Err("stopped".to_owned()));
         assert_eq!(drain(&mut role), [Out::Start(assignment(2))], "and the next one begins");

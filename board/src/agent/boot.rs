@@ -96,10 +96,11 @@ fn try_until_told(global: &Global, tell: &Sender<News>) {
 
 fn attempt(global: &Global) -> News {
     // What follows repeats for minutes before it gives up, and says nothing.
-    if let Err(why) = answers(&Opened::new(global)?) {
+    let opened = Opened::new(global)?;
+    if let Err(why) = answers(&opened) {
         return Ok(Err(why));
     }
-    let repository = Repository::open(global)?;
+    let repository = Repository::over(opened, global)?;
     let begun_ns = HostClock.boot_ns();
     let probed = repository.opened.probe_again()?;
     let took_ms = HostClock.boot_ns().saturating_sub(begun_ns) / 1_000_000;

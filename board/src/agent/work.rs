@@ -191,10 +191,8 @@ struct Reports<'a> {
 }
 
 impl CommitLog for Reports<'_> {
-    fn begin(&mut self, mut progress: Progress) {
-        let (id, totals) = (self.id, progress.totals);
-        let troubles = std::mem::take(&mut progress.troubles);
-        self.post.event(Event::Progressed { id, progress, totals, troubles });
+    fn begin(&mut self, progress: Progress) {
+        self.post.event(Event::Progressed { id: self.id, progress });
     }
 
     fn take_done(&mut self) -> Option<Result<(), LogFault>> {

@@ -524,10 +524,10 @@ impl Cluster {
         let totals =
             Totals { objects: objects.len() as u64, segments: segments.len() as u64, ..Totals::default() };
         let to_key = if last { job.assignment.to } else { key(to) };
-        let progress = Progress { from, to: to_key, last, objects, segments, ..Progress::default() };
+        let progress = Progress { from, to: to_key, last, objects, segments, totals, ..Progress::default() };
         job.phase = Phase::Asked { last };
         job.reported = to;
-        self.turn(seat, Some(Event::Progressed { id, progress, totals, troubles: Vec::new() }))
+        self.turn(seat, Some(Event::Progressed { id, progress }))
     }
 
     fn counted(&mut self, seat: usize, id: AssignmentId) {

@@ -15,18 +15,19 @@
 //! becomes of its writer. Checkpoints and the boundary are left to `search`. Source: commit-log design, "Garbage".
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use windlass_agent::format::record::{Commit, Record};
 use windlass_agent::format::slot::PlainForTests;
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot};
-use windlass_agent::log::call::{Answer, Call, CallId};
+use windlass_agent::log::call::{Answer, Call};
 use windlass_agent::log::keys;
 use windlass_agent::log::replay::{ReplayOptions, View, apply_slot};
 use windlass_agent::log::state::State;
-use windlass_agent::log::writer::{Action, Writer, WriterOptions};
-use windlass_tests::sim::store::{CLUSTER, Shelf, identity, seed};
+use windlass_agent::log::writer::{Action, WriterOptions};
+use windlass_tests::sim::store::{CLUSTER, Shelf};
+
+use super::seat::{Seat, in_bounds, print_of};
 
 /// Writers, and uploads: one of each node.
 const WRITERS: u32 = 2;
@@ -47,23 +48,6 @@ enum Skip {
     Pins,
     /// What no table names is deleted, whatever its epoch.
     Floor,
-}
-
-#[derive(Clone, Hash)]
-struct Node {
-    number: u32,
-    boot: u64,
-    batches: u32,
-    writer: Writer<PlainForTests>,
-    open: Vec<Call>,
-}
-
-#[derive(Clone)]
-struct Seat {
-    node: Arc<Node>,
-    /// Beside the calls, out of the hash.
-    ids: Vec<CallId>,
-    print: u64,
 }
 
 #[derive(Clone)]
@@ -94,12 +78,6 @@ enum Deed {
     Sweep,
 }
 
-fn print_of(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
-
 fn options() -> WriterOptions {
     WriterOptions {
         replay: ReplayOptions { gets_max: 1, ..ReplayOptions::default() },
@@ -109,19 +87,10 @@ fn options() -> WriterOptions {
     }
 }
 
-fn seat(number: u32, boot: u64, batches: u32) -> Seat {
-    let writer = Writer::new(identity(number, boot), PlainForTests, options(), seed(number, boot));
-    Seat {
-        node: Arc::new(Node { number, boot, batches, writer, open: Vec::new() }),
-        ids: Vec::new(),
-        print: 0,
-    }
-}
-
 impl World {
     /// Writer 1 is ready and has committed object 1.
     fn new() -> World {
-        let seats = (1..=WRITERS).map(|number| seat(number, 1, 0)).collect();
+        let seats = (1..=WRITERS).map(|number| Seat::new(number, options())).collect();
         let (shelf, model) = (Shelf::default(), View::default());
         let mut world = World { shelf, model, seats, uploads: Vec::new(), late: BTreeSet::new(), deleted: 0 };
         (0..world.seats.len()).for_each(|at| world.settle(at).unwrap());
@@ -160,7 +129,9 @@ impl World {
             next.push(deed(&mut world).and_then(|()| world.check()).map(|()| world));
         };
         for (at, seat) in self.seats.iter().enumerate() {
-            for call in (0..seat.ids.len()).filter(|&call| in_bounds(&seat.node.open[call])) {
+            for call in
+                (0..seat.ids.len()).filter(|&call| in_bounds(&seat.node.open[call], SLOTS_MAX, EPOCHS_MAX))
+            {
                 go(&|world| world.step(at, call));
             }
             if seat.node.writer.is_ready() {
@@ -187,7 +158,7 @@ impl World {
         let node = &self.seats[at].node;
         let state = &node.writer.view().state;
         let mut deeds = Vec::new();
-        if node.batches < BATCHES_MAX && node.writer.view().head.0 < SLOTS_MAX {
+        if node.commits < BATCHES_MAX && node.writer.view().head.0 < SLOTS_MAX {
             let is_new = |id: &ObjectId| {
                 id.epoch <= state.epoch
                     && id.epoch > state.orphan_floor
@@ -246,7 +217,7 @@ impl World {
             Deed::Collect | Deed::Sweep => return Ok(()),
         };
         let node = Arc::make_mut(&mut self.seats[at].node);
-        node.batches += 1;
+        node.commits += 1;
         node.writer.commit(0, vec![record]).map_err(|(fault, _)| format!("refused: {fault}"))?;
         self.settle(at)
     }
@@ -325,8 +296,7 @@ impl World {
                     self.shelf.check_view(node.writer.view())?;
                 }
                 Action::Lost(_) | Action::Released { .. } => {
-                    let Seat { node: next, .. } = seat(node.number, node.boot + 1, node.batches);
-                    *node = Arc::unwrap_or_clone(next);
+                    *node = node.again(options());
                     ids.clear();
                 }
                 Action::Warning(fault) => return Err(format!("warning: {fault}")),
@@ -334,16 +304,6 @@ impl World {
         }
         *print = print_of(node);
         Ok(())
-    }
-}
-
-fn in_bounds(call: &Call) -> bool {
-    match call {
-        Call::Create { key, .. } => match keys::number(key, keys::SLOTS) {
-            Some(slot) => slot.0 <= SLOTS_MAX,
-            None => key[keys::EPOCHS.len()..].parse::<u64>().unwrap() <= EPOCHS_MAX,
-        },
-        _ => true,
     }
 }
 

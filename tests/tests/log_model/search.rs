@@ -6,18 +6,18 @@
 //! are deleted in any order by anyone.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use windlass_agent::format::record::Record;
-use windlass_agent::format::slot::PlainForTests;
 use windlass_agent::id::{NodeId, Slot};
-use windlass_agent::log::call::{Answer, Call, CallId};
+use windlass_agent::log::call::{Answer, Call};
 use windlass_agent::log::keys;
 use windlass_agent::log::replay::ReplayOptions;
-use windlass_agent::log::writer::{Action, Checks, Writer, WriterOptions};
+use windlass_agent::log::writer::{Action, Checks, WriterOptions};
 
-use windlass_tests::sim::store::{Shelf, identity, seed};
+use windlass_tests::sim::store::Shelf;
+
+use super::seat::{Seat, in_bounds, print_of};
 
 #[derive(Clone, Copy)]
 struct Bounds {
@@ -28,23 +28,6 @@ struct Bounds {
     states_max: usize,
 }
 
-#[derive(Clone, Hash)]
-struct Node {
-    number: u32,
-    boot: u64,
-    commits: u32,
-    writer: Writer<PlainForTests>,
-    open: Vec<Call>,
-}
-
-/// Ids beside the calls, out of the hash.
-#[derive(Clone)]
-struct Seat {
-    node: Arc<Node>,
-    ids: Vec<CallId>,
-    print: u64,
-}
-
 #[derive(Clone)]
 struct World {
     shelf: Shelf,
@@ -52,12 +35,6 @@ struct World {
     /// Boundary PUTs on their way.
     late: BTreeSet<(String, Vec<u8>)>,
     depth: u32,
-}
-
-fn print_of(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn options(checks: Checks, second_list: bool) -> WriterOptions {
@@ -85,8 +62,7 @@ impl Search {
     fn run(&self) -> Found {
         let mut world = World { shelf: Shelf::default(), seats: Vec::new(), late: BTreeSet::new(), depth: 0 };
         for number in 1..=self.bounds.writers {
-            let seat = self.seat(number, 1);
-            world.seats.push(seat);
+            world.seats.push(Seat::new(number, self.options));
             let at = world.seats.len() - 1;
             self.settle(&mut world, at).unwrap();
         }
@@ -116,17 +92,11 @@ impl Search {
         Found { states: seen.len(), violation: None, complete: true }
     }
 
-    fn seat(&self, number: u32, boot: u64) -> Seat {
-        let writer = Writer::new(identity(number, boot), PlainForTests, self.options, seed(number, boot));
-        let node = Node { number, boot, commits: 0, writer, open: Vec::new() };
-        Seat { node: Arc::new(node), ids: Vec::new(), print: 0 }
-    }
-
     fn successors(&self, world: &World) -> Vec<Result<World, String>> {
         let mut next = Vec::new();
         for at in 0..world.seats.len() {
             for call in 0..world.seats[at].ids.len() {
-                if self.in_bounds(&world.seats[at].node.open[call]) {
+                if in_bounds(&world.seats[at].node.open[call], self.bounds.slots, self.bounds.epochs) {
                     next.push(self.step(world.clone(), at, call));
                 }
             }
@@ -149,16 +119,6 @@ impl Search {
             next.depth = world.depth + 1;
         }
         next
-    }
-
-    fn in_bounds(&self, call: &Call) -> bool {
-        match call {
-            Call::Create { key, .. } => match keys::number(key, keys::SLOTS) {
-                Some(slot) => slot.0 <= self.bounds.slots,
-                None => key[6..].parse::<u64>().unwrap() <= self.bounds.epochs,
-            },
-            _ => true,
-        }
     }
 
     fn step(&self, mut world: World, at: usize, call: usize) -> Result<World, String> {
@@ -214,15 +174,7 @@ impl Search {
                     }
                 }
                 Action::Lost(_) | Action::Released { .. } => {
-                    let boot = node.boot + 1;
-                    let commits = node.commits;
-                    let writer = Writer::new(
-                        identity(node.number, boot),
-                        PlainForTests,
-                        self.options,
-                        seed(node.number, boot),
-                    );
-                    *node = Node { number: node.number, boot, commits, writer, open: Vec::new() };
+                    *node = node.again(self.options);
                     ids.clear();
                 }
                 Action::Warning(fault) => return Err(format!("warning: {fault}")),

@@ -407,8 +407,7 @@ impl Host {
         let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
         let next = if progress.last { job.assignment.to } else { progress.to };
         job.phase = Phase::Asked { names, next };
-        let totals = progress.totals;
-        Some(Event::Progressed { id: job.assignment.id, progress, totals, troubles: Vec::new() })
+        Some(Event::Progressed { id: job.assignment.id, progress })
     }
 
     fn read(&mut self) {
@@ -499,12 +498,12 @@ impl Host {
 
     fn report(&mut self, next: Key) -> Option<Event> {
         let job = self.job.as_mut()?;
-        let progress = std::mem::take(&mut job.progress);
+        let mut progress = std::mem::take(&mut job.progress);
         let names = progress.objects.iter().map(|(id, _)| *id);
         let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
         job.phase = Phase::Asked { names, next };
-        let totals = Totals { items: 1, objects: progress.objects.len() as u64, ..Totals::default() };
-        Some(Event::Progressed { id: job.assignment.id, progress, totals, troubles: Vec::new() })
+        progress.totals = Totals { items: 1, objects: progress.objects.len() as u64, ..Totals::default() };
+        Some(Event::Progressed { id: job.assignment.id, progress })
     }
 }
 

@@ -301,16 +301,7 @@ impl Member {
             self.peer(from, true)?;
         }
         let Wire { epoch, slot, message } = wire;
-        let is_order = matches!(
-            *message,
-            Message::Announce { .. }
-                | Message::Probe { .. }
-                | Message::Assign(_)
-                | Message::Merge(_)
-                | Message::Accepted { .. }
-                | Message::Revoke { .. }
-        );
-        let old = is_order && epoch < self.node.epoch();
+        let old = message.is_order() && epoch < self.node.epoch();
         (self.host.acted, self.host.fenced) = (0, None);
         let what = if old { format!("{message:?}") } else { String::new() };
         self.give(Some(Event::Received { from: NodeId(from as u32 + 1), epoch, slot, message: *message }))?;
