@@ -409,6 +409,12 @@ impl Coordinator {
                 Pending::Merge(node, order, _) => self.merge_refused(now, node, &order, why),
                 Pending::Begin { policy, .. } => self.begin_refused(now, &policy, why),
                 Pending::End { policy, .. } => self.end_refused(now, &policy, why),
+                // Sent again to the coordinator that came next, by a node that was not told.
+                Pending::Submit(asker, records)
+                    if records.iter().all(|record| is_held(now.state, record)) =>
+                {
+                    self.reply(asker, Reply::Done(None));
+                }
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Refused(why.to_string())),
             }
         }
@@ -424,7 +430,65 @@ impl Coordinator {
     }
 }
 
+/// Whether a change of a policy is what the state says of it already.
+fn is_held(state: &State, record: &Record) -> bool {
+    let is = |name: &str, revision, removed| {
+        state.policies.get(name).filter(|policy| (policy.revision, policy.removed) == (revision, removed))
+    };
+    match record {
+        Record::PolicyChanged(change) => is(&change.name, change.revision, false).is_some_and(|policy| {
+            *policy.body == *change.body && policy.volumes.iter().eq(change.volumes.iter().map(|(id, _)| id))
+        }),
+        Record::PolicyRemoved { name, revision } => is(name, *revision, true).is_some(),
+        _ => false,
+    }
+}
+
 /// What may come from the outside.
 fn is_policy_change(record: &Record) -> bool {
     matches!(record, Record::PolicyChanged(_) | Record::PolicyRemoved { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::record::PolicyChange;
+    use crate::id::Slot;
+    use crate::log::state::Policy;
+
+    const ME: NodeId = NodeId(1);
+
+    /// What is answered to a change of policy `p` to revision 1 and `body`, which the log refuses because it has revision 1 with `x`.
+    fn answer(body: &[u8]) -> Reply {
+        let mut state = State::default();
+        let policy =
+            Policy { revision: 1, slot: Slot(1), removed: false, body: b"x"[..].into(), volumes: Vec::new() };
+        state.policies.insert("p".to_owned(), policy);
+        let settings = Settings {
+            me: ME,
+            peers: Vec::new(),
+            beat_ns: 1,
+            rest_ns: 1,
+            merges: Bounds::default(),
+            checks: Checks::default(),
+        };
+        let now = Now { ns: 1, wall_ns: 1, state: &state };
+        let mut coordinator = Coordinator::new(settings, Epoch(1), now);
+        let change =
+            PolicyChange { name: "p".to_owned(), revision: 1, body: body.to_vec(), volumes: Vec::new() };
+        let command = Command::Submit(vec![Record::PolicyChanged(change)]);
+        coordinator.handle(now, ME, Message::Request { request: 7, command });
+        assert_eq!(coordinator.next_batch(now).map(|batch| batch.len()), Some(1));
+        coordinator.refused(now, 0, Refusal::Revision);
+        match coordinator.next_out() {
+            Some(Out::Send(ME, Message::Reply { request: 7, reply })) => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_submission_that_counts_already_is_done_and_one_that_another_made_is_refused() {
+        assert_eq!(answer(b"x"), Reply::Done(None));
+        assert_eq!(answer(b"y"), Reply::Refused(Refusal::Revision.to_string()));
+    }
 }
