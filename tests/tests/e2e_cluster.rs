@@ -184,6 +184,31 @@ fn an_item_that_is_not_whole_is_seen_in_the_status() {
 }
 
 #[test]
+fn certificates_of_another_authority_are_taken_while_agents_run() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let mut cluster = in_a_directory(&work);
+    let ca = cluster.renew_certificates();
+    for node in [2, 3] {
+        cluster.signal(node, Signal::SIGHUP);
+        cluster.wait("the profile to be read", |cluster| {
+            cluster.told(node).contains("was read again").then_some(())
+        });
+    }
+    // From here on the old certificates are worth nothing to node 1.
+    cluster.stop(1);
+    cluster.trust(&ca);
+    let met = |cluster: &Cluster| {
+        let told = cluster.told(1);
+        [2, 3].map(|node| told.matches(&format!("node {node} is connected")).count())
+    };
+    let before = met(&cluster);
+    cluster.boot(1);
+    cluster.wait("node 1 to see the others with their new certificates", |cluster| {
+        met(cluster).iter().zip(before).all(|(met, before)| *met > before).then_some(())
+    });
+}
+
+#[test]
 fn a_frozen_coordinator_steps_down_when_it_thaws() {
     let work = Workdir::new("e2e-cluster").unwrap();
     let mut cluster = in_a_directory(&work);

@@ -138,8 +138,9 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     notify.ready();
     let reload = || {
         let profile = load(file)?;
+        let tls = profile.backplane.as_ref().map(|backplane| tls(me.node, backplane)).transpose()?;
         volumes.replace(&profile);
-        Ok(present(&profile, &volumes, boot))
+        Ok((present(&profile, &volumes, boot), tls))
     };
     reactor.run(node, &mut notify, &reload);
     Ok(Exit::Done)
@@ -159,6 +160,16 @@ fn present(profile: &Profile, volumes: &Volumes, boot: Boot) -> Present {
     }
 }
 
+/// The backplane's certificates, as they are in their files now.
+fn tls(node: NodeId, backplane: &Backplane) -> Result<Tls, Failure> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| Failure::at(path.display(), error));
+    let (ca, certificate, key) =
+        (read(&backplane.ca_file)?, read(&backplane.cert_file)?, read(&backplane.key_file)?);
+    let pem = Pem { ca: &ca, certificate: &certificate, key: &key };
+    Tls::new(node, pem, HostClock::shared())
+        .map_err(|fault| Failure::at(backplane.cert_file.display(), fault))
+}
+
 fn net(
     profile: &Profile,
     backplane: &Backplane,
@@ -166,12 +177,7 @@ fn net(
     boot: Boot,
     poll: &Poll,
 ) -> Result<Net<TcpLink>, Failure> {
-    let read = |path: &Path| std::fs::read(path).map_err(|error| Failure::at(path.display(), error));
-    let (ca, certificate, key) =
-        (read(&backplane.ca_file)?, read(&backplane.cert_file)?, read(&backplane.key_file)?);
-    let pem = Pem { ca: &ca, certificate: &certificate, key: &key };
-    let tls = Tls::new(profile.id(), pem, HostClock::shared())
-        .map_err(|fault| Failure::at(backplane.cert_file.display(), fault))?;
+    let tls = tls(profile.id(), backplane)?;
     let failed = |what: String| Failure::at(format_args!("backplane {}", *backplane.listen), what);
     let mut link = TcpLink::new(poll, NET_TOKEN, conns_max(profile.peer.len()))
         .map_err(|error| failed(error.to_string()))?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use windlass_agent::backplane::message::{Assignment, AssignmentId, MergeOrder, Message, Present, Reply};
 use windlass_agent::backplane::net::{self, Net};
+use windlass_agent::backplane::tls::Tls;
 use windlass_agent::drive::node::{Ports, turn};
 use windlass_agent::id::{Epoch, NodeId, Slot, VolumeId};
 use windlass_agent::log::call::Call;
@@ -161,7 +162,7 @@ impl Reactor {
         &mut self,
         mut node: Node<LogSealer>,
         notify: &mut Notify,
-        reload: &dyn Fn() -> Result<Present, Failure>,
+        reload: &dyn Fn() -> Result<(Present, Option<Tls>), Failure>,
     ) {
         let mut ready = Vec::new();
         let mut leaving = None;
@@ -173,11 +174,14 @@ impl Reactor {
             if let Some(wish) = self.hear_threads(&mut node) {
                 match wish {
                     Wish::Reload => match reload() {
-                        Ok(new) => {
+                        Ok((present, tls)) => {
                             logger::say(
-                                "windlass: the profile was read again: weight, volumes and limits hold from now on",
+                                "windlass: the profile was read again: weight, volumes, limits and certificates hold from now on",
                             );
-                            node.set_present(new);
+                            node.set_present(present);
+                            if let (Some(net), Some(tls)) = (&mut self.host.net, tls) {
+                                net.set_security(Box::new(tls));
+                            }
                         }
                         Err(failure) => {
                             logger::say(format_args!("windlass: the profile stays as it was: {failure}"))

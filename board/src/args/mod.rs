@@ -72,7 +72,7 @@ Examples:
   windlass agent --board loopback
 
 SIGTERM stops it cleanly: the lease is let go, running work is kept as far as it was reported. SIGHUP reads the profile again: weight, \
-volumes and limits change at once, everything else at the next start.")]
+volumes and limits change at once, certificates with the next connection, everything else at the next start.")]
 pub struct Agent {
     /// The node's profile: a file, or the name of one that ships (`windlass board explain loopback`)
     #[arg(long, value_name = "PROFILE")]
