@@ -17,7 +17,7 @@ use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::etcd::Etcd;
 use windlass_tests::engines::moto::Moto;
 use windlass_tests::netns::Networks;
-use windlass_tests::privilege::skip;
+use windlass_tests::privilege::{is_root, skip};
 use windlass_tests::workdir::Workdir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_windlass-under-test");
@@ -206,6 +206,29 @@ fn certificates_of_another_authority_are_taken_while_agents_run() {
     cluster.wait("node 1 to see the others with their new certificates", |cluster| {
         met(cluster).iter().zip(before).all(|(met, before)| *met > before).then_some(())
     });
+}
+
+#[test]
+fn the_first_worker_of_a_volume_compares_its_readers() {
+    if !is_root() {
+        skip("the_first_worker_of_a_volume_compares_its_readers", "needs root, to mount");
+        return;
+    }
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let place = Place::directory(&work.join("repository"));
+    let setup = Setup { nodes: 2, upload_kib_s: 1 << 20, shared_dirs: 2, verify: 100, ..Setup::new(place) };
+    let mut cluster = Cluster::make(PROGRAM, setup, None);
+    cluster.start();
+    let backup = cluster.begin(1);
+    let point = cluster.point(backup);
+    assert_eq!(point.totals.faults, 0);
+    let told: String = cluster.nodes().map(|node| cluster.told(node)).collect();
+    let compared: Vec<&str> = told.lines().filter(|line| line.contains("verify: compared volume=")).collect();
+    println!("{}", compared.join("\n"));
+    assert_eq!(compared.len(), 3, "each of three volumes once: {compared:?}");
+    assert!(compared.iter().all(|line| line.ends_with(" differences=0")), "{compared:?}");
+    assert!(!compared.iter().any(|line| line.contains(" items=0 ")), "{compared:?}");
+    cluster.finish(backup);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The volumes of a board profile: found by the name that a policy uses, opened, and told apart. Source: ours.
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use windlass_agent::backplane::message::Found;
@@ -25,6 +26,12 @@ pub struct Opened {
     pub job: VolumeJob,
     /// What the coordinator is told.
     pub found: Found,
+    /// Where it is, as the profile says.
+    pub device: PathBuf,
+    /// How it is read: the policy's word before the profile's.
+    pub reader: Reader,
+    /// Operations a second on its device at most.
+    pub iops_max: Option<u32>,
 }
 
 impl Volumes {
@@ -68,17 +75,18 @@ impl Volumes {
             said => said,
         };
         let patterns = policy.patterns().map_err(Failure::new)?;
-        let iops = match (iops, policy.limits.device_iops) {
+        let iops_max = match (iops, policy.limits.device_iops) {
             (Some(own), Some(said)) => Some(own.min(said)),
             (own, said) => own.or(said),
         };
         let snapshot = own.snapshot.as_deref();
-        let opened = open_selected(&own.device, reader, iops, pools, &patterns, snapshot, &Progress::new())?;
+        let opened =
+            open_selected(&own.device, reader, iops_max, pools, &patterns, snapshot, &Progress::new())?;
         let Selectable { device, volume, items, .. } = opened;
         let (end, grain) = stretch::span(volume.info(), &settings.shape());
         let bytes = volume.info().used_bytes;
         let job = VolumeJob { id, device, volume };
         let found = Found { volume: job.found(), end, grain, items, bytes };
-        Ok(Opened { job, found })
+        Ok(Opened { job, found, device: own.device.value, reader, iops_max })
     }
 }

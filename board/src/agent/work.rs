@@ -20,18 +20,20 @@ use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job::{self, Assigned, Machinery, Packing, Settings};
 use windlass_agent::drive::merge::Merger;
 use windlass_agent::drive::volume::CommitLog;
-use windlass_agent::id::{Boot, NodeId, VolumeId};
+use windlass_agent::id::{Boot, Key, Lin, NodeId, VolumeId};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
 use windlass_agent::node::Event;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::Policy;
 use windlass_agent::store::uplink::Uplink;
-use windlass_agent::worker::backup::Progress;
+use windlass_agent::worker::backup::{ItemTrouble, Progress};
+use windlass_hal::volume::verify::Verified;
 
 use super::post::{JobWaker, Post};
-use super::volumes::Volumes;
+use super::volumes::{Opened, Volumes};
 use crate::commands::backup::{job_settings, point_rows, start_uplink};
+use crate::commands::verify;
 use crate::failure::Failure;
 use crate::machinery::HostReactor;
 use crate::repository::Repository;
@@ -188,10 +190,14 @@ struct Reports<'a> {
     id: AssignmentId,
     post: &'a Post,
     acked: &'a Receiver<()>,
+    /// What the two readers of the volume say differently: told with the first report.
+    differing: Vec<ItemTrouble>,
 }
 
 impl CommitLog for Reports<'_> {
-    fn begin(&mut self, progress: Progress) {
+    fn begin(&mut self, mut progress: Progress) {
+        progress.totals.faults += self.differing.len() as u64;
+        progress.troubles.splice(..0, self.differing.drain(..));
         self.post.event(Event::Progressed { id: self.id, progress });
     }
 
@@ -318,7 +324,13 @@ impl Runner {
             to: assignment.to,
             last: last.map(|(_, volume)| volume),
         };
-        let mut reports = Reports { id: assignment.id, post: &self.post, acked: &self.acked };
+        // Once for each backup of the volume: by whoever reads its beginning.
+        let differing = if assignment.from == Key::default() {
+            self.differing(volume, &opened, &policy)?
+        } else {
+            Vec::new()
+        };
+        let mut reports = Reports { id: assignment.id, post: &self.post, acked: &self.acked, differing };
         let before = self.stored.load(Ordering::Relaxed);
         let stored = &self.stored;
         let mut watch = |totals: &windlass_agent::worker::backup::Totals| {
@@ -343,6 +355,26 @@ impl Runner {
             );
         }
         Ok(())
+    }
+
+    /// What the kernel says differently of a sample of the volume, if the policy wants one: each item once.
+    fn differing(&self, id: VolumeId, opened: &Opened, policy: &Policy) -> Result<Vec<ItemTrouble>, Failure> {
+        let Opened { device, reader, iops_max, .. } = opened;
+        let Some(found) = verify::sample(policy, device, *iops_max, *reader, &self.stop)? else {
+            return Ok(Vec::new());
+        };
+        let Verified { items, bytes, differences, .. } = found.sums;
+        log::info!("verify: compared volume={id} items={items} bytes={bytes} differences={differences}");
+        let mut troubles: Vec<ItemTrouble> = Vec::new();
+        for (path, difference) in &found.differences {
+            let what = verify::line(path, difference);
+            log::error!("verify: differs volume={id} inode={} what=\"{what}\"", difference.inode);
+            let lin = Lin { volume: id, inode: difference.inode };
+            if troubles.last().is_none_or(|last| last.lin != lin) {
+                troubles.push(ItemTrouble { lin, what });
+            }
+        }
+        Ok(troubles)
     }
 
     /// The narrower of the profile's limits and the policy's.

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value, json};
 use windlass_agent::policy::{Policy, Reader, paths};
@@ -49,12 +50,12 @@ pub fn run(global: &Global, args: &VolumeVerify, output: &Output) -> Result<Exit
         true => Pick::All,
         false => Pick::Sample { count: args.sample as usize, seed: seed(args.seed)? },
     };
-    let found = compare(&args.device, global.device_iops_max, Reader::Auto, pick, &job)?;
+    let found = compare(&args.device, global.device_iops_max, Reader::Auto, pick, job.stop_flag())?;
     for (path, difference) in &found.differences {
         output.say(line(path, difference));
         output.event("difference", to_json(path, difference));
     }
-    let stopped = job.stop_flag().load(std::sync::atomic::Ordering::Relaxed);
+    let stopped = job.stop_flag().load(Ordering::Relaxed);
     let Verified { items, bytes, differences, items_different } = found.sums;
     output.say(format_args!(
         "{}{} items and {} of contents compared{}: {}",
@@ -93,17 +94,31 @@ pub fn run(global: &Global, args: &VolumeVerify, output: &Output) -> Result<Exit
 /// After a backup: compares a sample of each volume that has a raw reader. A volume that cannot be compared here is named.
 pub fn after_backup(global: &Global, policy: &Policy, job: &Progress) -> Result<Vec<Compared>, Failure> {
     let mut all = Vec::new();
-    let raw = |reader: Reader| matches!(reader, Reader::Auto | Reader::Raw | Reader::Ext4);
-    for volume in policy.volumes.iter().filter(|volume| policy.verify > 0 && raw(volume.reader)) {
-        let path = PathBuf::from(&volume.device);
-        let pick = Pick::Sample { count: policy.verify as usize, seed: seed(None)? };
+    for volume in &policy.volumes {
         let iops = global.device_iops_max.or(policy.limits.device_iops);
-        match compare(&path, iops, volume.reader, pick, job) {
-            Ok(found) => all.push(found),
-            Err(why) => log::warn!("verify: volume not compared reason=\"{why}\""),
-        }
+        all.extend(sample(policy, Path::new(&volume.device), iops, volume.reader, job.stop_flag())?);
     }
     Ok(all)
+}
+
+/// Compares as many items of a volume as the policy says; `None` when that is none, the volume has no raw reader, or it cannot be
+/// compared here, which is logged.
+pub fn sample(
+    policy: &Policy,
+    device: &Path,
+    iops: Option<u32>,
+    reader: Reader,
+    stop: &AtomicBool,
+) -> Result<Option<Compared>, Failure> {
+    if policy.verify == 0 || !matches!(reader, Reader::Auto | Reader::Raw | Reader::Ext4) {
+        return Ok(None);
+    }
+    let pick = Pick::Sample { count: policy.verify as usize, seed: seed(None)? };
+    let found = compare(device, iops, reader, pick, stop);
+    found.map(Some).or_else(|why| {
+        log::warn!("verify: volume not compared reason=\"{why}\"");
+        Ok(None)
+    })
 }
 
 /// A difference in a line: where, which field, who says what.
@@ -137,7 +152,7 @@ fn compare(
     iops: Option<u32>,
     reader: Reader,
     pick: Pick,
-    job: &Progress,
+    stop: &AtomicBool,
 ) -> Result<Compared, Failure> {
     let fail = |fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault);
     let mut device = open_device(path, iops, &[])?;
@@ -153,7 +168,7 @@ fn compare(
         Pick::Sample { .. } => Choice::Inodes(&sample),
     };
     let mut found = Vec::new();
-    let stop = || job.stop_flag().load(std::sync::atomic::Ordering::Relaxed);
+    let stop = || stop.load(Ordering::Relaxed);
     let sums = verify::verify(&mut *raw, &mut mounted, &mut *device, choice, &stop, &mut |difference| {
         if found.len() < DIFFERENCES_MAX {
             found.push(difference);
