@@ -1,14 +1,15 @@
 //! One backup over 1, 2 and 4 agents, each behind an uplink of its own: how it scales, and what the coordinator costs.
 //!
 //! ```text
-//!  cargo bench -p windlass-tests --bench cluster                    1536 MiB at 16 MiB/s a node: three minutes
-//!  cargo bench -p windlass-tests --bench cluster -- 768 24 1,2,4    size in MiB, rate in MiB/s, nodes
+//!  cargo bench -p windlass-tests --bench cluster                     3072 MiB at 64 MiB/s a node: two minutes
+//!  cargo bench -p windlass-tests --bench cluster -- 12288 64 4       size in MiB, rate in MiB/s, nodes
 //! ```
 //!
 //! The volume is a plain image of random bytes that all nodes read, so the limit counts every byte; the repository is a directory,
 //! both below the target directory. The lease has the times that a profile has when it says nothing. Time is that of the point: from
 //! the commit of its begin to the commit of its end. Control is the thread that runs coordinator, backplane and worker role, and
-//! those that ask the store for the log; everything else of the processes is the data path.
+//! those that ask the store for the log; everything else of the processes is the data path. The coordinator's part is what control takes on
+//! the node that held the lease: a commit for each share and each 16 objects, so that it shrinks as backups grow.
 //!
 //! What to expect: bytes / (nodes * rate), and at the end some tenths of a second until the slowest share is in the log. A machine
 //! whose disk and cores do not carry nodes * rate measures itself. Source: ours.
@@ -23,11 +24,11 @@ use windlass_tests::cluster::{Cluster, Place, Setup};
 use windlass_tests::workdir::Workdir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_windlass-under-test");
-const MIB_DEFAULT: u64 = 1536;
-const RATE_DEFAULT: u32 = 16;
+const MIB_DEFAULT: u64 = 3072;
+const RATE_DEFAULT: u32 = 64;
 /// Least part of linear speed.
 const EFFICIENCY: f64 = 0.9;
-/// Largest part of the data path's processor time.
+/// Largest part of the data path's processor time that the coordinator takes.
 const CONTROL: f64 = 0.01;
 
 /// Processor time in seconds.
@@ -59,7 +60,7 @@ fn main() {
     let nodes: Vec<u32> = nodes.split(',').map(|text| text.parse().unwrap()).collect();
     println!("{mib} MiB, {rate} MiB/s a node\n");
     println!(
-        "| nodes | s | MiB/s | of linear | shares | objects | slots | data CPU s | control CPU s | of data | coordinator's | its calls |"
+        "| nodes | s | MiB/s | of linear | shares | objects | slots | data CPU s | control CPU s | coordinator's | of data | its calls |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut is_met = true;
@@ -69,9 +70,9 @@ fn main() {
         // One node's time tells what one uplink gives; without it, the limit does.
         let alone = *alone.get_or_insert(if nodes == 1 { run.seconds } else { mib as f64 / f64::from(rate) });
         let efficiency = alone / run.seconds / f64::from(run.nodes);
-        let control = run.all.control / run.all.data;
+        let control = run.coordinator.control / run.all.data;
         println!(
-            "| {} | {:.1} | {:.1} | {efficiency:.3} | {} | {} | {} | {:.2} | {:.3} | {:.2} % | {:.3} | {} |",
+            "| {} | {:.1} | {:.1} | {efficiency:.3} | {} | {} | {} | {:.2} | {:.3} | {:.3} | {:.2} % | {} |",
             run.nodes,
             run.seconds,
             mib as f64 / run.seconds,
@@ -80,14 +81,14 @@ fn main() {
             run.slots,
             run.all.data,
             run.all.control,
-            control * 100.0,
             run.coordinator.control,
+            control * 100.0,
             run.calls,
         );
         is_met &= efficiency >= EFFICIENCY && control <= CONTROL;
     }
     println!(
-        "\nat least {EFFICIENCY} of linear, control at most {} % of the data path: {}",
+        "\nat least {EFFICIENCY} of linear, the coordinator at most {} % of the data path: {}",
         CONTROL * 100.0,
         if is_met { "met" } else { "NOT MET" }
     );

@@ -389,3 +389,34 @@ impl Runner {
         self.work.repository.opened.throttle.set(narrow(up, limits.upload), narrow(down, limits.download));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::super::post::Letter;
+    use super::*;
+    use windlass_hal::linux::poll::Poll;
+
+    #[test]
+    fn what_the_readers_say_differently_goes_into_the_first_report_before_other_troubles() {
+        let (post, letters) = Post::new(Poll::new(1).unwrap().waker());
+        let (_acks, acked) = sync_channel(1);
+        let trouble = |inode, what: &str| ItemTrouble {
+            lin: Lin { volume: VolumeId(1), inode },
+            what: what.to_owned(),
+        };
+        let differing = vec![trouble(7, "size: raw reader: 1; kernel: 2")];
+        let mut reports = Reports { id: AssignmentId::default(), post: &post, acked: &acked, differing };
+        let mut progress = Progress { troubles: vec![trouble(5, "unreadable")], ..Progress::default() };
+        progress.totals.faults = 1;
+        for expected in [(2, vec![7, 5]), (1, vec![5])] {
+            reports.begin(progress.clone());
+            let Ok(Letter::Event(Event::Progressed { progress: told, .. })) = letters.recv() else {
+                panic!()
+            };
+            let inodes = told.troubles.iter().map(|trouble| trouble.lin.inode).collect();
+            assert_eq!((told.totals.faults, inodes), expected);
+        }
+    }
+}
