@@ -379,3 +379,77 @@ fn hint(spans: &Spans, device: &mut dyn BlockDevice) {
 fn is_free(span: &Span, index: u32) -> bool {
     span.free.checked_shr(index).unwrap_or(0) & 1 != 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::disk::{DiskConfig, Media, MediaConfig};
+
+    /// Bytes of an inode and of a block of the device.
+    const UNIT: u64 = 512;
+    /// Inodes 0..8 at block 8, and 8..16 at block 24: eight blocks of something else lie between.
+    const SPANS: [(u64, u64); 2] = [(0, 8), (8, 24)];
+
+    struct Two;
+
+    impl List for Two {
+        fn list(
+            &mut self,
+            _: &mut dyn BlockDevice,
+            number: u64,
+            spans: &mut Spans,
+        ) -> Result<Option<u64>, VolumeFault> {
+            for (first, block) in SPANS.iter().filter(|(first, _)| *first >= number) {
+                spans.push(*first, 8, block * UNIT, 0);
+            }
+            Ok(None)
+        }
+    }
+
+    /// Pieces over a device each of whose blocks holds its number, but for `bad`.
+    fn over(bad: &[u64]) -> Pieces {
+        let media = Media::new(MediaConfig {
+            name: "pieces".to_owned(),
+            size_bytes: 64 * UNIT,
+            logical_block_bytes: UNIT as u32,
+            can_discard: false,
+            seed: 1,
+        });
+        (0..64).for_each(|block| media.load(block * UNIT, &[block as u8; UNIT as usize]));
+        bad.iter().for_each(|block| media.fail(block * UNIT..(block + 1) * UNIT));
+        let config = DiskConfig { write: false, queue_depth: 4, latency_steps_max: 0, seed: 1 };
+        let mut pieces = Pieces::new(UNIT as usize, UNIT as usize);
+        assert_eq!(pieces.seek(&mut Two, &mut media.open(config), 0), Ok(Seek::At(0)));
+        pieces
+    }
+
+    #[test]
+    fn inodes_and_what_lies_between_them_are_one_read() {
+        let pieces = over(&[]);
+        assert_eq!(pieces.now.reads, [(0..24 * UNIT as usize, 8 * UNIT)]);
+        for block in 8..32 {
+            assert_eq!(pieces.at(block * UNIT, UNIT as usize), Some(&[block as u8; UNIT as usize][..]));
+        }
+        assert!(
+            pieces.at(7 * UNIT, UNIT as usize).is_none() && pieces.at(31 * UNIT + 1, UNIT as usize).is_none()
+        );
+        assert_eq!(pieces.numbers(3).collect::<Vec<_>>(), (3..16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_bad_block_costs_the_inodes_in_it_or_what_lies_between_and_nothing_else() {
+        // One among inodes (number 2), one in the gap.
+        let pieces = over(&[10, 20]);
+        for number in 0..16 {
+            let (first, block) = SPANS[usize::from(number >= 8)];
+            let raw = pieces.get(number).unwrap();
+            assert_eq!(raw.fault.is_some(), number == 2, "inode {number}");
+            assert!(number == 2 || raw.bytes.iter().all(|&byte| u64::from(byte) == block + number - first));
+        }
+        for block in 8..32 {
+            let found = pieces.at(block * UNIT, UNIT as usize);
+            assert_eq!(found.is_none(), [10, 20].contains(&block), "block {block}");
+        }
+        assert!(pieces.at(19 * UNIT, 2 * UNIT as usize).is_none(), "half of it");
+    }
+}
