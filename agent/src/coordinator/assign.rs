@@ -30,6 +30,8 @@ pub(super) struct Assigned {
     pub assignment: Assignment,
     /// Accepted up to here.
     pub done: Key,
+    /// Its last report is here, and waits for its commit: the worker is at something else.
+    pub reported: bool,
     /// Last sign of progress, boot time in nanoseconds.
     pub last_ns: u64,
     misses: u8,
@@ -60,14 +62,20 @@ impl Coordinator {
         done.iter().map(|done| (done.from, done.to)).chain(out).chain(waiting).collect()
     }
 
-    /// How many assignments a node has.
+    /// How many assignments a node has to work on.
     pub(super) fn held(&self, node: NodeId) -> usize {
-        self.assigned.values().filter(|a| a.node == node).count() + usize::from(self.merges.has(node))
+        let works = |a: &&Assigned| a.node == node && !a.reported;
+        self.assigned.values().filter(works).count() + usize::from(self.merges.has(node))
+    }
+
+    /// How many it has, those among them that wait for the commit of their last report.
+    pub(super) fn held_or_reported(&self, node: NodeId) -> usize {
+        self.assigned.values().filter(|a| a.node == node).count()
     }
 
     /// Whether a node could take one more.
     pub(super) fn has_room(&self, node: NodeId) -> bool {
-        self.held(node) < HELD_TARGET
+        self.held(node) < HELD_TARGET && self.held_or_reported(node) < NODE_ASSIGNMENTS_MAX
     }
 
     pub(super) fn next_id(&mut self) -> AssignmentId {
@@ -78,7 +86,8 @@ impl Coordinator {
     /// Hands a stretch out.
     pub(super) fn assign(&mut self, now: Now<'_>, node: NodeId, mut assignment: Assignment) {
         assignment.id = self.next_id();
-        let assigned = Assigned { node, assignment, done: assignment.from, last_ns: now.ns, misses: 0 };
+        let assigned =
+            Assigned { node, assignment, done: assignment.from, reported: false, last_ns: now.ns, misses: 0 };
         self.assigned.insert(assignment.id, assigned);
         self.send(node, Message::Assign(assignment));
     }
@@ -114,7 +123,14 @@ impl Coordinator {
         let taken = self.taken(now, held.backup, held.volume.volume);
         let is_free = !taken.iter().any(|&other| share::overlap(left, other));
         if is_ours && left.0 < left.1 && is_free {
-            let assigned = Assigned { node, assignment: held, done: left.0, last_ns: now.ns, misses: 0 };
+            let assigned = Assigned {
+                node,
+                assignment: held,
+                done: left.0,
+                reported: false,
+                last_ns: now.ns,
+                misses: 0,
+            };
             self.assigned.insert(held.id, assigned);
         } else if left.0 < left.1 && !self.has_report_of(held.id) {
             self.send(node, Message::Revoke { id: held.id });
@@ -151,6 +167,9 @@ impl Coordinator {
         }
         if !self.settings.checks.commit_first {
             self.send(from, Message::Accepted { id, sequence: report.sequence });
+        }
+        if let Some(assigned) = self.assigned.get_mut(&id) {
+            assigned.reported = report.to == assigned.assignment.to;
         }
         self.queue.push_back(Pending::Report(from, report));
     }

@@ -131,15 +131,6 @@ impl Pending {
             }
         }
     }
-
-    /// Whether it is committed at once: nothing else may come into its batch while it waits.
-    fn hurries(&self) -> bool {
-        match self {
-            Pending::Report(_, report) => report.to == report.assignment.to,
-            Pending::Merge(..) => false,
-            Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
-        }
-    }
 }
 
 /// Time, and the state as of the last commit: what every call is given.
@@ -349,12 +340,21 @@ impl Coordinator {
         }
     }
 
+    /// Whether it is committed at once: somebody waits for it.
+    fn hurries(&self, pending: &Pending) -> bool {
+        match pending {
+            Pending::Report(node, _) => self.held(*node) == 0,
+            Pending::Merge(..) => false,
+            Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
+        }
+    }
+
     /// When a batch should be committed: `None` when nothing waits or one is in flight.
     fn commit_due(&self) -> Option<u64> {
         if self.queue.is_empty() || !self.in_flight.is_empty() {
             return None;
         }
-        let hurries = self.queue.iter().any(Pending::hurries);
+        let hurries = self.queue.iter().any(|pending| self.hurries(pending));
         Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
     }
 

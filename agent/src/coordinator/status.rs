@@ -103,7 +103,7 @@ impl Coordinator {
                     "lanes": present.lanes,
                     "rate": present.rate,
                     "volumes": present.volumes,
-                    "assignments": self.held(id),
+                    "assignments": self.held_or_reported(id),
                 })
             })
             .collect();

@@ -6,6 +6,9 @@
 //!             new coordinator or connection: who I am and what I hold, and the kept report again
 //! ```
 //!
+//! A job does not wait for its last report: the next one begins while that waits for its commit, so that last reports of many shares
+//! are committed together.
+//!
 //! A merge of segments is a job too, and goes before stretches that wait: it is short. What came of it is kept until it is accepted.
 //!
 //! Invariants: one job runs at a time; a job has one report out at most, and waits for it to be accepted; a report is the same
@@ -40,6 +43,8 @@ pub enum Out {
 enum Run {
     Queued,
     Running,
+    /// The job has ended, and its last report is kept.
+    Reported,
     /// Taken back; the job has not ended yet.
     Stopping,
 }
@@ -157,14 +162,15 @@ impl Role {
     fn start_next(&mut self) {
         let merges =
             self.merge.as_ref().is_some_and(|merge| merge.run != Run::Queued && merge.added.is_none());
-        if self.leaving || merges || self.held.iter().any(|held| held.run != Run::Queued) {
+        let works = |held: &Held| matches!(held.run, Run::Running | Run::Stopping);
+        if self.leaving || merges || self.held.iter().any(works) {
             return;
         }
         if let Some(merge) = self.merge.as_mut().filter(|merge| merge.run == Run::Queued) {
             merge.run = Run::Running;
             return self.out.push_back(Out::Merge(merge.order.clone()));
         }
-        if let Some(next) = self.held.first_mut() {
+        if let Some(next) = self.held.iter_mut().find(|held| held.run == Run::Queued) {
             next.run = Run::Running;
             self.out.push_back(Out::Start(next.assignment));
         }
@@ -172,10 +178,14 @@ impl Role {
 
     fn accepted(&mut self, id: AssignmentId, sequence: u32) {
         self.merge.take_if(|merge| merge.order.id == id && merge.added.is_some());
-        let Some(held) = self.held.iter_mut().find(|held| held.assignment.id == id) else { return };
+        let Some(at) = self.held.iter().position(|held| held.assignment.id == id) else { return };
+        let held = &mut self.held[at];
         let Some(report) = held.report.take_if(|report| report.sequence == sequence) else { return };
         held.accepted = report.to;
         self.out.push_back(Out::Committed(id));
+        if held.run == Run::Reported {
+            self.held.remove(at);
+        }
     }
 
     fn revoked(&mut self, id: AssignmentId) {
@@ -190,7 +200,7 @@ impl Role {
         }
         let Some(at) = self.held.iter().position(|held| held.assignment.id == id) else { return };
         match self.held[at].run {
-            Run::Queued => {
+            Run::Queued | Run::Reported => {
                 self.held.remove(at);
             }
             Run::Running => {
@@ -243,17 +253,22 @@ impl Role {
                 self.merge = None;
                 self.out.push_back(Out::Send(Message::Failed { id, what }));
             }
-            (Run::Queued | Run::Stopping, _) => self.merge = None,
+            _ => self.merge = None,
         }
         self.start_next();
     }
 
-    /// The job has ended: done, stopped, or with a reason why not.
+    /// The job has ended: done but for what becomes of its last report, stopped, or with a reason why not.
     pub fn ended(&mut self, id: AssignmentId, result: Result<(), String>) {
         let Some(at) = self.held.iter().position(|held| held.assignment.id == id) else { return };
-        let held = self.held.remove(at);
-        if let (Run::Running, Err(what)) = (held.run, result) {
-            self.out.push_back(Out::Send(Message::Failed { id, what }));
+        let held = &mut self.held[at];
+        match (held.run, result) {
+            (Run::Running, Ok(())) if held.report.is_some() => held.run = Run::Reported,
+            (Run::Running, Err(what)) => {
+                self.held.remove(at);
+                self.out.push_back(Out::Send(Message::Failed { id, what }));
+            }
+            _ => drop(self.held.remove(at)),
         }
         self.start_next();
     }
@@ -314,6 +329,33 @@ mod tests {
         assert!(
             matches!(&greeting[..], [Out::Send(Message::Present(p))] if p.held == [(assignment(1), (5, 0))])
         );
+    }
+
+    #[test]
+    fn the_next_job_begins_while_the_last_report_of_one_waits() {
+        let mut role = Role::default();
+        let id = assignment(1).id;
+        role.handle(Message::Assign(assignment(1)));
+        role.handle(Message::Assign(assignment(2)));
+        role.progressed(id, Progress { from: (1, 0), to: (11, 0), last: true, ..Progress::default() });
+        role.ended(id, Ok(()));
+        let outs = drain(&mut role);
+        assert!(
+            matches!(&outs[..], [_, Out::Send(Message::Report(_)), Out::Start(next)] if *next == assignment(2))
+        );
+        role.greet(Present::default());
+        let greeting = drain(&mut role);
+        let [Out::Send(Message::Present(present)), again] = &greeting[..] else { panic!("{greeting:?}") };
+        assert_eq!((present.held.len(), again), (2, &outs[1]), "it is held, and the report comes again");
+        let mut refused = role.clone();
+        refused.handle(Message::Revoke { id });
+        assert_eq!(
+            (drain(&mut refused), refused.held.len()),
+            (vec![], 1),
+            "whoever has it now does it again"
+        );
+        role.handle(Message::Accepted { id, sequence: 1 });
+        assert_eq!((drain(&mut role), role.held.len()), (vec![Out::Committed(id)], 1));
     }
 
     #[test]

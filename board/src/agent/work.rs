@@ -185,11 +185,13 @@ impl Looker {
     }
 }
 
-/// Where a job's commits go: to the coordinator, through the reactor.
+/// Where a job's commits go: to the coordinator, through the reactor. The last one is kept there until it counts; the job need not wait.
 struct Reports<'a> {
     id: AssignmentId,
     post: &'a Post,
     acked: &'a Receiver<()>,
+    /// Whether the last one was begun.
+    last: bool,
     /// What the two readers of the volume say differently: told with the first report.
     differing: Vec<ItemTrouble>,
 }
@@ -198,10 +200,14 @@ impl CommitLog for Reports<'_> {
     fn begin(&mut self, mut progress: Progress) {
         progress.totals.faults += self.differing.len() as u64;
         progress.troubles.splice(..0, self.differing.drain(..));
+        self.last = progress.last;
         self.post.event(Event::Progressed { id: self.id, progress });
     }
 
     fn take_done(&mut self) -> Option<Result<(), LogFault>> {
+        if std::mem::take(&mut self.last) {
+            return Some(Ok(()));
+        }
         match self.acked.try_recv() {
             Ok(()) => Some(Ok(())),
             Err(TryRecvError::Empty) => None,
@@ -330,7 +336,8 @@ impl Runner {
         } else {
             Vec::new()
         };
-        let mut reports = Reports { id: assignment.id, post: &self.post, acked: &self.acked, differing };
+        let mut reports =
+            Reports { id: assignment.id, post: &self.post, acked: &self.acked, last: false, differing };
         let before = self.stored.load(Ordering::Relaxed);
         let stored = &self.stored;
         let mut watch = |totals: &windlass_agent::worker::backup::Totals| {
@@ -407,7 +414,8 @@ mod tests {
             what: what.to_owned(),
         };
         let differing = vec![trouble(7, "size: raw reader: 1; kernel: 2")];
-        let mut reports = Reports { id: AssignmentId::default(), post: &post, acked: &acked, differing };
+        let mut reports =
+            Reports { id: AssignmentId::default(), post: &post, acked: &acked, last: false, differing };
         let mut progress = Progress { troubles: vec![trouble(5, "unreadable")], ..Progress::default() };
         progress.totals.faults = 1;
         for expected in [(2, vec![7, 5]), (1, vec![5])] {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  Start -> open the volume -> objects one after the other through the node's uplink -> after so many objects or so much time
-//!        -> segment through the uplink -> Progressed -> (uploads go on) -> Committed -> ... -> the last one -> Ended
+//!        -> segment through the uplink -> Progressed -> (uploads go on) -> Committed -> ... -> last Progressed -> Ended
 //! ```
 //!
 //! | what | here |
@@ -138,9 +138,7 @@ enum Phase {
     Indexing {
         to: u64,
     },
-    Asked {
-        last: bool,
-    },
+    Asked,
 }
 
 struct Job {
@@ -525,17 +523,19 @@ impl Cluster {
             Totals { objects: objects.len() as u64, segments: segments.len() as u64, ..Totals::default() };
         let to_key = if last { job.assignment.to } else { key(to) };
         let progress = Progress { from, to: to_key, last, objects, segments, totals, ..Progress::default() };
-        job.phase = Phase::Asked { last };
+        job.phase = Phase::Asked;
         job.reported = to;
-        self.turn(seat, Some(Event::Progressed { id, progress }))
+        self.turn(seat, Some(Event::Progressed { id, progress }))?;
+        if last {
+            // It does not wait for its last report.
+            self.end(seat, id);
+        }
+        Ok(())
     }
 
     fn counted(&mut self, seat: usize, id: AssignmentId) {
         let now = self.now;
         let Some(job) = self.job(seat, id) else { return };
-        if job.phase == (Phase::Asked { last: true }) {
-            return self.end(seat, id);
-        }
         (job.phase, job.last_report_ns) = (Phase::Uploading, now);
         self.report(seat, id);
     }

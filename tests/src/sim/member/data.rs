@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use windlass_agent::backplane::message::{Assignment, MergeOrder};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::format::tail::TailKind;
-use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
+use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId};
 use windlass_agent::log::call::Body;
 use windlass_agent::log::replay::View;
 use windlass_agent::log::state::State;
@@ -83,8 +83,6 @@ pub struct Machinery {
     frames: Pool,
     pieces: Pool,
     names: NameCounter,
-    /// Open objects and known blocks of one backup and one epoch.
-    packing: Option<(BackupId, Epoch, Arc<Packing>)>,
 }
 
 impl Machinery {
@@ -92,29 +90,18 @@ impl Machinery {
         let mut ground = shared.borrow_mut();
         let pools = || (Pool::new(FRAMES, frame_buf_bytes(BLOCK_BYTES)), Pool::new(PIECES, PIECE_BYTES));
         let (frames, pieces) = ground.pools.entry(node).or_insert_with(pools).clone();
-        Machinery { frames, pieces, names: NameCounter::default(), packing: None }
+        Machinery { frames, pieces, names: NameCounter::default() }
     }
 
-    /// A job failed or was stopped: nobody knows which of its blocks count.
-    pub fn failed(&mut self) {
-        self.packing = None;
-    }
-
-    fn packing(&mut self, backup: BackupId, epoch: Epoch, node: NodeId, boot: Boot) -> Arc<Packing> {
-        if let Some((of, under, packing)) = &self.packing
-            && (*of, *under) == (backup, epoch)
-        {
-            return Arc::clone(packing);
-        }
+    /// Open objects and known blocks of one job.
+    fn packing(&self, epoch: Epoch, node: NodeId, boot: Boot) -> Arc<Packing> {
         let placer = Placer::new(self.pieces.clone(), OBJECT_BYTES, (epoch, node, boot), self.names.clone());
-        let packing = Arc::new(Packing {
+        Arc::new(Packing {
             keys: keys(),
             placer: Mutex::new(placer),
             known: Known::new(KNOWN_BLOCKS),
             level: None,
-        });
-        self.packing = Some((backup, epoch, Arc::clone(&packing)));
-        packing
+        })
     }
 }
 
@@ -156,7 +143,7 @@ impl Data {
         state: &State,
         disk: usize,
         shared: &Shared,
-        machinery: &mut Machinery,
+        machinery: &Machinery,
     ) -> Option<Data> {
         let mut device = open(shared.borrow().disks[disk].bytes());
         let volume = Image::open(&mut device);
@@ -168,7 +155,7 @@ impl Data {
         let fetch = Acknowledged(Rc::clone(shared));
         let reader = TableReader::new(fetch, &keys(), TableLimits::default(), segments)?;
         let base = PointRows::new(reader, id, point.filter(|_| last.is_some()).map(|point| point.backup));
-        let packing = machinery.packing(assignment.backup, assignment.id.epoch, who.0, who.1);
+        let packing = machinery.packing(assignment.id.epoch, who.0, who.1);
         let task = Task {
             volume: id,
             backup: assignment.backup,

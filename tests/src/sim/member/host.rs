@@ -1,7 +1,7 @@
 //! What carries out a node's actions in the simulated world, and the job that only stores and reports.
 //!
 //! ```text
-//!  Start -> open (a while) -> read a piece (a while) -> PUT object, PUT segment -> Progressed -> Committed -> next piece ... -> Ended
+//!  Start -> open (a while) -> read a piece (a while) -> PUT object, PUT segment -> Progressed -> Committed -> next piece ... -> last one -> Ended
 //! ```
 //!
 //! Merges take a while, store what takes the place of the others, and say so; in seeds with data it is the product's own merge.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use windlass_agent::backplane::message::{Assignment, AssignmentId, Key, MergeOrder, Message, Reply};
 use windlass_agent::drive::node::Ports;
 use windlass_agent::format::record::{Stretch, Totals};
-use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
+use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
 use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Event, Note, Ticket};
@@ -121,6 +121,8 @@ pub struct Host {
     next_call: u64,
     names: u32,
     job: Option<Job>,
+    /// Last reports of jobs that do not wait for them: what they name.
+    reported: BTreeMap<AssignmentId, (BackupId, Stretch, Vec<ObjectId>)>,
     merge: Option<Merge>,
     machinery: Option<Machinery>,
     pub clients: BTreeMap<u64, Client>,
@@ -150,6 +152,7 @@ impl Host {
             next_call: 0,
             names: 0,
             job: None,
+            reported: BTreeMap::new(),
             merge: None,
             machinery: None,
             clients: BTreeMap::new(),
@@ -308,11 +311,7 @@ impl Host {
         }
         job.phase = Phase::Ending;
         let id = job.assignment.id;
-        if job.data.take().is_some_and(|data| !data.is_done())
-            && let Some(machinery) = &mut self.machinery
-        {
-            machinery.failed();
-        }
+        job.data = None;
         self.shared.borrow_mut().reading.remove(&self.node);
         self.soon(SECOND, Timer::Event(Box::new(Event::Ended { id, result })));
     }
@@ -402,12 +401,53 @@ impl Host {
     }
 
     fn commit_data(&mut self, progress: Progress) -> Option<Event> {
-        let job = self.job.as_mut()?;
+        let next = if progress.last { self.job.as_ref()?.assignment.to } else { progress.to };
+        if let Err(why) = self.asked(&progress, next) {
+            self.fail(why);
+        }
+        Some(Event::Progressed { id: self.job.as_ref()?.assignment.id, progress })
+    }
+
+    /// The job has something to report: it waits for the answer, unless it is the last.
+    fn asked(&mut self, progress: &Progress, next: Key) -> Result<(), String> {
+        let Some(job) = self.job.as_mut() else { return Ok(()) };
         let names = progress.objects.iter().map(|(id, _)| *id);
         let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
-        let next = if progress.last { job.assignment.to } else { progress.to };
         job.phase = Phase::Asked { names, next };
-        Some(Event::Progressed { id: job.assignment.id, progress })
+        if next < job.assignment.to {
+            return Ok(());
+        }
+        let (id, told) = (job.assignment.id, self.counts());
+        self.reported.extend(told.map(|told| (id, told)));
+        self.goes_on()
+    }
+
+    /// What the job's report says, taken as read.
+    fn counts(&mut self) -> Option<(BackupId, Stretch, Vec<ObjectId>)> {
+        let job = self.job.as_mut()?;
+        let Phase::Asked { names, next } = std::mem::replace(&mut job.phase, Phase::Opening) else {
+            return None;
+        };
+        let stretch = Stretch { volume: job.assignment.volume.volume, from: job.at, to: next };
+        job.at = next;
+        Some((job.assignment.backup, stretch, names))
+    }
+
+    /// The job's report is not waited for any more.
+    fn goes_on(&mut self) -> Result<(), String> {
+        let Some(job) = self.job.as_mut() else { return Ok(()) };
+        if let Some(data) = &mut job.data {
+            job.phase = Phase::Packing;
+            let id = job.assignment.id;
+            data.handle(self.now, Worked::Committed)?;
+            // It goes on by itself, outside of the node's own turn.
+            self.after(0, Timer::Job(id));
+        } else if job.at == job.assignment.to {
+            self.end(Ok(()));
+        } else {
+            self.read();
+        }
+        Ok(())
     }
 
     fn read(&mut self) {
@@ -498,12 +538,12 @@ impl Host {
 
     fn report(&mut self, next: Key) -> Option<Event> {
         let job = self.job.as_mut()?;
-        let mut progress = std::mem::take(&mut job.progress);
-        let names = progress.objects.iter().map(|(id, _)| *id);
-        let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
-        job.phase = Phase::Asked { names, next };
+        let (id, mut progress) = (job.assignment.id, std::mem::take(&mut job.progress));
         progress.totals = Totals { items: 1, objects: progress.objects.len() as u64, ..Totals::default() };
-        Some(Event::Progressed { id: job.assignment.id, progress })
+        if let Err(why) = self.asked(&progress, next) {
+            self.fail(why);
+        }
+        Some(Event::Progressed { id, progress })
     }
 }
 
@@ -609,30 +649,21 @@ impl Ports for Host {
 
     fn committed(&mut self, id: AssignmentId) {
         self.acted += 1;
-        let Some(job) = self.job.as_mut().filter(|job| job.assignment.id == id) else {
-            return self.fail(format!("{id:?} is committed, and no such job runs"));
-        };
-        if job.phase == Phase::Ending {
-            return;
+        if let Some((backup, stretch, names)) = self.reported.remove(&id) {
+            return self.outputs.push_back(Output::Fact(Fact::Accepted { backup, stretch, names }));
         }
-        let Phase::Asked { names, next } = std::mem::replace(&mut job.phase, Phase::Opening) else {
+        match &self.job {
+            Some(job) if job.assignment.id == id && job.phase == Phase::Ending => return,
+            Some(job) if job.assignment.id == id => {}
+            _ => return self.fail(format!("{id:?} is committed, and no such job runs")),
+        }
+        let Some((backup, stretch, names)) = self.counts() else {
             return self.fail(format!("{id:?} is committed, and nothing was reported"));
         };
-        let stretch = Stretch { volume: job.assignment.volume.volume, from: job.at, to: next };
-        let backup = job.assignment.backup;
-        job.at = next;
-        let done = next == job.assignment.to;
         self.outputs.push_back(Output::Fact(Fact::Accepted { backup, stretch, names }));
-        if let Some(data) = &mut job.data {
-            job.phase = Phase::Packing;
-            let (id, told) = (job.assignment.id, data.handle(self.now, Worked::Committed));
-            if let Err(why) = told {
-                return self.fail(why);
-            }
-            // It goes on by itself, outside of the node's own turn.
-            return self.after(0, Timer::Job(id));
+        if let Err(why) = self.goes_on() {
+            self.fail(why);
         }
-        if done { self.end(Ok(())) } else { self.read() }
     }
 
     fn reply(&mut self, client: u64, reply: Reply) {
