@@ -9,7 +9,7 @@
 //! both below the target directory. The lease has the times that a profile has when it says nothing. Time is that of the point: from
 //! the commit of its begin to the commit of its end. Control is the thread that runs coordinator, backplane and worker role, and
 //! those that ask the store for the log; everything else of the processes is the data path. The coordinator's part is what control takes on
-//! the node that held the lease: a commit for each share and each 16 objects, so that it shrinks as backups grow.
+//! the node that held the lease: for one commit a second at most, so that it shrinks as backups grow.
 //!
 //! What to expect: bytes / (nodes * rate), and at the end some tenths of a second until the slowest share is in the log. A machine
 //! whose disk and cores do not carry nodes * rate measures itself. Source: ours.
