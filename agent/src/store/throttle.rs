@@ -47,12 +47,14 @@ pub struct Throttle {
     clock: Arc<dyn Clock>,
     up: Lane,
     down: Lane,
+    sent: AtomicU64,
 }
 
 impl Throttle {
     /// Limits in bytes per second; 0 is no limit.
     pub fn new(clock: Arc<dyn Clock>, up_bytes_s: u64, down_bytes_s: u64) -> Throttle {
-        let throttle = Throttle { clock, up: Lane::default(), down: Lane::default() };
+        let throttle =
+            Throttle { clock, up: Lane::default(), down: Lane::default(), sent: AtomicU64::new(0) };
         throttle.set(up_bytes_s, down_bytes_s);
         throttle
     }
@@ -71,6 +73,12 @@ impl Throttle {
     /// Blocks until `bytes` more may be sent.
     pub fn wait_up(&self, bytes: u64) {
         self.wait(&self.up, bytes);
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that were let through to the store so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Blocks until `bytes` more may be received (or, when they are here already, until they are paid for).
@@ -105,6 +113,7 @@ mod tests {
         }
         // 10 MB at 1 MB/s is 10 s, less the burst of 100 ms that had gathered.
         assert_eq!(clock.now().as_ns(), 20 * NS_PER_S - BURST_MS * 1_000_000);
+        assert_eq!(throttle.sent(), 10_000_000);
         throttle.wait_down(u64::MAX);
         throttle.set(0, 0);
         throttle.wait_up(u64::MAX);

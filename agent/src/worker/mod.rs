@@ -8,6 +8,7 @@
 //! | [`batch`] | pure: windows to batches, batches to location rows and frames |
 //! | [`item`] | pure: items to item rows, and what the last point says of them |
 //! | [`merge`] | one merge of segments |
+//! | [`rate`] | how fast it uploads, for the coordinator |
 //! | [`role`] | what a worker does in a cluster: assignments in, reports out |
 //! | [`rows`] | where rows go: segments, and the tails of objects |
 
@@ -16,6 +17,7 @@ pub mod base;
 pub mod batch;
 pub mod item;
 pub mod merge;
+pub mod rate;
 pub mod role;
 pub mod rows;
 pub mod stretch;

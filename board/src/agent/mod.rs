@@ -132,8 +132,9 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         seed: host::random()?,
     };
     let node = Node::new(HostClock.boot_ns(), config);
-    let identity = profile.identity(&global);
-    let mut reactor = Reactor::new(poll, letters, net, server, calls, worker, identity, timing.beat_ns)?;
+    let (identity, throttle) = (profile.identity(&global), Arc::clone(&repository.opened.throttle));
+    let mut reactor =
+        Reactor::new(poll, letters, net, server, calls, worker, identity, timing.beat_ns, throttle)?;
     logger::say(format_args!("windlass: node {} is up", me.node));
     notify.ready();
     let reload = || {

@@ -16,6 +16,8 @@ use windlass_agent::log::call::Call;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Event, Node, Note, Ticket};
+use windlass_agent::store::throttle::Throttle;
+use windlass_agent::worker::rate::Rate;
 use windlass_hal::clock::Instant;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
@@ -125,7 +127,8 @@ pub struct Reactor {
     host: Host,
     identity: Identity,
     beat_ns: u64,
-    rated: (u64, u64),
+    rate: Rate,
+    throttle: Arc<Throttle>,
 }
 
 impl Reactor {
@@ -140,6 +143,7 @@ impl Reactor {
         worker: Worker,
         identity: Identity,
         beat_ns: u64,
+        throttle: Arc<Throttle>,
     ) -> Result<Reactor, Failure> {
         poll.add(server.listener(), CONTROL_TOKEN)
             .map_err(|error| Failure::at("cannot wait for commands", error))?;
@@ -154,7 +158,7 @@ impl Reactor {
             status: String::new(),
             calls_made: 0,
         };
-        Ok(Reactor { poll, letters, server, host, identity, beat_ns, rated: (HostClock.boot_ns(), 0) })
+        Ok(Reactor { poll, letters, server, host, identity, beat_ns, rate: Rate::default(), throttle })
     }
 
     /// Runs until a signal says otherwise. `reload` reads the profile again.
@@ -340,18 +344,9 @@ impl Reactor {
 
     /// Every beat: how fast this node uploads, for its share of the work.
     fn tell_rate(&mut self, node: &mut Node<LogSealer>) {
-        let (now, stored) = (HostClock.boot_ns(), self.host.worker.stored());
-        let (since, before) = self.rated;
-        let span = now.saturating_sub(since);
-        if span < self.beat_ns {
-            return;
-        }
-        self.rated = (now, stored);
-        // What an idle node would upload is not known: its last rate stays.
-        let moved = stored.saturating_sub(before);
-        if moved > 0 {
-            let rate = u128::from(moved) * 1_000_000_000 / u128::from(span);
-            node.set_rate(u64::try_from(rate).unwrap_or(u64::MAX));
+        let busy = self.host.job.is_some();
+        if let Some(rate) = self.rate.look(HostClock.boot_ns(), self.beat_ns, self.throttle.sent(), busy) {
+            node.set_rate(rate);
         }
     }
 }

@@ -12,7 +12,7 @@
 //! Source: architecture section 3.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 
 use windlass_agent::backplane::message::{Assignment, AssignmentId, MergeOrder};
@@ -69,7 +69,6 @@ pub struct Worker {
     acks: SyncSender<()>,
     stop: Arc<AtomicBool>,
     waker: JobWaker,
-    stored: Arc<AtomicU64>,
 }
 
 /// What the job thread does.
@@ -92,25 +91,20 @@ impl Worker {
         let (looks, to_look) = channel();
         // A job has one commit out at most.
         let (acks, acked) = sync_channel(1);
-        let (stop, waker, stored) = (Arc::new(AtomicBool::new(false)), JobWaker::default(), Arc::default());
+        let (stop, waker) = (Arc::new(AtomicBool::new(false)), JobWaker::default());
         let looker = Looker {
             repository: Arc::clone(&work.repository),
             volumes: work.volumes.clone(),
             post: post.clone(),
         };
-        let runner = Runner::new(work, post.clone(), acked, &stop, &waker, &stored)?;
+        let runner = Runner::new(work, post.clone(), acked, &stop, &waker)?;
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned());
             thread.spawn(body).map_err(|error| Failure::at("cannot start a thread", error))
         };
         spawn("job", Box::new(move || runner.serve(&to_do)))?;
         spawn("look", Box::new(move || looker.serve(&to_look)))?;
-        Ok(Worker { jobs, looks, acks, stop, waker, stored })
-    }
-
-    /// Bytes stored by all jobs so far.
-    pub fn stored(&self) -> u64 {
-        self.stored.load(Ordering::Relaxed)
+        Ok(Worker { jobs, looks, acks, stop, waker })
     }
 
     /// Runs a job; the one before has ended.
@@ -222,7 +216,6 @@ struct Runner {
     acked: Receiver<()>,
     stop: Arc<AtomicBool>,
     waker: JobWaker,
-    stored: Arc<AtomicU64>,
     frames: windlass_hal::buf::Pool,
     /// With the pieces and the names of all jobs.
     merger: Merger,
@@ -236,7 +229,6 @@ impl Runner {
         acked: Receiver<()>,
         stop: &Arc<AtomicBool>,
         waker: &JobWaker,
-        stored: &Arc<AtomicU64>,
     ) -> Result<Runner, Failure> {
         let (frames, pieces) = Machinery::pools(&work.budget, work.block_bytes_max);
         let uplink = start_uplink(&work.repository.opened.client, &pieces, work.uplinks, waker.as_fn())?;
@@ -247,17 +239,7 @@ impl Runner {
             names: NameCounter::default(),
             author: work.author,
         };
-        Ok(Runner {
-            work,
-            post,
-            acked,
-            stop: Arc::clone(stop),
-            waker: waker.clone(),
-            stored: Arc::clone(stored),
-            frames,
-            merger,
-            uplink,
-        })
+        Ok(Runner { work, post, acked, stop: Arc::clone(stop), waker: waker.clone(), frames, merger, uplink })
     }
 
     fn serve(mut self, jobs: &Receiver<(Task, Arc<State>)>) {
@@ -338,11 +320,6 @@ impl Runner {
         };
         let mut reports =
             Reports { id: assignment.id, post: &self.post, acked: &self.acked, last: false, differing };
-        let before = self.stored.load(Ordering::Relaxed);
-        let stored = &self.stored;
-        let mut watch = |totals: &windlass_agent::worker::backup::Totals| {
-            stored.store(before + totals.stored_bytes, Ordering::Relaxed);
-        };
         let done = job::run(
             &mut opened.job,
             &stretch,
@@ -351,7 +328,7 @@ impl Runner {
             &mut machinery,
             base,
             &mut reports,
-            &mut watch,
+            &mut |_| {},
         );
         let done = done.map_err(Failure::new)?;
         for trouble in &done.troubles {
