@@ -2,6 +2,7 @@
 //! Source: docs.getmoto.org, "Server mode".
 #![allow(clippy::disallowed_methods, reason = "waits for a server to come up")]
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,12 +12,16 @@ use super::free_port;
 use super::s3::S3Engine;
 use super::scratch::Scratch;
 
+/// Makes its conditional requests atomic, as a store's must be.
+const SITE: &str = include_str!("moto_site.py");
+
 /// A running server; ends when dropped.
 pub struct Moto {
     /// How to reach it.
     pub s3: S3Engine,
     /// Where `ca.pem` is, over TLS.
     pub certificates: Option<Scratch>,
+    _site: Scratch,
     child: Child,
 }
 
@@ -47,8 +52,10 @@ impl Moto {
 
     fn start_with(scheme: &str, host: Ipv4Addr, certificates: Option<Scratch>) -> Result<Moto, String> {
         let port = free_port().map_err(|e| e.to_string())?;
+        let site = Scratch::new("moto");
+        fs::write(site.path().join("sitecustomize.py"), SITE).map_err(|e| e.to_string())?;
         let mut command = Command::new("moto_server");
-        command.args(["-H", &host.to_string(), "-p", &port.to_string()]);
+        command.env("PYTHONPATH", site.path()).args(["-H", &host.to_string(), "-p", &port.to_string()]);
         if let Some(made) = &certificates {
             command.arg("-s").arg("-c").arg(made.path().join("cert.pem"));
             command.arg("-k").arg(made.path().join("key.pem"));
@@ -60,7 +67,7 @@ impl Moto {
             .spawn()
             .map_err(|e| format!("moto_server: {e}"))?;
         let s3 = S3Engine::new(format!("{scheme}://{host}:{port}"), "testing", "testing");
-        let mut moto = Moto { s3, certificates, child };
+        let mut moto = Moto { s3, certificates, _site: site, child };
         for _ in 0..300 {
             if TcpStream::connect((host, port)).is_ok() {
                 return Ok(moto);
