@@ -2,7 +2,7 @@
 //!
 //! | event | what follows |
 //! |---|---|
-//! | report of a stretch that is free | committed, then accepted |
+//! | report of a stretch that is free | committed, then accepted; when it is an assignment's last, the node has room for another at once |
 //! | report of a stretch that is done | accepted at once when the tables name its objects (it came twice); else revoked (C4) |
 //! | node gone for two beats, or twice silent about an assignment | the stretch is free again |
 //! | worker says that it cannot | the node is passed over for that volume for a while |

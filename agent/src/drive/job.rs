@@ -199,8 +199,8 @@ impl<F: fmt::Display> fmt::Display for Fault<F> {
     }
 }
 
-/// Backs up one stretch of `job`'s volume: returns when its last commit counts. `base` has the rows of the last point; commits go to `log`,
-/// which has none under way; `watch` is called often, with the sums so far.
+/// Backs up one stretch of `job`'s volume: returns when `log` has answered its last commit. `base` has the rows of the last point; commits go
+/// to `log`, which has none under way; `watch` is called often, with the sums so far.
 ///
 /// # Panics
 /// When `packing` was used in a job that ended with a fault.

@@ -41,7 +41,7 @@ pub trait Reactor {
 pub trait CommitLog {
     /// Begins a commit; its answer comes from `take_done`.
     fn begin(&mut self, progress: Progress);
-    /// The answer to the commit that was begun, once.
+    /// The answer to the commit that was begun, once. That of a stretch's last may come before it counts, when the log keeps it until it does.
     fn take_done(&mut self) -> Option<Result<(), LogFault>>;
 }
 
