@@ -21,7 +21,11 @@ const SLOW_NS: u64 = 180_000_000_000;
 /// Times that a node may leave an assignment out of what it holds: one such message may have crossed the assignment.
 const MISSES_MAX: u8 = 2;
 
-const _: () = assert!(HELD_TARGET <= NODE_ASSIGNMENTS_MAX);
+/// Assignments that a node has at most, those among them that wait for the commit of their last report: the worker has places for two more,
+/// which it may still be giving up.
+const HELD_MAX: usize = NODE_ASSIGNMENTS_MAX - HELD_TARGET;
+
+const _: () = assert!(HELD_TARGET <= HELD_MAX);
 
 /// An assignment that is out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +79,7 @@ impl Coordinator {
 
     /// Whether a node could take one more.
     pub(super) fn has_room(&self, node: NodeId) -> bool {
-        self.held(node) < HELD_TARGET && self.held_or_reported(node) < NODE_ASSIGNMENTS_MAX
+        self.held(node) < HELD_TARGET && self.held_or_reported(node) < HELD_MAX
     }
 
     pub(super) fn next_id(&mut self) -> AssignmentId {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Out, Settings};
+use super::super::{GROUP_NS, Out, Settings};
 use super::*;
 use crate::format::record::{BackupVolume, Stretch};
 use crate::id::{Epoch, ObjectId};
@@ -93,4 +93,32 @@ fn a_worker_that_was_not_told_of_its_last_commit_keeps_its_work() {
     coordinator.report(now, WORKER, report);
     assert_eq!(sent(&mut coordinator), [Message::Accepted { id, sequence: 1 }], "and nothing is revoked");
     assert_eq!(coordinator.assigned[&id].done, (10, 0));
+}
+
+#[test]
+fn last_reports_gather_while_their_workers_go_on() {
+    let state = state();
+    let mut coordinator = coordinator(&state);
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    let volume = state.running[&BACKUP].volumes[0];
+    for from in [10, 20] {
+        let (from, to) = ((from, 0), (from + 10, 0));
+        coordinator.assign(
+            now,
+            WORKER,
+            Assignment { backup: BACKUP, volume, from, to, ..Assignment::default() },
+        );
+    }
+    assert!(!coordinator.has_room(WORKER), "one that it works on, and the next");
+    let given: Vec<Assignment> = coordinator.assigned.values().map(|a| a.assignment).collect();
+    let last = |assignment: Assignment| {
+        let Assignment { from, to, .. } = assignment;
+        Report { assignment, sequence: 1, from, to, ..Report::default() }
+    };
+    coordinator.report(now, WORKER, last(given[0]));
+    assert!(coordinator.has_room(WORKER));
+    assert_eq!(coordinator.commit_due(), Some(1 + GROUP_NS), "others may come into the same slot");
+    coordinator.report(now, WORKER, last(given[1]));
+    assert_eq!(coordinator.commit_due(), Some(0), "a worker waits");
+    assert_eq!(coordinator.next_batch(now).map(|batch| batch.len()), Some(2));
 }

@@ -376,8 +376,6 @@ impl Runner {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-
     use super::super::post::Letter;
     use super::*;
     use windlass_hal::linux::poll::Poll;
