@@ -143,17 +143,17 @@ def main():
     mount("proc", "/proc", "proc")
     mount("tmpfs", "/mnt", "tmpfs")
     mount("tmpfs", "/tmp", "tmpfs")
-    os.mkdir("/mnt/work")
+    os.mkdir("/mnt/given")
     os.mkdir("/mnt/fs")
-    mount("none", "/mnt/work", "hostfs", 0, WORK)
+    mount("none", "/mnt/given", "hostfs", 0, WORK)
     for name in ["loop", "quota_tree", "quota_v2"]:
         for module in glob.glob(MODULES + "/**/" + name + ".ko", recursive=True):
             with open(module, "rb") as file:
                 libc.syscall(313, file.fileno(), b"", 0)
-    with open("/mnt/work/job") as job:
+    with open("/mnt/given/job") as job:
         lines = [line.split() for line in job]
     for what, name, *args in lines:
-        path = "/mnt/work/" + name
+        path = "/mnt/given/" + name
         if what == "walk":
             listed(path, lambda: None)
         elif what == "replay":
