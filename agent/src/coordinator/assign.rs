@@ -8,6 +8,8 @@
 //! | worker says that it cannot | the node is passed over for that volume for a while |
 //! | no report for [`SLOW_NS`] while another node could | revoked and handed to the other |
 
+use std::collections::BTreeSet;
+
 use super::{Coordinator, NODE_ASSIGNMENTS_MAX, Now, Pending, QUEUE_MAX, share};
 use crate::backplane::message::{Assignment, AssignmentId, Key, Message, Present, Report};
 use crate::id::{BackupId, NodeId, VolumeId};
@@ -39,6 +41,12 @@ pub(super) struct Assigned {
     /// Last sign of progress, boot time in nanoseconds.
     pub last_ns: u64,
     misses: u8,
+}
+
+impl Assigned {
+    fn new(now: Now<'_>, node: NodeId, assignment: Assignment, done: Key) -> Assigned {
+        Assigned { node, assignment, done, reported: false, last_ns: now.ns, misses: 0 }
+    }
 }
 
 /// Whether the tables name all that a report does.
@@ -74,7 +82,12 @@ impl Coordinator {
 
     /// How many it has, those among them that wait for the commit of their last report.
     pub(super) fn held_or_reported(&self, node: NodeId) -> usize {
-        self.assigned.values().filter(|a| a.node == node).count()
+        self.assigned.values().filter(|a| a.node == node).count() + usize::from(self.merges.has(node))
+    }
+
+    /// Nodes with an assignment to work on.
+    pub(super) fn at_work(&self) -> BTreeSet<NodeId> {
+        self.assigned.values().filter(|a| !a.reported).map(|a| a.node).collect()
     }
 
     /// Whether a node could take one more.
@@ -90,8 +103,7 @@ impl Coordinator {
     /// Hands a stretch out.
     pub(super) fn assign(&mut self, now: Now<'_>, node: NodeId, mut assignment: Assignment) {
         assignment.id = self.next_id();
-        let assigned =
-            Assigned { node, assignment, done: assignment.from, reported: false, last_ns: now.ns, misses: 0 };
+        let assigned = Assigned::new(now, node, assignment, assignment.from);
         self.assigned.insert(assignment.id, assigned);
         self.send(node, Message::Assign(assignment));
     }
@@ -127,14 +139,7 @@ impl Coordinator {
         let taken = self.taken(now, held.backup, held.volume.volume);
         let is_free = !taken.iter().any(|&other| share::overlap(left, other));
         if is_ours && left.0 < left.1 && is_free {
-            let assigned = Assigned {
-                node,
-                assignment: held,
-                done: left.0,
-                reported: false,
-                last_ns: now.ns,
-                misses: 0,
-            };
+            let assigned = Assigned::new(now, node, held, left.0);
             self.assigned.insert(held.id, assigned);
         } else if left.0 < left.1 && !self.has_report_of(held.id) {
             self.send(node, Message::Revoke { id: held.id });

@@ -340,21 +340,18 @@ impl Coordinator {
         }
     }
 
-    /// Whether it is committed at once: somebody waits for it.
-    fn hurries(&self, pending: &Pending) -> bool {
-        match pending {
-            Pending::Report(node, _) => self.held(*node) == 0,
-            Pending::Merge(..) => false,
-            Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
-        }
-    }
-
     /// When a batch should be committed: `None` when nothing waits or one is in flight.
     fn commit_due(&self) -> Option<u64> {
         if self.queue.is_empty() || !self.in_flight.is_empty() {
             return None;
         }
-        let hurries = self.queue.iter().any(|pending| self.hurries(pending));
+        let at_work = self.at_work();
+        // Somebody waits for it: a person, or a worker that has nothing else to do.
+        let hurries = self.queue.iter().any(|pending| match pending {
+            Pending::Report(node, _) => !at_work.contains(node) && !self.merges.has(*node),
+            Pending::Merge(..) => false,
+            Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
+        });
         Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
     }
 

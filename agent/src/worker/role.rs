@@ -11,7 +11,7 @@
 //!
 //! A merge of segments is a job too, and goes before stretches that wait: it is short. What came of it is kept until it is accepted.
 //!
-//! Invariants: one job runs at a time; a job has one report out at most, and waits for it to be accepted; a report is the same
+//! Invariants: one job runs at a time; a job has one report out at most, and waits for it to be accepted but for the last; a report is the same
 //! bytes every time, so it may come twice; what a coordinator takes back is stopped, and nothing of it counts that was not accepted.
 //! Does not: read, pack or upload (the job does). Source: commit-log design, architecture section 6.
 
@@ -43,10 +43,17 @@ pub enum Out {
 enum Run {
     Queued,
     Running,
-    /// The job has ended, and its last report is kept.
+    /// The job has ended, and its last report, or what came of the merge, is kept.
     Reported,
     /// Taken back; the job has not ended yet.
     Stopping,
+}
+
+impl Run {
+    /// Whether the job's thread is at it.
+    fn works(self) -> bool {
+        matches!(self, Run::Running | Run::Stopping)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +70,8 @@ struct Held {
 struct Merge {
     order: MergeOrder,
     run: Run,
-    /// What came of it.
-    added: Option<Vec<SegmentMeta>>,
+    /// What came of it, once it is reported.
+    added: Vec<SegmentMeta>,
 }
 
 /// The machine.
@@ -114,7 +121,7 @@ impl Role {
     }
 
     fn tell_merged(&mut self) {
-        if let Some(Merge { order, added: Some(added), .. }) = &self.merge {
+        if let Some(Merge { order, run: Run::Reported, added }) = &self.merge {
             let (order, added) = (order.clone(), added.clone());
             self.out.push_back(Out::Send(Message::Merged { order, added }));
         }
@@ -148,22 +155,21 @@ impl Role {
         match &self.merge {
             Some(merge) if merge.order.id == order.id => return,
             // Its coordinator would not give another order if it waited for that one.
-            Some(merge) if merge.added.is_some() => {}
+            Some(merge) if merge.run == Run::Reported => {}
             Some(_) => {
                 let what = "this node merges already".to_owned();
                 return self.out.push_back(Out::Send(Message::Failed { id: order.id, what }));
             }
             None => {}
         }
-        self.merge = Some(Merge { order, run: Run::Queued, added: None });
+        self.merge = Some(Merge { order, run: Run::Queued, added: Vec::new() });
         self.start_next();
     }
 
     fn start_next(&mut self) {
-        let merges =
-            self.merge.as_ref().is_some_and(|merge| merge.run != Run::Queued && merge.added.is_none());
-        let works = |held: &Held| matches!(held.run, Run::Running | Run::Stopping);
-        if self.leaving || merges || self.held.iter().any(works) {
+        let mut runs =
+            self.held.iter().map(|held| held.run).chain(self.merge.as_ref().map(|merge| merge.run));
+        if self.leaving || runs.any(Run::works) {
             return;
         }
         if let Some(merge) = self.merge.as_mut().filter(|merge| merge.run == Run::Queued) {
@@ -177,7 +183,7 @@ impl Role {
     }
 
     fn accepted(&mut self, id: AssignmentId, sequence: u32) {
-        self.merge.take_if(|merge| merge.order.id == id && merge.added.is_some());
+        self.merge.take_if(|merge| merge.order.id == id && merge.run == Run::Reported);
         let Some(at) = self.held.iter().position(|held| held.assignment.id == id) else { return };
         let held = &mut self.held[at];
         let Some(report) = held.report.take_if(|report| report.sequence == sequence) else { return };
@@ -190,11 +196,13 @@ impl Role {
 
     fn revoked(&mut self, id: AssignmentId) {
         if let Some(merge) = self.merge.as_mut().filter(|merge| merge.order.id == id) {
-            if merge.added.is_some() || merge.run == Run::Queued {
-                self.merge = None;
-            } else if merge.run == Run::Running {
-                merge.run = Run::Stopping;
-                self.out.push_back(Out::Stop(id));
+            match merge.run {
+                Run::Queued | Run::Reported => self.merge = None,
+                Run::Running => {
+                    merge.run = Run::Stopping;
+                    self.out.push_back(Out::Stop(id));
+                }
+                Run::Stopping => {}
             }
             return;
         }
@@ -246,14 +254,16 @@ impl Role {
         let Some(merge) = self.merge.as_mut().filter(|merge| merge.order.id == id) else { return };
         match (merge.run, result) {
             (Run::Running, Ok(added)) => {
-                merge.added = Some(added);
+                (merge.run, merge.added) = (Run::Reported, added);
                 self.tell_merged();
             }
             (Run::Running, Err(what)) => {
                 self.merge = None;
                 self.out.push_back(Out::Send(Message::Failed { id, what }));
             }
-            _ => self.merge = None,
+            (Run::Queued | Run::Stopping, _) => self.merge = None,
+            // Told already.
+            (Run::Reported, _) => {}
         }
         self.start_next();
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use windlass_agent::backplane::message::{Assignment, AssignmentId, Key, MergeOrder, Message, Reply};
 use windlass_agent::drive::node::Ports;
 use windlass_agent::format::record::{Stretch, Totals};
-use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
+use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
 use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Event, Note, Ticket};
@@ -121,8 +121,8 @@ pub struct Host {
     next_call: u64,
     names: u32,
     job: Option<Job>,
-    /// Last reports of jobs that do not wait for them: what they name.
-    reported: BTreeMap<AssignmentId, (BackupId, Stretch, Vec<ObjectId>)>,
+    /// What is so when the last report of a job counts, which does not wait for it.
+    reported: BTreeMap<AssignmentId, Fact>,
     merge: Option<Merge>,
     machinery: Option<Machinery>,
     pub clients: BTreeMap<u64, Client>,
@@ -402,52 +402,50 @@ impl Host {
 
     fn commit_data(&mut self, progress: Progress) -> Option<Event> {
         let next = if progress.last { self.job.as_ref()?.assignment.to } else { progress.to };
-        if let Err(why) = self.asked(&progress, next) {
-            self.fail(why);
-        }
+        self.asked(&progress, next);
         Some(Event::Progressed { id: self.job.as_ref()?.assignment.id, progress })
     }
 
     /// The job has something to report: it waits for the answer, unless it is the last.
-    fn asked(&mut self, progress: &Progress, next: Key) -> Result<(), String> {
-        let Some(job) = self.job.as_mut() else { return Ok(()) };
+    fn asked(&mut self, progress: &Progress, next: Key) {
+        let Some(job) = self.job.as_mut() else { return };
         let names = progress.objects.iter().map(|(id, _)| *id);
         let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
         job.phase = Phase::Asked { names, next };
-        if next < job.assignment.to {
-            return Ok(());
+        if next == job.assignment.to {
+            let (id, fact) = (job.assignment.id, self.counts());
+            self.reported.extend(fact.map(|fact| (id, fact)));
+            self.goes_on();
         }
-        let (id, told) = (job.assignment.id, self.counts());
-        self.reported.extend(told.map(|told| (id, told)));
-        self.goes_on()
     }
 
     /// What the job's report says, taken as read.
-    fn counts(&mut self) -> Option<(BackupId, Stretch, Vec<ObjectId>)> {
+    fn counts(&mut self) -> Option<Fact> {
         let job = self.job.as_mut()?;
         let Phase::Asked { names, next } = std::mem::replace(&mut job.phase, Phase::Opening) else {
             return None;
         };
         let stretch = Stretch { volume: job.assignment.volume.volume, from: job.at, to: next };
         job.at = next;
-        Some((job.assignment.backup, stretch, names))
+        Some(Fact::Accepted { backup: job.assignment.backup, stretch, names })
     }
 
     /// The job's report is not waited for any more.
-    fn goes_on(&mut self) -> Result<(), String> {
-        let Some(job) = self.job.as_mut() else { return Ok(()) };
+    fn goes_on(&mut self) {
+        let Some(job) = self.job.as_mut() else { return };
         if let Some(data) = &mut job.data {
             job.phase = Phase::Packing;
-            let id = job.assignment.id;
-            data.handle(self.now, Worked::Committed)?;
-            // It goes on by itself, outside of the node's own turn.
-            self.after(0, Timer::Job(id));
+            let (id, told) = (job.assignment.id, data.handle(self.now, Worked::Committed));
+            match told {
+                // It goes on by itself, outside of the node's own turn.
+                Ok(()) => self.after(0, Timer::Job(id)),
+                Err(why) => self.fail(why),
+            }
         } else if job.at == job.assignment.to {
             self.end(Ok(()));
         } else {
             self.read();
         }
-        Ok(())
     }
 
     fn read(&mut self) {
@@ -540,9 +538,7 @@ impl Host {
         let job = self.job.as_mut()?;
         let (id, mut progress) = (job.assignment.id, std::mem::take(&mut job.progress));
         progress.totals = Totals { items: 1, objects: progress.objects.len() as u64, ..Totals::default() };
-        if let Err(why) = self.asked(&progress, next) {
-            self.fail(why);
-        }
+        self.asked(&progress, next);
         Some(Event::Progressed { id, progress })
     }
 }
@@ -649,21 +645,19 @@ impl Ports for Host {
 
     fn committed(&mut self, id: AssignmentId) {
         self.acted += 1;
-        if let Some((backup, stretch, names)) = self.reported.remove(&id) {
-            return self.outputs.push_back(Output::Fact(Fact::Accepted { backup, stretch, names }));
+        if let Some(fact) = self.reported.remove(&id) {
+            return self.outputs.push_back(Output::Fact(fact));
         }
         match &self.job {
             Some(job) if job.assignment.id == id && job.phase == Phase::Ending => return,
             Some(job) if job.assignment.id == id => {}
             _ => return self.fail(format!("{id:?} is committed, and no such job runs")),
         }
-        let Some((backup, stretch, names)) = self.counts() else {
+        let Some(fact) = self.counts() else {
             return self.fail(format!("{id:?} is committed, and nothing was reported"));
         };
-        self.outputs.push_back(Output::Fact(Fact::Accepted { backup, stretch, names }));
-        if let Err(why) = self.goes_on() {
-            self.fail(why);
-        }
+        self.outputs.push_back(Output::Fact(fact));
+        self.goes_on();
     }
 
     fn reply(&mut self, client: u64, reply: Reply) {
