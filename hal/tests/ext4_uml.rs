@@ -1,21 +1,18 @@
-//! ext4 as a kernel writes it, with every feature, and as a power failure leaves it. The kernel is a user-mode-linux guest, for the
-//! machine's own must not be stressed with odd file systems.
+//! ext4 as a kernel writes it, with every feature. The kernel is a user-mode-linux guest, for the machine's own must not be stressed
+//! with odd file systems.
 //!
-//! The matrix: volumes of many kinds are made by mke2fs, filled by the guest with what trips readers (populate.py), and listed by it;
+//! Volumes of many kinds are made by mke2fs, filled by the guest with what trips readers (populate.py), and listed by it;
 //! every inode, name, attribute, extent and byte must be what the reader finds.
-//!
-//! The storm: random workloads run on a dozen disks until the guest loses its power. Each image is refused by name, with the way out;
-//! after either way out (the kernel replays the journal, or e2fsck does) it is equal.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use support::kernel::{Differences, differences};
 use support::uml::Uml;
 use support::{Scratch, TestDevice, Tree, collect, has, run, skipped};
-use windlass_hal::volume::{VolumeFault, detect};
+use windlass_hal::volume::detect;
 
 /// Seconds for one boot of the guest.
 const BOOT_SECONDS: u32 = 400;
@@ -164,80 +161,4 @@ fn files_of_zeros_that_mke2fs_leaves_inline_are_read_as_zeros() {
         assert!(tree.values().any(|(item, whole)| whole.inline.is_some() && item.size == 5 << 20));
         assert_eq!(differences(&listing, &tree, &mut device), Differences::default(), "{n}");
     }
-}
-
-/// Kinds of volume in the storm: mke2fs arguments. Each has a journal.
-const STORMS: [&[&str]; 13] = [
-    &[],
-    &["-b", "1024"],
-    &["-t", "ext3"],
-    &["-t", "ext3", "-b", "1024"],
-    &["-O", "inline_data"],
-    &["-O", "inline_data,ea_inode", "-b", "1024", "-I", "512"],
-    &["-O", "bigalloc", "-C", "16384"],
-    &["-O", "quota,project"],
-    &["-O", "^metadata_csum,uninit_bg"],
-    &["-O", "orphan_file"],
-    &["-O", "meta_bg,^resize_inode", "-b", "1024"],
-    &["-J", "size=4"],
-    &["-O", "large_dir,metadata_csum_seed", "-b", "2048"],
-];
-
-/// What `e2fsck -p` says about it by its code.
-fn e2fsck(image: &Path) -> Option<i32> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let output =
-        std::process::Command::new("e2fsck").arg("-p").arg(image).env("PATH", path).output().unwrap();
-    output.status.code()
-}
-
-/// How long the storm rages: longer than the five seconds between the kernel's own commits.
-const STORM_MILLISECONDS: u32 = 9000;
-
-#[test]
-fn what_a_power_failure_leaves_is_refused_and_then_equal() {
-    let test = "what_a_power_failure_leaves_is_refused_and_then_equal";
-    let Some(uml) = guest(test) else { return };
-    let scratch = Scratch::new("storm");
-    let mut job = String::new();
-    let mut disks: Vec<PathBuf> = Vec::new();
-    for (n, args) in STORMS.iter().enumerate() {
-        let disk = scratch.join(&format!("replayed{n}"));
-        make(&disk, args, "40M");
-        disks.push(disk);
-        job += &format!("storm ubd{} {n}\n", (b'a' + n as u8) as char);
-    }
-    job += &format!("kill {STORM_MILLISECONDS}\n");
-    let said = uml.boot(&scratch.0, &job, &disks, BOOT_SECONDS);
-    let mut job = String::new();
-    for (n, disk) in disks.iter().enumerate() {
-        match detect::open(&mut TestDevice::file(disk)) {
-            Err(VolumeFault::Refused { what, way_out }) => {
-                assert!(what.contains("needs_recovery") && way_out.contains("mount"), "{what}; {way_out}");
-            }
-            Err(other) => panic!("{n}: {other}: {said}"),
-            Ok(_) => panic!("{n}: read although its journal holds changes: {said}"),
-        }
-        let repaired = scratch.join(&format!("repaired{n}"));
-        std::fs::copy(disk, &repaired).unwrap();
-        // Replays the journal and clears orphans; 1: it did something.
-        let status = e2fsck(&repaired);
-        assert!(status.is_some_and(|code| code <= 1), "{n}: e2fsck -p ends with {status:?}");
-        job += &format!("replay replayed{n}\nwalk repaired{n}\n");
-    }
-    let said = uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
-    let mut items = 0;
-    for n in 0..disks.len() {
-        for name in [format!("replayed{n}"), format!("repaired{n}")] {
-            let listing = std::fs::read_to_string(scratch.join(&format!("{name}.list"))).unwrap_or_default();
-            assert!(
-                listing.starts_with("mounted") && listing.ends_with("end\n"),
-                "{name}: {listing}: {said}"
-            );
-            let (mut device, tree) = sweep(&scratch.join(&name), &name);
-            assert_eq!(differences(&listing, &tree, &mut device), Differences::default(), "{name}");
-            items += tree.len();
-        }
-    }
-    eprintln!("{} storms, {items} items equal after replay and after e2fsck", disks.len());
 }

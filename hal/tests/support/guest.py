@@ -58,13 +58,16 @@ def loop(path, writes):
     return name, device
 
 
+def kind(path):
+    with open(path, "rb") as volume:
+        return "xfs" if volume.read(4) == b"XFSB" else "ext4"
+
+
 class Mounted:
     def __init__(self, path, at, writes, data):
         name, device = loop(path, writes)
         try:
-            with open(path, "rb") as image:
-                is_xfs = image.read(4) == b"XFSB"
-            if is_xfs:
+            if kind(path) == "xfs":
                 mount(name, at, "xfs", 0 if writes else MS_RDONLY, None if writes else "norecovery,nouuid")
             else:
                 mount(name, at, "ext4", 0 if writes else MS_RDONLY, data)
@@ -134,7 +137,7 @@ def populate(path, args):
 def storm(disk, seed):
     at = "/mnt/" + disk
     os.mkdir(at)
-    mount("/dev/" + disk, at, "ext4")
+    mount("/dev/" + disk, at, kind("/dev/" + disk))
     subprocess.Popen(["/usr/bin/python3", SUPPORT + "/storm.py", at, seed])
 
 

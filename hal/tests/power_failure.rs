@@ -1,0 +1,165 @@
+//! What a power failure leaves. Random workloads (storm.py) run on a dozen disks of a user-mode-linux guest until it loses its power,
+//! longer than the guest's kernel waits with its own commits.
+//!
+//! Each volume is refused by name, with the way out. After the way out (the kernel replays the log, or e2fsck does) every inode, name,
+//! attribute, extent and byte is what the guest's kernel finds.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::kernel::{Differences, differences};
+use support::uml::Uml;
+use support::{Scratch, TestDevice, collect, has, run, skipped, xfs};
+use windlass_hal::volume::{VolumeFault, detect};
+
+/// Seconds for one boot of the guest.
+const BOOT_SECONDS: u32 = 400;
+/// How long the storm rages: longer than the five seconds between ext4's own commits.
+const STORM_MILLISECONDS: u32 = 9000;
+
+/// mke2fs arguments. Each has a journal.
+const EXT4: [&[&str]; 13] = [
+    &[],
+    &["-b", "1024"],
+    &["-t", "ext3"],
+    &["-t", "ext3", "-b", "1024"],
+    &["-O", "inline_data"],
+    &["-O", "inline_data,ea_inode", "-b", "1024", "-I", "512"],
+    &["-O", "bigalloc", "-C", "16384"],
+    &["-O", "quota,project"],
+    &["-O", "^metadata_csum,uninit_bg"],
+    &["-O", "orphan_file"],
+    &["-O", "meta_bg,^resize_inode", "-b", "1024"],
+    &["-J", "size=4"],
+    &["-O", "large_dir,metadata_csum_seed", "-b", "2048"],
+];
+
+/// mkfs.xfs arguments.
+const XFS: [&str; 12] = [
+    "",
+    "-b size=1k",
+    "-b size=2k",
+    "-b size=1k -n size=8k",
+    "-i size=1024",
+    "-m rmapbt=1",
+    "-m reflink=0,finobt=0,inobtcount=0",
+    "-m bigtime=0",
+    "-i sparse=0",
+    "-i nrext64=1",
+    "-d agcount=8 -m rmapbt=1",
+    "-l su=32k",
+];
+
+/// The guest, or nothing, said aloud.
+fn guest(test: &str, tools: &[&str]) -> Option<Uml> {
+    if let Some(tool) = tools.iter().find(|tool| !has(tool)) {
+        skipped(test, &format!("no {tool}"));
+        return None;
+    }
+    Uml::find().map_err(|reason| skipped(test, &format!("no user-mode-linux: {reason}"))).ok()
+}
+
+/// Runs a storm on each of `disks`, which hold empty file systems.
+fn storm(uml: &Uml, scratch: &Scratch, disks: &[PathBuf]) -> String {
+    let mut job = String::new();
+    for n in 0..disks.len() {
+        job += &format!("storm ubd{} {n}\n", (b'a' + n as u8) as char);
+    }
+    job += &format!("kill {STORM_MILLISECONDS}\n");
+    uml.boot(&scratch.0, &job, disks, BOOT_SECONDS)
+}
+
+/// What is said of a volume that must not be read: why not, and the way out.
+fn refusal(disk: &Path, said: &str) -> (String, &'static str) {
+    match detect::open(&mut TestDevice::file(disk)) {
+        Err(VolumeFault::Refused { what, way_out }) => (what, way_out),
+        Err(other) => panic!("{}: {other}: {said}", disk.display()),
+        Ok(_) => panic!("{}: read although its log holds changes: {said}", disk.display()),
+    }
+}
+
+/// Compares volumes with what the guest finds. Returns how many items they hold.
+fn compare(scratch: &Scratch, names: &[String], said: &str) -> usize {
+    let mut items = 0;
+    for name in names {
+        let listing = std::fs::read_to_string(scratch.join(&format!("{name}.list"))).unwrap_or_default();
+        assert!(listing.starts_with("mounted") && listing.ends_with("end\n"), "{name}: {listing}: {said}");
+        let mut device = TestDevice::file(&scratch.join(name));
+        let mut volume = detect::open(&mut device).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        let tree = collect(&mut device, volume.as_mut()).unwrap();
+        for (inode, (_, whole)) in &tree {
+            assert_eq!(whole.fault, None, "{name}: inode {inode}");
+        }
+        assert_eq!(differences(&listing, &tree, &mut device), Differences::default(), "{name}");
+        items += tree.len();
+    }
+    items
+}
+
+/// What `e2fsck -p` says about a volume by its code.
+fn e2fsck(image: &Path) -> Option<i32> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let output =
+        std::process::Command::new("e2fsck").arg("-p").arg(image).env("PATH", path).output().unwrap();
+    output.status.code()
+}
+
+#[test]
+fn ext4_is_refused_and_equal_after_either_way_out() {
+    let test = "ext4_is_refused_and_equal_after_either_way_out";
+    let Some(uml) = guest(test, &["mke2fs", "e2fsck"]) else { return };
+    let scratch = Scratch::new("power-ext4");
+    let mut disks = Vec::new();
+    for (n, args) in EXT4.iter().enumerate() {
+        let disk = scratch.join(&format!("replayed{n}"));
+        let kind = if args.contains(&"-t") { &[][..] } else { &["-t", "ext4"] };
+        let all = [&["-q", "-F", "-N", "6000"], kind, args, &[disk.to_str().unwrap(), "40M"]].concat();
+        run("mke2fs", &all);
+        disks.push(disk);
+    }
+    let said = storm(&uml, &scratch, &disks);
+    let (mut job, mut names) = (String::new(), Vec::new());
+    for (n, disk) in disks.iter().enumerate() {
+        let (what, way_out) = refusal(disk, &said);
+        assert!(what.contains("needs_recovery") && way_out.contains("mount"), "{what}; {way_out}");
+        let repaired = scratch.join(&format!("repaired{n}"));
+        std::fs::copy(disk, &repaired).unwrap();
+        // Replays the journal and clears orphans; 1: it did something.
+        let status = e2fsck(&repaired);
+        assert!(status.is_some_and(|code| code <= 1), "{n}: e2fsck -p ends with {status:?}");
+        job += &format!("replay replayed{n}\nwalk repaired{n}\n");
+        names.extend([format!("replayed{n}"), format!("repaired{n}")]);
+    }
+    let said = uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
+    let items = compare(&scratch, &names, &said);
+    eprintln!("{} storms, {items} items equal after replay and after e2fsck", disks.len());
+}
+
+#[test]
+fn xfs_is_refused_and_equal_after_the_kernel_replayed_its_log() {
+    let test = "xfs_is_refused_and_equal_after_the_kernel_replayed_its_log";
+    let Some(uml) = guest(test, &["mkfs.xfs"]) else { return };
+    let scratch = Scratch::new("power-xfs");
+    let mut disks = Vec::new();
+    for (n, args) in XFS.iter().enumerate() {
+        let disk = scratch.join(&format!("replayed{n}"));
+        match xfs::make(&disk, "160M", args, None) {
+            Ok(()) => disks.push(disk),
+            Err(why) => eprintln!("{args}: not known here: {why}"),
+        }
+    }
+    let said = storm(&uml, &scratch, &disks);
+    let (mut job, mut names) = (String::new(), Vec::new());
+    for disk in &disks {
+        let (what, way_out) = refusal(disk, &said);
+        assert!(what.contains("dirty log") && way_out.contains("mount"), "{what}; {way_out}");
+        let name = disk.file_name().unwrap().to_string_lossy().into_owned();
+        job += &format!("replay {name}\n");
+        names.push(name);
+    }
+    let said = uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
+    let items = compare(&scratch, &names, &said);
+    eprintln!("{} storms, {items} items equal after replay", disks.len());
+}
