@@ -6,6 +6,7 @@
 //! | [`make_empty`] | none | `mke2fs`, `mkfs.xfs`, `mkfs.btrfs` |
 //! | [`Loop::attach`] | root | `losetup`, direct I/O on |
 //! | [`Mount::image`] | root | a loop device and mount(2) |
+//! | [`Tmpfs::mount`] | root | mount(2) |
 //!
 //! Images are default-featured ext4 unless the caller says otherwise, and odd features are only ever written by user
 //! space: the host's kernel must not be stress-tested. Source: ours.
@@ -135,6 +136,15 @@ impl Loop {
     pub fn number(&self) -> Result<String> {
         let rdev = fs::metadata(&self.device).context(|| self.device.display().to_string())?.rdev();
         Ok(format!("{}:{}", nix::sys::stat::major(rdev), nix::sys::stat::minor(rdev)))
+    }
+
+    /// Bytes read from it since it was made.
+    pub fn read_bytes(&self) -> Result<u64> {
+        let path = Path::new("/sys/block").join(self.device.file_name().unwrap_or_default()).join("stat");
+        let text = fs::read_to_string(&path).context(|| path.display().to_string())?;
+        // Documentation/block/stat.rst: the third number, in units of 512 bytes.
+        let sectors = text.split_whitespace().nth(2).and_then(|number| number.parse::<u64>().ok());
+        Ok(sectors.ok_or_else(|| Error::new("no count of sectors"))? * 512)
     }
 
     /// Whether reads bypass the page cache of the file system below; false where that one cannot.
@@ -267,5 +277,32 @@ mod tests {
             !fs::read_to_string(backing).unwrap_or_default().contains(image.to_str().unwrap()),
             "detached"
         );
+    }
+}
+
+/// A file system in memory, unmounted when dropped; what is in use is gone when its last user is.
+#[derive(Debug)]
+pub struct Tmpfs {
+    dir: PathBuf,
+}
+
+impl Tmpfs {
+    /// Mounts one at `dir`. `options` as in tmpfs(5).
+    pub fn mount(dir: &Path, options: &str) -> Result<Tmpfs> {
+        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some(options))
+            .context(|| format!("mount a tmpfs at {}", dir.display()))?;
+        Ok(Tmpfs { dir: dir.to_owned() })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
     }
 }

@@ -21,6 +21,7 @@ use windlass_hal::volume::Timestamp;
 use windlass_tests::conformance::store::{Extent, keys, run};
 use windlass_tests::engines::scratch::Scratch;
 use windlass_tests::engines::skip;
+use windlass_tests::image::Tmpfs;
 
 fn open(path: &Path) -> Result<DirStore, StoreFault> {
     open_with(path, Arc::new(SystemClock), 0)
@@ -314,43 +315,33 @@ fn a_directory_larger_than_a_batch_is_listed_in_order() {
     assert!(listed.windows(2).all(|pair| pair[0] < pair[1]));
 }
 
-/// A tmpfs for one test.
-struct Tmpfs(Scratch);
-
-impl Tmpfs {
-    fn new(name: &str, options: &str) -> Option<Tmpfs> {
-        if !nix::unistd::geteuid().is_root() {
-            skip(name, "mounting a tmpfs needs root");
-            return None;
-        }
-        let scratch = Scratch::new(name);
-        match mount(Some("tmpfs"), scratch.path(), Some("tmpfs"), MsFlags::empty(), Some(options)) {
-            Ok(()) => Some(Tmpfs(scratch)),
-            Err(e) => {
-                skip(name, &format!("mount: {e}"));
-                None
-            }
-        }
+/// A tmpfs for one test, and the directory below it.
+fn tmpfs(name: &str, options: &str) -> Option<(Tmpfs, Scratch)> {
+    if !windlass_tests::privilege::is_root() {
+        skip(name, "mounting a tmpfs needs root");
+        return None;
     }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    let scratch = Scratch::new(name);
+    match Tmpfs::mount(scratch.path(), options) {
+        Ok(tmpfs) => Some((tmpfs, scratch)),
+        Err(why) => {
+            skip(name, &why.to_string());
+            None
+        }
     }
 }
 
 #[test]
 fn a_full_disk_is_full_and_keeps_what_it_has() {
     for options in ["size=4m", "size=64m,nr_inodes=8"] {
-        let Some(tmpfs) = Tmpfs::new("dir-full", options) else { return };
-        let store = open(tmpfs.0.path()).unwrap();
+        let Some((tmpfs, _scratch)) = tmpfs("dir-full", options) else { return };
+        let store = open(tmpfs.dir()).unwrap();
         store.put("a", &[b"kept"], PutMode::CreateOnly).unwrap();
         let body = vec![1; 3 << 20];
         let fault = (0..20).find_map(|n| store.put(&format!("b/{n}"), &[&body], PutMode::CreateOnly).err());
         assert_eq!(fault.unwrap().kind, Kind::Full, "{options}");
         assert_eq!(get(&store, "a"), Ok(b"kept".to_vec()));
-        assert!(temps(tmpfs.0.path()).is_empty(), "the failed body's space is free again");
+        assert!(temps(tmpfs.dir()).is_empty(), "the failed body's space is free again");
         for (key, size) in keys(&store, "", "") {
             assert_eq!(get(&store, &key).unwrap().len() as u64, size);
             assert!(size == 4 || size == 3 << 20);
@@ -362,15 +353,15 @@ fn a_full_disk_is_full_and_keeps_what_it_has() {
 
 #[test]
 fn a_read_only_disk_is_denied_and_an_unmounted_one_is_gone() {
-    let Some(tmpfs) = Tmpfs::new("dir-ro", "size=4m") else { return };
-    let store = open(tmpfs.0.path()).unwrap();
+    let Some((tmpfs, _scratch)) = tmpfs("dir-ro", "size=4m") else { return };
+    let store = open(tmpfs.dir()).unwrap();
     store.put("a", &[b"x"], PutMode::Replace).unwrap();
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    mount(None::<&str>, tmpfs.0.path(), None::<&str>, flags, None::<&str>).unwrap();
+    mount(None::<&str>, tmpfs.dir(), None::<&str>, flags, None::<&str>).unwrap();
     assert_eq!(store.put("b", &[b"x"], PutMode::Replace).unwrap_err().kind, Kind::Denied);
     assert_eq!(store.delete("a").unwrap_err().kind, Kind::Denied);
     assert_eq!(get(&store, "a"), Ok(b"x".to_vec()));
-    umount2(tmpfs.0.path(), MntFlags::empty()).unwrap();
+    umount2(tmpfs.dir(), MntFlags::empty()).unwrap();
     assert_eq!(store.put("b", &[b"x"], PutMode::Replace).unwrap_err().kind, Kind::StoreGone);
-    assert_eq!(fs::read_dir(tmpfs.0.path()).unwrap().count(), 0, "nothing is written into the mount point");
+    assert_eq!(fs::read_dir(tmpfs.dir()).unwrap().count(), 0, "nothing is written into the mount point");
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use windlass_tests::error::{Context, Error, Result, output};
 use windlass_tests::fixture::noise;
-use windlass_tests::image::{Access, Kind, Loop, Mount};
+use windlass_tests::image::{Access, Kind, Loop, Mount, Tmpfs};
 use windlass_tests::workdir::remove_tree;
 
 const GIB: u64 = 1 << 30;
@@ -140,6 +140,18 @@ pub struct Made {
 }
 
 impl Made {
+    /// A copy that no disk slows down: it is there until what is mounted is dropped, and before that the copy.
+    pub fn in_memory(&self) -> Result<(Made, Tmpfs)> {
+        let dir = self.mounted.with_extension("memory");
+        fs::create_dir_all(&dir).context(|| dir.display().to_string())?;
+        let tmpfs = Tmpfs::mount(&dir, "")?;
+        let image = dir.join("copy.img");
+        // With its holes.
+        output(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image))?;
+        let made = Made { image, kind: self.kind, mounted: self.mounted.clone() };
+        Ok((made, tmpfs))
+    }
+
     /// As a device.
     pub fn attach(&self) -> Result<Loop> {
         Loop::attach(&self.image, Access::ReadOnly)

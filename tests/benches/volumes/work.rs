@@ -11,6 +11,7 @@
 //!
 //! Each prints one line of JSON. Source: ours.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -18,8 +19,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 use windlass_agent::pack::plan::{Plan, PlanBlock, PlanPiece};
 use windlass_agent::pack::reading::Reading;
+use windlass_agent::worker::backup::BATCHES_MAX;
 use windlass_hal::block::{BlockDevice, Op, Request, SEGMENTS_PER_REQUEST_MAX, Segment, Wait};
-use windlass_hal::buf::{Buf, Pool};
+use windlass_hal::buf::Pool;
 use windlass_hal::clock::{Clock, SystemClock};
 use windlass_hal::linux::{self, Access};
 use windlass_hal::volume::mounted::{Mounted, Recovery};
@@ -104,32 +106,48 @@ impl Found {
     }
 }
 
-fn each_window(
-    volume: &mut dyn Volume,
-    device: &mut dyn BlockDevice,
-    each: &mut dyn FnMut(&mut dyn BlockDevice, &Window) -> Result<()>,
-) -> Result<Found> {
-    let (mut found, mut window, mut cursor) = (Found::default(), Window::default(), Cursor::default());
-    loop {
-        let swept = volume.sweep(device, cursor, &mut window).context(|| "sweep")?;
-        found.add(&window);
-        each(device, &window)?;
-        match swept {
-            Swept::More(next) => cursor = next,
-            Swept::Done => return Ok(found),
+/// Goes through the volume, window by window.
+#[derive(Default)]
+struct Windows {
+    window: Window,
+    /// Windows so far.
+    count: usize,
+    cursor: Cursor,
+    done: bool,
+    found: Found,
+}
+
+impl Windows {
+    /// Goes to the next one; `false` when there is none.
+    fn next(&mut self, volume: &mut dyn Volume, device: &mut dyn BlockDevice) -> Result<bool> {
+        if self.done {
+            return Ok(false);
         }
+        match volume.sweep(device, self.cursor, &mut self.window).context(|| "sweep")? {
+            Swept::More(next) => self.cursor = next,
+            Swept::Done => self.done = true,
+        }
+        self.count += 1;
+        self.found.add(&self.window);
+        Ok(true)
+    }
+
+    /// What all of them hold.
+    fn all(mut self, volume: &mut dyn Volume, device: &mut dyn BlockDevice) -> Result<Found> {
+        while self.next(volume, device)? {}
+        Ok(self.found)
     }
 }
 
 fn sweep(path: &Path) -> Result<Value> {
     let Opened { mut device, mut volume, .. } = open_to_sweep(path)?;
-    Ok(each_window(&mut *volume, &mut *device, &mut |_, _| Ok(()))?.json())
+    Ok(Windows::default().all(&mut *volume, &mut *device)?.json())
 }
 
 fn walk(path: &Path) -> Result<Value> {
     let mut device = device(path, &Pool::new(1, 4096))?;
     let mut volume = Mounted::open(path, &mut *device, Recovery::Refused).context(|| "mount")?;
-    Ok(each_window(&mut volume, &mut *device, &mut |_, _| Ok(()))?.json())
+    Ok(Windows::default().all(&mut volume, &mut *device)?.json())
 }
 
 fn read(path: &Path, chosen: &[u64]) -> Result<Value> {
@@ -140,26 +158,59 @@ fn read(path: &Path, chosen: &[u64]) -> Result<Value> {
     let reading = Reading::of(&device.geometry(), depth, info.used_bytes, info.size_bytes);
     let gap_bytes = chosen.first().map_or(reading.gap_bytes, |kib| kib << 10);
     let (mut plan, mut reader) = (Plan::new(gap_bytes), Reader::new(&pool));
-    let found = each_window(&mut *volume, &mut *device, &mut |device, window| {
-        for (index, item) in window.items.iter().enumerate() {
-            let extents = &window.extents[item.extents.start as usize..item.extents.end as usize];
-            for extent in extents.iter().filter(|extent| extent.state == ExtentState::Data) {
-                add(&mut plan, index as u32, extent.logical, extent.physical, extent.len);
-                if plan.is_full() {
-                    reader.frames(device, &mut plan)?;
+    let mut windows = Windows::default();
+    // Requests to make, each with the number of its window.
+    let mut frames: VecDeque<(usize, Vec<Segment>)> = VecDeque::new();
+    loop {
+        while pool.free() > 0
+            && let Some((_, segments)) = frames.pop_front()
+        {
+            reader.submit(&mut *device, segments)?;
+        }
+        // As a backup does it: what is to be read of some windows is known before it is asked for.
+        let known = frames.front().map_or(0, |(first, _)| windows.count + 1 - first);
+        if known < BATCHES_MAX && windows.next(&mut *volume, &mut *device)? {
+            let window = &windows.window;
+            for (index, item) in window.items.iter().enumerate() {
+                let extents = &window.extents[item.extents.start as usize..item.extents.end as usize];
+                for extent in extents.iter().filter(|extent| extent.state == ExtentState::Data) {
+                    add(&mut plan, index as u32, extent.logical, extent.physical, extent.len);
+                    if plan.is_full() {
+                        reader.wanted += arrange(&mut plan, frame_bytes, windows.count, &mut frames);
+                    }
                 }
             }
+            reader.wanted += arrange(&mut plan, frame_bytes, windows.count, &mut frames);
+        } else if !frames.is_empty() {
+            reader.wait(&mut *device)?;
+        } else if windows.done {
+            break;
         }
-        Ok(())
-    })?;
-    reader.frames(&mut *device, &mut plan)?;
-    reader.drain(&mut *device, 0)?;
-    let mut done = found.json();
+    }
+    reader.drain(&mut *device)?;
+    let mut done = windows.found.json();
     done["bytes"] = reader.bytes.into();
     done["wanted"] = reader.wanted.into();
     done["used"] = info.used_bytes.into();
     done["requests"] = reader.requests.into();
     Ok(done)
+}
+
+/// Turns what is planned into requests. Returns its bytes.
+fn arrange(
+    plan: &mut Plan,
+    frame_bytes: usize,
+    window: usize,
+    frames: &mut VecDeque<(usize, Vec<Segment>)>,
+) -> u64 {
+    plan.arrange(frame_bytes);
+    for frame in &plan.frames {
+        let reads = &plan.reads[frame.reads.start as usize..frame.reads.end as usize];
+        frames.extend(reads.chunks(SEGMENTS_PER_REQUEST_MAX).map(|part| (window, part.to_vec())));
+    }
+    let wanted = plan.blocks.iter().map(|block| u64::from(block.len)).sum();
+    plan.clear();
+    wanted
 }
 
 /// Cuts an extent into blocks.
@@ -180,10 +231,9 @@ fn add(plan: &mut Plan, item: u32, logical: u64, physical: u64, len: u64) {
     }
 }
 
-/// Keeps frames in flight.
+/// Keeps requests in flight.
 struct Reader<'a> {
     pool: &'a Pool,
-    spare: Vec<Vec<Segment>>,
     bytes: u64,
     wanted: u64,
     requests: u64,
@@ -191,53 +241,36 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(pool: &'a Pool) -> Reader<'a> {
-        Reader { pool, spare: Vec::new(), bytes: 0, wanted: 0, requests: 0 }
+        Reader { pool, bytes: 0, wanted: 0, requests: 0 }
     }
 
-    fn frames(&mut self, device: &mut dyn BlockDevice, plan: &mut Plan) -> Result<()> {
-        plan.arrange(self.pool.buf_bytes());
-        self.wanted += plan.blocks.iter().map(|block| u64::from(block.len)).sum::<u64>();
-        for frame in &plan.frames {
-            let reads = &plan.reads[frame.reads.start as usize..frame.reads.end as usize];
-            for part in reads.chunks(SEGMENTS_PER_REQUEST_MAX) {
-                let buf = self.buf(device)?;
-                self.submit(device, buf, part)?;
+    /// Reads ranges into a buffer of the pool, once one is free.
+    fn submit(&mut self, device: &mut dyn BlockDevice, segments: Vec<Segment>) -> Result<()> {
+        self.bytes += segments.iter().map(|range| range.len).sum::<u64>();
+        self.requests += segments.len() as u64;
+        let buf = loop {
+            match self.pool.take() {
+                Some(buf) => break buf,
+                None => self.wait(device)?,
             }
-        }
-        plan.clear();
-        Ok(())
-    }
-
-    fn buf(&mut self, device: &mut dyn BlockDevice) -> Result<Buf> {
-        loop {
-            if let Some(buf) = self.pool.take() {
-                return Ok(buf);
-            }
-            self.drain(device, self.pool.count() - 1)?;
-        }
-    }
-
-    fn submit(&mut self, device: &mut dyn BlockDevice, buf: Buf, ranges: &[Segment]) -> Result<()> {
-        let mut segments = self.spare.pop().unwrap_or_default();
-        segments.clear();
-        segments.extend_from_slice(ranges);
-        self.bytes += ranges.iter().map(|range| range.len).sum::<u64>();
-        self.requests += ranges.len() as u64;
+        };
         let request = Request { id: 0, op: Op::Read, buf: Some(buf), segments };
         device.submit(request).map_err(|_| Error::new("the queue is full"))
     }
 
-    /// Waits until at most `left` requests are in flight.
-    fn drain(&mut self, device: &mut dyn BlockDevice, left: usize) -> Result<()> {
+    /// Waits until one request is done.
+    fn wait(&mut self, device: &mut dyn BlockDevice) -> Result<()> {
         let mut fault = None;
-        while device.in_flight() > left {
-            let spare = &mut self.spare;
-            device.complete(Wait::One, &mut |request| {
-                fault = fault.take().or(request.fault());
-                spare.push(request.segments);
-            });
-        }
+        device.complete(Wait::One, &mut |request| fault = fault.take().or(request.fault()));
         fault.map_or(Ok(()), |fault| Err(Error::new(fault.to_string())))
+    }
+
+    /// Waits until none is in flight.
+    fn drain(&mut self, device: &mut dyn BlockDevice) -> Result<()> {
+        while device.in_flight() > 0 {
+            self.wait(device)?;
+        }
+        Ok(())
     }
 }
 
@@ -249,11 +282,10 @@ fn sequential(path: &Path, bytes: u64) -> Result<Value> {
     let mut at = 0;
     while at < end {
         let len = (end - at).min(FRAME_BYTES as u64);
-        let buf = reader.buf(&mut *device)?;
-        reader.submit(&mut *device, buf, &[Segment::new(at, 0, len)])?;
+        reader.submit(&mut *device, vec![Segment::new(at, 0, len)])?;
         at += len;
     }
-    reader.drain(&mut *device, 0)?;
+    reader.drain(&mut *device)?;
     Ok(json!({ "bytes": reader.bytes, "requests": reader.requests }))
 }
 
