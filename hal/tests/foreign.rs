@@ -1,5 +1,5 @@
 //! Images by others: what the authors of e2fsprogs keep to test e2fsck with, most of them damaged on purpose, and what those of
-//! xfs-fuse keep as examples. Each is swept and every byte of it read, with a bound on reads and memory; then a kernel in a
+//! ext4-view and xfs-fuse keep as examples (images/). Each is swept and every byte of it read, with a bound on reads and memory; then a kernel in a
 //! user-mode-linux guest says what it sees.
 //!
 //! For every image one of
@@ -9,10 +9,8 @@
 //!   ("kernel lenient"); all other items are equal to the kernel's. "kernel strict": the kernel answers with an error where the
 //!   reader finds nothing wrong.
 //!
-//! The outcomes are kept in golden/ext4_foreign.txt and golden/xfs_foreign.txt, and a difference from it is a failure; `WINDLASS_GOLDEN=write` writes it anew.
-//! `WINDLASS_IMAGES` names a folder of images to take instead of e2fsprogs', such as those of the crate ext4-view;
-//! `WINDLASS_XFS_IMAGES` names the one of XFS images: `resources/*.zst` of xfs-fuse's repository, unpacked with `zstd -d`. They are not in
-//! its crate, so nothing fetches them.
+//! The outcomes are kept in golden/*_foreign.txt, and a difference from them is a failure; `WINDLASS_GOLDEN=write` writes them anew.
+//! `WINDLASS_IMAGES` names a folder of images to take instead of e2fsprogs'.
 //! `WINDLASS_LISTS_TO` names a folder to keep the kernel's listings in, `WINDLASS_LISTS` one to take them from without a guest.
 //! The sources of e2fsprogs are fetched when the test runs (apt, of the release that this is run on) and kept below the target folder;
 //! an image that the golden file does not know, from another release, only has to be equal or refused or named.
@@ -178,9 +176,26 @@ fn outcome(found: &Result<Tree, String>, listing: &str, device: &mut TestDevice)
     (text + kernel, differences)
 }
 
+/// Unpacks what is kept in images/ of one project.
+fn unpack(project: &str) -> Scratch {
+    let scratch = Scratch::new(project);
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images").join(project);
+    for entry in from.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "zst") {
+            let packed = std::fs::read(&path).unwrap();
+            let bytes = zstd_safe::get_frame_content_size(&packed).unwrap().unwrap();
+            let mut image = Vec::with_capacity(bytes as usize);
+            zstd_safe::decompress(&mut image, &packed).unwrap();
+            std::fs::write(scratch.0.join(path.file_stem().unwrap()), image).unwrap();
+        }
+    }
+    scratch
+}
+
 #[test]
-fn images_by_others_are_equal_or_refused_or_named() {
-    let test = "images_by_others_are_equal_or_refused_or_named";
+fn images_of_e2fsprogs_are_equal_or_refused_or_named() {
+    let test = "images_of_e2fsprogs_are_equal_or_refused_or_named";
     match images() {
         Ok(dir) => compare(test, &dir, "ext4_foreign.txt"),
         Err(reason) => skipped(test, &format!("no sources of e2fsprogs: {reason}")),
@@ -188,12 +203,15 @@ fn images_by_others_are_equal_or_refused_or_named() {
 }
 
 #[test]
-fn xfs_images_by_others_are_equal_or_refused_or_named() {
-    let test = "xfs_images_by_others_are_equal_or_refused_or_named";
-    match std::env::var_os("WINDLASS_XFS_IMAGES") {
-        Some(dir) => compare(test, Path::new(&dir), "xfs_foreign.txt"),
-        None => skipped(test, "WINDLASS_XFS_IMAGES names no folder of images"),
-    }
+fn images_of_ext4_view_are_equal_or_refused_or_named() {
+    let test = "images_of_ext4_view_are_equal_or_refused_or_named";
+    compare(test, &unpack("ext4-view").0, "ext4_view_foreign.txt");
+}
+
+#[test]
+fn images_of_xfs_fuse_are_equal_or_refused_or_named() {
+    let test = "images_of_xfs_fuse_are_equal_or_refused_or_named";
+    compare(test, &unpack("xfs-fuse").0, "xfs_foreign.txt");
 }
 
 /// Compares every image in `dir` with what a kernel says of it, and the outcomes with the golden file.
