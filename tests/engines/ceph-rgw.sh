@@ -41,6 +41,9 @@ osd pool default pgp num = 8
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
 mon allow pool size one = true
+mon data avail crit = 1
+mon data avail warn = 2
+client mount timeout = 60
 mon warn on pool no redundancy = false
 run dir = $dir
 pid file = $dir/\$name.pid
@@ -116,7 +119,9 @@ case $1 in
   up)
     port=${3:?a port}
     log=$(mktemp)
-    if up "$port" >"$log" 2>&1; then
+    # In a condition a shell goes on after what fails; in a job of its own it ends.
+    up "$port" >"$log" 2>&1 &
+    if wait $!; then
       rm -f "$log"
       echo "http://127.0.0.1:$port http://127.0.0.1:$((port + 1))"
     else
