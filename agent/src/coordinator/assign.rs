@@ -85,9 +85,10 @@ impl Coordinator {
         self.assigned.values().filter(|a| a.node == node).count() + usize::from(self.merges.has(node))
     }
 
-    /// Nodes with an assignment to work on.
+    /// Nodes that [`Coordinator::held`] is not 0 of.
     pub(super) fn at_work(&self) -> BTreeSet<NodeId> {
-        self.assigned.values().filter(|a| !a.reported).map(|a| a.node).collect()
+        let assigned = self.assigned.values().filter(|a| !a.reported).map(|a| a.node);
+        assigned.chain(self.merges.nodes()).collect()
     }
 
     /// Whether a node could take one more.

@@ -71,6 +71,11 @@ impl Merges {
         self.out.contains_key(&node)
     }
 
+    /// Those with a merge.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.out.keys().copied()
+    }
+
     fn has_volume(&self, volume: VolumeId) -> bool {
         self.out.values().any(|out| out.volume == volume)
     }

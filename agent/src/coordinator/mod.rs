@@ -348,7 +348,7 @@ impl Coordinator {
         let at_work = self.at_work();
         // Somebody waits for it: a person, or a worker that has nothing else to do.
         let hurries = self.queue.iter().any(|pending| match pending {
-            Pending::Report(node, _) => !at_work.contains(node) && !self.merges.has(*node),
+            Pending::Report(node, _) => !at_work.contains(node),
             Pending::Merge(..) => false,
             Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
         });

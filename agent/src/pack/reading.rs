@@ -4,9 +4,9 @@
 //! |---|---|---|---|
 //! | any other | 64 KiB | all there is | a request costs what 64 KiB do |
 //! | at most N operations a second | what it moves in 1/N s, 64 to 256 KiB | all there is | an operation saved is 1/N s saved |
+//! | N below 8,192, and three quarters in use | 256 KiB | | then it is read from one end to the other: what is left out is less than an operation costs |
 //! | disk with heads | 256 KiB | 8 | skipping over a gap takes as long as reading it; sorted reads leave the disk's own queue nothing to sort |
 //! | stripes of S bytes | at least S / 4, up to 256 KiB | | within a piece of a stripe, the same disk reads on |
-//! | such a cap below 8,192, three quarters in use | 256 KiB | | then it is read from one end to the other: what is left out is less than an operation costs |
 //!
 //! A frame holds 512 KiB, gaps included; a gap of half of that still leaves a frame more data than gap. Where operations are free, a full
 //! volume is not read over larger gaps: at 700 MB/s, 9 tenths in use, gaps of 256 KiB cost 1.3 % more time than 64 KiB, because that many more bytes.
