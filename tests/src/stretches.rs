@@ -137,7 +137,11 @@ impl Appliance {
             let stop = machinery.stop;
             let mut left = match stop_one_in {
                 0 => u64::MAX,
-                n if stopped < STOPS_MAX && random.one_in(n) => 1 + random.below(ROUNDS_MAX),
+                // Mostly early: a busy machine does a job in few turns.
+                n if stopped < STOPS_MAX && random.one_in(n) => {
+                    let most = 1 + random.below(ROUNDS_MAX);
+                    1 + random.below(most)
+                }
                 _ => u64::MAX,
             };
             let rows = self.rows(cut, &state);

@@ -162,8 +162,7 @@ fn a_file_system_in_stretches_is_the_same_point() {
         }
     }
     println!("{jobs} jobs, {stopped} of them stopped, {commits} commits");
-    // How many of those that should be stopped have ended before is the machine's to say.
-    assert!(jobs > 6 * SEEDS && stopped > 0 && commits > jobs, "{jobs} {stopped} {commits}");
+    assert!(jobs > 6 * SEEDS && stopped > SEEDS && commits > jobs, "{jobs} {stopped} {commits}");
 }
 
 #[test]
