@@ -7,12 +7,9 @@
 
 mod support;
 
-use std::path::Path;
-
 use support::kernel::{Differences, differences};
-use support::uml::Uml;
-use support::{Scratch, TestDevice, Tree, collect, has, run, skipped};
-use windlass_hal::volume::detect;
+use support::uml::{Uml, listing};
+use support::{Scratch, make_ext4, sound};
 
 /// Seconds for one boot of the guest.
 const BOOT_SECONDS: u32 = 400;
@@ -72,43 +69,14 @@ const SETS: &[(&str, &str, &[&str])] = &[
 /// Kinds that the guest's kernel need not know: without them the set is left out.
 const NOT_EVERYWHERE: [&str; 3] = ["casefold", "encrypt", "verity stable_inodes"];
 
-fn make(image: &Path, args: &[&str], size: &str) {
-    let mut all = vec!["-q", "-F", "-N", "6000"];
-    if !args.contains(&"-t") {
-        all.extend_from_slice(&["-t", "ext4"]);
-    }
-    all.extend_from_slice(args);
-    all.extend_from_slice(&[image.to_str().unwrap(), size]);
-    run("mke2fs", &all);
-}
-
-fn sweep(image: &Path, name: &str) -> (TestDevice, Tree) {
-    let mut device = TestDevice::file(image);
-    let mut volume = detect::open(&mut device).unwrap_or_else(|fault| panic!("{name}: {fault}"));
-    let tree = collect(&mut device, volume.as_mut()).unwrap();
-    for (inode, (_, whole)) in &tree {
-        assert_eq!(whole.fault, None, "{name}: inode {inode}");
-    }
-    (device, tree)
-}
-
-/// The guest, or nothing, said aloud.
-fn guest(test: &str) -> Option<Uml> {
-    if !has("mke2fs") || !has("e2fsck") {
-        skipped(test, "no mke2fs or e2fsck");
-        return None;
-    }
-    Uml::find().map_err(|reason| skipped(test, &format!("no user-mode-linux: {reason}"))).ok()
-}
-
 #[test]
 fn what_a_kernel_writes_is_what_the_reader_finds() {
     let test = "what_a_kernel_writes_is_what_the_reader_finds";
-    let Some(uml) = guest(test) else { return };
+    let Some(uml) = Uml::or_skip(test, &["mke2fs"]) else { return };
     let scratch = Scratch::new("matrix");
     let mut job = String::new();
     for (n, (_, size, args)) in SETS.iter().enumerate() {
-        make(&scratch.join(&n.to_string()), args, size);
+        make_ext4(&scratch.join(&n.to_string()), args, size);
         job += &format!("fill {n} 500 small\n");
     }
     let said = uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
@@ -122,7 +90,7 @@ fn what_a_kernel_writes_is_what_the_reader_finds() {
             eprintln!("the guest's kernel does not mount {name}");
             continue;
         }
-        let (mut device, tree) = sweep(&image, name);
+        let (mut device, tree) = sound(&image, name);
         let filled = std::fs::read_to_string(scratch.join(&format!("{n}.said"))).unwrap();
         assert!(!filled.contains("Traceback"), "{name}: {filled}");
         assert!(tree.len() > 120, "{name}: {} items", tree.len());
@@ -137,7 +105,7 @@ fn what_a_kernel_writes_is_what_the_reader_finds() {
 #[test]
 fn files_of_zeros_that_mke2fs_leaves_inline_are_read_as_zeros() {
     let test = "files_of_zeros_that_mke2fs_leaves_inline_are_read_as_zeros";
-    let Some(uml) = guest(test) else { return };
+    let Some(uml) = Uml::or_skip(test, &["mke2fs"]) else { return };
     let scratch = Scratch::new("zeros");
     let source = scratch.join("source");
     std::fs::create_dir(&source).unwrap();
@@ -150,14 +118,13 @@ fn files_of_zeros_that_mke2fs_leaves_inline_are_read_as_zeros() {
         [&["-b", "4096"], &["-b", "1024", "-I", "1024"], &["-b", "4096", "-I", "512"]];
     for (n, args) in KINDS.iter().enumerate() {
         let args = [args, &["-O", "inline_data", "-d", source.to_str().unwrap()][..]].concat();
-        make(&scratch.join(&n.to_string()), &args, "32M");
+        make_ext4(&scratch.join(&n.to_string()), &args, "32M");
         job += &format!("walk {n}\n");
     }
     let said = uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
     for n in 0..KINDS.len() {
-        let listing = std::fs::read_to_string(scratch.join(&format!("{n}.list"))).unwrap_or_default();
-        assert!(listing.starts_with("mounted") && listing.ends_with("end\n"), "{n}: {listing}: {said}");
-        let (mut device, tree) = sweep(&scratch.join(&n.to_string()), &n.to_string());
+        let listing = listing(&scratch, &n.to_string(), &said);
+        let (mut device, tree) = sound(&scratch.join(&n.to_string()), &n.to_string());
         assert!(tree.values().any(|(item, whole)| whole.inline.is_some() && item.size == 5 << 20));
         assert_eq!(differences(&listing, &tree, &mut device), Differences::default(), "{n}");
     }

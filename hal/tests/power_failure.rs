@@ -11,8 +11,8 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use support::kernel::{Differences, differences};
-use support::uml::Uml;
-use support::{Scratch, TestDevice, collect, has, run, skipped, xfs};
+use support::uml::{Uml, listing};
+use support::{Scratch, TestDevice, make_ext4, sound, xfs};
 use windlass_hal::volume::{VolumeFault, detect};
 
 /// Seconds for one boot of the guest.
@@ -53,15 +53,6 @@ const XFS: [&str; 12] = [
     "-l su=32k",
 ];
 
-/// The guest, or nothing, said aloud.
-fn guest(test: &str, tools: &[&str]) -> Option<Uml> {
-    if let Some(tool) = tools.iter().find(|tool| !has(tool)) {
-        skipped(test, &format!("no {tool}"));
-        return None;
-    }
-    Uml::find().map_err(|reason| skipped(test, &format!("no user-mode-linux: {reason}"))).ok()
-}
-
 /// Runs a storm on each of `disks`, which hold empty file systems.
 fn storm(uml: &Uml, scratch: &Scratch, disks: &[PathBuf]) -> String {
     let mut job = String::new();
@@ -85,14 +76,8 @@ fn refusal(disk: &Path, said: &str) -> Option<(String, &'static str)> {
 fn compare(scratch: &Scratch, names: &[(String, String)], said: &str) -> usize {
     let mut items = 0;
     for (name, listed) in names {
-        let listing = std::fs::read_to_string(scratch.join(&format!("{listed}.list"))).unwrap_or_default();
-        assert!(listing.starts_with("mounted") && listing.ends_with("end\n"), "{name}: {listing}: {said}");
-        let mut device = TestDevice::file(&scratch.join(name));
-        let mut volume = detect::open(&mut device).unwrap_or_else(|fault| panic!("{name}: {fault}"));
-        let tree = collect(&mut device, volume.as_mut()).unwrap();
-        for (inode, (_, whole)) in &tree {
-            assert_eq!(whole.fault, None, "{name}: inode {inode}");
-        }
+        let listing = listing(scratch, listed, said);
+        let (mut device, tree) = sound(&scratch.join(name), name);
         assert_eq!(differences(&listing, &tree, &mut device), Differences::default(), "{name}");
         items += tree.len();
     }
@@ -110,14 +95,12 @@ fn e2fsck(image: &Path) -> Option<i32> {
 #[test]
 fn ext4_is_refused_and_equal_after_either_way_out() {
     let test = "ext4_is_refused_and_equal_after_either_way_out";
-    let Some(uml) = guest(test, &["mke2fs", "e2fsck"]) else { return };
+    let Some(uml) = Uml::or_skip(test, &["mke2fs", "e2fsck"]) else { return };
     let scratch = Scratch::new("power-ext4");
     let mut disks = Vec::new();
     for (n, args) in EXT4.iter().enumerate() {
         let disk = scratch.join(&format!("replayed{n}"));
-        let kind = if args.contains(&"-t") { &[][..] } else { &["-t", "ext4"] };
-        let all = [&["-q", "-F", "-N", "6000"], kind, args, &[disk.to_str().unwrap(), "40M"]].concat();
-        run("mke2fs", &all);
+        make_ext4(&disk, args, "40M");
         disks.push(disk);
     }
     let said = storm(&uml, &scratch, &disks);
@@ -143,11 +126,11 @@ fn ext4_is_refused_and_equal_after_either_way_out() {
 #[test]
 fn xfs_is_refused_and_equal_after_the_kernel_replayed_its_log() {
     let test = "xfs_is_refused_and_equal_after_the_kernel_replayed_its_log";
-    let Some(uml) = guest(test, &["mkfs.xfs"]) else { return };
+    let Some(uml) = Uml::or_skip(test, &["mkfs.xfs"]) else { return };
     let scratch = Scratch::new("power-xfs");
     let mut disks = Vec::new();
-    for (n, args) in XFS.iter().enumerate() {
-        let disk = scratch.join(&format!("replayed{n}"));
+    for args in XFS {
+        let disk = scratch.join(&format!("replayed{}", disks.len()));
         match xfs::make(&disk, "160M", args, None) {
             Ok(()) => disks.push(disk),
             Err(why) => eprintln!("{args}: not known here: {why}"),
@@ -157,7 +140,7 @@ fn xfs_is_refused_and_equal_after_the_kernel_replayed_its_log() {
     let (mut job, mut names) = (String::new(), Vec::new());
     let mut refused = 0;
     for (n, disk) in disks.iter().enumerate() {
-        let name = disk.file_name().unwrap().to_string_lossy().into_owned();
+        let name = format!("replayed{n}");
         if let Some((what, way_out)) = refusal(disk, &said) {
             assert!(what.contains("dirty log") && way_out.contains("mount"), "{what}; {way_out}");
             refused += 1;

@@ -140,7 +140,7 @@ impl Loop {
 
     /// Bytes read from it since it was made.
     pub fn read_bytes(&self) -> Result<u64> {
-        let path = Path::new("/sys/block").join(self.device.file_name().unwrap_or_default()).join("stat");
+        let path = self.attribute("stat");
         let text = fs::read_to_string(&path).context(|| path.display().to_string())?;
         // Documentation/block/stat.rst: the third number, in units of 512 bytes.
         let sectors = text.split_whitespace().nth(2).and_then(|number| number.parse::<u64>().ok());
@@ -150,9 +150,12 @@ impl Loop {
     /// Whether reads bypass the page cache of the file system below; false where that one cannot.
     #[must_use]
     pub fn is_direct(&self) -> bool {
-        let name = self.device.file_name().unwrap_or_default();
-        let path = Path::new("/sys/block").join(name).join("loop/dio");
-        fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+        fs::read_to_string(self.attribute("loop/dio")).is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// What the kernel tells of it.
+    fn attribute(&self, name: &str) -> PathBuf {
+        Path::new("/sys/block").join(self.device.file_name().unwrap_or_default()).join(name)
     }
 }
 
@@ -228,6 +231,33 @@ impl Drop for Mount {
     }
 }
 
+/// A file system in memory, unmounted when dropped; what is in use is gone when its last user is.
+#[derive(Debug)]
+pub struct Tmpfs {
+    dir: PathBuf,
+}
+
+impl Tmpfs {
+    /// Mounts one at `dir`. `options` as in tmpfs(5).
+    pub fn mount(dir: &Path, options: &str) -> Result<Tmpfs> {
+        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some(options))
+            .context(|| format!("mount a tmpfs at {}", dir.display()))?;
+        Ok(Tmpfs { dir: dir.to_owned() })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Access, Loop, Mount, fs, make_ext4};
@@ -277,32 +307,5 @@ mod tests {
             !fs::read_to_string(backing).unwrap_or_default().contains(image.to_str().unwrap()),
             "detached"
         );
-    }
-}
-
-/// A file system in memory, unmounted when dropped; what is in use is gone when its last user is.
-#[derive(Debug)]
-pub struct Tmpfs {
-    dir: PathBuf,
-}
-
-impl Tmpfs {
-    /// Mounts one at `dir`. `options` as in tmpfs(5).
-    pub fn mount(dir: &Path, options: &str) -> Result<Tmpfs> {
-        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some(options))
-            .context(|| format!("mount a tmpfs at {}", dir.display()))?;
-        Ok(Tmpfs { dir: dir.to_owned() })
-    }
-
-    /// Where it is mounted.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
     }
 }

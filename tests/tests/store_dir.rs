@@ -1,11 +1,11 @@
 //! The directory store: conformance, races between processes, death in the middle of a PUT, full and vanished disks.
 //!
-//! Some tests start this test binary again as a child (see [`child`]).
+//! Other processes are the program `dir-writer`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -31,63 +31,15 @@ fn open_with(path: &Path, clock: Arc<dyn Clock>, up_bytes_s: u64) -> Result<DirS
     DirStore::open(path, u64::from(std::process::id()), Arc::new(Throttle::new(clock, up_bytes_s, 0)))
 }
 
-/// What a child process does, if this is one: `role:path`.
-#[test]
-#[ignore = "started by other tests as a process of its own"]
-fn child() {
-    let Ok(order) = std::env::var("WINDLASS_CHILD") else { return };
-    let (role, path) = order.split_once(':').unwrap();
-    let path = Path::new(path);
-    let store = open(&path.join("repo")).unwrap();
-    while !path.join("go").exists() {
-        std::thread::yield_now();
-    }
-    match role {
-        "race" => {
-            let body = std::process::id().to_string();
-            let won = |n: &u32| match store.put(&format!("race/{n}"), &[body.as_bytes()], PutMode::CreateOnly)
-            {
-                Ok(()) => true,
-                Err(fault) if fault.kind == Kind::Exists => false,
-                Err(fault) => panic!("{fault}"),
-            };
-            let wins = (0..RACES).filter(won).count();
-            fs::write(path.join(format!("wins-{body}")), wins.to_string()).unwrap();
-        }
-        "die" => {
-            // Ends by itself when the test is gone.
-            let parent = std::os::unix::process::parent_id();
-            for n in 0..100_000 {
-                assert_eq!(std::os::unix::process::parent_id(), parent);
-                let mode = if n % 2 == 0 { PutMode::CreateOnly } else { PutMode::Replace };
-                let key =
-                    if n % 2 == 0 { format!("obj/{}/{n}", std::process::id()) } else { "beat/1".to_owned() };
-                store.put(&key, &[&telling_body(n)], mode).unwrap();
-            }
-        }
-        _ => panic!("no role {role}"),
-    }
-}
-
+/// Keys that processes race for.
 const RACES: u32 = 200;
 
-fn spawn(role: &str, path: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored", "--nocapture"])
-        .env("WINDLASS_CHILD", format!("{role}:{}", path.display()))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+/// Starts another process that writes into the store `path`/repo: see `dir-writer`.
+fn spawn(path: &Path, role: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_dir-writer")).arg(path).args(role).spawn().unwrap()
 }
 
-/// A body that says how long it is and what each byte must be: 8 bytes of length, then a run of one byte.
-fn telling_body(n: u32) -> Vec<u8> {
-    let len = 8 + (n as usize * 7919) % 3_000_000;
-    let mut body = vec![n as u8; len];
-    body[..8].copy_from_slice(&(len as u64).to_le_bytes());
-    body
-}
-
+/// Whether a body is one that `dir-writer die` put, all of it.
 fn is_whole(body: &[u8]) -> bool {
     body.len() >= 8
         && u64::from_le_bytes(body[..8].try_into().unwrap()) == body.len() as u64
@@ -148,7 +100,8 @@ fn aligned_and_odd_bodies_are_stored_whole_either_way() {
 fn creates_race_between_processes_and_one_wins() {
     let scratch = Scratch::new("dir-race");
     fs::create_dir(scratch.path().join("repo")).unwrap();
-    let mut children: Vec<Child> = (0..4).map(|_| spawn("race", scratch.path())).collect();
+    let mut children: Vec<Child> =
+        (0..4).map(|_| spawn(scratch.path(), &["race", &RACES.to_string()])).collect();
     fs::write(scratch.path().join("go"), "").unwrap();
     let mut wins = 0;
     for child in &mut children {
@@ -173,7 +126,7 @@ fn a_killed_writer_leaves_whole_objects_and_its_temporary_files_go_with_the_next
     let mut interrupted = 0;
     let mut objects = 0;
     for round in 0..12u64 {
-        let mut child = spawn("die", scratch.path());
+        let mut child = spawn(scratch.path(), &["die"]);
         // Kill it at different points of its work: after so many objects of its own, and a little more.
         let dir = repo.join(format!("obj/{}", child.id()));
         while fs::read_dir(&dir).map_or(0, Iterator::count) < 2 + round as usize {
@@ -315,15 +268,15 @@ fn a_directory_larger_than_a_batch_is_listed_in_order() {
     assert!(listed.windows(2).all(|pair| pair[0] < pair[1]));
 }
 
-/// A tmpfs for one test, and the directory below it.
-fn tmpfs(name: &str, options: &str) -> Option<(Tmpfs, Scratch)> {
+/// A directory for one test, and a tmpfs over it. What is dropped first comes last.
+fn tmpfs(name: &str, options: &str) -> Option<(Scratch, Tmpfs)> {
     if !windlass_tests::privilege::is_root() {
         skip(name, "mounting a tmpfs needs root");
         return None;
     }
     let scratch = Scratch::new(name);
     match Tmpfs::mount(scratch.path(), options) {
-        Ok(tmpfs) => Some((tmpfs, scratch)),
+        Ok(tmpfs) => Some((scratch, tmpfs)),
         Err(why) => {
             skip(name, &why.to_string());
             None
@@ -334,7 +287,7 @@ fn tmpfs(name: &str, options: &str) -> Option<(Tmpfs, Scratch)> {
 #[test]
 fn a_full_disk_is_full_and_keeps_what_it_has() {
     for options in ["size=4m", "size=64m,nr_inodes=8"] {
-        let Some((tmpfs, _scratch)) = tmpfs("dir-full", options) else { return };
+        let Some((_scratch, tmpfs)) = tmpfs("dir-full", options) else { return };
         let store = open(tmpfs.dir()).unwrap();
         store.put("a", &[b"kept"], PutMode::CreateOnly).unwrap();
         let body = vec![1; 3 << 20];
@@ -353,7 +306,7 @@ fn a_full_disk_is_full_and_keeps_what_it_has() {
 
 #[test]
 fn a_read_only_disk_is_denied_and_an_unmounted_one_is_gone() {
-    let Some((tmpfs, _scratch)) = tmpfs("dir-ro", "size=4m") else { return };
+    let Some((_scratch, tmpfs)) = tmpfs("dir-ro", "size=4m") else { return };
     let store = open(tmpfs.dir()).unwrap();
     store.put("a", &[b"x"], PutMode::Replace).unwrap();
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;

@@ -18,7 +18,7 @@ use std::process::Command;
 use windlass_hal::block::{BlockDevice, DeviceId, Fault, FaultKind, Geometry, Request, Wait};
 use windlass_hal::volume::{
     Cursor, Extent, ExtentState, ITEM_XATTR_BYTES_MAX, Item, Payload, Swept, Volume, VolumeFault,
-    WINDOW_BYTES_MAX, WINDOW_EXTENTS_MAX, WINDOW_ITEMS_MAX, WINDOW_NAMES_MAX, Window,
+    WINDOW_BYTES_MAX, WINDOW_EXTENTS_MAX, WINDOW_ITEMS_MAX, WINDOW_NAMES_MAX, Window, detect,
 };
 
 /// Where tools are that an unprivileged PATH leaves out.
@@ -91,6 +91,26 @@ pub fn run(program: &str, args: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Makes an ext4 (or what `-t` in `args` says) of `size`.
+pub fn make_ext4(image: &Path, args: &[&str], size: &str) {
+    let kind = if args.contains(&"-t") { &[][..] } else { &["-t", "ext4"] };
+    run("mke2fs", &[&["-q", "-F", "-N", "6000"], kind, args, &[image.to_str().unwrap(), size]].concat());
+}
+
+/// The volume in `image`, collected.
+///
+/// # Panics
+/// When it is refused, or an item has a fault.
+pub fn sound(image: &Path, name: &str) -> (TestDevice, Tree) {
+    let mut device = TestDevice::file(image);
+    let mut volume = detect::open(&mut device).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    let tree = collect(&mut device, volume.as_mut()).unwrap();
+    for (inode, (_, whole)) in &tree {
+        assert_eq!(whole.fault, None, "{name}: inode {inode}");
+    }
+    (device, tree)
 }
 
 /// Bytes of a device.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Scratch, has};
+use super::{Scratch, has, skipped};
 
 /// The kernel and its modules.
 pub struct Uml {
@@ -41,6 +41,15 @@ impl Uml {
         shell(&scratch.0, "apt-get -qq download user-mode-linux && dpkg -x user-mode-linux_*.deb root")?;
         let _ = std::fs::rename(scratch.join("root"), &fetched);
         at(&fetched).ok_or("the package user-mode-linux holds no linux.uml".into())
+    }
+
+    /// It, when these programs are here too; or nothing, said aloud.
+    pub fn or_skip(test: &str, programs: &[&str]) -> Option<Uml> {
+        if let Some(program) = programs.iter().find(|program| !has(program)) {
+            skipped(test, &format!("no {program}"));
+            return None;
+        }
+        Uml::find().map_err(|reason| skipped(test, &format!("no user-mode-linux: {reason}"))).ok()
     }
 
     /// Runs the job lines (see guest.py) on the images in `work`, at most `seconds` long. Returns what the guest printed; whether it
@@ -85,6 +94,16 @@ impl Uml {
         let _ = std::fs::write(kept().join("guest.log"), &said);
         said
     }
+}
+
+/// What the guest listed of an image in `work` that it mounted.
+///
+/// # Panics
+/// When it did not finish, or refused the image; `said` is what it printed.
+pub fn listing(work: &Scratch, name: &str, said: &str) -> String {
+    let listing = std::fs::read_to_string(work.join(&format!("{name}.list"))).unwrap_or_default();
+    assert!(listing.starts_with("mounted") && listing.ends_with("end\n"), "{name}: {listing}: {said}");
+    listing
 }
 
 /// Runs a shell line in `dir`.

@@ -184,7 +184,7 @@ impl Bench {
         let made = self.volumes.small_files(kind, 200_000, true)?;
         self.enumerate_in(kind, &made, "on disk")?;
         // What the reader itself takes, whatever the disk.
-        let (copy, _tmpfs) = made.in_memory()?;
+        let (_tmpfs, copy) = made.in_memory()?;
         self.enumerate_in(kind, &copy, "in memory")
     }
 

@@ -140,8 +140,8 @@ pub struct Made {
 }
 
 impl Made {
-    /// A copy that no disk slows down: it is there until what is mounted is dropped, and before that the copy.
-    pub fn in_memory(&self) -> Result<(Made, Tmpfs)> {
+    /// A copy that no disk slows down, and what it is in.
+    pub fn in_memory(&self) -> Result<(Tmpfs, Made)> {
         let dir = self.mounted.with_extension("memory");
         fs::create_dir_all(&dir).context(|| dir.display().to_string())?;
         let tmpfs = Tmpfs::mount(&dir, "")?;
@@ -149,7 +149,7 @@ impl Made {
         // With its holes.
         output(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image))?;
         let made = Made { image, kind: self.kind, mounted: self.mounted.clone() };
-        Ok((made, tmpfs))
+        Ok((tmpfs, made))
     }
 
     /// As a device.
