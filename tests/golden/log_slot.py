@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes log_slot_v1.bin: one slot with every kind of record, built from the layout tables alone (format/slot.rs, format/record.rs),
-with a BLAKE3 of its own. Run it only together with a new version of the format: python3 log_slot.py > log_slot_v1.bin"""
+"""Writes log_slot_v1.bin: one slot with records 1 to 15, built from the layout tables alone (format/slot.rs, format/record.rs), with a BLAKE3
+of its own; and log_slot_damage_v1.bin, the same with records 16 and 17. Run it only together with a new version of the format:
+python3 log_slot.py > log_slot_v1.bin; python3 log_slot.py damage > log_slot_damage_v1.bin"""
 import struct
 import sys
 
@@ -99,6 +100,14 @@ records = [
     (2, u8(1) + u32(7)),
     (2, u8(0)),
 ]
+if sys.argv[1:] == ["damage"]:
+    runs = lambda values: listing([name(3, 4, 5, first) + u32(last) for first, last in values])
+    points = lambda values: listing([u32(value) for value in values])
+    records = [
+        (16, runs([(1, 3), (9, 9)]) + runs([(6, 6)]) + runs([]) + points([1, 2]) + points([7])),
+        (17, i64(5) + text(b"seg/1")),
+        (17, i64(6) + text(b"")),
+    ]
 body = b"".join(u8(kind) + u32(len(fields)) + fields for kind, fields in records)
 slot = b"WLSL" + u16(1) + u16(0) + bytes(range(1, 17)) + u64(300) + u64(3) + u32(4) + u32(0) + u64(5)
 slot += bytes(range(16, 32)) + bytes(range(32, 64)) + u32(len(body)) + body

@@ -313,7 +313,7 @@ impl Coordinator {
                 self.reply(asker, Reply::Status(json));
             }
             Command::Move(node) => self.move_to(asker, node),
-            Command::Submit(records) if records.iter().all(is_policy_change) => {
+            Command::Submit(records) if records.iter().all(may_be_submitted) => {
                 if self.queue.len() < QUEUE_MAX {
                     self.queue.push_back(Pending::Submit(asker, records));
                 } else {
@@ -321,7 +321,7 @@ impl Coordinator {
                 }
             }
             Command::Submit(_) => {
-                let why = "only changes of policies may be submitted";
+                let why = "only changes of policies, and damage that was found, may be submitted";
                 self.reply(asker, Reply::Refused(why.to_owned()));
             }
         }
@@ -442,8 +442,8 @@ fn is_held(state: &State, record: &Record) -> bool {
 }
 
 /// What may come from the outside.
-fn is_policy_change(record: &Record) -> bool {
-    matches!(record, Record::PolicyChanged(_) | Record::PolicyRemoved { .. })
+fn may_be_submitted(record: &Record) -> bool {
+    matches!(record, Record::PolicyChanged(_) | Record::PolicyRemoved { .. } | Record::Damage(_))
 }
 
 #[cfg(test)]

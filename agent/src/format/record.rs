@@ -19,6 +19,8 @@
 //! | 13 | pin refreshed | pin u64, counter u64 |
 //! | 14 | unpin | pin u64 |
 //! | 15 | checkpoint | slot u64, nonce 16, digest 32 |
+//! | 16 | damage | runs of missing names, of damaged ones, of present ones: list of (first 24, last count u32); list of points u32, of sound points u32 |
+//! | 17 | swept | wall clock i64, key text |
 //!
 //! Invariants: one encoding per record; unknown kinds, counts above their bounds and trailing bytes are refused.
 //! Does not: judge records against a state (`log::state`), nor seal them (`format::slot`). Source: commit-log design.
@@ -27,8 +29,10 @@ use super::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};
 use crate::log::limits::{
     DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX, RECORD_OBJECTS_MAX,
-    RECORD_SEGMENTS_MAX, RECORD_STRETCHES_MAX, SLOT_RECORDS_MAX,
+    RECORD_POINTS_MAX, RECORD_RUNS_MAX, RECORD_SEGMENTS_MAX, RECORD_STRETCHES_MAX, SLOT_RECORDS_MAX,
+    SWEEP_KEY_BYTES_MAX,
 };
+use crate::log::names::NameSet;
 use crate::table::segment::SEGMENT_META_BYTES;
 pub use crate::table::segment::SegmentMeta;
 use crate::wire_struct;
@@ -102,6 +106,34 @@ pub enum Record {
     },
     /// The state as of an earlier slot is in the store.
     Checkpoint(CheckpointName),
+    /// Somebody found out what the store has lost, or has again.
+    Damage(DamageNews),
+    /// Live names were compared with what the store lists, up to a key.
+    Swept(Swept),
+}
+
+/// What somebody found out about objects, segments, and the points that need them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DamageNews {
+    /// Names that the store does not have.
+    pub missing: NameSet,
+    /// Names whose bytes are not what was written.
+    pub damaged: NameSet,
+    /// Names that were missing and are there.
+    pub present: NameSet,
+    /// Points that need one that is missing or damaged.
+    pub points: Vec<BackupId>,
+    /// Points that need none.
+    pub points_sound: Vec<BackupId>,
+}
+
+/// How far a presence sweep has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Swept {
+    /// Wall clock, nanoseconds since 1970 UTC.
+    pub wall_ns: i64,
+    /// Key behind which it goes on; empty when it has come to the end.
+    pub after: String,
 }
 
 /// A policy made or changed.
@@ -305,7 +337,7 @@ wire_struct!(CheckpointName { slot: Slot, nonce: [u8; 16], digest: [u8; 32] });
 const RECORD_HEADER_BYTES: usize = 5;
 
 impl Record {
-    /// Number of the record's kind, `1..=15`.
+    /// Number of the record's kind, `1..=17`.
     pub fn kind(&self) -> u8 {
         match self {
             Record::EpochBegun { .. } => 1,
@@ -323,6 +355,8 @@ impl Record {
             Record::PinRefreshed { .. } => 13,
             Record::Unpin { .. } => 14,
             Record::Checkpoint(_) => 15,
+            Record::Damage(_) => 16,
+            Record::Swept(_) => 17,
         }
     }
 
@@ -388,6 +422,17 @@ impl Record {
             }
             Record::Unpin { pin } => pin.emit(out),
             Record::Checkpoint(name) => name.emit(out),
+            Record::Damage(news) => {
+                news.missing.emit(out);
+                news.damaged.emit(out);
+                news.present.emit(out);
+                emit_list(out, &news.points);
+                emit_list(out, &news.points_sound);
+            }
+            Record::Swept(swept) => {
+                swept.wall_ns.emit(out);
+                emit_bytes(out, swept.after.as_bytes());
+            }
         }
     }
 
@@ -437,6 +482,14 @@ impl Record {
             13 => Record::PinRefreshed { pin: fields.value()?, counter: fields.value()? },
             14 => Record::Unpin { pin: fields.value()? },
             15 => Record::Checkpoint(fields.value()?),
+            16 => Record::Damage(DamageNews {
+                missing: parse_runs(fields)?,
+                damaged: parse_runs(fields)?,
+                present: parse_runs(fields)?,
+                points: fields.list(RECORD_POINTS_MAX)?,
+                points_sound: fields.list(RECORD_POINTS_MAX)?,
+            }),
+            17 => Record::Swept(Swept { wall_ns: fields.value()?, after: fields.text(SWEEP_KEY_BYTES_MAX)? }),
             _ => return Err(WireFault::Kind(kind)),
         })
     }
@@ -466,6 +519,14 @@ pub fn parse_records(body: &[u8]) -> Result<Vec<Record>, WireFault> {
 pub(crate) fn parse_policy_name(fields: &mut Reader<'_>) -> Result<String, WireFault> {
     let name = fields.text(POLICY_NAME_BYTES_MAX)?;
     if name.is_empty() || name.chars().any(char::is_control) { Err(WireFault::Value) } else { Ok(name) }
+}
+
+fn parse_runs(fields: &mut Reader<'_>) -> Result<NameSet, WireFault> {
+    let set: NameSet = fields.value()?;
+    if set.runs() > RECORD_RUNS_MAX {
+        return Err(WireFault::Count(u32::try_from(set.runs()).unwrap_or(u32::MAX)));
+    }
+    Ok(set)
 }
 
 fn parse_devices(fields: &mut Reader<'_>) -> Result<Vec<(VolumeId, String)>, WireFault> {

@@ -21,6 +21,17 @@ impl Rng {
         ObjectId::from_bytes(&self.bytes())
     }
 
+    fn names(&mut self) -> NameSet {
+        let mut set = NameSet::default();
+        for _ in 0..self.next() % 9 {
+            let first = self.name();
+            for more in 0..self.next() % 3 {
+                set.insert(&ObjectId { count: first.count.saturating_add(more as u32), ..first });
+            }
+        }
+        set
+    }
+
     fn list<T>(&mut self, max: u64, mut make: impl FnMut(&mut Rng) -> T) -> Vec<T> {
         (0..self.next() % max).map(|_| make(self)).collect()
     }
@@ -104,6 +115,16 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
         12 => Record::Pin { pin: rng.next(), node: NodeId(rng.next() as u32) },
         13 => Record::PinRefreshed { pin: rng.next(), counter: rng.next() },
         14 => Record::Unpin { pin: rng.next() },
+        16 => Record::Damage(DamageNews {
+            missing: rng.names(),
+            damaged: rng.names(),
+            present: rng.names(),
+            points: rng.list(9, |rng| BackupId(rng.next() as u32)),
+            points_sound: rng.list(9, |rng| BackupId(rng.next() as u32)),
+        }),
+        17 => {
+            Record::Swept(Swept { wall_ns: rng.next() as i64, after: rng.text(SWEEP_KEY_BYTES_MAX as u64) })
+        }
         _ => Record::Checkpoint(CheckpointName {
             slot: Slot(rng.next()),
             nonce: rng.bytes(),
@@ -116,8 +137,8 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
 fn random_records_round_trip_and_their_cuts_are_refused() {
     let mut rng = Rng(1);
     for round in 0..600 {
-        let record = record(&mut rng, 1 + (round % 15) as u8);
-        assert_eq!(u64::from(record.kind()), 1 + round % 15);
+        let record = record(&mut rng, 1 + (round % 17) as u8);
+        assert_eq!(u64::from(record.kind()), 1 + round % 17);
         let mut bytes = Vec::new();
         record.emit(&mut bytes);
         assert_eq!(bytes.len(), record.encoded_len());
@@ -134,7 +155,7 @@ fn what_parses_from_changed_bytes_encodes_to_the_same_bytes() {
     let mut parsed = 0;
     for round in 0..60_000u64 {
         let mut bytes = Vec::new();
-        record(&mut rng, 1 + (round % 15) as u8).emit(&mut bytes);
+        record(&mut rng, 1 + (round % 17) as u8).emit(&mut bytes);
         let at = rng.next() as usize % bytes.len();
         bytes[at] = rng.next() as u8;
         if let Ok(records) = parse_records(&bytes) {
@@ -172,7 +193,18 @@ fn counts_at_their_bounds_pass_and_one_more_is_refused() {
     Record::Unpin { pin: 1 }.emit(&mut many);
     assert!(parse_records(&many).is_err());
     assert_eq!(parse_records(&[]), Err(WireFault::Short));
-    assert_eq!(parse_records(&[16, 0, 0, 0, 0]), Err(WireFault::Kind(16)));
+    assert_eq!(parse_records(&[18, 0, 0, 0, 0]), Err(WireFault::Kind(18)));
+    let damage = |runs: u32| {
+        let mut news = DamageNews::default();
+        for at in 0..runs {
+            news.missing.insert(&ObjectId { count: 2 * at, ..ObjectId::default() });
+        }
+        let mut bytes = Vec::new();
+        Record::Damage(news).emit(&mut bytes);
+        parse_records(&bytes)
+    };
+    assert!(damage(RECORD_RUNS_MAX as u32).is_ok());
+    assert_eq!(damage(RECORD_RUNS_MAX as u32 + 1), Err(WireFault::Count(RECORD_RUNS_MAX as u32 + 1)));
     assert_eq!(parse_records(&[14, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(WireFault::Trailing));
 }
 
@@ -195,4 +227,22 @@ fn the_golden_slot_parses_and_is_emitted_byte_for_byte() {
     let (bytes, digest) = contents.header.emit(&contents.records, &PlainForTests).unwrap();
     assert_eq!(bytes, golden);
     assert_eq!(digest, contents.digest);
+}
+
+#[test]
+fn the_golden_slot_of_damage_parses_and_is_emitted_byte_for_byte() {
+    let golden = include_bytes!("../../../tests/golden/log_slot_damage_v1.bin");
+    let contents = SlotContents::parse(golden, &PlainForTests).unwrap();
+    let [Record::Damage(news), Record::Swept(on), Record::Swept(end)] = &contents.records[..] else {
+        panic!("not the three records")
+    };
+    let id = |count| ObjectId { epoch: Epoch(3), node: NodeId(4), boot: Boot(5), count };
+    assert!(news.missing.names().eq([id(1), id(2), id(3), id(9)]));
+    assert!(news.damaged.names().eq([id(6)]) && news.present.is_empty());
+    assert_eq!(
+        (&news.points[..], &news.points_sound[..]),
+        (&[BackupId(1), BackupId(2)][..], &[BackupId(7)][..])
+    );
+    assert_eq!((on.wall_ns, on.after.as_str(), end.after.as_str()), (5, "seg/1", ""));
+    assert_eq!(contents.header.emit(&contents.records, &PlainForTests).unwrap().0, golden);
 }

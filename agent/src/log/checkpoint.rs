@@ -18,6 +18,7 @@
 
 use std::sync::Arc;
 
+use super::damage::Damage;
 use super::limits::{
     ABANDONED_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, DEVICE_BYTES_MAX, PINS_MAX, POINTS_MAX,
     POLICIES_MAX, POLICY_BODY_BYTES_MAX, POLICY_VOLUMES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX,
@@ -161,6 +162,9 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
         pin.emit(out);
     }
     emit_list(out, &state.checkpoints);
+    if *state.damage != Damage::default() {
+        state.damage.emit(out);
+    }
 }
 
 fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
@@ -236,6 +240,13 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     state.pins = pins.into_iter().collect();
     state.checkpoints = reader.list(CHECKPOINTS_MAX)?;
     strictly(&state.checkpoints, |name| name.slot)?;
+    // Checkpoints from before there was such a thing end here, and so do those without damage.
+    if !reader.is_empty() {
+        state.damage = Arc::new(reader.value()?);
+        if *state.damage == Damage::default() {
+            return Err(WireFault::Value);
+        }
+    }
     Ok(state)
 }
 

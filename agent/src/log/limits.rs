@@ -41,6 +41,15 @@ pub const RETIRED_MAX: usize = 64 * 1024;
 pub const PINS_MAX: usize = 256;
 /// Backups given up, whose rows are still in upload objects. Above: `Refusal::Full`.
 pub const ABANDONED_MAX: usize = 4096;
+/// Runs of consecutive names of objects known to be missing, and of those known to be damaged: 28 bytes each in every checkpoint. Above: gaps
+/// between runs are closed, so that sound objects are stored once more.
+pub const DAMAGED_RUNS_MAX: usize = 16 * 1024;
+/// Runs of names in one record of damage: of three lists a slot holds them all. Above: further records.
+pub const RECORD_RUNS_MAX: usize = 512;
+/// Points named by a record.
+pub const RECORD_POINTS_MAX: usize = 1024;
+/// Bytes of the key at which a presence sweep goes on: those of objects and segments have 63 at most.
+pub const SWEEP_KEY_BYTES_MAX: usize = 96;
 /// Committed checkpoints that the state remembers: those between the boundary and the head, and no more.
 pub const CHECKPOINTS_MAX: usize = 8;
 /// Bytes of a checkpoint, sealed. Above: `LogFault::CheckpointTooLarge`; the log goes on and grows.
@@ -62,6 +71,7 @@ pub const BACKOFF_LAST_NS: u64 = 3_000_000_000;
 
 const _: () =
     assert!(POLICY_BODY_BYTES_MAX + POLICY_VOLUMES_MAX * (DEVICE_BYTES_MAX + 8) + 1024 < SLOT_BYTES_MAX);
+const _: () = assert!(3 * RECORD_RUNS_MAX * 28 + 2 * RECORD_POINTS_MAX * 4 + 1024 < SLOT_BYTES_MAX);
 const _: () = assert!(
     RECORD_OBJECTS_MAX * 32 + RECORD_SEGMENTS_MAX * (80 + 24) + RECORD_STRETCHES_MAX * 36 + 4096
         < SLOT_BYTES_MAX

@@ -6,6 +6,7 @@
 //! | [`names`] | the set of names that the tables refer to |
 //! | [`state`] | the fold of all records: policies, points, backups, segments, pins |
 //! | [`stretches`] | which stretches of its volumes a running backup has done |
+//! | [`damage`] | what the store has lost, and the points that stand on it |
 //! | [`checkpoint`] | the state as bytes: `ckpt/<slot>-<nonce>` |
 //! | [`call`] | calls to the store as values, their answers, and the book of those under way |
 //! | [`replay`] | state machine: from the boundary and a checkpoint to the head of the log |
@@ -21,6 +22,7 @@
 
 pub mod call;
 pub mod checkpoint;
+pub mod damage;
 pub mod fault;
 pub mod housekeeping;
 pub mod intact;

@@ -51,6 +51,80 @@ impl NameSet {
         (other == owner(id) && id.count <= last).then_some((first, last))
     }
 
+    /// The names, ascending.
+    pub fn names(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        self.runs.iter().flat_map(|(&((epoch, node, boot), first), &last)| {
+            (first..=last).map(move |count| ObjectId { epoch, node, boot, count })
+        })
+    }
+
+    /// The runs of `owner` that reach into `first..=last`, ascending.
+    fn overlapping(&self, owner: Owner, first: u32, last: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let before = self.runs.range(..(owner, first)).next_back().filter(|((other, _), _)| *other == owner);
+        let from = before.map_or((owner, first), |(key, _)| *key);
+        self.runs
+            .range(from..=(owner, last))
+            .map(|(&(_, start), &end)| (start, end))
+            .filter(move |&(_, end)| end >= first)
+    }
+
+    /// Names that are in both sets.
+    pub fn and(&self, other: &NameSet) -> NameSet {
+        let mut both = NameSet::default();
+        for (&(owner, first), &last) in &self.runs {
+            for (start, end) in other.overlapping(owner, first, last) {
+                both.runs.insert((owner, start.max(first)), end.min(last));
+            }
+        }
+        both
+    }
+
+    /// Adds all names of the other set.
+    pub fn add(&mut self, other: &NameSet) {
+        for (&(owner, first), &last) in &other.runs {
+            // Runs that only touch are joined too.
+            let touching: Vec<_> =
+                self.overlapping(owner, first.saturating_sub(1), last.saturating_add(1)).collect();
+            let (mut from, mut to) = (first, last);
+            for (start, end) in touching {
+                self.runs.remove(&(owner, start));
+                (from, to) = (from.min(start), to.max(end));
+            }
+            self.runs.insert((owner, from), to);
+        }
+    }
+
+    /// Takes all names of the other set out.
+    pub fn subtract(&mut self, other: &NameSet) {
+        for (&(owner, first), &last) in &other.runs {
+            for (start, end) in self.overlapping(owner, first, last).collect::<Vec<_>>() {
+                self.runs.remove(&(owner, start));
+                if start < first {
+                    self.runs.insert((owner, start), first - 1);
+                }
+                if end > last {
+                    self.runs.insert((owner, last + 1), end);
+                }
+            }
+        }
+    }
+
+    /// Closes the smallest gaps between runs of one owner until there are at most `runs_max`, or no owner has two runs: names in the gaps
+    /// are in the set then.
+    pub fn shrink(&mut self, runs_max: usize) {
+        while self.runs.len() > runs_max {
+            let pairs = self.runs.iter().zip(self.runs.iter().skip(1));
+            let gaps = pairs.filter(|((before, _), (after, _))| before.0 == after.0);
+            let smallest = gaps.min_by_key(|((_, last), (after, _))| after.1 - **last);
+            let Some((before, after)) = smallest.map(|((before, _), (after, _))| (*before, *after)) else {
+                return;
+            };
+            if let Some(last) = self.runs.remove(&after) {
+                self.runs.insert(before, last);
+            }
+        }
+    }
+
     /// Adds a name; `false` when it was there already.
     pub fn insert(&mut self, id: &ObjectId) -> bool {
         if self.contains(id) {
@@ -123,6 +197,43 @@ impl Wire for NameSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_smallest_gap_closes_first() {
+        let id = |count, node| ObjectId { epoch: Epoch(1), node: NodeId(node), boot: Boot(1), count };
+        let mut set = NameSet::default();
+        for (count, node) in [(1, 1), (5, 1), (7, 1), (20, 1), (3, 2)] {
+            set.insert(&id(count, node));
+        }
+        set.shrink(5);
+        assert_eq!(set.runs(), 5);
+        set.shrink(4);
+        assert_eq!(set.names().map(|id| id.count).collect::<Vec<_>>(), [1, 5, 6, 7, 20, 3]);
+        set.shrink(1);
+        assert_eq!((set.runs(), set.len()), (2, 21), "runs of two owners stay apart");
+    }
+
+    #[test]
+    fn sets_are_joined_cut_and_subtracted_run_by_run() {
+        let set = |names: u32, from: u32| -> NameSet {
+            let mut set = NameSet::default();
+            let id = |count| ObjectId { epoch: Epoch(1), node: NodeId(count / 4), boot: Boot(1), count };
+            (0..8).filter(|at| names >> at & 1 == 1).for_each(|at| assert!(set.insert(&id(from + at))));
+            set
+        };
+        for a in 0..256 {
+            for b in 0..256 {
+                let (left, right) = (set(a, 0), set(b, 0));
+                assert_eq!(left.and(&right), set(a & b, 0));
+                let mut sum = left.clone();
+                sum.add(&right);
+                assert_eq!(sum, set(a | b, 0));
+                let mut rest = left;
+                rest.subtract(&right);
+                assert_eq!(rest, set(a & !b, 0));
+            }
+        }
+    }
 
     #[test]
     fn it_behaves_like_a_plain_set() {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use super::damage::Damage;
 use super::limits::{
     ABANDONED_MAX, CHECKPOINTS_MAX, NAME_RUNS_MAX, PINS_MAX, POINTS_MAX, POLICIES_MAX, RETIRED_MAX,
     RUNNING_MAX, SEGMENTS_MAX, VOLUMES_MAX,
@@ -17,8 +18,8 @@ use super::limits::{
 use super::names::NameSet;
 use super::stretches::Stretches;
 use crate::format::record::{
-    BackupEnd, BackupStart, BackupVolume, CheckpointName, Commit, PointStatus, PolicyChange, Record,
-    SegmentMeta, Totals,
+    BackupEnd, BackupStart, BackupVolume, CheckpointName, Commit, DamageNews, PointStatus, PolicyChange,
+    Record, SegmentMeta, Totals,
 };
 use crate::format::slot::{Author, SlotHeader};
 use crate::id::{BackupId, Epoch, NodeId, ObjectId, Slot, VolumeId};
@@ -125,6 +126,8 @@ pub struct State {
     pub pins: BTreeMap<u64, Pin>,
     /// Committed checkpoints, ascending by slot, the newest few.
     pub checkpoints: Vec<CheckpointName>,
+    /// What the store has lost of all this.
+    pub damage: Arc<Damage>,
 }
 
 /// Why a record is not acceptable.
@@ -275,6 +278,7 @@ impl State {
             Record::BackupAbandoned { backup } => {
                 self.running.remove(backup).ok_or(Refusal::Backup)?;
                 require(self.abandoned.len() < ABANDONED_MAX, Refusal::Full)?;
+                self.forget_point(backup);
                 let at = self.abandoned.partition_point(|other| other < backup);
                 self.abandoned.insert(at, *backup);
                 self.drop_rows(*backup, header.slot)?;
@@ -282,6 +286,7 @@ impl State {
             Record::PointExpired { backup } => {
                 require(self.points.contains_key(backup), Refusal::NoPoint)?;
                 Arc::make_mut(&mut self.points).remove(backup);
+                self.forget_point(backup);
             }
             Record::Retire { objects } => {
                 let in_use: BTreeSet<ObjectId> =
@@ -313,8 +318,31 @@ impl State {
                 }
                 self.checkpoints.push(*name);
             }
+            Record::Damage(news) => self.add_damage(news),
+            Record::Swept(swept) => Arc::make_mut(&mut self.damage).swept(swept),
         }
         Ok(())
+    }
+
+    /// A backup that compares with a point that is damaged from now on has taken over what it must not: its point is damaged too. One that
+    /// begins later knows better.
+    fn add_damage(&mut self, news: &DamageNews) {
+        let (points, running) = (&self.points, &self.running);
+        let exists = |point: &BackupId| points.contains_key(point) || running.contains_key(point);
+        let damage = Arc::make_mut(&mut self.damage);
+        damage.add(news, &self.live, &exists);
+        for (backup, of) in running {
+            let base = points.values().rev().find(|point| point.policy == of.policy);
+            if base.is_some_and(|point| news.points.contains(&point.backup)) {
+                damage.points.insert(*backup);
+            }
+        }
+    }
+
+    fn forget_point(&mut self, backup: &BackupId) {
+        if self.damage.points.contains(backup) {
+            Arc::make_mut(&mut self.damage).points.remove(backup);
+        }
     }
 
     fn change_policy(&mut self, slot: Slot, change: &PolicyChange) -> Result<(), Refusal> {
@@ -438,6 +466,9 @@ impl State {
         require(self.retired.len() < RETIRED_MAX && self.live.runs() < NAME_RUNS_MAX, Refusal::Full)?;
         Arc::make_mut(&mut self.live).remove(id);
         Arc::make_mut(&mut self.retired).insert(*id, slot);
+        if self.damage.distrusts(id) {
+            Arc::make_mut(&mut self.damage).forget(id);
+        }
         Ok(())
     }
 

@@ -3,9 +3,10 @@
 use super::super::checkpoint::Checkpoint;
 use super::*;
 use crate::format::cursor::WireFault;
-use crate::format::record::Stretch;
+use crate::format::record::{Stretch, Swept};
 use crate::format::slot::PlainForTests;
 use crate::id::{Boot, KEY_END, KEY_START, Key};
+use crate::log::names::NameSet;
 
 fn header(slot: u64, epoch: u64) -> SlotHeader {
     let writer = Author { node: NodeId(1), boot: Boot(epoch) };
@@ -274,6 +275,69 @@ fn the_floor_shuts_old_epochs_out() {
     assert!(state.live.contains(&name(1, 1)), "what is in the tables stays");
     assert_eq!(state.retired.len(), 1, "the pin is older");
     put(&mut state, 9, &[commit(1, &[name(2, 0)], &[], &[])]).unwrap();
+}
+
+fn names(of: &[ObjectId]) -> NameSet {
+    let mut set = NameSet::default();
+    of.iter().for_each(|id| assert!(set.insert(id)));
+    set
+}
+
+/// Point 1 with two objects and a segment, backup 2 running.
+fn with_point() -> State {
+    let mut state = running();
+    let stored = commit(1, &[name(1, 0), name(1, 1)], &[name(1, 2)], &[]);
+    put(&mut state, 3, &[stored, all_done(1), end(1), start(2)]).unwrap();
+    state
+}
+
+#[test]
+fn damage_is_kept_for_what_is_live_and_leaves_with_it() {
+    let mut state = with_point();
+    let news = DamageNews {
+        missing: names(&[name(1, 0), name(1, 2), name(1, 77)]),
+        damaged: names(&[name(1, 1)]),
+        points: vec![BackupId(1), BackupId(9)],
+        ..DamageNews::default()
+    };
+    put(&mut state, 4, &[Record::Damage(news)]).unwrap();
+    let damage = &state.damage;
+    assert_eq!(
+        (&damage.missing, &damage.damaged),
+        (&names(&[name(1, 0), name(1, 2)]), &names(&[name(1, 1)]))
+    );
+    assert!(
+        damage.distrusts(&name(1, 0)) && damage.distrusts(&name(1, 1)) && !damage.distrusts(&name(1, 77))
+    );
+    let both = [BackupId(1), BackupId(2)];
+    assert!(damage.points.iter().eq(&both), "backup 2 compares with point 1, and takes its places over");
+    let again = DamageNews { present: names(&[name(1, 0), name(1, 1)]), ..DamageNews::default() };
+    put(&mut state, 5, &[Record::Damage(again)]).unwrap();
+    assert!(
+        !state.damage.distrusts(&name(1, 0)) && state.damage.distrusts(&name(1, 1)),
+        "damaged bytes stay so"
+    );
+    put(&mut state, 6, &[commit(0, &[], &[], &[name(1, 2)]), Record::Retire { objects: vec![name(1, 1)] }])
+        .unwrap();
+    assert!(!state.damage.is_any());
+    put(&mut state, 7, &[Record::BackupAbandoned { backup: BackupId(2) }, start(3)]).unwrap();
+    assert!(state.damage.points.iter().eq(&[BackupId(1)]), "backup 3 began later and knows better");
+    put(&mut state, 8, &[Record::PointExpired { backup: BackupId(1) }]).unwrap();
+    assert_eq!(*state.damage, Damage::default());
+}
+
+#[test]
+fn damage_and_sweeps_are_in_checkpoints() {
+    let mut state = with_point();
+    let news =
+        DamageNews { missing: names(&[name(1, 0)]), points: vec![BackupId(1)], ..DamageNews::default() };
+    let swept = |wall_ns, after: &str| Record::Swept(Swept { wall_ns, after: after.to_owned() });
+    put(&mut state, 4, &[Record::Damage(news), swept(9, ""), swept(11, "obj/1")]).unwrap();
+    assert_eq!((state.damage.swept_ns, state.damage.sweep_after.as_str()), (9, "obj/1"));
+    let checkpoint =
+        Checkpoint { cluster: [1; 16], slot: Slot(4), nonce: [8; 16], slot_digest: [9; 32], state };
+    let (bytes, digest) = checkpoint.emit(&PlainForTests).unwrap();
+    assert_eq!(Checkpoint::parse(&bytes, &PlainForTests), Ok((checkpoint, digest)));
 }
 
 #[test]

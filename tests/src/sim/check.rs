@@ -134,7 +134,9 @@ impl Oracle {
             | Record::Retire { .. }
             | Record::OrphanFloor { .. }
             | Record::PinRefreshed { .. }
-            | Record::Unpin { .. } => {}
+            | Record::Unpin { .. }
+            | Record::Damage(_)
+            | Record::Swept(_) => {}
         }
         Ok(())
     }
