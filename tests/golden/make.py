@@ -85,6 +85,16 @@ ITEMS = (
     + v(len(xattrs)) + xattrs
     + v(DELETED | BACKUP) + v(2) + z(1)
 )
+# Three item rows of backup 3 on XFS: 5:20 has hints, 5:21 the same ones, 5:22 none.
+HINTS = 1 << 26
+HINTED = (
+    v(BTIME | KIND_MODE | LINKS | BACKUP | VOLUME | HINTS)
+    + v(5) + v(20) + z(3) + bytes([2]) + struct.pack("<H", 0o755) + v(2)
+    + z(1700000000)  # mtime, and all other times
+    + v(0x1400) + v(1 << 20) + v(0)  # nosymlinks, extszinherit of 1 MiB
+    + v(BTIME) + v(1) + z(0)
+    + v(BTIME | HINTS) + v(1) + z(0) + v(0) + v(0) + v(0)
+)
 # Names of directory 5:2, backup 3: "apple" -> 12, "apply" -> 10.
 NAMES = (
     v(0 << 4 | 1 | 2 | 4) + v(5) + v(2) + z(3) + v(5) + b"apple" + z(12)
@@ -168,6 +178,7 @@ for mode, sealed in [("clear", False), ("sealed", True)]:
     FILES[f"frame_{mode}.bin"] = frame(PLAIN, 4096, sealed)
     FILES[f"frame_zstd_{mode}.bin"] = frame(PLAIN, 4096, sealed, True)
     FILES[f"object_{mode}.bin"] = tail(sealed)
+    FILES[f"items_hints_{mode}.bin"] = row_block(1, 3, HINTED, 0, sealed)
 for name, content in FILES.items():
     with open(name, "wb") as file:
         file.write(content)

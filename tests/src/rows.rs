@@ -7,7 +7,7 @@ use windlass_agent::format::row::{
     RunKind,
 };
 use windlass_agent::id::{BackupId, Boot, Epoch, Lin, NodeId, ObjectId, VolumeId};
-use windlass_hal::volume::{ItemKind, Timestamp};
+use windlass_hal::volume::{Hints, ItemKind, Timestamp};
 
 use crate::prng::Prng;
 
@@ -71,6 +71,14 @@ fn wild_end(p: &mut Prng) -> (u64, u64, Vec<(u64, u64)>) {
     (size, at.saturating_add(1), gaps)
 }
 
+fn wild_hints(p: &mut Prng) -> Hints {
+    if p.one_in(2) {
+        Hints::NONE
+    } else {
+        Hints { flags: p.next_u64() as u32, extent_bytes: p.skewed(), cow_extent_bytes: p.skewed() }
+    }
+}
+
 /// Attributes that use every field.
 pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
     let mtime = time(p);
@@ -100,6 +108,7 @@ pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
         btime: if p.one_in(2) { Some(either(p, mtime)) } else { None },
         flags: p.skewed() as u32,
         project: p.skewed() as u32,
+        hints: wild_hints(p),
         parent: if p.one_in(2) { 0 } else { p.next_u64() },
         payload: match p.below(3) {
             0 => RowPayload::None,
@@ -215,6 +224,7 @@ pub fn plain_items(p: &mut Prng, count: usize, backup: u32) -> Vec<ItemRow> {
                 btime: Some(mtime),
                 flags: 0x80000,
                 project: 0,
+                hints: Hints::NONE,
                 parent: if directory { inode.saturating_sub(40) } else { 0 },
                 payload: RowPayload::None,
                 xattrs: Vec::new(),

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use windlass_agent::format::block::RowBlock;
+use windlass_agent::format::block::{BLOCK_OVERHEAD_BYTES, BlockBuilder, RowBlock};
 use windlass_agent::format::compress::Decompressor;
 use windlass_agent::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES};
 use windlass_agent::format::home;
@@ -16,7 +16,7 @@ use windlass_agent::format::tail::{Index, TailBuilder, TailHead, TailKind, Trail
 use windlass_agent::format::wrap::{KeySlot, Unlock};
 use windlass_agent::id::{BackupId, Boot, Epoch, Lin, NodeId, ObjectId, VolumeId};
 use windlass_agent::table::segment::SegmentMeta;
-use windlass_hal::volume::{ItemKind, Timestamp};
+use windlass_hal::volume::{Hints, ItemKind, Timestamp};
 
 const MODES: [(&str, Sealing); 2] = [("clear", Sealing::Off), ("sealed", Sealing::Aes256Gcm)];
 const PLAIN: &[u8] = b"windlass winds the rope in; ";
@@ -69,6 +69,7 @@ fn rows() -> Vec<Row> {
         btime: Some(mtime),
         flags: 0,
         project: 0,
+        hints: Hints::NONE,
         parent: 0,
         payload: RowPayload::None,
         xattrs: vec![(b"user.a".to_vec(), b"x".to_vec())],
@@ -191,6 +192,52 @@ fn a_tail_is_as_its_tables_say() {
         builder.finish(64, &mut |part| out.extend_from_slice(part));
         let first = index.blocks(RowKind::Item)[0].bytes as usize;
         assert_eq!(out[..64 + first], bytes[..64 + first]);
+    }
+}
+
+/// Rows with hints, which came later: rows without them are as before, byte for byte.
+#[test]
+fn item_rows_with_hints_are_as_their_table_says() {
+    let time = Timestamp { secs: 1_700_000_000, nanos: 0 };
+    let hints = Hints {
+        flags: Hints::NO_SYMLINKS | Hints::EXTENT_SIZE & 0x1000,
+        extent_bytes: 1 << 20,
+        cow_extent_bytes: 0,
+    };
+    let row = |inode, hints| {
+        let Row::Item(ItemRow { backup, item: Some(item), .. }) = rows().remove(0) else { unreachable!() };
+        let item = ItemAttributes {
+            kind: ItemKind::Directory,
+            mode: 0o755,
+            links: 2,
+            hints,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: time,
+            atime: time,
+            ctime: time,
+            btime: Some(time),
+            xattrs: Vec::new(),
+            ..item
+        };
+        Row::Item(ItemRow { lin: lin(inode), backup, item: Some(item) })
+    };
+    let rows = [row(20, hints), row(21, hints), row(22, Hints::NONE)];
+    let mut builder = BlockBuilder::new(RowKind::Item);
+    for row in &rows {
+        builder.push(row).unwrap();
+    }
+    let mut decompressor = Decompressor::new().unwrap();
+    for (mode, sealing) in MODES {
+        let mut bytes = golden(&format!("items_hints_{mode}.bin"));
+        assert_eq!(
+            builder.raw_bytes() - 4,
+            bytes.len() - BLOCK_OVERHEAD_BYTES,
+            "{mode}: the encoder's length"
+        );
+        let block = RowBlock::open(&mut bytes, &keys(sealing).rows(&id()), 0, &mut decompressor).unwrap();
+        assert_eq!(block.to_rows().unwrap(), rows, "{mode}");
     }
 }
 

@@ -20,7 +20,7 @@
 //!
 //! Does not: encode (see `block`), or order (see `key`). Source: ours; terms from the architecture, section 2.
 
-use windlass_hal::volume::{ExtentState, ItemKind, Timestamp};
+use windlass_hal::volume::{ExtentState, Hints, ItemKind, Timestamp};
 
 use super::key::KeyRef;
 use crate::id::{BackupId, Lin, ObjectId};
@@ -80,6 +80,8 @@ pub struct ItemAttributes {
     pub flags: u32,
     /// Project id.
     pub project: u32,
+    /// What else XFS keeps of an inode.
+    pub hints: Hints,
     /// Inode of a directory's parent, 0 otherwise.
     pub parent: u64,
     /// Small contents.

@@ -2,7 +2,7 @@
 
 use windlass_hal::block::{DeviceId, Fault, Geometry, Request, Wait};
 use windlass_hal::volume::{
-    Item, Name, Part, Payload, Timestamp, UsedQuality, VolumeInfo, VolumeKind, WINDOW_ITEMS_MAX,
+    Hints, Item, Name, Part, Payload, Timestamp, UsedQuality, VolumeInfo, VolumeKind, WINDOW_ITEMS_MAX,
 };
 
 use super::*;
@@ -212,6 +212,7 @@ fn item(inode: u64, kind: ItemKind, names: std::ops::Range<u32>) -> Item {
         btime: None,
         flags: 0,
         project: 0,
+        hints: Hints::NONE,
         parent: 0,
         payload: Payload::None,
         extents: 0..0,

@@ -1,7 +1,7 @@
 //! Windows of two or three items through the cutter.
 
 use windlass_hal::block::Segment;
-use windlass_hal::volume::{Part, Payload, Timestamp};
+use windlass_hal::volume::{Hints, Part, Payload, Timestamp};
 
 use super::*;
 use crate::pack::plan::PLAN_BLOCKS_MAX;
@@ -34,6 +34,7 @@ fn add(window: &mut Window, inode: u64, size: u64, extents: &[(u64, u64, ExtentS
         btime: None,
         flags: 0,
         project: 0,
+        hints: Hints::NONE,
         parent: 0,
         payload: Payload::None,
         extents: start..window.extents.len() as u32,

@@ -126,6 +126,7 @@ fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttribut
         btime: item.btime,
         flags: item.flags,
         project: item.project,
+        hints: item.hints,
         parent: item.parent,
         payload: match &item.payload {
             Payload::None => RowPayload::None,

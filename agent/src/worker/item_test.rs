@@ -1,6 +1,8 @@
 //! Items as a window shows them, against rows made of the same.
 
-use windlass_hal::volume::{Extent, ExtentState, ItemFault, ItemFaultKind, Name, Part, Timestamp, Xattr};
+use windlass_hal::volume::{
+    Extent, ExtentState, Hints, ItemFault, ItemFaultKind, Name, Part, Timestamp, Xattr,
+};
 
 use super::*;
 use crate::id::{KEY_END, KEY_START, Lin, VolumeId};
@@ -44,6 +46,7 @@ fn item(inode: u64, kind: ItemKind) -> Item {
         btime: None,
         flags: 0,
         project: 0,
+        hints: Hints::NONE,
         parent: 0,
         payload: Payload::None,
         extents: 0..0,

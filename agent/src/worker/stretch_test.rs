@@ -1,6 +1,6 @@
 //! Windows that end before, at and behind a cut.
 
-use windlass_hal::volume::{Extent, ExtentState, Item, ItemKind, Part, Payload, Timestamp};
+use windlass_hal::volume::{Extent, ExtentState, Hints, Item, ItemKind, Part, Payload, Timestamp};
 
 use super::*;
 use crate::id::KEY_START;
@@ -32,6 +32,7 @@ fn add(window: &mut Window, inode: u64, extents: &[(u64, u64)], part: Part) {
         btime: None,
         flags: 0,
         project: 0,
+        hints: Hints::NONE,
         parent: 0,
         payload: Payload::None,
         extents: start..window.extents.len() as u32,

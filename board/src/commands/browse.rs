@@ -345,6 +345,11 @@ pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failu
     object.insert("xattrs".to_owned(), xattrs.collect());
     object.insert("flags".to_owned(), item.flags.into());
     object.insert("project".to_owned(), item.project.into());
+    let hints = item.hints;
+    object.insert(
+        "hints".to_owned(),
+        json!({ "flags": hints.flags, "extent_bytes": hints.extent_bytes, "cow_extent_bytes": hints.cow_extent_bytes }),
+    );
     object.insert("generation".to_owned(), item.generation.into());
     object.insert("allocated_to".to_owned(), item.allocated_to.into());
     object.insert("point".to_owned(), point.backup.0.into());

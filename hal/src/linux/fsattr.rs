@@ -2,7 +2,7 @@
 //!
 //! | call | of | gives |
 //! |---|---|---|
-//! | `FS_IOC_FSGETXATTR`, `FS_IOC_FSSETXATTR` | an open file | project id, and whether it lies on a realtime device |
+//! | `FS_IOC_FSGETXATTR`, `FS_IOC_FSSETXATTR` | an open file | project id, hints, and whether it lies on a realtime device |
 //! | `FS_IOC_GETFLAGS` | an open file | `FS_*_FL` |
 //! | `FS_IOC_FIEMAP` | an open file | extents |
 //! | name_to_handle_at, open_by_handle_at | any item | its handle, and back |
@@ -19,6 +19,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
+
+use crate::volume::Hints;
 
 /// Extents that one FIEMAP call returns.
 pub(crate) const FIEMAP_EXTENTS: usize = 256;
@@ -44,6 +46,12 @@ struct FsXattr {
 }
 
 const _: () = assert!(size_of::<FsXattr>() == 28);
+
+impl FsXattr {
+    fn hints(&self) -> Hints {
+        Hints::of(self.xflags, self.extent_bytes.into(), self.cow_extent_bytes.into())
+    }
+}
 
 /// `struct fiemap_extent`.
 #[repr(C)]
@@ -186,12 +194,33 @@ pub fn set_project(fd: BorrowedFd<'_>, project: u32) -> Result<(), Errno> {
     unsafe { call::set(fd.as_raw_fd(), &have) }.map(drop)
 }
 
-/// Project id and `FS_XFLAG_*` of an open file or directory.
-pub(crate) fn project(fd: BorrowedFd<'_>) -> Result<(u32, u32), Errno> {
+/// Adds `hints` to those of an open file or directory, and returns what of them it has then: a file system that knows none takes
+/// them without a word. Errors: EOPNOTSUPP or ENOTTY where the file system has no such attributes; EINVAL for a hint that does not
+/// fit it, or for an extent size of a file that has extents.
+pub fn set_hints(fd: BorrowedFd<'_>, hints: Hints) -> Result<Hints, Errno> {
     let mut have = FsXattr::default();
     // SAFETY: the descriptor is open, and the pointer is to a live structure of the size that the request's number encodes.
     unsafe { call::get(fd.as_raw_fd(), &mut have) }?;
-    Ok((have.project, have.xflags))
+    have.xflags |= hints.flags;
+    if hints.flags & Hints::EXTENT_SIZE != 0 {
+        have.extent_bytes = u32::try_from(hints.extent_bytes).map_err(|_| Errno::EINVAL)?;
+    }
+    if hints.flags & Hints::COW_EXTENT_SIZE != 0 {
+        have.cow_extent_bytes = u32::try_from(hints.cow_extent_bytes).map_err(|_| Errno::EINVAL)?;
+    }
+    // SAFETY: as above; the kernel only reads it.
+    unsafe { call::set(fd.as_raw_fd(), &have) }?;
+    // SAFETY: as for the first call.
+    unsafe { call::get(fd.as_raw_fd(), &mut have) }?;
+    Ok(have.hints())
+}
+
+/// Project id, hints and `FS_XFLAG_*` of an open file or directory.
+pub(crate) fn project(fd: BorrowedFd<'_>) -> Result<(u32, Hints, u32), Errno> {
+    let mut have = FsXattr::default();
+    // SAFETY: the descriptor is open, and the pointer is to a live structure of the size that the request's number encodes.
+    unsafe { call::get(fd.as_raw_fd(), &mut have) }?;
+    Ok((have.project, have.hints(), have.xflags))
 }
 
 /// `FS_*_FL` of an open file or directory.

@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use super::{
-    Cursor, Extent, ExtentState, Item, ItemKind, Part, Payload, Swept, Timestamp, UsedQuality, Volume,
+    Cursor, Extent, ExtentState, Hints, Item, ItemKind, Part, Payload, Swept, Timestamp, UsedQuality, Volume,
     VolumeFault, VolumeInfo, VolumeKind, WINDOW_EXTENTS_MAX, Window,
 };
 use crate::block::BlockDevice;
@@ -181,6 +181,7 @@ impl Volume for Image {
             btime: None,
             flags: 0,
             project: 0,
+            hints: Hints::NONE,
             parent: 0,
             payload: Payload::None,
             extents: 0..window.extents.len() as u32,

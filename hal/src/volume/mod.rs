@@ -146,6 +146,51 @@ pub enum ItemKind {
     Image,
 }
 
+/// What `FS_IOC_FSGETXATTR` tells of an inode on XFS and `FS_IOC_GETFLAGS` does not: how to allocate, and what a directory may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `FS_XFLAG_*` bits, of those in [`Hints::FLAGS`].
+    pub flags: u32,
+    /// Extent size hint in bytes, where `flags` has [`Hints::EXTENT_SIZE`]; else 0.
+    pub extent_bytes: u64,
+    /// Extent size hint of copies on write in bytes, where `flags` has [`Hints::COW_EXTENT_SIZE`]; else 0.
+    pub cow_extent_bytes: u64,
+}
+
+impl Hints {
+    /// None.
+    pub const NONE: Hints = Hints { flags: 0, extent_bytes: 0, cow_extent_bytes: 0 };
+    /// `FS_XFLAG_RTINHERIT`: new files of the directory lie on the realtime device.
+    pub const REALTIME_INHERIT: u32 = 0x100;
+    /// `FS_XFLAG_NOSYMLINKS`: no symlinks can be made in the directory.
+    pub const NO_SYMLINKS: u32 = 0x400;
+    /// `FS_XFLAG_EXTSIZE` of a file and `FS_XFLAG_EXTSZINHERIT` of a directory: there is an extent size hint.
+    pub const EXTENT_SIZE: u32 = 0x800 | 0x1000;
+    /// `FS_XFLAG_NODEFRAG`: the file is not defragmented.
+    pub const NO_DEFRAGMENT: u32 = 0x2000;
+    /// `FS_XFLAG_FILESTREAM`: files of the directory share an allocation group.
+    pub const FILE_STREAM: u32 = 0x4000;
+    /// `FS_XFLAG_COWEXTSIZE`: there is an extent size hint for copies on write.
+    pub const COW_EXTENT_SIZE: u32 = 0x1_0000;
+    /// All flags that are kept; the others are told by `FS_IOC_GETFLAGS`, or are the file system's own.
+    pub const FLAGS: u32 = Hints::REALTIME_INHERIT
+        | Hints::NO_SYMLINKS
+        | Hints::EXTENT_SIZE
+        | Hints::NO_DEFRAGMENT
+        | Hints::FILE_STREAM
+        | Hints::COW_EXTENT_SIZE;
+
+    /// The hints that a reader found: flags that are not kept are dropped, and so are sizes that no flag puts in force.
+    pub fn of(flags: u32, extent_bytes: u64, cow_extent_bytes: u64) -> Hints {
+        let when = |flag: u32, bytes: u64| if flags & flag != 0 { bytes } else { 0 };
+        Hints {
+            flags: flags & Hints::FLAGS,
+            extent_bytes: when(Hints::EXTENT_SIZE, extent_bytes),
+            cow_extent_bytes: when(Hints::COW_EXTENT_SIZE, cow_extent_bytes),
+        }
+    }
+}
+
 /// One item, or one part of a large one.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -179,6 +224,8 @@ pub struct Item {
     pub flags: u32,
     /// Project id, 0 when none.
     pub project: u32,
+    /// What else XFS keeps of an inode; nothing elsewhere.
+    pub hints: Hints,
     /// The parent of a directory, from its ".." entry; 0 when unknown or not a directory.
     pub parent: u64,
     /// Symlink target, or the contents of a file small enough to live in its inode: a range of `Window::bytes`.

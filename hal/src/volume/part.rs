@@ -3,7 +3,7 @@
 //!
 //! Source: ours.
 
-use super::{Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload, Timestamp, Window, Xattr};
+use super::{Hints, Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload, Timestamp, Window, Xattr};
 use crate::block::Fault;
 
 /// How the delivery of an item ended.
@@ -84,6 +84,7 @@ pub(super) fn bare(number: u64, window: &Window) -> Item {
         btime: None,
         flags: 0,
         project: 0,
+        hints: Hints::NONE,
         parent: 0,
         payload: Payload::None,
         extents: empty(window.extents.len()),

@@ -447,6 +447,7 @@ impl Work<'_, '_> {
         }
         if opened {
             self.same(inode, "project id", &raw.project, &mounted.project);
+            self.same(inode, "hints", &raw.hints, &mounted.hints);
         }
         if raw.kind == ItemKind::Directory && mounted.kind == ItemKind::Directory {
             self.same(inode, "parent", &raw.parent, &mounted.parent);

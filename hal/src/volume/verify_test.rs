@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::*;
 use crate::block::{Fault, FaultKind};
 use crate::sim::disk::{DiskConfig, Media, MediaConfig};
-use crate::volume::{ItemFault, Name, Part, Timestamp, UsedQuality, VolumeInfo, VolumeKind, Xattr};
+use crate::volume::{Hints, ItemFault, Name, Part, Timestamp, UsedQuality, VolumeInfo, VolumeKind, Xattr};
 
 /// An item with everything in it.
 #[derive(Clone)]
@@ -44,6 +44,7 @@ fn item(inode: u64, kind: ItemKind) -> Item {
         btime: Some(time),
         flags: 0,
         project: 0,
+        hints: Hints::NONE,
         parent: 0,
         payload: Payload::None,
         extents: 0..0,
@@ -263,6 +264,7 @@ fn each_difference_is_found_and_named() {
         ("11 flags", |v| v.items[1].item.flags = 0x80),
         ("13 flags", |v| v.items[3].item.flags = 0x10),
         ("11 project id", |v| v.items[1].item.project = 9),
+        ("11 hints", |v| v.items[1].item.hints.flags = Hints::NO_DEFRAGMENT),
         ("2 parent", |v| v.items[0].item.parent = 9),
         ("11 attribute", |v| v.items[1].xattrs[1].1.clear()),
         ("11 attribute", |v| drop(v.items[1].xattrs.pop())),

@@ -334,7 +334,7 @@ pub fn absorb(tree: &mut Tree, window: &Window, item: &Item, open: &mut Option<(
 /// The attributes of an item as text.
 pub fn attributes(item: &Item) -> String {
     format!(
-        "{:?} gen {} mode {:o} {}:{} links {} rdev {:?} size {} a {:?} m {:?} c {:?} b {:?} flags {:x} project {} parent {}",
+        "{:?} gen {} mode {:o} {}:{} links {} rdev {:?} size {} a {:?} m {:?} c {:?} b {:?} flags {:x} project {} hints {:x?} parent {}",
         item.kind,
         item.generation,
         item.mode,
@@ -349,6 +349,7 @@ pub fn attributes(item: &Item) -> String {
         item.btime,
         item.flags,
         item.project,
+        item.hints,
         item.parent
     )
 }

@@ -138,10 +138,10 @@ fn check_window(window: &Window, name: &str) {
 /// Everything of an item that every part must say.
 fn attributes(item: &Item) -> String {
     let Item { inode, generation, kind, mode, uid, gid, links, rdev, size, .. } = item;
-    let Item { atime, mtime, ctime, btime, flags, project, parent, .. } = item;
+    let Item { atime, mtime, ctime, btime, flags, project, hints, parent, .. } = item;
     format!(
         "{inode} {generation} {kind:?} {mode:o} {uid}:{gid} {links} {rdev:?} {size} {atime:?} {mtime:?} {ctime:?} {btime:?} \
-         {flags:x} {project} {parent}"
+         {flags:x} {project} {hints:?} {parent}"
     )
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Does not: check limits. Source: ours.
 
-use windlass_hal::volume::{ItemKind, Timestamp};
+use windlass_hal::volume::{Hints, ItemKind, Timestamp};
 
 use super::{Decoder, State, WHAT};
 use crate::format::fault::FormatFault;
@@ -39,7 +39,8 @@ mod flag {
     pub const FAULT: u64 = 1 << 23;
     pub const UNSURE: u64 = 1 << 24;
     pub const GAPS: u64 = 1 << 25;
-    pub const ALL: u64 = (1 << 26) - 1;
+    pub const HINTS: u64 = 1 << 26;
+    pub const ALL: u64 = (1 << 27) - 1;
 }
 
 pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Vec<u8>) {
@@ -125,6 +126,11 @@ pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Ve
         if bit(flag::PROJECT, a.project != state.project) {
             put(f, a.project.into());
         }
+        if bit(flag::HINTS, a.hints != state.hints) {
+            put(f, a.hints.flags.into());
+            put(f, a.hints.extent_bytes);
+            put(f, a.hints.cow_extent_bytes);
+        }
         if bit(flag::PARENT, a.parent != 0) {
             put_signed(f, a.parent.wrapping_sub(row.lin.inode) as i64);
         }
@@ -164,6 +170,7 @@ pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Ve
         state.mtime_secs = a.mtime.secs;
         state.flags = a.flags;
         state.project = a.project;
+        state.hints = a.hints;
     } else {
         bit(flag::DELETED, true);
     }
@@ -240,6 +247,9 @@ impl Decoder {
         if has(flag::PROJECT) {
             s.project = r.u32()?;
         }
+        if has(flag::HINTS) {
+            s.hints = Hints { flags: r.u32()?, extent_bytes: r.u64()?, cow_extent_bytes: r.u64()? };
+        }
         let parent = if has(flag::PARENT) { lin.inode.wrapping_add(r.signed()? as u64) } else { 0 };
         let payload = if has(flag::TARGET) {
             RowPayload::Target(r.bytes(ROW_BYTES_MAX)?.to_vec())
@@ -282,6 +292,7 @@ impl Decoder {
             btime,
             flags: s.flags,
             project: s.project,
+            hints: s.hints,
             parent,
             payload,
             xattrs,

@@ -180,8 +180,9 @@ impl Maker<'_> {
             if let Ok(flags) = fsattr::flags(fd.as_fd()) {
                 item.flags = flags & FLAGS_SHOWN;
             }
-            if let Ok((project, xflags)) = fsattr::project(fd.as_fd()) {
+            if let Ok((project, hints, xflags)) = fsattr::project(fd.as_fd()) {
                 item.project = project;
+                item.hints = hints;
                 realtime = xflags & REALTIME != 0;
             }
             Some(fd)

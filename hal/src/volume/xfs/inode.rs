@@ -30,7 +30,7 @@
 use super::checksum;
 use super::field::{array_at, slice_at, u8_at, u16_at, u32_at, u64_at};
 use super::superblock::Superblock;
-use crate::volume::{ItemKind, Timestamp};
+use crate::volume::{Hints, ItemKind, Timestamp};
 
 const MAGIC: &[u8; 2] = b"IN";
 const VERSION: u8 = 3;
@@ -59,6 +59,12 @@ const FLAGS_SHOWN: [(u16, u32); 6] =
     [(0x8, 0x10), (0x10, 0x20), (0x20, 0x8), (0x40, 0x80), (0x80, 0x40), (0x200, 0x2000_0000)];
 /// The same of `di_flags2`: dax.
 const FLAGS2_SHOWN: [(u64, u32); 1] = [(0x1, 0x0200_0000)];
+
+/// `di_flags` bits that are hints: rtinherit, nosymlinks, extsize, extszinherit, nodefrag, filestream. `FS_IOC_FSGETXATTR` shows them
+/// as the same bits.
+const FLAGS_HINTS: u16 = 0x7D00;
+/// The same of `di_flags2`, and what is shown for them: cowextsize.
+const FLAGS2_HINTS: [(u64, u32); 1] = [(0x4, Hints::COW_EXTENT_SIZE)];
 
 /// How a fork holds what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +110,7 @@ pub(super) struct Inode {
     pub(super) size: u64,
     pub(super) generation: u32,
     pub(super) project: u32,
+    pub(super) hints: Hints,
     pub(super) flags_shown: u32,
     pub(super) atime: Timestamp,
     pub(super) mtime: Timestamp,
@@ -210,6 +217,13 @@ pub(super) fn parse(sb: &Superblock, number: u64, raw: &[u8]) -> Inode {
     let (atime, mtime, ctime, btime) = (time(32), time(40), time(48), time(144));
     let shown = FLAGS_SHOWN.iter().filter(|(bit, _)| flags & bit != 0).map(|&(_, shown)| shown);
     let shown2 = FLAGS2_SHOWN.iter().filter(|(bit, _)| flags2 & bit != 0).map(|&(_, shown)| shown);
+    let hints2 = FLAGS2_HINTS.iter().filter(|(bit, _)| flags2 & bit != 0).map(|&(_, shown)| shown);
+    let in_bytes = |blocks: u32| u64::from(blocks) << sb.block_bits;
+    let hints = Hints::of(
+        u32::from(flags & FLAGS_HINTS) | hints2.sum::<u32>(),
+        in_bytes(u32_at(raw, 72)),
+        in_bytes(u32_at(raw, 128)),
+    );
     let (data, attributes) = forks(raw);
     let rdev = match kind {
         Some(ItemKind::CharDevice | ItemKind::BlockDevice) => {
@@ -232,6 +246,7 @@ pub(super) fn parse(sb: &Superblock, number: u64, raw: &[u8]) -> Inode {
         size: u64_at(raw, 56) & (u64::MAX >> 1),
         generation: u32_at(raw, 92),
         project: u32::from(u16_at(raw, 22)) << 16 | u32::from(u16_at(raw, 20)),
+        hints,
         flags_shown: shown.chain(shown2).sum(),
         atime,
         mtime,

@@ -221,6 +221,7 @@ fn bare(inode: &Inode, window: &Window) -> Item {
         btime: Some(inode.btime),
         flags: inode.flags_shown,
         project: inode.project,
+        hints: inode.hints,
         ..part::bare(inode.number, window)
     }
 }
