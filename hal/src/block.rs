@@ -13,8 +13,11 @@
 //!
 //! Contract, checked by the conformance suite on every port:
 //! - accepted means exactly one completion follows, in any order; refused means the request comes back at once;
-//! - offsets and lengths are multiples of the logical block size and lie inside the device, or the segment fails with
-//!   [`FaultKind::Misuse`]; a short read at the device's end is a fault, never silent zeros;
+//! - offsets and lengths are multiples of the logical block size, and of [`READ_UNIT_BYTES`] for a read (a file system may have
+//!   smaller blocks than the device that its image was copied to), and lie inside the device, or the segment fails with
+//!   [`FaultKind::Misuse`];
+//! - the size is exact: that of a plain file may end inside a unit, and a segment may reach to the end of that unit. What is read
+//!   there is zero, what is written there is dropped, the size never changes. A device that gives less than its size is a fault;
 //! - a segment that fails leaves its bytes of the buffer undefined and does not touch the others;
 //! - a port may hold accepted requests back to start them together, until the next `complete` at the latest: a caller
 //!   that is about to sleep on [`BlockDevice::event_fd`] calls `complete(Wait::Poll)` first;
@@ -31,12 +34,15 @@ use crate::buf::Buf;
 /// Most device ranges in one request. 512 KiB of 4 KiB pieces: the worst fragmentation of one packing frame.
 pub const SEGMENTS_PER_REQUEST_MAX: usize = 128;
 
+/// What reads are aligned to in bytes, whatever the device's own blocks are: what block layers address.
+pub const READ_UNIT_BYTES: u32 = 512;
+
 /// What a device looks like. Constant for as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Size in bytes; a multiple of `logical_block_bytes` (a plain file's odd tail is rounded down and reported).
+    /// Size in bytes, exactly; of a plain file perhaps no multiple of anything.
     pub size_bytes: u64,
-    /// Smallest addressable unit in bytes, a power of two, 512..=65536. Offsets and lengths are multiples of it.
+    /// Smallest unit that is written, in bytes, a power of two, 512..=65536. Offsets and lengths are multiples of it.
     pub logical_block_bytes: u32,
     /// Unit that the device writes without read-modify-write, in bytes; at least `logical_block_bytes`.
     pub physical_block_bytes: u32,
@@ -82,7 +88,7 @@ pub enum Op {
 pub struct Segment {
     /// Byte offset on the device.
     pub device_offset: u64,
-    /// Byte offset in the request's buffer; a multiple of the logical block size.
+    /// Byte offset in the request's buffer; a multiple of the same unit.
     pub buf_offset: u32,
     /// Length in bytes, at least one logical block. For `Zero` and `Discard`, in logical blocks' bytes as well.
     pub len: u64,
@@ -168,9 +174,10 @@ impl Geometry {
 
     /// What is wrong with one range.
     fn misfit(&self, op: Op, segment: &Segment, buf_bytes: u64) -> Option<FaultKind> {
-        let unit = u64::from(self.logical_block_bytes);
+        let unit = u64::from(self.unit_bytes(op));
         let aligned = segment.device_offset.is_multiple_of(unit) && segment.len.is_multiple_of(unit);
-        let in_device = self.contains(segment.device_offset, segment.len);
+        let end = self.size_bytes.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
+        let in_device = segment.device_offset.checked_add(segment.len).is_some_and(|to| to <= end);
         let in_buf = match op {
             Op::Read | Op::Write => {
                 let start = u64::from(segment.buf_offset);
@@ -180,6 +187,31 @@ impl Geometry {
             Op::Zero | Op::Discard | Op::Flush => true,
         };
         (segment.len == 0 || !aligned || !in_device || !in_buf).then_some(FaultKind::Misuse)
+    }
+
+    /// What an operation's offsets and lengths are multiples of.
+    fn unit_bytes(&self, op: Op) -> u32 {
+        match op {
+            Op::Read => READ_UNIT_BYTES,
+            Op::Write | Op::Zero | Op::Discard | Op::Flush => self.logical_block_bytes,
+        }
+    }
+
+    /// How many of `len` bytes at `offset` the device has: less only where they reach past an end inside a unit.
+    pub fn shown(&self, offset: u64, len: u64) -> u64 {
+        len.min(self.size_bytes.saturating_sub(offset))
+    }
+
+    /// For a port, when a read is finished: makes zero what its segments have behind the device's end.
+    pub fn clear_behind_end(&self, request: &mut Request) {
+        let Request { op: Op::Read, buf: Some(buf), segments, .. } = request else { return };
+        for segment in segments.iter().filter(|s| s.fault.is_none()) {
+            let (start, len) = (segment.buf_offset as usize, segment.len as usize);
+            let shown = self.shown(segment.device_offset, segment.len) as usize;
+            if shown < len {
+                buf[start + shown..start + len].fill(0);
+            }
+        }
     }
 
     /// Whether `len` bytes at `offset` lie inside the device.

@@ -111,10 +111,15 @@ pub struct Loop {
 impl Loop {
     /// Attaches with direct I/O, so that what is read comes from the disk below and not from the page cache.
     pub fn attach(image: &Path, access: Access) -> Result<Loop> {
+        Loop::attach_with(image, access, &[])
+    }
+
+    /// The same with more options of losetup(8).
+    pub fn attach_with(image: &Path, access: Access, options: &[&str]) -> Result<Loop> {
         let mut last = Error::new("no try");
         for _ in 0..ATTACH_TRIES {
             let mut command = Command::new("losetup");
-            command.args(["--find", "--show", "--direct-io=on"]);
+            command.args(["--find", "--show", "--direct-io=on"]).args(options);
             if access == Access::ReadOnly {
                 command.arg("--read-only");
             }

@@ -16,18 +16,27 @@ use windlass_hal::wrap::fault::Faulty;
 use windlass_hal::wrap::throttle::{Limits, Throttle};
 use windlass_hal::wrap::trace::Trace;
 use windlass_tests::conformance::block::{DEPTH, DEVICE_BYTES_MIN, Subject, run};
+use windlass_tests::image::{Access as ImageAccess, Kind, Mount, Tmpfs, make_empty};
+use windlass_tests::privilege::skip;
+use windlass_tests::requires_root;
+use windlass_tests::workdir::Workdir;
 
-/// A plain file of the suite's size (and half a block, which a port must ignore), removed at the end.
+/// A plain file of the suite's size and a part of a block, removed at the end.
 struct Image {
     path: PathBuf,
 }
 
+/// What an image has behind its last whole block.
+const ODD_BYTES: u64 = 100;
+
 impl Image {
     fn new(name: &str) -> Image {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("conformance-{name}.img"));
-        File::create(&path)
-            .and_then(|f| f.set_len(DEVICE_BYTES_MIN + 100))
-            .expect("target directory is writable");
+        Image::at(path, DEVICE_BYTES_MIN + ODD_BYTES)
+    }
+
+    fn at(path: PathBuf, bytes: u64) -> Image {
+        File::create(&path).and_then(|f| f.set_len(bytes)).expect("the directory is writable");
         Image { path }
     }
 }
@@ -98,12 +107,16 @@ struct Loop {
 impl Loop {
     /// `None`, with the reason printed, where this process cannot make one.
     fn attach(name: &str) -> Option<Loop> {
-        let image = Image::new(name);
+        Loop::over(name, Image::new(name), &[])
+    }
+
+    fn over(name: &str, image: Image, options: &[&str]) -> Option<Loop> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED {name}: loop devices need root");
             return None;
         }
-        let losetup = Command::new("losetup").args(["--find", "--show"]).arg(&image.path).output();
+        let losetup =
+            Command::new("losetup").args(["--find", "--show"]).args(options).arg(&image.path).output();
         match losetup {
             Ok(out) if out.status.success() => {
                 let path = PathBuf::from(String::from_utf8_lossy(&out.stdout).trim());
@@ -144,6 +157,116 @@ fn pread_on_a_loop_device() {
     run(&mut Subject { name: "pread loop", open: &mut open });
 }
 
+/// Sectors of 4 KiB.
+#[test]
+fn on_a_loop_device_of_large_sectors() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-loop-4k.img");
+    let image = Image::at(path, DEVICE_BYTES_MIN + 4096);
+    let Some(device) = Loop::over("loop-4k", image, &["--sector-size", "4096"]) else { return };
+    for (name, open) in OPENERS {
+        run(&mut Subject { name, open: &mut |w, pool| open(&device.path, w, pool) });
+    }
+    let opened = linux::open_ring(&device.path, Access::Read, Caching::Direct, 1, &[]).expect("opens");
+    assert_eq!(opened.geometry().logical_block_bytes, 4096);
+    assert!(opened.is_direct());
+}
+
+/// A part of a sector at a device's end, which the kernel gives to nobody, is a fault and not left out.
+#[test]
+fn half_a_sector_at_the_end_is_a_fault() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-loop-half.img");
+    let image = Image::at(path, DEVICE_BYTES_MIN + 2048);
+    let Some(device) = Loop::over("loop-half", image, &["--sector-size", "4096"]) else { return };
+    for (name, open) in OPENERS {
+        let pool = Pool::new(1, 8192);
+        let mut device = open(&device.path, false, &pool);
+        assert_eq!(device.geometry().size_bytes, DEVICE_BYTES_MIN + 2048, "{name}");
+        let segments =
+            vec![Segment::new(DEVICE_BYTES_MIN - 4096, 0, 4096), Segment::new(DEVICE_BYTES_MIN, 4096, 2048)];
+        device
+            .submit(Request { id: 1, op: Op::Read, buf: pool.take(), segments })
+            .expect("the queue is empty");
+        let mut faults = Vec::new();
+        device.complete(Wait::One, &mut |r| faults = r.segments.iter().map(|s| s.fault).collect());
+        assert_eq!(faults[0], None, "{name}");
+        assert_eq!(faults[1].map(|f| f.kind), Some(FaultKind::Media), "{name}");
+    }
+}
+
+type Open = fn(&Path, bool, &Pool) -> Box<dyn BlockDevice>;
+
+/// Both ports.
+const OPENERS: [(&str, Open); 2] = [
+    ("ring", |path, w, pool| ring(path, Caching::Direct, w, pool)),
+    ("pread", |path, w, _| {
+        Box::new(linux::open_pread(path, access(w), Caching::Direct, DEPTH).expect("opens"))
+    }),
+];
+
+/// A file that shares its blocks with another is read, and its end too, where the file system asks for aligned writes; a file
+/// where there is no direct I/O, or only a promise of it.
+#[test]
+fn on_files_of_other_file_systems() {
+    requires_root!("conformance_block on_files_of_other_file_systems");
+    let work = Workdir::new("conformance-files").expect("scratch");
+    for kind in [Kind::Xfs, Kind::Btrfs] {
+        if let Some(why) = kind.missing() {
+            skip("conformance_block on_files_of_other_file_systems", &why);
+            continue;
+        }
+        let (image, dir) = (work.join(kind.name()), work.join(&format!("at-{}", kind.name())));
+        make_empty(kind, &image, 512 << 20).expect("makes");
+        let mount = Mount::image_of(kind, &image, &dir, ImageAccess::ReadWrite, None).expect("mounts");
+        let file = Image::at(mount.dir().join("odd"), DEVICE_BYTES_MIN + ODD_BYTES);
+        let data = vec![7; DEVICE_BYTES_MIN as usize + ODD_BYTES as usize];
+        fs::write(&file.path, data).expect("fills");
+        let shared = Image { path: mount.dir().join("shared") };
+        let copied = Command::new("cp").arg("--reflink=always").args([&file.path, &shared.path]).status();
+        assert!(copied.is_ok_and(|status| status.success()), "{} shares blocks", kind.name());
+        for path in [&file.path, &shared.path] {
+            on_file(kind.name(), path);
+        }
+    }
+    let tmpfs = Tmpfs::mount(&work.dir("at-tmpfs").expect("makes"), "size=64m").expect("mounts");
+    on_file("tmpfs", &Image::at(tmpfs.dir().join("odd"), DEVICE_BYTES_MIN + ODD_BYTES).path);
+    let overlay = Overlay::mount(&work);
+    on_file("overlay", &Image::at(overlay.at.join("odd"), DEVICE_BYTES_MIN + ODD_BYTES).path);
+}
+
+fn on_file(name: &str, path: &Path) {
+    for (port, open) in OPENERS {
+        run(&mut Subject { name: &format!("{port} {name}"), open: &mut |w, pool| open(path, w, pool) });
+    }
+}
+
+/// An overlay of two directories, unmounted when dropped.
+struct Overlay {
+    at: PathBuf,
+}
+
+impl Overlay {
+    fn mount(work: &Workdir) -> Overlay {
+        let dirs = ["lower", "upper", "scratch", "overlay"].map(|name| work.dir(name).expect("makes"));
+        let [lower, upper, scratch, at] = dirs;
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            scratch.display()
+        );
+        let mounted =
+            Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&at).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "mounts an overlay");
+        Overlay { at }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.at).status();
+    }
+}
+
 #[test]
 fn a_device_in_use_is_busy_for_writing_and_not_for_reading() {
     let Some(device) = Loop::attach("loop-busy") else { return };
@@ -157,11 +280,12 @@ fn a_device_in_use_is_busy_for_writing_and_not_for_reading() {
 
 /// What a plain file looks like, and that buffers are registered and the page cache is left alone.
 #[test]
-fn a_plain_file_is_direct_registered_and_rounded_down() {
+fn a_plain_file_is_direct_and_registered() {
     let image = Image::new("facts");
     let pool = Pool::new(4, 4096);
     let device = linux::open_ring(&image.path, Access::Read, Caching::Direct, 1, &[pool]).expect("opens");
-    assert_eq!(device.geometry().size_bytes, DEVICE_BYTES_MIN);
+    assert_eq!(device.geometry().size_bytes, DEVICE_BYTES_MIN + ODD_BYTES);
+    assert_eq!(device.geometry().logical_block_bytes, 512);
     assert!(device.identity().stable.starts_with("file:"));
     assert_eq!((device.is_direct(), device.registered_pools()), (true, 1));
     let buffered = linux::open_ring(&image.path, Access::Read, Caching::Buffered, 1, &[]).expect("opens");
@@ -198,10 +322,11 @@ fn a_truncated_file_is_a_fault() {
     }
 }
 
+/// Sectors of 512 bytes and of 4 KiB take turns.
 fn media(seed: u64) -> Media {
     let name = String::from("conformance");
-    let size_bytes = DEVICE_BYTES_MIN + 100;
-    Media::new(MediaConfig { name, size_bytes, logical_block_bytes: 512, can_discard: true, seed })
+    let (size_bytes, logical_block_bytes) = (DEVICE_BYTES_MIN + ODD_BYTES, [512, 4096][seed as usize % 2]);
+    Media::new(MediaConfig { name, size_bytes, logical_block_bytes, can_discard: true, seed })
 }
 
 fn disk(media: &Media, write: bool, seed: u64) -> Disk {

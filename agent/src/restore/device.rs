@@ -211,15 +211,23 @@ fn take(
     reached
 }
 
-/// Makes a range read as zero.
+/// Makes a range read as zero. A device clears whole blocks only: the ends of the range are written.
 fn zero(job: &Job, file: &Arc<File>, from: u64, to: u64) {
+    const ALIGN: u64 = lane::DIRECT_ALIGN_BYTES as u64;
     if from >= to {
         return;
     }
+    let start = from.checked_next_multiple_of(ALIGN).unwrap_or(to).min(to);
+    let end = (to / ALIGN * ALIGN).max(start);
     file.write(job, "zero", |fd| {
+        lane::write_zeros(fd, from, start - from)?;
+        lane::write_zeros(fd, end, to - end)?;
+        if start == end {
+            return Ok(());
+        }
         let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(fd, flags, from, to - from) {
-            Err(Errno::OPNOTSUPP) => super::lane::write_zeros(fd, from, to - from),
+        match rustix::fs::fallocate(fd, flags, start, end - start) {
+            Err(Errno::OPNOTSUPP) => lane::write_zeros(fd, start, end - start),
             other => other,
         }
     });

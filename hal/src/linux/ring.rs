@@ -47,8 +47,10 @@ use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::ahead::{self, Ahead, Found};
-use super::file::{Bounce, Failure, Source, errno_of};
-use crate::block::{BlockDevice, DeviceId, Fault, Geometry, Op, Request, SEGMENTS_PER_REQUEST_MAX, Wait};
+use super::file::{Bounce, Failure, Route, Source, errno_of};
+use crate::block::{
+    BlockDevice, DeviceId, Fault, Geometry, Op, Request, SEGMENTS_PER_REQUEST_MAX, Segment, Wait,
+};
 use crate::buf::{Buf, Pool};
 
 /// Most requests in flight; what a caller asks beyond is cut. Slots are named by 16 bits, and no device gains from more.
@@ -65,6 +67,10 @@ const ENTRY_BYTES_MAX: u32 = 1 << 30;
 const REGISTERED_BUFS_MAX: usize = 1 << 14;
 /// Times in a row that an entry of a request may come back with EINTR or EAGAIN before it is a fault.
 const AGAIN_MAX: u32 = 64;
+/// Number of the source's own file among those that the kernel registered.
+const FILE: u32 = 0;
+/// The same through the page cache.
+const BUFFERED_FILE: u32 = 1;
 /// Segment number of a flush, which has no segment.
 const NO_SEGMENT: u16 = u16::MAX;
 /// Slot number of what is read ahead, which has no slot; its segment number is the range's name.
@@ -138,7 +144,9 @@ impl Kernel {
         let event =
             EventFd::from_flags(flags).map_err(|e| Unavailable { step: "eventfd", errno: e as i32 })?;
         let submitter = ring.submitter();
-        submitter.register_files(&[source.fd().as_raw_fd()]).map_err(unavailable("IORING_REGISTER_FILES"))?;
+
+        let files = [source.fd().as_raw_fd(), source.buffered_fd().as_raw_fd()];
+        submitter.register_files(&files).map_err(unavailable("IORING_REGISTER_FILES"))?;
         submitter
             .register_eventfd(event.as_fd().as_raw_fd())
             .map_err(unavailable("IORING_REGISTER_EVENTFD"))?;
@@ -366,33 +374,39 @@ impl RingDevice {
     fn entry(&self, piece: Piece) -> Option<squeue::Entry> {
         let slot = &self.slots[piece.slot as usize];
         let request = slot.request.as_ref()?;
-        let file = types::Fixed(0);
+        let file = types::Fixed(FILE);
         let entry = match request.segments.get(piece.segment as usize) {
             None => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
             Some(segment) if matches!(request.op, Op::Read | Op::Write) => {
                 let done = slot.done[piece.segment as usize];
+                let buf = request.buf.as_ref()?;
+                let route = route(&self.source, segment, buf, done);
                 let at = segment.buf_offset as usize + done as usize;
-                let len = (segment.len - u64::from(done)).min(u64::from(self.entry_bytes_max)) as u32;
-                self.transfer(
-                    request.op,
-                    request.buf.as_ref()?,
-                    at,
-                    len,
-                    segment.device_offset + u64::from(done),
-                )
+                let len = route.len.min(self.entry_bytes_max as usize) as u32;
+                let file = types::Fixed(if route.direct { FILE } else { BUFFERED_FILE });
+                self.transfer(request.op, file, buf, at, len, segment.device_offset + u64::from(done))
             }
-            Some(segment) => opcode::Fallocate::new(file, segment.len)
-                .offset(segment.device_offset)
-                .mode(super::file::clear_mode(request.op))
-                .build(),
+            Some(segment) => {
+                opcode::Fallocate::new(file, self.source.geometry().shown(segment.device_offset, segment.len))
+                    .offset(segment.device_offset)
+                    .mode(super::file::clear_mode(request.op))
+                    .build()
+            }
         };
         let name = u64::from(slot.generation) << 32 | u64::from(piece.slot) << 16 | u64::from(piece.segment);
         Some(entry.user_data(name))
     }
 
     /// The entry that moves `len` bytes between the device at `offset` and the buffer at `at`.
-    fn transfer(&self, op: Op, buf: &Buf, at: usize, len: u32, offset: u64) -> squeue::Entry {
-        let file = types::Fixed(0);
+    fn transfer(
+        &self,
+        op: Op,
+        file: types::Fixed,
+        buf: &Buf,
+        at: usize,
+        len: u32,
+        offset: u64,
+    ) -> squeue::Entry {
         let address = buf.address().wrapping_add(at);
         match (op, self.kernel.registered_index(buf)) {
             (Op::Read, Some(index)) => {
@@ -446,6 +460,7 @@ impl RingDevice {
         slot.open -= 1;
         if slot.open == 0 {
             slot.generation = slot.generation.wrapping_add(1);
+            self.source.geometry().clear_behind_end(request);
             self.finished.extend(slot.request.take());
             self.free.push(piece.slot);
         }
@@ -457,14 +472,14 @@ impl RingDevice {
         self.in_kernel -= 1;
         if let Some((offset, len)) = self.ahead.len_of(name) {
             self.ahead.settle(name, usize::try_from(result) == Ok(len));
-            self.source.forget_cached(offset, len as u64);
+            self.source.forget_read(Route { direct: self.source.is_direct(), len }, offset);
         }
     }
 
     /// Starts reading a range, rounded to whole blocks, unless some of it is here, it is not on the device, or there is no room.
     fn start_ahead(&mut self, range: &Range<u64>) {
         let geometry = self.source.geometry();
-        let unit = u64::from(geometry.logical_block_bytes);
+        let unit = self.source.unit_bytes();
         let end = range.end.checked_next_multiple_of(unit).filter(|&end| end <= geometry.size_bytes);
         let Some(end) = end else { return };
         if self.in_kernel == self.kernel.capacity || self.kernel.ring.submission().is_full() {
@@ -474,7 +489,7 @@ impl RingDevice {
         let range = range.start / unit * unit..end;
         let Some((name, at)) = self.ahead.admit(&range) else { return };
         let len = (range.end - range.start) as u32;
-        let entry = opcode::Read::new(types::Fixed(0), address.wrapping_add(at), len)
+        let entry = opcode::Read::new(types::Fixed(FILE), address.wrapping_add(at), len)
             .offset(range.start)
             .build()
             .user_data(u64::from(AHEAD_SLOT) << 16 | u64::from(name));
@@ -520,6 +535,13 @@ impl RingDevice {
     }
 }
 
+/// How a segment of which `done` bytes are transferred goes on.
+fn route(source: &Source, segment: &Segment, buf: &Buf, done: u32) -> Route {
+    let at = segment.buf_offset as usize + done as usize;
+    let left = segment.len as usize - done as usize;
+    source.route(segment.device_offset + u64::from(done), left, buf.address().addr() + at)
+}
+
 /// What a completion means for its segment: settled (true), or a rest to transfer (false).
 fn outcome(
     source: &Source,
@@ -532,7 +554,7 @@ fn outcome(
         if result < 0 {
             return Err(Failure::from(Errno::from_raw(-result)));
         }
-        source.forget_cached(0, source.geometry().size_bytes);
+        source.forget_written();
         return Ok(true);
     };
     match (request.op, done) {
@@ -541,13 +563,15 @@ fn outcome(
         }
         (_, _) if result < 0 => Err(Failure::from(Errno::from_raw(-result))),
         (Op::Read | Op::Write, Some(done)) => {
-            let total = segment.len as usize;
-            *done = source.advance(*done as usize, result as usize, total)? as u32;
-            let settled = *done as usize == total;
-            if settled && request.op == Op::Read {
-                source.forget_cached(segment.device_offset, segment.len);
+            let Some(buf) = &request.buf else { panic!("ring: a transfer has a buffer") };
+            let route = route(source, segment, buf, *done);
+            let total = source.geometry().shown(segment.device_offset, segment.len) as usize;
+            let begun = segment.device_offset + u64::from(*done);
+            *done = source.advance(route, *done as usize, result as usize, total)? as u32;
+            if request.op == Op::Read {
+                source.forget_read(route, begun);
             }
-            Ok(settled)
+            Ok(*done as usize == total)
         }
         _ => Ok(true),
     }
@@ -683,7 +707,6 @@ impl fmt::Debug for RingDevice {
 mod tests {
     use super::super::{Access, Caching, open_ring};
     use super::*;
-    use crate::block::Segment;
 
     /// Does `op` on the first 16 KiB of both, block by block in reverse, in entries of one block.
     fn transfer(device: &mut RingDevice, op: Op, buf: Buf) -> Buf {

@@ -144,24 +144,37 @@ pub(super) fn loop_attach(
     Ok(())
 }
 
-/// Alignment that direct I/O on a file needs, as statx reports it: memory and offset in bytes. `None` where the kernel
-/// (before 6.1) or the file system says nothing; an offset of 0 means that it does no direct I/O.
-pub(super) fn direct_alignment(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
+/// Bytes of a page of memory.
+pub(super) fn page_bytes() -> u64 {
+    // SAFETY: takes a number and returns one.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
+/// What direct I/O is aligned to, in bytes. An offset of 0 means that there is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alignment {
+    pub(super) memory_bytes: u32,
+    pub(super) offset_bytes: u32,
+}
+
+/// What statx says that direct I/O on a file, or `reads` of it alone, must be aligned to: a file that shares blocks is read in
+/// smaller units than it is written. `None` where the kernel (before 6.1) or the file system says nothing.
+pub(super) fn direct_alignment(fd: BorrowedFd<'_>, reads: bool) -> Option<Alignment> {
     let mut stat = MaybeUninit::<libc::statx>::zeroed();
+    let wanted = libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN;
     // SAFETY: the path is an empty NUL-terminated string, which AT_EMPTY_PATH allows; the buffer is a whole statx.
-    let rc = unsafe {
-        libc::statx(
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_DIOALIGN,
-            stat.as_mut_ptr(),
-        )
-    };
+    let rc =
+        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, stat.as_mut_ptr()) };
     // SAFETY: statx is plain integers, for which the zeroes of `zeroed` are valid even if the call wrote nothing.
     let stat = unsafe { stat.assume_init() };
-    let known = rc == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0;
-    known.then_some((stat.stx_dio_mem_align, stat.stx_dio_offset_align))
+    if rc != 0 || stat.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return None;
+    }
+    let reads =
+        reads && stat.stx_mask & libc::STATX_DIO_READ_ALIGN != 0 && stat.stx_dio_read_offset_align != 0;
+    let offset_bytes = if reads { stat.stx_dio_read_offset_align } else { stat.stx_dio_offset_align };
+    Some(Alignment { memory_bytes: stat.stx_dio_mem_align.max(1), offset_bytes })
 }
 
 /// The clocks that `crate::clock` reads.

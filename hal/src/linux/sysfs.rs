@@ -58,6 +58,11 @@ impl BlockAttributes {
     pub(super) fn can_discard(&self) -> bool {
         attribute(&self.disk, "queue/discard_max_bytes").is_some_and(|v| v != "0")
     }
+
+    /// The device's sector in bytes; `None` when unknown.
+    pub(super) fn logical_block_bytes(&self) -> Option<u32> {
+        attribute(&self.disk, "queue/logical_block_size")?.parse().ok()
+    }
 }
 
 /// An attribute's value without blanks around it; `None` when it is absent or empty.

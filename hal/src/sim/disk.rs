@@ -37,7 +37,7 @@ const VERSIONS_MAX: usize = 4;
 pub struct MediaConfig {
     /// Name and identity (`sim:<name>`).
     pub name: String,
-    /// Size in bytes; rounded down to whole blocks.
+    /// Size in bytes, at least a block; may end inside one.
     pub size_bytes: u64,
     /// Logical block in bytes: a power of two, 512..=65536.
     pub logical_block_bytes: u32,
@@ -108,9 +108,8 @@ impl Media {
     /// Opens it.
     pub fn open(&self, config: DiskConfig) -> Disk {
         let state = self.state();
-        let unit = u64::from(state.config.logical_block_bytes);
         let geometry = Geometry {
-            size_bytes: state.config.size_bytes / unit * unit,
+            size_bytes: state.config.size_bytes,
             logical_block_bytes: state.config.logical_block_bytes,
             physical_block_bytes: state.config.logical_block_bytes.max(4096),
             io_optimal_bytes: 0,
@@ -159,18 +158,7 @@ impl Media {
 
     /// Copies what a read would give, at any offset, without faults: for looking at the outcome of a test.
     pub fn peek(&self, offset: u64, out: &mut [u8]) {
-        let state = self.state();
-        let unit = u64::from(state.config.logical_block_bytes);
-        let mut block = vec![0; unit as usize];
-        let (mut at, mut rest) = (offset, out);
-        while !rest.is_empty() {
-            let skip = (at % unit) as usize;
-            let take = rest.len().min(unit as usize - skip);
-            state.read_block(at / unit, &mut block);
-            let (head, tail) = rest.split_at_mut(take);
-            head.copy_from_slice(&block[skip..skip + take]);
-            (at, rest) = (at + take as u64, tail);
-        }
+        self.state().read(offset, out);
     }
 
     /// Blocks with a version that a power cut may lose.
@@ -207,6 +195,21 @@ impl State {
         match latest {
             Some(bytes) => out.copy_from_slice(bytes),
             None => out.fill(0),
+        }
+    }
+
+    /// The latest bytes at any offset.
+    fn read(&self, offset: u64, out: &mut [u8]) {
+        let unit = u64::from(self.config.logical_block_bytes);
+        let mut block = vec![0; unit as usize];
+        let (mut at, mut rest) = (offset, out);
+        while !rest.is_empty() {
+            let skip = (at % unit) as usize;
+            let take = rest.len().min(unit as usize - skip);
+            self.read_block(at / unit, &mut block);
+            let (head, tail) = rest.split_at_mut(take);
+            head.copy_from_slice(&block[skip..skip + take]);
+            (at, rest) = (at + take as u64, tail);
         }
     }
 
@@ -260,9 +263,7 @@ impl State {
             }
             (_, _) if bad => Err(FaultKind::Media),
             (Op::Read, Some(bytes)) => {
-                blocks
-                    .zip(bytes.chunks_mut(unit as usize))
-                    .for_each(|(index, out)| self.read_block(index, out));
+                self.read(segment.device_offset, bytes);
                 Ok(())
             }
             (Op::Write, Some(bytes)) => {
@@ -349,6 +350,7 @@ impl Disk {
             if !waiting.applied || self.is_gone() {
                 self.apply(&mut waiting.request, waiting.upto);
             }
+            self.geometry.clear_behind_end(&mut waiting.request);
             done(waiting.request);
         }
         count

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariants
-//! - Extents are data, start and end on logical blocks, and logical equals physical.
+//! - Extents are data, start and end on logical blocks or at the device's end, and logical equals physical.
 //! - Memory is bounded: at most [`RANGES_MAX`] ranges are kept. When a map has more, the smallest gaps are taken as used, by
 //!   doubling the least gap until the ranges fit.
 //!
@@ -19,7 +19,7 @@ use super::{
     Cursor, Extent, ExtentState, Hints, Item, ItemKind, Part, Payload, Swept, Timestamp, UsedQuality, Volume,
     VolumeFault, VolumeInfo, VolumeKind, WINDOW_EXTENTS_MAX, Window,
 };
-use crate::block::BlockDevice;
+use crate::block::{BlockDevice, READ_UNIT_BYTES};
 
 /// Most used ranges kept (16 bytes each, 1 MiB in all).
 pub const RANGES_MAX: usize = 65536;
@@ -161,7 +161,9 @@ impl Volume for Image {
         let rest = self.ranges.get(first..).unwrap_or_default();
         window.extents.extend(rest.iter().take(WINDOW_EXTENTS_MAX).map(|range| {
             let start = range.start.max(within);
-            Extent { logical: start, physical: start, len: range.end - start, state: ExtentState::Data }
+            // An end inside a unit: extents, as reads, go on to the unit's.
+            let len = (range.end - start).next_multiple_of(u64::from(READ_UNIT_BYTES));
+            Extent { logical: start, physical: start, len, state: ExtentState::Data }
         }));
         let next = rest.get(WINDOW_EXTENTS_MAX).map(|range| range.start);
         let written = Timestamp { secs: self.info.written_secs, nanos: 0 };

@@ -12,7 +12,7 @@
 )]
 
 use windlass_hal::block::{
-    BlockDevice, FaultKind, Geometry, Op, Request, SEGMENTS_PER_REQUEST_MAX, Segment, Wait,
+    BlockDevice, FaultKind, Geometry, Op, READ_UNIT_BYTES, Request, SEGMENTS_PER_REQUEST_MAX, Segment, Wait,
 };
 use windlass_hal::buf::{Buf, Pool};
 
@@ -38,13 +38,15 @@ pub struct Subject<'a> {
 /// # Panics
 /// When the subject breaks the contract; the message names the subject and the case.
 pub fn run(subject: &mut Subject<'_>) {
-    let cases: [(&str, Case); 14] = [
+    let cases: [(&str, Case); 16] = [
         ("geometry", geometry),
         ("write_then_read", write_then_read),
         ("scattered_segments", scattered_segments),
         ("foreign_buffer", foreign_buffer),
         ("misaligned", misaligned),
         ("out_of_range", out_of_range),
+        ("small_reads", small_reads),
+        ("to_the_last_byte", to_the_last_byte),
         ("broken_requests", broken_requests),
         ("queue_full", queue_full),
         ("bad_segment_is_alone", bad_segment_is_alone),
@@ -68,6 +70,9 @@ pub fn run(subject: &mut Subject<'_>) {
     eprintln!("conformance: {} event_fd", subject.name);
     in_bench(subject, false, event_fd);
 }
+
+/// What reads are aligned to on every port.
+const READ_UNIT: u64 = READ_UNIT_BYTES as u64;
 
 type Case = fn(&mut Bench);
 
@@ -98,6 +103,11 @@ impl Bench {
 
     fn unit(&self) -> u64 {
         u64::from(self.geometry.logical_block_bytes)
+    }
+
+    /// Where the last block ends, behind the last byte where that is no multiple of a block.
+    fn end(&self) -> u64 {
+        self.geometry.size_bytes.next_multiple_of(self.unit())
     }
 
     fn buf(&self) -> Buf {
@@ -160,7 +170,6 @@ fn geometry(b: &mut Bench) {
     let g = b.geometry;
     assert!(g.logical_block_bytes.is_power_of_two() && (512..=65536).contains(&g.logical_block_bytes));
     assert!(g.physical_block_bytes >= g.logical_block_bytes);
-    assert_eq!(g.size_bytes % b.unit(), 0);
     assert!(g.size_bytes >= DEVICE_BYTES_MIN);
     assert!(!g.read_only);
     let device = b.device();
@@ -170,7 +179,7 @@ fn geometry(b: &mut Bench) {
 }
 
 fn write_then_read(b: &mut Bench) {
-    let last = b.geometry.size_bytes - BUF_BYTES as u64;
+    let last = b.geometry.size_bytes / b.unit() * b.unit() - BUF_BYTES as u64;
     for (salt, offset) in [(1, 0), (2, b.unit() * 3), (3, last)] {
         b.fill(salt, offset, BUF_BYTES);
         let back = b.read(&[Segment::new(offset, 0, BUF_BYTES as u64)]);
@@ -215,10 +224,10 @@ fn misaligned(b: &mut Bench) {
     let unit = b.unit();
     let wrong = [
         Segment::new(1, 0, unit),
-        Segment::new(unit / 2, 0, unit),
+        Segment::new(READ_UNIT / 2, 0, unit),
         Segment::new(0, 0, unit - 1),
-        Segment::new(0, 0, unit / 2),
-        Segment::new(0, (unit / 2) as u32, unit),
+        Segment::new(0, 0, READ_UNIT / 2),
+        Segment::new(0, (READ_UNIT / 2) as u32, unit),
         Segment::new(0, 0, 0),
     ];
     for segment in wrong {
@@ -231,13 +240,13 @@ fn misaligned(b: &mut Bench) {
 }
 
 fn out_of_range(b: &mut Bench) {
-    let (unit, size) = (b.unit(), b.geometry.size_bytes);
-    let inside = b.read(&[Segment::new(size - unit, 0, unit)]);
+    let (unit, size, end) = (b.unit(), b.geometry.size_bytes, b.end());
+    let inside = b.read(&[Segment::new(size.next_multiple_of(READ_UNIT) - READ_UNIT, 0, READ_UNIT)]);
     assert_eq!(inside.fault(), None);
     drop(inside);
     for (offset, at, len) in [
-        (size, 0, unit),
-        (size - unit, 0, 2 * unit),
+        (end, 0, unit),
+        (end - unit, 0, 2 * unit),
         (u64::MAX - unit + 1, 0, unit),
         (0, 0, BUF_BYTES as u64 + unit),
         (0, BUF_BYTES as u32, unit),
@@ -251,6 +260,58 @@ fn out_of_range(b: &mut Bench) {
         let fault = b.device().read_at(offset, &mut vec![0; len]).expect_err("past the end");
         assert_eq!(fault.kind, FaultKind::Misuse);
     }
+}
+
+/// A file system may have smaller blocks than the device under it.
+fn small_reads(b: &mut Bench) {
+    b.fill(13, 0, BUF_BYTES);
+    let small = READ_UNIT as u32;
+    let segments = [
+        Segment::new(READ_UNIT, 0, READ_UNIT),
+        Segment::new(8192, small, 8192 + READ_UNIT),
+        Segment::new(READ_UNIT, 20480, 16384),
+    ];
+    let back = b.read(&segments);
+    assert_eq!(back.fault(), None);
+    for s in &segments {
+        let at = s.buf_offset as usize;
+        assert_painted(13, s.device_offset, &data(&back)[at..at + s.len as usize]);
+    }
+    drop(back);
+    if b.unit() > READ_UNIT {
+        let write = b.request(1, Op::Write, &[Segment::new(0, 0, READ_UNIT)]);
+        assert_eq!(b.call(write).fault().map(|f| f.kind), Some(FaultKind::Misuse));
+    }
+}
+
+/// The bytes in front of the end are read and written, those behind it are zero, and the size stays.
+fn to_the_last_byte(b: &mut Bench) {
+    let (unit, size, end) = (b.unit(), b.geometry.size_bytes, b.end());
+    for (salt, start) in [(14, end - 8 * unit), (15, end - unit)] {
+        let len = (end - start) as usize;
+        b.fill(salt, start, len);
+        let shown = (size - start) as usize;
+        let read_end = size.next_multiple_of(READ_UNIT);
+        let request = b.request(7, Op::Read, &[Segment::new(start, 0, read_end - start)]);
+        let mut request = request;
+        request.buf.as_mut().expect("a read has one").fill(0xEE);
+        let back = b.call(request);
+        assert_eq!(back.fault(), None);
+        assert_painted(salt, start, &data(&back)[..shown]);
+        assert!(data(&back)[shown..(read_end - start) as usize].iter().all(|&x| x == 0), "zeros behind it");
+        drop(back);
+        let mut out = vec![0xEE; shown];
+        assert_eq!(b.device().read_at(start, &mut out), Ok(()));
+        assert_painted(salt, start, &out);
+    }
+    let zero = b.request(1, Op::Zero, &[Segment::new(end - unit, 0, unit)]);
+    assert_eq!(b.call(zero).fault(), None);
+    let mut last = [0xEE];
+    assert_eq!(b.device().read_at(size - 1, &mut last), Ok(()));
+    assert_eq!(last, [0]);
+    let flush = b.request(9, Op::Flush, &[]);
+    assert_eq!(b.call(flush).fault(), None);
+    assert_eq!(b.device().geometry().size_bytes, size);
 }
 
 fn broken_requests(b: &mut Bench) {
@@ -309,7 +370,7 @@ fn bad_segment_is_alone(b: &mut Bench) {
     b.fill(6, 0, BUF_BYTES);
     let segments = [
         Segment::new(0, 0, unit),
-        Segment::new(b.geometry.size_bytes, unit as u32, unit),
+        Segment::new(b.end(), unit as u32, unit),
         Segment::new(unit, 2 * unit as u32, unit),
     ];
     let back = b.read(&segments);
