@@ -1,6 +1,6 @@
 //! Images by others: what the authors of e2fsprogs keep to test e2fsck with, most of them damaged on purpose, and what those of
 //! ext4-view and xfs-fuse keep as examples (images/). Each is swept and every byte of it read, with a bound on reads and memory; then a kernel in a
-//! user-mode-linux guest says what it sees.
+//! guest says what it sees.
 //!
 //! For every image one of
 //! - equal: no fault, and the kernel gives the same inodes, names, attributes, extents and bytes;
@@ -22,8 +22,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use support::guest::{Guest, kept, shell};
 use support::kernel::{Differences, differences, digest};
-use support::uml::{Uml, kept, shell};
 use support::{Scratch, TestDevice, Tree, collect, has, skipped};
 use windlass_hal::volume::{ItemKind, detect};
 
@@ -216,7 +216,7 @@ fn images_of_xfs_fuse_are_equal_or_refused_or_named() {
 
 /// Compares every image in `dir` with what a kernel says of it, and the outcomes with the golden file.
 fn compare(test: &str, dir: &Path, golden: &str) {
-    let Some(uml) = Uml::or_skip(test, &[]) else { return };
+    let Some(guest) = Guest::or_skip(test, &[]) else { return };
     let names = names(dir);
     let scratch = Scratch::new(golden);
     for name in &names {
@@ -235,7 +235,7 @@ fn compare(test: &str, dir: &Path, golden: &str) {
             break;
         }
         let job: String = left.iter().fold(String::new(), |job, name| job + "walk " + name + "\n");
-        uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
+        guest.boot(&scratch.0, &job, &[], BOOT_SECONDS);
         // The first without a listing that another follows ended the guest; what it wrote stands.
         if let Some(at) = left.iter().position(|name| !list(name).is_some_and(|text| text.ends_with("end\n")))
         {

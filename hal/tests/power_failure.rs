@@ -1,4 +1,4 @@
-//! What a power failure leaves. Random workloads (storm.py) run on a dozen disks of a user-mode-linux guest until it loses its power,
+//! What a power failure leaves. Random workloads (storm.py) run on a dozen disks of a guest until it loses its power,
 //! longer than the guest's kernel waits with its own commits.
 //!
 //! Each volume is refused by name, with the way out. After the way out (the kernel replays the log, or e2fsck does) every inode, name,
@@ -10,8 +10,8 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use support::guest::{Guest, listing};
 use support::kernel::{Differences, differences};
-use support::uml::{Uml, listing};
 use support::{Scratch, TestDevice, make_ext4, sound, xfs};
 use windlass_hal::volume::{VolumeFault, detect};
 
@@ -54,13 +54,13 @@ const XFS: [&str; 12] = [
 ];
 
 /// Runs a storm on each of `disks`, which hold empty file systems.
-fn storm(uml: &Uml, scratch: &Scratch, disks: &[PathBuf]) -> String {
+fn storm(guest: &Guest, scratch: &Scratch, disks: &[PathBuf]) -> String {
     let mut job = String::new();
     for n in 0..disks.len() {
-        job += &format!("storm ubd{} {n}\n", (b'a' + n as u8) as char);
+        job += &format!("storm {n} {n}\n");
     }
     job += &format!("kill {STORM_MILLISECONDS}\n");
-    uml.boot(&scratch.0, &job, disks, BOOT_SECONDS)
+    guest.boot(&scratch.0, &job, disks, BOOT_SECONDS)
 }
 
 /// What is said of a volume that is not read: why not, and the way out. `None`: it is read.
@@ -95,7 +95,7 @@ fn e2fsck(image: &Path) -> Option<i32> {
 #[test]
 fn ext4_is_refused_and_equal_after_either_way_out() {
     let test = "ext4_is_refused_and_equal_after_either_way_out";
-    let Some(uml) = Uml::or_skip(test, &["mke2fs", "e2fsck"]) else { return };
+    let Some(guest) = Guest::or_skip(test, &["mke2fs", "e2fsck"]) else { return };
     let scratch = Scratch::new("power-ext4");
     let mut disks = Vec::new();
     for (n, args) in EXT4.iter().enumerate() {
@@ -103,7 +103,7 @@ fn ext4_is_refused_and_equal_after_either_way_out() {
         make_ext4(&disk, args, "40M");
         disks.push(disk);
     }
-    let said = storm(&uml, &scratch, &disks);
+    let said = storm(guest, &scratch, &disks);
     let (mut job, mut names) = (String::new(), Vec::new());
     for (n, disk) in disks.iter().enumerate() {
         let Some((what, way_out)) = refusal(disk, &said) else {
@@ -118,7 +118,7 @@ fn ext4_is_refused_and_equal_after_either_way_out() {
         job += &format!("replay replayed{n}\nwalk repaired{n}\n");
         names.extend([format!("replayed{n}"), format!("repaired{n}")].map(|name| (name.clone(), name)));
     }
-    let said = uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
+    let said = guest.boot(&scratch.0, &job, &[], BOOT_SECONDS);
     let items = compare(&scratch, &names, &said);
     eprintln!("{} storms, {items} items equal after replay and after e2fsck", disks.len());
 }
@@ -126,7 +126,7 @@ fn ext4_is_refused_and_equal_after_either_way_out() {
 #[test]
 fn xfs_is_refused_and_equal_after_the_kernel_replayed_its_log() {
     let test = "xfs_is_refused_and_equal_after_the_kernel_replayed_its_log";
-    let Some(uml) = Uml::or_skip(test, &["mkfs.xfs"]) else { return };
+    let Some(guest) = Guest::or_skip(test, &["mkfs.xfs"]) else { return };
     let scratch = Scratch::new("power-xfs");
     let mut disks = Vec::new();
     for args in XFS {
@@ -136,7 +136,7 @@ fn xfs_is_refused_and_equal_after_the_kernel_replayed_its_log() {
             Err(why) => eprintln!("{args}: not known here: {why}"),
         }
     }
-    let said = storm(&uml, &scratch, &disks);
+    let said = storm(guest, &scratch, &disks);
     let (mut job, mut names) = (String::new(), Vec::new());
     let mut refused = 0;
     for (n, disk) in disks.iter().enumerate() {
@@ -152,7 +152,7 @@ fn xfs_is_refused_and_equal_after_the_kernel_replayed_its_log() {
         names.push((name.clone(), name));
     }
     assert!(refused > 0, "no storm reached a log: {said}");
-    let said = uml.boot(&scratch.0, &job, &[], BOOT_SECONDS);
+    let said = guest.boot(&scratch.0, &job, &[], BOOT_SECONDS);
     let items = compare(&scratch, &names, &said);
     eprintln!("{} storms, {refused} refused, {items} items equal", disks.len());
 }

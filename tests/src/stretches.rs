@@ -137,6 +137,8 @@ impl Appliance {
             let stop = machinery.stop;
             let mut left = match stop_one_in {
                 0 => u64::MAX,
+                // Whatever the machine's pace: the first job of each backup is stopped before it does anything.
+                _ if jobs == 1 => 0,
                 // Mostly early: a busy machine does a job in few turns.
                 n if stopped < STOPS_MAX && random.one_in(n) => {
                     let most = 1 + random.below(ROUNDS_MAX);
@@ -144,6 +146,7 @@ impl Appliance {
                 }
                 _ => u64::MAX,
             };
+            stop.store(left == 0, std::sync::atomic::Ordering::Relaxed);
             let rows = self.rows(cut, &state);
             let done =
                 job::run(volume, &assigned, &settings, &mut packing, machinery, rows, &mut log, &mut |_| {

@@ -162,7 +162,11 @@ fn a_file_system_in_stretches_is_the_same_point() {
         }
     }
     println!("{jobs} jobs, {stopped} of them stopped, {commits} commits");
-    assert!(jobs > 6 * SEEDS && stopped > SEEDS && commits > jobs, "{jobs} {stopped} {commits}");
+    // Each backup has at least one that is stopped; how many more is for the machine's pace to say.
+    assert!(
+        jobs > 6 * SEEDS && stopped >= 3 * SEEDS && commits > jobs - stopped,
+        "{jobs} {stopped} {commits}"
+    );
 }
 
 #[test]

@@ -1,12 +1,13 @@
-# First process of a user-mode-linux guest: does one job with images in a folder of the host, then powers off. The host's kernel
-# never mounts an odd or damaged image; this one may hang or die, and costs nothing. Started by uml.rs, which writes WORK (folder of
-# the host, with the file `job`), SUPPORT (this folder) and MODULES before this text. Source: ours; linux/loop.h, mount(2).
+# First process of a guest: does one job with images in a folder, then powers off. The host's kernel never mounts an odd or damaged
+# image; this one may hang or die, and costs nothing. Started by guest.rs, which writes before this text: WORK (the folder on the host, with
+# the file `job`, or nothing when it is mounted already), SUPPORT (the scripts beside this one), MODULES (where modules to load are, or
+# nothing), DISKS (names of disks 0, 1, ...), SLOWER (how many times as long this processor takes). Source: ours; linux/loop.h, mount(2).
 #
 #   job line              does                                                                        writes
 #   walk IMAGE            mounts it read-only, journal untouched, and lists it                        IMAGE.list
 #   replay IMAGE          mounts it (journal replayed), unmounts it, then walk                        IMAGE.list
 #   fill IMAGE ARG...     mounts it, runs populate.py in it with the arguments, then walk             IMAGE.list, IMAGE.said
-#   storm DISK SEED       mounts /dev/DISK and runs storm.py in it, together with the other storms
+#   storm N SEED          mounts disk N and runs storm.py in it, together with the other storms
 #   kill MILLISECONDS     waits, then ends the guest as a power failure does
 #
 # IMAGE.list starts with "mounted" or "refused ERRNO" and ends with "end"; without the end the job did not finish.
@@ -22,12 +23,7 @@ import sys
 import time
 import traceback
 
-sys.path.insert(0, SUPPORT)
-import oracle
-
-oracle.HASH_BYTES_MAX = 64 << 20
-oracle.LOOKUPS_MAX = 2000
-SECONDS_PER_IMAGE = 60
+SECONDS_PER_IMAGE = 60 * int(SLOWER)
 MS_RDONLY, MNT_DETACH = 1, 2
 LOOP_CTL_GET_FREE, LOOP_CONFIGURE = 0x4C82, 0x4C0A
 LO_READ_ONLY, LO_AUTOCLEAR = 1, 4
@@ -35,8 +31,10 @@ POWER_OFF = 0x4321FEDC
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def power_off():
+def power_off(sync=False):
     sys.stdout.flush()
+    if sync:
+        os.sync()
     libc.reboot(ctypes.c_int(POWER_OFF))
 
 
@@ -112,6 +110,8 @@ def listed(path, before):
         os._exit(0)
     os.waitpid(child, 0)
     libc.umount2(b"/mnt/fs", MNT_DETACH)
+    # The next image may end this guest: what is known by now stays.
+    os.sync()
 
 
 def populate(path, args):
@@ -134,7 +134,8 @@ def populate(path, args):
     writable(path, job)
 
 
-def storm(disk, seed):
+def storm(number, seed):
+    disk = DISKS[int(number)]
     at = "/mnt/" + disk
     os.mkdir(at)
     mount("/dev/" + disk, at, kind("/dev/" + disk))
@@ -144,15 +145,23 @@ def storm(disk, seed):
 def main():
     os.environ["PATH"] = "/usr/bin:/bin:/usr/sbin:/sbin"
     mount("proc", "/proc", "proc")
-    mount("tmpfs", "/mnt", "tmpfs")
-    mount("tmpfs", "/tmp", "tmpfs")
-    os.mkdir("/mnt/given")
-    os.mkdir("/mnt/fs")
-    mount("none", "/mnt/given", "hostfs", 0, WORK)
     for name in ["loop", "quota_tree", "quota_v2"]:
-        for module in glob.glob(MODULES + "/**/" + name + ".ko", recursive=True):
+        for module in glob.glob(MODULES + "/**/" + name + ".ko", recursive=True) if MODULES else []:
             with open(module, "rb") as file:
                 libc.syscall(313, file.fileno(), b"", 0)
+    mount("tmpfs", "/tmp", "tmpfs")
+    if WORK:
+        mount("tmpfs", "/mnt", "tmpfs")
+        os.mkdir("/mnt/given")
+        mount("none", "/mnt/given", "hostfs", 0, WORK)
+    os.mkdir("/mnt/fs")
+    sys.path.insert(0, SUPPORT)
+    global oracle
+    import oracle
+
+    oracle.HASH_BYTES_MAX = 64 << 20
+    oracle.LOOKUPS_MAX = 2000
+    print("guest: up", flush=True)
     with open("/mnt/given/job") as job:
         lines = [line.split() for line in job]
     for what, name, *args in lines:
@@ -166,7 +175,7 @@ def main():
         elif what == "storm":
             storm(name, args[0])
         elif what == "kill":
-            time.sleep(int(name) / 1000)
+            time.sleep(int(name) / 1000 * int(SLOWER))
             power_off()
 
 
@@ -175,4 +184,4 @@ try:
 except BaseException as e:
     print("guest:", repr(e), flush=True)
 finally:
-    power_off()
+    power_off(sync=True)

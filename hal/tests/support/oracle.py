@@ -2,7 +2,7 @@
 # I: key=value for each inode. N: directory, name in hex, inode. E: a directory whose listing ends with an error. L: directory, inode
 # of a name that cannot be looked up. What the kernel answers with an error is "!" and its number.
 # Uses lstat, statx (birth time), listxattr, FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR (project), FIEMAP and a hash of the contents.
-# Runs on the host for ordinary images and in a user-mode-linux guest (guest.py) for all others. Source: ours; linux/fiemap.h,
+# Runs on the host for ordinary images and in a guest (guest.py) for all others. Source: ours; linux/fiemap.h,
 # linux/fs.h.
 import ctypes
 import fcntl

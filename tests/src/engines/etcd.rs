@@ -122,11 +122,14 @@ impl Etcd {
         }
     }
 
-    /// Stops a member's time, or lets it go on: it accepts connections and does not answer.
+    /// Stops a member's time, or lets it go on: it accepts connections and does not answer. Returns when every thread has stopped.
     pub fn freeze(&self, at: usize, frozen: bool) {
-        if let Some(child) = &self.members[at].child {
-            let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
-            let _ = kill(Pid::from_raw(child.id() as i32), signal);
+        let Some(child) = &self.members[at].child else { return };
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        let _ = kill(Pid::from_raw(child.id() as i32), signal);
+        // A thread on another processor goes on for a moment behind the signal, and may answer.
+        while frozen && !is_stopped(child.id()) {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -196,6 +199,16 @@ impl Etcd {
         }
         Err("etcd did not answer within 30 s".to_owned())
     }
+}
+
+/// Whether all threads of a process are stopped, or gone.
+fn is_stopped(process: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // "number (name) state ...": a name may hold anything.
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['T', 't', 'Z', 'X']))
+    })
 }
 
 /// Whether a member has a leader and answers.
