@@ -10,7 +10,7 @@ mod support;
 use std::path::Path;
 
 use support::kernel::{Mounted, compare};
-use support::{Scratch, TestDevice, collect, has, is_root, run, skipped};
+use support::{Scratch, TestDevice, collect, has, is_root, run, skipped, unsupported};
 use windlass_hal::volume::detect;
 
 /// Name, size, mke2fs arguments, entries of the large directory.
@@ -48,7 +48,7 @@ fn the_kernel_and_the_reader_see_the_same() {
                 let script = support.join("populate.py");
                 run("python3", &[script.to_str().unwrap(), at.to_str().unwrap(), entries]);
             }
-            Err(reason) => return skipped(test, &format!("mount: {reason}")),
+            Err(reason) => return unsupported(test, &format!("mount: {reason}")),
         }
         let options = if name.starts_with("ext2") { "ro,loop" } else { "ro,noload,loop" };
         let mounted = Mounted::new(&image, &at, options).unwrap();
@@ -83,7 +83,7 @@ fn a_directory_may_fill_its_volume() {
                 links += 1;
             }
         }
-        Err(reason) => return skipped(test, &format!("mount: {reason}")),
+        Err(reason) => return unsupported(test, &format!("mount: {reason}")),
     }
     let mut device = TestDevice::file(&image);
     let mut volume = detect::open(&mut device).unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirEntryExt;
 use std::path::Path;
 
-use support::{Scratch, TestDevice, has, is_root, run, skipped};
+use support::{Scratch, TestDevice, has, is_root, run, skipped, unsupported};
 use windlass_hal::volume::{Cursor, ItemKind, Swept, Window, detect};
 
 #[global_allocator]
@@ -104,7 +104,7 @@ fn memory_does_not_grow_with_inodes() {
     for (count, size) in [(10_000, "64M"), (1_000_000, "600M")] {
         let wanted = match make(&image, &at, count, size) {
             Ok(wanted) => wanted,
-            Err(reason) => return skipped(test, &reason),
+            Err(reason) => return unsupported(test, &reason),
         };
         let mut device = TestDevice::file(&image);
         let (peak, reads) = peak(&mut device);

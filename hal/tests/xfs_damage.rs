@@ -15,7 +15,9 @@ use std::path::Path;
 use support::kernel::Mounted;
 use support::xfs::{make, set_attribute};
 use support::xfs_seal::seal_at;
-use support::{Random, Scratch, TestDevice, Tree, collect, has, is_root, paths_from, run, skipped};
+use support::{
+    Random, Scratch, TestDevice, Tree, collect, has, is_root, paths_from, run, skipped, unsupported,
+};
 use windlass_hal::volume::detect;
 
 /// Rounds per image unless the environment says otherwise: some seconds in all.
@@ -175,7 +177,7 @@ fn images(test: &str) -> Vec<Image> {
                 run("python3", &[script.to_str().unwrap(), at.to_str().unwrap()]);
             }
             Err(reason) => {
-                skipped(test, &format!("the image that the kernel fills: mount: {reason}"));
+                unsupported(test, &format!("the image that the kernel fills: mount: {reason}"));
                 break;
             }
         }

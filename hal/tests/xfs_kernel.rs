@@ -11,7 +11,7 @@ use std::path::Path;
 
 use support::kernel::{Mounted, compare};
 use support::xfs::make;
-use support::{Scratch, TestDevice, Tree, collect, has, is_root, paths_from, run, skipped};
+use support::{Scratch, TestDevice, Tree, collect, has, is_root, paths_from, run, skipped, unsupported};
 use windlass_hal::volume::{UsedQuality, Volume, VolumeFault, VolumeInfo, detect};
 
 /// Name, size, mkfs.xfs arguments. The first is filled with more than the others.
@@ -116,7 +116,7 @@ fn the_kernel_and_the_reader_see_the_same() {
             continue;
         }
         if let Err(reason) = make(&image, size, args, None) {
-            skipped(test, &format!("{name}: {reason}"));
+            unsupported(test, &format!("{name}: {reason}"));
             continue;
         }
         let (many, files, attributes, entries) = match index {
@@ -129,7 +129,7 @@ fn the_kernel_and_the_reader_see_the_same() {
                 script("populate_xfs.py", &[at.to_str().unwrap(), attributes, entries]);
             }
             Err(reason) => {
-                skipped(test, &format!("{name}: mount: {reason}"));
+                unsupported(test, &format!("{name}: mount: {reason}"));
                 continue;
             }
         }
@@ -182,7 +182,7 @@ fn a_frozen_volume_is_read_and_a_live_one_refused() {
         let mount = at.to_str().unwrap().to_owned();
         let mounted = match Mounted::new(&image, &at, "loop") {
             Ok(mounted) => mounted,
-            Err(reason) => return skipped(test, &format!("mount: {reason}")),
+            Err(reason) => return unsupported(test, &format!("mount: {reason}")),
         };
         let frozen = || {
             run("xfs_freeze", &["-f", &mount]);
@@ -248,7 +248,7 @@ fn volumes_with_a_history_are_read() {
     make(&image, "64m", "-d agcount=1", None).unwrap();
     match Mounted::new(&image, &at, "loop") {
         Ok(_mounted) => script("fragment.py", &[at.to_str().unwrap()]),
-        Err(reason) => return skipped(test, &format!("mount: {reason}")),
+        Err(reason) => return unsupported(test, &format!("mount: {reason}")),
     }
     let bytes = std::fs::read(&image).unwrap();
     let leaves = bytes.chunks_exact(4096).filter(|block| block.starts_with(b"IAB3\0\0"));
@@ -268,7 +268,7 @@ fn volumes_with_a_history_are_read() {
         assert_eq!(found.0.inodes_used, 2 + 2 + 3, "root, file, bitmap, summary, three quotas");
         same("quota", found);
     } else {
-        skipped(test, "quota: mount");
+        unsupported(test, "quota: mount");
     }
 
     // A new uuid after the fact: metadata keeps the old one.

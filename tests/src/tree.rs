@@ -473,7 +473,7 @@ mod tests {
         };
         let work = Workdir::new("tree").unwrap();
         if let Err(why) = set(work.path()) {
-            return crate::privilege::skip(
+            return crate::privilege::unsupported(
                 "tree::extended_attributes",
                 &format!("no user attributes here: {why}"),
             );

@@ -169,9 +169,10 @@ fn another_user_is_refused_also_when_the_file_would_let_him_in() {
                 "{said}"
             );
         }
-        Err(why) => {
-            windlass_tests::privilege::skip(TEST, &format!("another user cannot run the program: {why}"))
-        }
+        Err(why) => windlass_tests::privilege::unsupported(
+            TEST,
+            &format!("another user cannot run the program: {why}"),
+        ),
     }
 }
 

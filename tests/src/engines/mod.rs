@@ -12,14 +12,7 @@ pub mod moto;
 pub mod s3;
 pub mod scratch;
 
-/// Says that a test did not run.
-///
-/// # Panics
-/// With `WINDLASS_NO_SKIP` set.
-pub fn skip(name: &str, reason: &str) {
-    eprintln!("SKIPPED: {name}: {reason}");
-    assert!(std::env::var_os("WINDLASS_NO_SKIP").is_none(), "skipping is not allowed: {name}: {reason}");
-}
+pub use crate::privilege::skip;
 
 /// A port of loopback that was free a moment ago.
 pub fn free_port() -> std::io::Result<u16> {
