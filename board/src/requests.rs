@@ -106,6 +106,11 @@ impl Store for Counted {
         self.inner.get(key, range, out)
     }
 
+    fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.requests().ask();
+        self.inner.get_afresh(key, range, out)
+    }
+
     fn list(
         &self,
         prefix: &str,

@@ -195,6 +195,7 @@ struct Inner {
     fetches: u64,
     fetched_bytes: u64,
     count: u32,
+    first_reads_flipped: bool,
 }
 
 impl Memory {
@@ -214,6 +215,23 @@ impl Memory {
     /// Removes what is stored under `id`.
     pub fn take(&self, id: &ObjectId) -> Option<Vec<u8>> {
         self.0.borrow_mut().stored.remove(id)
+    }
+
+    /// Stores it again.
+    pub fn put_back(&self, id: &ObjectId, bytes: Vec<u8>) {
+        self.0.borrow_mut().stored.insert(*id, bytes);
+    }
+
+    /// Flips a bit of what is stored under `id`.
+    pub fn flip(&self, id: &ObjectId, at: usize) {
+        if let Some(byte) = self.0.borrow_mut().stored.get_mut(id).and_then(|bytes| bytes.get_mut(at)) {
+            *byte ^= 4;
+        }
+    }
+
+    /// From now on every read comes with a flipped bit, unless it is over a connection of its own.
+    pub fn flip_first_reads(&self) {
+        self.0.borrow_mut().first_reads_flipped = true;
     }
 
     /// Stores an upload object of a hundred bytes of frames and a tail of `rows`, by kind and in key order.
@@ -288,7 +306,15 @@ impl SegmentSink for Output {
 }
 
 impl Fetch for Memory {
-    fn fetch(&mut self, id: &ObjectId, _: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
+    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
+        let mut bytes = self.fetch_afresh(id, kind, range)?;
+        if let (true, Some(byte)) = (self.0.borrow().first_reads_flipped, bytes.last_mut()) {
+            *byte ^= 1;
+        }
+        Ok(bytes)
+    }
+
+    fn fetch_afresh(&mut self, id: &ObjectId, _: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
         let fault = |kind| StoreFault { kind, call: format!("GET {id}"), detail: String::new() };
         let mut inner = self.0.borrow_mut();
         let body = inner.stored.get(id).ok_or(fault(StoreFaultKind::NotFound))?;

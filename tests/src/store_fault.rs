@@ -271,3 +271,43 @@ impl Store for CarelessStore {
         self.inner.delete(key)
     }
 }
+
+/// A store of which every read of objects and segments comes with a flipped bit, unless it is over a connection of its own: a proxy, or the
+/// memory of one server of many.
+pub struct FlippingStore(pub Arc<dyn Store>);
+
+impl Store for FlippingStore {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        self.0.put(key, body, mode)
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        let start = out.len();
+        let size = self.0.get(key, range, out)?;
+        if let (true, Some(byte)) = (key.starts_with("obj/") || key.starts_with("seg/"), out.get_mut(start)) {
+            *byte ^= 1;
+        }
+        Ok(size)
+    }
+
+    fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.0.get(key, range, out)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        self.0.list(prefix, after, each)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.0.delete(key)
+    }
+}

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use windlass_agent::format::record::PointStatus;
 use windlass_agent::restore::fault::Reason;
@@ -13,6 +14,7 @@ use windlass_agent::restore::walk::RestoreReport;
 use windlass_tests::appliance::{
     Appliance, Setup, Source, dir_store, expect_clean, expect_equal, image_of, plant,
 };
+use windlass_tests::store_fault::FlippingStore;
 use windlass_tests::tree::{Options, compare};
 use windlass_tests::workdir::Workdir;
 
@@ -133,6 +135,23 @@ fn one_bit_in_each_kind_of_object() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_read_that_came_damaged_is_asked_for_again_before_it_is_damage() {
+    let work = Workdir::new("e2e-flip").unwrap();
+    let (tree, image) = (work.dir("tree").unwrap(), work.join("image"));
+    plant(&tree, 4, 2).unwrap();
+    image_of(&tree, &image, 32 << 20).unwrap();
+    for (name, source) in [("files", Source::file_system(&image)), ("image", Source::image(&image))] {
+        let store = dir_store(&work.join(&format!("{name}-store"))).unwrap();
+        let appliance = Appliance::make(Arc::new(FlippingStore(store)), Setup::default()).unwrap();
+        appliance.backup(&source).unwrap();
+        let again = appliance.backup(&source).unwrap();
+        assert_eq!(again.totals.stored_plain_bytes, 0, "the last point's tables were read");
+        let to = work.join(&format!("to-{name}"));
+        expect_clean(&appliance.restore(&source, None, &to).unwrap()).unwrap();
     }
 }
 

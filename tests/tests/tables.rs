@@ -10,6 +10,8 @@ use windlass_agent::format::row::{LocationRow, Row, RowKind};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::id::{BackupId, Lin, Slot, VolumeId};
 use windlass_agent::log::state::{Running, State};
+use windlass_agent::restore::lookup::Lookup;
+use windlass_agent::table::lost::known;
 use windlass_agent::table::merge::{Coalesce, Progress, Scope};
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::rebuild::{RebuildSettings, rebuild};
@@ -138,6 +140,88 @@ fn reads_agree_with_the_model_at_every_cut_before_and_after_coalescing() {
         let expected: usize = state.values().map(|known| 1 + known.names.len() + known.locations.len()).sum();
         assert_eq!(rows.1, expected as u64, "seed {seed}");
     }
+}
+
+/// Reads an item at a cut with a reader that tolerates damage; what it gives must be what the model says. `None`: some of it is lost.
+fn tolerant(lookup: &mut Lookup<Memory>, lin: Lin, state: Option<&Known>) -> Result<Option<()>, TableFault> {
+    let Ok(item) = known(lookup.item(lin))? else { return Ok(None) };
+    assert_eq!(item.as_ref(), state.and_then(|known| known.row.item.as_ref()), "{lin}: another version");
+    let (Some(item), Some(state)) = (item, state) else { return Ok(Some(())) };
+    let (mut names, mut listing) = (Vec::new(), lookup.names(lin, &item));
+    let listed = loop {
+        match known(lookup.next_name(&mut listing))? {
+            Ok(Some(row)) => names.push(row),
+            Ok(None) => break true,
+            Err(_) => break false,
+        }
+    };
+    assert!(names.iter().all(|name| state.names.contains(name)), "{lin}: a name from elsewhere");
+    for name in &state.names {
+        if let Ok(found) = known(lookup.lookup(lin, &item, &name.name))? {
+            assert_eq!(found.as_ref(), Some(name));
+        }
+    }
+    let mut rows = Vec::new();
+    let located = known(lookup.locations(lin, &item, &mut |row| {
+        rows.push(row);
+        Ok(())
+    }))?;
+    if listed {
+        assert_eq!(names, state.names);
+    }
+    if located.is_ok() {
+        assert!(rows.iter().eq(state.locations.values()), "{lin}: other rows");
+    }
+    Ok((listed && located.is_ok()).then_some(()))
+}
+
+#[test]
+fn lost_rows_cost_the_items_that_may_have_had_them_and_nothing_else_is_wrong() {
+    let (mut whole, mut partly) = (0, 0);
+    for seed in 200..208 {
+        let p = &mut Prng::new(seed);
+        let (backups, inodes) = (2 + p.below(5) as u32, 20 + p.below(60));
+        let history = history(p, backups, inodes);
+        let memory = Memory::default();
+        let mut segments = Vec::new();
+        for written in &history.written {
+            segments.extend(memory.put_segments(written, &mut writer(p)).unwrap());
+        }
+        let read = |memory: &Memory, p: &mut Prng| {
+            let mut lost = 0;
+            for cut in 1..=backups {
+                let reader = TableReader::new(memory.clone(), &keys(), limits(p), &segments).unwrap();
+                let mut lookup = Lookup::new(reader, BackupId(cut));
+                for inode in 0..=inodes + 1 {
+                    let lin = Lin { volume: VolumeId(1), inode };
+                    let state = history.cuts[cut as usize].get(&lin);
+                    lost += usize::from(tolerant(&mut lookup, lin, state).unwrap().is_none());
+                }
+            }
+            lost
+        };
+        assert_eq!(read(&memory, p), 0);
+        for victim in &segments {
+            // In a row block, in the index, in the trailer; then all of it.
+            let mut most = 0;
+            for at in [10, victim.bytes as usize / 2, victim.bytes as usize - 9] {
+                memory.flip(&victim.id, at);
+                let lost = read(&memory, p);
+                memory.flip(&victim.id, at);
+                most = most.max(lost);
+            }
+            let bytes = memory.take(&victim.id).unwrap();
+            let gone = read(&memory, p);
+            assert!(gone >= most && gone > 0, "seed {seed}: {gone} of a segment, {most} of a part");
+            whole += usize::from(gone < backups as usize * inodes as usize);
+            partly += usize::from(most > 0);
+            memory.put_back(&victim.id, bytes);
+        }
+        // Damage that is gone when the same is asked for over another connection is none.
+        memory.flip_first_reads();
+        assert_eq!(read(&memory, p), 0);
+    }
+    assert!(whole > 5 && partly > 5, "{whole} segments cost less than all, {partly} were damaged in part");
 }
 
 #[test]

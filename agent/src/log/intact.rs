@@ -30,14 +30,25 @@ pub fn check(client: &Client, each: &mut dyn FnMut(&str)) -> Result<u64, StoreFa
             other => other?,
         };
         read += 1;
-        let whole = if key == REPO_FORMAT_KEY {
-            copies::is_whole(&body, |copy| RepoFormat::parse(copy).is_ok())
-        } else {
-            copies::is_whole(&body, |copy| check_digest(copy).is_ok())
-        };
-        if !whole {
-            each(key);
+        if is_whole(key, &body) {
+            continue;
+        }
+        // Once more, from another connection, before it counts as damage.
+        body.clear();
+        match client.get_afresh(key, ByteRange::All, &mut body) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound && key != REPO_FORMAT_KEY => {}
+            Err(fault) => return Err(fault),
+            Ok(_) if is_whole(key, &body) => {}
+            Ok(_) => each(key),
         }
     }
     Ok(read)
+}
+
+fn is_whole(key: &str, body: &[u8]) -> bool {
+    if key == REPO_FORMAT_KEY {
+        copies::is_whole(body, |copy| RepoFormat::parse(copy).is_ok())
+    } else {
+        copies::is_whole(body, |copy| check_digest(copy).is_ok())
+    }
 }

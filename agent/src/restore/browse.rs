@@ -34,6 +34,7 @@ use crate::limits::LOCATION_BLOCKS_MAX;
 use crate::policy::select::{Patterns, Verdict};
 use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault, StoreFaultKind};
+use crate::table::lost::{LostRows, known};
 use crate::table::read::Names;
 use crate::table::source::{Fetch, TableFault};
 
@@ -220,17 +221,22 @@ pub fn list<F: Fetch>(
     }
     let mut names = Some(lookup.names(dir, item));
     while names.is_some() {
-        let chunk = chunk(lookup, &mut names)?;
+        let (chunk, lost) = chunk(lookup, &mut names)?;
         let mut order: Vec<usize> = (0..chunk.len()).collect();
         order.sort_by_key(|&at| chunk[at].0);
         let mut items = vec![None; chunk.len()];
         for at in order {
-            items[at] = lookup.item(Lin { volume: dir.volume, inode: chunk[at].0 })?.map(lighten);
+            // An item whose rows are lost still has its name.
+            let item = known(lookup.item(Lin { volume: dir.volume, inode: chunk[at].0 }))?;
+            items[at] = item.unwrap_or(None).map(lighten);
         }
         for ((inode, name), item) in chunk.iter().zip(&items) {
             if !each(name, Lin { volume: dir.volume, inode: *inode }, item.as_ref())? {
                 return Ok(());
             }
+        }
+        if let Some(lost) = lost {
+            return Err(BrowseFault::Rows(TableFault::Lost(lost)));
         }
     }
     Ok(())
@@ -247,24 +253,28 @@ fn lighten(mut item: ItemAttributes) -> ItemAttributes {
     item
 }
 
-/// The next entries of a listing as (inode, name); takes the listing away when it is at its end.
-fn chunk<F: Fetch>(
-    lookup: &mut Lookup<F>,
-    names: &mut Option<Names>,
-) -> Result<Vec<(u64, Vec<u8>)>, TableFault> {
+/// Entries of a listing as (inode, name), and what of it is lost.
+type Chunk = (Vec<(u64, Vec<u8>)>, Option<LostRows>);
+
+/// The next entries of a listing; takes the listing away when it is at its end.
+fn chunk<F: Fetch>(lookup: &mut Lookup<F>, names: &mut Option<Names>) -> Result<Chunk, TableFault> {
     let mut out = Vec::new();
     if let Some(open) = names {
         while out.len() < CHUNK_NAMES {
-            match lookup.next_name(open)? {
-                Some(row) => out.push((row.inode, row.name)),
-                None => {
+            match known(lookup.next_name(open))? {
+                Ok(Some(row)) => out.push((row.inode, row.name)),
+                Ok(None) => {
                     *names = None;
                     break;
+                }
+                Err(lost) => {
+                    *names = None;
+                    return Ok((out, Some(lost)));
                 }
             }
         }
     }
-    Ok(out)
+    Ok((out, None))
 }
 
 /// What a walk meets under a name.
@@ -274,6 +284,8 @@ pub enum Met<'a> {
     Item(&'a ItemAttributes),
     /// The name leads to an item that has no row.
     NoItem,
+    /// Rows of the item, or of its listing, are among those that cannot be read.
+    Lost(LostRows),
     /// The name is not one that a directory can hold.
     BadName,
     /// A directory that is inside itself; not entered.
@@ -340,22 +352,31 @@ pub fn walk<F: Fetch, E: From<TableFault>>(
             levels.pop();
             continue;
         }
-        let mut entries = chunk(lookup, &mut level.names)?;
+        let (mut entries, lost) = chunk(lookup, &mut level.names)?;
+        if let Some(lost) = lost
+            && !visit(lookup, Visit { path: &path, lin: level.lin, met: Met::Lost(lost) })?
+        {
+            return Ok(false);
+        }
         entries.sort_unstable_by_key(|entry| entry.0);
         for (inode, name) in entries {
             let lin = Lin { volume: level.lin.volume, inode };
             path.truncate(level.path_len);
             push_name(&mut path, &name);
-            let item = if is_safe_name(&name) { lookup.item(lin)? } else { None };
+            let safe = is_safe_name(&name);
+            let item = if safe { known(lookup.item(lin))? } else { Ok(None) };
             let met = match &item {
-                Some(item) => Met::Item(item),
-                None if is_safe_name(&name) => Met::NoItem,
-                None => Met::BadName,
+                Ok(Some(item)) => Met::Item(item),
+                Ok(None) if safe => Met::NoItem,
+                Ok(None) => Met::BadName,
+                Err(lost) => Met::Lost(*lost),
             };
             if !visit(lookup, Visit { path: &path, lin, met })? {
                 return Ok(false);
             }
-            if let Some(item) = item.filter(|item| item.kind == ItemKind::Directory) {
+            if let Ok(Some(item)) = item
+                && item.kind == ItemKind::Directory
+            {
                 level.below.push((name, lin, item.rows_from));
             }
         }
@@ -606,15 +627,30 @@ impl Cat<'_> {
             *object == place.object && *at <= from && from + len <= *at + bytes.len() as u64
         };
         if !self.fetched.as_ref().is_some_and(has) {
-            self.fetch(place, offset, next)?;
+            self.fetch(place, next)?;
         }
+        if let Some((_, at, bytes)) = self.fetched.as_mut().filter(|fetched| has(fetched)) {
+            let from = (from - *at) as usize;
+            // Opening in place spoils the bytes: a copy, so that a frame that comes again in the same fetch can be opened again.
+            let mut bytes = bytes[from..from + len as usize].to_vec();
+            if self.decoder.open(&place.object, place.frame_offset, &mut bytes).is_ok()
+                && self.decoder.block(place.inner_offset, place.len, &place.digest).is_ok()
+            {
+                self.frame = Some(frame);
+                return Ok(());
+            }
+        }
+        // Once more, from another connection, before it counts as damage.
+        let mut bytes = Vec::new();
+        let range = ByteRange::From { offset: from, len: len.max(1) };
         let missing = BrowseFault::Missing { object: place.object, frame_offset: place.frame_offset, offset };
-        let Some((_, at, bytes)) = self.fetched.as_mut().filter(|fetched| has(fetched)) else {
-            return Err(missing);
+        match self.client.get_afresh(&place.object.object_key(), range, &mut bytes) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => return Err(missing),
+            other => other.map_err(BrowseFault::Store)?,
         };
-        let from = (from - *at) as usize;
-        // Opening in place spoils the bytes: a copy, so that a frame that comes again in the same fetch can be opened again.
-        let mut bytes = bytes[from..from + len as usize].to_vec();
+        if (bytes.len() as u64) < len {
+            return Err(missing);
+        }
         self.decoder
             .open(&place.object, place.frame_offset, &mut bytes)
             .map_err(|what| damaged(place, offset, what))?;
@@ -622,7 +658,8 @@ impl Cat<'_> {
         Ok(())
     }
 
-    fn fetch(&mut self, place: &Place, offset: u64, next: &[BlockPlace]) -> Result<(), BrowseFault> {
+    /// Fetches the frame of a block, and those of the next ones; nothing when the object is missing.
+    fn fetch(&mut self, place: &Place, next: &[BlockPlace]) -> Result<(), BrowseFault> {
         let from = u64::from(place.frame_offset);
         let mut end = from + u64::from(place.frame_bytes);
         for other in next {
@@ -643,10 +680,7 @@ impl Cat<'_> {
                 self.fetched = Some((place.object, from, bytes));
                 Ok(())
             }
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
-                let (object, frame_offset) = (place.object, place.frame_offset);
-                Err(BrowseFault::Missing { object, frame_offset, offset })
-            }
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),
             Err(fault) => Err(BrowseFault::Store(fault)),
         }
     }

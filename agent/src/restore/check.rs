@@ -7,12 +7,13 @@
 //!  walk of the tree --> rows of each item --> references --(read_data)--> window --> plan --> threads: GET, open, verify
 //! ```
 //!
-//! What is found is a list of [`CheckFault`]s by place: one damaged frame is one fault, with the paths that need it.
+//! What is found is a list of [`CheckFault`]s by place: one damaged frame is one fault, with the paths that need it. Whatever is not as it was
+//! written is read once more, over another connection, before it counts.
 //!
 //! Invariants: memory is the objects' list (at most [`OBJECTS_MAX`]), a window, a fetch and a frame per thread, and a bounded list of
 //! faults, whatever is checked. No request per file; a window's frames are fetched once.
 //!
-//! Does not: repair, take a lease, or look at what no point refers to. Tables that cannot be read end the check. Source: ours.
+//! Does not: repair, take a lease, or look at what no point refers to. Rows that cannot be read cost their items. Source: ours.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,6 +36,7 @@ use crate::policy::inodes::InodeSet;
 use crate::progress::{Phase, Progress};
 use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault, StoreFaultKind};
+use crate::table::lost::{LostRows, known};
 use crate::table::source::{Fetch, TableFault};
 
 /// Most upload objects that a check takes on: 32 MiB of list. At 64 MiB an object that is 256 TiB.
@@ -68,6 +70,8 @@ pub enum Wrong {
     TooDeep,
     /// The item's rows contradict each other; which rule.
     Rows(&'static str),
+    /// Rows of the item, or of its listing, are among those that cannot be read.
+    Lost(LostRows),
     /// The object is not in the store.
     Missing,
     /// The object ends before the frame does.
@@ -89,6 +93,7 @@ impl fmt::Display for Wrong {
             Wrong::Loop => f.write_str("the directory is inside itself"),
             Wrong::TooDeep => f.write_str("directories nest too deep here; what is below was not checked"),
             Wrong::Rows(rule) => write!(f, "the tables contradict themselves: {rule}"),
+            Wrong::Lost(lost) => lost.fmt(f),
             Wrong::Missing => f.write_str("the object is missing"),
             Wrong::Short { need, have } => {
                 write!(f, "the object is cut short: it has {have} bytes and needs {need}")
@@ -305,7 +310,7 @@ struct Subject {
     damaged: AtomicBool,
 }
 
-/// What faults are collected by: where, or whose. A missing object is one fault, whatever is asked of it.
+/// What faults are collected by: where, or whose. A missing object is one fault, whatever is asked of it; so is a segment with lost rows.
 type FaultKey = (Option<(ObjectId, u32)>, Vec<u8>);
 
 /// Faults as they are found, by any thread.
@@ -329,6 +334,8 @@ impl Findings {
         }
         let key = match (place, what) {
             (Some((object, _)), Wrong::Missing) => (Some((object, 0)), Vec::new()),
+            // One fault a segment, which no object has the name of.
+            (_, Wrong::Lost(lost)) => (Some((lost.segment, 0)), Vec::new()),
             (Some(place), _) => (Some(place), Vec::new()),
             (None, _) => (None, path.clone()),
         };
@@ -419,11 +426,16 @@ impl Check<'_> {
         several: bool,
     ) -> Result<(), CheckEnd> {
         self.seen = InodeSet::new();
-        let (root, item) = browse::root(lookup, volume).map_err(|fault| match fault {
-            BrowseFault::Rows(fault) => CheckEnd::Rows(fault),
-            _ => CheckEnd::NoRoot(volume),
-        })?;
         let start = if several { volume.to_string().into_bytes() } else { Vec::new() };
+        let (root, item) = match browse::root(lookup, volume) {
+            Ok(root) => root,
+            Err(BrowseFault::Rows(TableFault::Lost(lost))) => {
+                self.wrong(&start, Wrong::Lost(lost));
+                return Ok(());
+            }
+            Err(BrowseFault::Rows(fault)) => return Err(CheckEnd::Rows(fault)),
+            Err(_) => return Err(CheckEnd::NoRoot(volume)),
+        };
         self.item(lookup, root, &item, &start)?;
         if item.kind != ItemKind::Directory {
             return Ok(());
@@ -435,6 +447,7 @@ impl Check<'_> {
                     return Ok(true);
                 }
                 Met::NoItem => Wrong::NoItem(visit.lin),
+                Met::Lost(lost) => Wrong::Lost(lost),
                 Met::BadName => Wrong::BadName,
                 Met::Loop => Wrong::Loop,
                 Met::TooDeep => Wrong::TooDeep,
@@ -511,7 +524,9 @@ impl Check<'_> {
         if let Some(end) = end {
             return Err(end);
         }
-        result?;
+        if let Err(lost) = known(result)? {
+            self.findings.add(&file.subject, None, Wrong::Lost(lost), self.progress);
+        }
         // Blocks that are to be read count when they are.
         self.progress.bytes_done.add(item.size.saturating_sub(file.planned));
         Ok(())
@@ -687,36 +702,75 @@ impl Reading<'_> {
 
     fn fetch(&self, decoder: &mut Decoder<'_>, fetch: &PlannedFetch, bytes: &mut Vec<u8>) {
         bytes.clear();
-        let range = ByteRange::From { offset: fetch.offset.into(), len: u64::from(fetch.bytes).max(1) };
-        self.progress.gets.add(1);
-        let have = match self.client.get(&fetch.object.object_key(), range, bytes) {
-            Ok(have) => Some(have),
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => None,
-            Err(fault) => return self.fail(CheckEnd::Store(fault)),
-        };
-        self.progress.bytes_read.add(bytes.len() as u64);
+        let Some(mut have) = self.get(fetch, (fetch.offset, fetch.bytes), false, bytes) else { return };
+        if have.is_none() {
+            let Some(again) = self.get(fetch, (fetch.offset, fetch.bytes), true, bytes) else { return };
+            have = again;
+        }
         for frame in self.plan.frames_of(fetch) {
             let from = (frame.offset - fetch.offset) as usize;
-            let need = u64::from(frame.offset) + u64::from(frame.bytes);
             let part = bytes.get_mut(from..from.saturating_add(frame.bytes as usize));
-            match (have, part) {
-                (None, _) => self.wrong(fetch, frame, Wrong::Missing),
-                (Some(have), None) => self.wrong(fetch, frame, Wrong::Short { need, have }),
-                (Some(_), Some(part)) => {
-                    // Rows are foreign, and frames of a plan may overlap; opening is in place.
-                    let opened = if self.is_alone(fetch, frame) {
-                        decoder.open(&fetch.object, frame.offset, part)
-                    } else {
-                        decoder.open(&fetch.object, frame.offset, &mut part.to_vec())
-                    };
-                    match opened {
-                        Ok(()) => self.blocks(decoder, fetch, frame),
-                        Err(what) => self.wrong(fetch, frame, Wrong::Damaged(what)),
-                    }
-                }
+            let sound = part.is_some_and(|part| {
+                // Rows are foreign, and frames of a plan may overlap; opening is in place.
+                let opened = if self.is_alone(fetch, frame) {
+                    decoder.open(&fetch.object, frame.offset, part)
+                } else {
+                    decoder.open(&fetch.object, frame.offset, &mut part.to_vec())
+                };
+                opened.is_ok() && self.blocks(decoder, fetch, frame, false)
+            });
+            if have.is_none() {
+                self.wrong(fetch, frame, Wrong::Missing);
+            } else if !sound {
+                self.once_more(decoder, fetch, frame);
             }
             let wanted: u64 = self.plan.blocks_of(frame).iter().map(|block| u64::from(block.len)).sum();
             self.progress.bytes_done.add(wanted);
+        }
+    }
+
+    /// Reads a range of an object: its size, or `None` inside when it is missing; `None` when the check ends.
+    fn get(
+        &self,
+        fetch: &PlannedFetch,
+        (offset, len): (u32, u32),
+        afresh: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<Option<u64>> {
+        let range = ByteRange::From { offset: offset.into(), len: u64::from(len).max(1) };
+        let key = fetch.object.object_key();
+        self.progress.gets.add(1);
+        let got = match afresh {
+            true => self.client.get_afresh(&key, range, out),
+            false => self.client.get(&key, range, out),
+        };
+        self.progress.bytes_read.add(out.len() as u64);
+        match got {
+            Ok(have) => Some(Some(have)),
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => Some(None),
+            Err(fault) => {
+                self.fail(CheckEnd::Store(fault));
+                None
+            }
+        }
+    }
+
+    /// Reads a frame once more, from another connection: what is wrong with it now is damage.
+    fn once_more(&self, decoder: &mut Decoder<'_>, fetch: &PlannedFetch, frame: &Frame) {
+        let mut bytes = Vec::new();
+        let Some(have) = self.get(fetch, (frame.offset, frame.bytes), true, &mut bytes) else { return };
+        let need = u64::from(frame.offset) + u64::from(frame.bytes);
+        match have {
+            None => self.wrong(fetch, frame, Wrong::Missing),
+            Some(have) if bytes.len() < frame.bytes as usize => {
+                self.wrong(fetch, frame, Wrong::Short { need, have });
+            }
+            Some(_) => match decoder.open(&fetch.object, frame.offset, &mut bytes) {
+                Ok(()) => {
+                    self.blocks(decoder, fetch, frame, true);
+                }
+                Err(what) => self.wrong(fetch, frame, Wrong::Damaged(what)),
+            },
         }
     }
 
@@ -730,16 +784,22 @@ impl Reading<'_> {
         })
     }
 
-    fn blocks(&self, decoder: &Decoder<'_>, fetch: &PlannedFetch, frame: &Frame) {
+    /// Verifies the blocks of the decoder's frame; whether all hold. Unless it is the `last` time, they count only then.
+    fn blocks(&self, decoder: &Decoder<'_>, fetch: &PlannedFetch, frame: &Frame, last: bool) -> bool {
+        let (mut verified, mut all) = (0, true);
         for block in self.plan.blocks_of(frame) {
             match decoder.block(block.inner_offset, block.len, &block.digest) {
-                Ok(bytes) => {
-                    self.verified.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                    self.progress.bytes_packed.add(bytes.len() as u64);
+                Ok(bytes) => verified += bytes.len() as u64,
+                Err(_) if !last => return false,
+                Err(what) => {
+                    all = false;
+                    self.found(block.file, fetch, frame, Wrong::Damaged(what));
                 }
-                Err(what) => self.found(block.file, fetch, frame, Wrong::Damaged(what)),
             }
         }
+        self.verified.fetch_add(verified, Ordering::Relaxed);
+        self.progress.bytes_packed.add(verified);
+        all
     }
 
     fn wrong(&self, fetch: &PlannedFetch, frame: &Frame, what: Wrong) {

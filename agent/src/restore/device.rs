@@ -33,6 +33,7 @@ use super::walk::{RestoreReport, Source, lanes_for};
 use crate::format::row::{BlockPlace, ItemAttributes, LocationRow};
 use crate::id::Lin;
 use crate::progress::Progress;
+use crate::table::lost::known;
 use crate::table::source::Fetch;
 
 /// What follows the name of a file that is not whole, and a random number after it.
@@ -167,6 +168,13 @@ fn write<F: Fetch>(
         let walked = source.lookup.locations(lin, &file.item.clone(), &mut |row| {
             reached = take(&row, reached, zeroes, job, &file, &mut gather);
             Ok(())
+        });
+        let walked = known(walked).map(|read| {
+            if let Err(lost) = read
+                && file.damage()
+            {
+                job.faults.add(file.path(), Reason::Lost(lost));
+            }
         });
         if zeroes && walked.is_ok() {
             zero(job, &file, reached, file.item.size);

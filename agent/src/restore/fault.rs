@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::format::fault::FormatFault;
 use crate::id::{Lin, ObjectId};
 use crate::store::StoreFault;
+use crate::table::lost::LostRows;
 use crate::table::source::TableFault;
 
 /// Most faults that a report names; more are counted. 1,000 paths are what a person reads, and at most 4 MiB.
@@ -85,6 +86,8 @@ pub enum Reason {
         /// First byte of the block in the item.
         offset: u64,
     },
+    /// Rows of the item are among those that cannot be read.
+    Lost(LostRows),
     /// The backup said that it could not read all of the item; its own words.
     Backup(String),
 }
@@ -111,6 +114,7 @@ impl fmt::Display for Reason {
             Reason::Missing { object, offset } => {
                 write!(f, "bytes from {offset} on are missing: object {object} is gone or cut short")
             }
+            Reason::Lost(lost) => write!(f, "not restored, or not all of it: {lost}"),
             Reason::Backup(words) => write!(f, "incomplete since its backup: {words}"),
         }
     }

@@ -1,7 +1,8 @@
 //! Restore lanes: threads that fetch, open, verify and write, and finish files and directories.
 //!
 //! ```text
-//!  task   Fetch   one ranged GET: its frames opened, every wanted block verified and written
+//!  task   Fetch   one ranged GET: its frames opened, every wanted block verified and written;
+//!                 a frame that is not what was written is fetched once more, over another connection, before it is damage
 //!         Zeros   data that is zero: written as such, so that it is allocated as it was
 //!         Finish  a file without blocks, or the end of the planning of one
 //! ```
@@ -170,6 +171,8 @@ struct Lane<'a> {
     keys: &'a Keys,
     fetched: Vec<u8>,
     plain: Vec<u8>,
+    /// Whether each wanted block of a frame is what its row says.
+    holds: Vec<bool>,
     decompressor: Decompressor,
     key: Option<(ObjectId, ObjectKey)>,
     /// Aligned memory for direct writes, made for the first one.
@@ -186,6 +189,7 @@ impl<'a> Lane<'a> {
             keys,
             fetched: Vec::new(),
             plain: Vec::new(),
+            holds: Vec::new(),
             decompressor,
             key: None,
             aligned: None,
@@ -212,15 +216,17 @@ impl<'a> Lane<'a> {
     fn fetch(&mut self, window: &Window, fetch: &Fetch) {
         let mut fetched = std::mem::take(&mut self.fetched);
         fetched.clear();
-        let good = !self.job.is_over() && self.get(fetch, &mut fetched);
+        let range = ByteRange::From { offset: fetch.offset.into(), len: fetch.bytes.into() };
+        let there = self.get(fetch, range, false, &mut fetched) || self.get(fetch, range, true, &mut fetched);
         for frame in window.plan.frames_of(fetch) {
             let at = (frame.offset - fetch.offset) as usize;
             let end = (at + frame.bytes as usize).min(fetched.len());
             let bytes = fetched.get_mut(at..end).unwrap_or_default();
-            if bytes.len() < frame.bytes as usize || !good {
+            let whole = bytes.len() == frame.bytes as usize;
+            if !there {
                 self.missing(window, fetch, frame);
-            } else if let Err(what) = self.frame(window, fetch, frame, bytes) {
-                self.damaged(window, fetch, frame, what);
+            } else if !whole || self.frame(window, fetch, frame, bytes, false).is_err() {
+                self.once_more(window, fetch, frame);
             }
             let blocks = window.plan.blocks_of(frame);
             for group in blocks.chunk_by(|a, b| a.file == b.file) {
@@ -230,11 +236,30 @@ impl<'a> Lane<'a> {
         self.fetched = fetched;
     }
 
-    /// Gets the bytes; `false` when the object is missing. What else fails ends the restore.
-    fn get(&self, fetch: &Fetch, out: &mut Vec<u8>) -> bool {
-        let range = ByteRange::From { offset: fetch.offset.into(), len: fetch.bytes.into() };
+    /// Fetches a frame by itself, from another connection: what is wrong with it now is damage.
+    fn once_more(&mut self, window: &Window, fetch: &Fetch, frame: &Frame) {
+        let mut bytes = Vec::new();
+        let range = ByteRange::From { offset: frame.offset.into(), len: frame.bytes.into() };
+        let there = self.get(fetch, range, true, &mut bytes);
+        if !there || bytes.len() < frame.bytes as usize {
+            self.missing(window, fetch, frame);
+        } else if let Err(what) = self.frame(window, fetch, frame, &mut bytes, true) {
+            self.damaged(window, fetch, frame, what);
+        }
+    }
+
+    /// Gets bytes of an object; `false` when it is missing, or the restore ends early. What else fails ends the restore.
+    fn get(&self, fetch: &Fetch, range: ByteRange, afresh: bool, out: &mut Vec<u8>) -> bool {
+        if self.job.is_over() {
+            return false;
+        }
         self.job.progress.gets.add(1);
-        match self.client.get(&fetch.object.object_key(), range, out) {
+        let key = fetch.object.object_key();
+        let got = match afresh {
+            true => self.client.get_afresh(&key, range, out),
+            false => self.client.get(&key, range, out),
+        };
+        match got {
             Ok(_) => {
                 self.job.progress.bytes_read.add(out.len() as u64);
                 true
@@ -247,13 +272,15 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Opens a frame and writes the blocks that are wanted of it.
+    /// Opens a frame and writes the blocks that are wanted of it: all or none of them, but the `last` time, when those that hold are written
+    /// and the others are reported.
     fn frame(
         &mut self,
         window: &Window,
         fetch: &Fetch,
         frame: &Frame,
         bytes: &mut [u8],
+        last: bool,
     ) -> Result<(), FormatFault> {
         let key = match self.key.take() {
             Some((of, key)) if of == fetch.object => key,
@@ -269,12 +296,23 @@ impl<'a> Lane<'a> {
         } else {
             opened.body
         };
-        self.job.progress.bytes_packed.add(plain.len() as u64);
-        for block in window.plan.blocks_of(frame) {
+        let bytes_of = |block: &PlannedBlock| {
             let from = block.inner_offset as usize;
+            plain.get(from..from + block.len as usize)
+        };
+        let differs = FormatFault::damaged("block", "digest differs");
+        self.holds.clear();
+        for block in window.plan.blocks_of(frame) {
+            let holds = bytes_of(block).is_some_and(|bytes| self.keys.digest(bytes) == block.digest);
+            if !holds && !last {
+                return Err(differs);
+            }
+            self.holds.push(holds);
+        }
+        self.job.progress.bytes_packed.add(plain.len() as u64);
+        for (block, &holds) in window.plan.blocks_of(frame).iter().zip(&self.holds) {
             let file = &window.files[block.file as usize];
-            let bytes = plain.get(from..from + block.len as usize);
-            match bytes.filter(|bytes| self.keys.digest(bytes) == block.digest) {
+            match bytes_of(block).filter(|_| holds) {
                 Some(bytes) => {
                     let runs = &window.runs[block.runs.0 as usize..block.runs.1 as usize];
                     let aligned = &mut self.aligned;
@@ -284,9 +322,7 @@ impl<'a> Lane<'a> {
                     });
                     self.job.progress.bytes_done.add(u64::from(block.len));
                 }
-                None => {
-                    self.fault(file, fetch, frame, block, FormatFault::damaged("block", "digest differs"))
-                }
+                None => self.fault(file, fetch, frame, block, differs),
             }
         }
         Ok(())

@@ -69,8 +69,9 @@ impl Forward {
 }
 
 impl<F: Fetch> Lookup<F> {
-    /// Reads the point that `cut` made.
-    pub fn new(reader: TableReader<F>, cut: BackupId) -> Lookup<F> {
+    /// Reads the point that `cut` made. What cannot be read costs its rows: [`TableFault::Lost`] says so to whoever asks for them.
+    pub fn new(mut reader: TableReader<F>, cut: BackupId) -> Lookup<F> {
+        reader.tolerate(&|_| false);
         let forward = |kind| Forward { kind, stream: None, at: Lin::default() };
         Lookup { reader, cut, items: forward(RowKind::Item), locations: forward(RowKind::Location) }
     }
@@ -83,8 +84,12 @@ impl<F: Fetch> Lookup<F> {
             let Some(item) = row.item else { continue };
             let own_parent = item.kind == ItemKind::Directory && item.parent == row.lin.inode;
             if own_parent || item.kind == ItemKind::Image {
+                self.in_force(row.lin, row.backup)?;
                 return Ok(Some((row.lin, item)));
             }
+        }
+        if let Some(lost) = self.reader.source().lost().next() {
+            return Err(TableFault::Lost(lost));
         }
         let lin = Lin { volume, inode: EXT4_ROOT };
         Ok(self.item(lin)?.filter(|item| item.kind == ItemKind::Directory).map(|item| (lin, item)))
@@ -99,13 +104,24 @@ impl<F: Fetch> Lookup<F> {
             if row.backup <= self.cut {
                 // The row is taken: asking for the same item again has to seek.
                 self.items.at.inode = lin.inode.saturating_add(1);
+                self.in_force(lin, row.backup)?;
                 return Ok(row.item);
             }
         }
+        self.in_force(lin, BackupId(0))?;
         Ok(None)
     }
 
-    /// Calls `each` with the location rows of an item, ascending by base.
+    /// Refuses an item's row of this backup when a newer one may be among rows that are lost.
+    fn in_force(&mut self, lin: Lin, backup: BackupId) -> Result<(), TableFault> {
+        let newer = BackupId(backup.0.saturating_add(1))..=self.cut;
+        match self.reader.source().lost_at(RowKind::Item, lin, newer) {
+            Some(lost) => Err(TableFault::Lost(lost)),
+            None => Ok(()),
+        }
+    }
+
+    /// Calls `each` with the location rows of an item, ascending by base; with those that are left when rows are lost, which is said at the end.
     pub fn locations(
         &mut self,
         lin: Lin,
@@ -122,7 +138,10 @@ impl<F: Fetch> Lookup<F> {
             }
         }
         self.locations.at.inode = lin.inode.saturating_add(1);
-        Ok(())
+        match self.reader.source().lost_at(RowKind::Location, lin, item.rows_from..=self.cut) {
+            Some(lost) => Err(TableFault::Lost(lost)),
+            None => Ok(()),
+        }
     }
 
     /// Begins an item's location rows at the first that begins at or after `base`: for one item that is read from the middle.
@@ -152,7 +171,12 @@ impl<F: Fetch> Lookup<F> {
         item: &ItemAttributes,
         name: &[u8],
     ) -> Result<Option<NameRow>, TableFault> {
-        self.reader.lookup(dir, item.rows_from, name)
+        let found = self.reader.lookup(dir, item.rows_from, name)?;
+        let lost = self.reader.source().lost_at(RowKind::Name, dir, item.rows_from..=item.rows_from);
+        match (found, lost) {
+            (None, Some(lost)) => Err(TableFault::Lost(lost)),
+            (found, _) => Ok(found),
+        }
     }
 
     /// The tables' source, for its own calls.
@@ -176,12 +200,26 @@ impl ClientFetch {
 
 impl Fetch for ClientFetch {
     fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
-        let key = match kind {
-            TailKind::Object => id.object_key(),
-            TailKind::Segment => id.segment_key(),
-        };
         let mut out = Vec::new();
-        self.client.get(&key, range, &mut out)?;
+        self.client.get(&key_of(id, kind), range, &mut out)?;
         Ok(out)
+    }
+
+    fn fetch_afresh(
+        &mut self,
+        id: &ObjectId,
+        kind: TailKind,
+        range: ByteRange,
+    ) -> Result<Vec<u8>, StoreFault> {
+        let mut out = Vec::new();
+        self.client.get_afresh(&key_of(id, kind), range, &mut out)?;
+        Ok(out)
+    }
+}
+
+fn key_of(id: &ObjectId, kind: TailKind) -> String {
+    match kind {
+        TailKind::Object => id.object_key(),
+        TailKind::Segment => id.segment_key(),
     }
 }

@@ -28,6 +28,7 @@ use crate::format::seal::Keys;
 use crate::id::Lin;
 use crate::progress::Progress;
 use crate::store::retry::Client;
+use crate::table::lost::known;
 use crate::table::read::Names;
 use crate::table::source::Fetch;
 
@@ -225,9 +226,16 @@ impl<F: Fetch> Walk<'_, F> {
         let (fresh, inherited) = (self.target.was_empty(), self.target.inherited());
         let top = Dir::new(None, Vec::new(), fd, None, fresh, inherited);
         for root in roots {
-            let Some(item) = self.lookup.item(root.lin)? else {
-                self.job.faults.add(root.name.clone(), Reason::NoItem(root.lin));
-                continue;
+            let item = match known(self.lookup.item(root.lin))? {
+                Ok(Some(item)) => item,
+                Ok(None) => {
+                    self.job.faults.add(root.name.clone(), Reason::NoItem(root.lin));
+                    continue;
+                }
+                Err(lost) => {
+                    self.job.faults.add(root.name.clone(), Reason::Lost(lost));
+                    continue;
+                }
             };
             let paths: Vec<_> = selection.iter().map(|path| components(path)).collect();
             let wanted = (!is_whole(selection)).then_some(paths);
@@ -291,16 +299,20 @@ impl<F: Fetch> Walk<'_, F> {
     fn chunk(&mut self, level: &mut Level) -> Result<bool, RestoreFault> {
         let mut entries: Vec<(u64, Vec<u8>, Wanted)> = Vec::new();
         for (name, wanted) in level.chosen.drain(..) {
-            match self.lookup.lookup(level.lin, &level.item, &name)? {
-                Some(row) => entries.push((row.inode, name, wanted)),
-                None => self.job.faults.add(level.dir.path_of(&name), Reason::NotFound),
+            match known(self.lookup.lookup(level.lin, &level.item, &name))? {
+                Ok(Some(row)) => entries.push((row.inode, name, wanted)),
+                Ok(None) => self.job.faults.add(level.dir.path_of(&name), Reason::NotFound),
+                Err(lost) => self.job.faults.add(level.dir.path_of(&name), Reason::Lost(lost)),
             }
         }
         if let Some(names) = &mut level.names {
-            while entries.len() < CHUNK_NAMES
-                && let Some(row) = self.lookup.next_name(names)?
-            {
-                entries.push((row.inode, row.name, None));
+            while entries.len() < CHUNK_NAMES {
+                match known(self.lookup.next_name(names))? {
+                    Ok(Some(row)) => entries.push((row.inode, row.name, None)),
+                    Ok(None) => break,
+                    // Said once, at the end of what is left of the listing.
+                    Err(lost) => self.job.faults.add(level.dir.path_of(b""), Reason::Lost(lost)),
+                }
             }
         }
         if entries.is_empty() {
@@ -313,9 +325,10 @@ impl<F: Fetch> Walk<'_, F> {
                 self.job.faults.add(level.dir.path_of(&name), Reason::BadName);
                 continue;
             }
-            match self.lookup.item(lin)? {
-                Some(item) => self.entry(&level.dir, &name, lin, item, wanted, &mut level.below)?,
-                None => self.job.faults.add(level.dir.path_of(&name), Reason::NoItem(lin)),
+            match known(self.lookup.item(lin))? {
+                Ok(Some(item)) => self.entry(&level.dir, &name, lin, item, wanted, &mut level.below)?,
+                Ok(None) => self.job.faults.add(level.dir.path_of(&name), Reason::NoItem(lin)),
+                Err(lost) => self.job.faults.add(level.dir.path_of(&name), Reason::Lost(lost)),
             }
         }
         level.below.reverse();
@@ -538,10 +551,15 @@ impl<F: Fetch> Walk<'_, F> {
             merging: self.merging,
             queue,
         };
-        lookup.locations(file.lin, &file.item, &mut |row| {
+        let read = lookup.locations(file.lin, &file.item, &mut |row| {
             window.row(job, file, &row);
             Ok(())
-        })?;
+        });
+        if let Err(lost) = known(read)?
+            && file.damage()
+        {
+            job.faults.add(file.path(), Reason::Lost(lost));
+        }
         self.links.retain(|_, file| !file.is_done());
         Ok(())
     }

@@ -57,6 +57,12 @@ pub trait Store: Send + Sync {
     /// On a fault `out` is as it was.
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault>;
 
+    /// The same over a connection that was not used before, so that another server or proxy may answer. Where there are no connections it is
+    /// [`Store::get`].
+    fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.get(key, range, out)
+    }
+
     /// Calls `each` with (key, size) of every object whose key starts with `prefix` and is greater than `after`, ascending,
     /// until it returns `false`.
     fn list(

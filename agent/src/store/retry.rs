@@ -6,6 +6,7 @@
 //! | [`Client::put_slot`] | never | an answer that decides nothing belongs to the commit log (C2, C3) |
 //! | [`Client::put_replace`] | yes | one writer per key (`beat/`, `boundary/`), the same bytes again |
 //! | [`Client::get`], [`Client::list`], [`Client::delete`] | yes | they change nothing, or nothing more |
+//! | [`Client::get_afresh`] | yes | the same; for bytes that came and are not what was written: a proxy, a replica, memory may have changed them |
 //!
 //! Invariants: a call ends within its budget plus one attempt. What is not transient is returned at once. Jitter comes from
 //! a seeded generator, time from the clock.
@@ -209,6 +210,11 @@ impl Client {
         self.repeat(&mut || self.get_once(key, range, out))
     }
 
+    /// [`Store::get_afresh`], repeated as needed.
+    pub fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.repeat(&mut || self.counted_get(out, &mut |out| self.store.get_afresh(key, range, out)))
+    }
+
     /// [`Store::list`], repeated as needed: a repeat goes on after the last key that `each` was given.
     pub fn list(
         &self,
@@ -254,9 +260,17 @@ impl Client {
     }
 
     fn get_once(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.counted_get(out, &mut |out| self.store.get(key, range, out))
+    }
+
+    fn counted_get(
+        &self,
+        out: &mut Vec<u8>,
+        get: &mut dyn FnMut(&mut Vec<u8>) -> Result<u64, StoreFault>,
+    ) -> Result<u64, StoreFault> {
         let start = out.len();
         count(&self.shared.counters.get, 1);
-        let result = self.note(self.store.get(key, range, out));
+        let result = self.note(get(out));
         match result {
             Ok(_) => count(&self.shared.counters.down_bytes, (out.len() - start) as u64),
             // A store that left something behind would shift the bytes of the next attempt.

@@ -137,6 +137,10 @@ impl Store for SplitStore {
         self.of(key).get(key, range, out)
     }
 
+    fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.of(key).get_afresh(key, range, out)
+    }
+
     fn list(
         &self,
         prefix: &str,

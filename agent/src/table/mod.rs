@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`segment`] | segments and how they are written |
+//! | [`lost`] | rows that cannot be read, and which items may have had them |
 //! | [`source`] | indexes and row blocks, from the store through bounded caches |
 //! | [`stream`] | rows of one kind out of many tails, in one order |
 //! | [`read`] | the reading rules: items, names, locations at a cut |
@@ -13,6 +14,7 @@
 //! Does not: decide which segments count (the commit log does). Source: log-structured merge trees; the rules are ours.
 
 mod cache;
+pub mod lost;
 pub mod merge;
 pub mod plan;
 pub mod read;

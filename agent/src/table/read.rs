@@ -20,7 +20,7 @@ use super::stream::Stream;
 use crate::format::key::{BACKUP_NEWEST, KeyRef};
 use crate::format::row::{ItemRow, LocationRow, NameRow, Row, RowKind, RowRef};
 use crate::format::seal::Keys;
-use crate::id::{BackupId, Lin, VolumeId};
+use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 
 /// A reader over a set of segments.
 pub struct TableReader<F> {
@@ -44,6 +44,13 @@ impl<F: Fetch> TableReader<F> {
     /// over the old set.
     pub fn set_segments(&mut self, segments: &[SegmentMeta]) {
         self.tails = segments.iter().map(TailRef::from).collect();
+    }
+
+    /// Goes on behind segments and row blocks that cannot be read; what asks for rows that may be among them gets [`TableFault::Lost`]. Segments
+    /// that `distrusted` names count as lost from the start.
+    pub fn tolerate(&mut self, distrusted: &dyn Fn(&ObjectId) -> bool) {
+        self.source.tolerate();
+        self.tails.iter().filter(|tail| distrusted(&tail.id)).for_each(|tail| self.source.distrust(tail));
     }
 
     /// What it reads through.
@@ -163,7 +170,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// The next entry.
+    /// The next entry. When entries are lost, that is said once, at the end.
     pub fn next<F: Fetch>(&mut self, reader: &mut TableReader<F>) -> Result<Option<NameRow>, TableFault> {
         if self.done {
             return Ok(None);
@@ -174,7 +181,11 @@ impl Names {
             }
             _ => {
                 self.done = true;
-                Ok(None)
+                let of = self.rows_from..=self.rows_from;
+                match reader.source.lost_at(RowKind::Name, self.directory, of) {
+                    Some(lost) => Err(TableFault::Lost(lost)),
+                    None => Ok(None),
+                }
             }
         }
     }
@@ -191,12 +202,16 @@ pub struct Locations {
 }
 
 impl Locations {
-    /// The next row, ascending by base.
+    /// The next row, ascending by base. When rows are lost, that is said at the end.
     pub fn next<F: Fetch>(&mut self, reader: &mut TableReader<F>) -> Result<Option<LocationRow>, TableFault> {
         loop {
             match self.stream.peek(&mut reader.source)?.map(Row::as_ref) {
                 Some(RowRef::Location(row)) if row.lin == self.lin => {}
-                _ => return Ok(None),
+                _ => {
+                    let of = self.rows_from..=self.cut;
+                    let lost = reader.source.lost_at(RowKind::Location, self.lin, of);
+                    return lost.map_or(Ok(None), |lost| Err(TableFault::Lost(lost)));
+                }
             }
             let Some(Row::Location(row)) = self.stream.next(&mut reader.source)? else {
                 return Ok(None);

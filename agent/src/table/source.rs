@@ -3,13 +3,16 @@
 //! Costs: an index is one GET (with the trailer), then cached; a row block is one GET, then cached, unless a stream reads ahead.
 //! Memory: the two caches, whose bounds are in [`TableLimits`], and what streams hold.
 //!
-//! Invariants: nothing is returned that did not authenticate under the name it was asked for.
+//! Invariants: nothing is returned that did not authenticate under the name it was asked for. What does not, or is not there, is asked for once
+//! more over another connection before that counts as damage.
 //! Does not: merge (see `stream`), retry (the [`Fetch`] does). Source: ours.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::cache::Cache;
+use super::lost::{Losses, LostRows};
 use super::segment::SegmentMeta;
 use crate::format::block::{BlockInfo, RowBlock};
 use crate::format::compress::Decompressor;
@@ -20,12 +23,22 @@ use crate::format::seal::Keys;
 use crate::format::tail::{Index, TRAILER_BYTES, TailKind, Trailer};
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::limits::{READ_AHEAD_BYTES, READ_BLOCK_CACHE_BYTES, READ_INDEX_CACHE_BYTES, READ_SOURCES_MAX};
-use crate::store::{ByteRange, StoreFault};
+use crate::store::{ByteRange, StoreFault, StoreFaultKind};
 
 /// Reads ranges of segments and upload objects; blocks, and has done its own retries.
 pub trait Fetch {
     /// The bytes of `range`, exactly as many as it says ([`ByteRange::Last`]: or all, when there are fewer).
     fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault>;
+
+    /// The same over a connection that was not used before, where there are connections.
+    fn fetch_afresh(
+        &mut self,
+        id: &ObjectId,
+        kind: TailKind,
+        range: ByteRange,
+    ) -> Result<Vec<u8>, StoreFault> {
+        self.fetch(id, kind, range)
+    }
 }
 
 /// Why a table could not be read.
@@ -40,6 +53,8 @@ pub enum TableFault {
         /// What is wrong.
         fault: FormatFault,
     },
+    /// Rows that were asked for are among those that cannot be read; of readers that tolerate that.
+    Lost(LostRows),
     /// More segments overlap at one place than may be open at once: coalesce first.
     TooManySegments(usize),
     /// More versions of one place than a rebuild holds.
@@ -51,6 +66,9 @@ pub enum TableFault {
 impl fmt::Display for TableFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            TableFault::Store(fault) if fault.kind == StoreFaultKind::NotFound => {
+                write!(f, "{fault}; `windlass repo rebuild` makes the tables anew from the objects")
+            }
             TableFault::Store(fault) => fault.fmt(f),
             TableFault::Format { id, fault } => {
                 write!(
@@ -58,6 +76,7 @@ impl fmt::Display for TableFault {
                     "segment {id}: {fault}; `windlass repo rebuild` makes the tables anew from the objects"
                 )
             }
+            TableFault::Lost(lost) => lost.fmt(f),
             TableFault::TooManySegments(count) => {
                 write!(f, "{count} segments overlap; coalesce the tables first")
             }
@@ -118,6 +137,8 @@ pub struct TailRef {
     pub last: Lin,
     /// Least backup of its rows; 0 when unknown.
     pub backup_min: BackupId,
+    /// Greatest backup of its rows.
+    pub backup_max: BackupId,
     /// Rows by kind.
     pub rows: [u32; crate::format::row::ROW_KINDS],
     /// No location row of `first` has a lesser base.
@@ -151,6 +172,7 @@ impl From<&SegmentMeta> for TailRef {
             first: lin(meta.first_inode),
             last: lin(meta.last_inode),
             backup_min: meta.backup_min,
+            backup_max: meta.backup_max,
             rows: meta.rows,
             first_base: meta.first_base,
             end_base: meta.end_base_or_max(),
@@ -185,6 +207,8 @@ pub struct Source<F> {
     indexes: Cache<ObjectId, Index>,
     blocks: Cache<(ObjectId, u64), RowBlock>,
     limits: TableLimits,
+    /// What could not be read, for readers that go on behind it.
+    losses: Option<Losses>,
 }
 
 impl<F: Fetch> Source<F> {
@@ -197,7 +221,78 @@ impl<F: Fetch> Source<F> {
             indexes: Cache::new(limits.index_cache_bytes),
             blocks: Cache::new(limits.block_cache_bytes),
             limits,
+            losses: None,
         })
+    }
+
+    /// Goes on behind what cannot be read, from now on: see [`lost`](super::lost).
+    pub fn tolerate(&mut self) {
+        self.losses.get_or_insert_default();
+    }
+
+    /// Counts a tail as lost, whatever can still be read of it. Only for readers that tolerate that.
+    pub(super) fn distrust(&mut self, tail: &TailRef) {
+        if let Some(losses) = &mut self.losses {
+            losses.distrust(tail);
+        }
+    }
+
+    /// What could not be read so far.
+    pub fn lost(&self) -> impl Iterator<Item = LostRows> + '_ {
+        self.losses.iter().flat_map(Losses::all)
+    }
+
+    /// Lost rows that an item may have, of a kind, among those of these backups.
+    pub fn lost_at(&self, kind: RowKind, lin: Lin, backups: RangeInclusive<BackupId>) -> Option<LostRows> {
+        self.losses.as_ref()?.at(kind, lin, backups)
+    }
+
+    /// Whether a tail, or this row block of it, is known to be lost.
+    pub(super) fn is_lost(&self, tail: &TailRef, block: Option<&BlockAt>) -> bool {
+        self.losses.as_ref().is_some_and(|losses| losses.has(&tail.id, block.map(|block| block.offset)))
+    }
+
+    /// Passes over a tail or a row block that cannot be read; the fault comes back when that may not be.
+    pub(super) fn lose(
+        &mut self,
+        tail: &TailRef,
+        block: Option<&BlockAt>,
+        fault: TableFault,
+    ) -> Result<(), TableFault> {
+        if self.losses.is_none() {
+            return Err(fault);
+        }
+        let index = match block {
+            Some(_) => Some(self.index(tail)?),
+            None => None,
+        };
+        match &mut self.losses {
+            Some(losses) => losses.add(tail, block.zip(index.as_deref()), fault),
+            None => Err(fault),
+        }
+    }
+
+    /// Fetches a range and opens it. What is not there or does not open is fetched once more, from another connection: only then it is damage.
+    fn fetch_and_open<T>(
+        &mut self,
+        id: &ObjectId,
+        kind: TailKind,
+        range: ByteRange,
+        mut open: impl FnMut(&mut Source<F>, &mut [u8]) -> Result<T, FormatFault>,
+    ) -> Result<T, TableFault> {
+        let first = self.fetch.fetch(id, kind, range);
+        let missing = |fault: &StoreFault| fault.kind == StoreFaultKind::NotFound;
+        match first {
+            Ok(mut bytes) => {
+                if let Ok(opened) = open(self, &mut bytes) {
+                    return Ok(opened);
+                }
+            }
+            Err(fault) if missing(&fault) => {}
+            Err(fault) => return Err(fault.into()),
+        }
+        let mut bytes = self.fetch.fetch_afresh(id, kind, range)?;
+        open(self, &mut bytes).map_err(|fault| TableFault::Format { id: *id, fault })
     }
 
     /// Its bounds.
@@ -227,19 +322,19 @@ impl<F: Fetch> Source<F> {
             return Ok(index);
         }
         let len = u64::from(tail.index_bytes) + TRAILER_BYTES as u64;
-        let mut bytes =
-            self.fetch.fetch(&tail.id, tail.kind, ByteRange::From { offset: tail.index_at, len })?;
-        let bad = |fault| TableFault::Format { id: tail.id, fault };
-        let trailer = Trailer::parse(&bytes, &tail.id, &self.keys).map_err(bad)?;
-        if trailer.head.kind != tail.kind
-            || trailer.data_bytes != tail.data_bytes
-            || trailer.index_at() != tail.index_at
-            || bytes.len() as u64 != len
-        {
-            return Err(bad(FormatFault::damaged("trailer", "it contradicts the commit log")));
-        }
-        let body = &mut bytes[..tail.index_bytes as usize];
-        let index = Index::parse(body, &trailer, &self.keys, &mut self.decompressor).map_err(bad)?;
+        let range = ByteRange::From { offset: tail.index_at, len };
+        let index = self.fetch_and_open(&tail.id, tail.kind, range, |source, bytes| {
+            let trailer = Trailer::parse(bytes, &tail.id, &source.keys)?;
+            if trailer.head.kind != tail.kind
+                || trailer.data_bytes != tail.data_bytes
+                || trailer.index_at() != tail.index_at
+                || bytes.len() as u64 != len
+            {
+                return Err(FormatFault::damaged("trailer", "it contradicts the commit log"));
+            }
+            let body = &mut bytes[..tail.index_bytes as usize];
+            Index::parse(body, &trailer, &source.keys, &mut source.decompressor)
+        })?;
         let index = Arc::new(index);
         self.indexes.put(tail.id, Arc::clone(&index), index.memory_bytes());
         Ok(index)
@@ -247,12 +342,14 @@ impl<F: Fetch> Source<F> {
 
     /// Finds the tail of upload object `id`, of which only the name is known: two GETs.
     pub fn object(&mut self, id: &ObjectId) -> Result<(Trailer, TailRef), TableFault> {
-        let end = self.fetch.fetch(id, TailKind::Object, ByteRange::Last(TRAILER_BYTES as u64))?;
-        let bad = |fault| TableFault::Format { id: *id, fault };
-        let trailer = Trailer::parse(&end, id, &self.keys).map_err(bad)?;
-        if trailer.head.kind != TailKind::Object {
-            return Err(bad(FormatFault::damaged("trailer", "it is a segment's")));
-        }
+        let end = ByteRange::Last(TRAILER_BYTES as u64);
+        let trailer = self.fetch_and_open(id, TailKind::Object, end, |source, bytes| {
+            let trailer = Trailer::parse(bytes, id, &source.keys)?;
+            match trailer.head.kind {
+                TailKind::Object => Ok(trailer),
+                TailKind::Segment => Err(FormatFault::damaged("trailer", "it is a segment's")),
+            }
+        })?;
         let greatest = Lin { volume: VolumeId(u32::MAX), inode: u64::MAX };
         let mut tail = TailRef {
             kind: TailKind::Object,
@@ -263,6 +360,7 @@ impl<F: Fetch> Source<F> {
             first: Lin::default(),
             last: greatest,
             backup_min: BackupId(0),
+            backup_max: BackupId(u32::MAX),
             rows: trailer.rows,
             first_base: 0,
             end_base: u64::MAX,
@@ -283,8 +381,9 @@ impl<F: Fetch> Source<F> {
             return Ok(block);
         }
         let range = ByteRange::From { offset: tail.data_bytes + info.offset, len: info.bytes.into() };
-        let mut bytes = self.fetch.fetch(&tail.id, tail.kind, range)?;
-        let block = Arc::new(self.open(tail, info, &mut bytes)?);
+        let block =
+            self.fetch_and_open(&tail.id, tail.kind, range, |source, bytes| source.open(tail, info, bytes))?;
+        let block = Arc::new(block);
         self.blocks.put((tail.id, info.offset), Arc::clone(&block), block.raw_bytes());
         Ok(block)
     }
@@ -301,12 +400,11 @@ impl<F: Fetch> Source<F> {
         tail: &TailRef,
         info: &BlockAt,
         bytes: &mut [u8],
-    ) -> Result<RowBlock, TableFault> {
+    ) -> Result<RowBlock, FormatFault> {
         let key = self.keys.rows(&tail.id);
-        let bad = |fault| TableFault::Format { id: tail.id, fault };
-        let block = RowBlock::open(bytes, &key, info.offset, &mut self.decompressor).map_err(bad)?;
+        let block = RowBlock::open(bytes, &key, info.offset, &mut self.decompressor)?;
         if block.kind() != info.kind || block.rows() != info.rows {
-            return Err(bad(FormatFault::damaged("row block", "it contradicts the index")));
+            return Err(FormatFault::damaged("row block", "it contradicts the index"));
         }
         Ok(block)
     }
@@ -318,11 +416,23 @@ impl<F: Fetch> Source<F> {
         kind: RowKind,
         key: KeyRef<'_>,
     ) -> Result<Option<Row>, TableFault> {
-        let index = self.index(tail)?;
-        let Some(info) = index.blocks(kind).get(index.seek(kind, key)) else {
+        if self.is_lost(tail, None) {
+            return Ok(None);
+        }
+        let index = match self.index(tail) {
+            Ok(index) => index,
+            Err(fault) => return self.lose(tail, None, fault).map(|()| None),
+        };
+        let Some(info) = index.blocks(kind).get(index.seek(kind, key)).map(BlockAt::from) else {
             return Ok(None);
         };
-        let block = self.block(tail, &BlockAt::from(info))?;
+        if self.is_lost(tail, Some(&info)) {
+            return Ok(None);
+        }
+        let block = match self.block(tail, &info) {
+            Ok(block) => block,
+            Err(fault) => return self.lose(tail, Some(&info), fault).map(|()| None),
+        };
         let bad = |fault| TableFault::Format { id: tail.id, fault };
         let mut cursor = block.cursor().map_err(bad)?;
         while let Some(row) = cursor.next(&block).map_err(bad)? {

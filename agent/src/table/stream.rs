@@ -15,6 +15,7 @@ use crate::format::key::{KeyRef, RowKey};
 use crate::format::row::{Row, RowKind};
 use crate::id::Lin;
 use crate::limits::READ_GAP_BYTES;
+use crate::store::StoreFaultKind;
 
 /// An ordered stream of rows of one kind. The source is lent to each call, so that look-ups can go on in between. After a
 /// fault the same call may be repeated: nothing was lost.
@@ -104,7 +105,10 @@ impl Stream {
                     return Err(TableFault::TooManySegments(self.open.len() + 1));
                 }
                 if let Some(tail) = self.waiting.last().copied() {
-                    let open = Open::new(tail, self.kind, self.from.as_ref(), source)?;
+                    let open = match source.is_lost(&tail, None) {
+                        true => None,
+                        false => Open::new(tail, self.kind, self.from.as_ref(), source)?,
+                    };
                     self.waiting.pop();
                     self.open.extend(open);
                 }
@@ -140,7 +144,10 @@ impl Open {
         from: KeyRef<'_>,
         source: &mut Source<F>,
     ) -> Result<Option<Open>, TableFault> {
-        let index = source.index(&tail)?;
+        let index = match source.index(&tail) {
+            Ok(index) => index,
+            Err(fault) => return source.lose(&tail, None, fault).map(|()| None),
+        };
         let blocks =
             index.blocks(kind).iter().skip(index.seek(kind, from)).rev().map(BlockAt::from).collect();
         drop(index);
@@ -170,27 +177,54 @@ impl Open {
                 self.head = None;
                 return Ok(false);
             };
-            let len = u64::from(info.bytes);
-            let block = if self.ahead_len == 0 {
-                self.ahead_len = 2 * len;
-                source.block(&self.tail, &info)?
-            } else {
-                let have = self.ahead_at..self.ahead_at + self.ahead.len() as u64;
-                if info.offset < have.start || info.offset + len > have.end {
-                    let want = self.ahead_len.min(share as u64);
-                    let stretch = stretch_of(self.blocks.iter().rev(), want);
-                    self.ahead = source.stretch(&self.tail, info.offset, stretch)?;
-                    self.ahead_at = info.offset;
-                    self.ahead_len = self.ahead_len.saturating_mul(2);
-                }
-                let at = (info.offset - self.ahead_at) as usize;
-                let bytes = self.ahead.get_mut(at..at + len as usize).unwrap_or_default();
-                Arc::new(source.open(&self.tail, &info, bytes)?)
+            let known = source.is_lost(&self.tail, Some(&info));
+            let block = if known { None } else { self.read(info, share, source)? };
+            let Some(block) = block else {
+                // Lost: on to the next one.
+                self.blocks.pop();
+                continue;
             };
             let id = self.tail.id;
             let cursor = block.cursor().map_err(|fault| TableFault::Format { id, fault })?;
             self.block = Some((block, cursor));
             self.blocks.pop();
+        }
+    }
+}
+
+impl Open {
+    /// The next row block; `None` when it cannot be read and the reader tolerates that.
+    fn read<F: Fetch>(
+        &mut self,
+        info: BlockAt,
+        share: usize,
+        source: &mut Source<F>,
+    ) -> Result<Option<Arc<RowBlock>>, TableFault> {
+        let len = u64::from(info.bytes);
+        if self.ahead_len > 0 {
+            let have = self.ahead_at..self.ahead_at + self.ahead.len() as u64;
+            if info.offset < have.start || info.offset + len > have.end {
+                let want = self.ahead_len.min(share as u64);
+                let stretch = stretch_of(self.blocks.iter().rev(), want);
+                self.ahead = match source.stretch(&self.tail, info.offset, stretch) {
+                    Err(TableFault::Store(fault)) if fault.kind == StoreFaultKind::NotFound => Vec::new(),
+                    other => other?,
+                };
+                self.ahead_at = info.offset;
+                self.ahead_len = self.ahead_len.saturating_mul(2);
+            }
+            let at = (info.offset - self.ahead_at) as usize;
+            let bytes = self.ahead.get_mut(at..at + len as usize).unwrap_or_default();
+            if let Ok(block) = source.open(&self.tail, &info, bytes) {
+                return Ok(Some(Arc::new(block)));
+            }
+        } else {
+            self.ahead_len = 2 * len;
+        }
+        // The first one, through the cache; or one that did not open, which is read again by itself before it is damage.
+        match source.block(&self.tail, &info) {
+            Ok(block) => Ok(Some(block)),
+            Err(fault) => source.lose(&self.tail, Some(&info), fault).map(|()| None),
         }
     }
 }

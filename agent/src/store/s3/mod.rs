@@ -199,12 +199,11 @@ impl S3Store {
         let (up_bytes_s, down_bytes_s) = self.throttle.rates();
         let up = self.body_timeout(request.body.map_or(0, body_bytes), up_bytes_s);
         let down = self.body_timeout(request.answer_bytes_max, down_bytes_s);
-        let configured = self
-            .agent
-            .configure_request(built)
-            .timeout_send_body(Some(up))
-            .timeout_recv_body(Some(down))
-            .build();
+        let configured =
+            self.agent.configure_request(built).timeout_send_body(Some(up)).timeout_recv_body(Some(down));
+        // No connection of the pool is that young.
+        let configured = if request.afresh { configured.max_idle_age(Duration::ZERO) } else { configured };
+        let configured = configured.build();
         self.agent.run(configured).map_err(|e| transport_fault(request.verb, request.key, &e))
     }
 
@@ -278,6 +277,60 @@ impl S3Store {
         size.ok_or_else(|| {
             StoreFault::new(StoreFaultKind::Unsupported, "GET", key, "the server did not tell the size")
         })
+    }
+
+    /// Reads a range over a connection of the pool, or `afresh` over a new one.
+    fn get_over(
+        &self,
+        key: &str,
+        range: ByteRange,
+        out: &mut Vec<u8>,
+        afresh: bool,
+    ) -> Result<u64, StoreFault> {
+        check_key("GET", key)?;
+        let asked = match range {
+            ByteRange::All => None,
+            ByteRange::From { offset, len } => {
+                let last = offset.saturating_add(len.saturating_sub(1));
+                Some(format!("bytes={offset}-{last}"))
+            }
+            ByteRange::Last(n) => Some(format!("bytes=-{n}")),
+        };
+        if matches!(range, ByteRange::From { len: 0, .. } | ByteRange::Last(0)) {
+            return self.size_of(key);
+        }
+        let object = self.object(key);
+        let headers = match &asked {
+            Some(asked) => ("range", asked.as_str()),
+            None => ("x-amz-checksum-mode", "ENABLED"),
+        };
+        let request = Outgoing {
+            headers: &[headers],
+            answer_bytes_max: match range {
+                ByteRange::All => WHOLE_BYTES_MAX,
+                ByteRange::From { len, .. } | ByteRange::Last(len) => len,
+            },
+            afresh,
+            ..Outgoing::get(key, &object)
+        };
+        let response = self.send(&request)?;
+        match response.status().as_u16() {
+            200 | 206 => {
+                let start = out.len();
+                let result = self.receive(key, range, response, out);
+                if result.is_err() {
+                    out.truncate(start);
+                }
+                result
+            }
+            416 => {
+                match header(response.headers(), "content-range").and_then(answer::parse_unsatisfied_range) {
+                    Some(size) => Ok(size),
+                    None => self.size_of(key),
+                }
+            }
+            _ => Err(self.fault(&request, response)),
+        }
     }
 
     /// Reads the body of a successful GET into `out`.
@@ -376,6 +429,7 @@ impl Store for S3Store {
             headers: &headers[..if mode == PutMode::CreateOnly { 2 } else { 1 }],
             body: Some(body),
             answer_bytes_max: ERROR_BODY_BYTES_MAX,
+            afresh: false,
         };
         let mut response = self.send(&request)?;
         if !matches!(response.status().as_u16(), 200 | 201 | 204) {
@@ -393,49 +447,11 @@ impl Store for S3Store {
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        check_key("GET", key)?;
-        let asked = match range {
-            ByteRange::All => None,
-            ByteRange::From { offset, len } => {
-                let last = offset.saturating_add(len.saturating_sub(1));
-                Some(format!("bytes={offset}-{last}"))
-            }
-            ByteRange::Last(n) => Some(format!("bytes=-{n}")),
-        };
-        if matches!(range, ByteRange::From { len: 0, .. } | ByteRange::Last(0)) {
-            return self.size_of(key);
-        }
-        let object = self.object(key);
-        let headers = match &asked {
-            Some(asked) => ("range", asked.as_str()),
-            None => ("x-amz-checksum-mode", "ENABLED"),
-        };
-        let request = Outgoing {
-            headers: &[headers],
-            answer_bytes_max: match range {
-                ByteRange::All => WHOLE_BYTES_MAX,
-                ByteRange::From { len, .. } | ByteRange::Last(len) => len,
-            },
-            ..Outgoing::get(key, &object)
-        };
-        let response = self.send(&request)?;
-        match response.status().as_u16() {
-            200 | 206 => {
-                let start = out.len();
-                let result = self.receive(key, range, response, out);
-                if result.is_err() {
-                    out.truncate(start);
-                }
-                result
-            }
-            416 => {
-                match header(response.headers(), "content-range").and_then(answer::parse_unsatisfied_range) {
-                    Some(size) => Ok(size),
-                    None => self.size_of(key),
-                }
-            }
-            _ => Err(self.fault(&request, response)),
-        }
+        self.get_over(key, range, out, false)
+    }
+
+    fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.get_over(key, range, out, true)
     }
 
     fn list(
@@ -530,6 +546,8 @@ struct Outgoing<'a> {
     body: Option<&'a [&'a [u8]]>,
     /// For the timeout.
     answer_bytes_max: u64,
+    /// Over a connection that was not used before.
+    afresh: bool,
 }
 
 impl<'a> Outgoing<'a> {
@@ -544,6 +562,7 @@ impl<'a> Outgoing<'a> {
             headers: &[],
             body: None,
             answer_bytes_max: ERROR_BODY_BYTES_MAX,
+            afresh: false,
         }
     }
 }
