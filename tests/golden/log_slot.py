@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes log_slot_v1.bin: one slot with records 1 to 15, built from the layout tables alone (format/slot.rs, format/record.rs), with a BLAKE3
-of its own; and log_slot_damage_v1.bin, the same with records 16 and 17. Run it only together with a new version of the format:
-python3 log_slot.py > log_slot_v1.bin; python3 log_slot.py damage > log_slot_damage_v1.bin"""
+of its own; log_slot_damage_v1.bin, the same with records 16 and 17; and log_slot_basis_v1.bin, with those that were given more fields since.
+Run it only together with a new version of the format: python3 log_slot.py > log_slot_v1.bin; python3 log_slot.py damage > log_slot_damage_v1.bin"""
 import struct
 import sys
 
@@ -107,6 +107,13 @@ if sys.argv[1:] == ["damage"]:
         (16, runs([(1, 3), (9, 9)]) + runs([(6, 6)]) + runs([]) + points([1, 2]) + points([7])),
         (17, i64(5) + text(b"seg/1")),
         (17, i64(6) + text(b"")),
+    ]
+basis = b"\xDD" * 16 + u64(1 << 40) + b"\xEE" * 16
+if sys.argv[1:] == ["basis"]:
+    volumes = [u32(1) + b"\xAA" * 16 + u8(3) + b"\xBB" * 16 + basis, u32(2) + b"\xCC" * 16 + u8(2) + basis, u32(3) + b"\xCC" * 16 + u8(4) + i64(-2)]
+    records = [
+        (5, u32(1) + text(b"homes") + listing(volumes) + i64(1700000000000000000)),
+        (6, records[3][1] + i64(1700000001)),
     ]
 body = b"".join(u8(kind) + u32(len(fields)) + fields for kind, fields in records)
 slot = b"WLSL" + u16(1) + u16(0) + bytes(range(1, 17)) + u64(300) + u64(3) + u32(4) + u32(0) + u64(5)

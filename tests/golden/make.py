@@ -95,6 +95,17 @@ HINTED = (
     + v(BTIME) + v(1) + z(0)
     + v(BTIME | HINTS) + v(1) + z(0) + v(0) + v(0) + v(0)
 )
+# A directory with a digest of its listing, and a file: 5:2 and 5:12 of backup 3.
+PARENT, LISTING = 1 << 10, 1 << 27
+LISTED = (
+    v(KIND_MODE | LINKS | PARENT | BACKUP | VOLUME | LISTING)
+    + v(5) + v(2) + z(3)
+    + bytes([2]) + struct.pack("<H", 0o755)
+    + v(3)  # links
+    + z(1700000000)  # mtime
+    + z(0) + struct.pack("<Q", 0x0123456789ABCDEF)  # parent, listing
+    + v(SIZE | KIND_MODE | LINKS) + v(10) + bytes([1]) + struct.pack("<H", 0o644) + v(1) + v(7) + z(0)
+)
 # Names of directory 5:2, backup 3: "apple" -> 12, "apply" -> 10.
 NAMES = (
     v(0 << 4 | 1 | 2 | 4) + v(5) + v(2) + z(3) + v(5) + b"apple" + z(12)
@@ -171,7 +182,7 @@ def segment_meta():
 
 PLAIN = b"windlass winds the rope in; " * 8
 LEASE = b"etcd://host:2379/rack7"
-FILES = {"segment_meta.bin": segment_meta(), "home.bin": home()}
+FILES = {"segment_meta.bin": segment_meta(), "home.bin": home(), "items_listing.bin": LISTED}
 for mode, sealed in [("clear", False), ("sealed", True)]:
     FILES[f"format_{mode}.bin"] = repo_format(sealed)
     FILES[f"format_lease_{mode}.bin"] = repo_format(sealed, LEASE)

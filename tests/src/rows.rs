@@ -110,6 +110,7 @@ pub fn wild_attributes(p: &mut Prng) -> ItemAttributes {
         project: p.skewed() as u32,
         hints: wild_hints(p),
         parent: if p.one_in(2) { 0 } else { p.next_u64() },
+        listing: if p.one_in(2) { 0 } else { p.next_u64() },
         payload: match p.below(3) {
             0 => RowPayload::None,
             1 => RowPayload::Target(p.bytes(payload_len)),
@@ -226,6 +227,7 @@ pub fn plain_items(p: &mut Prng, count: usize, backup: u32) -> Vec<ItemRow> {
                 project: 0,
                 hints: Hints::NONE,
                 parent: if directory { inode.saturating_sub(40) } else { 0 },
+                listing: if directory { p.next_u64() } else { 0 },
                 payload: RowPayload::None,
                 xattrs: Vec::new(),
                 unsure: false,

@@ -64,6 +64,7 @@ impl CommitLog for Direct<'_, '_> {
             removed: Vec::new(),
             progress: vec![stretch],
             totals: progress.totals,
+            newest_secs: progress.newest_secs,
         };
         let again = Commit { backup: self.backup, progress: vec![stretch], ..Commit::default() };
         self.answer = Some(self.session.commit(vec![Record::Commit(commit)]).map(drop));

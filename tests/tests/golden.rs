@@ -71,6 +71,7 @@ fn rows() -> Vec<Row> {
         project: 0,
         hints: Hints::NONE,
         parent: 0,
+        listing: 0,
         payload: RowPayload::None,
         xattrs: vec![(b"user.a".to_vec(), b"x".to_vec())],
         unsure: false,
@@ -239,6 +240,18 @@ fn item_rows_with_hints_are_as_their_table_says() {
         let block = RowBlock::open(&mut bytes, &keys(sealing).rows(&id()), 0, &mut decompressor).unwrap();
         assert_eq!(block.to_rows().unwrap(), rows, "{mode}");
     }
+}
+
+/// As the encoder writes it, but for what frames and seals a block.
+#[test]
+fn rows_with_the_digest_of_a_listing_are_as_their_table_says() {
+    let rows = RowBlock::from_plain(RowKind::Item, 2, golden("items_listing.bin")).to_rows().unwrap();
+    let [Row::Item(ItemRow { item: Some(dir), .. }), Row::Item(ItemRow { item: Some(file), .. })] = &rows[..]
+    else {
+        panic!("{rows:?}")
+    };
+    assert_eq!((dir.kind, dir.parent, dir.listing), (ItemKind::Directory, 2, 0x0123_4567_89ab_cdef));
+    assert_eq!((file.kind, file.size, file.parent, file.listing), (ItemKind::File, 7, 0, 0));
 }
 
 #[test]

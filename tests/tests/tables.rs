@@ -347,6 +347,7 @@ fn merges_of_a_running_backup_keep_locations_whose_item_is_still_to_come() {
                 wall_start_ns: 0,
                 done: Default::default(),
                 totals: Default::default(),
+                newest_secs: Default::default(),
             };
             state.running.insert(BackupId(1), running);
         } else {

@@ -159,6 +159,8 @@ pub struct Report {
     pub totals: Totals,
     /// Items with something missing: inode, and what.
     pub troubles: Vec<(u64, String)>,
+    /// The newest change time met on the volume so far, in seconds.
+    pub newest_secs: Option<i64>,
 }
 
 /// What somebody wants of the coordinator.
@@ -188,6 +190,7 @@ pub enum Reply {
 }
 
 /// A frame's body.
+#[allow(clippy::large_enum_variant, reason = "reports are what there is most of")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// I hold the lease of the header's epoch, or have just let it go.
@@ -467,6 +470,7 @@ impl Report {
             inode.emit(out);
             emit_text(out, what, WHAT_BYTES_MAX);
         }
+        self.newest_secs.emit(out);
     }
 
     fn parse(reader: &mut Reader<'_>) -> Result<Report, WireFault> {
@@ -481,6 +485,7 @@ impl Report {
             troubles: parse_list(reader, REPORT_TROUBLES_MAX, |reader| {
                 Ok((reader.value()?, reader.text(WHAT_BYTES_MAX)?))
             })?,
+            newest_secs: reader.value()?,
         })
     }
 }
@@ -587,7 +592,12 @@ mod tests {
 
     fn every_message() -> Vec<Message> {
         let id = AssignmentId { epoch: Epoch(7), number: 3 };
-        let volume = BackupVolume { volume: VolumeId(2), fs_uuid: [5; 16], state: Some([6; 16]) };
+        let volume = BackupVolume {
+            volume: VolumeId(2),
+            fs_uuid: [5; 16],
+            state: Some([6; 16]),
+            ..BackupVolume::default()
+        };
         let assignment = Assignment { id, backup: BackupId(9), volume, from: (1, 2), to: KEY_END };
         let object = ObjectId { epoch: Epoch(7), node: NodeId(1), boot: Boot(11), count: 4 };
         let order = MergeOrder { id, volume: VolumeId(2), segments: vec![object; 3] };
@@ -619,6 +629,7 @@ mod tests {
                 segments: vec![SegmentMeta { index_bytes: 64, bytes: 4096, ..SegmentMeta::default() }],
                 totals: Totals { items: 7, ..Totals::default() },
                 troubles: vec![(5, "12 bytes could not be read".to_owned())],
+                newest_secs: Some(-7),
             }),
             Message::Accepted { id, sequence: 1 },
             Message::Revoke { id },

@@ -28,6 +28,7 @@ fn state() -> State {
         wall_start_ns: 0,
         done,
         totals: Default::default(),
+        newest_secs: Default::default(),
     };
     let mut state = State::default();
     state.running.insert(BACKUP, running);

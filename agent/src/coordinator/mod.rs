@@ -123,6 +123,7 @@ impl Pending {
                     to: report.to,
                 }],
                 totals: report.totals,
+                newest_secs: report.newest_secs,
             })],
             Pending::Merge(_, order, added) => vec![merges::record(order, added.clone())],
             Pending::Begin { records, .. } | Pending::Submit(_, records) => records.clone(),

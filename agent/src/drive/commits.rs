@@ -86,6 +86,7 @@ impl CommitLog for Commits {
             removed: Vec::new(),
             progress: vec![stretch],
             totals: progress.totals,
+            newest_secs: progress.newest_secs,
         })]);
     }
 

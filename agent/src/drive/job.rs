@@ -55,7 +55,7 @@ impl VolumeJob {
     /// What the log says of the volume as it is now.
     pub fn found(&self) -> BackupVolume {
         let info = self.volume.info();
-        BackupVolume { volume: self.id, fs_uuid: info.uuid, state: info.state }
+        BackupVolume { volume: self.id, fs_uuid: info.uuid, state: info.state, ..BackupVolume::default() }
     }
 }
 

@@ -9,7 +9,7 @@
 //! | 3 | policy changed | name text, revision u32, body bytes, list of (volume u32, device text) |
 //! | 4 | policy removed | name text, revision u32 |
 //! | 5 | backup begun | backup u32, policy text, list of [`BackupVolume`], wall start i64 |
-//! | 6 | commit | backup u32, list of (object 24, bytes u64), list of [`SegmentMeta`], list of removed segments, list of [`Stretch`], [`Totals`] |
+//! | 6 | commit | backup u32, list of (object 24, bytes u64), list of [`SegmentMeta`], list of removed segments, list of [`Stretch`], [`Totals`]; then newest change i64, unless it has none |
 //! | 7 | backup ended | backup u32, wall end i64 |
 //! | 8 | backup abandoned | backup u32 |
 //! | 9 | point expired | backup u32 |
@@ -21,6 +21,17 @@
 //! | 15 | checkpoint | slot u64, nonce 16, digest 32 |
 //! | 16 | damage | runs of missing names, of damaged ones, of present ones: list of (first 24, last count u32); list of points u32, of sound points u32 |
 //! | 17 | swept | wall clock i64, key text |
+//!
+//! A [`BackupVolume`]:
+//!
+//! | size | field |
+//! |---|---|
+//! | 4 | volume |
+//! | 16 | UUID |
+//! | 1 | which of these follow: 1 the state, 2 the basis, 4 the newest change; records of older programs have the first at most |
+//! | 16 | state |
+//! | 16 + 8 + 16 | basis: identity, size in bytes u64, rules |
+//! | 8 | newest change, in seconds i64 |
 //!
 //! Invariants: one encoding per record; unknown kinds, counts above their bounds and trailing bytes are refused.
 //! Does not: judge records against a state (`log::state`), nor seal them (`format::slot`). Source: commit-log design.
@@ -171,8 +182,70 @@ pub struct BackupVolume {
     pub fs_uuid: [u8; 16],
     /// What a later backup compares with: unchanged means that nothing was written in between.
     pub state: Option<[u8; 16]>,
+    /// What decides which volume this is and what of it is taken; `None` in the records of older programs.
+    pub basis: Option<VolumeBasis>,
+    /// The newest change time met on the volume, in seconds: only points have it. Whatever was changed a while before that was changed before
+    /// the volume was frozen, and a later change has a later time.
+    pub newest_secs: Option<i64>,
 }
-wire_struct!(BackupVolume { volume: VolumeId, fs_uuid: [u8; 16], state: Option<[u8; 16]> });
+
+/// What decides which volume this is and what of it is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeBasis {
+    /// Digest of what tells a file system from another one at the same place: UUID, label, time of creation, block size.
+    pub identity: [u8; 16],
+    /// Its size in bytes: one that grew is the same one.
+    pub size_bytes: u64,
+    /// Digest of the rules by which items of it are taken and cut: selection, reader, sizes of blocks and rows.
+    pub rules: [u8; 16],
+}
+wire_struct!(VolumeBasis { identity: [u8; 16], size_bytes: u64, rules: [u8; 16] });
+
+impl BackupVolume {
+    /// Whether this is the volume that `before` was: nothing says so when one of them has no basis.
+    pub fn is_same_volume(&self, before: &BackupVolume) -> bool {
+        let (Some(now), Some(then)) = (&self.basis, &before.basis) else { return false };
+        (self.fs_uuid, now.identity) == (before.fs_uuid, then.identity) && now.size_bytes >= then.size_bytes
+    }
+}
+
+/// Bits of the byte that says which fields of a volume follow.
+mod volume_part {
+    pub const STATE: u8 = 1;
+    pub const BASIS: u8 = 2;
+    pub const NEWEST: u8 = 4;
+    pub const ALL: u8 = STATE | BASIS | NEWEST;
+}
+
+impl Wire for BackupVolume {
+    const BYTES_MIN: usize = 21;
+
+    fn emit(&self, out: &mut Vec<u8>) {
+        let parts = [
+            (self.state.is_some(), volume_part::STATE),
+            (self.basis.is_some(), volume_part::BASIS),
+            (self.newest_secs.is_some(), volume_part::NEWEST),
+        ];
+        self.volume.emit(out);
+        self.fs_uuid.emit(out);
+        out.push(parts.iter().filter(|(has, _)| *has).map(|(_, part)| part).sum());
+        self.state.iter().for_each(|state| state.emit(out));
+        self.basis.iter().for_each(|basis| basis.emit(out));
+        self.newest_secs.iter().for_each(|secs| secs.emit(out));
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
+        let (volume, fs_uuid, parts) = (reader.value()?, reader.value()?, reader.value::<u8>()?);
+        if parts & !volume_part::ALL != 0 {
+            return Err(WireFault::Value);
+        }
+        let has = |part| parts & part != 0;
+        let state = if has(volume_part::STATE) { Some(reader.value()?) } else { None };
+        let basis = if has(volume_part::BASIS) { Some(reader.value()?) } else { None };
+        let newest_secs = if has(volume_part::NEWEST) { Some(reader.value()?) } else { None };
+        Ok(BackupVolume { volume, fs_uuid, state, basis, newest_secs })
+    }
+}
 
 /// Objects and segments become part of the tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -189,6 +262,8 @@ pub struct Commit {
     pub progress: Vec<Stretch>,
     /// What was done since the commit before; the sums of all of them become the point's.
     pub totals: Totals,
+    /// The newest change time met on the volumes of `progress`, in seconds; the newest of all commits becomes the point's.
+    pub newest_secs: Option<i64>,
 }
 
 impl Wire for [u32; 4] {
@@ -408,6 +483,7 @@ impl Record {
                 emit_list(out, &commit.removed);
                 emit_list(out, &commit.progress);
                 commit.totals.emit(out);
+                commit.newest_secs.iter().for_each(|secs| secs.emit(out));
             }
             Record::BackupEnded(end) => end.emit(out),
             Record::BackupAbandoned { backup } | Record::PointExpired { backup } => backup.emit(out),
@@ -472,6 +548,7 @@ impl Record {
                 removed: fields.list(RECORD_SEGMENTS_MAX)?,
                 progress: fields.list(RECORD_STRETCHES_MAX)?,
                 totals: fields.value()?,
+                newest_secs: if fields.is_empty() { None } else { Some(fields.value()?) },
             }),
             7 => Record::BackupEnded(fields.value()?),
             8 => Record::BackupAbandoned { backup: fields.value()? },

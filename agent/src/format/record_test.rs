@@ -92,6 +92,12 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
                 volume: VolumeId(rng.next() as u32),
                 fs_uuid: rng.bytes(),
                 state: (rng.next() & 64 == 0).then(|| rng.bytes()),
+                basis: (rng.next() & 64 == 0).then(|| VolumeBasis {
+                    identity: rng.bytes(),
+                    size_bytes: rng.next(),
+                    rules: rng.bytes(),
+                }),
+                newest_secs: (rng.next() & 64 == 0).then(|| rng.next() as i64),
             }),
             wall_start_ns: rng.next() as i64,
         }),
@@ -106,6 +112,7 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
                 to: (rng.next(), rng.next()),
             }),
             totals: totals(rng),
+            newest_secs: (rng.next() & 64 == 0).then(|| rng.next() as i64),
         }),
         7 => Record::BackupEnded(BackupEnd { backup, wall_end_ns: rng.next() as i64 }),
         8 => Record::BackupAbandoned { backup },
@@ -245,4 +252,55 @@ fn the_golden_slot_of_damage_parses_and_is_emitted_byte_for_byte() {
     );
     assert_eq!((on.wall_ns, on.after.as_str(), end.after.as_str()), (5, "seg/1", ""));
     assert_eq!(contents.header.emit(&contents.records, &PlainForTests).unwrap().0, golden);
+}
+
+#[test]
+fn the_golden_slot_with_what_records_were_given_since_parses_and_is_emitted_byte_for_byte() {
+    let golden = include_bytes!("../../../tests/golden/log_slot_basis_v1.bin");
+    let contents = SlotContents::parse(golden, &PlainForTests).unwrap();
+    let [Record::BackupBegun(start), Record::Commit(commit)] = &contents.records[..] else { panic!() };
+    let basis = VolumeBasis { identity: [0xDD; 16], size_bytes: 1 << 40, rules: [0xEE; 16] };
+    let volume = |volume, uuid, state, basis, newest_secs| BackupVolume {
+        volume: VolumeId(volume),
+        fs_uuid: [uuid; 16],
+        state,
+        basis,
+        newest_secs,
+    };
+    let expected = [
+        volume(1, 0xAA, Some([0xBB; 16]), Some(basis), None),
+        volume(2, 0xCC, None, Some(basis), None),
+        volume(3, 0xCC, None, None, Some(-2)),
+    ];
+    assert_eq!(start.volumes, expected);
+    assert_eq!((commit.totals.faults, commit.newest_secs), (109, Some(1_700_000_001)));
+    assert_eq!(contents.header.emit(&contents.records, &PlainForTests).unwrap().0, golden);
+}
+
+#[test]
+fn a_volume_is_the_same_only_when_both_say_what_they_are_and_it_did_not_shrink() {
+    let basis = VolumeBasis { identity: [1; 16], size_bytes: 100, rules: [2; 16] };
+    let volume = BackupVolume { fs_uuid: [3; 16], basis: Some(basis), ..BackupVolume::default() };
+    let with = |change: &dyn Fn(&mut BackupVolume)| {
+        let mut other = volume;
+        change(&mut other);
+        other
+    };
+    let basis_with = |identity, size_bytes, rules| {
+        with(&|v| v.basis = Some(VolumeBasis { identity: [identity; 16], size_bytes, rules: [rules; 16] }))
+    };
+    for (now, same) in [
+        (volume, true),
+        (with(&|v| v.state = Some([9; 16])), true),
+        (basis_with(1, 101, 2), true),
+        (basis_with(1, 99, 2), false),
+        (basis_with(1, 100, 9), true),
+        (basis_with(9, 100, 2), false),
+        (with(&|v| v.fs_uuid = [9; 16]), false),
+        (with(&|v| v.basis = None), false),
+    ] {
+        assert_eq!(now.is_same_volume(&volume), same, "{now:?}");
+    }
+    let unknown = with(&|v| v.basis = None);
+    assert!(!volume.is_same_volume(&unknown) && !unknown.is_same_volume(&unknown));
 }

@@ -84,6 +84,9 @@ pub struct ItemAttributes {
     pub hints: Hints,
     /// Inode of a directory's parent, 0 otherwise.
     pub parent: u64,
+    /// Digest of the names that a directory's listing holds and of what they name, 0 when there is none to compare with: other items, a
+    /// listing that came in parts, and rows of older programs.
+    pub listing: u64,
     /// Small contents.
     pub payload: RowPayload,
     /// Extended attributes, ascending by name: (full name, value).

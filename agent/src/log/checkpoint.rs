@@ -26,7 +26,7 @@ use super::limits::{
 };
 use super::state::{Pin, Point, Policy, Running, State, Volume};
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
-use crate::format::record::{SegmentMeta, parse_policy_name};
+use crate::format::record::{BackupVolume, SegmentMeta, parse_policy_name};
 use crate::format::slot::{
     Author, ClusterId, LogDigest, SealBroken, Sealer, check_digest, emit_digest, emit_start, parse_start,
     seal_nonce,
@@ -130,7 +130,7 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
         id.emit(out);
         emit_bytes(out, running.policy.as_bytes());
         running.slot.emit(out);
-        emit_list(out, &running.volumes);
+        emit_list(out, &running.with_newest());
         running.wall_start_ns.emit(out);
         running.done.emit(out);
         running.totals.emit(out);
@@ -199,10 +199,14 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     state.last_backup = reader.value()?;
     for _ in 0..count(reader, RUNNING_MAX)? {
         let id: BackupId = reader.value()?;
+        let (policy, slot) = (parse_policy_name(reader)?, reader.value()?);
+        let mut volumes: Vec<BackupVolume> = reader.list(POLICY_VOLUMES_MAX)?;
+        let newest = |volume: &mut BackupVolume| Some((volume.volume, volume.newest_secs.take()?));
         let running = Running {
-            policy: parse_policy_name(reader)?,
-            slot: reader.value()?,
-            volumes: reader.list(POLICY_VOLUMES_MAX)?,
+            newest_secs: volumes.iter_mut().filter_map(newest).collect(),
+            policy,
+            slot,
+            volumes,
             wall_start_ns: reader.value()?,
             done: reader.value()?,
             totals: reader.value()?,

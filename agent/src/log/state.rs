@@ -63,6 +63,16 @@ pub struct Running {
     pub done: Stretches,
     /// What its commits say was done.
     pub totals: Totals,
+    /// The newest change times that its commits met, in seconds.
+    pub newest_secs: BTreeMap<VolumeId, i64>,
+}
+
+impl Running {
+    /// Its volumes, with the newest change time met on each so far.
+    pub fn with_newest(&self) -> Vec<BackupVolume> {
+        let newest = |volume: &BackupVolume| self.newest_secs.get(&volume.volume).copied();
+        self.volumes.iter().map(|volume| BackupVolume { newest_secs: newest(volume), ..*volume }).collect()
+    }
 }
 
 /// A recovery point.
@@ -379,7 +389,9 @@ impl State {
         require(self.running_of(&start.policy).is_none(), Refusal::Backup)?;
         require(self.running.len() < RUNNING_MAX, Refusal::Full)?;
         let ascending = start.volumes.windows(2).all(|pair| pair[0].volume < pair[1].volume);
-        let known = start.volumes.iter().all(|volume| policy.volumes.contains(&volume.volume));
+        let known =
+            |volume: &BackupVolume| policy.volumes.contains(&volume.volume) && volume.newest_secs.is_none();
+        let known = start.volumes.iter().all(known);
         require(ascending && known && !start.volumes.is_empty(), Refusal::Volume)?;
         self.last_backup = start.backup;
         let running = Running {
@@ -389,6 +401,7 @@ impl State {
             wall_start_ns: start.wall_start_ns,
             done: Stretches::default(),
             totals: Totals::default(),
+            newest_secs: BTreeMap::new(),
         };
         self.running.insert(start.backup, running);
         Ok(())
@@ -418,13 +431,19 @@ impl State {
             self.add_segment(segment)?;
         }
         if commit.backup.0 == 0 {
-            let counts = !commit.progress.is_empty() || commit.totals != Totals::default();
+            let counts = !commit.progress.is_empty()
+                || commit.totals != Totals::default()
+                || commit.newest_secs.is_some();
             return require(!counts, Refusal::Progress);
         }
         let running = self.running.get_mut(&commit.backup).ok_or(Refusal::Backup)?;
         for stretch in &commit.progress {
             require(running.volumes.iter().any(|volume| volume.volume == stretch.volume), Refusal::Volume)?;
             running.done.add(stretch)?;
+            if let Some(secs) = commit.newest_secs {
+                let newest = running.newest_secs.entry(stretch.volume).or_insert(secs);
+                *newest = secs.max(*newest);
+            }
         }
         running.totals = running.totals.plus(&commit.totals);
         Ok(())
@@ -492,8 +511,8 @@ impl State {
         require(whole, Refusal::Gap)?;
         let point = Point {
             backup: end.backup,
+            volumes: running.with_newest(),
             policy: running.policy,
-            volumes: running.volumes,
             wall_ns: (running.wall_start_ns, end.wall_end_ns),
             status: running.totals.status(),
             totals: running.totals,

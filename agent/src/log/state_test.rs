@@ -47,7 +47,12 @@ fn policy(revision: u32, volumes: &[u32]) -> Record {
 }
 
 fn start(backup: u32) -> Record {
-    let volume = BackupVolume { volume: VolumeId(1), fs_uuid: [2; 16], state: Some([3; 16]) };
+    let volume = BackupVolume {
+        volume: VolumeId(1),
+        fs_uuid: [2; 16],
+        state: Some([3; 16]),
+        ..BackupVolume::default()
+    };
     Record::BackupBegun(BackupStart {
         backup: BackupId(backup),
         policy: "homes".into(),
@@ -74,7 +79,7 @@ fn commit(backup: u32, objects: &[ObjectId], segments: &[ObjectId], removed: &[O
         segments: segments.iter().map(meta).collect(),
         removed: removed.to_vec(),
         progress: Vec::new(),
-        totals: Totals::default(),
+        ..Commit::default()
     })
 }
 
@@ -389,4 +394,31 @@ fn checkpoints_round_trip_and_every_changed_byte_is_refused() {
             assert_eq!(other.emit(&PlainForTests).map(|(bytes, _)| bytes), Ok(bad), "byte {at}");
         }
     }
+}
+
+#[test]
+fn the_newest_change_of_all_commits_is_the_points_and_goes_through_checkpoints() {
+    let through = |state: &State| {
+        let checkpoint = Checkpoint {
+            cluster: [1; 16],
+            slot: Slot(9),
+            nonce: [2; 16],
+            slot_digest: [3; 32],
+            state: state.clone(),
+        };
+        let (bytes, _) = checkpoint.emit(&PlainForTests).unwrap();
+        Checkpoint::parse(&bytes, &PlainForTests).unwrap().0.state
+    };
+    let part = |from, to, newest_secs| {
+        let Record::Commit(commit) = done(1, 1, from, to) else { panic!() };
+        Record::Commit(Commit { newest_secs, ..commit })
+    };
+    let mut state = running();
+    put(&mut state, 3, &[part(KEY_START, (5, 0), Some(70)), part((5, 0), (9, 0), Some(90))]).unwrap();
+    assert_eq!(state.running[&BackupId(1)].volumes[0].newest_secs, None, "it is as it was found");
+    let mut state = through(&state);
+    assert_eq!(state.running[&BackupId(1)].newest_secs, [(VolumeId(1), 90)].into());
+    put(&mut state, 4, &[part((9, 0), (20, 0), Some(80)), part((20, 0), KEY_END, None), end(1)]).unwrap();
+    assert_eq!(state.points[&BackupId(1)].volumes[0].newest_secs, Some(90));
+    assert_eq!(through(&state), state);
 }

@@ -133,7 +133,12 @@ impl Ports for Host {
         let (mut found, mut failed) = (Vec::new(), Vec::new());
         for volume in volumes {
             if self.volumes.contains(&state.volumes[&volume].device) {
-                let volume = BackupVolume { volume, fs_uuid: [1; 16], state: Some([2; 16]) };
+                let volume = BackupVolume {
+                    volume,
+                    fs_uuid: [1; 16],
+                    state: Some([2; 16]),
+                    ..BackupVolume::default()
+                };
                 found.push(Found { volume, end: (INODES, 0), grain: 64, items: INODES, bytes: INODES });
             } else {
                 failed.push((volume, "not here".to_owned()));

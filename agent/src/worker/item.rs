@@ -128,6 +128,7 @@ fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttribut
         project: item.project,
         hints: item.hints,
         parent: item.parent,
+        listing: 0,
         payload: match &item.payload {
             Payload::None => RowPayload::None,
             Payload::Target(range) => RowPayload::Target(window.get(range).to_vec()),

@@ -25,6 +25,7 @@ use crate::table::segment::SegmentMeta;
 use crate::worker::backup::Progress;
 
 /// What the node is to do for its worker.
+#[allow(clippy::large_enum_variant, reason = "nearly all are reports")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Out {
     /// Send to the coordinator, whoever that is.
@@ -244,6 +245,7 @@ impl Role {
             segments: progress.segments,
             totals: progress.totals,
             troubles: troubles.collect(),
+            newest_secs: progress.newest_secs,
         };
         held.report = Some(report.clone());
         self.out.push_back(Out::Send(Message::Report(report)));

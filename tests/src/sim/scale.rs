@@ -256,7 +256,8 @@ fn time_of(bytes: u64, rate: u64) -> u64 {
 /// # Errors
 /// It does not end, or something goes wrong where nothing should.
 pub fn run(nodes: usize, blocks: u64, rates: Rates, segments: bool) -> Verdict<Row> {
-    let volume = BackupVolume { volume: VOLUME, fs_uuid: [7; 16], state: Some([1; 16]) };
+    let volume =
+        BackupVolume { volume: VOLUME, fs_uuid: [7; 16], state: Some([1; 16]), ..BackupVolume::default() };
     let bytes = blocks * BLOCK_BYTES;
     let found = Found { volume, end: (1, blocks), grain: GRAIN_BLOCKS, items: 1, bytes };
     let seats = (0..nodes).map(|seat| start(seat, nodes, rates.of(seat))).collect();

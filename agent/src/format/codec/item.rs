@@ -40,7 +40,8 @@ mod flag {
     pub const UNSURE: u64 = 1 << 24;
     pub const GAPS: u64 = 1 << 25;
     pub const HINTS: u64 = 1 << 26;
-    pub const ALL: u64 = (1 << 27) - 1;
+    pub const LISTING: u64 = 1 << 27;
+    pub const ALL: u64 = (1 << 28) - 1;
 }
 
 pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Vec<u8>) {
@@ -133,6 +134,9 @@ pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Ve
         }
         if bit(flag::PARENT, a.parent != 0) {
             put_signed(f, a.parent.wrapping_sub(row.lin.inode) as i64);
+        }
+        if bit(flag::LISTING, a.listing != 0) {
+            f.extend_from_slice(&a.listing.to_le_bytes());
         }
         match &a.payload {
             RowPayload::None => {}
@@ -251,6 +255,7 @@ impl Decoder {
             s.hints = Hints { flags: r.u32()?, extent_bytes: r.u64()?, cow_extent_bytes: r.u64()? };
         }
         let parent = if has(flag::PARENT) { lin.inode.wrapping_add(r.signed()? as u64) } else { 0 };
+        let listing = if has(flag::LISTING) { r.u64_le()? } else { 0 };
         let payload = if has(flag::TARGET) {
             RowPayload::Target(r.bytes(ROW_BYTES_MAX)?.to_vec())
         } else if has(flag::INLINE) {
@@ -294,6 +299,7 @@ impl Decoder {
             project: s.project,
             hints: s.hints,
             parent,
+            listing,
             payload,
             xattrs,
             unsure: has(flag::UNSURE),

@@ -114,6 +114,8 @@ pub struct Progress {
     pub totals: PointTotals,
     /// Items with something missing that were found since the last commit, as many as are kept.
     pub troubles: Vec<ItemTrouble>,
+    /// The newest change time met on the volume so far, in seconds.
+    pub newest_secs: Option<i64>,
     /// Whether the stretch is done.
     pub last: bool,
 }

@@ -79,7 +79,7 @@ impl Disk {
     /// What the log says of it, as `volume`.
     pub fn found(&self, volume: VolumeId) -> BackupVolume {
         let state = self.has_state.then(|| state_of(self.version));
-        BackupVolume { volume, fs_uuid: [7; 16], state }
+        BackupVolume { volume, fs_uuid: [7; 16], state, ..BackupVolume::default() }
     }
 
     /// What a probe says of it.
