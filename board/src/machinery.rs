@@ -24,7 +24,7 @@ use windlass_hal::wrap::throttle::{Limits, Throttle};
 
 use crate::failure::Failure;
 use crate::host::HostClock;
-use crate::text;
+use crate::{logger, text};
 
 /// Read requests in flight at most; pools are smaller.
 const READ_DEPTH: usize = 64;
@@ -107,6 +107,29 @@ pub fn open_device(
             let limits = Limits { iops: Some(iops.into()), bytes_per_sec: None };
             Ok(Box::new(Throttle::new(device, limits, Arc::new(SystemClock))))
         }
+    }
+}
+
+/// Times that a device which is only held is asked about again, and how long apart: others that ask hold it for a moment too.
+const HELD_TRIES: u32 = 20;
+const HELD_WAIT: Duration = Duration::from_millis(50);
+
+/// Refuses a device or image file that someone may write to while it is read.
+pub fn refuse_written(path: &Path) -> Result<(), Failure> {
+    for _ in 1..HELD_TRIES {
+        match linux::writer(path) {
+            None => return Ok(()),
+            Some(writer) if !writer.may_pass() => return Err(Failure::new(writer)),
+            Some(_) => HostClock.sleep(HELD_WAIT),
+        }
+    }
+    linux::writer(path).map_or(Ok(()), |writer| Err(Failure::new(writer)))
+}
+
+/// The same as a warning, for what is looked at and not kept.
+pub fn warn_written(path: &Path) {
+    if let Err(why) = refuse_written(path) {
+        logger::say(format_args!("windlass: warning: {why}"));
     }
 }
 

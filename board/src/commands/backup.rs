@@ -41,7 +41,7 @@ use crate::commands::policy;
 use crate::commands::verify::{self, Compared};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
-use crate::machinery::{HostReactor, open_device, open_volume};
+use crate::machinery::{HostReactor, open_device, open_volume, refuse_written};
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{self, LogSession, Repository};
@@ -299,6 +299,7 @@ pub fn open_selected(
     job: &Progress,
 ) -> Result<Selectable, Failure> {
     let mut device = open_device(path, iops_max, pools)?;
+    refuse_written(path)?;
     let mut volume = open_volume(path, &mut *device, reader)?;
     job.enter(Phase::Selecting);
     let selection = select::build(&mut *volume, &mut *device, patterns, job)

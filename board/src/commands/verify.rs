@@ -17,7 +17,7 @@ use windlass_hal::volume::verify::{self, Choice, Difference, Verified};
 use crate::args::VolumeVerify;
 use crate::args::global::Global;
 use crate::failure::{Exit, Failure};
-use crate::machinery::{open_device, open_volume};
+use crate::machinery::{open_device, open_volume, warn_written};
 use crate::output::Output;
 use crate::{host, signal, text};
 
@@ -50,6 +50,7 @@ pub fn run(global: &Global, args: &VolumeVerify, output: &Output) -> Result<Exit
         true => Pick::All,
         false => Pick::Sample { count: args.sample as usize, seed: seed(args.seed)? },
     };
+    warn_written(&args.device);
     let found = compare(&args.device, global.device_iops_max, Reader::Auto, pick, job.stop_flag())?;
     for (path, difference) in &found.differences {
         output.say(line(path, difference));

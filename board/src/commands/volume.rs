@@ -13,13 +13,14 @@ use windlass_hal::volume::{Cursor, ItemFault, Swept, Window};
 use crate::args::global::Global;
 use crate::calendar::iso_utc;
 use crate::failure::{Exit, Failure};
-use crate::machinery::{open_device, open_volume};
+use crate::machinery::{open_device, open_volume, warn_written};
 use crate::output::Output;
 use crate::text;
 
 /// `volume info`. A volume that is refused is a failure whose line says why and what to do.
 pub fn info(global: &Global, path: &Path, reader: Reader, output: &Output) -> Result<Exit, Failure> {
     let mut device = open_device(path, global.device_iops_max, &[])?;
+    warn_written(path);
     let (geometry, identity) = (device.geometry(), device.identity().clone());
     output.say(format_args!("device    {} ({})", text::printable(identity.name.as_bytes()), identity.stable));
     output.say(format_args!(
@@ -114,6 +115,7 @@ impl Wrong {
 pub fn check(global: &Global, path: &Path, output: &Output) -> Result<Exit, Failure> {
     let fail = |fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault);
     let mut device = open_device(path, global.device_iops_max, &[])?;
+    warn_written(path);
     let mut volume = open_volume(path, &mut *device, Reader::Raw)?;
     let (mut found, mut count, mut items) = (Vec::new(), 0u64, 0u64);
     let mut add = |wrong| {

@@ -24,7 +24,7 @@ use super::Backplane;
 use super::read::{At, Fault, Loaded};
 use crate::args::global::Global;
 use crate::host::HostClock;
-use crate::machinery::{open_device, open_volume};
+use crate::machinery::{open_device, open_volume, refuse_written};
 use crate::repository::{Opened, check_unlock};
 
 /// Everything that is wrong; empty when the agent would start. `global` is what command line and environment say.
@@ -117,8 +117,10 @@ fn vouched(chain: &[CertificateDer<'static>], roots: &RootCertStore) -> Result<(
 
 fn volumes(loaded: &Loaded, faults: &mut Vec<Fault>) {
     for volume in &loaded.profile.volume {
-        let opened = open_device(&volume.device, None, &[])
-            .and_then(|mut device| open_volume(&volume.device, &mut *device, volume.reader).map(drop));
+        let opened = open_device(&volume.device, None, &[]).and_then(|mut device| {
+            refuse_written(&volume.device)?;
+            open_volume(&volume.device, &mut *device, volume.reader).map(drop)
+        });
         if let Err(failure) = opened {
             faults.push(loaded.fault(&volume.device, format_args!("volume {}: {failure}", volume.title())));
         }

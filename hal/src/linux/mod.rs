@@ -11,6 +11,7 @@
 //! | [`poll`] | readiness of descriptors, and a waker |
 //! | [`fsattr`] | what ioctls and handles say about files |
 //! | `mount` | a read-only mount without a place |
+//! | `writers` | who may write to what is read |
 //! | `sysfs`, `sys` | attributes and system calls |
 //!
 //! Invariants: a source is opened read-only and its page cache stays as it was (P7); a target is opened exclusively.
@@ -31,9 +32,11 @@ pub mod pread;
 pub mod ring;
 pub(crate) mod sys;
 mod sysfs;
+mod writers;
 
 pub use fault::{OpenFault, OpenFaultKind};
 pub use file::{Access, Caching};
+pub use writers::{Writer, writer};
 
 use crate::block::BlockDevice;
 use crate::buf::Pool;
