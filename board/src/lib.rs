@@ -51,12 +51,13 @@ use clap::Parser;
 
 /// Runs a command line, with the program's name first. Prints, and returns the exit code.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match args::Cli::try_parse_from(line) {
+    let line: Vec<OsString> = line.into_iter().collect();
+    let cli = match args::Cli::try_parse_from(&line) {
         Ok(cli) => cli,
-        Err(wrong) => return args::explain(&wrong),
+        Err(wrong) => return args::explain(wrong, &line),
     };
     logger::install(cli.global.verbose);
-    let output = output::Output::new(cli.global.json);
+    let output = output::Output::new(cli.global.json, cli.global.quiet);
     match commands::run(&cli.global, cli.command, &output) {
         Ok(code) => code.into(),
         Err(failure) => output.fail(&failure).into(),

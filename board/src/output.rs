@@ -20,12 +20,18 @@ use crate::logger;
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     json: bool,
+    quiet: bool,
 }
 
 impl Output {
-    /// Text, or JSON.
-    pub fn new(json: bool) -> Output {
-        Output { json }
+    /// Text or JSON; `quiet` leaves out how a job goes and went.
+    pub fn new(json: bool, quiet: bool) -> Output {
+        Output { json, quiet }
+    }
+
+    /// Whether nobody wants to see how a job goes.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// Whether JSON was asked for.
@@ -33,9 +39,14 @@ impl Output {
         self.json
     }
 
-    /// Prints a line for people; nothing with `--json`.
+    /// The same for a command whose lines are what was asked for, and not about what it did: they are printed whatever was said.
+    pub fn of_answer(self) -> Output {
+        Output { quiet: false, ..self }
+    }
+
+    /// Prints a line for people; nothing with `--json` or `--quiet`.
     pub fn say(&self, line: impl fmt::Display) {
-        if !self.json {
+        if !self.json && !self.quiet {
             put(format_args!("{line}"));
         }
     }

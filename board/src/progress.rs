@@ -65,16 +65,22 @@ struct Shared {
     wake: Condvar,
 }
 
+impl Shared {
+    fn new() -> Shared {
+        Shared { done: AtomicBool::new(false), lock: Mutex::new(()), wake: Condvar::new() }
+    }
+}
+
 impl Watcher {
     /// Starts showing `job`.
     pub fn start(job: &Arc<Progress>, output: Output) -> Result<Watcher, Failure> {
         let style = match (output.is_json(), std::io::stderr().is_terminal()) {
+            _ if output.is_quiet() => return Ok(Watcher { shared: Arc::new(Shared::new()), thread: None }),
             (true, _) => Style::Json,
             (false, true) => Style::Bar,
             (false, false) => Style::Plain,
         };
-        let shared =
-            Arc::new(Shared { done: AtomicBool::new(false), lock: Mutex::new(()), wake: Condvar::new() });
+        let shared = Arc::new(Shared::new());
         let (theirs, job) = (Arc::clone(&shared), Arc::clone(job));
         let builder = std::thread::Builder::new().name("progress".to_owned()).stack_size(STACK_BYTES);
         let thread = builder.spawn(move || show(&theirs, &job, style, output));

@@ -106,6 +106,41 @@ fn a_profile_is_explained_with_its_memory_sum() {
     assert_eq!(cli().run(&["board", "explain", "/none/such"]).code, 2);
 }
 
+#[test]
+fn a_profile_to_start_from_is_one_that_can_be_read() {
+    let scratch = Scratch::new("board-new");
+    for name in ["generic-x86_64", "loopback"] {
+        let text = cli().ok(&["board", "new", name]);
+        let explained = cli().ok(&["board", "explain", board(&scratch, &text).to_str().unwrap()]);
+        assert_eq!(explained, cli().ok(&["board", "explain", name]));
+    }
+    let none = cli().run(&["board", "new", "amiga"]);
+    assert!(none.code == 2 && none.failure().contains("generic-x86_64, loopback"), "{none:?}");
+}
+
+#[test]
+fn another_nodes_certificate_is_found_before_the_agent_starts() {
+    let scratch = Scratch::new("board-other");
+    fs::create_dir(scratch.path().join("repository")).unwrap();
+    fs::write(scratch.path().join("key"), "00".repeat(32)).unwrap();
+    let pki = scratch.path().join("pki");
+    cli().ok(&["pki", "init", "--dir", pki.to_str().unwrap()]);
+    for node in ["1", "2"] {
+        cli().ok(&["pki", "issue", "--dir", pki.to_str().unwrap(), "--node", node]);
+    }
+    let profile = |node: u32| {
+        format!(
+            "[node]\nid = 1\nname = \"one\"\n[repository]\nurl = \"file://{}/repository\"\nkey_file = \"key\"\n[backplane]\n\
+             listen = \"127.0.0.1:1\"\ncert_file = \"pki/node-{node}.crt\"\nkey_file = \"pki/node-{node}.key\"\nca_file = \"pki/ca.crt\"\n",
+            scratch.path().display()
+        )
+    };
+    let own = check(&board(&scratch, &profile(1)));
+    assert_eq!(own.code, 0, "{own:?}");
+    let other = check(&board(&scratch, &profile(2)));
+    assert!(other.code == 2 && other.stdout.contains("not valid for node-1.windlass.internal"), "{other:?}");
+}
+
 // The socket itself.
 
 fn identity(repository: &str) -> Answer {
@@ -129,6 +164,22 @@ fn the_socket_is_the_owners_alone_and_there_is_one() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     drop(FakeAgent::start(&path, |_| None));
+    // A file of somebody's is not.
+    fs::write(&path, "precious").unwrap();
+    assert!(Server::open(&path).err().unwrap().to_string().contains("no socket"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn an_agent_that_is_stopped_is_said_not_to_answer() {
+    let scratch = Scratch::new("control-stopped");
+    let path = scratch.path().join("sock");
+    // Takes connections and never says anything, as a process that was stopped does.
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    for command in [&["status"][..], &["backup", "x"]] {
+        let ended = cli().run(&[command, &["--socket", path.to_str().unwrap()]].concat());
+        assert!(ended.code == 1 && ended.failure().contains("does not answer (waited 3 s)"), "{ended:?}");
+    }
 }
 
 #[test]
@@ -214,9 +265,12 @@ fn status_is_text_or_the_document_as_it_came() {
     assert!(missing.code == 1 && missing.failure().contains("windlass agent"), "{}", missing.stderr);
     let status = json!({ "node": 2, "coordinator": { "node": 1, "epoch": 7 }, "nodes": [{ "node": 2, "up": true }], "more": 1 });
     let text = status.to_string();
-    let _agent = FakeAgent::start(&socket, move |request| {
-        assert_eq!(request, &Request::Command(Command::Status));
-        Some(Answer::Reply(Reply::Status(text.clone())))
+    let _agent = FakeAgent::start(&socket, move |request| match request {
+        Request::Identify => Some(identity("x")),
+        Request::Command(command) => {
+            assert_eq!(command, &Command::Status);
+            Some(Answer::Reply(Reply::Status(text.clone())))
+        }
     });
     let call = ["status", "--socket", socket.to_str().unwrap()];
     assert_eq!(cli().json(&call), status);
@@ -229,6 +283,7 @@ fn a_refusal_is_a_failure_with_the_coordinators_words() {
     let scratch = Scratch::new("board-move");
     let socket = scratch.path().join("sock");
     let _agent = FakeAgent::start(&socket, |request| match request {
+        Request::Identify => Some(identity("x")),
         Request::Command(Command::Move(NodeId(2))) => Some(Answer::Reply(Reply::Done(None))),
         _ => Some(Answer::refused("node 3 is not up; start it")),
     });

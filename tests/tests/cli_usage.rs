@@ -1,6 +1,7 @@
 //! The command line without a repository: help, usage failures, exit codes, JSON of failures.
 
 use windlass_tests::cli::{Cli, Ended};
+use windlass_tests::engines::scratch::Scratch;
 
 fn cli() -> Cli {
     Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"))
@@ -65,6 +66,7 @@ fn every_command_teaches_by_example() {
         &["status"],
         &["coordinator", "move"],
         &["board", "check"],
+        &["board", "new"],
         &["board", "explain"],
     ] {
         let help = cli().ok(&[command, &["--help"]].concat());
@@ -102,6 +104,18 @@ fn what_cannot_be_meant_exits_2_and_says_what_to_write() {
     assert!(usage(&["points", "home"]).failure().contains("WINDLASS_REPO"));
     assert!(usage(&["--repo", "/srv/repo", "repo", "info"]).failure().contains("file:///srv/repo"));
     assert!(usage(&["--repo", "gopher://x", "repo", "info"]).failure().contains("not supported"));
+}
+
+#[test]
+fn a_usage_shows_what_is_required_and_not_what_the_environment_gave() {
+    let scratch = Scratch::new("usage");
+    let said = cli().with_repository(scratch.path()).run(&["points"]).stderr;
+    assert!(
+        said.contains("Usage: windlass points [OPTIONS] <NAME>") && !said.contains("--key-file"),
+        "{said}"
+    );
+    let said = cli().run(&["policy", "set", "x", "--nonsense"]).stderr;
+    assert!(said.contains("Usage: windlass policy set [OPTIONS] <NAME>"), "{said}");
 }
 
 #[test]

@@ -231,6 +231,11 @@ impl Security for Tls {
     }
 }
 
+/// Whether `leaf` is a certificate of `node`, whoever issued it.
+pub fn is_of_node(leaf: &CertificateDer<'static>, node: NodeId) -> bool {
+    Certificate(leaf.clone()).check(node).is_ok()
+}
+
 /// A peer's certificate, whose chain was verified.
 struct Certificate(CertificateDer<'static>);
 

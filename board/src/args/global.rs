@@ -187,6 +187,9 @@ pub struct Global {
     /// Print JSON: one document, or a line per event for backup, restore, check and demo
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
+    /// Show no progress and no summary: what went wrong, and what was asked for (`ls`, `points`, ...), still is
+    #[arg(short, long, global = true, conflicts_with = "json", help_heading = "Output")]
+    pub quiet: bool,
     /// Say more on stderr: -v what happens, -vv each object, -vvv everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,

@@ -14,10 +14,13 @@ pub mod global;
 pub mod pki;
 pub mod value;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Exit;
 use crate::point::Target;
@@ -168,12 +171,27 @@ Examples:
 
 Each finding is file:line:column, what is wrong and what to do. Exit code 0: the agent would start; 2: it would not.")]
     Check(BoardFile),
+    /// Print a profile that comes with the program, as a file to start from
+    #[command(after_long_help = "\
+Examples:
+  windlass board new generic-x86_64 > /etc/windlass/board.toml
+  windlass board new loopback
+
+Every setting is there with its meaning; `windlass board check` then says what is still wrong.")]
+    New(BoardName),
     /// Print a profile with its defaults filled in, and how the memory adds up
     #[command(after_long_help = "\
 Examples:
   windlass board explain /etc/windlass/board.toml
   windlass board explain generic-x86_64")]
     Explain(BoardFile),
+}
+
+/// A profile that comes with the program.
+#[derive(Debug, Args)]
+pub struct BoardName {
+    /// generic-x86_64 or loopback
+    pub name: String,
 }
 
 /// A profile.
@@ -192,8 +210,10 @@ Examples:
 
 It copies files of this machine into an ext4 image (mke2fs -d; a small image that is shipped with the program where mke2fs is \
 missing), backs the image up into a directory, restores it and compares everything; then the same with a small XFS image that is \
-shipped. It needs no root and leaves what it made, so \
-that you can go on with it.")]
+shipped. At last three agents on this machine share a backup; the one that coordinates is killed half way, and another goes on.
+
+It needs no root. What it made stays, so that you can go on with it: up to five times --size, 2.6 GB unless told otherwise, in --dir. \
+With --clean nothing stays.")]
 pub struct Demo {
     /// Where to work: a directory that does not exist yet or is empty [default: a new one below the temporary directory]
     #[arg(long, value_name = "DIR")]
@@ -317,6 +337,9 @@ pub struct PolicySet {
     /// Leave out what matches; may be repeated; replaces those before
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
+    /// Leave out what the lines of this file match, besides --exclude ('-' is stdin); empty lines and those with # in front say nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "no_exclude")]
+    pub exclude_file: Vec<PathBuf>,
     /// Remove all include patterns
     #[arg(long, conflicts_with = "include")]
     pub no_include: bool,
@@ -587,18 +610,32 @@ pub struct VolumeVerify {
     pub seed: Option<u64>,
 }
 
-/// Prints help, version or what is wrong with the command line, and says how to exit.
-pub fn explain(wrong: &clap::Error) -> ExitCode {
+/// Prints help, version or what is wrong with the command line `line`, and says how to exit.
+pub fn explain(mut wrong: clap::Error, line: &[OsString]) -> ExitCode {
     let asked = !wrong.use_stderr();
+    if !asked && wrong.get(ContextKind::Usage).is_some() {
+        // clap's own would show options that the environment gave as if they were required.
+        wrong.insert(ContextKind::Usage, ContextValue::StyledStr(usage_of(line)));
+    }
     // A closed stdout or stderr leaves nobody to tell.
     let _ = wrong.print();
     if asked { Exit::Done.into() } else { Exit::Usage.into() }
 }
 
+/// The usage of the command that a line names, as far as it names one.
+fn usage_of(line: &[OsString]) -> StyledStr {
+    let mut command = Cli::command();
+    command.build();
+    let mut words = line.iter().skip(1).filter_map(|word| word.to_str());
+    while let Some(next) = words.find_map(|word| command.find_subcommand(word).cloned()) {
+        command = next;
+    }
+    command.render_usage()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_tree_is_sound() {

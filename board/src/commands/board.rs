@@ -1,4 +1,4 @@
-//! `board check` and `board explain`.
+//! `board new`, `board check` and `board explain`.
 //!
 //! Source: ours.
 
@@ -10,7 +10,7 @@ use crate::args::global::Global;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::profile::read::{Fault, Loaded};
-use crate::profile::{check as checks, explain as explained};
+use crate::profile::{check as checks, explain as explained, shipped};
 
 /// `board check`: exit code 0 or 2.
 pub fn check(global: &Global, file: &Path, output: &Output) -> Result<Exit, Failure> {
@@ -22,6 +22,19 @@ pub fn check(global: &Global, file: &Path, output: &Output) -> Result<Exit, Fail
         output.say(format_args!("{}: sound", file.display()));
     }
     Ok(tell(file, &faults, output))
+}
+
+/// `board new`.
+pub fn new(name: &str, output: &Output) -> Result<Exit, Failure> {
+    let text = shipped::find(name).ok_or_else(|| {
+        Failure::usage(format_args!(
+            "no profile {name} comes with the program; there is {}",
+            shipped::names()
+        ))
+    })?;
+    output.say(text.trim_end());
+    output.document(&json!({ "name": name, "profile": text }));
+    Ok(Exit::Done)
 }
 
 /// `board explain`.

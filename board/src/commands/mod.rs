@@ -13,7 +13,7 @@
 //! | [`volume`] | `volume info` |
 //! | [`through`] | the agent of this machine, for the commands that go through it |
 //! | [`status`] | `status`, `coordinator move` |
-//! | [`board`] | `board check`, `explain` |
+//! | [`board`] | `board new`, `check`, `explain` |
 //! | [`pki`] | `pki init`, `issue` |
 //! | [`verify`] | `volume verify`, and the same after a backup |
 //!
@@ -53,7 +53,33 @@ pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, F
     if let Some(through) = &mut through {
         through.identity.fill(&mut global);
     }
-    dispatch(&global, command, through, output)
+    let output = if does(&command) { *output } else { output.of_answer() };
+    dispatch(&global, command, through, &output)
+}
+
+/// Whether a command changes something, so that its lines are about what it did; the others answer a question.
+fn does(command: &Command) -> bool {
+    match command {
+        Command::Demo(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::Agent(_)
+        | Command::Coordinator(_)
+        | Command::Pki(_)
+        | Command::Repo(args::Repo::Init(_) | args::Repo::Rebuild)
+        | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. }) => true,
+        Command::Repo(args::Repo::Probe | args::Repo::Info)
+        | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
+        | Command::Points(_)
+        | Command::Ls(_)
+        | Command::Stat(_)
+        | Command::Find(_)
+        | Command::Cat(_)
+        | Command::Check(_)
+        | Command::Volume(_)
+        | Command::Status(_)
+        | Command::Board(_) => false,
+    }
 }
 
 /// What a command wants of an agent.
@@ -130,6 +156,7 @@ fn dispatch(
             status::move_coordinator(global, node, output)
         }
         Command::Board(args::Board::Check(args)) => board::check(global, &args.file, output),
+        Command::Board(args::Board::New(args)) => board::new(&args.name, output),
         Command::Board(args::Board::Explain(args)) => board::explain(&args.file, output),
     }
 }

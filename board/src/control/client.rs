@@ -16,6 +16,9 @@ use crate::profile::SOCKET_DEFAULT;
 /// How long an answer may take: a coordinator that died is replaced within two lease times, and then there is a commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// How long an agent may take to say who it is, which it does at once: one that is stopped or stuck takes connections and says nothing.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// An agent that listens.
 pub struct Agent {
     stream: BufReader<UnixStream>,
@@ -27,7 +30,7 @@ impl Agent {
     pub fn find(given: Option<&Path>) -> Result<Option<Agent>, Failure> {
         let path = given.unwrap_or(Path::new(SOCKET_DEFAULT));
         match (UnixStream::connect(path), given) {
-            (Ok(stream), _) => Agent::new(stream, path).map(Some),
+            (Ok(stream), _) => Ok(Some(Agent::new(stream, path))),
             (Err(error), None) => {
                 if error.kind() == ErrorKind::PermissionDenied {
                     log::info!("control: an agent runs here, but not for this user path={}", path.display());
@@ -41,18 +44,17 @@ impl Agent {
         }
     }
 
-    /// Connects, and fails when nobody listens.
+    /// Connects, and fails when nobody listens or answers.
     pub fn required(given: Option<&Path>) -> Result<Agent, Failure> {
-        Agent::find(given)?.ok_or_else(|| {
+        let mut agent = Agent::find(given)?.ok_or_else(|| {
             Failure::at(SOCKET_DEFAULT, "no agent listens here; start `windlass agent`, or give its --socket")
-        })
+        })?;
+        agent.identify()?;
+        Ok(agent)
     }
 
-    fn new(stream: UnixStream, path: &Path) -> Result<Agent, Failure> {
-        let failed = |error| Failure::at(path.display(), error);
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
-        stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
-        Ok(Agent { stream: BufReader::new(stream), path: path.to_owned() })
+    fn new(stream: UnixStream, path: &Path) -> Agent {
+        Agent { stream: BufReader::new(stream), path: path.to_owned() }
     }
 
     /// Where it listens.
@@ -62,6 +64,13 @@ impl Agent {
 
     /// Asks, and waits for the answer.
     pub fn ask(&mut self, request: &Request) -> Result<Answer, Failure> {
+        self.ask_within(request, ANSWER_TIMEOUT)
+    }
+
+    fn ask_within(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Failure> {
+        let failed = |error| Failure::at(self.path.display(), error);
+        self.stream.get_ref().set_read_timeout(Some(timeout)).map_err(failed)?;
+        self.stream.get_ref().set_write_timeout(Some(timeout)).map_err(failed)?;
         let mut line = request.emit();
         line.push('\n');
         let written = self.stream.get_ref().write_all(line.as_bytes());
@@ -71,7 +80,10 @@ impl Agent {
         if answer.pop_if(|byte| *byte == b'\n').is_none() {
             let why = match read.and(written) {
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    format!("the agent did not answer within {} s", ANSWER_TIMEOUT.as_secs())
+                    format!(
+                        "the agent does not answer (waited {} s); is it stopped, or stuck?",
+                        timeout.as_secs()
+                    )
                 }
                 Err(error) => error.to_string(),
                 Ok(()) => "the agent hung up".to_owned(),
@@ -92,7 +104,7 @@ impl Agent {
 
     /// Who it is.
     pub fn identify(&mut self) -> Result<Identity, Failure> {
-        match self.ask(&Request::Identify)? {
+        match self.ask_within(&Request::Identify, IDENTIFY_TIMEOUT)? {
             Answer::Identity(identity) => Ok(*identity),
             Answer::Reply(Reply::Refused(why)) => Err(Failure::new(why)),
             Answer::Reply(_) => Err(self.confused()),

@@ -13,7 +13,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -78,8 +78,14 @@ impl Server {
         }
         match UnixStream::connect(path) {
             Ok(_) => return Err(Failure::at(path.display(), "an agent listens here already; stop it first")),
+            // Connecting is refused by a socket that an agent left behind which was killed, and by any other kind of file.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                // What an agent left behind that was killed.
+                if !fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
+                    return Err(Failure::at(
+                        path.display(),
+                        "this is no socket, and is left alone; move it away, or name another path as `socket` of [control]",
+                    ));
+                }
                 fs::remove_file(path).map_err(failed)?;
             }
             Err(_) => {}

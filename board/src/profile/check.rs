@@ -3,7 +3,7 @@
 //! | what | how |
 //! |---|---|
 //! | repository | the store opens (no request is sent), key and credentials files can be read |
-//! | backplane | certificate, key and CA parse and belong together, and are valid now |
+//! | backplane | certificate, key and CA parse and belong together, are this node's, and are valid now |
 //! | volumes | each device opens, and what is on it can be read as the profile says |
 //!
 //! Does not: reach other nodes or a server. Source: ours.
@@ -19,6 +19,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
+use windlass_agent::backplane::tls::{is_of_node, node_name};
+use windlass_agent::id::NodeId;
 
 use super::Backplane;
 use super::read::{At, Fault, Loaded};
@@ -79,6 +81,15 @@ fn backplane(loaded: &Loaded, plane: &Backplane, faults: &mut Vec<Fault>) {
         && let Err(error) = CertifiedKey::from_der(chain.clone(), key, &default_provider())
     {
         say(&plane.key_file, "key_file", &format!("not the key of the certificate ({error})"));
+    }
+    let node = NodeId(loaded.profile.node.id);
+    if !is_of_node(&chain[0], node) {
+        let what = format!(
+            "the certificate is not valid for {}; issue one for this node (`windlass pki issue --node {}`), or correct the node's id",
+            node_name(node),
+            node.0
+        );
+        say(&plane.cert_file, "cert_file", &what);
     }
     if let Ok(roots) = roots
         && let Err(what) = vouched(&chain, &roots)

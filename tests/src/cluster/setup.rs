@@ -69,6 +69,7 @@ impl Place {
             socket: None,
             alone: true,
             json: false,
+            quiet: false,
             verbose: 0,
         }
     }
