@@ -117,10 +117,25 @@ fn policies_are_set_shown_changed_and_removed() {
         (&["--every", "6h"], serde_json::json!({"every": "6h"})),
         (&["--exclude", "x"], serde_json::json!({"every": "6h"})),
     ] {
-        let set = cli.json(&[&["policy", "set", "a"], options].concat());
+        let mut set = cli.json(&[&["policy", "set", "a"], options].concat());
+        let kept = set["policy"]["schedule"].as_object_mut().unwrap();
+        // Times before it was set are not missed.
+        assert!(
+            kept.remove("since").and_then(|since| since.as_i64()).is_some_and(|since| since > 1_700_000_000)
+        );
         assert_eq!(set["policy"]["schedule"], schedule, "{options:?}");
     }
     assert!(cli.ok(&["policy", "list"]).contains("every 6h"));
+    assert!(cli.ok(&["policy", "set", "a"]).contains("without one nothing starts this policy"));
+    let patterns = scratch.path().join("patterns");
+    fs::write(&patterns, "# what nobody misses\n\n*.tmp\n/var/cache\n").unwrap();
+    let set =
+        cli.json(&["policy", "set", "a", "--exclude", "x", "--exclude-file", patterns.to_str().unwrap()]);
+    assert_eq!(set["policy"]["exclude"], serde_json::json!(["x", "*.tmp", "/var/cache"]));
+    assert_eq!(cli.ok(&["policy", "set", "a", "--no-exclude", "--quiet"]), "");
+    fs::write(&patterns, "x".repeat(64 << 10)).unwrap();
+    let long = cli.run(&["policy", "set", "a", "--exclude-file", patterns.to_str().unwrap()]);
+    assert!(long.code == 1 && long.failure().contains("more than a policy can hold"), "{}", long.stderr);
     for bad in [&["--every", "6h", "--at", "02:30"][..], &["--every", "1s"], &["--at", "24:00"]] {
         assert_eq!(cli.run(&[&["policy", "set", "a"], bad].concat()).code, 2, "{bad:?}");
     }

@@ -59,7 +59,8 @@ mod tests {
     fn with_policy(every_hours: Option<u64>) -> State {
         let mut policy =
             Policy::new("home", vec![PolicyVolume { device: "/dev/x".into(), reader: Reader::Auto }]);
-        policy.schedule = every_hours.map(|hours| Schedule { every: hours * 3_600_000, at: None });
+        policy.schedule =
+            every_hours.map(|hours| Schedule { every: hours * 3_600_000, at: None, since: None });
         let body = Arc::from(policy.emit().unwrap().as_slice());
         let entry = state::Policy { revision: 1, slot: Slot(2), removed: false, body, volumes: Vec::new() };
         State { policies: [("home".to_owned(), entry)].into(), ..State::default() }

@@ -443,7 +443,7 @@ fn backups_come_by_schedule_once_each_and_nobody_holds_the_lease_in_between() {
     let mut cluster = Cluster::new(&[&["a"], &["b"]]);
     let volumes = ["a", "b"].map(|device| PolicyVolume { device: device.to_owned(), reader: Reader::Auto });
     let mut policy = Policy::new("homes", volumes.to_vec());
-    policy.schedule = Some(Schedule { every: 600_000, at: None });
+    policy.schedule = Some(Schedule { every: 600_000, at: None, since: None });
     let change = PolicyChange {
         name: "homes".to_owned(),
         revision: 1,

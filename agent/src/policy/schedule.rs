@@ -6,7 +6,7 @@
 //!
 //!  last start L, now N       due
 //!  ------------------        ---
-//!  never                     now
+//!  never                     the first time after the schedule was set; now when nobody knows when that was
 //!  L <= N                    the first time after L; when that has passed (runs were missed), it is due once, now
 //!  N < L <= N + every        the first time after L: a clock that was set back a little repeats no run
 //!  L > N + every             the first time after N: a clock that was far ahead holds nothing up for long
@@ -31,6 +31,7 @@ pub const EVERY_MS_MAX: u64 = 366 * DAY_MS;
 const DAY_MS: u64 = 86_400_000;
 const MINUTE_MS: u64 = 60_000;
 const NS_PER_MS: i64 = 1_000_000;
+const NS_PER_SEC: i64 = 1_000_000_000;
 /// The largest product below fits.
 const _: () = assert!(EVERY_MS_MAX <= (i64::MAX / NS_PER_MS) as u64);
 
@@ -44,6 +45,9 @@ pub struct Schedule {
     /// At which time of the day (UTC); only where the period is whole days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<TimeOfDay>,
+    /// Since when it holds, in seconds since 1970: times before it were not missed. `None`: a policy that never ran is due at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
 }
 
 /// A time of the day in UTC; written `02:30`.
@@ -85,11 +89,12 @@ impl Schedule {
 /// When the next backup of `policy` is due, in nanoseconds since 1970; at or before `now_wall_ns` means now. `None`: it has no
 /// schedule.
 ///
-/// `last_start_wall_ns` is what the wall clock said when the last backup was started, however that ended; `None` when there was none,
-/// and then it is due now. A caller that wants a new policy to wait for its time gives the time at which it was set.
+/// `last_start_wall_ns` is what the wall clock said when the last backup was started, however that ended; `None` when there was none. A
+/// schedule that was set later counts from then.
 pub fn next_due(policy: &Policy, last_start_wall_ns: Option<i64>, now_wall_ns: i64) -> Option<i64> {
     let schedule = policy.schedule?;
-    let Some(last) = last_start_wall_ns else { return Some(now_wall_ns) };
+    let since = schedule.since.map(|secs| secs.saturating_mul(NS_PER_SEC));
+    let Some(last) = last_start_wall_ns.max(since) else { return Some(now_wall_ns) };
     let far_ahead = last > now_wall_ns.saturating_add(schedule.every_ns());
     Some(schedule.first_after(if far_ahead { now_wall_ns } else { last }))
 }
@@ -166,6 +171,7 @@ mod tests {
         let schedule = Schedule {
             every: crate::units::parse_duration_ms(every).unwrap(),
             at: at.map(|at| at.parse().unwrap()),
+            since: None,
         };
         schedule.check().unwrap();
         Policy { schedule: Some(schedule), ..Policy::new("home", Vec::new()) }
@@ -200,6 +206,20 @@ mod tests {
         let now = D + 7 * DAY + H;
         assert!(next_due(&six, Some(D), now).unwrap() <= now);
         assert_eq!(next_due(&six, Some(now), now + S), Some(D + 7 * DAY + 6 * H));
+    }
+
+    #[test]
+    fn a_schedule_that_was_just_set_waits_for_its_time() {
+        let mut six = policy("6h", None);
+        six.schedule.as_mut().unwrap().since = Some((D + H) / S);
+        assert_eq!(next_due(&six, None, D + H), Some(D + 6 * H));
+        assert_eq!(next_due(&six, None, D + 6 * H), Some(D + 6 * H), "and then it is due");
+        // A backup by hand in the days before does not make it due at once, one behind it counts.
+        assert_eq!(next_due(&six, Some(D - 5 * DAY), D + 2 * H), Some(D + 6 * H));
+        assert_eq!(next_due(&six, Some(D + 7 * H), D + 8 * H), Some(D + 12 * H));
+        // Set by a clock that was far ahead: nothing waits for that.
+        six.schedule.as_mut().unwrap().since = Some((D + 900 * DAY) / S);
+        assert_eq!(next_due(&six, None, D + H), Some(D + 6 * H));
     }
 
     #[test]
@@ -246,7 +266,7 @@ mod tests {
     #[test]
     fn bounds_hold_on_both_sides() {
         let check = |every, at: Option<&str>| {
-            Schedule { every, at: at.map(|at| at.parse().unwrap()) }.check().is_ok()
+            Schedule { every, at: at.map(|at| at.parse().unwrap()), since: None }.check().is_ok()
         };
         for (every, good) in
             [(EVERY_MS_MIN - 1, false), (EVERY_MS_MIN, true), (EVERY_MS_MAX, true), (EVERY_MS_MAX + 1, false)]

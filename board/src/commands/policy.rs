@@ -21,6 +21,7 @@ use crate::args::global::Global;
 use crate::args::value::VolumeSpec;
 use crate::commands::through::Through;
 use crate::failure::{Exit, Failure};
+use crate::host::HostClock;
 use crate::output::{Align, Output};
 use crate::repository::Repository;
 
@@ -48,6 +49,9 @@ pub fn set(
         Ok((Record::PolicyChanged(change), (policy, revision)))
     })?;
     output.say(format_args!("policy {} set, revision {revision}: {}", policy.name, volumes_text(&policy)));
+    if policy.schedule.is_some() && devices.is_none() {
+        output.say("  no agent was asked: schedules are kept by `windlass agent`, and without one nothing starts this policy");
+    }
     output.document(&json!({ "policy": to_json(&policy), "revision": revision }));
     Ok(Exit::Done)
 }
@@ -77,16 +81,30 @@ fn to_json(policy: &Policy) -> Value {
     serde_json::to_value(policy).unwrap_or(Value::Null)
 }
 
-fn read(path: &Path, name: &str) -> Result<Policy, Failure> {
+/// A file about a policy, `-` for stdin. What is longer than a policy can be is cut, and then refused as one.
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: std::io::Error| Failure::at(path.display(), error);
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin())
     } else {
         Box::new(fs::File::open(path).map_err(failed)?)
     };
-    let mut json = Vec::new();
-    source.take(POLICY_BODY_BYTES_MAX as u64 + 1).read_to_end(&mut json).map_err(failed)?;
-    let policy = Policy::parse(&json).map_err(|fault| Failure::at(path.display(), fault))?;
+    let mut bytes = Vec::new();
+    source.take(POLICY_BODY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > POLICY_BODY_BYTES_MAX {
+        return Err(Failure::at(
+            path.display(),
+            format_args!(
+                "more than a policy can hold, which is {}",
+                format_bytes(POLICY_BODY_BYTES_MAX as u64)
+            ),
+        ));
+    }
+    Ok(bytes)
+}
+
+fn read(path: &Path, name: &str) -> Result<Policy, Failure> {
+    let policy = Policy::parse(&read_file(path)?).map_err(|fault| Failure::at(path.display(), fault))?;
     if policy.name != name {
         return Err(Failure::usage(format_args!(
             "{}: it is about policy {}, the command about {name}",
@@ -134,8 +152,15 @@ fn apply(
     if !args.include.is_empty() || args.no_include {
         policy.include.clone_from(&args.include);
     }
-    if !args.exclude.is_empty() || args.no_exclude {
+    if !args.exclude.is_empty() || !args.exclude_file.is_empty() || args.no_exclude {
         policy.exclude.clone_from(&args.exclude);
+        for path in &args.exclude_file {
+            let text = String::from_utf8(read_file(path)?)
+                .map_err(|_| Failure::usage(format_args!("{}: patterns must be UTF-8", path.display())))?;
+            let lines =
+                text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            policy.exclude.extend(lines.map(str::to_owned));
+        }
     }
     let put = |field: &mut u64, value: Option<u64>| *field = value.unwrap_or(*field);
     put(&mut policy.block_size, args.block_size.map(|size| size.0));
@@ -155,12 +180,14 @@ fn schedule(before: Option<Schedule>, args: &PolicySet) -> Option<Schedule> {
     if args.no_schedule {
         return None;
     }
+    // Times before it was set were not missed.
+    let since = Some(HostClock.wall_ns() / 1_000_000_000);
     match (args.every, args.at) {
         (None, None) => before,
-        (None, Some(at)) => Some(Schedule { every: DAY_MS, at: Some(at) }),
+        (None, Some(at)) => Some(Schedule { every: DAY_MS, at: Some(at), since }),
         (Some(every), at) => {
             let kept = before.and_then(|before| before.at).filter(|_| every.0.is_multiple_of(DAY_MS));
-            Some(Schedule { every: every.0, at: at.or(kept) })
+            Some(Schedule { every: every.0, at: at.or(kept), since })
         }
     }
 }
@@ -225,9 +252,23 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let state = repository.view()?.state;
     let mut rows = Vec::new();
     let mut documents = Vec::new();
-    for (name, entry) in state.policies.iter().filter(|(_, entry)| !entry.removed) {
-        let Some(policy) = existing(&state, name)? else { continue };
+    for (name, entry) in &state.policies {
         let points = state.points.values().filter(|point| point.policy == *name).count();
+        let Some(policy) = existing(&state, name)? else {
+            // Its points can be listed and restored by this name.
+            if points > 0 {
+                let removed = "(removed, its points stay)".to_owned();
+                rows.push(vec![
+                    name.clone(),
+                    entry.revision.to_string(),
+                    points.to_string(),
+                    "-".to_owned(),
+                    removed,
+                ]);
+                documents.push(json!({ "removed": name, "revision": entry.revision, "points": points }));
+            }
+            continue;
+        };
         let schedule = policy.schedule.map_or_else(|| "-".to_owned(), |schedule| schedule.to_string());
         rows.push(vec![
             name.clone(),
