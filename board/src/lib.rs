@@ -27,6 +27,7 @@ pub mod authority;
 pub mod calendar;
 pub mod commands;
 pub mod control;
+pub mod damage;
 pub mod demo;
 pub mod failure;
 pub mod host;

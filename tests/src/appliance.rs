@@ -273,7 +273,7 @@ impl Appliance {
             eprintln!("appliance: no memory for a table reader");
             std::process::abort();
         };
-        PointRows::new(reader, VOLUME, cut)
+        PointRows::new(reader, VOLUME, cut, &state.damage)
     }
 
     /// Opens `source`, claims the lease, sees to the policy, and has `work` done with all that a backup runs on.
@@ -329,6 +329,14 @@ impl Appliance {
             stop: &stop,
         };
         Ok(work(session, &mut VolumeJob { id: VOLUME, device, volume }, &mut machinery))
+    }
+
+    /// Puts records into the log.
+    pub fn commit(&self, records: Vec<Record>) -> Result<()> {
+        let mut session = self.claim()?;
+        session.commit(records).context(|| "commit")?;
+        release(Some(session));
+        Ok(())
     }
 
     /// The newest point.

@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use windlass_agent::format::record::PointStatus;
+use windlass_agent::format::record::{DamageNews, PointStatus, Record};
+use windlass_agent::id::ObjectId;
+use windlass_agent::log::names::NameSet;
 use windlass_agent::restore::fault::Reason;
 use windlass_agent::restore::walk::RestoreReport;
 use windlass_tests::appliance::{
@@ -152,6 +154,77 @@ fn a_read_that_came_damaged_is_asked_for_again_before_it_is_damage() {
         assert_eq!(again.totals.stored_plain_bytes, 0, "the last point's tables were read");
         let to = work.join(&format!("to-{name}"));
         expect_clean(&appliance.restore(&source, None, &to).unwrap()).unwrap();
+    }
+}
+
+/// What a check would write into the log of an object or segment that is missing, or damaged.
+fn found(appliance: &Appliance, path: &Path, store: &Path, missing: bool) -> Record {
+    let name = path.strip_prefix(store).unwrap().to_str().unwrap();
+    let id: ObjectId = name.split_once('/').unwrap().1.parse().unwrap();
+    let mut names = NameSet::default();
+    assert!(names.insert(&id));
+    let (missing, damaged) = if missing { (names, NameSet::default()) } else { (NameSet::default(), names) };
+    let points = vec![appliance.last_point().unwrap()];
+    Record::Damage(DamageNews { missing, damaged, points, ..DamageNews::default() })
+}
+
+#[test]
+fn the_next_backup_stores_again_what_the_store_has_lost() {
+    let work = Workdir::new("e2e-lost").unwrap();
+    let (tree, image) = (work.dir("tree").unwrap(), work.join("device"));
+    plant(&tree, 5, 2).unwrap();
+    image_of(&tree, &image, 32 << 20).unwrap();
+    for (name, source) in [("files", Source::file_system(&image)), ("image", Source::image(&image))] {
+        for (how, kind, missing) in [
+            ("gone", "obj", true),
+            ("flipped", "obj", false),
+            ("no-segment", "seg", true),
+            ("segment", "seg", false),
+        ] {
+            let store = work.join(&format!("{name}-{how}-store"));
+            let appliance = Appliance::make(dir_store(&store).unwrap(), Setup::default()).unwrap();
+            appliance.backup(&source).unwrap();
+            let mut objects = Vec::new();
+            files(&store.join(kind), &mut objects);
+            let (victim, size) = objects.swap_remove(0);
+            // Of a segment the trailer: a backup need not read more of it.
+            let at = if kind == "seg" { size - 9 } else { size / 2 };
+            if missing {
+                fs::remove_file(&victim).unwrap()
+            } else {
+                flip(&victim, at)
+            }
+            // Segments are found out by the backup itself; of objects somebody has to tell.
+            if kind == "obj" {
+                let unaware = appliance.backup(&source).unwrap();
+                assert_eq!(unaware.totals.stored_plain_bytes, 0, "as before: nothing said that it is lost");
+                appliance.commit(vec![found(&appliance, &victim, &store, missing)]).unwrap();
+            }
+            let again = appliance.backup(&source).unwrap();
+            assert_eq!(again.lost.is_empty(), kind == "obj", "{name} {how}: {:?}", again.lost);
+            assert!(again.totals.stored_plain_bytes > 0, "{name} {how}: nothing was stored again");
+            let to = work.join(&format!("{name}-{how}"));
+            expect_clean(&appliance.restore(&source, None, &to).unwrap()).unwrap();
+            if name == "files" {
+                expect_equal(&tree, &to).unwrap();
+            } else {
+                assert!(fs::read(to.join("image")).unwrap() == fs::read(&image).unwrap());
+            }
+            // Once: what was stored again is trusted, and of a lost object only what was in it.
+            let all = appliance.backup(&source).unwrap();
+            if kind == "obj" {
+                assert_eq!(all.totals.stored_plain_bytes, 0, "{name} {how}");
+                let state = appliance.view().unwrap().state;
+                assert!(
+                    !state.damage.points.contains(&all.backup)
+                        && !state.damage.points.contains(&again.backup)
+                );
+                assert!(
+                    state.damage.is_any() && state.damage.points.len() == 1,
+                    "the old point stays damaged"
+                );
+            }
+        }
     }
 }
 

@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use windlass_agent::backplane::message::MergeOrder;
 use windlass_agent::format::key::KeyRef;
-use windlass_agent::format::row::{LocationRow, Row, RowKind};
+use windlass_agent::format::row::{BlockPlace, LocationRow, Row, RowKind};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
-use windlass_agent::id::{BackupId, Lin, Slot, VolumeId};
+use windlass_agent::id::{BackupId, Lin, ObjectId, Slot, VolumeId};
 use windlass_agent::log::state::{Running, State};
+use windlass_agent::restore::affected;
 use windlass_agent::restore::lookup::Lookup;
 use windlass_agent::table::lost::known;
 use windlass_agent::table::merge::{Coalesce, Progress, Scope};
@@ -222,6 +224,52 @@ fn lost_rows_cost_the_items_that_may_have_had_them_and_nothing_else_is_wrong() {
         assert_eq!(read(&memory, p), 0);
     }
     assert!(whole > 5 && partly > 5, "{whole} segments cost less than all, {partly} were damaged in part");
+}
+
+#[test]
+fn the_points_that_need_a_lost_object_are_those_of_the_model() {
+    let mut sizes = [0; 3];
+    for seed in 300..340 {
+        let p = &mut Prng::new(seed);
+        let (backups, inodes) = (2 + p.below(6) as u32, 5 + p.below(30));
+        let history = history(p, backups, inodes);
+        let memory = Memory::default();
+        let mut segments = Vec::new();
+        for written in &history.written {
+            segments.extend(memory.put_segments(written, &mut writer(p)).unwrap());
+        }
+        let objects = |cut: BackupId| -> BTreeSet<ObjectId> {
+            let rows = history.cuts[cut.0 as usize].values().flat_map(|known| known.locations.values());
+            let stored = |block: &BlockPlace| match block {
+                BlockPlace::Stored(place) => Some(place.object),
+                _ => None,
+            };
+            rows.flat_map(|row| &row.blocks).filter_map(stored).collect()
+        };
+        let cuts: Vec<BackupId> = (1..=backups).filter(|_| !p.one_in(4)).map(BackupId).collect();
+        let all: BTreeSet<ObjectId> = cuts.iter().flat_map(|&cut| objects(cut)).collect();
+        let some: Vec<ObjectId> = all.into_iter().filter(|_| p.one_in(3)).collect();
+        for lost in &some {
+            let reader = TableReader::new(memory.clone(), &keys(), limits(p), &segments).unwrap();
+            let is_lost = |id: &ObjectId| id == lost;
+            let found = affected::points(reader, VolumeId(1), &segments, &cuts, &is_lost, &|| false).unwrap();
+            let expected: BTreeSet<BackupId> =
+                cuts.iter().copied().filter(|&cut| objects(cut).contains(lost)).collect();
+            assert_eq!(found, expected, "seed {seed}, {lost}");
+            sizes[found.len().min(2)] += 1;
+        }
+        // A segment may have had rows of all points from its first backup on.
+        let lost = segments[p.below(segments.len() as u64) as usize];
+        for known in [true, false] {
+            let bytes = memory.take(&lost.id).unwrap();
+            let reader = TableReader::new(memory.clone(), &keys(), limits(p), &segments).unwrap();
+            let is_lost = |id: &ObjectId| known && *id == lost.id;
+            let found = affected::points(reader, VolumeId(1), &segments, &cuts, &is_lost, &|| false).unwrap();
+            memory.put_back(&lost.id, bytes);
+            assert!(found.iter().copied().eq(cuts.iter().copied().filter(|&cut| cut >= lost.backup_min)));
+        }
+    }
+    assert!(sizes[1] > 5 && sizes[2] > 5, "objects that one point needs, and that several do: {sizes:?}");
 }
 
 #[test]

@@ -56,7 +56,11 @@ fn points(state: &State) -> Vec<Value> {
             json!({
                 "backup": point.backup.0,
                 "policy": point.policy,
-                "status": if point.totals.faults == 0 { "complete" } else { "with errors" },
+                "status": match point.totals.faults {
+                    _ if state.damage.points.contains(&point.backup) => "damaged",
+                    0 => "complete",
+                    _ => "with errors",
+                },
                 "items": point.totals.items,
                 "bytes": point.totals.bytes_logical,
                 "wall_end_ns": point.wall_ns.1,

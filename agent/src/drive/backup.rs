@@ -22,6 +22,7 @@ use crate::id::{BackupId, Boot, Epoch, KEY_END, KEY_START, NodeId, VolumeId};
 use crate::log::fault::LogFault;
 use crate::log::session::Session;
 use crate::log::state::{Running, State};
+use crate::table::lost::LostRows;
 use crate::worker::backup::{Base, ItemTrouble, Totals};
 
 pub use crate::drive::job::{Machinery, VolumeJob};
@@ -48,6 +49,8 @@ pub struct Report {
     pub totals: Totals,
     /// Items with something missing, by volume.
     pub troubles: Vec<ItemTrouble>,
+    /// Segments of which rows of the last point could not be read: what they told of was read and stored again.
+    pub lost: Vec<LostRows>,
 }
 
 /// Why a backup ended early.
@@ -186,6 +189,7 @@ fn backup<B: Base>(
             .map_err(|fault| Fault::Volume(volume.id, fault))?;
             report.totals = before.plus(&done.totals);
             report.troubles.extend(done.troubles);
+            report.lost.extend(done.lost);
         }
     }
     let end = BackupEnd { backup: report.backup, wall_end_ns: machinery.reactor.wall_ns() };

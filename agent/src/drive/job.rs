@@ -33,6 +33,7 @@ use crate::pack::object::{NameCounter, PIECE_BYTES, Placer};
 use crate::pack::reading::Reading;
 use crate::pack::{frame_buf_bytes, frame_bytes};
 use crate::store::uplink::Uplink;
+use crate::table::lost::LostRows;
 use crate::worker::backup::{Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, ItemTrouble, Task, Totals};
 use crate::worker::batch::Shape;
 use crate::worker::stretch;
@@ -176,6 +177,8 @@ pub struct Done {
     pub totals: Totals,
     /// Items with something missing, as many as are kept.
     pub troubles: Vec<ItemTrouble>,
+    /// Segments of which rows of the last point could not be read.
+    pub lost: Vec<LostRows>,
 }
 
 /// Why a job ended early.
@@ -237,7 +240,7 @@ pub fn run<B: Base>(
     let result = volume::run(&mut machine, &mut parts, &mut |machine| watch(machine.totals()));
     packing.failed = result.is_err();
     result.map_err(Fault::Drive)?;
-    Ok(Done { totals: machine.totals().clone(), troubles: machine.troubles().to_vec() })
+    Ok(Done { totals: machine.totals().clone(), troubles: machine.troubles().to_vec(), lost: machine.lost() })
 }
 
 fn task(job: &VolumeJob, assigned: &Assigned, settings: &Settings, frames: usize) -> Task {

@@ -138,6 +138,31 @@ pub struct DamageNews {
     pub points_sound: Vec<BackupId>,
 }
 
+impl DamageNews {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == DamageNews::default()
+    }
+
+    /// The same in records that fit, one a slot.
+    pub fn into_records(mut self) -> Vec<Record> {
+        fn take<T>(list: &mut Vec<T>) -> Vec<T> {
+            list.drain(..list.len().min(RECORD_POINTS_MAX)).collect()
+        }
+        let mut records = Vec::new();
+        while !self.is_empty() {
+            records.push(Record::Damage(DamageNews {
+                missing: self.missing.take_runs(RECORD_RUNS_MAX),
+                damaged: self.damaged.take_runs(RECORD_RUNS_MAX),
+                present: self.present.take_runs(RECORD_RUNS_MAX),
+                points: take(&mut self.points),
+                points_sound: take(&mut self.points_sound),
+            }));
+        }
+        records
+    }
+}
+
 /// How far a presence sweep has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Swept {

@@ -68,6 +68,13 @@ impl NameSet {
             .filter(move |&(_, end)| end >= first)
     }
 
+    /// Takes up to `runs` runs out, the first ones.
+    pub fn take_runs(&mut self, runs: usize) -> NameSet {
+        let rest = self.runs.keys().nth(runs).copied();
+        let rest = rest.map(|key| self.runs.split_off(&key)).unwrap_or_default();
+        NameSet { runs: std::mem::replace(&mut self.runs, rest) }
+    }
+
     /// Names that are in both sets.
     pub fn and(&self, other: &NameSet) -> NameSet {
         let mut both = NameSet::default();

@@ -32,6 +32,8 @@ use crate::format::fault::FormatFault;
 use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, Place, RowPayload};
 use crate::format::seal::Keys;
 use crate::id::{Boot, Epoch, Lin, NodeId, ObjectId, VolumeId};
+use crate::log::limits::DAMAGED_RUNS_MAX;
+use crate::log::names::NameSet;
 use crate::policy::inodes::InodeSet;
 use crate::progress::{Phase, Progress};
 use crate::store::retry::Client;
@@ -156,6 +158,10 @@ pub struct CheckReport {
     pub faults: Vec<CheckFault>,
     /// Faults that did not fit in the list.
     pub faults_dropped: u64,
+    /// Objects and segments that are missing, in the list or not.
+    pub missing: NameSet,
+    /// Objects and segments that are cut short or damaged.
+    pub damaged: NameSet,
 }
 
 impl CheckReport {
@@ -319,15 +325,32 @@ struct Findings {
     faults: Mutex<BTreeMap<FaultKey, CheckFault>>,
     dropped: AtomicU64,
     items_damaged: AtomicU64,
+    /// Names that are missing, and damaged.
+    lost: Mutex<(NameSet, NameSet)>,
 }
 
 impl Findings {
+    /// Keeps the name of an object or segment that is not whole.
+    fn lose(&self, place: Option<(ObjectId, u32)>, what: Wrong) {
+        let (id, missing) = match (place, what) {
+            (Some((object, _)), Wrong::Missing) => (object, true),
+            (Some((object, _)), Wrong::Short { .. } | Wrong::Damaged(_)) => (object, false),
+            (_, Wrong::Lost(lost)) => (lost.segment, lost.what.is_none()),
+            _ => return,
+        };
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = if missing { &mut lost.0 } else { &mut lost.1 };
+        set.insert(&id);
+        set.shrink(DAMAGED_RUNS_MAX);
+    }
+
     fn add(&self, subject: &Subject, place: Option<(ObjectId, u32)>, what: Wrong, progress: &Progress) {
         let first = !subject.damaged.swap(true, Ordering::Relaxed);
         if first {
             self.items_damaged.fetch_add(1, Ordering::Relaxed);
             progress.faults.add(1);
         }
+        self.lose(place, what);
         let mut path = subject.path.clone();
         if path.len() > FAULT_PATH_BYTES_MAX {
             path.drain(..path.len() - FAULT_PATH_BYTES_MAX);
@@ -396,6 +419,7 @@ pub fn run<F: Fetch>(
     report.bytes_verified = verified.into_inner();
     report.items_damaged = findings.items_damaged.into_inner();
     report.faults_dropped = findings.dropped.into_inner();
+    (report.missing, report.damaged) = findings.lost.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.faults =
         findings.faults.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect();
     Ok(report)

@@ -18,12 +18,14 @@
 //! | [`attr`] | attributes, in the only order that keeps them |
 //! | [`device`] | a device or image file as a target |
 //! | [`browse`] | list, stat, find, cat |
+//! | [`affected`] | which points need what the store has lost |
 //! | [`check`] | every reference, and with `read_data` every byte |
 //! | [`fault`] | what could not be restored, and why |
 //!
 //! Invariants: a name that a user sees is whole; every block's digest is verified; memory is two windows and a buffer set per
 //! lane, whatever is restored (P1, P3).
 
+pub mod affected;
 pub mod attr;
 pub mod browse;
 pub mod check;

@@ -14,6 +14,7 @@
 //!
 //! Does not: know which segments there are (the commit log does) or which cuts are points. Source: ours.
 
+use super::lost::LostRows;
 use super::segment::SegmentMeta;
 use super::source::{Fetch, Source, TableFault, TableLimits, TailRef};
 use super::stream::Stream;
@@ -51,6 +52,11 @@ impl<F: Fetch> TableReader<F> {
     pub fn tolerate(&mut self, distrusted: &dyn Fn(&ObjectId) -> bool) {
         self.source.tolerate();
         self.tails.iter().filter(|tail| distrusted(&tail.id)).for_each(|tail| self.source.distrust(tail));
+    }
+
+    /// What could not be read so far.
+    pub fn lost(&self) -> impl Iterator<Item = LostRows> + '_ {
+        self.source.lost()
     }
 
     /// What it reads through.

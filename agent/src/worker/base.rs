@@ -1,10 +1,24 @@
-//! Rows of the last point, read in step with the sweep: what a backup compares with. Source: ours.
+//! Rows of the last point, read in step with the sweep: what a backup compares with.
+//!
+//! What the store has lost is not compared with: an item that stands on it counts as one that was not read whole, so that it is read again
+//! and all its rows are written anew, and its blocks there count as not stored. Rows that cannot be read are rows that the point does not have.
+//!
+//! Source: ours; `log::damage`, `table::lost`.
 
-use crate::format::row::{ItemRow, LocationRow};
+use std::sync::Arc;
+
+use windlass_hal::volume::ItemKind;
+
+use crate::format::row::{BlockPlace, ItemRow, LocationRow, RowKind};
 use crate::id::{BackupId, Lin, VolumeId};
+use crate::log::damage::Damage;
+use crate::table::lost::{LostRows, known};
 use crate::table::read::{Items, TableReader};
 use crate::table::source::{Fetch, TableFault};
 use crate::worker::backup::Base;
+
+/// What the last point says of an item that stands on something lost: no item is like that.
+const LOST: &str = "some of its stored data is lost";
 
 /// The items of one volume at one cut; none when there is no point yet.
 pub struct PointRows<F> {
@@ -15,12 +29,60 @@ pub struct PointRows<F> {
     /// Read too far: the first row of the next stretch.
     ahead: Option<ItemRow>,
     from: u64,
+    damage: Arc<Damage>,
+    /// The item that was looked at last, and whether it stands on something lost: large ones are asked for again and again.
+    judged: Option<(u64, bool)>,
 }
 
 impl<F: Fetch> PointRows<F> {
-    /// Rows of `volume` at `cut`; with `None` there are none.
-    pub fn new(reader: TableReader<F>, volume: VolumeId, cut: Option<BackupId>) -> PointRows<F> {
-        PointRows { reader, volume, cut, items: None, ahead: None, from: 0 }
+    /// Rows of `volume` at `cut`; with `None` there are none. `damage` is the log's.
+    pub fn new(
+        mut reader: TableReader<F>,
+        volume: VolumeId,
+        cut: Option<BackupId>,
+        damage: &Arc<Damage>,
+    ) -> PointRows<F> {
+        reader.tolerate(&|id| damage.distrusts(id));
+        let damage = Arc::clone(damage);
+        PointRows { reader, volume, cut, items: None, ahead: None, from: 0, damage, judged: None }
+    }
+
+    /// Whether an item of the point stands on something lost. Looks at its places only where the log says that the point does.
+    fn is_on_lost(&mut self, row: &ItemRow, cut: BackupId) -> Result<bool, TableFault> {
+        let Some(item) = &row.item else { return Ok(false) };
+        let (lin, rows_from) = (row.lin, item.rows_from);
+        let source = self.reader.source();
+        match item.kind {
+            ItemKind::Directory => Ok(source.lost_at(RowKind::Name, lin, rows_from..=rows_from).is_some()),
+            // Read from end to end whatever the point says; its blocks are looked at one by one.
+            ItemKind::Image => Ok(false),
+            ItemKind::File if source.lost_at(RowKind::Location, lin, rows_from..=cut).is_some() => Ok(true),
+            ItemKind::File if self.damage.points.contains(&cut) => {
+                if let Some((inode, lost)) = self.judged
+                    && inode == lin.inode
+                {
+                    return Ok(lost);
+                }
+                let mut rows = self.reader.locations(lin, 0, rows_from, cut);
+                let lost = loop {
+                    match known(rows.next(&mut self.reader))? {
+                        Ok(Some(row)) if self.is_lost(&row) => break true,
+                        Ok(Some(_)) => {}
+                        Ok(None) => break false,
+                        Err(_) => break true,
+                    }
+                };
+                self.judged = Some((lin.inode, lost));
+                Ok(lost)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn is_lost(&self, row: &LocationRow) -> bool {
+        row.blocks
+            .iter()
+            .any(|block| matches!(block, BlockPlace::Stored(place) if self.damage.distrusts(&place.object)))
     }
 }
 
@@ -35,22 +97,42 @@ impl<F: Fetch> Base for PointRows<F> {
             self.ahead = None;
         }
         self.from = to;
-        let Some(items) = &mut self.items else { return Ok(()) };
+        let Some(mut items) = self.items.take() else { return Ok(()) };
+        let begin = out.len();
         loop {
             let next = match self.ahead.take() {
                 Some(row) => Some(row),
                 None => items.next(&mut self.reader)?,
             };
             match next {
-                None => return Ok(()),
+                None => break,
                 Some(row) if row.lin.inode >= to => {
                     self.ahead = Some(row);
-                    return Ok(());
+                    break;
                 }
                 Some(row) if row.lin.inode < from => {}
                 Some(row) => out.push(row),
             }
         }
+        self.items = Some(items);
+        if self.damage.points.contains(&cut) || self.reader.source().lost().next().is_some() {
+            // A newer row of the item may be lost: then it is not known how the point has it.
+            let source = self.reader.source();
+            let newer = |row: &ItemRow| BackupId(row.backup.0.saturating_add(1))..=cut;
+            let mut at = 0;
+            out.retain(|row| {
+                at += 1;
+                at <= begin || source.lost_at(RowKind::Item, row.lin, newer(row)).is_none()
+            });
+            for row in &mut out[begin..] {
+                if self.is_on_lost(row, cut)?
+                    && let Some(item) = &mut row.item
+                {
+                    LOST.clone_into(&mut item.fault);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn locations(
@@ -63,12 +145,22 @@ impl<F: Fetch> Base for PointRows<F> {
         let (Some(cut), Some(attributes)) = (self.cut, &item.item) else { return Ok(()) };
         let lin = Lin { volume: self.volume, inode: item.lin.inode };
         let mut rows = self.reader.locations(lin, from, attributes.rows_from, cut);
-        while let Some(row) = rows.next(&mut self.reader)? {
+        // Rows that are lost are rows that are not there: their blocks are stored again.
+        while let Ok(Some(mut row)) = known(rows.next(&mut self.reader))? {
             if row.base > to {
                 break;
+            }
+            for block in &mut row.blocks {
+                if matches!(block, BlockPlace::Stored(place) if self.damage.distrusts(&place.object)) {
+                    *block = BlockPlace::Lost;
+                }
             }
             out.push(row);
         }
         Ok(())
+    }
+
+    fn lost(&self) -> Vec<LostRows> {
+        self.reader.lost().collect()
     }
 }

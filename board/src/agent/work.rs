@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 
-use windlass_agent::backplane::message::{Assignment, AssignmentId, MergeOrder};
+use windlass_agent::backplane::message::{Assignment, AssignmentId, Command, MergeOrder};
 use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job::{self, Assigned, Machinery, Packing, Settings};
 use windlass_agent::drive::merge::Merger;
@@ -26,7 +26,9 @@ use windlass_agent::log::state::State;
 use windlass_agent::node::Event;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::Policy;
+use windlass_agent::progress::Progress as Shown;
 use windlass_agent::store::uplink::Uplink;
+use windlass_agent::table::lost::LostRows;
 use windlass_agent::worker::backup::{ItemTrouble, Progress};
 use windlass_hal::volume::verify::Verified;
 
@@ -34,6 +36,7 @@ use super::post::{JobWaker, Post};
 use super::volumes::{Opened, Volumes};
 use crate::commands::backup::{job_settings, point_rows, start_uplink};
 use crate::commands::verify;
+use crate::damage::{self, Found};
 use crate::failure::Failure;
 use crate::machinery::HostReactor;
 use crate::repository::Repository;
@@ -43,6 +46,9 @@ const REPORT_OBJECTS: usize = 16;
 /// Time after which a worker reports what it has, in nanoseconds: the same on a slow one, where an object that takes longer is reported by
 /// itself. Each report costs the coordinator about a millisecond of a core and the tables a segment, so not after each object.
 const REPORT_NS: u64 = 5_000_000_000;
+
+/// Client of commands whose answer nobody waits for: those of the control socket count from 1.
+const NOBODY: u64 = u64::MAX;
 
 /// What both threads need.
 pub struct Work {
@@ -331,12 +337,28 @@ impl Runner {
             &mut |_| {},
         );
         let done = done.map_err(Failure::new)?;
+        if !done.lost.is_empty() {
+            self.tell_lost(state, &done.lost)?;
+        }
         for trouble in &done.troubles {
             log::warn!(
                 "job: an item is not whole volume={volume} inode={} what={}",
                 trouble.lin.inode,
                 trouble.what
             );
+        }
+        Ok(())
+    }
+
+    /// Tells the coordinator which segments could not be read: what they told of was stored again.
+    fn tell_lost(&self, state: &State, lost: &[LostRows]) -> Result<(), Failure> {
+        for rows in lost {
+            log::error!("job: rows of the last point were stored anew: {rows}");
+        }
+        let found = Found::of_segments(lost);
+        for record in damage::records(&self.work.repository, state, found, &Shown::new())? {
+            let command = Command::Submit(vec![record]);
+            self.post.event(Event::Local { client: NOBODY, command });
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ use crate::args::Backup;
 use crate::args::global::Global;
 use crate::commands::policy;
 use crate::commands::verify::{self, Compared};
+use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
 use crate::machinery::{HostReactor, open_device, open_volume, refuse_written};
@@ -160,6 +161,12 @@ pub fn run_policy(
         repository::release(session);
     }
     let report = result.map_err(Failure::new)?;
+    if !report.lost.is_empty() {
+        // What was missing as a whole was known to be from its first row on.
+        let knew = !report.resumed && report.lost.iter().all(|lost| lost.what.is_none());
+        let found = Found { made: knew.then_some(report.backup), ..Found::of_segments(&report.lost) };
+        damage::record(global, repository, &repository.view()?.state, found, job);
+    }
     let compared = verify::after_backup(global, &policy, job)?;
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
@@ -352,7 +359,7 @@ pub fn point_rows(
         logger::say("windlass: out of memory");
         std::process::exit(Exit::Failed.code().into());
     };
-    PointRows::new(reader, volume, cut)
+    PointRows::new(reader, volume, cut, &state.damage)
 }
 
 /// Copies the worker's sums to where people look.

@@ -29,6 +29,7 @@ use crate::args::global::Global;
 use crate::args::{At, Cat, Find, Kind, Ls, Stat};
 use crate::calendar::{iso_utc, table_utc};
 use crate::commands::points;
+use crate::damage;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::repository::Repository;
@@ -164,6 +165,7 @@ fn one(state: &State, point: &Point, at: &At, path: &Path) -> Result<VolumePath,
 pub fn ls(global: &Global, args: &Ls, output: &Output) -> Result<Exit, Failure> {
     let opened = Opened::new(global)?;
     let point = points::pick(&opened.state, &args.at.target)?;
+    damage::warn(&opened.state, point.backup);
     let places = volume_paths(&opened.state, point, &args.at, &args.path)?;
     let mut entries = 0u64;
     let mut missing = 0u64;
@@ -299,6 +301,7 @@ fn fields(lin: Lin, item: &ItemAttributes) -> Map<String, Value> {
 pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failure> {
     let opened = Opened::new(global)?;
     let point = points::pick(&opened.state, &args.at.target)?;
+    damage::warn(&opened.state, point.backup);
     let place = one(&opened.state, point, &args.at, &args.path)?;
     let mut lookup = opened.lookup(point, &place)?;
     let (lin, item) = resolve(&mut lookup, &place)?;
@@ -363,6 +366,7 @@ pub fn find(global: &Global, args: &Find, output: &Output) -> Result<Exit, Failu
     let pattern = pattern.transpose().map_err(Failure::usage)?;
     let opened = Opened::new(global)?;
     let point = points::pick(&opened.state, &args.at.target)?;
+    damage::warn(&opened.state, point.backup);
     let mut found = 0u64;
     for place in volume_paths(&opened.state, point, &args.at, &args.path)? {
         let mut lookup = opened.lookup(point, &place)?;
@@ -409,6 +413,7 @@ pub fn cat(global: &Global, args: &Cat, output: &Output) -> Result<Exit, Failure
     }
     let opened = Opened::new(global)?;
     let point = points::pick(&opened.state, &args.at.target)?;
+    damage::warn(&opened.state, point.backup);
     let place = one(&opened.state, point, &args.at, &args.path)?;
     let mut lookup = opened.lookup(point, &place)?;
     let (lin, item) = resolve(&mut lookup, &place)?;

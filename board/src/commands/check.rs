@@ -2,7 +2,10 @@
 //!
 //! Exit code 3 when something is damaged; each damage names the object, the frame, and the paths that need it.
 //!
-//! Does not: repair, or take the lease. Source: ours.
+//! What is lost goes into the log, so that the next backup stores it again and points that need it are known as damaged; and so does a point
+//! that is sound again.
+//!
+//! Does not: repair, or hold the lease while it reads. Source: ours.
 
 use std::sync::Arc;
 
@@ -17,6 +20,7 @@ use crate::args::Check;
 use crate::args::global::Global;
 use crate::commands::browse::open_lookup;
 use crate::commands::points;
+use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
 use crate::host::HostClock;
 use crate::output::Output;
@@ -77,6 +81,18 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
     document.insert("log_damaged".to_owned(), log_damaged.as_slice().into());
     document.insert("elapsed_ms".to_owned(), (elapsed_ns / 1_000_000).into());
     output.event("done", Value::Object(document));
+    let whole = volumes.len() == point.volumes.len();
+    let found = Found {
+        missing: report.missing.clone(),
+        damaged: report.damaged.clone(),
+        // Whether a point is sound is known when all of it was read.
+        point: (!report.missing.is_empty()
+            || !report.damaged.is_empty()
+            || whole && args.read_data && report.is_sound())
+        .then_some(point.backup),
+        made: None,
+    };
+    damage::record(global, &repository, &state, found, &job);
     Ok(if report.is_sound() && log_damaged.is_empty() { Exit::Done } else { Exit::Partial })
 }
 

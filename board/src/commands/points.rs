@@ -31,7 +31,7 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
         output
             .say(format_args!("policy {0} has no point yet; make one with `windlass backup {0}`", args.name));
     } else {
-        table(&points, output);
+        table(&state, &points, output);
     }
     let documents: Vec<Value> = points.iter().map(|point| to_json(&state, point)).collect();
     output.document(&json!({ "policy": args.name, "points": documents }));
@@ -39,7 +39,7 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
 }
 
 /// Prints points as a table.
-pub fn table(points: &[&Point], output: &Output) {
+pub fn table(state: &State, points: &[&Point], output: &Output) {
     let heads = [
         ("POINT", Align::Right),
         ("BEGUN (UTC)", Align::Left),
@@ -50,14 +50,14 @@ pub fn table(points: &[&Point], output: &Output) {
         ("STORED", Align::Right),
         ("STATE", Align::Left),
     ];
-    output.table(&heads, &points.iter().map(|point| row(point)).collect::<Vec<_>>());
+    output.table(&heads, &points.iter().map(|point| row(state, point)).collect::<Vec<_>>());
 }
 
 fn secs(wall_ns: i64) -> i64 {
     wall_ns.div_euclid(1_000_000_000)
 }
 
-fn row(point: &Point) -> Vec<String> {
+fn row(state: &State, point: &Point) -> Vec<String> {
     let (begun, ended) = point.wall_ns;
     let totals = &point.totals;
     vec![
@@ -69,6 +69,7 @@ fn row(point: &Point) -> Vec<String> {
         Human(totals.bytes_logical).to_string(),
         Human(totals.bytes_stored).to_string(),
         match point.status {
+            _ if state.damage.points.contains(&point.backup) => "damaged".to_owned(),
             PointStatus::Complete => "complete".to_owned(),
             PointStatus::WithErrors => format!("{} items not whole", Grouped(totals.faults)),
         },
@@ -90,6 +91,7 @@ fn to_json(state: &State, point: &Point) -> Value {
         "begun": iso_utc(secs(point.wall_ns.0)),
         "ended": iso_utc(secs(point.wall_ns.1)),
         "status": match point.status {
+            _ if state.damage.points.contains(&point.backup) => "damaged",
             PointStatus::Complete => "complete",
             PointStatus::WithErrors => "with_errors",
         },

@@ -11,6 +11,7 @@ use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::device;
+use windlass_agent::restore::fault::Reason;
 use windlass_agent::restore::file::RestoreOptions;
 use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::restore::target::Existing as AgentExisting;
@@ -23,6 +24,7 @@ use windlass_hal::volume::ItemKind;
 use crate::args::global::Global;
 use crate::args::{Existing, Restore};
 use crate::commands::points;
+use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
 use crate::output::Output;
@@ -35,6 +37,7 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     let repository = Repository::open(global)?;
     let state = repository.view()?.state;
     let (point, volume) = points::pick_volume(&state, &args.at)?;
+    damage::warn(&state, point.backup);
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
     let begun_ns = HostClock.boot_ns();
@@ -52,6 +55,7 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     };
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     tell(point, &report, elapsed_ns, output);
+    damage::record(global, &repository, &state, lost(point, &report), &job);
     Ok(if report.fault_count == 0 { Exit::Done } else { Exit::Partial })
 }
 
@@ -136,6 +140,22 @@ fn to_device(
     let report = device::run(&mut source, lin, to, nonce, global.memory.0, job);
     job.enter(Phase::Done);
     report.map_err(|fault| Failure::at(to.display(), fault))
+}
+
+/// What a restore found lost, as far as its report has it.
+fn lost(point: &Point, report: &RestoreReport) -> Found {
+    let mut found = Found::default();
+    for fault in &report.faults {
+        match fault.reason {
+            Reason::Missing { object, .. } => drop(found.missing.insert(&object)),
+            Reason::Damaged { object, .. } => drop(found.damaged.insert(&object)),
+            Reason::Lost(rows) if rows.what.is_none() => drop(found.missing.insert(&rows.segment)),
+            Reason::Lost(rows) => drop(found.damaged.insert(&rows.segment)),
+            _ => {}
+        }
+    }
+    found.point = (!found.is_sound()).then_some(point.backup);
+    found
 }
 
 /// Prints what a restore did, and names what is not as it was.

@@ -155,7 +155,11 @@ fn points(status: &Status, out: &mut Vec<String>) {
             "{:>6}  {:<16}  {:<8}  {:<19}  {:>10}  {}",
             point.backup,
             name(&point.policy),
-            if point.status == "complete" { "complete" } else { "PARTIAL" },
+            match point.status.as_str() {
+                "complete" => "complete",
+                "damaged" => "DAMAGED",
+                _ => "PARTIAL",
+            },
             when(point.wall_end_ns),
             Human(point.bytes).to_string(),
             Grouped(point.items),

@@ -48,6 +48,7 @@ use crate::id::{Key, ObjectId};
 use crate::pack::lane::{Job, JobBlock, JobPiece, Shared};
 use crate::pack::object::{ObjectBuf, Placer};
 use crate::pack::plan::Plan;
+use crate::table::lost::LostRows;
 use crate::worker::batch::{Batch, Cutter, Verdict};
 use crate::worker::rows::Rows;
 use crate::worker::{item, stretch};
@@ -225,6 +226,11 @@ impl<B: Base> Backup<B> {
     /// Items with something missing, at most [`FAULTS_KEPT_MAX`]; `totals().fault_count` counts all.
     pub fn troubles(&self) -> &[ItemTrouble] {
         &self.troubles
+    }
+
+    /// Segments of which rows of the last point could not be read.
+    pub fn lost(&self) -> Vec<LostRows> {
+        self.base.lost()
     }
 
     /// Whether everything is committed.

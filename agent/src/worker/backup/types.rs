@@ -11,6 +11,7 @@ use crate::id::{BackupId, Key, Lin, ObjectId, VolumeId};
 use crate::pack::lane::Job;
 use crate::pack::object::ObjectBuf;
 use crate::pack::reading::Reading;
+use crate::table::lost::LostRows;
 use crate::table::segment::SegmentMeta;
 use crate::worker::batch::Shape;
 
@@ -62,6 +63,11 @@ pub trait Base {
         to: u64,
         out: &mut Vec<LocationRow>,
     ) -> Result<(), Self::Fault>;
+
+    /// Segments of which rows could not be read so far, and why: the point counts as not having them.
+    fn lost(&self) -> Vec<LostRows> {
+        Vec::new()
+    }
 }
 
 /// What the machine wants done. Each leads to exactly one event, except `Sweep`, `Commit` and `Put`'s own failures, which end

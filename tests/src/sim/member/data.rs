@@ -154,7 +154,8 @@ impl Data {
         let segments = state.segments.get(&id).map(|list| list.as_slice()).unwrap_or_default();
         let fetch = Acknowledged(Rc::clone(shared));
         let reader = TableReader::new(fetch, &keys(), TableLimits::default(), segments)?;
-        let base = PointRows::new(reader, id, point.filter(|_| last.is_some()).map(|point| point.backup));
+        let cut = point.filter(|_| last.is_some()).map(|point| point.backup);
+        let base = PointRows::new(reader, id, cut, &state.damage);
         let packing = machinery.packing(assignment.id.epoch, who.0, who.1);
         let task = Task {
             volume: id,

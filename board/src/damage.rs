@@ -1,0 +1,205 @@
+//! From what a command found lost to the commit log: which points need it, and the record that makes the next backup store it again.
+//!
+//! ```text
+//!  check, restore, backup --> names --> less those that the log knows --> points that need them (`restore::affected`)
+//!      --> through the agent of this machine, or under the lease
+//! ```
+//!
+//! Nothing here makes a command fail: what could not be recorded is said, and found again by the next check.
+//!
+//! Does not: look for damage. Source: ours; `log::damage`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use windlass_agent::backplane::message::Command;
+use windlass_agent::format::record::{DamageNews, Record};
+use windlass_agent::id::{BackupId, ObjectId};
+use windlass_agent::log::names::NameSet;
+use windlass_agent::log::state::State;
+use windlass_agent::progress::Progress;
+use windlass_agent::restore::affected;
+use windlass_agent::restore::lookup::ClientFetch;
+use windlass_agent::table::lost::LostRows;
+use windlass_agent::table::read::TableReader;
+use windlass_agent::table::source::TableLimits;
+
+use crate::args::global::Global;
+use crate::commands::through::Through;
+use crate::failure::Failure;
+use crate::logger;
+use crate::repository::Repository;
+
+/// Points named in a message; more are counted.
+const POINTS_NAMED: usize = 8;
+
+/// What a command found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Objects and segments that are not there.
+    pub missing: NameSet,
+    /// Objects and segments whose bytes are not what was written.
+    pub damaged: NameSet,
+    /// A point that needs them, or that needs none of what is lost.
+    pub point: Option<BackupId>,
+    /// A point that was made knowing of all this, and needs nothing of it.
+    pub made: Option<BackupId>,
+}
+
+impl Found {
+    /// Segments of which rows could not be read.
+    pub fn of_segments(lost: &[LostRows]) -> Found {
+        let mut found = Found::default();
+        for rows in lost {
+            let set = if rows.what.is_none() { &mut found.missing } else { &mut found.damaged };
+            set.insert(&rows.segment);
+        }
+        found
+    }
+
+    /// Whether nothing is lost.
+    pub fn is_sound(&self) -> bool {
+        self.missing.is_empty() && self.damaged.is_empty()
+    }
+}
+
+/// Writes into the log what is new of it, and says what became of that.
+pub fn record(global: &Global, repository: &Repository, state: &State, found: Found, job: &Progress) {
+    match news(repository, state, found, job).and_then(|news| commit(global, repository, news)) {
+        Ok(None) => {}
+        Ok(Some(news)) => {
+            for line in [said("damaged", &news.points), said("sound again", &news.points_sound)] {
+                line.iter().for_each(|line| logger::say(format_args!("windlass: {line}")));
+            }
+            if !(news.missing.is_empty() && news.damaged.is_empty()) {
+                logger::say(
+                    "windlass: recorded; the next backup reads and stores again what it needs of the lost objects",
+                );
+            }
+        }
+        Err(why) => logger::say(format_args!(
+            "windlass: the damage could not be recorded, so backups go on as before: {why}; run `windlass check` \
+             again when nothing else has the repository's lease"
+        )),
+    }
+}
+
+/// What the log does not say yet, as records.
+pub fn records(
+    repository: &Repository,
+    state: &State,
+    found: Found,
+    job: &Progress,
+) -> Result<Vec<Record>, Failure> {
+    news(repository, state, found, job).map(DamageNews::into_records)
+}
+
+/// What the log does not say yet.
+fn news(repository: &Repository, state: &State, found: Found, job: &Progress) -> Result<DamageNews, Failure> {
+    let known = &state.damage;
+    let is_sound = found.is_sound();
+    let mut news = DamageNews { missing: found.missing, damaged: found.damaged, ..DamageNews::default() };
+    news.missing.subtract(&known.missing);
+    news.damaged.subtract(&known.damaged);
+    let (missing, damaged) = (&news.missing, &news.damaged);
+    let mut points = BTreeSet::new();
+    if !(missing.is_empty() && damaged.is_empty()) {
+        points = points_on(repository, state, &|id| missing.contains(id) || damaged.contains(id), job)?;
+    }
+    if let Some(made) = found.made {
+        points.remove(&made);
+    }
+    match found.point {
+        Some(point) if is_sound => news.points_sound.extend(known.points.get(&point)),
+        Some(point) => drop(points.insert(point)),
+        None => {}
+    }
+    news.points = points.difference(&known.points).copied().collect();
+    Ok(news)
+}
+
+/// The points that need an object or segment that `is_lost` names.
+pub fn points_on(
+    repository: &Repository,
+    state: &State,
+    is_lost: &dyn Fn(&ObjectId) -> bool,
+    job: &Progress,
+) -> Result<BTreeSet<BackupId>, Failure> {
+    let mut found = BTreeSet::new();
+    for (&volume, segments) in &state.segments {
+        let has = |volumes: &[windlass_agent::format::record::BackupVolume]| {
+            volumes.iter().any(|of| of.volume == volume)
+        };
+        let cuts: Vec<BackupId> =
+            state.points.values().filter(|point| has(&point.volumes)).map(|point| point.backup).collect();
+        let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
+        let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments);
+        let reader = reader.ok_or_else(|| Failure::new("not enough memory to read the tables"))?;
+        let stop = || job.is_stop_requested();
+        found.extend(
+            affected::points(reader, volume, segments, &cuts, is_lost, &stop)
+                .map_err(|fault| Failure::at(format_args!("volume {volume}"), fault))?,
+        );
+    }
+    Ok(found)
+}
+
+/// Commits it, through the agent here when there is one. `None` when there is nothing to say.
+fn commit(global: &Global, repository: &Repository, news: DamageNews) -> Result<Option<DamageNews>, Failure> {
+    if news.is_empty() {
+        return Ok(None);
+    }
+    let records: Vec<Record> = news.clone().into_records();
+    match Through::find(global)? {
+        Some(mut through) => {
+            for record in records {
+                through.agent.command(Command::Submit(vec![record]))?;
+            }
+        }
+        None => repository.with_session(|session| {
+            for record in records {
+                session.commit(vec![record]).map_err(|fault| Failure::at("the commit log", fault))?;
+            }
+            Ok(())
+        })?,
+    }
+    Ok(Some(news))
+}
+
+/// "point 3 is damaged", "points 3, 4 and 7 more are damaged".
+fn said(what: &str, points: &[BackupId]) -> Option<String> {
+    let named: Vec<String> = points.iter().take(POINTS_NAMED).map(ToString::to_string).collect();
+    let more = match points.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match points.len() {
+        0 => None,
+        1 => Some(format!("point {} is {what}", named.join(", "))),
+        _ => Some(format!("points {}{more} are {what}", named.join(", "))),
+    }
+}
+
+/// Says so before something is read of a point that is known to be damaged.
+pub fn warn(state: &State, point: BackupId) {
+    if state.damage.points.contains(&point) {
+        logger::say(format_args!(
+            "windlass: point {point} is damaged: something that it needs is missing from the store, or was changed \
+             there; `windlass check` names it, and the next backup stores again what is still on the volume"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_are_named_as_far_as_a_person_reads() {
+        let points: Vec<BackupId> = (1..=10).map(BackupId).collect();
+        assert_eq!(said("damaged", &[]), None);
+        assert_eq!(said("damaged", &points[..1]).unwrap(), "point 1 is damaged");
+        assert_eq!(said("sound again", &points[..2]).unwrap(), "points 1, 2 are sound again");
+        assert_eq!(said("damaged", &points).unwrap(), "points 1, 2, 3, 4, 5, 6, 7, 8 and 2 more are damaged");
+    }
+}
