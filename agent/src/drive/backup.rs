@@ -22,6 +22,7 @@ use crate::id::{BackupId, Boot, Epoch, KEY_END, KEY_START, NodeId, VolumeId};
 use crate::log::fault::LogFault;
 use crate::log::session::Session;
 use crate::log::state::{Running, State};
+use crate::pack::proof::Proven;
 use crate::table::lost::LostRows;
 use crate::worker::backup::{Base, ItemTrouble, Totals};
 
@@ -51,6 +52,8 @@ pub struct Report {
     pub troubles: Vec<ItemTrouble>,
     /// Segments of which rows of the last point could not be read: what they told of was read and stored again.
     pub lost: Vec<LostRows>,
+    /// Frames that were opened again before they were sent.
+    pub proven: Proven,
 }
 
 /// Why a backup ended early.
@@ -192,6 +195,7 @@ fn backup<B: Base>(
             report.lost.extend(done.lost);
         }
     }
+    report.proven = packing.proven();
     let end = BackupEnd { backup: report.backup, wall_end_ns: machinery.reactor.wall_ns() };
     commits.commit(vec![Record::BackupEnded(end)]).map_err(Fault::Log)?;
     Ok(report)

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
+use windlass_hal::clock::SystemClock;
 use windlass_hal::volume::{Timestamp, Volume};
 
 use crate::drive::budget::Budget;
@@ -30,6 +31,7 @@ use crate::id::{BackupId, Boot, Epoch, Key, NodeId, VolumeId};
 use crate::pack::known::Known;
 use crate::pack::lane::Shared;
 use crate::pack::object::{NameCounter, PIECE_BYTES, Placer};
+use crate::pack::proof::{PROVE_EVERY, Proofs, Proven};
 use crate::pack::reading::Reading;
 use crate::pack::{frame_buf_bytes, frame_bytes};
 use crate::store::uplink::Uplink;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub commit_objects: usize,
     /// Time after which a commit is due when there is anything to say, in nanoseconds.
     pub commit_interval_ns: u64,
+    /// One frame of so many is opened again before it is sent; 1: all.
+    pub prove_every: u32,
 }
 
 impl Settings {
@@ -87,6 +91,7 @@ impl Settings {
             flush_interval_ns,
             commit_objects: COMMIT_OBJECTS,
             commit_interval_ns: COMMIT_INTERVAL_NS,
+            prove_every: PROVE_EVERY,
         }
     }
 
@@ -150,10 +155,16 @@ impl Packing {
             placer: Mutex::new(placer),
             known: Known::new(budget.known_blocks),
             level: settings.level,
+            proofs: Proofs::new(settings.prove_every, Arc::new(SystemClock)),
         });
         let frame_bytes = frame_bytes(settings.block_bytes);
         let lanes = Lanes::start(budget.lanes, &shared, frame_bytes, Arc::clone(&machinery.wake))?;
         Ok(Packing { shared, lanes, failed: false })
+    }
+
+    /// Frames that were opened again before they were sent.
+    pub fn proven(&self) -> Proven {
+        self.shared.proofs.so_far()
     }
 }
 

@@ -21,6 +21,7 @@ use windlass_hal::block::{BlockDevice, Request, Wait};
 use windlass_hal::volume::{Volume, VolumeFault};
 
 use crate::drive::lanes::Lanes;
+use crate::id::ObjectId;
 use crate::log::fault::LogFault;
 use crate::pack::object::ObjectBuf;
 use crate::store::StoreFault;
@@ -58,6 +59,8 @@ pub enum DriveFault<F> {
     Log(LogFault),
     /// The last point's tables could not be read.
     Base(F),
+    /// A frame does not give back what was read.
+    Spoilt(ObjectId, u32),
     /// Somebody asked to stop.
     Stopped,
 }
@@ -70,6 +73,11 @@ impl<F: fmt::Display> fmt::Display for DriveFault<F> {
             DriveFault::Store(fault) => fault.fmt(f),
             DriveFault::Log(fault) => fault.fmt(f),
             DriveFault::Base(fault) => write!(f, "the last point's tables: {fault}"),
+            DriveFault::Spoilt(object, offset) => write!(
+                f,
+                "data that was packed does not open as what was read (object {object}, byte {offset}); it was not sent. \
+                 This machine's memory or processor changes data: test its memory before the next backup"
+            ),
             DriveFault::Stopped => {
                 f.write_str("stopped on request; what was committed is kept, the next run goes on there")
             }
@@ -82,6 +90,7 @@ impl<F> From<BackupFault<F>> for DriveFault<F> {
         match fault {
             BackupFault::Device(fault) => DriveFault::Device(fault),
             BackupFault::Base(fault) => DriveFault::Base(fault),
+            BackupFault::Spoilt(object, offset) => DriveFault::Spoilt(object, offset),
         }
     }
 }

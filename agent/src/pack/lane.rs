@@ -11,6 +11,8 @@
 //! - A lane never waits: room for its worst case was promised before it got the job (see `object`).
 //!
 //! One lane per core; a lane owns its contexts and scratch, so lanes share only the placer, the known blocks and the keys.
+//! - A sample of frames is read back out of its object, opened and compared before it is sent: see `proof`.
+//!
 //! Does not: read, or decide anything. Source: ours.
 
 use std::ops::Range;
@@ -18,13 +20,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_hal::buf::Buf;
 
-use crate::format::compress::Compressor;
+use crate::format::compress::{Compressor, Decompressor};
 use crate::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES};
 use crate::format::row::{BlockPlace, Place};
 use crate::format::seal::{Keys, ObjectKey, TAG_BYTES};
 use crate::id::ObjectId;
 use crate::pack::known::Known;
-use crate::pack::object::Placer;
+use crate::pack::object::{Placer, Slot};
+use crate::pack::proof::Proofs;
 use crate::pack::{FRAME_BACK_BYTES, FRAME_FRONT_BYTES};
 
 /// One block of a frame.
@@ -85,6 +88,8 @@ pub struct Outcome {
     pub zero_bytes: u64,
     /// Bytes of blocks found in the last point or among the known ones.
     pub known_bytes: u64,
+    /// The frame was opened again and does not give back what was read: where it is.
+    pub spoilt: Option<(ObjectId, u32)>,
 }
 
 /// What all lanes of a backup share.
@@ -98,6 +103,8 @@ pub struct Shared {
     pub known: Known,
     /// zstd level, or `None` to store plain.
     pub level: Option<i32>,
+    /// Which frames are opened again before they are sent.
+    pub proofs: Proofs,
 }
 
 /// One lane's own state: contexts and scratch, allocated once.
@@ -111,6 +118,8 @@ pub struct Lane {
     /// First byte of each block of the job in the plain bytes.
     starts: Vec<u32>,
     key: Option<(ObjectId, ObjectKey)>,
+    /// Made for the first frame that is opened again.
+    decompressor: Option<Decompressor>,
 }
 
 /// Bytes sampled to see whether a frame looks random.
@@ -132,6 +141,7 @@ impl Lane {
             gathered: Vec::new(),
             starts: Vec::new(),
             key: None,
+            decompressor: None,
             compressor,
             shared,
         }
@@ -275,6 +285,53 @@ impl Lane {
                 self.shared.known.put(*place);
             }
         }
+        let shared = Arc::clone(&self.shared);
+        let holds = shared.proofs.of(used, || self.holds(blocks, plain, &slot, compressed.is_some()));
+        if holds == Some(false) {
+            outcome.spoilt = Some((id, slot.offset));
+        }
+    }
+
+    /// Reads a frame back as it will be sent, and opens it: whether its blocks have their digests. `plain` is used for that.
+    fn holds(&mut self, blocks: &[JobBlock], plain: &mut [u8], slot: &Slot, compressed: bool) -> bool {
+        let Some((_, key)) = &self.key else { return false };
+        let offset = u64::from(slot.offset);
+        let front = FRAME_FRONT_BYTES - FRAME_HEADER_BYTES;
+        let body = if compressed {
+            if self.decompressor.is_none() {
+                self.decompressor = Decompressor::new();
+            }
+            // Without memory for a context nothing is known of the frame.
+            let Some(decompressor) = &mut self.decompressor else { return true };
+            let sealed = &mut self.packed[..slot.len as usize];
+            slot.read(sealed);
+            let Ok(opened) = frame::open(sealed, key, offset) else { return false };
+            let Some(out) = plain.get_mut(FRAME_FRONT_BYTES..FRAME_FRONT_BYTES + opened.raw_len) else {
+                return false;
+            };
+            if opened.plain(decompressor, out).is_err() {
+                return false;
+            }
+            &*out
+        } else {
+            let sealed = &mut plain[front..][..slot.len as usize];
+            slot.read(sealed);
+            let Ok(opened) = frame::open(sealed, key, offset) else { return false };
+            opened.body
+        };
+        let of_frame = |block: &JobBlock| match block.place {
+            BlockPlace::Stored(place)
+                if (place.object, place.frame_offset) == (slot.object.id(), slot.offset) =>
+            {
+                Some(place)
+            }
+            _ => None,
+        };
+        blocks.iter().filter_map(of_frame).all(|place| {
+            let from = place.inner_offset as usize;
+            let bytes = body.get(from..from + place.len as usize);
+            bytes.is_some_and(|bytes| self.shared.keys.digest(bytes) == place.digest)
+        })
     }
 }
 

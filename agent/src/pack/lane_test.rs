@@ -1,6 +1,7 @@
 //! Frames through one lane, and back out of the object.
 
 use windlass_hal::buf::Pool;
+use windlass_hal::clock::SystemClock;
 
 use super::*;
 use crate::format::compress::Decompressor;
@@ -17,6 +18,7 @@ fn shared(level: Option<i32>) -> Arc<Shared> {
         placer: Mutex::new(Placer::new(Pool::new(16, PIECE_BYTES), 4 << 20, writer, NameCounter::default())),
         known: Known::new(64),
         level,
+        proofs: Proofs::new(1, Arc::new(SystemClock)),
     })
 }
 
@@ -181,4 +183,48 @@ fn slack_is_zeroed_or_closed() {
         assert_eq!((block_of(&plain, &first), block_of(&plain, &second)), (&one[..1000], &two[..]));
         assert!(plain[1000..at as usize].iter().all(|&b| b == 0), "another file's bytes are not stored");
     }
+}
+
+#[test]
+fn a_frame_that_was_spoilt_after_its_digest_is_found_before_it_is_sent() {
+    for (level, bytes) in [(Some(1), text(1, 9000)), (Some(1), noise(40_000)), (None, text(2, 9000))] {
+        let shared = shared(level);
+        let mut lane = Lane::new(Arc::clone(&shared), PLAIN_BYTES);
+        let mut job = job(true, &[(bytes.len() as u32, &[(0, 0, &bytes)])]);
+        lane.run(&mut job);
+        assert_eq!(job.outcome.spoilt, None);
+        let proven = shared.proofs.so_far();
+        assert_eq!((proven.of, proven.frames, proven.bytes), (1, 1, bytes.len() as u64));
+        // As it was stored, with one bit of its object changed, and with a block that was another one when it was digested.
+        let place = stored(&job.blocks[0].place);
+        let object = Arc::clone(shared.placer.lock().unwrap().open().unwrap());
+        let slot = Slot { object, offset: place.frame_offset, len: place.frame_bytes };
+        let zstd = frame_of(&shared, &place).1;
+        let mut plain = vec![0; FRAME_FRONT_BYTES + PLAIN_BYTES + FRAME_BACK_BYTES];
+        assert!(lane.holds(&job.blocks, &mut plain, &slot, zstd));
+        let mut was = vec![0; place.frame_bytes as usize];
+        slot.read(&mut was);
+        for at in [0, was.len() / 2, was.len() - 1] {
+            let mut spoilt = was.clone();
+            spoilt[at] ^= 1;
+            slot.fill(&spoilt);
+            assert!(!lane.holds(&job.blocks, &mut plain, &slot, zstd), "byte {at}");
+        }
+        slot.fill(&was);
+        let mut other = job.blocks.clone();
+        if let BlockPlace::Stored(place) = &mut other[0].place {
+            place.digest[3] ^= 1;
+        }
+        assert!(
+            !lane.holds(&other, &mut plain, &slot, zstd) && lane.holds(&job.blocks, &mut plain, &slot, zstd)
+        );
+    }
+}
+
+#[test]
+fn one_frame_of_so_many_is_opened_again() {
+    let proofs = Proofs::new(4, Arc::new(SystemClock));
+    let due: Vec<bool> = (0..9).map(|_| proofs.of(10, || ()).is_some()).collect();
+    assert_eq!(due, [true, false, false, false, true, false, false, false, true]);
+    assert_eq!((proofs.so_far().of, proofs.so_far().frames, proofs.so_far().bytes), (9, 3, 30));
 }

@@ -12,6 +12,7 @@
 //! | [`plan`] | pure: blocks of a stretch of items -> frames and their reads |
 //! | [`lane`] | what a pack lane does with one frame; the only CPU-heavy code |
 //! | [`object`] | objects under construction: pieces from a pool, room reserved by lanes |
+//! | [`proof`] | a sample of frames, opened again before they are sent |
 //! | [`known`] | a bounded cache of digests of blocks stored lately |
 //!
 //! Small blocks share a compression frame: one 4 KiB file compressed alone costs a third more bytes and twice the time.
@@ -21,6 +22,7 @@ pub mod known;
 pub mod lane;
 pub mod object;
 pub mod plan;
+pub mod proof;
 pub mod reading;
 
 /// Plain bytes of one frame, unless a single block is larger: what is read, compressed and sealed together. 512 KiB is

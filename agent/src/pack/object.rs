@@ -93,6 +93,21 @@ impl ObjectBuf {
         }
     }
 
+    /// Copies what was written at `offset` to `out`.
+    fn read(&self, offset: u32, out: &mut [u8]) {
+        let (mut at, mut rest) = (offset as usize, out);
+        while !rest.is_empty() {
+            let within = at % PIECE_BYTES;
+            let (head, tail) = rest.split_at_mut((PIECE_BYTES - within).min(rest.len()));
+            let piece = self.pieces[at / PIECE_BYTES].lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(buf) = piece.as_ref() {
+                head.copy_from_slice(&buf[within..within + head.len()]);
+            }
+            at += head.len();
+            rest = tail;
+        }
+    }
+
     /// Reserves room at the end and writes `bytes` there, for a tail or a segment (one writer).
     pub fn append(&self, bytes: &[u8], pool: &Pool) {
         let offset = self.grow(bytes.len() as u32, pool);
@@ -132,6 +147,12 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Reads the slot's bytes back.
+    pub fn read(&self, out: &mut [u8]) {
+        assert_eq!(out.len(), self.len as usize, "a slot is read whole");
+        self.object.read(self.offset, out);
+    }
+
     /// Writes the slot's bytes.
     pub fn fill(&self, bytes: &[u8]) {
         assert_eq!(bytes.len(), self.len as usize, "a slot is written whole");

@@ -395,6 +395,9 @@ pub struct Backup {
     /// With an agent: start it and return, it goes on by itself
     #[arg(long, conflicts_with = "alone")]
     pub no_wait: bool,
+    /// Open and compare all that was packed before it is sent, not only a sample: for a machine whose memory or processor is in doubt
+    #[arg(long)]
+    pub paranoid: bool,
 }
 
 /// Options of `points`.

@@ -81,19 +81,20 @@ pub fn run(global: &Global, args: &Backup, output: &Output) -> Result<Exit, Fail
     signal::watch(&job)?;
     let (policy, outcome) = {
         let _watcher = Watcher::start(&job, *output)?;
-        run_policy(global, &repository, &args.name, &job)?
+        run_policy(global, &repository, &args.name, args.paranoid, &job)?
     };
     tell(&policy, &outcome, output);
     output.event("done", to_json(&policy, &outcome));
     Ok(outcome.exit())
 }
 
-/// Backs a policy up. Everything that can be refused is refused before the lease is taken; the lease is given back at the end,
+/// Backs a policy up; `paranoid` opens every frame again before it is sent. Everything that can be refused is refused before the lease is taken; the lease is given back at the end,
 /// however it went, so that whoever comes next need not wait.
 pub fn run_policy(
     global: &Global,
     repository: &Repository,
     name: &str,
+    paranoid: bool,
     job: &Arc<Progress>,
 ) -> Result<(Policy, Outcome), Failure> {
     let store = &repository.opened.store;
@@ -130,6 +131,10 @@ pub fn run_policy(
             "policy {name} was changed while the backup began; start it again"
         )));
     }
+    let mut settings = settings(repository, &policy);
+    if paranoid {
+        settings.job.prove_every = 1;
+    }
     let mut machinery = Machinery {
         frames,
         pieces,
@@ -145,7 +150,7 @@ pub fn run_policy(
         session,
         repository.clock(),
         &repository.keys,
-        &settings(repository, &policy),
+        &settings,
         &mut volumes,
         &mut machinery,
         &mut |volume, cut, state| point_rows(repository, volume, cut, state),
@@ -421,6 +426,15 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
             Grouped(outcome.merged.added)
         ));
     }
+    let proven = &outcome.report.proven;
+    if proven.frames > 0 {
+        output.say(format_args!(
+            "  {} of {} frames were opened again and compared before they were sent, in {} on the lanes",
+            Grouped(proven.frames),
+            Grouped(proven.of),
+            HumanTime(proven.ns),
+        ));
+    }
     if totals.fault_count > 0 {
         output.say(format_args!(
             "  {} items could not be read whole; they are named above",
@@ -484,6 +498,10 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "reads": totals.reads,
         "bytes_stored_plain": totals.stored_plain_bytes,
         "bytes_stored": totals.stored_bytes,
+        "frames": report.proven.of,
+        "frames_proven": report.proven.frames,
+        "bytes_proven": report.proven.bytes,
+        "proven_ns": report.proven.ns,
         "objects": totals.objects,
         "segments": totals.segments,
         "segments_merged": outcome.merged.removed,

@@ -86,6 +86,9 @@ pub fn backup(
             "the agents' limits are those of policy and board profiles; set them there, or say --alone",
         ));
     }
+    if args.paranoid {
+        return Err(Failure::usage("agents open a sample of what they packed; for all of it say --alone"));
+    }
     let begun_ns = HostClock.boot_ns();
     let before = Status::parse(&through.agent.status()?).map_err(Failure::new)?;
     let number = match through.agent.command(Command::Backup(args.name.clone()))? {

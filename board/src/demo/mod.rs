@@ -224,7 +224,7 @@ impl Steps<'_> {
         let job = Arc::new(Progress::new());
         let (policy, outcome) = {
             let _watcher = Watcher::start(&job, *self.output)?;
-            backup::run_policy(&self.options, repository, part.policy, &job)?
+            backup::run_policy(&self.options, repository, part.policy, false, &job)?
         };
         backup::tell(&policy, &outcome, self.output);
         self.output.event("backup", backup::to_json(&policy, &outcome));

@@ -250,7 +250,7 @@ impl<B: Base> Backup<B> {
         match event {
             Event::Swept(window, swept) => self.swept(window, swept)?,
             Event::Read(request) => self.read(request)?,
-            Event::Packed(job) => self.packed(job),
+            Event::Packed(job) => self.packed(job)?,
             Event::Stored(id) => self.stored(id),
             Event::Committed => self.committed(now),
         }

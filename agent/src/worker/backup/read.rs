@@ -179,7 +179,10 @@ impl<B: Base> Backup<B> {
         self.ready.pop_front().map(Action::Pack)
     }
 
-    pub(super) fn packed(&mut self, job: Job) {
+    pub(super) fn packed(&mut self, job: Job) -> Result<(), BackupFault<B::Fault>> {
+        if let Some((object, offset)) = job.outcome.spoilt {
+            return Err(BackupFault::Spoilt(object, offset));
+        }
         self.packing -= 1;
         self.placer().settle(job.bytes as usize + FRAME_OVERHEAD_BYTES);
         let active = &mut self.batches[(job.tag - self.first_batch) as usize];
@@ -194,6 +197,7 @@ impl<B: Base> Backup<B> {
             self.grown(id).written += bytes;
         }
         self.shells.push((job.blocks, job.pieces));
+        Ok(())
     }
 
     pub(super) fn grown(&mut self, id: ObjectId) -> &mut Growing {

@@ -207,4 +207,6 @@ pub enum BackupFault<F> {
     Device(Fault),
     /// The last point's rows could not be read.
     Base(F),
+    /// A frame does not give back what was read: this machine changed it on the way. The object that it is in, and where.
+    Spoilt(ObjectId, u32),
 }

@@ -22,6 +22,7 @@ use windlass_agent::log::state::State;
 use windlass_agent::pack::known::Known;
 use windlass_agent::pack::lane::{Lane, Shared as Packing};
 use windlass_agent::pack::object::{NameCounter, ObjectBuf, PIECE_BYTES, Placer};
+use windlass_agent::pack::proof::Proofs;
 use windlass_agent::pack::reading::Reading;
 use windlass_agent::pack::{frame_buf_bytes, frame_bytes};
 use windlass_agent::restore::browse::cat;
@@ -101,6 +102,7 @@ impl Machinery {
             placer: Mutex::new(placer),
             known: Known::new(KNOWN_BLOCKS),
             level: None,
+            proofs: Proofs::new(1, Arc::new(SimClock::new())),
         })
     }
 }
@@ -279,6 +281,7 @@ fn text(fault: &BackupFault<TableFault>) -> String {
     match fault {
         BackupFault::Device(fault) => fault.to_string(),
         BackupFault::Base(fault) => fault.to_string(),
+        BackupFault::Spoilt(object, offset) => format!("a frame was spoilt: {object}, byte {offset}"),
     }
 }
 
