@@ -17,9 +17,10 @@ use std::time::Instant;
 use nix::sys::resource::{UsageWho, getrusage};
 use windlass_agent::store::dir::DirStore;
 use windlass_agent::store::throttle::Throttle;
-use windlass_agent::store::{ByteRange, PutMode, Store};
+use windlass_agent::store::{PutMode, Store};
 use windlass_hal::buf::Pool;
 use windlass_hal::clock::{Clock, SystemClock};
+use windlass_tests::conformance::store::WHOLE;
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::scratch::Scratch;
 
@@ -100,7 +101,7 @@ fn get_rate(store: &dyn Store, objects: usize) -> f64 {
     let mut out = Vec::new();
     for n in 0..objects {
         out.clear();
-        store.get(&format!("obj/bench/{n:04}"), ByteRange::All, &mut out).unwrap();
+        store.get(&format!("obj/bench/{n:04}"), WHOLE, &mut out).unwrap();
     }
     (objects * OBJECT_BYTES) as f64 / MIB / start.elapsed().as_secs_f64()
 }
@@ -125,7 +126,7 @@ fn latencies(name: &str, store: &dyn Store) {
     };
     timed("create", &|n| store.put(&format!("log/{n:020}"), &[&body], PutMode::CreateOnly).unwrap());
     timed("GET", &|n| {
-        store.get(&format!("log/{n:020}"), ByteRange::All, &mut Vec::new()).unwrap();
+        store.get(&format!("log/{n:020}"), WHOLE, &mut Vec::new()).unwrap();
     });
     timed("DELETE", &|n| store.delete(&format!("log/{n:020}")).unwrap());
 }

@@ -30,6 +30,7 @@ use windlass_agent::format::seal::{Keys, Secret};
 use windlass_agent::format::slot::Author;
 use windlass_agent::format::wrap::{KeySlot, Unlock};
 use windlass_agent::id::{BackupId, Boot, Lin, NodeId, VolumeId};
+use windlass_agent::log::keys::bytes_max;
 use windlass_agent::log::lease::{Identity, Timing};
 use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
@@ -192,7 +193,9 @@ impl Appliance {
     pub fn open(store: Arc<dyn Store>, setup: Setup) -> Result<Appliance> {
         let client = client(&store, &setup)?;
         let mut bytes = Vec::new();
-        client.get(REPO_FORMAT_KEY, ByteRange::All, &mut bytes).context(|| "read the format object")?;
+        client
+            .get(REPO_FORMAT_KEY, ByteRange::Whole(bytes_max(REPO_FORMAT_KEY)), &mut bytes)
+            .context(|| "read the format object")?;
         let format = RepoFormat::parse_stored(&bytes).context(|| "the format object")?;
         let unlock = setup.encrypted.then(unlock);
         let keys = format.unlock(unlock.as_ref()).context(|| "unlock the repository")?;

@@ -319,7 +319,7 @@ impl Fetch for Memory {
         let mut inner = self.0.borrow_mut();
         let body = inner.stored.get(id).ok_or(fault(StoreFaultKind::NotFound))?;
         let range = match range {
-            ByteRange::All => 0..body.len(),
+            ByteRange::Whole(_) => 0..body.len(),
             ByteRange::From { offset, len } => offset as usize..(offset + len) as usize,
             ByteRange::Last(len) => body.len().saturating_sub(len as usize)..body.len(),
         };

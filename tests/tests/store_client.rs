@@ -15,7 +15,7 @@ use windlass_agent::store::uplink::{Answer, Done, Got, Job, Landing, PutHow, Upl
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::buf::Pool;
 use windlass_hal::clock::Clock;
-use windlass_tests::conformance::store::{Extent, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, run};
 use windlass_tests::engines::clock::StepClock;
 use windlass_tests::store_fault::{FaultPlan, FaultStore};
 
@@ -75,7 +75,7 @@ fn a_rough_store_looks_smooth_through_the_client() {
         for key in &keys {
             client.delete(key).unwrap();
         }
-        assert_eq!(inner.get(&keys[0], ByteRange::All, &mut out).unwrap_err().kind, Kind::NotFound);
+        assert_eq!(inner.get(&keys[0], WHOLE, &mut out).unwrap_err().kind, Kind::NotFound);
         let (injected, retries) = (rough.injected(), client.counts().retries);
         assert!(injected >= 8 && retries >= 8, "seed {seed}: {injected} faults, {retries} retries");
     }
@@ -114,7 +114,7 @@ fn counters_count_every_attempt() {
     let client = client(memory(), RetryPolicy::DATA);
     client.put_unique("a", &[&[0; 10], &[0; 5]]).unwrap();
     client.get("a", ByteRange::Last(4), &mut Vec::new()).unwrap();
-    let _ = client.get("none", ByteRange::All, &mut Vec::new());
+    let _ = client.get("none", WHOLE, &mut Vec::new());
     client.list("", "", &mut |_, _| true).unwrap();
     client.delete("a").unwrap();
     let counts = client.counts();
@@ -208,14 +208,14 @@ fn gets_land_in_buffers_and_vectors_and_failures_give_them_back() {
     assert_eq!(result, Ok(Got { len: 10, object_bytes: 10_000 }));
     assert!(bytes[..10] == body[9_990..]);
     drop(bytes);
-    for too_large in [ByteRange::All, ByteRange::Last(8193), ByteRange::From { offset: 0, len: 8193 }] {
+    for too_large in [WHOLE, ByteRange::Last(8193), ByteRange::From { offset: 0, len: 8193 }] {
         assert_eq!(buf(too_large).1.unwrap_err().kind, Kind::Rejected, "{too_large:?}");
     }
     assert_eq!(pool.free(), 1);
-    let (into, result) = get("none", ByteRange::All, Landing::Vec(b"kept".to_vec()));
+    let (into, result) = get("none", WHOLE, Landing::Vec(b"kept".to_vec()));
     assert_eq!(result.unwrap_err().kind, Kind::NotFound);
     assert!(matches!(into, Landing::Vec(kept) if kept == b"kept"));
-    let (into, result) = get("a", ByteRange::All, Landing::Vec(b"kept".to_vec()));
+    let (into, result) = get("a", WHOLE, Landing::Vec(b"kept".to_vec()));
     assert_eq!(result, Ok(Got { len: 10_000, object_bytes: 10_000 }));
     assert!(matches!(into, Landing::Vec(all) if all[4..] == body[..]));
 }
@@ -317,6 +317,6 @@ fn stop_ends_a_pause_in_the_middle() {
     let store = Arc::new(FaultStore::new(memory(), Arc::new(StepClock::default()), plan));
     let client = client(store, RetryPolicy::DATA);
     client.stop();
-    let fault = client.get("a", ByteRange::All, &mut Vec::new()).unwrap_err();
+    let fault = client.get("a", WHOLE, &mut Vec::new()).unwrap_err();
     assert_eq!((fault.kind, client.counts().get), (Kind::Unknown, 1));
 }

@@ -14,11 +14,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use windlass_agent::store::dir::{DirStore, LIST_BATCH_NAMES};
 use windlass_agent::store::probe::probe;
 use windlass_agent::store::throttle::Throttle;
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
+use windlass_agent::store::{PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::buf::Pool;
 use windlass_hal::clock::{Clock, Instant, SystemClock};
 use windlass_hal::volume::Timestamp;
-use windlass_tests::conformance::store::{Extent, keys, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, keys, run};
 use windlass_tests::engines::scratch::Scratch;
 use windlass_tests::engines::skip;
 use windlass_tests::image::Tmpfs;
@@ -55,7 +55,7 @@ fn temps(repo: &Path) -> Vec<PathBuf> {
 
 fn get(store: &dyn Store, key: &str) -> Result<Vec<u8>, Kind> {
     let mut out = Vec::new();
-    store.get(key, ByteRange::All, &mut out).map_err(|fault| fault.kind)?;
+    store.get(key, WHOLE, &mut out).map_err(|fault| fault.kind)?;
     Ok(out)
 }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use windlass_agent::store::etcd::{ETCD_BODY_BYTES_MAX, EtcdSettings, EtcdStore, Place};
 use windlass_agent::store::http::Timeouts;
 use windlass_agent::store::probe::{RACES, probe};
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
+use windlass_agent::store::{PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::clock::SystemClock;
-use windlass_tests::conformance::store::{Extent, keys, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, keys, run};
 use windlass_tests::engines::etcd::Etcd;
 use windlass_tests::engines::{free_port, skip};
 
@@ -29,7 +29,7 @@ fn impatient() -> EtcdSettings {
 
 fn get(store: &dyn Store, key: &str) -> Result<Vec<u8>, Kind> {
     let mut out = Vec::new();
-    store.get(key, ByteRange::All, &mut out).map_err(|fault| fault.kind)?;
+    store.get(key, WHOLE, &mut out).map_err(|fault| fault.kind)?;
     Ok(out)
 }
 
@@ -78,7 +78,7 @@ fn what_was_acknowledged_survives_a_kill_and_nothing_is_claimed_meanwhile() {
         let dead = |result: Result<(), StoreFault>| assert_eq!(result.unwrap_err().kind, Kind::Unknown);
         dead(create(store.as_ref(), "log/none", b"x"));
         dead(store.put("beat/1", &[b"x"], PutMode::Replace));
-        dead(store.get("log/0-0", ByteRange::All, &mut Vec::new()).map(drop));
+        dead(store.get("log/0-0", WHOLE, &mut Vec::new()).map(drop));
         dead(store.list("log/", "", &mut |_, _| true));
         dead(store.delete("log/0-0"));
         etcd.restart(0).unwrap();

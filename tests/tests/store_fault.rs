@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use windlass_agent::log::call::{Answer, Call, perform};
+use windlass_agent::log::keys;
 use windlass_agent::store::probe::{Check, Wrong, probe};
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::s3::{S3Settings, Timeouts};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::clock::{Clock, SystemClock};
-use windlass_tests::conformance::store::{Extent, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, run};
 use windlass_tests::engines::clock::StepClock;
 use windlass_tests::engines::faulty::{Fault, Faulty};
 
@@ -68,6 +70,15 @@ fn one_attempt_is_classified() {
         (Fault::Status(400, "EntityTooLarge"), Kind::Rejected),
         (Fault::FlipUp, Kind::Corrupt),
         (Fault::WrongChecksum, Kind::Corrupt),
+        (Fault::Portal, Kind::Unknown),
+        (Fault::NoEtag, Kind::Unknown),
+        (Fault::Status(206, ""), Kind::Unknown),
+        (
+            Fault::Raw(
+                "HTTP/1.1 302 X\r\nLocation: http://login/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            ),
+            Kind::Unknown,
+        ),
         (Fault::Raw("HTTP/1.1 200"), Kind::Unknown),
         (Fault::Raw("nonsense\r\n\r\n"), Kind::Unknown),
         (
@@ -80,24 +91,35 @@ fn one_attempt_is_classified() {
         assert_eq!(kind(put(PutMode::Replace)), expected, "{fault:?}");
     }
     let gets = [
-        (Fault::LostAnswer, ByteRange::All, Kind::Unknown),
-        (Fault::CutBody, ByteRange::All, Kind::Unknown),
+        (Fault::LostAnswer, WHOLE, Kind::Unknown),
+        (Fault::CutBody, WHOLE, Kind::Unknown),
         (Fault::CutBody, middle, Kind::Unknown),
-        (Fault::SlowBody(800), ByteRange::All, Kind::Unknown),
-        (Fault::FlipDown, ByteRange::All, Kind::Corrupt),
+        (Fault::SlowBody(800), WHOLE, Kind::Unknown),
+        (Fault::FlipDown, WHOLE, Kind::Corrupt),
         (Fault::WrongRange, middle, Kind::Corrupt),
-        (Fault::Status(404, ""), ByteRange::All, Kind::Unknown),
-        (Fault::Status(404, "NoSuchKey"), ByteRange::All, Kind::NotFound),
+        (Fault::Portal, ByteRange::From { offset: 0, len: 4 }, Kind::Unknown),
+        (Fault::Portal, WHOLE, Kind::Unknown),
+        (Fault::NoEtag, WHOLE, Kind::Unknown),
+        (Fault::NoEtag, middle, Kind::Unknown),
+        (Fault::NoSuchRange, middle, Kind::Unknown),
+        (Fault::NoSuchRange, WHOLE, Kind::Unknown),
+        (Fault::Status(204, ""), WHOLE, Kind::Unknown),
+        (Fault::CutChunks, WHOLE, Kind::Unknown),
+        (Fault::Raw("HTTP/1.1 206 X\r\nETag: \"x\"\r\nContent-Length: 4\r\n\r\n2345"), middle, Kind::Unknown),
+        (Fault::Raw("HTTP/1.1 200 X\r\nETag: \"x\"\r\nContent-Length: 2\r\n\r\nOK"), middle, Kind::Unknown),
+        (Fault::Status(404, ""), WHOLE, Kind::Unknown),
+        (Fault::Status(404, "NoSuchKey"), WHOLE, Kind::NotFound),
         (Fault::Status(404, "NoSuchBucket"), middle, Kind::StoreGone),
         (Fault::Status(503, ""), middle, Kind::Unknown),
         (Fault::Status(403, "RequestTimeTooSkewed"), middle, Kind::Denied),
     ];
     for (fault, range, expected) in gets {
+        assert_eq!(get(range), Ok(10), "before {fault:?}");
         server.plan("GET", &fault, 1);
-        assert_eq!(kind(get(range)), expected, "{fault:?}");
+        assert_eq!(kind(get(range)), expected, "{fault:?} {range:?}");
         assert_eq!(get(range), Ok(10), "the next call is not disturbed by {fault:?}");
     }
-    for fault in [Fault::CutBody, Fault::Reset, Fault::Status(503, "")] {
+    for fault in [Fault::CutBody, Fault::Reset, Fault::Status(503, ""), Fault::Portal] {
         server.plan("GET", &fault, 1);
         assert_eq!(kind(store.list("", "", &mut |_, _| true)), Kind::Unknown, "{fault:?}");
         server.plan("DELETE", &fault, 1);
@@ -109,8 +131,86 @@ fn one_attempt_is_classified() {
     let moved =
         Fault::Raw("HTTP/1.1 301 X\r\nx-amz-bucket-region: eu-central-1\r\nContent-Length: 0\r\n\r\n");
     server.plan("GET", &moved, 1);
-    let fault = get(ByteRange::All).unwrap_err();
+    let fault = get(WHOLE).unwrap_err();
     assert!(fault.kind == Kind::Rejected && fault.detail.contains("region eu-central-1"), "{fault}");
+}
+
+#[test]
+fn a_listing_that_does_not_fit_is_no_answer_and_names_what_is_wrong() {
+    let server = Faulty::start();
+    let store = store(&server);
+    for n in 0..20 {
+        store.put(&format!("obj/{n:02}"), &[b"x"], PutMode::Replace).unwrap();
+    }
+    for (fault, page, what) in [
+        (Fault::NoToken, 2, "no token"),
+        (Fault::SameToken, 1, "same token"),
+        (Fault::OtherPrefix, 1, "outside of the prefix"),
+        (Fault::Unsorted, 0, "ascending"),
+        (Fault::Portal, 2, "not a listing"),
+        (Fault::CutChunks, 0, ""),
+    ] {
+        server.plan("GET", &Fault::Fine, page);
+        server.plan("GET", &fault, 1);
+        let fault = store.list("obj/", "", &mut |_, _| true).unwrap_err();
+        assert!(fault.kind == Kind::Unknown && fault.detail.contains(what), "{fault}");
+    }
+}
+
+#[test]
+fn a_store_without_etags_is_one_and_lengths_may_be_told_in_other_ways() {
+    let server = Faulty::start();
+    let store = store(&server);
+    for _ in 0..2 {
+        server.plan("PUT", &Fault::NoEtag, 1);
+        store.put("a", &[b"0123456789"], PutMode::Replace).unwrap();
+        server.plan("GET", &Fault::NoEtag, 1);
+        assert_eq!(store.get("a", WHOLE, &mut Vec::new()), Ok(10));
+    }
+    let ranges = [(WHOLE, "0123456789"), (ByteRange::From { offset: 2, len: 4 }, "2345")];
+    for (range, expected) in ranges {
+        // Of a whole object that ends with the connection the size is asked for once more, by a range.
+        for (fault, times) in [(Fault::Chunked, 1), (Fault::NoLength, 2)] {
+            server.plan("GET", &fault, times);
+            let mut out = Vec::new();
+            assert_eq!(store.get("a", range, &mut out), Ok(10), "{fault:?}");
+            assert_eq!(out, expected.as_bytes(), "{fault:?}");
+            server.clear();
+        }
+    }
+    for fault in [Fault::Chunked, Fault::NoLength] {
+        server.plan("GET", &fault, 2);
+        assert_eq!(kind(store.get("a", ByteRange::Whole(9), &mut Vec::new())), Kind::TooLong, "{fault:?}");
+        server.clear();
+    }
+    let bare = Fault::Raw("HTTP/1.1 200 X\r\nETag: \"x\"\r\nConnection: close\r\n\r\n0123456789");
+    server.plan("GET", &bare, 2);
+    let fault = store.get("a", WHOLE, &mut Vec::new()).unwrap_err();
+    assert!(fault.kind == Kind::Unknown && fault.detail.contains("no length"), "{fault}");
+}
+
+#[test]
+fn what_is_larger_than_its_kind_is_not_read() {
+    let server = Faulty::start();
+    let (store, (client, _)) = (store(&server), client(&server));
+    for key in ["format", "epoch/1", "beat/1", "log/1", "boundary/1", "ckpt/1-0"] {
+        server.plan("GET", &Fault::Flood, 2);
+        let (answer, fault) = perform(store.as_ref(), &Call::Get { key: key.to_owned() });
+        // To the log it is an object that is damaged, and the words say in what way.
+        assert_eq!(answer, Answer::Body(Vec::new()), "{key}");
+        assert_eq!(fault.unwrap().kind, Kind::TooLong, "{key}");
+        let mut out = b"kept".to_vec();
+        let fault = client.get(key, ByteRange::Whole(keys::bytes_max(key)), &mut out).unwrap_err();
+        assert!(fault.kind == Kind::TooLong && fault.detail.contains("1099511627776 bytes"), "{fault}");
+        assert_eq!(out, b"kept");
+    }
+    // A range is bounded by itself.
+    for range in [ByteRange::From { offset: 0, len: 100 }, ByteRange::Last(100)] {
+        server.plan("GET", &Fault::Flood, 1);
+        assert_eq!(kind(store.get("obj/1", range, &mut Vec::new())), Kind::Unsupported);
+    }
+    // What the sockets hold; a client that reads would have had gigabytes by now.
+    assert!(server.flooded() < 14 * (16 << 20), "{} bytes", server.flooded());
 }
 
 #[test]
@@ -125,6 +225,8 @@ fn an_unanswered_unique_put_is_resolved_whether_it_was_applied_or_not() {
         Fault::Status(409, "ConditionalRequestConflict"),
         Fault::WrongChecksum,
         Fault::FlipUp,
+        Fault::Portal,
+        Fault::NoEtag,
     ]
     .iter()
     .enumerate()
@@ -180,7 +282,7 @@ fn reads_and_listings_are_repeated_and_a_listing_goes_on_where_it_was() {
     {
         server.plan("GET", &fault, 2);
         let mut out = b"kept".to_vec();
-        assert_eq!(client.get("obj/007", ByteRange::All, &mut out), Ok(1), "{fault:?}");
+        assert_eq!(client.get("obj/007", WHOLE, &mut out), Ok(1), "{fault:?}");
         assert_eq!(out, b"keptx", "{fault:?}");
         server.clear();
     }
@@ -232,13 +334,13 @@ fn refusals_in_the_middle_of_a_run_end_it_at_once() {
     server.denied(true);
     let large = vec![1; 8 << 20];
     assert_eq!(kind(client.put_unique("obj/b", &[&large])), Kind::Denied);
-    assert_eq!(kind(client.get("obj/a", ByteRange::All, &mut Vec::new())), Kind::Denied);
+    assert_eq!(kind(client.get("obj/a", WHOLE, &mut Vec::new())), Kind::Denied);
     assert_eq!(kind(client.list("", "", &mut |_, _| true)), Kind::Denied);
     assert_eq!(kind(client.delete("obj/a")), Kind::Denied);
     server.denied(false);
     server.bucket_gone(true);
     assert_eq!(kind(client.put_unique("obj/b", &[&large])), Kind::StoreGone);
-    assert_eq!(kind(client.get("obj/a", ByteRange::All, &mut Vec::new())), Kind::StoreGone);
+    assert_eq!(kind(client.get("obj/a", WHOLE, &mut Vec::new())), Kind::StoreGone);
     assert_eq!(kind(client.list("", "", &mut |_, _| true)), Kind::StoreGone);
     assert_eq!(client.counts().retries, before.retries, "none of these is repeated");
     assert_eq!(client.counts().faults, before.faults + 7);
@@ -248,7 +350,7 @@ fn refusals_in_the_middle_of_a_run_end_it_at_once() {
 fn a_server_that_is_not_there_is_no_answer() {
     let endpoint = format!("http://127.0.0.1:{}", windlass_tests::engines::free_port().unwrap());
     let engine = windlass_tests::engines::s3::S3Engine::new(endpoint, "AK", "SK");
-    let fault = engine.store("bucket").get("a", ByteRange::All, &mut Vec::new()).unwrap_err();
+    let fault = engine.store("bucket").get("a", WHOLE, &mut Vec::new()).unwrap_err();
     assert_eq!(fault.kind, Kind::Unknown, "{fault}");
 }
 

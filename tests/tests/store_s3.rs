@@ -6,9 +6,9 @@ use std::sync::Arc;
 use windlass_agent::store::probe::{Check, Wrong, probe};
 use windlass_agent::store::s3::S3Settings;
 use windlass_agent::store::uplink::UplinkSettings;
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFaultKind, Versioning};
+use windlass_agent::store::{PutMode, Store, StoreFaultKind, Versioning};
 use windlass_hal::clock::{Clock, SystemClock};
-use windlass_tests::conformance::store::{Extent, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, run};
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::moto::Moto;
 use windlass_tests::engines::s3::S3Engine;
@@ -18,7 +18,7 @@ use windlass_tests::engines::skip;
 fn refusals(engine: &S3Engine, checks_signatures: bool) {
     let mut out = Vec::new();
     let gone = engine.store("no-such-bucket");
-    let fault = gone.get("a", ByteRange::All, &mut out).unwrap_err();
+    let fault = gone.get("a", WHOLE, &mut out).unwrap_err();
     assert_eq!(fault.kind, StoreFaultKind::StoreGone, "{fault}");
     let fault = gone.put("a", &[b"x"], PutMode::CreateOnly).unwrap_err();
     assert_eq!(fault.kind, StoreFaultKind::StoreGone, "{fault}");
@@ -35,7 +35,7 @@ fn refusals(engine: &S3Engine, checks_signatures: bool) {
         let store = engine.store_with("refusals", wrong);
         let large = vec![7; 4 << 20];
         for fault in [
-            store.get("a", ByteRange::All, &mut out).unwrap_err(),
+            store.get("a", WHOLE, &mut out).unwrap_err(),
             store.put("a", &[b"x"], PutMode::Replace).unwrap_err(),
             store.put("a", &[&large], PutMode::Replace).unwrap_err(),
             store.list("", "", &mut |_, _| true).unwrap_err(),
@@ -88,7 +88,7 @@ fn ceph_conforms() {
     let other = ceph.b.store(&bucket);
     store.put("a", &[b"across"], PutMode::CreateOnly).unwrap();
     let mut out = Vec::new();
-    other.get("a", ByteRange::All, &mut out).unwrap();
+    other.get("a", WHOLE, &mut out).unwrap();
     assert_eq!(out, b"across");
     assert_eq!(other.put("a", &[b"x"], PutMode::CreateOnly).unwrap_err().kind, StoreFaultKind::Exists);
     store.delete("a").unwrap();
@@ -136,7 +136,7 @@ fn tls_is_verified_and_works_with_a_ca_file() {
     let fresh = moto.s3.store_with("conform", settings(Some(certificate_file(&moto))));
     let thread = std::thread::Builder::new().stack_size(stack_bytes).spawn(move || {
         fresh.put("a", &[&vec![1; 2 << 20]], PutMode::Replace).unwrap();
-        fresh.get("a", ByteRange::All, &mut Vec::new()).unwrap();
+        fresh.get("a", WHOLE, &mut Vec::new()).unwrap();
         fresh.list("", "", &mut |_, _| true).unwrap();
         fresh.delete("a").unwrap();
     });
@@ -144,7 +144,7 @@ fn tls_is_verified_and_works_with_a_ca_file() {
     // The system's authorities do not know this CA; nothing is sent, and repeating would not help.
     if std::path::Path::new(windlass_agent::store::s3::CA_BUNDLES[0]).exists() {
         let stranger = moto.s3.store_with("conform", settings(None));
-        let fault = stranger.get("a", ByteRange::All, &mut Vec::new()).unwrap_err();
+        let fault = stranger.get("a", WHOLE, &mut Vec::new()).unwrap_err();
         assert_eq!(fault.kind, StoreFaultKind::Rejected, "{fault}");
         assert!(fault.detail.contains("certificate"), "{fault}");
     }

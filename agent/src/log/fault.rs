@@ -162,6 +162,9 @@ impl fmt::Display for LogFault {
                 StoreFaultKind::NotFound => {
                     write!(f, "{place}: it is missing, though nothing may have removed it")
                 }
+                StoreFaultKind::TooLong => {
+                    write!(f, "{place}: larger than such an object can be; something else was stored there")
+                }
                 StoreFaultKind::Exists => write!(f, "{place}: it exists, though its name is new"),
                 StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt => {
                     write!(f, "{place}: no clear answer from the store; check the network and try again")

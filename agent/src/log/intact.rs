@@ -2,7 +2,7 @@
 //!
 //! Does not: follow the log (`replay` does). Source: ours.
 
-use super::keys::{BEATS, BOUNDARIES, CHECKPOINTS, EPOCHS, SLOTS};
+use super::keys::{self, BEATS, BOUNDARIES, CHECKPOINTS, EPOCHS, SLOTS};
 use crate::format::copies;
 use crate::format::repo::{REPO_FORMAT_KEY, RepoFormat};
 use crate::format::slot::check_digest;
@@ -15,18 +15,20 @@ use crate::store::{ByteRange, StoreFault, StoreFaultKind};
 /// # Errors
 /// What the store says when it cannot list or read.
 pub fn check(client: &Client, each: &mut dyn FnMut(&str)) -> Result<u64, StoreFault> {
-    let mut keys = vec![REPO_FORMAT_KEY.to_owned()];
+    let mut names = vec![REPO_FORMAT_KEY.to_owned()];
     for prefix in [EPOCHS, BEATS, BOUNDARIES, CHECKPOINTS, SLOTS] {
         client.list(prefix, "", &mut |key, _| {
-            keys.push(key.to_owned());
+            names.push(key.to_owned());
             true
         })?;
     }
     let (mut body, mut read) = (Vec::new(), 0);
-    for key in &keys {
+    for key in &names {
         body.clear();
-        match client.get(key, ByteRange::All, &mut body) {
+        match client.get(key, ByteRange::Whole(keys::bytes_max(key)), &mut body) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound && key != REPO_FORMAT_KEY => continue,
+            // Not read, so it is none of ours: the empty body says the same below.
+            Err(fault) if fault.kind == StoreFaultKind::TooLong => 0,
             other => other?,
         };
         read += 1;
@@ -35,8 +37,9 @@ pub fn check(client: &Client, each: &mut dyn FnMut(&str)) -> Result<u64, StoreFa
         }
         // Once more, from another connection, before it counts as damage.
         body.clear();
-        match client.get_afresh(key, ByteRange::All, &mut body) {
+        match client.get_afresh(key, ByteRange::Whole(keys::bytes_max(key)), &mut body) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound && key != REPO_FORMAT_KEY => {}
+            Err(fault) if fault.kind == StoreFaultKind::TooLong => each(key),
             Err(fault) => return Err(fault),
             Ok(_) if is_whole(key, &body) => {}
             Ok(_) => each(key),

@@ -10,7 +10,10 @@
 //!
 //! Invariants: digits are padded, so that names order as numbers do; one spelling per name. Source: commit-log design, "Keys".
 
+use super::limits::{CHECKPOINT_BYTES_MAX, MARK_BYTES_MAX, SLOT_BYTES_MAX};
+use crate::format::repo::REPO_FORMAT_KEY;
 use crate::id::{Epoch, Slot};
+use crate::limits::REPO_FORMAT_BYTES_MAX;
 
 /// Prefix of all slots.
 pub const SLOTS: &str = "log/";
@@ -49,6 +52,17 @@ pub fn boundary(slot: Slot) -> String {
     format!("{BOUNDARIES}{:020}", slot.0)
 }
 
+/// Bytes that the object under `key` may have at most as it is stored, as two copies; a reader refuses a larger one.
+pub fn bytes_max(key: &str) -> u64 {
+    let copy = match key {
+        REPO_FORMAT_KEY => REPO_FORMAT_BYTES_MAX,
+        _ if key.starts_with(SLOTS) => SLOT_BYTES_MAX,
+        _ if key.starts_with(CHECKPOINTS) => CHECKPOINT_BYTES_MAX,
+        _ => MARK_BYTES_MAX,
+    };
+    2 * copy as u64
+}
+
 /// The number at the start of a key below `prefix`: that of a slot, a checkpoint or a boundary. `None` for any other name.
 pub fn number(key: &str, prefix: &str) -> Option<Slot> {
     let rest = key.strip_prefix(prefix)?;
@@ -71,6 +85,21 @@ mod tests {
         let nonce = std::array::from_fn(|at| at as u8 * 17);
         let text = "ckpt/00000000000000000012-00112233445566778899aabbccddeeff";
         assert_eq!(checkpoint(Slot(12), &nonce), text);
+    }
+
+    #[test]
+    fn every_kind_of_object_has_its_bound() {
+        let bounds = [
+            (slot(Slot(1)), SLOT_BYTES_MAX),
+            (checkpoint(Slot(1), &[0; 16]), CHECKPOINT_BYTES_MAX),
+            (epoch(Epoch(1)), MARK_BYTES_MAX),
+            (beat(Epoch(1)), MARK_BYTES_MAX),
+            (boundary(Slot(1)), MARK_BYTES_MAX),
+            (REPO_FORMAT_KEY.to_owned(), REPO_FORMAT_BYTES_MAX),
+        ];
+        for (key, copy) in bounds {
+            assert_eq!(bytes_max(&key), 2 * copy as u64, "{key}");
+        }
     }
 
     #[test]

@@ -4,6 +4,9 @@
 
 /// Bytes of a slot object, sealed: servers hold locks while a conditional body streams. Above: the batch comes back, `TooLarge`.
 pub const SLOT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a lease grant, a beat or a boundary: they have some hundred, the rest is for fields of later versions. A larger object is not
+/// read, and counts as a damaged one.
+pub const MARK_BYTES_MAX: usize = 4 * 1024;
 /// Records in a slot: a group commit of 1 to 2 s of completions holds a few. Above: the batch comes back, `TooLarge`.
 pub const SLOT_RECORDS_MAX: usize = 256;
 /// Bytes of a policy's name.

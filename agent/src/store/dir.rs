@@ -233,6 +233,10 @@ impl DirStore {
             }
         }
         file.sync_all().map_err(|e| errno(&e))?;
+        // A share that has lost a write may only now know it.
+        if file.metadata().map_err(|e| errno(&e))?.len() != body_bytes(body) {
+            return Err(Errno::EIO);
+        }
         if large {
             // What did go through the page cache is clean now; advice that is not taken does no harm.
             let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
@@ -245,6 +249,7 @@ impl DirStore {
         if !meta.is_file() {
             return Err(StoreFault::new(StoreFaultKind::NotFound, "GET", key, "not a file"));
         }
+        range.check_size(key, meta.len())?;
         let (mut offset, mut left) = range.resolve(meta.len());
         while left > 0 {
             let start = out.len();

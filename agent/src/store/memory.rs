@@ -39,6 +39,7 @@ impl Store for MemoryStore {
         let objects = self.objects();
         let body =
             objects.get(key).ok_or_else(|| StoreFault::new(StoreFaultKind::NotFound, "GET", key, ""))?;
+        range.check_size(key, body.len() as u64)?;
         let (offset, len) = range.resolve(body.len() as u64);
         // In range by `resolve`, and the body is in memory, so both fit a usize.
         out.extend_from_slice(&body[offset as usize..(offset + len) as usize]);

@@ -106,8 +106,9 @@ pub enum PutMode {
 /// Which bytes of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteRange {
-    /// All of it.
-    All,
+    /// All of it, when it has at most so many bytes. A larger object is [`StoreFaultKind::TooLong`] and none of it is read: what a
+    /// server sends is not what bounds our memory.
+    Whole(u64),
     /// `len` bytes from `offset`.
     From {
         /// First byte.
@@ -120,10 +121,21 @@ pub enum ByteRange {
 }
 
 impl ByteRange {
+    /// Refuses an object of `size` bytes when all of it was asked for and it is larger than that may be.
+    fn check_size(self, key: &str, size: u64) -> Result<(), StoreFault> {
+        match self {
+            ByteRange::Whole(most) if size > most => {
+                let detail = format!("{size} bytes, where {most} are the most that this may have");
+                Err(StoreFault::new(StoreFaultKind::TooLong, "GET", key, detail))
+            }
+            ByteRange::Whole(_) | ByteRange::From { .. } | ByteRange::Last(_) => Ok(()),
+        }
+    }
+
     /// The (offset, length) that this range means in an object of `size` bytes, cut at its end.
     pub fn resolve(self, size: u64) -> (u64, u64) {
         match self {
-            ByteRange::All => (0, size),
+            ByteRange::Whole(_) => (0, size),
             ByteRange::From { offset, len } => {
                 let offset = offset.min(size);
                 (offset, len.min(size - offset))
@@ -209,6 +221,8 @@ pub enum StoreFaultKind {
     Unknown,
     /// The body arrived changed: a checksum said so, on either side.
     Corrupt,
+    /// The object is larger than one of its kind may be; nothing of it was read.
+    TooLong,
     /// The store does not do what was asked (501, 400 on a header).
     Unsupported,
     /// Anything else that will not go away by repeating.
@@ -244,6 +258,7 @@ impl fmt::Display for StoreFault {
             StoreFaultKind::Full => "no space left in the store",
             StoreFaultKind::Unknown => "no clear answer from the store",
             StoreFaultKind::Corrupt => "bytes were changed on the way",
+            StoreFaultKind::TooLong => "larger than such an object can be; something else was stored there",
             StoreFaultKind::Unsupported => "not supported by the store",
             StoreFaultKind::Rejected => "rejected by the store",
         };
@@ -279,7 +294,7 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_at_the_end() {
-        assert_eq!(ByteRange::All.resolve(10), (0, 10));
+        assert_eq!(ByteRange::Whole(10).resolve(10), (0, 10));
         assert_eq!(ByteRange::From { offset: 4, len: 6 }.resolve(10), (4, 6));
         assert_eq!(ByteRange::From { offset: 4, len: 7 }.resolve(10), (4, 6));
         assert_eq!(ByteRange::From { offset: 11, len: u64::MAX }.resolve(10), (10, 0));

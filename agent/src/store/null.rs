@@ -92,9 +92,9 @@ mod tests {
         store.put("obj/above", &[&above], PutMode::CreateOnly).unwrap();
         store.put("seg/above", &[&above], PutMode::CreateOnly).unwrap();
         let mut out = Vec::new();
-        assert_eq!(store.get("obj/at", ByteRange::All, &mut out), Ok(KEPT_BYTES_MAX));
+        assert_eq!(store.get("obj/at", ByteRange::Whole(KEPT_BYTES_MAX), &mut out), Ok(KEPT_BYTES_MAX));
         assert_eq!(store.get("seg/above", ByteRange::Last(1), &mut out), Ok(KEPT_BYTES_MAX + 1));
-        let fault = store.get("obj/above", ByteRange::All, &mut out).unwrap_err();
+        let fault = store.get("obj/above", ByteRange::Whole(2 * KEPT_BYTES_MAX), &mut out).unwrap_err();
         assert_eq!(fault.kind, StoreFaultKind::Rejected);
         let again = store.put("obj/above", &[&above], PutMode::CreateOnly).unwrap_err();
         assert_eq!(again.kind, StoreFaultKind::Exists);

@@ -216,7 +216,7 @@ mod tests {
             assert_eq!(listed(&**side, "", ""), expected);
         }
         for key in log.iter().chain(&objects) {
-            assert_eq!(store.get(key, ByteRange::All, &mut Vec::new()), Ok(1), "{key}");
+            assert_eq!(store.get(key, ByteRange::Whole(1), &mut Vec::new()), Ok(1), "{key}");
             store.delete(key).unwrap();
         }
         assert_eq!((listed(&**store.log(), "", ""), listed(&**store.objects(), "", "")), (vec![], vec![]));

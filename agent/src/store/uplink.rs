@@ -394,14 +394,13 @@ fn get(
             let too_large =
                 || StoreFault::new(StoreFaultKind::Rejected, "GET", key, "the range does not fit the buffer");
             let asked = match range {
-                // Whatever the object's size turns out to be, no more than the buffer is fetched.
-                ByteRange::All => ByteRange::From { offset: 0, len: room },
+                ByteRange::Whole(most) if most > room => return Err(too_large()),
                 ByteRange::From { len, .. } | ByteRange::Last(len) if len > room => return Err(too_large()),
                 fits => fits,
             };
             scratch.clear();
             let object_bytes = client.get(key, asked, scratch)?;
-            if range == ByteRange::All && object_bytes > room || scratch.len() > buf.len() {
+            if scratch.len() > buf.len() {
                 return Err(too_large());
             }
             buf[..scratch.len()].copy_from_slice(scratch);

@@ -8,6 +8,9 @@ use std::sync::{Arc, Barrier};
 
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
 
+/// All of an object, whatever a test has put there.
+pub const WHOLE: ByteRange = ByteRange::Whole(256 << 20);
+
 /// How much of the suite a store gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
@@ -86,7 +89,7 @@ pub fn keys(store: &dyn Store, prefix: &str, after: &str) -> Vec<(String, u64)> 
 fn bytes_and_ranges(store: &dyn Store, key: &dyn Fn(&str) -> String) {
     let a = key("a");
     store.put(&a, &[b"01", b"", b"234", b"56789"], PutMode::Replace).unwrap();
-    assert_eq!(get(store, &a, ByteRange::All), (b"0123456789".to_vec(), 10));
+    assert_eq!(get(store, &a, WHOLE), (b"0123456789".to_vec(), 10));
     assert_eq!(get(store, &a, ByteRange::From { offset: 3, len: 4 }), (b"3456".to_vec(), 10));
     assert_eq!(get(store, &a, ByteRange::From { offset: 9, len: 1 }), (b"9".to_vec(), 10));
     assert_eq!(get(store, &a, ByteRange::From { offset: 8, len: 100 }), (b"89".to_vec(), 10));
@@ -95,10 +98,14 @@ fn bytes_and_ranges(store: &dyn Store, key: &dyn Fn(&str) -> String) {
     assert_eq!(get(store, &a, ByteRange::Last(4)), (b"6789".to_vec(), 10));
     assert_eq!(get(store, &a, ByteRange::Last(100)), (b"0123456789".to_vec(), 10));
     store.put(&a, &[b"shorter"], PutMode::Replace).unwrap();
-    assert_eq!(get(store, &a, ByteRange::All), (b"shorter".to_vec(), 7));
+    assert_eq!(get(store, &a, WHOLE), (b"shorter".to_vec(), 7));
+    assert_eq!(get(store, &a, ByteRange::Whole(7)), (b"shorter".to_vec(), 7));
+    let mut out = b"kept".to_vec();
+    assert_eq!(kind(store.get(&a, ByteRange::Whole(6), &mut out)), Some(StoreFaultKind::TooLong));
+    assert_eq!(out, b"kept", "a larger object is not read");
     let empty = key("empty");
     store.put(&empty, &[], PutMode::Replace).unwrap();
-    assert_eq!(get(store, &empty, ByteRange::All), (Vec::new(), 0));
+    assert_eq!(get(store, &empty, WHOLE), (Vec::new(), 0));
     assert_eq!(get(store, &empty, ByteRange::Last(5)), (Vec::new(), 0));
     assert_eq!(get(store, &empty, ByteRange::From { offset: 0, len: 5 }), (Vec::new(), 0));
 }
@@ -107,23 +114,23 @@ fn create_only(store: &dyn Store, key: &dyn Fn(&str) -> String) {
     let a = key("once");
     store.put(&a, &[b"first"], PutMode::CreateOnly).unwrap();
     assert_eq!(kind(store.put(&a, &[b"second"], PutMode::CreateOnly)), Some(StoreFaultKind::Exists));
-    assert_eq!(get(store, &a, ByteRange::All).0, b"first");
+    assert_eq!(get(store, &a, WHOLE).0, b"first");
     store.delete(&a).unwrap();
     store.put(&a, &[b"third"], PutMode::CreateOnly).unwrap();
-    assert_eq!(get(store, &a, ByteRange::All).0, b"third");
+    assert_eq!(get(store, &a, WHOLE).0, b"third");
 }
 
 fn absent_and_deleted(store: &dyn Store, key: &dyn Fn(&str) -> String) {
     let a = key("absent/deep/down");
     let mut out = b"kept".to_vec();
-    for range in [ByteRange::All, ByteRange::From { offset: 5, len: 5 }, ByteRange::Last(5)] {
+    for range in [WHOLE, ByteRange::From { offset: 5, len: 5 }, ByteRange::Last(5)] {
         assert_eq!(kind(store.get(&a, range, &mut out)), Some(StoreFaultKind::NotFound));
         assert_eq!(out, b"kept");
     }
     store.delete(&a).unwrap();
     store.put(&a, &[b"x"], PutMode::CreateOnly).unwrap();
     store.delete(&a).unwrap();
-    assert_eq!(kind(store.get(&a, ByteRange::All, &mut out)), Some(StoreFaultKind::NotFound));
+    assert_eq!(kind(store.get(&a, WHOLE, &mut out)), Some(StoreFaultKind::NotFound));
     assert_eq!(keys(store, &a, ""), []);
 }
 
@@ -132,7 +139,7 @@ fn names(store: &dyn Store, key: &dyn Fn(&str) -> String) {
         let bad = if bad.is_empty() { String::new() } else { key(bad) };
         assert_eq!(kind(store.put(&bad, &[b"x"], PutMode::Replace)), Some(StoreFaultKind::Rejected), "{bad}");
         let mut out = Vec::new();
-        assert_eq!(kind(store.get(&bad, ByteRange::All, &mut out)), Some(StoreFaultKind::Rejected), "{bad}");
+        assert_eq!(kind(store.get(&bad, WHOLE, &mut out)), Some(StoreFaultKind::Rejected), "{bad}");
         assert_eq!(kind(store.delete(&bad)), Some(StoreFaultKind::Rejected), "{bad}");
     }
     assert_eq!(kind(store.list("a/../", "", &mut |_, _| true)), Some(StoreFaultKind::Rejected));
@@ -222,7 +229,7 @@ fn races(store: &Arc<dyn Store>, prefix: &str, extent: Extent) {
             racers.into_iter().filter_map(|racer| racer.join().unwrap()).collect()
         });
         assert_eq!(winners.len(), 1, "winners of {key}: {winners:?}");
-        assert_eq!(get(store.as_ref(), &key, ByteRange::All).0, format!("racer {}", winners[0]).as_bytes());
+        assert_eq!(get(store.as_ref(), &key, WHOLE).0, format!("racer {}", winners[0]).as_bytes());
     }
 }
 
@@ -232,7 +239,7 @@ fn large_body(store: &dyn Store, key: &str, bytes: usize) {
     let (head, rest) = body.split_at(bytes / 3);
     let (middle, tail) = rest.split_at(4096);
     store.put(key, &[head, middle, tail], PutMode::CreateOnly).unwrap();
-    let (found, size) = get(store, key, ByteRange::All);
+    let (found, size) = get(store, key, WHOLE);
     assert!(found == body && size == bytes as u64);
     let (piece, size) = get(store, key, ByteRange::From { offset: bytes as u64 / 2, len: 100_000 });
     assert!(piece == body[bytes / 2..bytes / 2 + 100_000] && size == bytes as u64);

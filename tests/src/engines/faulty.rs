@@ -37,12 +37,34 @@ pub enum Fault {
     FlipUp,
     /// Stores the body and answers with another checksum.
     WrongChecksum,
+    /// Answers 200 with a log-in page as a proxy does, nothing applied.
+    Portal,
+    /// Applies the call and answers without the ETag that its other answers have.
+    NoEtag,
+    /// Answers a range that can be served with 416, and tells the object's size.
+    NoSuchRange,
+    /// Answers a LIST that says there is more, without a token for it.
+    NoToken,
+    /// Answers a LIST with the token that it was asked with.
+    SameToken,
+    /// Lists a key outside of the prefix that was asked for.
+    OtherPrefix,
+    /// Lists keys in descending order.
+    Unsorted,
+    /// Sends the body without its length, which ends where the connection does.
+    NoLength,
+    /// Sends the body in chunks.
+    Chunked,
+    /// Sends the body in chunks, and breaks off before the last one.
+    CutChunks,
     /// Sends the bytes of another range than it was asked for.
     WrongRange,
     /// Waits so many milliseconds before it answers; the call is applied first.
     SlowAnswer(u64),
     /// Sends the first half of the body, then waits so many milliseconds.
     SlowBody(u64),
+    /// Announces a terabyte and sends zeros for as long as somebody reads.
+    Flood,
     /// Treats a create-only PUT as a plain one.
     IgnoreCondition,
     /// Treats this request as usual: a gap in the queue.
@@ -54,6 +76,7 @@ struct State {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     plan: Mutex<VecDeque<(&'static str, Fault)>>,
     requests: AtomicUsize,
+    flooded: AtomicUsize,
     connections: AtomicUsize,
     bucket_gone: AtomicBool,
     denied: AtomicBool,
@@ -120,6 +143,11 @@ impl Faulty {
         self.state.requests.load(Ordering::SeqCst)
     }
 
+    /// Bytes that [`Fault::Flood`] got rid of so far, those in the sockets' buffers included.
+    pub fn flooded(&self) -> usize {
+        self.state.flooded.load(Ordering::SeqCst)
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
@@ -182,6 +210,14 @@ fn serve(state: &State, stream: &TcpStream) -> std::io::Result<bool> {
             to.write_all(text.as_bytes())?;
             return close();
         }
+        Fault::Flood => {
+            let mut to = stream;
+            to.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n")?;
+            loop {
+                to.write_all(&[0; 4096])?;
+                state.flooded.fetch_add(4096, Ordering::SeqCst);
+            }
+        }
         Fault::FlipUp => {
             if let Some(byte) = request.body.last_mut() {
                 *byte ^= 1;
@@ -191,6 +227,16 @@ fn serve(state: &State, stream: &TcpStream) -> std::io::Result<bool> {
     }
     let mut answer = match fault {
         Fault::Status(status, code) => Answer::error(status, code),
+        Fault::Portal => Answer {
+            headers: vec![("Content-Type", "text/html".to_owned())],
+            body: b"<html><body>\x1b[31mPlease log in</body></html>".to_vec(),
+            ..Answer::empty(200)
+        },
+        Fault::NoSuchRange => {
+            let size = lock(&state.objects).get(&request.object).map_or(0, Vec::len);
+            let headers = vec![("Content-Range", format!("bytes */{size}"))];
+            Answer { headers, ..Answer::error(416, "InvalidRange") }
+        }
         _ => apply(state, &request, &fault),
     };
     match fault {
@@ -204,8 +250,16 @@ fn serve(state: &State, stream: &TcpStream) -> std::io::Result<bool> {
         _ => {}
     }
     let mut to = stream;
-    let mut head = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
+    let chunked = matches!(fault, Fault::Chunked | Fault::CutChunks);
+    let mut head = match fault {
+        Fault::NoLength => format!("HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status),
+        _ if chunked => format!("HTTP/1.1 {} X\r\nTransfer-Encoding: chunked\r\n", answer.status),
+        _ => format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", answer.status, answer.body.len()),
+    };
     for (name, value) in &answer.headers {
+        if fault == Fault::NoEtag && *name == "ETag" {
+            continue;
+        }
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     to.write_all(format!("{head}\r\n").as_bytes())?;
@@ -219,6 +273,21 @@ fn serve(state: &State, stream: &TcpStream) -> std::io::Result<bool> {
             to.write_all(&answer.body[..half])?;
             std::thread::sleep(Duration::from_millis(ms));
             to.write_all(&answer.body[half..])?;
+        }
+        _ if chunked => {
+            for chunk in answer.body.chunks(3) {
+                to.write_all(format!("{:x}\r\n", chunk.len()).as_bytes())?;
+                to.write_all(chunk)?;
+                to.write_all(b"\r\n")?;
+            }
+            if fault == Fault::CutChunks {
+                return close();
+            }
+            to.write_all(b"0\r\n\r\n")?;
+        }
+        Fault::NoLength => {
+            to.write_all(&answer.body)?;
+            return close();
         }
         _ => to.write_all(&answer.body)?,
     }
@@ -286,7 +355,7 @@ fn apply(state: &State, request: &Request, fault: &Fault) -> Answer {
             let xml = format!("<VersioningConfiguration>{status}</VersioningConfiguration>");
             Answer { body: xml.into_bytes(), ..Answer::empty(200) }
         }
-        ("GET", "") => list(&objects, request),
+        ("GET", "") => list(&objects, request, fault),
         ("PUT", key) => {
             let crc = base64_crc(&request.body);
             if request.headers.get("x-amz-checksum-crc32").is_some_and(|told| *told != crc) {
@@ -298,7 +367,8 @@ fn apply(state: &State, request: &Request, fault: &Fault) -> Answer {
             }
             objects.insert(key.to_owned(), request.body.clone());
             let told = if *fault == Fault::WrongChecksum { "AAAAAA==".to_owned() } else { crc };
-            Answer { headers: vec![("x-amz-checksum-crc32", told)], ..Answer::empty(200) }
+            let headers = vec![("x-amz-checksum-crc32", told), ("ETag", etag(&request.body))];
+            Answer { headers, ..Answer::empty(200) }
         }
         ("DELETE", key) => {
             objects.remove(key);
@@ -316,7 +386,7 @@ fn get(body: &[u8], request: &Request, fault: &Fault) -> Answer {
     let size = body.len();
     let Some(range) = request.headers.get("range").and_then(|range| range.strip_prefix("bytes=")) else {
         return Answer {
-            headers: vec![("x-amz-checksum-crc32", base64_crc(body))],
+            headers: vec![("x-amz-checksum-crc32", base64_crc(body)), ("ETag", etag(body))],
             body: body.to_vec(),
             ..Answer::empty(200)
         };
@@ -336,31 +406,42 @@ fn get(body: &[u8], request: &Request, fault: &Fault) -> Answer {
     let shift = usize::from(*fault == Fault::WrongRange && first > 0);
     let (first, last) = (first - shift, last - shift);
     Answer {
-        headers: vec![("Content-Range", format!("bytes {first}-{last}/{size}"))],
+        headers: vec![("Content-Range", format!("bytes {first}-{last}/{size}")), ("ETag", etag(body))],
         body: body[first..=last].to_vec(),
         ..Answer::empty(206)
     }
 }
 
 /// Pages of 7 keys, so that tests turn pages.
-fn list(objects: &BTreeMap<String, Vec<u8>>, request: &Request) -> Answer {
+fn list(objects: &BTreeMap<String, Vec<u8>>, request: &Request, fault: &Fault) -> Answer {
     let part = |name: &str| request.query.get(name).cloned().unwrap_or_default();
     let prefix = part("prefix");
     let after = part("start-after").max(part("continuation-token"));
     let mut keys = objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
-    let mut xml = String::from("<ListBucketResult>");
-    let mut last = String::new();
-    for (key, body) in keys.by_ref().take(7) {
-        xml.push_str(&format!("<Contents><Key>{key}</Key><Size>{}</Size></Contents>", body.len()));
-        last.clone_from(key);
+    let mut page: Vec<(String, usize)> =
+        keys.by_ref().take(7).map(|(key, body)| (key.clone(), body.len())).collect();
+    let last = page.last().map(|(key, _)| key.clone()).unwrap_or_default();
+    match fault {
+        Fault::Unsorted => page.reverse(),
+        Fault::OtherPrefix => page.push(("zzz/elsewhere".to_owned(), 1)),
+        _ => {}
     }
-    let more = keys.next().is_some();
+    let mut xml = String::from("<ListBucketResult>");
+    for (key, bytes) in page {
+        xml.push_str(&format!("<Contents><Key>{key}</Key><Size>{bytes}</Size></Contents>"));
+    }
+    let more = keys.next().is_some() || matches!(fault, Fault::NoToken | Fault::SameToken);
     xml.push_str(&format!("<IsTruncated>{more}</IsTruncated>"));
-    if more {
-        xml.push_str(&format!("<NextContinuationToken>{last}</NextContinuationToken>"));
+    let token = if *fault == Fault::SameToken { part("continuation-token") } else { last };
+    if more && *fault != Fault::NoToken {
+        xml.push_str(&format!("<NextContinuationToken>{token}</NextContinuationToken>"));
     }
     xml.push_str("</ListBucketResult>");
     Answer { body: xml.into_bytes(), ..Answer::empty(200) }
+}
+
+fn etag(body: &[u8]) -> String {
+    format!("\"{}\"", base64_crc(body))
 }
 
 /// Written by the book and apart from the agent's, bit by bit, so that both are not wrong in the same way.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::conformance::store::WHOLE;
 use windlass_agent::format::slot::{Author, ClusterId, LogDigest, PlainForTests, SlotHeader};
 use windlass_agent::id::{Boot, Epoch, NodeId, Slot};
 use windlass_agent::log::call::{Answer, Body, Call};
@@ -271,7 +272,7 @@ impl Store for LyingStore {
 
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
         let mut old = Vec::new();
-        if self.now.get(key, ByteRange::All, &mut old).is_ok() {
+        if self.now.get(key, WHOLE, &mut old).is_ok() {
             self.before.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), old);
         }
         let mode = if self.lie == Lie::IgnoresConditions { PutMode::Replace } else { mode };

@@ -81,9 +81,11 @@ impl Header {
 }
 
 impl Range {
-    /// Whether the parts of the answer agree: a count without keys, or keys without a count, is a damaged one.
+    /// Whether the parts of the answer agree: a count without keys, keys without a count, or more keys and none that they come after
+    /// is a damaged one.
     pub fn is_whole(&self) -> bool {
-        self.kvs.is_empty() == (self.count == 0) && self.count >= self.kvs.len() as u64
+        let keys = self.kvs.len() as u64;
+        (keys == 0) == (self.count == 0) && self.count >= keys && self.more == (self.count > keys)
     }
 }
 

@@ -49,6 +49,8 @@ pub const ETCD_BODY_BYTES_MAX: u64 = 1 << 20;
 /// Largest answer in bytes that is read: a body of [`ETCD_BODY_BYTES_MAX`] in base64 several times over. A page of a LIST that
 /// is larger is asked for again with fewer keys.
 pub const ETCD_ANSWER_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of an answer beside values: header, key, names of fields. Answers without values have no more.
+pub const ETCD_FRAME_BYTES_MAX: u64 = 16 << 10;
 /// Keys in the first page of a LIST: slots of the largest size make 3 MiB.
 pub const ETCD_PAGE_KEYS_MIN: u64 = 16;
 /// Keys in a page of a LIST at most.
@@ -162,7 +164,7 @@ impl EtcdStore {
     ) -> Result<T, CallFault> {
         let mut json = Vec::new();
         let status = response.status().as_u16();
-        let cut = read_bounded(response.body_mut(), ETCD_ANSWER_BYTES_MAX, &mut json);
+        let cut = read_bounded(response.body_mut(), call.answer_bytes, &mut json);
         if status != 200 {
             // What cannot be read of an error body is not missed: the status decides.
             return Err(failed(call, status, &json).into());
@@ -237,7 +239,7 @@ impl Store for EtcdStore {
         check_key("PUT", key)?;
         let create = mode == PutMode::CreateOnly;
         let path = if create { "txn" } else { "put" };
-        let call = Outgoing { verb: "PUT", key, path, answer_bytes: ETCD_BODY_BYTES_MAX };
+        let call = Outgoing { verb: "PUT", key, path, answer_bytes: ETCD_FRAME_BYTES_MAX };
         let bytes = body_bytes(body);
         if bytes > ETCD_BODY_BYTES_MAX {
             let detail = format!("{bytes} bytes; etcd takes {ETCD_BODY_BYTES_MAX}");
@@ -259,25 +261,43 @@ impl Store for EtcdStore {
         if create {
             request.push_str("}]}");
         }
+        let before = self.revision.load(Ordering::Acquire);
         let done: Done = self.call(&call, &request).map_err(|fault| fault.into_store(&call))?;
         if create && !done.succeeded {
             return Err(call.fault(StoreFaultKind::Exists, ""));
+        }
+        if done.header.revision <= before {
+            let detail = format!("etcd is at revision {before} as before, so nothing was written");
+            return Err(call.fault(StoreFaultKind::Unknown, &detail));
         }
         Ok(())
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
         check_key("GET", key)?;
-        let call = Outgoing { verb: "GET", key, path: "range", answer_bytes: 2 * ETCD_BODY_BYTES_MAX };
+        // Values come whole, whatever range is wanted, and in base64.
+        let most = match range {
+            ByteRange::Whole(most) => most.min(ETCD_BODY_BYTES_MAX),
+            ByteRange::From { .. } | ByteRange::Last(_) => ETCD_BODY_BYTES_MAX,
+        };
+        let answer_bytes = most.div_ceil(3) * 4 + ETCD_FRAME_BYTES_MAX;
+        let call = Outgoing { verb: "GET", key, path: "range", answer_bytes };
         let found: Range =
-            self.call(&call, &one_key(&self.place.full(key))).map_err(|fault| fault.into_store(&call))?;
+            self.call(&call, &one_key(&self.place.full(key))).map_err(|fault| match fault {
+                CallFault::Long => {
+                    let detail = format!("more than the {most} bytes that this may have");
+                    call.fault(StoreFaultKind::TooLong, &detail)
+                }
+                CallFault::Store(fault) => fault,
+            })?;
         let Some(pair) = found.kvs.first() else {
             return Err(call.fault(StoreFaultKind::NotFound, ""));
         };
-        if pair.key != self.place.full(key).as_bytes() {
+        if found.kvs.len() > 1 || pair.key != self.place.full(key).as_bytes() {
             return Err(call.fault(StoreFaultKind::Corrupt, "another key than asked for"));
         }
         let size = pair.value.len() as u64;
+        range.check_size(key, size)?;
         let (offset, len) = range.resolve(size);
         // Cut to a value that is in memory.
         out.extend_from_slice(&pair.value[offset as usize..(offset + len) as usize]);
@@ -301,9 +321,9 @@ impl Store for EtcdStore {
             }
             let page = self.page(prefix, &from, &end, &mut limit)?;
             for pair in &page.kvs {
-                if pair.key < from {
-                    let detail = "keys are not listed in ascending order";
-                    return Err(StoreFault::new(StoreFaultKind::Unsupported, "LIST", prefix, detail));
+                if pair.key < from || pair.key.as_slice() >= end.as_bytes() {
+                    let detail = "keys are not listed in ascending order, or lie outside of the prefix";
+                    return Err(StoreFault::new(StoreFaultKind::Unknown, "LIST", prefix, detail));
                 }
                 from.clone_from(&pair.key);
                 from.push(0);
@@ -324,7 +344,7 @@ impl Store for EtcdStore {
 
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         check_key("DELETE", key)?;
-        let call = Outgoing { verb: "DELETE", key, path: "deleterange", answer_bytes: ETCD_BODY_BYTES_MAX };
+        let call = Outgoing { verb: "DELETE", key, path: "deleterange", answer_bytes: ETCD_FRAME_BYTES_MAX };
         let request = one_key(&self.place.full(key));
         self.call::<Done>(&call, &request).map(|_| ()).map_err(|fault| fault.into_store(&call))
     }
@@ -345,7 +365,7 @@ struct Outgoing<'a> {
     key: &'a str,
     /// Behind `/v3/kv/`.
     path: &'a str,
-    /// For the timeout.
+    /// Bytes of the answer that are waited for, and read, at most.
     answer_bytes: u64,
 }
 

@@ -101,7 +101,8 @@ pub fn kind(call: Call, status: u16, code: &str) -> StoreFaultKind {
         400 if create && matches!(code, "InvalidArgument" | "InvalidRequest" | "") => {
             StoreFaultKind::Unsupported
         }
-        500..=599 => StoreFaultKind::Unknown,
+        // A success that is none of this call's, and where a log-in page is: no answer of an S3 server.
+        100..=299 | 302 | 303 | 500..=599 => StoreFaultKind::Unknown,
         _ => StoreFaultKind::Rejected,
     }
 }
@@ -139,7 +140,11 @@ pub fn parse_list(xml: &[u8]) -> Result<Page, Malformed> {
     let mut bad = None;
     walk(xml, &mut |path, text| match path {
         [root] => whole = root == "ListBucketResult",
-        [_, name] if name == "IsTruncated" => page.truncated = text.trim() == "true",
+        [_, name] if name == "IsTruncated" => match text.trim() {
+            "true" => page.truncated = true,
+            "false" => page.truncated = false,
+            _ => bad = Some(Malformed("whether there are more keys is neither true nor false")),
+        },
         [_, name] if name == "NextContinuationToken" => text.clone_into(&mut page.token),
         [_, name] if name == "Contents" => match (object.0.take(), object.1.take()) {
             (Some(key), Some(size)) => page.objects.push((key, size)),
@@ -272,6 +277,9 @@ mod tests {
             (replace, 403, "RequestTimeTooSkewed", Kind::Denied),
             (replace, 301, "PermanentRedirect", Kind::Rejected),
             (replace, 307, "TemporaryRedirect", Kind::Rejected),
+            (replace, 302, "", Kind::Unknown),
+            (Call::Get, 204, "", Kind::Unknown),
+            (Call::Bucket, 206, "", Kind::Unknown),
             (replace, 400, "AuthorizationHeaderMalformed", Kind::Rejected),
             (replace, 400, "EntityTooLarge", Kind::Rejected),
             (Call::Get, 404, "NoSuchKey", Kind::NotFound),
@@ -319,6 +327,9 @@ mod tests {
             parse_list(b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>").is_err()
         );
         assert!(parse_list(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>").is_err());
+        assert!(
+            parse_list(b"<ListBucketResult><IsTruncated>perhaps</IsTruncated></ListBucketResult>").is_err()
+        );
         assert!(parse_list(b"<html></html>").is_err());
         assert!(parse_list("<a>".repeat(100).as_bytes()).is_err());
         assert_eq!(parse_list(b"<ListBucketResult/>"), Ok(Page::default()));

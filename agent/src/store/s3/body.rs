@@ -49,16 +49,24 @@ impl Read for Parts<'_> {
 /// Appends exactly `len` bytes, which must be all of the body.
 pub fn read_exactly(body: &mut Body, len: u64, throttle: &Throttle, out: &mut Vec<u8>) -> Result<(), Cut> {
     out.reserve(usize::try_from(len.min(RESERVE_BYTES_MAX)).unwrap_or(0));
+    match read_up_to(body, len, throttle, out)? {
+        got if got < len => Err(Cut::Short(got)),
+        _ => Ok(()),
+    }
+}
+
+/// Appends the whole body when it has at most `most` bytes; returns how many there were.
+pub fn read_up_to(body: &mut Body, most: u64, throttle: &Throttle, out: &mut Vec<u8>) -> Result<u64, Cut> {
     let mut reader = body.as_reader();
     let mut got = 0;
-    while got < len {
+    while got < most {
         let start = out.len();
-        let piece = usize::try_from(len - got).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
+        let piece = usize::try_from(most - got).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
         out.resize(start + piece, 0);
         let read = read_some(&mut reader, &mut out[start..]);
         out.truncate(start + read.as_ref().map_or(0, |n| *n));
         match read {
-            Ok(0) => return Err(Cut::Short(got)),
+            Ok(0) => return Ok(got),
             Ok(n) => {
                 throttle.wait_down(n as u64);
                 got += n as u64;
@@ -69,7 +77,7 @@ pub fn read_exactly(body: &mut Body, len: u64, throttle: &Throttle, out: &mut Ve
     }
     // Also returns the connection to the pool.
     match read_some(&mut reader, &mut [0]) {
-        Ok(0) => Ok(()),
+        Ok(0) => Ok(got),
         Ok(_) => Err(Cut::Long),
         Err(e) => Err(Cut::Broken(e)),
     }

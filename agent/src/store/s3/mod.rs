@@ -6,6 +6,8 @@
 //! | [`answer`] | what answers mean |
 //! | [`keys`] | where credentials come from |
 //! | `settings` | what a store is told when it is opened, and what may be wrong with it |
+//! | `fit` | whether an answer that claims success fits the question |
+//! | `read` | GETs of an object |
 //! | `body` | streaming parts out, reading bodies in, through the throttle |
 //!
 //! - A PUT carries its length, `x-amz-checksum-crc32` (CRC-32 of IEEE 802.3, big-endian, base64) that the server verifies,
@@ -21,7 +23,9 @@
 
 pub mod answer;
 mod body;
+mod fit;
 pub mod keys;
+mod read;
 mod settings;
 pub mod sign;
 
@@ -32,13 +36,14 @@ use ureq::http::{HeaderMap, Request, Response};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 use windlass_hal::clock::Clock;
 
-use super::http::{Cut, HttpSettings, agent, read_bounded, transport_fault};
+use super::http::{HttpSettings, agent, read_bounded, transport_fault};
 use super::throttle::Throttle;
 use super::{
     ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key, check_prefix,
 };
 use answer::{Call, ErrorBody};
 use body::Parts;
+use fit::Habits;
 use keys::Keyring;
 use settings::parse_endpoint;
 use sign::{Canonical, UNSIGNED_PAYLOAD};
@@ -52,8 +57,6 @@ pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
 pub const LIST_BODY_BYTES_MAX: u64 = 8 << 20;
 /// Largest error body in bytes that is read.
 pub const ERROR_BODY_BYTES_MAX: u64 = 64 * 1024;
-/// Size in bytes that a GET of a whole object is given time for; its size is not known when it is sent.
-pub const WHOLE_BYTES_MAX: u64 = 256 << 20;
 /// Pages of one LIST at most: ten million keys. A server that never ends is not followed.
 pub const LIST_PAGES_MAX: u64 = 10_000;
 
@@ -63,6 +66,7 @@ pub struct S3Store {
     clock: Arc<dyn Clock>,
     throttle: Arc<Throttle>,
     keyring: Keyring,
+    habits: Habits,
     settings: S3Settings,
     region: String,
     tls: bool,
@@ -125,6 +129,7 @@ impl S3Store {
             clock,
             throttle,
             keyring,
+            habits: Habits::default(),
             region,
             tls,
             origin: format!("{}://{host}", if tls { "https" } else { "http" }),
@@ -259,126 +264,6 @@ impl S3Store {
         format!("{}{key}", self.prefix)
     }
 
-    /// Size of an object, when a ranged GET has only said that the range lies past its end.
-    fn size_of(&self, key: &str) -> Result<u64, StoreFault> {
-        let object = self.object(key);
-        let request = Outgoing { headers: &[("range", "bytes=0-0")], ..Outgoing::get(key, &object) };
-        let mut response = self.send(&request)?;
-        let size = match response.status().as_u16() {
-            206 => header(response.headers(), "content-range")
-                .and_then(answer::parse_content_range)
-                .map(|(.., size)| size),
-            200 => content_length(response.headers()),
-            416 => Some(0),
-            _ => return Err(self.fault(&request, response)),
-        };
-        // Read to the end so that the connection can be used again; one byte at most.
-        let _ = read_bounded(response.body_mut(), 1, &mut Vec::new());
-        size.ok_or_else(|| {
-            StoreFault::new(StoreFaultKind::Unsupported, "GET", key, "the server did not tell the size")
-        })
-    }
-
-    /// Reads a range over a connection of the pool, or `afresh` over a new one.
-    fn get_over(
-        &self,
-        key: &str,
-        range: ByteRange,
-        out: &mut Vec<u8>,
-        afresh: bool,
-    ) -> Result<u64, StoreFault> {
-        check_key("GET", key)?;
-        let asked = match range {
-            ByteRange::All => None,
-            ByteRange::From { offset, len } => {
-                let last = offset.saturating_add(len.saturating_sub(1));
-                Some(format!("bytes={offset}-{last}"))
-            }
-            ByteRange::Last(n) => Some(format!("bytes=-{n}")),
-        };
-        if matches!(range, ByteRange::From { len: 0, .. } | ByteRange::Last(0)) {
-            return self.size_of(key);
-        }
-        let object = self.object(key);
-        let headers = match &asked {
-            Some(asked) => ("range", asked.as_str()),
-            None => ("x-amz-checksum-mode", "ENABLED"),
-        };
-        let request = Outgoing {
-            headers: &[headers],
-            answer_bytes_max: match range {
-                ByteRange::All => WHOLE_BYTES_MAX,
-                ByteRange::From { len, .. } | ByteRange::Last(len) => len,
-            },
-            afresh,
-            ..Outgoing::get(key, &object)
-        };
-        let response = self.send(&request)?;
-        match response.status().as_u16() {
-            200 | 206 => {
-                let start = out.len();
-                let result = self.receive(key, range, response, out);
-                if result.is_err() {
-                    out.truncate(start);
-                }
-                result
-            }
-            416 => {
-                match header(response.headers(), "content-range").and_then(answer::parse_unsatisfied_range) {
-                    Some(size) => Ok(size),
-                    None => self.size_of(key),
-                }
-            }
-            _ => Err(self.fault(&request, response)),
-        }
-    }
-
-    /// Reads the body of a successful GET into `out`.
-    fn receive(
-        &self,
-        key: &str,
-        range: ByteRange,
-        mut response: Response<Body>,
-        out: &mut Vec<u8>,
-    ) -> Result<u64, StoreFault> {
-        let bad = |kind, detail: &str| StoreFault::new(kind, "GET", key, detail);
-        let status = response.status().as_u16();
-        let announced = content_length(response.headers());
-        let (len, size) = if status == 206 {
-            let told = header(response.headers(), "content-range").and_then(answer::parse_content_range);
-            let (first, last, size) =
-                told.ok_or_else(|| bad(StoreFaultKind::Unsupported, "a range without Content-Range"))?;
-            let (offset, len) = range.resolve(size);
-            if first != offset || last + 1 - first != len || announced.is_some_and(|n| n != len) {
-                return Err(bad(StoreFaultKind::Corrupt, "another range than asked for"));
-            }
-            (len, size)
-        } else {
-            let size = announced.ok_or_else(|| bad(StoreFaultKind::Unsupported, "no Content-Length"))?;
-            if range.resolve(size) != (0, size) {
-                return Err(bad(StoreFaultKind::Unsupported, "the server ignores ranges"));
-            }
-            (size, size)
-        };
-        let start = out.len();
-        let throttle = &self.throttle;
-        body::read_exactly(response.body_mut(), len, throttle, out).map_err(|e| match e {
-            Cut::Short(got) => {
-                bad(StoreFaultKind::Unknown, &format!("the body ended after {got} of {len} bytes"))
-            }
-            Cut::Long => bad(StoreFaultKind::Corrupt, "more bytes than announced"),
-            Cut::Broken(e) => bad(StoreFaultKind::Unknown, &e.to_string()),
-        })?;
-        // Sent for whole objects only, and by servers that keep one. A composite value has a dash and is not ours.
-        if let Some(told) = header(response.headers(), "x-amz-checksum-crc32").filter(|v| !v.contains('-'))
-            && range == ByteRange::All
-            && told != body::crc32_base64(&[&out[start..]])
-        {
-            return Err(bad(StoreFaultKind::Corrupt, "the body does not match its CRC-32"));
-        }
-        Ok(size)
-    }
-
     /// One page; returns whether and how to go on.
     fn page(&self, prefix: &str, query: &[(&str, &str)]) -> Result<answer::Page, StoreFault> {
         let xml = self.bucket("LIST", prefix, query)?;
@@ -441,17 +326,15 @@ impl Store for S3Store {
             let detail = format!("the server stored CRC-32 {told}, {crc} was sent");
             return Err(StoreFault::new(StoreFaultKind::Corrupt, "PUT", key, detail));
         }
-        // Empty on every server; read so that the connection can be used again.
-        let _ = read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut Vec::new());
-        Ok(())
+        self.habits.check_put(&mut response).map_err(|why| unfit("PUT", key, &why))
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.get_over(key, range, out, false)
+        self.read(key, range, out, false)
     }
 
     fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.get_over(key, range, out, true)
+        self.read(key, range, out, true)
     }
 
     fn list(
@@ -475,22 +358,22 @@ impl Store for S3Store {
             let page = self.page(prefix, &query)?;
             for (full, size) in page.objects {
                 if full <= last {
-                    let detail = "keys are not listed in ascending order";
-                    return Err(StoreFault::new(StoreFaultKind::Unsupported, "LIST", prefix, detail));
+                    return Err(unfit("LIST", prefix, "keys are not listed in ascending order"));
                 }
+                let Some(key) = full.strip_prefix(&self.prefix).filter(|key| key.starts_with(prefix)) else {
+                    return Err(unfit("LIST", prefix, "it lists keys outside of the prefix"));
+                };
                 // Others' objects below the prefix have other names than ours; some servers ignore start-after.
-                if let Some(key) = full.strip_prefix(&self.prefix)
-                    && key.starts_with(prefix)
-                    && super::is_valid_key(key)
-                    && key > after
-                    && !each(key, size)
-                {
+                if super::is_valid_key(key) && key > after && !each(key, size) {
                     return Ok(());
                 }
                 last = full;
             }
             if !page.truncated {
                 return Ok(());
+            }
+            if page.token == token {
+                return Err(unfit("LIST", prefix, "the next page has the same token as this one"));
             }
             token = page.token;
         }
@@ -504,8 +387,7 @@ impl Store for S3Store {
             Outgoing { call: Call::Delete, method: "DELETE", verb: "DELETE", ..Outgoing::get(key, &object) };
         let mut response = self.send(&request)?;
         if matches!(response.status().as_u16(), 200 | 202 | 204) {
-            let _ = read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut Vec::new());
-            return Ok(());
+            return fit::check_empty(&mut response).map_err(|why| unfit("DELETE", key, &why));
         }
         match self.fault(&request, response) {
             fault if fault.kind == StoreFaultKind::NotFound => Ok(()),
@@ -565,6 +447,12 @@ impl<'a> Outgoing<'a> {
             afresh: false,
         }
     }
+}
+
+/// An answer that is none.
+fn unfit(verb: &str, key: &str, why: &str) -> StoreFault {
+    let detail = format!("the answer does not fit the question: {why}");
+    StoreFault::new(StoreFaultKind::Unknown, verb, key, detail)
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
