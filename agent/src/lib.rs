@@ -23,6 +23,7 @@
 pub mod backplane;
 pub mod coordinator;
 pub mod drive;
+pub mod foreign;
 pub mod format;
 pub mod id;
 pub mod limits;

@@ -12,6 +12,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use windlass_agent::foreign;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -54,7 +56,8 @@ pub struct Failure {
 impl Failure {
     /// What went wrong, where, and what to do, in one line; line ends within are made spaces.
     pub fn new(message: impl fmt::Display) -> Failure {
-        Failure { exit: Exit::Failed, message: message.to_string().replace(['\n', '\r'], " ") }
+        let message = foreign::line(&message.to_string().replace(['\n', '\r'], " "));
+        Failure { exit: Exit::Failed, message }
     }
 
     /// The same for a command line that cannot be meant.
@@ -83,6 +86,7 @@ mod tests {
     #[test]
     fn failures_are_one_line() {
         assert_eq!(Failure::at("/dev/sda", "gone\nreally").to_string(), "/dev/sda: gone really");
+        assert_eq!(Failure::new("\x1b[2J\u{202e}x").to_string(), "\\u{1b}[2J\\u{202e}x");
         assert_eq!(Failure::usage("x").exit.code(), 2);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use windlass_agent::foreign;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static LOGGER: Stderr = Stderr;
@@ -29,7 +30,8 @@ impl Log for Stderr {
                 Level::Debug => "debug",
                 Level::Trace => "trace",
             };
-            say(format_args!("{level}: {}", record.args()));
+            // A record is a line, whatever the text of others in it says.
+            say(foreign::line(&format!("{level}: {}", record.args())));
         }
     }
 
@@ -54,9 +56,10 @@ pub fn set_bar(bar: Option<ProgressBar>) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
-/// A line on stderr, above the bar if there is one. Nothing can be done about a stderr that is gone.
+/// A line on stderr, above the bar if there is one; nothing in it drives the terminal. Nothing can be done about a stderr that is gone.
 pub fn say(line: impl fmt::Display) {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let line = foreign::harmless(&line.to_string());
     let write = || drop(writeln!(std::io::stderr().lock(), "{line}"));
     match bar {
         Some(bar) => bar.suspend(write),

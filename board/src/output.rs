@@ -4,6 +4,9 @@
 //! the field `event`, and the last one is `"event":"done"`. A command that fails prints `{"error": ..., "exit": n}` as its last
 //! line. The line on stderr is the same with and without `--json`.
 //!
+//! Text of others cannot drive the terminal: see `windlass_agent::foreign`. In JSON such characters are escaped, so the document is the
+//! same to a program.
+//!
 //! A reader that went away (`| head`) is no failure: the rest is not printed.
 //!
 //! Source: ours.
@@ -12,6 +15,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
+use windlass_agent::foreign;
 
 use crate::failure::{Exit, Failure};
 use crate::logger;
@@ -47,14 +51,22 @@ impl Output {
     /// Prints a line for people; nothing with `--json` or `--quiet`.
     pub fn say(&self, line: impl fmt::Display) {
         if !self.json && !self.quiet {
-            put(format_args!("{line}"));
+            put(&foreign::harmless(&line.to_string()));
+        }
+    }
+
+    /// Clears the terminal's screen and goes to its top left corner; nothing with `--json`.
+    pub fn clear(&self) {
+        if !self.json {
+            // What follows is a line, and finds out whether somebody reads.
+            let _ = write!(io::stdout().lock(), "\x1b[H\x1b[2J");
         }
     }
 
     /// Prints the command's one document; nothing without `--json`.
     pub fn document(&self, document: &Value) {
         if self.json {
-            put(format_args!("{document}"));
+            put(&foreign::json(&document.to_string()));
         }
     }
 
@@ -62,7 +74,7 @@ impl Output {
     pub fn event(&self, name: &str, fields: Value) {
         if let (true, Value::Object(mut fields)) = (self.json, fields) {
             fields.insert("event".to_owned(), name.into());
-            put(format_args!("{}", Value::Object(fields)));
+            put(&foreign::json(&Value::Object(fields).to_string()));
         }
     }
 
@@ -107,7 +119,7 @@ pub enum Align {
 }
 
 /// A line on stdout. A closed pipe ends the process quietly: nobody reads the rest.
-fn put(line: fmt::Arguments<'_>) {
+fn put(line: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{line}") {
         let closed = error.kind() == io::ErrorKind::BrokenPipe;

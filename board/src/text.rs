@@ -1,35 +1,10 @@
-//! Bytes from a volume as text: names are any bytes, and a terminal obeys some of them.
-//!
-//! Invariants: [`printable`] writes no control character, and what it writes can be told apart. Source: ours.
+//! Bytes from a volume as text, for people and as JSON. Names are any bytes: [`printable`] says how they are shown. Source: ours.
 
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-/// A name or path for people: UTF-8 as it is, everything that a terminal might obey or not show as `\x1b`.
-pub fn printable(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => out.push_str("\\\\"),
-                c if is_shown(c) => out.push(c),
-                c => out.extend(c.escape_default()),
-            }
-        }
-        for byte in chunk.invalid() {
-            // Writing to a string does not fail.
-            let _ = write!(out, "\\x{byte:02x}");
-        }
-    }
-    out
-}
-
-/// Whether a terminal shows it and does nothing else: no control characters, no direction marks.
-fn is_shown(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
+pub use windlass_agent::foreign::name as printable;
 
 /// Puts a name into a JSON object: `key` as text, and `key_hex` with the exact bytes where they are not UTF-8.
 pub fn put_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
@@ -80,15 +55,6 @@ pub fn permissions(mode: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_cannot_drive_the_terminal() {
-        assert_eq!(printable("Grüße.txt".as_bytes()), "Grüße.txt");
-        assert_eq!(printable(b"\x1b[2J"), "\\u{1b}[2J");
-        assert_eq!(printable(b"a\nb\\c"), "a\\nb\\\\c");
-        assert_eq!(printable(b"\xff\xfeok"), "\\xff\\xfeok");
-        assert_eq!(printable("a\u{202e}b".as_bytes()), "a\\u{202e}b");
-    }
 
     #[test]
     fn json_keeps_every_byte() {

@@ -305,14 +305,14 @@ fn a_full_disk_is_full_and_keeps_what_it_has() {
 }
 
 #[test]
-fn a_read_only_disk_is_denied_and_an_unmounted_one_is_gone() {
+fn a_read_only_disk_is_called_so_and_an_unmounted_one_is_gone() {
     let Some((_scratch, tmpfs)) = tmpfs("dir-ro", "size=4m") else { return };
     let store = open(tmpfs.dir()).unwrap();
     store.put("a", &[b"x"], PutMode::Replace).unwrap();
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount(None::<&str>, tmpfs.dir(), None::<&str>, flags, None::<&str>).unwrap();
-    assert_eq!(store.put("b", &[b"x"], PutMode::Replace).unwrap_err().kind, Kind::Denied);
-    assert_eq!(store.delete("a").unwrap_err().kind, Kind::Denied);
+    assert_eq!(store.put("b", &[b"x"], PutMode::Replace).unwrap_err().kind, Kind::ReadOnly);
+    assert_eq!(store.delete("a").unwrap_err().kind, Kind::ReadOnly);
     assert_eq!(get(&store, "a"), Ok(b"x".to_vec()));
     umount2(tmpfs.dir(), MntFlags::empty()).unwrap();
     assert_eq!(store.put("b", &[b"x"], PutMode::Replace).unwrap_err().kind, Kind::StoreGone);

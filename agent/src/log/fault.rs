@@ -153,11 +153,16 @@ impl fmt::Display for LogFault {
             LogFault::Store { place, kind } => match kind {
                 StoreFaultKind::StoreGone => write!(f, "{place}: the bucket or directory is gone"),
                 StoreFaultKind::Denied => {
-                    write!(f, "{place}: access denied; check the credentials and their permissions")
+                    write!(f, "{place}: access denied; check who may read and write the repository")
                 }
+                StoreFaultKind::ReadOnly => write!(f, "{place}: cannot be written: read-only file system"),
+                StoreFaultKind::Silent => write!(f, "{place}: the store does not answer"),
                 StoreFaultKind::Full => write!(f, "{place}: no space left in the store"),
                 StoreFaultKind::Unsupported => {
-                    write!(f, "{place}: the store cannot create conditionally; use one that can")
+                    write!(
+                        f,
+                        "{place}: the store does not do what a log needs; `windlass repo probe` says what"
+                    )
                 }
                 StoreFaultKind::NotFound => {
                     write!(f, "{place}: it is missing, though nothing may have removed it")
@@ -166,7 +171,10 @@ impl fmt::Display for LogFault {
                     write!(f, "{place}: larger than such an object can be; something else was stored there")
                 }
                 StoreFaultKind::Exists => write!(f, "{place}: it exists, though its name is new"),
-                StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt => {
+                StoreFaultKind::Corrupt => {
+                    write!(f, "{place}: what arrives was changed on the way; check the network and try again")
+                }
+                StoreFaultKind::Unknown | StoreFaultKind::Conflict => {
                     write!(f, "{place}: no clear answer from the store; check the network and try again")
                 }
                 StoreFaultKind::Rejected => write!(f, "{place}: the store rejects the request"),

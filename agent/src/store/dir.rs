@@ -1,7 +1,8 @@
 //! A directory as a store (`file:///srv/repo`): a local disk, a mounted share, a USB drive.
 //!
 //! A key is a path below the root. A PUT writes a temporary file in `.tmp/`, fsyncs it, gives it its final name by link(2)
-//! (create-only: exactly one of several processes wins) or rename(2) (replace), and fsyncs the directory. So a final name
+//! (create-only: exactly one of several processes wins; renameat2(2) without replacing on file systems without links) or rename(2)
+//! (replace), and fsyncs the directory. So a final name
 //! never refers to a half-written body, whenever the process or the machine dies, and an acknowledged PUT is durable.
 //!
 //! Invariants
@@ -30,7 +31,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, PosixFadviseAdvice, fcntl, openat, posix_fadvise, renameat};
+use nix::fcntl::{
+    AtFlags, FcntlArg, OFlag, PosixFadviseAdvice, RenameFlags, fcntl, openat, posix_fadvise, renameat,
+    renameat2,
+};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
@@ -81,8 +85,14 @@ impl DirStore {
         let verb = "OPEN";
         let name = path.display().to_string();
         let root = open_path(path).map_err(|e| match e {
-            Errno::ENOENT | Errno::ENOTDIR => {
-                StoreFault::new(StoreFaultKind::StoreGone, verb, &name, "no such directory; make it first")
+            Errno::ENOENT => StoreFault::new(
+                StoreFaultKind::StoreGone,
+                verb,
+                &name,
+                "this directory does not exist; create it first",
+            ),
+            Errno::ENOTDIR => {
+                StoreFault::new(StoreFaultKind::StoreGone, verb, &name, "this is not a directory")
             }
             e => fault(verb, &name, e),
         })?;
@@ -137,7 +147,7 @@ impl DirStore {
                 Err(e) => return Err(e),
             }
             // Also when another process made it: that one may not have come to its fsync yet.
-            fsync(&at)?;
+            sync_directory(&at)?;
             at = openat(&at, component, DIR_FLAGS, Mode::empty())?;
         }
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,7 +219,7 @@ impl DirStore {
         }
         let (file, temp) = self.temp(root)?;
         let published = self.write_durably(&file, body).and_then(|()| match mode {
-            PutMode::CreateOnly => link_once(&file, root, &temp, &parent, leaf),
+            PutMode::CreateOnly => publish_once(&file, root, &temp, &parent, leaf),
             PutMode::Replace => renameat(root, temp.as_str(), &parent, leaf),
         });
         if published.is_err() || mode == PutMode::CreateOnly {
@@ -217,7 +227,7 @@ impl DirStore {
             let _ = unlinkat(root, temp.as_str(), UnlinkatFlags::NoRemoveDir);
         }
         published?;
-        fsync(&parent)
+        sync_directory(&parent)
     }
 
     fn write_durably(&self, file: &File, body: &[&[u8]]) -> Result<(), Errno> {
@@ -281,6 +291,13 @@ impl Store for DirStore {
             Errno::EEXIST if mode == PutMode::CreateOnly => {
                 StoreFault::new(StoreFaultKind::Exists, "PUT", key, "")
             }
+            Errno::EOPNOTSUPP if mode == PutMode::CreateOnly => StoreFault::new(
+                StoreFaultKind::Unsupported,
+                "PUT",
+                key,
+                "this file system has neither hard links nor a rename that replaces nothing, so two writers could both win; keep the \
+                 log elsewhere (--lease-store), or use another file system",
+            ),
             // The parent or the temporary file vanished below us; nothing was published.
             Errno::ENOENT => StoreFault::new(StoreFaultKind::Unknown, "PUT", key, "a directory vanished"),
             e => fault("PUT", key, e),
@@ -329,11 +346,37 @@ impl Store for DirStore {
     }
 }
 
-/// Gives the temporary file its final name unless that exists. A share may repeat a link whose answer was lost and report
-/// that the name exists; then the file has two links, and the name is ours.
-fn link_once(file: &File, root: &OwnedFd, temp: &str, parent: &OwnedFd, leaf: &str) -> Result<(), Errno> {
+/// Gives the temporary file its final name unless that exists: by a link, or where the file system has none (exFAT, some shares) by a
+/// rename that replaces nothing. Both are decided by the file system in one step, so of several processes one wins. A file system with
+/// neither is `ENOTSUP`.
+fn publish_once(file: &File, root: &OwnedFd, temp: &str, parent: &OwnedFd, leaf: &str) -> Result<(), Errno> {
     match linkat(root, temp, parent, leaf, AtFlags::empty()) {
-        Err(Errno::EEXIST) if file.metadata().is_ok_and(|meta| meta.nlink() == 2) => Ok(()),
+        // A share may repeat a link whose answer was lost and report that the name exists; then the file has two links, and the name is ours.
+        Err(Errno::EEXIST) if file.metadata().is_ok_and(|meta| meta.nlink() == 2) => return Ok(()),
+        Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EMLINK) => {}
+        other => return other,
+    }
+    match renameat2(root, temp, parent, leaf, RenameFlags::RENAME_NOREPLACE) {
+        // The same of a rename that was repeated: the name has our bytes when our file has left its temporary name.
+        Err(Errno::ENOENT | Errno::EEXIST) if is_at(file, parent, leaf) => Ok(()),
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => Err(Errno::EOPNOTSUPP),
+        other => other,
+    }
+}
+
+/// Whether `leaf` is this file.
+fn is_at(file: &File, parent: &OwnedFd, leaf: &str) -> bool {
+    let (Ok(meta), Ok(stat)) = (file.metadata(), fstatat(parent, leaf, AtFlags::AT_SYMLINK_NOFOLLOW)) else {
+        return false;
+    };
+    (meta.dev(), meta.ino()) == (stat.st_dev, stat.st_ino)
+}
+
+/// Makes what was named in a directory durable. Some shares have no such call for directories; there the name went to the server when it
+/// was made.
+fn sync_directory(directory: &OwnedFd) -> Result<(), Errno> {
+    match fsync(directory) {
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(()),
         other => other,
     }
 }
@@ -514,7 +557,8 @@ fn errno(error: &io::Error) -> Errno {
 fn fault(verb: &str, key: &str, e: Errno) -> StoreFault {
     let kind = match e {
         Errno::ENOSPC | Errno::EDQUOT => StoreFaultKind::Full,
-        Errno::EACCES | Errno::EPERM | Errno::EROFS => StoreFaultKind::Denied,
+        Errno::EACCES | Errno::EPERM => StoreFaultKind::Denied,
+        Errno::EROFS => StoreFaultKind::ReadOnly,
         Errno::ENAMETOOLONG | Errno::ENOTDIR | Errno::EISDIR | Errno::ELOOP | Errno::EXDEV => {
             StoreFaultKind::Rejected
         }
@@ -523,5 +567,12 @@ fn fault(verb: &str, key: &str, e: Errno) -> StoreFault {
         Errno::ENODEV | Errno::ENXIO => StoreFaultKind::StoreGone,
         _ => StoreFaultKind::Unknown,
     };
-    StoreFault::new(kind, verb, key, e.desc())
+    match kind {
+        StoreFaultKind::Denied => {
+            let detail = format!("{}; check who may use the directory, and its mode", e.desc());
+            StoreFault::new(kind, verb, key, detail)
+        }
+        StoreFaultKind::ReadOnly => StoreFault::new(kind, verb, key, ""),
+        _ => StoreFault::new(kind, verb, key, e.desc()),
+    }
 }

@@ -35,6 +35,8 @@ pub mod uplink;
 
 use std::fmt;
 
+use crate::foreign;
+
 /// Longest key in bytes. Ours are below 90; S3 allows 1024 with the prefix.
 pub const KEY_BYTES_MAX: usize = 512;
 /// Most components of a key. Ours have at most 4; a directory walk nests no deeper than this.
@@ -42,9 +44,6 @@ pub const KEY_DEPTH_MAX: usize = 8;
 /// Largest body in bytes of a create-only PUT of an upload: some servers hold a lock while such a body streams
 /// (coordination reference, section 2.2).
 pub const CONDITIONAL_BODY_BYTES_MAX: u64 = 64 * 1024;
-/// Longest piece of a server's own words that is kept in a fault, in bytes.
-pub const DETAIL_BYTES_MAX: usize = 400;
-
 /// A single attempt at each call; implementations do not repeat anything. Calls block. Shared between uplink threads.
 pub trait Store: Send + Sync {
     /// How people write it: `file:///srv/repo`, `s3://bucket/prefix at https://host`; no secrets in it.
@@ -213,12 +212,16 @@ pub enum StoreFaultKind {
     NotFound,
     /// The bucket, container or directory itself is gone.
     StoreGone,
-    /// Credentials refused or revoked (401, 403, EACCES).
+    /// Credentials refused or revoked (401, 403), or a directory that this user may not use (EACCES).
     Denied,
+    /// A file system that is mounted read-only.
+    ReadOnly,
     /// No space, or a quota.
     Full,
     /// No clear answer: timeout, reset, 5xx, 429, a truncated body. The call may have been applied.
     Unknown,
+    /// No clear answer for as long as was to be waited; nothing more is asked.
+    Silent,
     /// The body arrived changed: a checksum said so, on either side.
     Corrupt,
     /// The object is larger than one of its kind may be; nothing of it was read.
@@ -230,15 +233,10 @@ pub enum StoreFaultKind {
 }
 
 impl StoreFault {
-    /// A fault of the call `verb key`; `detail` is cut at [`DETAIL_BYTES_MAX`].
+    /// A fault of the call `verb key`. `detail` is mostly the server's own words: see [`foreign::message`].
     pub fn new(kind: StoreFaultKind, verb: &str, key: &str, detail: impl Into<String>) -> StoreFault {
-        let mut detail = detail.into();
-        if detail.len() > DETAIL_BYTES_MAX {
-            let cut = (0..=DETAIL_BYTES_MAX).rev().find(|&at| detail.is_char_boundary(at)).unwrap_or(0);
-            detail.truncate(cut);
-        }
         let cut = (0..=key.len().min(KEY_BYTES_MAX)).rev().find(|&at| key.is_char_boundary(at)).unwrap_or(0);
-        StoreFault { kind, call: format!("{verb} {}", &key[..cut]), detail }
+        StoreFault { kind, call: format!("{verb} {}", &key[..cut]), detail: foreign::message(&detail.into()) }
     }
 
     /// Whether the same call may succeed later: what `retry` repeats.
@@ -254,9 +252,11 @@ impl fmt::Display for StoreFault {
             StoreFaultKind::Conflict => "conflicts with another request",
             StoreFaultKind::NotFound => "no such object",
             StoreFaultKind::StoreGone => "the bucket or directory is gone",
-            StoreFaultKind::Denied => "access denied; check the credentials and their permissions",
+            StoreFaultKind::Denied => "access denied",
+            StoreFaultKind::ReadOnly => "read-only file system",
             StoreFaultKind::Full => "no space left in the store",
             StoreFaultKind::Unknown => "no clear answer from the store",
+            StoreFaultKind::Silent => "the store does not answer",
             StoreFaultKind::Corrupt => "bytes were changed on the way",
             StoreFaultKind::TooLong => "larger than such an object can be; something else was stored there",
             StoreFaultKind::Unsupported => "not supported by the store",
@@ -303,8 +303,11 @@ mod tests {
     }
 
     #[test]
-    fn details_are_cut_at_a_character() {
-        let fault = StoreFault::new(StoreFaultKind::Unknown, "GET", "a", "ä".repeat(DETAIL_BYTES_MAX));
-        assert!(fault.detail.len() <= DETAIL_BYTES_MAX && fault.detail.starts_with('ä'));
+    fn details_are_harmless_and_cut() {
+        let said = "\u{1b}[2J\n".repeat(foreign::MESSAGE_BYTES_MAX);
+        let fault = StoreFault::new(StoreFaultKind::Unknown, "GET", "a", said);
+        assert!(
+            fault.detail.len() <= foreign::MESSAGE_BYTES_MAX && fault.detail.starts_with("\\u{1b}[2J\\n")
+        );
     }
 }

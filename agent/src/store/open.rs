@@ -16,7 +16,7 @@ use super::null::NullStore;
 use super::s3::{S3OpenFault, S3Settings, S3Store};
 use super::split::SplitStore;
 use super::throttle::Throttle;
-use super::{Store, StoreFault};
+use super::{Store, StoreFault, StoreFaultKind};
 
 /// What a store needs besides its URL.
 #[derive(Clone)]
@@ -88,6 +88,10 @@ impl fmt::Display for OpenFault {
             }
             OpenFault::SecretInUrl => {
                 write!(f, "a store's URL has no user or password; give a credentials file instead")
+            }
+            OpenFault::Dir(fault) if fault.kind == StoreFaultKind::StoreGone => {
+                let path = fault.call.split_once(' ').map_or("", |(_, path)| path);
+                write!(f, "{path}: {}", fault.detail)
             }
             OpenFault::Dir(fault) => fault.fmt(f),
             OpenFault::S3(fault) => fault.fmt(f),
@@ -163,7 +167,6 @@ fn directory(scheme: &'static str, url: &str, settings: &Settings) -> Result<Dir
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreFaultKind;
     use windlass_hal::clock::SystemClock;
 
     #[test]

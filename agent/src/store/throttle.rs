@@ -48,13 +48,14 @@ pub struct Throttle {
     up: Lane,
     down: Lane,
     sent: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Throttle {
     /// Limits in bytes per second; 0 is no limit.
     pub fn new(clock: Arc<dyn Clock>, up_bytes_s: u64, down_bytes_s: u64) -> Throttle {
-        let throttle =
-            Throttle { clock, up: Lane::default(), down: Lane::default(), sent: AtomicU64::new(0) };
+        let (up, down) = (Lane::default(), Lane::default());
+        let throttle = Throttle { clock, up, down, sent: AtomicU64::new(0), received: AtomicU64::new(0) };
         throttle.set(up_bytes_s, down_bytes_s);
         throttle
     }
@@ -81,9 +82,15 @@ impl Throttle {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// Bytes that were let through from the store so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     /// Blocks until `bytes` more may be received (or, when they are here already, until they are paid for).
     pub fn wait_down(&self, bytes: u64) {
         self.wait(&self.down, bytes);
+        self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn wait(&self, lane: &Lane, bytes: u64) {

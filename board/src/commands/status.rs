@@ -21,8 +21,6 @@ use crate::status::{Status, render};
 const WATCH: Duration = Duration::from_secs(1);
 /// Between two looks elsewhere: a screen takes a serial line a sixth of a second, and a log file keeps it for good.
 const WATCH_PLAIN: Duration = Duration::from_secs(10);
-/// Clears the screen and goes to its top left corner.
-const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// `status`.
 pub fn run(global: &Global, args: &Args, output: &Output) -> Result<Exit, Failure> {
@@ -35,8 +33,10 @@ pub fn run(global: &Global, args: &Args, output: &Output) -> Result<Exit, Failur
         } else {
             let status = Status::parse(&json).map_err(Failure::new)?;
             let text = render::lines(&status).join("\n");
-            let clear = if args.watch && screen { CLEAR } else { "" };
-            output.say(format_args!("{clear}{text}"));
+            if args.watch && screen {
+                output.clear();
+            }
+            output.say(text);
         }
         if !args.watch {
             return Ok(Exit::Done);

@@ -126,7 +126,9 @@ impl EtcdStore {
                 Err(error) if was_not_sent(&error) && turn + 1 < count => {}
                 Err(error) => {
                     self.preferred.store((at + 1) % count, Ordering::Relaxed);
-                    return Err(transport_fault(call.verb, call.key, &error).into());
+                    return Err(
+                        transport_fault(call.verb, call.key, &self.place.authorities[at], &error).into()
+                    );
                 }
             }
         }
@@ -444,12 +446,15 @@ fn failed(call: &Outgoing<'_>, status: u16, body: &[u8]) -> StoreFault {
         (false, StoreFaultKind::Full) => {
             format!("{}; compact and defragment it, then disarm its alarm", said.message)
         }
+        (false, StoreFaultKind::Denied) => {
+            format!("{}; check the certificate and the roles of its user", said.message)
+        }
         (false, _) => said.message,
         (true, StoreFaultKind::Unsupported) => {
             format!("status {status}: no JSON gateway at /v3; etcd 3.4 or later is needed")
         }
         (true, _) => {
-            let text = String::from_utf8_lossy(&body[..body.len().min(super::DETAIL_BYTES_MAX)]);
+            let text = String::from_utf8_lossy(&body[..body.len().min(crate::foreign::MESSAGE_BYTES_MAX)]);
             format!("status {status} {}", text.trim())
         }
     };

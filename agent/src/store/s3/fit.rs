@@ -85,7 +85,7 @@ pub fn check_empty(response: &mut Response<Body>) -> Result<(), String> {
     let read = read_bounded(response.body_mut(), ERROR_BODY_BYTES_MAX, &mut body);
     if !body.is_empty() {
         let begins = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES_MAX)]).into_owned();
-        return Err(format!("it has a body where none belongs, which begins with {:?}", begins.trim()));
+        return Err(format!("it has a body where none belongs, which begins with {}", begins.trim()));
     }
     read.map_err(|cut| cut.to_string())
 }

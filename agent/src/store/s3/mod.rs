@@ -53,6 +53,9 @@ pub use settings::{Addressing, S3OpenFault, S3Settings};
 
 /// Bodies of at least this many bytes wait for `100 Continue` before they are sent.
 pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
+/// Longest wait for an answer to a request without a body, and for the next bytes of that answer, in milliseconds: a store that stalls in
+/// the middle of a body costs this and is asked again. As long as a repository's opening waits in all.
+pub const ASKED_ANSWER_MS_MAX: u64 = 30_000;
 /// Largest LIST answer in bytes that is read: 1000 keys of 1024 bytes, thrice escaped.
 pub const LIST_BODY_BYTES_MAX: u64 = 8 << 20;
 /// Largest error body in bytes that is read.
@@ -204,12 +207,19 @@ impl S3Store {
         let (up_bytes_s, down_bytes_s) = self.throttle.rates();
         let up = self.body_timeout(request.body.map_or(0, body_bytes), up_bytes_s);
         let down = self.body_timeout(request.answer_bytes_max, down_bytes_s);
-        let configured =
+        let mut configured =
             self.agent.configure_request(built).timeout_send_body(Some(up)).timeout_recv_body(Some(down));
-        // No connection of the pool is that young.
-        let configured = if request.afresh { configured.max_idle_age(Duration::ZERO) } else { configured };
+        if request.body.is_none() {
+            // Nothing is in the sockets' buffers that would have to arrive first.
+            let answer = Duration::from_millis(self.settings.timeouts.answer_ms.min(ASKED_ANSWER_MS_MAX));
+            configured = configured.timeout_recv_response(Some(answer)).timeout_per_read(Some(answer));
+        }
+        if request.afresh {
+            // No connection of the pool is that young.
+            configured = configured.max_idle_age(Duration::ZERO);
+        }
         let configured = configured.build();
-        self.agent.run(configured).map_err(|e| transport_fault(request.verb, request.key, &e))
+        self.agent.run(configured).map_err(|e| transport_fault(request.verb, request.key, &self.host, &e))
     }
 
     /// Time for a body of `bytes` at the slowest rate, or at the throttle's when all connections share it.
@@ -228,17 +238,23 @@ impl S3Store {
         let error = answer::parse_error(&xml);
         let status = response.status().as_u16();
         let kind = answer::kind(request.call, status, &error.code);
-        let detail = self.detail(status, &error, response.headers());
+        let detail = self.detail(kind, status, &error, response.headers());
         StoreFault::new(kind, request.verb, request.key, detail)
     }
 
-    fn detail(&self, status: u16, error: &ErrorBody, headers: &HeaderMap) -> String {
+    fn detail(&self, kind: StoreFaultKind, status: u16, error: &ErrorBody, headers: &HeaderMap) -> String {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
         let said = match (error.code.as_str(), error.message.as_str()) {
             ("", _) => format!("status {status}"),
             (code, "") => format!("status {status} {code}"),
             (code, message) => format!("status {status} {code}: {message}"),
         };
+        if matches!(kind, StoreFaultKind::Denied) && error.code != "RequestTimeTooSkewed" {
+            return match error.code.as_str() {
+                "" => format!("{said}, and not in the way of S3: perhaps a proxy or a firewall in between"),
+                _ => format!("{said}; check the credentials and their permissions"),
+            };
+        }
         if error.code == "RequestTimeTooSkewed" {
             let ours = sign::amz_time(self.clock.wall().secs);
             return format!(
@@ -255,7 +271,7 @@ impl S3Store {
         }
         if matches!(status, 301 | 302 | 307 | 308) {
             let to = if error.endpoint.is_empty() { header("location") } else { &error.endpoint };
-            return format!("the server points to {to:?}; redirects are not followed; {said}");
+            return format!("the server points to {to}; redirects are not followed; {said}");
         }
         said
     }
