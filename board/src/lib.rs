@@ -44,6 +44,7 @@ pub mod requests;
 pub mod signal;
 pub mod status;
 pub mod text;
+pub mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -9,6 +9,7 @@
 //! Invariants: a secret is read from a file or a terminal and never printed; what counts requests sees every one that is sent.
 //! Does not: keep anything on this machine (P6). Source: ours.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -37,15 +38,20 @@ use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::split::SplitStore;
 use windlass_agent::store::throttle::Throttle;
-use windlass_agent::store::{ByteRange, Store, StoreFaultKind};
+use windlass_agent::store::{ByteRange, Store, StoreFault, StoreFaultKind};
 use windlass_hal::clock::SystemClock;
 
 use crate::args::global::Global;
+use crate::args::value::Rate;
 use crate::failure::Failure;
 use crate::host::{self, HostClock};
 use crate::requests::Counted;
+use crate::watch::Watch;
 use crate::{logger, prompt, text};
 
+/// How the first questions to a repository's store are repeated: [`OPENING_NS`](crate::watch::OPENING_NS) in all.
+const OPENING: RetryPolicy =
+    RetryPolicy { backoff_min_ms: 100, backoff_max_ms: 3_000, budget_ms: 30_000, attempts_max: 64 };
 /// The node's number: one node for now.
 const NODE: NodeId = NodeId(1);
 /// Largest passphrase file in bytes; a larger one is some other file.
@@ -88,7 +94,7 @@ impl Opened {
         let url = url(global)?;
         let boot = host::boot()?;
         let clock = HostClock::shared();
-        let limit = |bytes: Option<crate::args::value::Bytes>| bytes.map_or(0, |bytes| bytes.0);
+        let limit = |rate: Option<Rate>| rate.map_or(0, |rate| rate.0);
         let throttle =
             Arc::new(Throttle::new(Arc::clone(&clock), limit(global.limit_up), limit(global.limit_down)));
         let mut settings = Settings::new(Arc::clone(&clock), boot.0);
@@ -103,7 +109,8 @@ impl Opened {
             Some(split) => Arc::<SplitStore>::clone(split),
             None => open_store(url, &settings).map_err(open_failure)?,
         };
-        let store = Arc::new(Counted::new(inner));
+        let watch = Watch::start(Arc::clone(&clock), Arc::clone(&throttle))?;
+        let store = Arc::new(Counted::new(inner, watch));
         let shared: Arc<dyn Store> = Arc::<Counted>::clone(&store);
         let client = Arc::new(Client::new(shared, clock, RetryPolicy::DATA, boot.0));
         Ok(Opened { store, client, throttle, split })
@@ -223,8 +230,12 @@ impl Repository {
 
     /// Opens the repository in a store that is open.
     pub fn over(opened: Opened, global: &Global) -> Result<Repository, Failure> {
-        let format = read_format(&opened)?;
-        check_home(&opened, &format)?;
+        let format = {
+            let _opening = opened.store.watch().opening();
+            let format = read_format(&opened)?;
+            check_home(&opened, &format)?;
+            format
+        };
         let unlock = match format.sealing() {
             Sealing::Off => unlock_given(global, false)?,
             Sealing::Aes256Gcm => Some(unlock_asked(global, "Passphrase of the repository")?),
@@ -303,8 +314,9 @@ impl Repository {
 
     /// The log's state as of a moment ago, without a lease.
     pub fn view(&self) -> Result<View, Failure> {
+        let _opening = self.opened.store.watch().opening();
         open_read(self.around(), self.format.uuid, LogSealer::new(&self.keys))
-            .map_err(|fault| Failure::at(self.opened.store.describe(), fault))
+            .map_err(|fault| self.log_failure(&fault))
     }
 
     /// Takes the lease, waiting for a holder that may have died; says so while it waits.
@@ -312,6 +324,7 @@ impl Repository {
         let me = Author { node: NODE, boot: host::boot()? };
         let identity = Identity { cluster: self.format.uuid, me };
         let mut said = false;
+        let _opening = self.opened.store.watch().opening();
         let session = Session::claim(
             self.around(),
             identity,
@@ -331,7 +344,16 @@ impl Repository {
                 matches!(held, LogFault::Held { watched_ns: 0, .. })
             },
         );
-        session.map_err(|fault| Failure::at(self.opened.store.describe(), fault))
+        session.map_err(|fault| self.log_failure(&fault))
+    }
+
+    /// Why the log cannot be used: in the store's own words where it is the store that does not do what is asked.
+    fn log_failure(&self, fault: &LogFault) -> Failure {
+        let place = self.opened.log_place();
+        match (fault, self.opened.store.watch().words()) {
+            (LogFault::Store { .. }, Some(words)) => store_failure(place, &words),
+            _ => Failure::at(place, fault),
+        }
     }
 
     /// Does `work` under the lease and gives the lease back, however it went.
@@ -364,17 +386,30 @@ pub fn answers(opened: &Opened) -> Result<(), String> {
     if opened.split.is_some() { ask(HOME_KEY, opened.log_place()) } else { Ok(()) }
 }
 
+/// Why a call to the store at `place` failed. That nothing came back is said without the name of the object that was asked for.
+fn store_failure(place: impl fmt::Display, fault: &StoreFault) -> Failure {
+    match fault.kind {
+        StoreFaultKind::ReadOnly => {
+            Failure::at(place, "cannot write to the repository: read-only file system")
+        }
+        _ if fault.is_transient() && !fault.detail.is_empty() => Failure::at(place, &fault.detail),
+        _ => Failure::at(place, fault),
+    }
+}
+
 fn read_format(opened: &Opened) -> Result<RepoFormat, Failure> {
     let mut bytes = Vec::new();
     let range = ByteRange::From { offset: 0, len: 2 * REPO_FORMAT_BYTES_MAX as u64 + 1 };
     let place = || opened.store.describe();
-    opened.client.get(REPO_FORMAT_KEY, range, &mut bytes).map_err(|fault| match fault.kind {
-        StoreFaultKind::NotFound => Failure::at(
-            place(),
-            "there is no repository here; check the URL, or make one with `windlass repo init`",
-        ),
-        _ => Failure::at(place(), fault),
-    })?;
+    opened.client.with_policy(OPENING).get(REPO_FORMAT_KEY, range, &mut bytes).map_err(
+        |fault| match fault.kind {
+            StoreFaultKind::NotFound => Failure::at(
+                place(),
+                "there is no repository here; check the URL, or make one with `windlass repo init`",
+            ),
+            _ => store_failure(place(), &fault),
+        },
+    )?;
     RepoFormat::parse_stored(&bytes).map_err(|fault| Failure::at(place(), fault))
 }
 
@@ -405,7 +440,7 @@ fn check_home(opened: &Opened, format: &RepoFormat) -> Result<(), Failure> {
     };
     let (log, mut bytes) = (split.log().describe(), Vec::new());
     let range = ByteRange::From { offset: 0, len: HOME_BYTES as u64 + 1 };
-    opened.client.get(HOME_KEY, range, &mut bytes).map_err(|fault| match fault.kind {
+    opened.client.with_policy(OPENING).get(HOME_KEY, range, &mut bytes).map_err(|fault| match fault.kind {
         StoreFaultKind::NotFound => Failure::at(
             &log,
             format_args!(
@@ -414,7 +449,7 @@ fn check_home(opened: &Opened, format: &RepoFormat) -> Result<(), Failure> {
                 format.lease_store
             ),
         ),
-        _ => Failure::at(&log, fault),
+        _ => store_failure(&log, &fault),
     })?;
     match home::parse(&bytes) {
         Ok(uuid) if uuid == format.uuid => Ok(()),
@@ -439,10 +474,12 @@ fn home_taken(opened: &Opened) -> Failure {
 
 /// Refuses a place where a repository is already, before a probe writes to it.
 fn refuse_occupied(opened: &Opened) -> Result<(), Failure> {
-    let taken = |key| match opened.client.get(key, ByteRange::Last(1), &mut Vec::new()) {
+    let client = opened.client.with_policy(OPENING);
+    let _opening = opened.store.watch().opening();
+    let taken = |key| match client.get(key, ByteRange::Last(1), &mut Vec::new()) {
         Ok(_) => Ok(true),
         Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(false),
-        Err(fault) => Err(Failure::at(opened.store.describe(), fault)),
+        Err(fault) => Err(store_failure(opened.store.describe(), &fault)),
     };
     if taken(REPO_FORMAT_KEY)? {
         return Err(occupied(opened));

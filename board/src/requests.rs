@@ -12,6 +12,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::watch::Watch;
 use serde_json::{Value, json};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, Versioning};
 
@@ -69,16 +70,34 @@ impl Requests {
     }
 }
 
-/// A store whose requests are counted.
+/// A store whose requests are counted, and watched for answers that do not come.
 pub struct Counted {
     inner: Arc<dyn Store>,
+    watch: Arc<Watch>,
     requests: Mutex<Requests>,
 }
 
 impl Counted {
-    /// Counts what goes to `inner`.
-    pub fn new(inner: Arc<dyn Store>) -> Counted {
-        Counted { inner, requests: Mutex::default() }
+    /// Counts what goes to `inner`, and lets `watch` know of it.
+    pub fn new(inner: Arc<dyn Store>, watch: Arc<Watch>) -> Counted {
+        Counted { inner, watch, requests: Mutex::default() }
+    }
+
+    /// Whether the store answers.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    fn watched<T>(
+        &self,
+        verb: &str,
+        key: &str,
+        call: impl FnOnce() -> Result<T, StoreFault>,
+    ) -> Result<T, StoreFault> {
+        let waiting = self.watch.begin(verb, key)?;
+        let result = call();
+        self.watch.end(waiting, result.as_ref().err());
+        result
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {
@@ -98,17 +117,17 @@ impl Store for Counted {
 
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
         self.requests().put(key);
-        self.inner.put(key, body, mode)
+        self.watched("PUT", key, || self.inner.put(key, body, mode))
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
         self.requests().ask();
-        self.inner.get(key, range, out)
+        self.watched("GET", key, || self.inner.get(key, range, out))
     }
 
     fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
         self.requests().ask();
-        self.inner.get_afresh(key, range, out)
+        self.watched("GET", key, || self.inner.get_afresh(key, range, out))
     }
 
     fn list(
@@ -118,28 +137,39 @@ impl Store for Counted {
         each: &mut dyn FnMut(&str, u64) -> bool,
     ) -> Result<(), StoreFault> {
         self.requests().ask();
-        self.inner.list(prefix, after, each)
+        // What the caller does with a key is not the store's time.
+        let mut each = |key: &str, size| {
+            let go_on = each(key, size);
+            self.watch.progress();
+            go_on
+        };
+        self.watched("LIST", prefix, || self.inner.list(prefix, after, &mut each))
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         self.requests().ask();
-        self.inner.delete(key)
+        self.watched("DELETE", key, || self.inner.delete(key))
     }
 
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.requests().ask();
-        self.inner.versioning()
+        self.watched("VERSIONING", "", || self.inner.versioning())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::HostClock;
     use windlass_agent::store::memory::MemoryStore;
+    use windlass_agent::store::throttle::Throttle;
 
     #[test]
     fn what_comes_between_objects_is_told_from_what_comes_before_and_after() {
-        let store = Counted::new(Arc::new(MemoryStore::default()));
+        let clock = HostClock::shared();
+        let throttle = Arc::new(Throttle::new(Arc::clone(&clock), 0, 0));
+        let watch = Watch::start(clock, throttle).unwrap();
+        let store = Counted::new(Arc::new(MemoryStore::default()), watch);
         let put = |key: &str| store.put(key, &[b"x"], PutMode::Replace).unwrap();
         let ask = || store.list("log/", "", &mut |_, _| true).unwrap();
         ask();

@@ -11,6 +11,7 @@
 //!
 //! Invariants: nothing is claimed, committed or uploaded before the probe has passed (commit-log C6). Source: commit-log C6.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -100,7 +101,13 @@ fn attempt(global: &Global) -> News {
     if let Err(why) = answers(&opened) {
         return Ok(Err(why));
     }
-    let repository = Repository::over(opened, global)?;
+    let store = Arc::clone(&opened.store);
+    let repository = match Repository::over(opened, global) {
+        Err(failure) if store.watch().words().is_some_and(|fault| fault.is_transient()) => {
+            return Ok(Err(failure.to_string()));
+        }
+        opened => opened?,
+    };
     let begun_ns = HostClock.boot_ns();
     let probed = repository.opened.probe_again()?;
     let took_ms = HostClock.boot_ns().saturating_sub(begun_ns) / 1_000_000;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::value::Bytes;
+use super::value::{Bytes, Rate};
 
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
@@ -162,12 +162,12 @@ pub struct Global {
     /// Most operations a second on each device
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits", hide_short_help = true)]
     pub device_iops_max: Option<u32>,
-    /// Most bytes a second to the store
+    /// Most bytes a second to the store, at least 64KiB; 0 is no limit
     #[arg(long, global = true, value_name = "SIZE", help_heading = "Limits", hide_short_help = true)]
-    pub limit_up: Option<Bytes>,
-    /// Most bytes a second from the store
+    pub limit_up: Option<Rate>,
+    /// Most bytes a second from the store, at least 64KiB; 0 is no limit
     #[arg(long, global = true, value_name = "SIZE", help_heading = "Limits", hide_short_help = true)]
-    pub limit_down: Option<Bytes>,
+    pub limit_down: Option<Rate>,
 
     /// The agent's socket [default: /run/windlass/agent.sock, if an agent listens there]
     #[arg(

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use windlass_agent::policy::Reader;
+use windlass_agent::store::throttle::PIECE_BYTES_MAX;
 use windlass_agent::units::{self, UnitFault};
 
 /// A size in bytes, written `128KiB`.
@@ -24,6 +25,28 @@ impl FromStr for Bytes {
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&units::format_bytes(self.0))
+    }
+}
+
+/// Lowest limit of a link in bytes a second: a piece of a body ([`PIECE_BYTES_MAX`]) then takes a second. Below it a few uploads side by
+/// side would keep a request waiting for longer than a lease holds.
+pub const RATE_BYTES_S_MIN: u64 = PIECE_BYTES_MAX as u64;
+
+/// A limit in bytes a second, written `10MiB`; 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate(pub u64);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rate, String> {
+        match units::parse_bytes(text).map_err(|fault| fault.to_string())? {
+            low @ 1..RATE_BYTES_S_MIN => Err(format!(
+                "{text} means {low} bytes a second; write at least {}, or 0 for no limit",
+                units::format_bytes(RATE_BYTES_S_MIN)
+            )),
+            rate => Ok(Rate(rate)),
+        }
     }
 }
 
@@ -62,6 +85,18 @@ impl FromStr for VolumeSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_none_or_one_that_a_lease_can_live_with() {
+        let parse = |text: &str| text.parse::<Rate>();
+        assert_eq!(parse("0"), Ok(Rate(0)));
+        assert_eq!(parse("64KiB"), Ok(Rate(RATE_BYTES_S_MIN)));
+        for low in ["1", "65535"] {
+            let said = parse(low).unwrap_err();
+            assert!(said.contains("at least 64KiB") && said.contains("0 for no limit"), "{said}");
+        }
+        assert!(parse("x").unwrap_err().contains("not a size"));
+    }
 
     #[test]
     fn volumes_may_name_a_reader_and_may_contain_an_equals_sign() {

@@ -248,8 +248,7 @@ pub fn job_settings(repository: &Repository, policy: &Policy) -> job::Settings {
 
 /// Limits of the command line go before those of the policy.
 fn apply_limits(global: &Global, repository: &Repository, policy: &Policy) {
-    let pick =
-        |given: Option<crate::args::value::Bytes>, kept: Option<u64>| given.map(|bytes| bytes.0).or(kept);
+    let pick = |given: Option<crate::args::value::Rate>, kept: Option<u64>| given.map(|rate| rate.0).or(kept);
     let (up, down) =
         (pick(global.limit_up, policy.limits.upload), pick(global.limit_down, policy.limits.download));
     repository.opened.throttle.set(up.unwrap_or(0), down.unwrap_or(0));

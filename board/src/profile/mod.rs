@@ -161,11 +161,11 @@ impl Default for Work {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// To the store, in KiB a second.
-    #[serde(deserialize_with = "maybe_bounded::<_, 1, { u32::MAX as i64 }>")]
+    /// To the store, in KiB a second: at least [`RATE_BYTES_S_MIN`](crate::args::value::RATE_BYTES_S_MIN).
+    #[serde(deserialize_with = "maybe_bounded::<_, 64, { u32::MAX as i64 }>")]
     pub upload_kib_s: Option<u32>,
-    /// From the store, in KiB a second.
-    #[serde(deserialize_with = "maybe_bounded::<_, 1, { u32::MAX as i64 }>")]
+    /// From the store, in KiB a second; likewise.
+    #[serde(deserialize_with = "maybe_bounded::<_, 64, { u32::MAX as i64 }>")]
     pub download_kib_s: Option<u32>,
     /// Operations a second on each device.
     #[serde(deserialize_with = "maybe_bounded::<_, 1, { u32::MAX as i64 }>")]
