@@ -133,6 +133,15 @@ pub fn warn_written(path: &Path) {
     }
 }
 
+/// Opens a whole device as one item, without the free blocks of the file system that alone is on it.
+fn open_image(path: &Path, device: &mut dyn BlockDevice) -> Image {
+    let known = detect::open_alone(device).and_then(|mut volume| Image::with_used(device, &mut *volume));
+    known.unwrap_or_else(|why| {
+        log::info!("image: all blocks are read path={} reason=\"{why}\"", path.display());
+        Image::open(device)
+    })
+}
+
 /// Opens what is on a device, as a policy says.
 pub fn open_volume(
     path: &Path,
@@ -144,7 +153,7 @@ pub fn open_volume(
         Reader::Ext4 => Ext4::open(device).map(|volume| -> Box<dyn Volume> { Box::new(volume) }),
         Reader::Mounted => Mounted::open(path, device, Recovery::Refused)
             .map(|volume| -> Box<dyn Volume> { Box::new(volume) }),
-        Reader::Image => Ok(Box::new(Image::open(device))),
+        Reader::Image => Ok(Box::new(open_image(path, device))),
     };
     opened.map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))
 }

@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use windlass_hal::linux::{self, Access as DeviceAccess};
+use windlass_hal::volume::detect;
 use windlass_tests::appliance::{expect_equal, image_of, plant};
 use windlass_tests::cli::Cli;
 use windlass_tests::error::output;
@@ -316,6 +318,154 @@ fn small_blocks_are_read_where_sectors_are_large() {
     output(Command::new("cp").arg("--reflink=always").args([&original, &shared])).unwrap();
     files("shared-files", &shared);
     round_trip(&work, &cli, "shared-image", &shared, Some("512"));
+}
+
+/// Checks a restored image: what its file system uses is as it was, free stretches are zeros (there are some), the size is the same.
+fn expect_used_alone(original: &Path, restored: &Path) {
+    let (before, after) = (fs::read(original).unwrap(), fs::read(restored).unwrap());
+    assert_eq!(before.len(), after.len());
+    let mut device = linux::open(original, DeviceAccess::Read, 4, &[]).unwrap();
+    let mut volume = detect::open(&mut *device).unwrap();
+    let (mut reached, mut zeros) = (0, 0);
+    let mut check = |range: std::ops::Range<u64>| {
+        let (start, end) = (range.start as usize, range.end as usize);
+        assert!(before[start..end] == after[start..end], "bytes {start} to {end} are used");
+        let free = &after[reached..start];
+        // Short gaps are read over.
+        if free.len() >= 64 << 10 {
+            assert!(free.iter().all(|&byte| byte == 0), "bytes {reached} to {start} are free");
+            zeros += free.len();
+        }
+        reached = end;
+    };
+    volume.used(&mut *device, &mut check).unwrap();
+    check(before.len() as u64..before.len() as u64);
+    assert!(zeros > before.len() / 4, "{zeros} free bytes");
+}
+
+/// An image full of what was deleted long ago, with a file system made over it.
+fn over_noise(image: &Path, len: usize, kind: Kind, options: &[&str]) {
+    let file = fs::File::create(image).unwrap();
+    file.set_len(len as u64).unwrap();
+    for at in (0..len).step_by(len / 16) {
+        let noise = windlass_tests::fixture::noise(at as u64 + 1, (len / 16).min(2 << 20));
+        file.write_all_at(&noise, at as u64).unwrap();
+    }
+    let mut make = match kind {
+        Kind::Ext4 => Command::new("mke2fs"),
+        _ => Command::new("mkfs.xfs"),
+    };
+    output(make.args(options).arg(image)).unwrap();
+}
+
+fn debugfs(image: &Path, request: &str) {
+    output(Command::new("debugfs").args(["-w", "-R", request]).arg(image)).unwrap();
+}
+
+#[test]
+fn free_blocks_of_an_image_are_left_out_and_restore_as_zeros() {
+    let work = Workdir::new("cli-restore-free").unwrap();
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(work.path());
+    cli.ok(&["repo", "init"]);
+    let (tree, image) = (work.dir("tree").unwrap(), work.join("image"));
+    plant(&tree, 5, 1).unwrap();
+    let options = ["-q", "-F", "-t", "ext4", "-E", "nodiscard", "-d", text(&tree)];
+    over_noise(&image, 32 << 20, Kind::Ext4, &options);
+    let volume = format!("{}=image", image.display());
+    let round = |name: &str, options: &[&str]| {
+        cli.ok(&[&["policy", "set", "lun", "--volume", &volume], options].concat());
+        let done = cli.json(&["backup", "lun"]);
+        let new = work.join(name);
+        cli.ok(&["restore", "lun", "--to-device", text(&new)]);
+        (done, new)
+    };
+    let (done, first) = round("first", &[]);
+    assert!(done["bytes_stored"].as_u64().unwrap() < 16 << 20, "{done}");
+    assert!(
+        done["bytes_read"].as_u64().unwrap() + done["bytes_free"].as_u64().unwrap() <= 33 << 20,
+        "{done}"
+    );
+    expect_used_alone(&image, &first);
+    output(Command::new("e2fsck").arg("-fn").arg(&first)).unwrap();
+    // What is deleted goes, what is new comes, where noise was before.
+    debugfs(&image, "rm dir-00/file-05");
+    fs::write(work.join("new-file"), windlass_tests::fixture::noise(77, 3 << 20)).unwrap();
+    debugfs(&image, &format!("write {} new-file", text(&work.join("new-file"))));
+    let (_, second) = round("second", &[]);
+    expect_used_alone(&image, &second);
+    output(Command::new("e2fsck").arg("-fn").arg(&second)).unwrap();
+    if is_root() {
+        let disk = work.join("disk");
+        fs::write(&disk, vec![0xA5; 32 << 20]).unwrap();
+        {
+            let device = Loop::attach(&disk, Access::ReadWrite).unwrap();
+            cli.ok(&["restore", "lun", "--to-device", text(device.device())]);
+        }
+        assert!(fs::read(&disk).unwrap() == fs::read(&second).unwrap(), "old contents are gone");
+    }
+    // For forensic use, there and back.
+    let (_, all) = round("all", &["--all-blocks"]);
+    assert!(fs::read(&all).unwrap() == fs::read(&image).unwrap());
+    let (_, used) = round("used", &["--no-all-blocks"]);
+    expect_used_alone(&image, &used);
+}
+
+#[test]
+fn free_blocks_of_xfs_are_left_out_too() {
+    if let Some(why) = Kind::Xfs.missing() {
+        return skip("free_blocks_of_xfs_are_left_out_too", &why);
+    }
+    let work = Workdir::new("cli-restore-free-xfs").unwrap();
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(work.path());
+    cli.ok(&["repo", "init"]);
+    let (image, new) = (work.join("image"), work.join("new"));
+    over_noise(&image, 320 << 20, Kind::Xfs, &["-q", "-f", "-K"]);
+    cli.ok(&["policy", "set", "lun", "--volume", &format!("{}=image", image.display())]);
+    cli.ok(&["backup", "lun"]);
+    cli.ok(&["restore", "lun", "--to-device", text(&new)]);
+    expect_used_alone(&image, &new);
+    output(Command::new("xfs_repair").arg("-n").arg(&new)).unwrap();
+}
+
+/// Nothing is left out where the map is not sure: no checksums, errors, not unmounted, or something else there too.
+#[test]
+fn doubtful_free_blocks_are_kept() {
+    let work = Workdir::new("cli-restore-doubt").unwrap();
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(work.path());
+    cli.ok(&["repo", "init"]);
+    let plain = ["-q", "-F", "-t", "ext4", "-E", "nodiscard"];
+    let unsummed = [&plain[..], &["-O", "^metadata_csum"]].concat();
+    for (name, options, after) in [
+        ("no-checksums", &unsummed[..], None),
+        ("errors", &plain[..], Some("ssv state 3")),
+        ("not-unmounted", &plain[..], Some("ssv state 0")),
+        ("partitioned", &plain[..], None),
+        ("swap-too", &plain[..], None),
+    ] {
+        let (image, new) = (work.join(name), work.join(&format!("{name}-new")));
+        over_noise(&image, 16 << 20, Kind::Ext4, options);
+        after.into_iter().for_each(|request| debugfs(&image, request));
+        let file = fs::File::options().write(true).open(&image).unwrap();
+        match name {
+            "partitioned" => {
+                let mut table = [0; 66];
+                table[4] = 0x83;
+                table[9] = 8;
+                table[13] = 0x10;
+                table[64..].copy_from_slice(&[0x55, 0xAA]);
+                file.write_all_at(&table, 446).unwrap();
+                let ended = cli.run(&["volume", "info", text(&image)]);
+                let why = "MBR partition table and an ext2, ext3 or ext4 file system at one place";
+                assert!(ended.code == 1 && ended.failure().contains(why), "{}", ended.stderr);
+            }
+            "swap-too" => file.write_all_at(b"SWAPSPACE2", 65536 - 10).unwrap(),
+            _ => {}
+        }
+        cli.ok(&["policy", "set", name, "--volume", &format!("{}=image", image.display())]);
+        cli.ok(&["backup", name]);
+        cli.ok(&["restore", name, "--to-device", text(&new)]);
+        assert!(fs::read(&new).unwrap() == fs::read(&image).unwrap(), "{name}");
+    }
 }
 
 #[test]

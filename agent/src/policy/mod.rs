@@ -90,6 +90,9 @@ pub struct Policy {
     /// How many random items of each volume with a raw reader are compared with the kernel's view after a backup; 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub verify: u32,
+    /// Whether images keep free blocks too; else what a clean file system under checksums calls free restores as zeros.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub all_blocks: bool,
     /// When backups are due; missing: only when somebody asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
@@ -227,6 +230,7 @@ impl Policy {
             compression: Compression::default(),
             limits: Limits::default(),
             verify: 0,
+            all_blocks: false,
             schedule: None,
         }
     }
@@ -431,6 +435,10 @@ struct Version {
 
 fn is_zero(count: &u32) -> bool {
     *count == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn default_block_size() -> u64 {

@@ -55,7 +55,8 @@ impl Selected {
 
 /// The state of a volume whose device does not change while `snapshot` stays the same.
 fn frozen(info: &VolumeInfo, snapshot: &str) -> [u8; 16] {
-    digest(&[&info.uuid, &info.size_bytes.to_le_bytes(), snapshot.as_bytes()])
+    // An image with and without its free blocks has other contents.
+    digest(&[&info.uuid, &info.size_bytes.to_le_bytes(), &info.used_bytes.to_le_bytes(), snapshot.as_bytes()])
 }
 
 /// A state that differs when either part does.
@@ -112,6 +113,10 @@ impl Volume for Selected {
         each: &mut dyn FnMut(Range<u64>),
     ) -> Result<UsedQuality, VolumeFault> {
         self.inner.used(device, each)
+    }
+
+    fn free_is_sure(&self) -> bool {
+        self.inner.free_is_sure()
     }
 
     fn read_at(

@@ -74,14 +74,12 @@ impl Volumes {
             Reader::Auto => own.reader,
             said => said,
         };
-        let patterns = policy.patterns().map_err(Failure::new)?;
         let iops_max = match (iops, policy.limits.device_iops) {
             (Some(own), Some(said)) => Some(own.min(said)),
             (own, said) => own.or(said),
         };
         let snapshot = own.snapshot.as_deref();
-        let opened =
-            open_selected(&own.device, reader, iops_max, pools, &patterns, snapshot, &Progress::new())?;
+        let opened = open_selected(&own.device, reader, iops_max, pools, policy, snapshot, &Progress::new())?;
         let Selectable { device, volume, items, .. } = opened;
         let (end, grain) = stretch::span(volume.info(), &settings.shape());
         let bytes = volume.info().used_bytes;

@@ -297,8 +297,9 @@ Examples:
   windlass policy set home --at 02:30
   windlass policy set home --from home.json
 
-Readers: auto and raw read ext4 from the device itself; mounted reads ext4, XFS and btrfs through a read-only mount that nobody \
-else sees (needs root); image takes the whole device as one item.
+Readers: auto and raw read ext2, ext3, ext4 and XFS from the device itself; mounted reads those and btrfs through a read-only \
+mount that nobody else sees (needs root); image takes the whole device as one item, without what a clean ext4 or XFS on it calls \
+free, which restores as zeros (--all-blocks keeps it).
 
 Patterns: a name ('*.tmp') matches in any directory; with a slash in front or inside ('/var/cache', 'home/*/tmp') a path from \
 the volume's root; with a slash at the end directories only. What an --exclude matches is left out with everything below. With \
@@ -361,6 +362,12 @@ pub struct PolicySet {
     /// After each backup, compare so many random items with what the kernel says of the volume; 0 for none (needs root)
     #[arg(long, value_name = "N")]
     pub verify: Option<u32>,
+    /// Store free blocks of images too, for forensic use; else what a clean ext4 or XFS calls free restores as zeros
+    #[arg(long)]
+    pub all_blocks: bool,
+    /// Leave free blocks of images out again
+    #[arg(long, conflicts_with = "all_blocks")]
+    pub no_all_blocks: bool,
     /// Back up at multiples of this time on the wall clock (UTC), 1m to 366d: 6h is 00:00, 06:00 and so on
     #[arg(long, value_name = "TIME")]
     pub every: Option<Duration>,

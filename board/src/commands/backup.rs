@@ -19,7 +19,7 @@ use windlass_agent::log::state::State;
 use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::paths;
-use windlass_agent::policy::select::{self, Patterns, Selection};
+use windlass_agent::policy::select::{self, Selection};
 use windlass_agent::policy::selected::Selected;
 use windlass_agent::policy::{Compression, Policy, Reader};
 use windlass_agent::progress::{Phase, Progress};
@@ -33,7 +33,8 @@ use windlass_agent::worker::backup::Totals;
 use windlass_agent::worker::base::PointRows;
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
-use windlass_hal::volume::Volume;
+use windlass_hal::volume::image::Image;
+use windlass_hal::volume::{Volume, VolumeKind};
 
 use crate::args::Backup;
 use crate::args::global::Global;
@@ -64,6 +65,8 @@ pub struct Outcome {
     pub not_whole: Vec<(Vec<u8>, String)>,
     /// What the policy had compared with the kernel's view.
     pub compared: Vec<Compared>,
+    /// Free bytes of images that are not in the point.
+    pub free_bytes: u64,
 }
 
 impl Outcome {
@@ -176,7 +179,9 @@ pub fn run_policy(
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     let not_whole = name_troubles(&report, &mut volumes);
-    let outcome = Outcome { report, elapsed_ns, requests: store.take(), not_whole, compared, merged };
+    let free_bytes = volumes.iter().map(|job| free_bytes(&*job.volume)).sum();
+    let outcome =
+        Outcome { report, elapsed_ns, requests: store.take(), not_whole, compared, merged, free_bytes };
     Ok((policy, outcome))
 }
 
@@ -223,6 +228,12 @@ fn name_troubles(report: &Report, volumes: &mut [VolumeJob]) -> Vec<(Vec<u8>, St
     named
 }
 
+/// What an image leaves out.
+fn free_bytes(volume: &dyn Volume) -> u64 {
+    let info = volume.info();
+    if info.kind == VolumeKind::Image { info.size_bytes.saturating_sub(info.used_bytes) } else { 0 }
+}
+
 fn object_bytes(policy: &Policy) -> u32 {
     u32::try_from(policy.object_size).unwrap_or(OBJECT_BYTES_DEFAULT)
 }
@@ -261,7 +272,6 @@ fn open_volumes(
     pools: &[Pool],
     job: &Progress,
 ) -> Result<Vec<VolumeJob>, Failure> {
-    let patterns = policy.patterns().map_err(Failure::new)?;
     let iops = global.device_iops_max.or(policy.limits.device_iops);
     let mut jobs = Vec::with_capacity(policy.volumes.len());
     let (mut bytes, mut all) = (0, true);
@@ -274,7 +284,7 @@ fn open_volumes(
             ));
         }
         let id = volume_id(state, policy, &wanted.device)?;
-        let opened = open_selected(&path, wanted.reader, iops, pools, &patterns, None, job)?;
+        let opened = open_selected(&path, wanted.reader, iops, pools, policy, None, job)?;
         job.items_total.add(opened.items);
         // How many bytes a selection has is not known: the bar goes by items.
         all &= opened.whole;
@@ -298,22 +308,26 @@ pub struct Selectable {
     pub whole: bool,
 }
 
-/// Opens a volume and finds out what `patterns` select: a sweep of its names, when there are any. `snapshot` is what stands for the
-/// contents of a frozen device.
+/// Opens a volume and finds out what a policy's patterns select: a sweep of its names, when there are any. `snapshot` is what stands for
+/// the contents of a frozen device.
 pub fn open_selected(
     path: &Path,
     reader: Reader,
     iops_max: Option<u32>,
     pools: &[Pool],
-    patterns: &Patterns,
+    policy: &Policy,
     snapshot: Option<&str>,
     job: &Progress,
 ) -> Result<Selectable, Failure> {
     let mut device = open_device(path, iops_max, pools)?;
     refuse_written(path)?;
-    let mut volume = open_volume(path, &mut *device, reader)?;
+    let mut volume = match reader {
+        Reader::Image if policy.all_blocks => Box::new(Image::open(&mut *device)),
+        reader => open_volume(path, &mut *device, reader)?,
+    };
+    let patterns = policy.patterns().map_err(Failure::new)?;
     job.enter(Phase::Selecting);
-    let selection = select::build(&mut *volume, &mut *device, patterns, job)
+    let selection = select::build(&mut *volume, &mut *device, &patterns, job)
         .map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
     let (whole, items) = match &selection {
         Selection::All => (true, volume.info().inodes_used),
@@ -322,7 +336,7 @@ pub fn open_selected(
     let volume = if whole && snapshot.is_none() {
         volume
     } else {
-        Box::new(Selected::new(volume, selection, patterns, snapshot))
+        Box::new(Selected::new(volume, selection, &patterns, snapshot))
     };
     Ok(Selectable { device, volume, items, whole })
 }
@@ -418,6 +432,12 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
         Grouped(totals.segments),
         Grouped(outcome.requests.puts()),
     ));
+    if outcome.free_bytes > 0 {
+        output.say(format_args!(
+            "  {} of free space are left out and restore as zeros; --all-blocks of `policy set` keeps them",
+            Human(outcome.free_bytes)
+        ));
+    }
     if outcome.merged.removed > 0 {
         output.say(format_args!(
             "  {} segments of the tables became {}",
@@ -494,6 +514,7 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "items_deleted": totals.items_deleted,
         "bytes": totals.item_bytes,
         "bytes_read": totals.read_bytes,
+        "bytes_free": outcome.free_bytes,
         "reads": totals.reads,
         "bytes_stored_plain": totals.stored_plain_bytes,
         "bytes_stored": totals.stored_bytes,

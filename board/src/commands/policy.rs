@@ -168,6 +168,7 @@ fn apply(
     put(&mut policy.flush_interval, args.flush_interval.map(|time| time.0));
     policy.compression = args.compression.unwrap_or(policy.compression);
     policy.verify = args.verify.unwrap_or(policy.verify);
+    policy.all_blocks = args.all_blocks || policy.all_blocks && !args.no_all_blocks;
     policy.schedule = schedule(policy.schedule, args);
     policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
     policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);

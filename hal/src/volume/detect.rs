@@ -17,6 +17,9 @@
 //! | 512 or 4096; 510 | `EFI PART`; 55 AA with a sound table | partition table | refused: back up the partitions |
 //! | backups | 53 EF in a superblock that is sound and where it belongs | ext2, ext3, ext4 | damaged: which backup |
 //!
+//! A file system that lies beside the start of something else is refused: one of the two is left over from before, and the device
+//! does not say which. So a disk with a partition table is no ext4, though the superblock in its first, unused MiB is sound.
+//!
 //! Invariants: reads at most 1.4 MiB before a reader takes over, whatever is there. A damaged superblock is reported as damaged only
 //! when nothing else is recognised, so a stale magic number does not hide what is there now.
 //!
@@ -84,6 +87,12 @@ const SIGNATURES: &[Signature] = &[
 /// The one of them that [`super::mounted`] reads.
 const ONLY_MOUNTED: &str = "a btrfs file system";
 
+/// Bytes from the start in which those lie that a file system cannot lie beside.
+const START_BYTES: usize = 8192;
+/// Of `SIGNATURES`, those of a boot sector, which an ext4 leaves alone.
+const BOOT_SECTORS: [&[u8]; 6] =
+    [b"NTFS    ", b"EXFAT   ", b"-FVE-FS-", b"FAT32   ", b"FAT16   ", b"FAT12   "];
+const MD_MEMBER: (&str, &str) = ("a member of an md array", "back up the array, or the device as an image");
 const MD_MAGIC: [u8; 4] = [0xFC, 0x4E, 0x2B, 0xA9];
 const ZFS_MAGIC: [u8; 8] = 0x00BA_B10C_u64.to_le_bytes();
 
@@ -94,11 +103,12 @@ const ZFS_MAGIC: [u8; 8] = 0x00BA_B10C_u64.to_le_bytes();
 /// only the mounted one does; [`VolumeFault::Refused`] for containers, with the way out, and for features that the reader refuses; `Damaged` and `Device` as the reader says.
 pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
     let mut last = VolumeFault::Unrecognised(None);
-    for open in [open_ext4, open_xfs] {
+    let readers: [(Reader, &str); 2] = [(open_ext4, "an ext2, ext3 or ext4"), (open_xfs, "an XFS")];
+    for (open, own) in readers {
         match open(device) {
             Err(VolumeFault::Unrecognised(None)) => {}
             Err(fault @ VolumeFault::Damaged { .. }) => last = fault,
-            other => return other,
+            other => return beside(device, own)?.map_or(other, Err),
         }
     }
     if let Some(known) = name(device)? {
@@ -111,6 +121,17 @@ pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault
     })
 }
 
+/// Opens the file system on `device` where nothing else is recognised, not even as left over: for who must be sure.
+///
+/// # Errors
+/// Those of [`open`], and what else is there.
+pub fn open_alone(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
+    let volume = open(device)?;
+    name(device)?.map_or(Ok(volume), Err)
+}
+
+type Reader = fn(&mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault>;
+
 fn open_ext4(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
     Ok(Box::new(Ext4::open(device)?))
 }
@@ -122,6 +143,23 @@ fn open_xfs(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault
 /// Why `device` cannot be mounted: what is on it.
 pub(super) fn recognise(device: &mut dyn BlockDevice) -> Result<VolumeFault, Fault> {
     Ok(name(device)?.unwrap_or(VolumeFault::Unrecognised(None)))
+}
+
+/// Something else that begins where a file system of the kind `own` was found.
+fn beside(device: &mut dyn BlockDevice, own: &str) -> Result<Option<VolumeFault>, Fault> {
+    let size = usize::try_from(device.geometry().size_bytes).unwrap_or(START_BYTES);
+    let mut start = vec![0; START_BYTES.min(size)];
+    device.read_at(0, &mut start)?;
+    let boot = || {
+        SIGNATURES.iter().filter(|s| BOOT_SECTORS.contains(&s.bytes)).find(|s| is_at(&start, s.at, s.bytes))
+    };
+    let other = stack(&start).map(|(what, _)| what).or_else(|| table(&start)).or_else(|| Some(boot()?.what));
+    Ok(other.and_then(|other| {
+        refused(
+            &format!("{other} and {own} file system at one place, one of them left over from before"),
+            "remove the one that is left over (`wipefs`), or back up the device as an image",
+        )
+    }))
 }
 
 /// Names what is on `device` when no reader opened it; `None` when nothing is recognised.
@@ -143,23 +181,31 @@ fn is_at(bytes: &[u8], at: usize, wanted: &[u8]) -> bool {
     bytes.get(at..).is_some_and(|rest| rest.starts_with(wanted))
 }
 
-/// Things that hold volumes, or nothing worth keeping.
-fn container(head: &[u8], tail: &[u8], tail_at: u64) -> Option<VolumeFault> {
+/// What holds volumes and begins at the start.
+fn stack(head: &[u8]) -> Option<(&'static str, &'static str)> {
     if is_at(head, 0, b"LUKS\xba\xbe") {
-        return refused(
+        return Some((
             "a LUKS container",
             "unlock it and back up the device inside, or back it up as an image",
-        );
+        ));
     }
     let lvm = |sector: usize| is_at(head, sector, b"LABELONE") && is_at(head, sector + 24, b"LVM2 001");
     if [0, 512, 1024, 1536].into_iter().any(lvm) {
-        return refused("an LVM2 physical volume", "back up its logical volumes, or the device as an image");
+        return Some(("an LVM2 physical volume", "back up its logical volumes, or the device as an image"));
+    }
+    (is_at(head, 0, &MD_MAGIC) || is_at(head, 4096, &MD_MAGIC)).then_some(MD_MEMBER)
+}
+
+/// Things that hold volumes, or nothing worth keeping.
+fn container(head: &[u8], tail: &[u8], tail_at: u64) -> Option<VolumeFault> {
+    if let Some((what, way_out)) = stack(head) {
+        return refused(what, way_out);
     }
     // Version 1.0 lies 8 to 12 KiB before the end, 0.90 in the last whole 64 KiB block but one; both aligned to 4 KiB.
     let first = (tail_at.next_multiple_of(4096) - tail_at) as usize;
     let md_end = (first..tail.len()).step_by(4096).any(|at| is_at(tail, at, &MD_MAGIC));
-    if is_at(head, 0, &MD_MAGIC) || is_at(head, 4096, &MD_MAGIC) || md_end {
-        return refused("a member of an md array", "back up the array, or the device as an image");
+    if md_end {
+        return refused(MD_MEMBER.0, MD_MEMBER.1);
     }
     let swap = |page: usize| is_at(head, page - 10, b"SWAPSPACE2") || is_at(head, page - 10, b"SWAP-SPACE");
     if [4096, 8192, 16384, 65536].into_iter().any(swap) {
@@ -185,14 +231,18 @@ fn file_system(head: &[u8]) -> Option<VolumeFault> {
 }
 
 fn partitions(head: &[u8]) -> Option<VolumeFault> {
-    let way_out = "back up its partitions, or the device as an image";
+    table(head).and_then(|what| refused(what, "back up its partitions, or the device as an image"))
+}
+
+/// A partition table.
+fn table(head: &[u8]) -> Option<&'static str> {
     if is_at(head, 512, b"EFI PART") || is_at(head, 4096, b"EFI PART") {
-        return refused("a disk with a GPT partition table", way_out);
+        return Some("a disk with a GPT partition table");
     }
     let table = head.get(446..512).filter(|table| table.ends_with(&[0x55, 0xAA]))?;
     let sound = table[..64].chunks_exact(16).all(|entry| entry[0] & 0x7F == 0);
     let any = table[..64].chunks_exact(16).any(|entry| entry[4] != 0);
-    (sound && any).then(|| refused("a disk with an MBR partition table", way_out)).flatten()
+    (sound && any).then_some("a disk with an MBR partition table")
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@
 //! - Memory is bounded: at most [`RANGES_MAX`] ranges are kept. When a map has more, the smallest gaps are taken as used, by
 //!   doubling the least gap until the ranges fit.
 //!
-//! Does not: read data, or say what a hole must be on restore (free space: anything). Source: ours; the blocks reference, section D.
+//! - A hole is only what a file system that was left clean calls free under checksums; in doubt it is data. It restores as zeros.
+//!
+//! Does not: read data. Source: ours; the blocks reference, section D.
 
 use std::ops::Range;
 
@@ -101,13 +103,16 @@ impl Image {
         }
     }
 
-    /// The device with the used-block map of `volume`, which was opened on it. Reads the map now. State and time of the last
-    /// write are the volume's.
+    /// The device with the used-block map of `volume`, which was opened on it; without it where the map is not sure. Reads the map
+    /// now. State and time of the last write are the volume's.
     ///
     /// # Errors
     /// Those of [`Volume::used`]; [`Image::open`] is the way on.
     pub fn with_used(device: &mut dyn BlockDevice, volume: &mut dyn Volume) -> Result<Image, VolumeFault> {
         let mut image = Image::open(device);
+        if !volume.free_is_sure() {
+            return Ok(image);
+        }
         let mut coarse = Coarse {
             ranges: Vec::new(),
             max: RANGES_MAX,

@@ -514,6 +514,12 @@ pub trait Volume: Send {
         each: &mut dyn FnMut(Range<u64>),
     ) -> Result<UsedQuality, VolumeFault>;
 
+    /// Whether what [`Volume::used`] leaves out surely holds nothing of anybody's: the file system was left clean, and checksums
+    /// guard what calls its blocks free.
+    fn free_is_sure(&self) -> bool {
+        false
+    }
+
     /// Fills `out` with the bytes of the file `inode` from byte `offset` on; zeros behind its end. For what is
     /// [`ExtentState::Opaque`]; waits. A fault's `device_offset` is the byte of the file. Readers that deliver nothing opaque
     /// refuse it as unsupported.

@@ -223,4 +223,8 @@ impl Volume for Ext4 {
         let mut io = Io { sb: &self.sb, device, cache: &mut self.cache, zone: &self.zone };
         bitmap::used(&mut io, &mut self.groups, each)
     }
+
+    fn free_is_sure(&self) -> bool {
+        self.sb.has_metadata_csum() && self.sb.was_clean
+    }
 }

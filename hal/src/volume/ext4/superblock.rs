@@ -46,6 +46,7 @@ pub(super) const ROOT: u32 = 2;
 const MAGIC: u16 = 0xEF53;
 const CHECKSUM_AT: usize = 0x3FC;
 const STATE_CLEAN: u16 = 1;
+const STATE_ERRORS: u16 = 2;
 const CRC32C: u8 = 1;
 /// Place of the journal among the internal inodes.
 const JOURNAL: usize = 4;
@@ -78,6 +79,8 @@ pub(super) struct Superblock {
     pub(super) seed: u32,
     /// Inodes above the reserved ones that are not items: quotas, orphan file, a moved journal. 0 = none.
     internal: [u32; 5],
+    /// Unmounted in order, or frozen with a journal that has nothing to replay, and without known errors.
+    pub(super) was_clean: bool,
 }
 
 impl Superblock {
@@ -216,6 +219,7 @@ impl Superblock {
             uuid,
             seed,
             internal,
+            was_clean: u16_at(raw, 0x3A) & (STATE_CLEAN | STATE_ERRORS) == STATE_CLEAN,
         };
         let free_blocks = wide(if bits64 { u32_at(raw, 0x158) } else { 0 }, u32_at(raw, 0xC));
         let label = raw[0x78..0x88].split(|&b| b == 0).next().unwrap_or_default().to_vec();
