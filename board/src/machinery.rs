@@ -126,11 +126,13 @@ pub fn refuse_written(path: &Path) -> Result<(), Failure> {
     linux::writer(path).map_or(Ok(()), |writer| Err(Failure::new(writer)))
 }
 
-/// The same as a warning, for what is looked at and not kept.
-pub fn warn_written(path: &Path) {
-    if let Err(why) = refuse_written(path) {
+/// The same as a warning, for what is looked at and not kept; whether there is one.
+pub fn warn_written(path: &Path) -> bool {
+    let refused = refuse_written(path);
+    if let Err(why) = &refused {
         logger::say(format_args!("windlass: warning: {why}"));
     }
+    refused.is_err()
 }
 
 /// Opens a whole device as one item, without the free blocks of the file system that alone is on it.

@@ -84,6 +84,7 @@ fn a_mounted_volume_is_refused_and_a_read_only_one_is_not() {
                 bench.refuses(&volume, &format!("{device}, which stands on it"));
             }
             let ended = bench.cli.run(&["volume", "info", &device]);
+            assert!(ended.stdout.contains("refused while it is in use"), "{}", ended.stdout);
             assert!(
                 ended.stderr.contains("warning") && ended.stderr.contains("mounted read-write"),
                 "{}",

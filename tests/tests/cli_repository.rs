@@ -153,6 +153,40 @@ fn policies_are_set_shown_changed_and_removed() {
     assert!(gone.code == 1 && gone.failure().contains("there is no policy a"));
 }
 
+/// What can never be a volume is refused when the policy is set, not when it is due.
+#[test]
+fn what_cannot_be_a_volume_is_refused_at_once() {
+    let scratch = Scratch::new("cli-policy-volumes");
+    let cli = cli(&scratch);
+    cli.ok(&["repo", "init"]);
+    let at = |name: &str| scratch.path().join(name).display().to_string();
+    fs::write(at("a=b"), "a file").unwrap();
+    let fifo = at("fifo");
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (volume, why) in [
+        (at("none=xfs"), "\"xfs\" is not a reader; write auto, raw, ext4, mounted or image"),
+        (at("none=foo"), "\"foo\" is not a reader"),
+        (at("a=b=foo"), "\"foo\" is not a reader"),
+        (scratch.path().display().to_string(), "this is a directory"),
+        (format!("{}=image", scratch.path().display()), "this is a directory"),
+        (fifo, "neither a block device nor a file"),
+        ("/dev/null".to_owned(), "neither a block device nor a file"),
+        ("lun-7".to_owned(), "the name of a volume in a board profile"),
+        ("lun-7=image".to_owned(), "write ./lun-7 for a file"),
+    ] {
+        let ended = cli.run(&["policy", "set", "p", "--volume", &volume]);
+        assert!(
+            ended.code == 2 && ended.failure().contains(why),
+            "{volume}: {} {}",
+            ended.code,
+            ended.stderr
+        );
+    }
+    for volume in [at("a=b"), format!("{}=image", at("a=b")), at("not-there-yet")] {
+        cli.ok(&["policy", "set", "p", "--volume", &volume]);
+    }
+}
+
 #[test]
 fn backups_make_points_and_a_volume_is_described() {
     let scratch = Scratch::new("cli-backup");
@@ -216,6 +250,8 @@ fn a_volume_is_checked_for_damage() {
     let Some(image) = image(&scratch) else { return };
     let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
     assert!(cli.ok(&["volume", "check", &image]).contains("sound"));
+    assert!(cli.ok(&["volume", "check", &image, "--reader", "ext4"]).contains("sound"));
+    assert_eq!(cli.run(&["volume", "check", &image, "--reader", "image"]).code, 2);
     // The inode is wiped and its name stays.
     let wiped = Command::new("/usr/sbin/debugfs").args(["-w", "-R", "clri docs/a.txt", &image]).output();
     if !wiped.is_ok_and(|wiped| wiped.status.success()) {

@@ -595,11 +595,14 @@ or a device that can be written; nothing on it changes. Needs root. Exit code 0:
 Example:
   windlass volume check /dev/vg0/home-snap
 
-Reads all metadata with the raw reader, some times over, and no contents. Each finding is printed; nothing on the device changes. \
+Reads all metadata with the raw reader (or another), some times over, and no contents. Each finding is printed; nothing on the device changes. \
 Exit code 0: sound; 1: failed; 3: findings.")]
     Check {
         /// A block device or image file
         device: PathBuf,
+        /// How to read it: auto, raw, ext4 or mounted
+        #[arg(long, value_name = "READER", default_value_t = Reader::Raw)]
+        reader: Reader,
     },
 }
 

@@ -74,7 +74,8 @@ pub struct VolumeSpec {
 impl FromStr for VolumeSpec {
     type Err = Infallible;
 
-    /// What stands behind the last `=` is a reader only if it is one: paths may contain `=`.
+    /// What stands behind the last `=` is a reader only if it is one: paths may contain `=`. Who looks at the path refuses one that is
+    /// neither.
     fn from_str(text: &str) -> Result<VolumeSpec, Infallible> {
         let split = text.rsplit_once('=').and_then(|(device, reader)| Some((device, reader.parse().ok()?)));
         let (device, reader) = split.unwrap_or((text, Reader::Auto));

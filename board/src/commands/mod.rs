@@ -149,7 +149,9 @@ fn dispatch(
             volume::info(global, &device, reader, output)
         }
         Command::Volume(args::Volume::Verify(args)) => verify::run(global, &args, output),
-        Command::Volume(args::Volume::Check { device }) => volume::check(global, &device, output),
+        Command::Volume(args::Volume::Check { device, reader }) => {
+            volume::check(global, &device, reader, output)
+        }
         Command::Agent(args) => agent::run(global, &args.board),
         Command::Status(args) => status::run(global, &args, output),
         Command::Coordinator(args::Coordinator::Move { node }) => {

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use windlass_agent::id::VolumeId;
 use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
 use windlass_agent::log::state::State;
 use windlass_agent::policy::schedule::Schedule;
-use windlass_agent::policy::{Policy, PolicyVolume, check_name};
+use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
 use windlass_agent::units::format_bytes;
 
 use crate::args::PolicySet;
@@ -202,18 +203,49 @@ fn volume(spec: &VolumeSpec, devices: Option<&[(String, PathBuf)]>) -> Result<Po
     {
         return Ok(PolicyVolume { device: name.clone(), reader: spec.reader });
     }
-    // Through an agent a bare name is that of a volume of some node, not of a file where the command happens to run.
-    if devices.is_some() && !spec.device.contains('/') {
+    // A bare name is that of a volume of some node, not of a file where the command happens to run.
+    if !spec.device.contains('/') {
+        if devices.is_none() {
+            return Err(Failure::usage(format_args!(
+                "{0}: without a slash this is the name of a volume in a board profile, which only an agent knows; start \
+                 `windlass agent`, or write ./{0} for a file of that name here",
+                spec.device
+            )));
+        }
         return Ok(PolicyVolume { device: spec.device.clone(), reader: spec.reader });
     }
     let path = std::path::absolute(&spec.device).map_err(|error| Failure::at(&spec.device, error))?;
-    if !path.exists() {
-        log::warn!("policy: no such device yet path={}", path.display());
-    }
+    check_place(spec, &path)?;
     let device = path.into_os_string().into_string();
     let device =
         device.map_err(|_| Failure::usage(format_args!("{}: a device's path must be UTF-8", spec.device)))?;
     Ok(PolicyVolume { device, reader: spec.reader })
+}
+
+/// Refuses what can never be read as a volume. What is not there yet may be plugged in later.
+fn check_place(spec: &VolumeSpec, path: &Path) -> Result<(), Failure> {
+    let found = match fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(_) => {
+            let last = spec.device.rsplit('/').next().unwrap_or_default();
+            if let Some((_, reader)) = last.rsplit_once('=') {
+                return Err(Failure::usage(format_args!(
+                    "{}: there is no such device, and {reader:?} is {NotAReader}",
+                    spec.device
+                )));
+            }
+            log::warn!("policy: no such device yet path={}", path.display());
+            return Ok(());
+        }
+    };
+    if found.is_file() || found.is_block_device() {
+        return Ok(());
+    }
+    let what = if found.is_dir() { "a directory" } else { "neither a block device nor a file" };
+    Err(Failure::usage(format_args!(
+        "{}: this is {what}; name the block device that the file system is on, or an image file",
+        spec.device
+    )))
 }
 
 /// The record. A device that the policy has or had keeps its number, so its points go on.

@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 use windlass_agent::policy::{Policy, Reader, paths};
 use windlass_agent::progress::Progress;
 use windlass_agent::units::{Grouped, Human};
-use windlass_hal::volume::Volume;
+use windlass_hal::volume::detect;
 use windlass_hal::volume::mounted::{Mounted, Recovery};
 use windlass_hal::volume::verify::{self, Choice, Difference, Verified};
+use windlass_hal::volume::{Volume, VolumeFault};
 
 use crate::args::VolumeVerify;
 use crate::args::global::Global;
@@ -157,6 +158,11 @@ fn compare(
 ) -> Result<Compared, Failure> {
     let fail = |fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault);
     let mut device = open_device(path, iops, &[])?;
+    if let Err(VolumeFault::NoRawReader(what)) = detect::open(&mut *device) {
+        let why =
+            format!("this is {what}, which no raw reader reads: there is nothing to compare the kernel with");
+        return Err(Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), why));
+    }
     let mut raw = open_volume(path, &mut *device, reader)?;
     // The raw reader has refused whatever has a log to replay.
     let mut mounted = Mounted::open(path, &mut *device, Recovery::ProvenClean).map_err(fail)?;

@@ -20,7 +20,7 @@ use crate::text;
 /// `volume info`. A volume that is refused is a failure whose line says why and what to do.
 pub fn info(global: &Global, path: &Path, reader: Reader, output: &Output) -> Result<Exit, Failure> {
     let mut device = open_device(path, global.device_iops_max, &[])?;
-    warn_written(path);
+    let is_written = warn_written(path);
     let (geometry, identity) = (device.geometry(), device.identity().clone());
     output.say(format_args!("device    {} ({})", text::printable(identity.name.as_bytes()), identity.stable));
     output.say(format_args!(
@@ -50,7 +50,9 @@ pub fn info(global: &Global, path: &Path, reader: Reader, output: &Output) -> Re
     if !info.features.is_empty() {
         output.say(format_args!("features  {}", info.features.join(" ")));
     }
-    output.say(if info.state.is_some() {
+    output.say(if is_written {
+        "backup    refused while it is in use; see the warning"
+    } else if info.state.is_some() {
         "backup    can be read; an interrupted backup of it goes on where it stopped"
     } else {
         "backup    can be read; an interrupted backup of it starts over (nothing proves that it did not change)"
@@ -71,6 +73,7 @@ pub fn info(global: &Global, path: &Path, reader: Reader, output: &Output) -> Re
         "written": (info.written_secs != 0).then(|| iso_utc(info.written_secs)),
         "features": info.features,
         "resumable": info.state.is_some(),
+        "in_use": is_written,
     }));
     Ok(Exit::Done)
 }
@@ -112,11 +115,16 @@ impl Wrong {
 }
 
 /// `volume check`.
-pub fn check(global: &Global, path: &Path, output: &Output) -> Result<Exit, Failure> {
+pub fn check(global: &Global, path: &Path, reader: Reader, output: &Output) -> Result<Exit, Failure> {
+    if reader == Reader::Image {
+        return Err(Failure::usage(
+            "--reader image: an image has no items to look at; choose auto, raw, ext4 or mounted",
+        ));
+    }
     let fail = |fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault);
     let mut device = open_device(path, global.device_iops_max, &[])?;
     warn_written(path);
-    let mut volume = open_volume(path, &mut *device, Reader::Raw)?;
+    let mut volume = open_volume(path, &mut *device, reader)?;
     let (mut found, mut count, mut items) = (Vec::new(), 0u64, 0u64);
     let mut add = |wrong| {
         count += 1;
