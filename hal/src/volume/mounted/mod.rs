@@ -28,7 +28,7 @@
 //! - Data that lies on the device as it is comes as extents, and is read raw, in physical order. What does not is
 //!   [`ExtentState::Opaque`](super::ExtentState::Opaque) and read by [`Volume::read_at`]; the page cache is told to forget it.
 //!
-//! Memory: 16 MiB of bits and a stack of at most 16 MiB (ext4); below 1 MiB else.
+//! Memory: 16 MiB of bits, a stack of at most 16 MiB and, with inline_data, 20 MiB of parents (ext4); below 1 MiB else.
 //!
 //! Does not: mount damaged superblocks, guest images inside of files, or anything on its own account: the kernel's parsers
 //! believe more than ours, so a policy must ask for this reader by name. Deliver the empty directory that a btrfs snapshot has in place of a
@@ -139,7 +139,8 @@ impl Mounted {
             Family::Btrfs => info.written_secs = order::btrfs_latest(root).map_err(broken)?,
         }
         info.features.push(format!("mounted: {}", options_text(&probed.options)));
-        let order = Order::new(family, info.inode_max);
+        let has_inline = info.features.iter().any(|name| name == "inline_data");
+        let order = Order::new(family, info.inode_max, has_inline);
         Ok(Mounted { info, family, mount, order, buffers: Buffers::new(), open: None })
     }
 
@@ -156,6 +157,9 @@ impl Mounted {
     fn order_fault(&self, errno: Errno) -> VolumeFault {
         let what = match errno {
             Errno::E2BIG => "a tree of more waiting directories than the reader's bound of 1048576",
+            Errno::ENOSPC => {
+                "an ext4 with inline_data and more directories than the reader's bound of 1048576"
+            }
             Errno::EOVERFLOW => "a btrfs with more than 2^40 inodes in a subvolume or 2^23 subvolumes",
             other => {
                 return VolumeFault::Damaged {

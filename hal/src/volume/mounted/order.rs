@@ -91,9 +91,10 @@ impl List {
 }
 
 impl Order {
-    pub(super) fn new(family: Family, inode_max: u64) -> Order {
+    /// `has_inline`: whether directories of an ext4 may lie in their inodes.
+    pub(super) fn new(family: Family, inode_max: u64, has_inline: bool) -> Order {
         match family {
-            Family::Ext4 => Order::Walk(Walk::new(inode_max)),
+            Family::Ext4 => Order::Walk(Walk::new(inode_max, has_inline)),
             Family::Xfs => Order::Xfs(List::default()),
             Family::Btrfs => Order::Btrfs(List::default()),
         }
@@ -102,7 +103,13 @@ impl Order {
     /// The first item from number `from` on.
     pub(super) fn next(&mut self, root: BorrowedFd<'_>, from: u64) -> Result<Option<Found>, Errno> {
         match self {
-            Order::Walk(walk) => Ok(walk.next(root, from.max(1))?.and_then(ext4_found)),
+            Order::Walk(walk) => {
+                let next = walk.next(root, from.max(1))?;
+                if let Some(inode) = next {
+                    walk.hold(root, inode);
+                }
+                Ok(next.and_then(ext4_found))
+            }
             Order::Xfs(list) => {
                 let mut at = Some(from);
                 while list.next(from).is_none()
@@ -130,7 +137,11 @@ impl Order {
         let mut one = Vec::new();
         match self {
             Order::Walk(walk) => {
-                return Ok(if walk.contains(root, number)? { ext4_found(number) } else { None });
+                if !walk.contains(root, number)? {
+                    return Ok(None);
+                }
+                walk.hold(root, number);
+                return Ok(ext4_found(number));
             }
             Order::Xfs(list) => match listed(list) {
                 Some(found) => return Ok(Some(found)),

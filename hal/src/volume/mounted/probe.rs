@@ -32,6 +32,8 @@ const EXT4_SUPERBLOCK: u64 = 1024;
 const EXT4_HAS_JOURNAL: u32 = 0x4;
 const EXT4_RECOVER: u32 = 0x4;
 const EXT4_JOURNAL_DEV: u32 = 0x8;
+/// A bit of the same word: directories and files may lie in their inodes.
+const EXT4_INLINE_DATA: u32 = 0x8000;
 const BTRFS_SUPERBLOCK: u64 = 64 << 10;
 const BTRFS_SUPERBLOCK_BYTES: usize = 4096;
 /// Largest sector that an XFS superblock may fill.
@@ -132,7 +134,9 @@ fn ext4(device: &mut dyn BlockDevice, raw: &[u8]) -> Result<Probed, VolumeFault>
         Ok(volume) => VolumeInfo { kind: VolumeKind::Mounted, ..volume.info().clone() },
         // Something that the raw reader does not know: the kernel may.
         Err(VolumeFault::Refused { .. }) => {
-            let mut info = bare_info(uuid(&raw[0x68..]), label(&raw[0x78..0x88]), vec!["ext4".to_owned()]);
+            let inline = (incompat & EXT4_INLINE_DATA != 0).then_some("inline_data");
+            let features = ["ext4"].into_iter().chain(inline).map(str::to_owned).collect();
+            let mut info = bare_info(uuid(&raw[0x68..]), label(&raw[0x78..0x88]), features);
             info.inode_max = u32_le(raw, 0).into();
             info.written_secs = (i64::from(raw[0x274]) << 32) + i64::from(u32_le(raw, 0x30));
             info

@@ -5,17 +5,23 @@
 //! numbers is walked once for each stretch of that many, so memory does not grow with it, and no volume is refused for its size.
 //! Names are not kept: an inode is opened by its number, directories deliver their names when their turn comes.
 //!
+//! On a volume with inline_data that is not enough: where a directory's entries lie in its inode, ".." is no entry, so from a handle
+//! the kernel does not find the way up, and opens this directory and those below only as long as it remembers the way down. There the
+//! walk keeps every directory's parent (20 bytes each, at most [`PARENTS_MAX`]), and [`Walk::hold`] goes down by names from the nearest
+//! directory above that opens. What was opened last stays open, so the kernel keeps its way, and handles open from then on.
+//!
 //! A directory that cannot be read is left out here and comes as an item with a fault, so it is named.
 //!
 //! Source: ours.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use rustix::fs::{AtFlags, FileType, RawDir, SeekFrom, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, StatxFlags};
 
 use super::order::ext4_handle;
 use crate::linux::fsattr;
@@ -25,6 +31,14 @@ const WALK_INODES: u64 = 128 << 20;
 /// Directories that wait on the walk's stack (16 bytes each): those of one buffer of entries for each level. A tree that needs
 /// more is refused.
 const STACK_MAX: usize = 1 << 20;
+/// Directories whose parent is kept: 20 MiB of them. A volume with inline_data and more directories is refused.
+const PARENTS_MAX: usize = 1 << 20;
+/// Directories that are held open: the way to the next one is a step or two, in the order of a walk as in that of numbers.
+const HELD_MAX: usize = 64;
+/// Most levels that are gone up: a tree has no loops, and one that was made to have some is not followed for ever.
+const LEVELS_MAX: usize = 1 << 20;
+/// How a directory is opened.
+const READ_DIRECTORY: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME;
 /// Bytes of directory entries read at once.
 pub(super) const ENTRIES_BYTES: usize = 32 << 10;
 
@@ -35,12 +49,18 @@ pub(super) struct Walk {
     end: u64,
     inode_max: u64,
     bits: Vec<u64>,
+    /// Whether handles may not be enough to open directories.
+    has_inline: bool,
+    /// Then, each directory's parent.
+    parents: BTreeMap<u32, u32>,
+    /// Then, directories that are held open, the last one at the end.
+    held: VecDeque<(u64, OwnedFd)>,
 }
 
 impl Walk {
-    /// A walk that has not begun, over numbers up to `inode_max`.
-    pub(super) fn new(inode_max: u64) -> Walk {
-        Walk { inode_max, ..Walk::default() }
+    /// A walk that has not begun, over numbers up to `inode_max` of a volume that has the feature inline_data or not.
+    pub(super) fn new(inode_max: u64, has_inline: bool) -> Walk {
+        Walk { inode_max, has_inline, ..Walk::default() }
     }
 
     /// The first inode from `from` on.
@@ -98,6 +118,7 @@ impl Walk {
         self.end = (self.first + WALK_INODES).min(self.inode_max + 1);
         self.bits.clear();
         self.bits.resize(((self.end - self.first) as usize).div_ceil(64), 0);
+        self.parents.clear();
         let done = self.walk(root);
         if done.is_err() {
             self.end = self.first;
@@ -115,7 +136,7 @@ impl Walk {
         let mut buf = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
         while let Some((inode, offset)) = stack.pop() {
             found.clear();
-            let next = self.read(root, inode, offset, &mut buf, &mut found);
+            let next = self.read(root, inode, offset, &mut buf, &mut found)?;
             stack.extend(next.map(|next| (inode, next)));
             stack.extend(found.iter().map(|&below| (below, 0)));
             if stack.len() > STACK_MAX {
@@ -133,13 +154,15 @@ impl Walk {
         offset: u64,
         buf: &mut [MaybeUninit<u8>],
         found: &mut Vec<u64>,
-    ) -> Option<u64> {
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME;
-        let dir = fsattr::open_handle(root, &ext4_handle(inode)?, flags).ok()?;
-        rustix::fs::seek(&dir, SeekFrom::Start(offset)).ok()?;
+    ) -> Result<Option<u64>, Errno> {
+        // What cannot be read comes as an item with a fault.
+        let Some(dir) = self.open(root, inode) else { return Ok(None) };
+        if rustix::fs::seek(&dir, SeekFrom::Start(offset)).is_err() {
+            return Ok(None);
+        }
         let mut entries = RawDir::new(&dir, buf);
         loop {
-            let entry = entries.next()?.ok()?;
+            let Some(Ok(entry)) = entries.next() else { return Ok(None) };
             let (name, child, next) = (entry.file_name(), entry.ino(), entry.next_entry_cookie());
             if child != 0 && !is_dots(name) {
                 let is_directory = match entry.file_type() {
@@ -149,11 +172,91 @@ impl Walk {
                 };
                 if self.set(child) && is_directory {
                     found.push(child);
+                    self.note(child, inode)?;
                 }
             }
             if entries.is_buffer_empty() {
-                return Some(next);
+                return Ok(Some(next));
             }
+        }
+    }
+
+    /// Notes the parent of a directory, where that may be needed.
+    fn note(&mut self, inode: u64, parent: u64) -> Result<(), Errno> {
+        let (true, Ok(inode), Ok(parent)) = (self.has_inline, u32::try_from(inode), u32::try_from(parent))
+        else {
+            return Ok(());
+        };
+        if self.parents.len() >= PARENTS_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        self.parents.insert(inode, parent);
+        Ok(())
+    }
+
+    /// Opens a directory by its handle, once the kernel knows its way.
+    fn open(&mut self, root: BorrowedFd<'_>, inode: u64) -> Option<OwnedFd> {
+        by_handle(root, inode).or_else(|| {
+            self.go_down(root, inode)?;
+            by_handle(root, inode)
+        })
+    }
+
+    /// Goes up to the nearest directory that its handle opens, down again by names, and holds what it comes by.
+    fn go_down(&mut self, root: BorrowedFd<'_>, inode: u64) -> Option<()> {
+        let mut way = vec![inode];
+        let (mut at, mut dir) = loop {
+            let parent = u64::from(*self.parents.get(&u32::try_from(*way.last()?).ok()?)?);
+            match by_handle(root, parent) {
+                Some(dir) => break (parent, dir),
+                None if way.len() < LEVELS_MAX => way.push(parent),
+                None => return None,
+            }
+        };
+        let mut buf = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
+        while let Some(inode) = way.pop() {
+            let below = open_child(&dir, inode, &mut buf)?;
+            self.keep(at, std::mem::replace(&mut dir, below));
+            at = inode;
+        }
+        self.keep(at, dir);
+        Some(())
+    }
+
+    fn keep(&mut self, inode: u64, dir: OwnedFd) {
+        if self.held.len() >= HELD_MAX {
+            self.held.pop_front();
+        }
+        self.held.push_back((inode, dir));
+    }
+
+    /// Sees to it that the handle of `inode` opens, if it is a directory that needs help for that.
+    pub(super) fn hold(&mut self, root: BorrowedFd<'_>, inode: u64) {
+        let is_known = u32::try_from(inode).is_ok_and(|inode| self.parents.contains_key(&inode));
+        if is_known
+            && !self.held.iter().any(|(held, _)| *held == inode)
+            && let Some(dir) = self.open(root, inode)
+        {
+            self.keep(inode, dir);
+        }
+    }
+}
+
+/// Opens a directory of any generation by its handle.
+fn by_handle(root: BorrowedFd<'_>, inode: u64) -> Option<OwnedFd> {
+    fsattr::open_handle(root, &ext4_handle(inode)?, READ_DIRECTORY).ok()
+}
+
+/// Opens the directory `inode` below `dir`.
+fn open_child(dir: &OwnedFd, inode: u64, buf: &mut [MaybeUninit<u8>]) -> Option<OwnedFd> {
+    rustix::fs::seek(dir, SeekFrom::Start(0)).ok()?;
+    let mut entries = RawDir::new(dir, buf);
+    loop {
+        let entry = entries.next()?.ok()?;
+        if entry.ino() == inode && !is_dots(entry.file_name()) {
+            let flags =
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
+            return rustix::fs::openat(dir, entry.file_name(), flags, Mode::empty()).ok();
         }
     }
 }
@@ -163,7 +266,7 @@ pub(super) fn is_dots(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 
-fn is_directory(dir: &std::os::fd::OwnedFd, name: &CStr) -> bool {
+fn is_directory(dir: &OwnedFd, name: &CStr) -> bool {
     rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory)
 }
@@ -174,7 +277,7 @@ mod tests {
 
     #[test]
     fn bits_come_back_in_order() {
-        let mut walk = Walk { first: 0, end: 1000, inode_max: 999, bits: vec![0; 16] };
+        let mut walk = Walk { end: 1000, inode_max: 999, bits: vec![0; 16], ..Walk::default() };
         for inode in [5, 63, 64, 999, 128] {
             assert!(walk.set(inode));
             assert!(!walk.set(inode));
