@@ -35,8 +35,11 @@ pub const LOCATION_RUNS_MAX: usize = 4096;
 /// Longest name of a directory entry in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// Most extended attributes of an item: 512 KiB of them at the smallest useful size.
-pub const ITEM_XATTRS_MAX: usize = 16384;
+/// Most extended attributes of an item: readers deliver no more.
+pub const ITEM_XATTRS_MAX: usize = windlass_hal::volume::ITEM_XATTRS_MAX;
+
+/// Most bytes of contents in an item row: what fits the largest inode, or a symlink.
+pub const ITEM_PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
 /// Most gaps that an item row keeps between an item's end and what is allocated past it (20 bytes each, at worst): each takes a
 /// preallocation of its own to make, and one is already rare. What lies behind the last of them is preallocated without gaps.
@@ -97,7 +100,10 @@ pub const REBUILD_GROUP_ROWS_MAX: usize = 1 << 16;
 pub const REBUILD_FAN_IN: usize = 16;
 
 const _: () = {
-    assert!(ROW_BYTES_MAX >= windlass_hal::volume::ITEM_XATTR_BYTES_MAX + (64 << 10));
+    assert!(
+        ROW_BYTES_MAX
+            >= windlass_hal::volume::ITEM_XATTR_BYTES_MAX + ITEM_PAYLOAD_BYTES_MAX + 8 * ITEM_XATTRS_MAX
+    );
     assert!(ROW_BLOCK_BYTES_TARGET < ROW_BYTES_MAX);
     assert!(LOCATION_BLOCKS_DEFAULT as usize <= LOCATION_BLOCKS_MAX);
     assert!(FRAME_RAW_BYTES_MAX <= u32::MAX as usize / 2);

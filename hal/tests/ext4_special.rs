@@ -116,9 +116,14 @@ fn inode_flags_decide_what_is_delivered() {
     assert_eq!((item.flags, whole.fault.as_ref()), (0x10_0000, None));
     // Three blocks are there; the third is behind the end, where a verity file keeps its hash tree.
     assert_eq!(whole.extents.iter().map(|extent| extent.len).sum::<u64>(), 8192);
-    assert!(of("orphan").is_none());
+    // In use without links: damage, unless the superblock knows of orphans.
+    let fault = of("orphan").unwrap().1.fault.clone().unwrap();
+    assert!(fault.contains("inode is in use and has no links"), "{fault}");
+    let orphan = names[&b"./orphan"[..]];
     assert_eq!(of("plain").unwrap().1.fault, None);
     assert_eq!(of("flags").unwrap().0.flags, 0x70);
+    debugfs(&image, &format!("set_super_value last_orphan {orphan}"));
+    assert!(!sweep(&image).1.contains_key(&orphan));
 }
 
 #[test]
@@ -386,10 +391,13 @@ fn names_without_items_and_items_without_names_are_found() {
     let (_, tree) = sweep(&image);
     let names = paths(&tree);
     let of = |name: &str| names[format!("./{name}").as_bytes()];
-    let nowhere = |name: &str| check::Finding::Nowhere { directory: 2, name: name.into(), inode: of(name) };
     debugfs(&image, "clri /cleared");
     debugfs(&image, "unlink /nameless");
-    assert_eq!(checked(&image), [nowhere("cleared"), check::Finding::Nameless { inode: of("nameless") }]);
+    // In use, and nothing there: an item with a fault, which the name leads to.
+    assert_eq!(checked(&image), [check::Finding::Nameless { inode: of("nameless") }]);
+    let (_, tree) = sweep(&image);
+    let fault = tree[&of("cleared")].1.fault.clone().unwrap();
+    assert!(fault.contains("inode is in use and has no links"), "{fault}");
     // With its bit clear too, the sweep sees it, and drops the name.
     debugfs(&image, "clri /freed");
     debugfs(&image, &format!("freei <{}>", of("freed")));
@@ -398,7 +406,7 @@ fn names_without_items_and_items_without_names_are_found() {
     assert!(root.fault.as_ref().is_some_and(|said| said.contains("names an inode that is free")), "{root:?}");
     let left: Vec<&[u8]> = root.names.iter().map(|(name, _)| &name[..]).collect();
     assert!(left.contains(&&b"kept"[..]) && !left.contains(&&b"freed"[..]), "{left:?}");
-    assert_eq!(tree.values().filter(|(_, whole)| whole.fault.is_some()).count(), 1);
+    assert_eq!(tree.values().filter(|(_, whole)| whole.fault.is_some()).count(), 2);
 }
 
 /// An extent node: entries that fit, depth, and one entry for logical block 0.

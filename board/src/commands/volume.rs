@@ -95,7 +95,9 @@ impl Wrong {
         match self {
             Wrong::Item(inode, _)
             | Wrong::Between(Finding::Shared { inode, .. } | Finding::Nameless { inode }) => *inode,
-            Wrong::Between(Finding::Nowhere { directory, .. }) => *directory,
+            Wrong::Between(Finding::Nowhere { directory, .. } | Finding::Twice { directory, .. }) => {
+                *directory
+            }
         }
     }
 
@@ -108,6 +110,12 @@ impl Wrong {
             }
             Wrong::Between(Finding::Nowhere { name, inode, .. }) => {
                 format!("its entry {} leads to inode {inode}, which is no item", text::printable(name))
+            }
+            Wrong::Between(Finding::Twice { name, inode, .. }) => {
+                format!(
+                    "two entries are called {}; the later one leads to inode {inode}",
+                    text::printable(name)
+                )
             }
             Wrong::Between(Finding::Nameless { .. }) => "no directory has a name for it".to_owned(),
         }

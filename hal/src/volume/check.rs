@@ -1,4 +1,4 @@
-//! What no single item shows: blocks that two items claim, names that lead to no item, items without a name. For a check
+//! What no single item shows: blocks that two items claim, names that lead to no item or are there twice, items without a name. For a check
 //! that somebody asks for, not for a backup: it sweeps the volume two to four times.
 //!
 //! Why it is not part of the sweep: whether a block has another owner is known only after all items were seen, and an exact answer
@@ -43,6 +43,15 @@ pub enum Finding {
         /// The name.
         name: Vec<u8>,
         /// What it names.
+        inode: u64,
+    },
+    /// A directory has two entries of one name: look-ups find one of them, and the other's item is lost without another name.
+    Twice {
+        /// The directory.
+        directory: u64,
+        /// The name.
+        name: Vec<u8>,
+        /// What the entry names that comes later in the directory.
         inode: u64,
     },
     /// An item that no directory entry names.
@@ -203,13 +212,18 @@ fn names(
 ) -> Result<(), VolumeFault> {
     let (end, root) = (volume.info().inode_max.saturating_add(1), volume.info().root);
     let mut first = 0;
+    let mut sorted: Vec<u32> = Vec::new();
     while first < end {
         marks.begin(first);
+        let is_first = first == 0;
         // Numbers may be far apart (XFS): a span without any is not looked at.
         let behind = first.saturating_add(marks.count);
         let mut next = u64::MAX;
         sweep(volume, device, window, &mut |window, item| {
             let names = &window.names[item.names.start as usize..item.names.end as usize];
+            if is_first {
+                twice(window, item, &mut sorted, each);
+            }
             let numbers = names.iter().map(|name| name.inode).chain([item.inode]);
             next = numbers.filter(|&number| number >= behind).fold(next, u64::min);
             if item.part.first && !marks.inside(item.inode..item.inode + 1).is_empty() {
@@ -234,6 +248,18 @@ fn names(
         first = next;
     }
     Ok(())
+}
+
+/// Equal names of one part of a directory. In two parts (of thousands of names each) they are not compared.
+fn twice(window: &Window, item: &Item, sorted: &mut Vec<u32>, each: &mut dyn FnMut(&Finding)) {
+    let name = |at: u32| window.get(&window.names[at as usize].name);
+    sorted.clear();
+    sorted.extend(item.names.clone());
+    sorted.sort_unstable_by(|&a, &b| name(a).cmp(name(b)).then(a.cmp(&b)));
+    for pair in sorted.windows(2).filter(|pair| name(pair[0]) == name(pair[1])) {
+        let inode = window.names[pair[1] as usize].inode;
+        each(&Finding::Twice { directory: item.inode, name: name(pair[1]).to_vec(), inode });
+    }
 }
 
 #[cfg(test)]

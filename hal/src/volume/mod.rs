@@ -61,6 +61,9 @@ pub const WINDOW_NAMES_MAX: usize = 8192;
 pub const WINDOW_BYTES_MAX: usize = 256 << 10;
 /// Most bytes of extended attributes (names and values) taken from one item; an item with more is faulted by name.
 pub const ITEM_XATTR_BYTES_MAX: usize = 512 << 10;
+/// Most extended attributes taken from one item, which then has 512 KiB of them at the smallest useful size. An item with more (XFS
+/// sets no bound) keeps these and is faulted by name.
+pub const ITEM_XATTRS_MAX: usize = 16384;
 
 /// Kinds of file system that a reader exists for or that is recognised in order to refuse it well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

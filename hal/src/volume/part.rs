@@ -3,7 +3,10 @@
 //!
 //! Source: ours.
 
-use super::{Hints, Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload, Timestamp, Window, Xattr};
+use super::{
+    Hints, ITEM_XATTR_BYTES_MAX, ITEM_XATTRS_MAX, Item, ItemFault, ItemFaultKind, ItemKind, Part, Payload,
+    Timestamp, Window, Xattr,
+};
 use crate::block::Fault;
 
 /// How the delivery of an item ended.
@@ -95,8 +98,37 @@ pub(super) fn bare(number: u64, window: &Window) -> Item {
     }
 }
 
+/// The root is its own parent, and nothing else is: that is how whoever reads a recovery point finds it. What says otherwise has a fault.
+pub(super) fn settle_parent(item: &mut Item, root: u64, at: u64) {
+    if item.kind != ItemKind::Directory {
+        return;
+    }
+    if item.inode == root {
+        if item.parent != root && item.parent != 0 {
+            item.fault.get_or_insert(damaged(at, "root directory's .. names another directory"));
+        }
+        item.parent = root;
+    } else if item.parent == item.inode {
+        item.fault.get_or_insert(damaged(at, "directory's .. names the directory itself"));
+        item.parent = 0;
+    }
+}
+
 /// Turns a POSIX ACL as it is on disk into what `getxattr` returns; `None` when it is not sound.
 pub(super) type ConvertAcl = fn(&[u8], &mut Vec<u8>) -> Option<()>;
+
+/// Whether an item that has `count` attributes of `bytes` bytes already takes one more of `more` bytes. What does not fit is left out,
+/// and that is a fault of the item, whose other contents are good.
+pub(super) fn xattr_fits(count: usize, bytes: usize, more: usize, at: u64) -> Result<(), ItemFault> {
+    let refused = |rule| Err(ItemFault { kind: ItemFaultKind::Refused, device_offset: at, rule });
+    if bytes.saturating_add(more) > ITEM_XATTR_BYTES_MAX {
+        return refused("attributes take more than the reader's bound of 512 KiB; the rest is left out");
+    }
+    match count >= ITEM_XATTRS_MAX {
+        true => refused("more attributes than the reader's bound of 16384; the rest is left out"),
+        false => Ok(()),
+    }
+}
 
 /// Puts an attribute into the window, its name from a prefix and the rest, its value through `acl` if there is one. Returns how many
 /// bytes it takes there, or the rule that it breaks.

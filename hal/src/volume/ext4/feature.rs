@@ -42,6 +42,7 @@ pub(super) mod ro_compat {
     pub(in super::super) const METADATA_CSUM: u32 = 0x400;
     pub(in super::super) const PROJECT: u32 = 0x2000;
     pub(in super::super) const SHARED_BLOCKS: u32 = 0x4000;
+    pub(in super::super) const ORPHAN_PRESENT: u32 = 0x10000;
 }
 
 const COMPAT_NAMES: &[(u32, &str)] = &[

@@ -1,8 +1,8 @@
 //! Which inodes the inode bitmaps call free: the first question about a directory entry that may lead nowhere.
 //!
 //! The bitmap only raises the suspicion; whoever asks then looks at the inode itself, for a bitmap may be stale where the inode
-//! is sound. The other way round, an inode that is gone and whose bit is still set is found by
-//! [`check`](crate::volume::check) only.
+//! is sound. The other way round, an inode that is gone and whose bit is still set is one that a name may lead to: whoever meets it
+//! in the sweep asks whether it is taken.
 //!
 //! Inodes in the part of the table that a group calls unused are free whatever the bitmap says, because the sweep does not read them.
 //!
@@ -23,14 +23,24 @@ const GROUPS_AHEAD: u32 = 16;
 #[derive(Default)]
 pub(super) struct InUse {
     bits: Vec<u8>,
-    /// Group in each slot, `None` when none.
-    owner: Vec<Option<u32>>,
+    /// Group in each slot, `None` when none, and whether its bitmap could be believed.
+    owner: Vec<Option<(u32, bool)>>,
     wanted: Vec<u64>,
 }
 
 impl InUse {
     /// Whether the bitmap says that inode `number` (1..=inodes_count) is free.
     pub(super) fn is_free(&mut self, io: &mut Io<'_>, groups: &mut Groups, number: u32) -> bool {
+        !self.bit(io, groups, number).0
+    }
+
+    /// Whether a bitmap that can be believed says that inode `number` is in use.
+    pub(super) fn is_taken(&mut self, io: &mut Io<'_>, groups: &mut Groups, number: u32) -> bool {
+        self.bit(io, groups, number) == (true, true)
+    }
+
+    /// The bit of inode `number`, and whether the bitmap could be believed.
+    fn bit(&mut self, io: &mut Io<'_>, groups: &mut Groups, number: u32) -> (bool, bool) {
         let per_group = io.sb.inodes_per_group;
         let slot_bytes = per_group as usize / 8;
         if self.owner.is_empty() {
@@ -40,21 +50,26 @@ impl InUse {
         let (group, index) = ((number - 1) / per_group, (number - 1) as usize % per_group as usize);
         let slot = group as usize % self.owner.len();
         let place = slot * slot_bytes..(slot + 1) * slot_bytes;
-        if self.owner[slot] != Some(group) {
-            self.owner[slot] = Some(group);
-            fill(io, groups, group, &mut self.wanted, &mut self.bits[place.clone()]);
-        }
-        self.bits[place][index / 8] >> (index % 8) & 1 == 0
+        let believed = match self.owner[slot] {
+            Some((owner, believed)) if owner == group => believed,
+            _ => {
+                let believed = fill(io, groups, group, &mut self.wanted, &mut self.bits[place.clone()]);
+                self.owner[slot] = Some((group, believed));
+                believed
+            }
+        };
+        (self.bits[place][index / 8] >> (index % 8) & 1 != 0, believed)
     }
 }
 
-/// Loads the bitmap of `group` into `bits`.
-fn fill(io: &mut Io<'_>, groups: &mut Groups, group: u32, wanted: &mut Vec<u64>, bits: &mut [u8]) {
+/// Loads the bitmap of `group` into `bits`; whether it can be believed.
+fn fill(io: &mut Io<'_>, groups: &mut Groups, group: u32, wanted: &mut Vec<u64>, bits: &mut [u8]) -> bool {
     let sb = io.sb;
     bits.fill(0xFF);
-    let Ok(here) = groups.get(sb, io.device, group) else { return };
+    let Ok(here) = groups.get(sb, io.device, group) else { return false };
     if here.inode_uninit {
-        return bits.fill(0);
+        bits.fill(0);
+        return true;
     }
     if !io.cache.has(here.inode_bitmap) {
         wanted.clear();
@@ -64,15 +79,18 @@ fn fill(io: &mut Io<'_>, groups: &mut Groups, group: u32, wanted: &mut Vec<u64>,
         }
         io.cache.prefetch(io.device, wanted);
     }
+    let mut believed = false;
     if let Ok(bitmap) = io.load(here.inode_bitmap, "inode bitmap")
         && here.inode_bitmap_holds(sb, bitmap)
         && let Some(bitmap) = bitmap.get(..bits.len())
     {
         bits.copy_from_slice(bitmap);
+        believed = true;
     }
     let touched = here.inodes_touched as usize;
     if let Some(byte) = bits.get_mut(touched / 8) {
         *byte &= !(0xFF << (touched % 8));
         bits[touched / 8 + 1..].fill(0);
     }
+    believed
 }

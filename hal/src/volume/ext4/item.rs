@@ -1,8 +1,8 @@
 //! From an inode to an item of the window.
 //!
 //! Decides what is an item at all: ordinary numbers (the root, and from `first_ino` on without quota, journal and orphan
-//! files) that have links. An inode without links is free, or an orphan that lives only as long as somebody has it open. An inode
-//! on the orphan list that still has links is a file whose truncation was under way; it is a live file with a name and is
+//! files) that have links. An inode without links is free, or an orphan that lives only as long as somebody has it open; when it can be
+//! neither, it is delivered with a fault, for the names that lead to it. An inode on the orphan list that still has links is a file whose truncation was under way; it is a live file with a name and is
 //! delivered. Attribute inodes hold values of other items and are not items.
 //!
 //! An item that does not fit what is left of the window is taken back and starts the next one; only an item that does not
@@ -95,16 +95,25 @@ impl Maker<'_, '_> {
             // Without it nothing has a path, so its absence is not silent.
             return self.put_broken(number, raw, damaged(at, "root inode is no directory"), window);
         }
-        if !sb.is_ordinary(number) || raw.iter().all(|&b| b == 0) {
+        if !sb.is_ordinary(number) {
             return Step::Done;
         }
-        if !inode::checksum_holds(sb, number, raw) {
-            if self.is_free(number) {
+        let is_blank = raw.iter().all(|&b| b == 0);
+        if !is_blank && !inode::checksum_holds(sb, number, raw) {
+            if number != ROOT && self.is_free(number) {
                 return Step::Done;
             }
             return self.put_broken(number, raw, damaged(at, "inode checksum does not match"), window);
         }
-        if inode::links_of(raw) == 0 || (inode::flags_of(raw) & flag::EA_INODE != 0 && sb.has_ea_inode()) {
+        if is_blank || inode::links_of(raw) == 0 {
+            // A name may lead here, and its directory cannot know.
+            let is_lost = sb.links_settled() && self.inuse.is_taken(self.io, self.groups, number);
+            return match is_lost {
+                true => self.put_broken(number, raw, damaged(at, "inode is in use and has no links"), window),
+                false => Step::Done,
+            };
+        }
+        if inode::flags_of(raw) & flag::EA_INODE != 0 && sb.has_ea_inode() {
             return Step::Done;
         }
         let inode = inode::parse(sb, number, raw);
@@ -119,12 +128,13 @@ impl Maker<'_, '_> {
         }
         let alone = window.items.is_empty();
         let step = self.contents(&inode, raw, at, within, alone, &mut item, window);
+        part::settle_parent(&mut item, u64::from(ROOT), at);
         mark.finish(step, item, window)
     }
 
     /// An item of which only the number is known: its inode could not be read. Skipped when the bitmap says it is free.
     pub(super) fn put_unreadable(&mut self, number: u32, fault: Fault, window: &mut Window) -> Step {
-        if !self.io.sb.is_ordinary(number) || self.is_free(number) {
+        if !self.io.sb.is_ordinary(number) || number != ROOT && self.is_free(number) {
             return Step::Done;
         }
         let raw = vec![0; self.io.sb.inode_bytes];
@@ -138,6 +148,10 @@ impl Maker<'_, '_> {
         let inode = inode::parse(self.io.sb, number, raw);
         let mut item = bare(&inode, 0, window);
         item.fault = Some(fault);
+        if number == ROOT {
+            // Whatever its inode says: all paths begin here.
+            (item.kind, item.size, item.parent) = (ItemKind::Directory, 0, u64::from(ROOT));
+        }
         window.items.push(item);
         Step::Done
     }
@@ -314,11 +328,13 @@ impl Maker<'_, '_> {
         window: &mut Window,
     ) -> Option<ItemFault> {
         let sb = self.io.sb;
-        let mut rule = None;
-        match dir::inline_parent(sb, inode) {
-            Ok(parent) => item.parent = u64::from(parent),
-            Err(broken) => rule = Some(broken),
-        }
+        let mut rule = match dir::inline_parent(sb, inode) {
+            Ok(parent) => {
+                item.parent = u64::from(parent);
+                self.orphaned(parent)
+            }
+            Err(broken) => Some(broken),
+        };
         let data = xattr::inline_data(inode, raw).unwrap_or_else(|broken| {
             rule = rule.or(Some(broken));
             &[]
@@ -429,15 +445,17 @@ impl Maker<'_, '_> {
         if let Err(rule) = dir::verify(sb, inode, logical, block) {
             return Some(damaged(at, rule));
         }
-        let mut rule = None;
-        if logical == 0 {
-            match dir::parent(sb, block) {
-                Ok(parent) => item.parent = u64::from(parent),
-                Err(broken) => rule = Some(broken),
-            }
-        }
+        let parent = (logical == 0).then(|| dir::parent(sb, block));
         let first = window.names.len();
         let broken = dir::entries(sb, block, window);
+        let rule = match parent {
+            Some(Ok(parent)) => {
+                item.parent = u64::from(parent);
+                self.orphaned(parent)
+            }
+            Some(Err(broken)) => Some(broken),
+            None => None,
+        };
         let nowhere = self.drop_nowhere(first, window);
         rule.or(broken).or(nowhere).map(|rule| damaged(at, rule))
     }
@@ -457,6 +475,11 @@ impl Maker<'_, '_> {
         }
         window.names.truncate(kept);
         rule
+    }
+
+    /// The rule that a directory breaks whose parent is no item: nothing leads to it.
+    fn orphaned(&mut self, parent: u32) -> Option<&'static str> {
+        self.leads_nowhere(u64::from(parent)).map(|_| "directory's .. names an inode that is free")
     }
 
     /// The rule that a name for `inode` breaks: the bitmap calls it free and the inode itself agrees, so that [`Maker::put`] does

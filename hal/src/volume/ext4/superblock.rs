@@ -20,6 +20,7 @@
 //!  0x048  4    creator_os                    0x270  4    checksum_seed
 //!  0x04C  4    rev_level                     0x274  1    wtime (bits 32..40)
 //!  0x054  4    first_ino                     0x280  4    orphan_file_inum
+//!  0x0E8  4    last_orphan
 //!  0x058  2    inode_size                    0x3FC  4    checksum
 //!  0x05C  4    feature_compat
 //! ```
@@ -81,6 +82,8 @@ pub(super) struct Superblock {
     internal: [u32; 5],
     /// Unmounted in order, or frozen with a journal that has nothing to replay, and without known errors.
     pub(super) was_clean: bool,
+    /// Whether the inode bitmaps are as fresh as the inodes, and no inode waits without links for its last user.
+    links_settled: bool,
 }
 
 impl Superblock {
@@ -220,6 +223,9 @@ impl Superblock {
             seed,
             internal,
             was_clean: u16_at(raw, 0x3A) & (STATE_CLEAN | STATE_ERRORS) == STATE_CLEAN,
+            links_settled: (compat_bits & compat::HAS_JOURNAL != 0 || u16_at(raw, 0x3A) & STATE_CLEAN != 0)
+                && u32_at(raw, 0xE8) == 0
+                && ro_bits & ro_compat::ORPHAN_PRESENT == 0,
         };
         let free_blocks = wide(if bits64 { u32_at(raw, 0x158) } else { 0 }, u32_at(raw, 0xC));
         let label = raw[0x78..0x88].split(|&b| b == 0).next().unwrap_or_default().to_vec();
@@ -319,6 +325,12 @@ impl Superblock {
 
     pub(super) fn has_project(&self) -> bool {
         self.ro_compat & ro_compat::PROJECT != 0
+    }
+
+    /// Whether an inode that its bitmap calls in use must have links: not so on a volume without a journal that was not unmounted
+    /// cleanly, whose bitmaps may be stale, and not with orphans, which live without links as long as somebody has them open.
+    pub(super) fn links_settled(&self) -> bool {
+        self.links_settled
     }
 
     pub(super) fn bitmaps_known(&self) -> bool {

@@ -25,8 +25,8 @@ use super::inode::{self, Inode, flag};
 use super::map::{Io, Map, damaged, map};
 use super::superblock::{Superblock, block_checksum};
 use super::{acl, group, zone};
-use crate::volume::part::{ConvertAcl, put_xattr, settle_xattrs};
-use crate::volume::{ITEM_XATTR_BYTES_MAX, ItemFault, Window};
+use crate::volume::part::{ConvertAcl, put_xattr, settle_xattrs, xattr_fits};
+use crate::volume::{ItemFault, Window};
 
 const MAGIC: u32 = 0xEA02_0000;
 const BLOCK_HEAD_BYTES: usize = 32;
@@ -270,13 +270,10 @@ impl Collect<'_, '_> {
     ) -> Result<(), ItemFault> {
         // An ACL at most doubles.
         let most = prefix.len() + entry.name.len() + 2 * value.len();
-        if self.taken + most > ITEM_XATTR_BYTES_MAX {
-            return Err(damaged(area_at, "attributes take more than the reader's bound of 512 KiB"));
-        }
+        xattr_fits(self.window.xattrs.len() - self.first, self.taken, most, area_at)?;
         let acl = is_acl(entry.index).then_some(acl::convert as ConvertAcl);
         let put = put_xattr(self.window, (prefix, entry.name), value, acl);
         self.taken += put.map_err(|rule| damaged(area_at, rule))?;
-        debug_assert!(self.first <= self.window.xattrs.len());
         Ok(())
     }
 

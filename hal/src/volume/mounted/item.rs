@@ -36,10 +36,10 @@ use super::Family;
 use super::order::{Found, identify};
 use super::walk::{ENTRIES_BYTES, is_dots};
 use crate::linux::fsattr::{self, Fiemap, MappedExtent};
-use crate::volume::part::{Mark, Step, bare};
+use crate::volume::part::{Mark, Step, bare, xattr_fits};
 use crate::volume::{
-    Extent, ExtentState, FLAGS_SHOWN, ITEM_XATTR_BYTES_MAX, Item, ItemFault, ItemFaultKind, ItemKind, Name,
-    Payload, Timestamp, WINDOW_BYTES_MAX, WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window, Xattr,
+    Extent, ExtentState, FLAGS_SHOWN, Item, ItemFault, ItemFaultKind, ItemKind, Name, Payload, Timestamp,
+    WINDOW_BYTES_MAX, WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window, Xattr,
 };
 
 /// Largest contents that are delivered as payload: what an ext4 inode of 64 KiB or a btrfs leaf could hold.
@@ -231,7 +231,7 @@ impl Maker<'_> {
         };
         let mut names: Vec<&[u8]> = list[..len].split(|&b| b == 0).filter(|name| !name.is_empty()).collect();
         names.sort_unstable();
-        let mut taken = 0;
+        let (mut taken, first) = (0, window.xattrs.len());
         let mut broken = Ok(());
         for name in names {
             // XFS shows its access control lists twice.
@@ -249,9 +249,7 @@ impl Maker<'_> {
                     continue;
                 }
             };
-            if taken + name.len() + len > ITEM_XATTR_BYTES_MAX {
-                return Err(fault(Errno::E2BIG, "attributes take more than the reader's bound of 512 KiB"));
-            }
+            xattr_fits(window.xattrs.len() - first, taken, name.len() + len, 0)?;
             taken += name.len() + len;
             let name = window.put_bytes(name);
             let value = window.put_bytes(&value[..len]);
@@ -352,7 +350,9 @@ impl Maker<'_> {
                 return self.inline(fd, window, item);
             }
             for extent in mapped {
-                let Some(extent) = convert(extent, from, end, block, addressed) else { continue };
+                // Those that lie in one block of the file system, rounded to it, would overlap.
+                let low = window.extents[first..].last().map_or(from, |last| last.logical + last.len);
+                let Some(extent) = convert(extent, low, end, block, addressed) else { continue };
                 if join(&mut window.extents[first..], &extent) {
                     continue;
                 }
@@ -435,7 +435,7 @@ fn convert(mapped: &MappedExtent, from: u64, end: u64, block: u64, addressed: bo
     };
     let has_address = addressed && mapped.flags & mapped::OPAQUE == 0;
     let cut = from.saturating_sub(mapped.logical);
-    let mut logical = mapped.logical + cut;
+    let mut logical = mapped.logical.saturating_add(cut);
     let mut to = mapped.logical.saturating_add(mapped.len);
     if !has_address {
         logical = logical / block * block;

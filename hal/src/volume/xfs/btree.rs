@@ -50,6 +50,8 @@ pub(super) const FREE: Kind = Kind { magic: b"AB3B", name: "free-space tree", ke
 pub(super) struct Leaf {
     /// Its records, without gaps.
     pub(super) records: Vec<u8>,
+    /// First key that this one answers for.
+    pub(super) low: u32,
     /// First key that the next leaf answers for; `None` when this is the last.
     pub(super) next: Option<u32>,
     /// Place on the device.
@@ -66,7 +68,7 @@ pub(super) fn leaf(
     key: u32,
     leaf: &mut Leaf,
 ) -> Result<(), VolumeFault> {
-    leaf.next = None;
+    (leaf.low, leaf.next) = (0, None);
     leaf.records.clear();
     let mut block = root.block;
     let mut low = 0;
@@ -90,6 +92,7 @@ pub(super) fn leaf(
             if !ascends(keys, low, leaf.next) {
                 return Err(damaged("has records out of order", leaf.device));
             }
+            leaf.low = low;
             break;
         }
         let keys_at = |i: usize| HEAD_BYTES + i * kind.key_bytes;

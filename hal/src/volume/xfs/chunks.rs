@@ -39,6 +39,44 @@ struct Chunk {
     free: u64,
 }
 
+/// What an inode tree says of an inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    /// In use.
+    Taken,
+    /// Free, or in no chunk.
+    Free,
+    /// The tree cannot be read here.
+    Nothing,
+}
+
+/// What the leaf `records` of `group`'s tree says of inode `index`.
+pub(super) fn says(sb: &Superblock, group: u32, records: &[u8], index: u64) -> Says {
+    let holds = |record: &&[u8]| {
+        let first = u64::from(u32_at(record, 0));
+        first <= index && index - first < u64::from(CHUNK_INODES)
+    };
+    // Records ascend, so the last that starts at or below `index` is the one.
+    let count = records.len() / RECORD_BYTES;
+    let record = |i: usize| records.get(i * RECORD_BYTES..(i + 1) * RECORD_BYTES).unwrap_or_default();
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = low.midpoint(high);
+        match u64::from(u32_at(record(middle), 0)) <= index {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    let Some(record) = low.checked_sub(1).map(record).filter(holds) else { return Says::Free };
+    match Chunk::parse(sb, group, record) {
+        Ok(chunk) => {
+            let bit = 1u64 << (index - u64::from(chunk.first));
+            if (hole_inodes(chunk.holes) | chunk.free) & bit != 0 { Says::Free } else { Says::Taken }
+        }
+        Err(_) => Says::Nothing,
+    }
+}
+
 /// The inode trees, and the leaf at hand.
 #[derive(Default)]
 pub(super) struct Trees {

@@ -24,7 +24,7 @@
 //! Invariants: a name delivered has 1..=255 bytes without '/' and NUL, is neither "." nor "..", and its inode number may be
 //! an item's. The entries before a broken one are delivered; the rest of its block is not.
 //!
-//! Does not: look at the inodes that the entries name, nor use the type byte. Source: kernel `fs/xfs/libxfs/xfs_da_format.h`,
+//! Does not: look at the inodes that the entries name (`item` does), nor use the type byte. Source: kernel `fs/xfs/libxfs/xfs_da_format.h`,
 //! `xfs_dir2_sf_verify`, `__xfs_dir3_data_check`.
 
 use super::checksum;

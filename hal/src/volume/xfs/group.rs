@@ -10,11 +10,12 @@
 //!         by block                     20  4  root of the inode tree
 //!  28  4  its levels                   24  4  its levels
 //!  52  4  blocks in the tree           28  4  free inodes in chunks
+//!                                      40  4  64 lists of unlinked inodes, FFFFFFFF = empty
 //!  64  16 uuid                         296 16 uuid
 //!  216 4  crc                          312 4  crc
 //! ```
 //!
-//! Does not: use the lists of unlinked inodes (their link count says it), nor the list of free blocks (they count as used).
+//! Does not: follow the lists of unlinked inodes (their link count says it, and whether a list has any is enough), nor the list of free blocks (they count as used).
 //! Source: kernel `fs/xfs/libxfs/xfs_format.h`, `xfs_agf_verify`, `xfs_agi_verify`.
 
 use super::checksum;
@@ -37,7 +38,12 @@ pub(super) struct Root {
     pub(super) levels: u32,
     /// Inodes, or free blocks, that the tree's records add up to.
     pub(super) total: u32,
+    /// Whether inodes of the group may be in use without links: somebody had them open when the volume was frozen.
+    pub(super) has_unlinked: bool,
 }
+
+/// Place of the lists of unlinked inodes in an AGI, and their bytes.
+const UNLINKED: std::ops::Range<usize> = 40..296;
 
 /// What tells one header from the other.
 struct Kind {
@@ -111,5 +117,8 @@ fn read(sb: &Superblock, device: &mut dyn BlockDevice, group: u32, kind: &Kind) 
     if levels == 0 || levels > LEVELS_MAX {
         return Err(damaged("has a tree of too many levels"));
     }
-    Ok(Root { group, block: u32_at(&raw, kind.root_at), levels, total: u32_at(&raw, kind.total_at) })
+    let is_inodes = kind.magic == AGI.magic;
+    let has_unlinked = is_inodes && raw.get(UNLINKED).is_none_or(|lists| lists.iter().any(|&b| b != 0xFF));
+    let (block, total) = (u32_at(&raw, kind.root_at), u32_at(&raw, kind.total_at));
+    Ok(Root { group, block, levels, total, has_unlinked })
 }

@@ -8,8 +8,10 @@
 //!
 //! Source: ours; `map.rs`, `dir.rs`, `xattr.rs`, `symlink.rs` for the formats.
 
+use super::chunks::Says;
 use super::dir;
 use super::inode::{self, Format, Inode};
+use super::inuse::InUse;
 use super::map::{Io, Map, Owner, Run, damaged, map};
 use super::{symlink, xattr};
 use crate::block::Fault;
@@ -35,6 +37,7 @@ pub(super) struct Spent {
 /// What items are made with.
 pub(super) struct Maker<'a, 'b> {
     pub(super) io: &'a mut Io<'b>,
+    pub(super) inuse: &'a mut InUse,
     pub(super) map: &'a mut Map,
     pub(super) spent: &'a mut Spent,
 }
@@ -76,17 +79,30 @@ impl Maker<'_, '_> {
                 let rule = "inode is in use and the inode tree says that it is free";
                 return self.put_broken(number, raw, damaged(at, rule), window);
             }
+            if number == sb.root {
+                // Without it nothing has a path, so its absence is not silent.
+                let rule = "the inode tree says that the root inode is free";
+                return self.put_broken(number, raw, damaged(at, rule), window);
+            }
             return Step::Done;
         }
         if let Err(rule) = inode::verify(sb, number, raw) {
             return self.put_broken(number, raw, damaged(at, rule), window);
         }
         if inode::mode_of(raw) != 0 && inode::links_of(raw) == 0 {
+            // A name may lead here, and its directory cannot know.
+            if number == sb.root || !self.inuse.may_be_unlinked(self.io, number) {
+                let rule = "inode is in use and has no links";
+                return self.put_broken(number, raw, damaged(at, rule), window);
+            }
             return Step::Done;
         }
         let inode = inode::parse(sb, number, raw);
         if let Some(rule) = inode.rule {
             return self.put_broken(number, raw, damaged(at, rule), window);
+        }
+        if number == sb.root && inode.kind != Some(ItemKind::Directory) {
+            return self.put_broken(number, raw, damaged(at, "root inode is no directory"), window);
         }
         let found = Found { inode: &inode, raw, at };
         let mark = Mark::of(window);
@@ -99,6 +115,7 @@ impl Maker<'_, '_> {
         }
         let alone = window.items.is_empty();
         let step = self.contents(&found, within, alone, &mut item, window);
+        part::settle_parent(&mut item, sb.root, at);
         mark.finish(step, item, window)
     }
 
@@ -110,7 +127,7 @@ impl Maker<'_, '_> {
         is_free: bool,
         window: &mut Window,
     ) -> Step {
-        if is_free || self.io.sb.is_internal(number) {
+        if is_free && number != self.io.sb.root || self.io.sb.is_internal(number) {
             return Step::Done;
         }
         let raw = vec![0; self.io.sb.inode_bytes()];
@@ -124,8 +141,32 @@ impl Maker<'_, '_> {
         let inode = inode::parse(self.io.sb, number, raw);
         let mut item = bare(&inode, window);
         item.fault = Some(fault);
+        if number == self.io.sb.root {
+            // Whatever its inode says: all paths begin here.
+            (item.kind, item.size, item.parent) = (ItemKind::Directory, 0, number);
+        }
         window.items.push(item);
         Step::Done
+    }
+
+    /// Drops the names from `first` on that lead to no inode. Returns the rule that they break.
+    fn drop_nowhere(&mut self, first: usize, window: &mut Window) -> Option<&'static str> {
+        let mut kept = first;
+        for k in first..window.names.len() {
+            if self.inuse.says(self.io, window.names[k].inode) != Says::Free {
+                window.names.swap(kept, k);
+                kept += 1;
+            }
+        }
+        let dropped = kept < window.names.len();
+        window.names.truncate(kept);
+        dropped.then_some("directory entry names an inode that is free")
+    }
+
+    /// The rule that a directory breaks whose parent (0: unknown) is no item: nothing leads to it.
+    fn orphaned(&mut self, parent: u64) -> Option<&'static str> {
+        let is_free = parent != 0 && self.inuse.says(self.io, parent) == Says::Free;
+        is_free.then_some("directory's .. names an inode that is free")
     }
 
     fn contents(
@@ -157,9 +198,11 @@ impl Maker<'_, '_> {
             ItemKind::Directory if found.inode.data.format == Format::Local => {
                 let bytes = found.inode.data.bytes(found.raw);
                 let bytes = bytes.get(..found.inode.size as usize).unwrap_or_default();
+                let first = window.names.len();
                 let (parent, broken) = dir::short(self.io.sb, bytes, window);
                 item.parent = parent;
-                if let Some(rule) = broken {
+                let nowhere = self.drop_nowhere(first, window);
+                if let Some(rule) = broken.or(nowhere).or_else(|| self.orphaned(parent)) {
                     item.fault.get_or_insert(damaged(found.at, rule));
                 }
                 Step::Done
@@ -380,13 +423,20 @@ impl<'m, 'f, 'a, 'b> Directory<'m, 'f, 'a, 'b> {
         }
         if self.logical == 0 {
             match dir::parent(sb, inode.number, bytes) {
-                Ok(parent) => item.parent = parent,
+                Ok(parent) => {
+                    item.parent = parent;
+                    if let Some(rule) = self.maker.orphaned(parent) {
+                        self.fault.get_or_insert(damaged(at, rule));
+                    }
+                }
                 Err(rule) => {
                     self.fault.get_or_insert(damaged(at, rule));
                 }
             }
         }
-        if let Some(rule) = dir::entries(sb, bytes, window) {
+        let first = window.names.len();
+        let broken = dir::entries(sb, bytes, window);
+        if let Some(rule) = broken.or(self.maker.drop_nowhere(first, window)) {
             self.fault.get_or_insert(damaged(at, rule));
         }
     }

@@ -8,7 +8,7 @@
 //!                                                                            └─> symlink     symlink.rs
 //!
 //!  item.rs   inode -> item of a window, in parts when it is large             plan.rs    what to read ahead
-//!  used.rs   used blocks                                                      checksum.rs, field.rs
+//!  used.rs   used blocks      inuse.rs  names that lead nowhere               checksum.rs, field.rs
 //!  Shared with ext4: ../sweep.rs, ../piece.rs, ../plan.rs, ../cache.rs
 //! ```
 //!
@@ -34,8 +34,8 @@
 //!
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
-//!   2 MiB of cache, 256 KiB of read buffer, 1 MiB of inodes and some blocks and lists, below 8 MiB with the 2 MiB that a device reads
-//!   ahead into.
+//!   2 MiB of cache, 256 KiB of read buffer, 1 MiB of inodes, 512 KiB of the inode trees and some blocks and lists, below 8 MiB with the
+//!   2 MiB that a device reads ahead into.
 //! - One call of `sweep` does bounded work: so many pieces of inodes (`sweep.rs`), one window.
 //! - A sound volume is delivered without a fault; a changed byte of metadata is never delivered without one.
 //! - Inodes ascend: group by group, in the order of their inode trees.
@@ -62,6 +62,7 @@ mod feature;
 mod field;
 mod group;
 mod inode;
+mod inuse;
 mod item;
 mod log;
 mod log_items;
@@ -75,6 +76,7 @@ mod xattr;
 use std::ops::Range;
 
 use self::chunks::{Chunks, Trees};
+use self::inuse::InUse;
 use self::item::{Maker, Spent};
 use self::map::{Io, Map};
 use self::plan::{Guesser, Lead};
@@ -96,6 +98,7 @@ pub struct Xfs {
     /// For items asked for alone, so that these do not disturb a sweep.
     lookup: Trees,
     cache: Cache,
+    inuse: InUse,
     plan: Plan<Lead>,
     map: Map,
     spent: Spent,
@@ -135,6 +138,7 @@ impl Xfs {
             sb,
             trees: Trees::default(),
             lookup: Trees::default(),
+            inuse: InUse::default(),
             plan: Plan::new(),
             map: Map::default(),
             spent: Spent::default(),
@@ -154,10 +158,10 @@ impl Inodes for Xfs {
     }
 
     fn put(&mut self, device: &mut dyn BlockDevice, number: u64, within: u64, window: &mut Window) -> Step {
-        let Xfs { sb, pieces, cache, plan, map, spent, .. } = self;
+        let Xfs { sb, pieces, cache, inuse, plan, map, spent, .. } = self;
         plan.cover(&Guesser(sb), device, cache, pieces, number);
         let Some(raw) = pieces.get(number) else { return Step::Done };
-        let mut maker = Maker { io: &mut Io { sb, device, cache }, map, spent };
+        let mut maker = Maker { io: &mut Io { sb, device, cache }, inuse, map, spent };
         match raw.fault {
             Some(fault) => maker.put_unreadable(number, fault, raw.is_free, window),
             None => maker.put(number, raw.bytes, raw.device, raw.is_free, within, window),
@@ -187,7 +191,7 @@ impl Volume for Xfs {
         window: &mut Window,
     ) -> Result<Swept, VolumeFault> {
         window.clear();
-        let Xfs { sb, lookup, cache, map, spent, raw, .. } = self;
+        let Xfs { sb, lookup, cache, inuse, map, spent, raw, .. } = self;
         let Some((is_free, block, byte)) = lookup.find(sb, device, cache, inode)? else {
             return Ok(Swept::Done);
         };
@@ -202,7 +206,7 @@ impl Volume for Xfs {
             Err(fault) => return Err(fault.into()),
         };
         let mut io = Io { sb, device, cache };
-        let mut maker = Maker { io: &mut io, map, spent };
+        let mut maker = Maker { io: &mut io, inuse, map, spent };
         let step = match failed {
             Some(fault) => maker.put_unreadable(inode, fault, is_free, window),
             None => maker.put(inode, raw, sb.offset(block) + byte as u64, is_free, within, window),

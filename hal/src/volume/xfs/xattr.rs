@@ -31,8 +31,8 @@ use super::inode::{Format, Inode};
 use super::map::{Io, Map, Owner, damaged, map};
 use super::superblock::Superblock;
 use super::{acl, checksum};
-use crate::volume::part::{ConvertAcl, put_xattr, settle_xattrs};
-use crate::volume::{ITEM_XATTR_BYTES_MAX, ItemFault, Window};
+use crate::volume::part::{ConvertAcl, put_xattr, settle_xattrs, xattr_fits};
+use crate::volume::{ItemFault, Window};
 
 const LEAF_MAGIC: u16 = 0x3BEE;
 const NODE_MAGIC: u16 = 0x3EBE;
@@ -60,6 +60,8 @@ struct Collect<'a, 'b> {
     inode: &'a Inode,
     map: &'a mut Map,
     window: &'a mut Window,
+    /// First attribute of the item in the window.
+    first: usize,
     taken: usize,
     fault: Option<ItemFault>,
     value: Vec<u8>,
@@ -78,8 +80,17 @@ pub(super) fn collect(
 ) -> Option<ItemFault> {
     let fork = inode.attributes?;
     let first = window.xattrs.len();
-    let mut all =
-        Collect { io, inode, map, window, taken: 0, fault: None, value: Vec::new(), wanted: Vec::new() };
+    let mut all = Collect {
+        io,
+        inode,
+        map,
+        window,
+        first,
+        taken: 0,
+        fault: None,
+        value: Vec::new(),
+        wanted: Vec::new(),
+    };
     match fork.format {
         Format::Local => all.short(fork.bytes(raw), at),
         _ if fork.extents == 0 => {}
@@ -245,9 +256,8 @@ impl Collect<'_, '_> {
         if len > VALUE_BYTES_MAX {
             return bad("attribute value above 64 KiB");
         }
-        if self.taken + prefix.len() + rest.len() + len > ITEM_XATTR_BYTES_MAX {
-            return bad("attributes take more than the reader's bound of 512 KiB");
-        }
+        let more = prefix.len() + rest.len() + len;
+        xattr_fits(self.window.xattrs.len() - self.first, self.taken, more, at)?;
         let mut bytes = std::mem::take(&mut self.value);
         bytes.clear();
         let read = match value {
