@@ -44,7 +44,7 @@ fn units(found: &Found, from: Key, to: Key) -> u64 {
 /// Bytes of an image that are done, by the stretches of it that are; `None` when it is no image: files say themselves how much they hold.
 pub fn image_bytes_done(found: &Found, done: &[Stretch]) -> Option<u64> {
     let whole = units(found, KEY_START, found.end).max(1);
-    let units: u64 = done.iter().map(|done| units(found, done.from, done.to)).sum();
+    let units = done.iter().map(|done| units(found, done.from, done.to)).fold(0, u64::saturating_add);
     let bytes = u128::from(found.bytes) * u128::from(units) / u128::from(whole);
     is_image(found).then(|| u64::try_from(bytes).unwrap_or(u64::MAX).min(found.bytes))
 }

@@ -139,7 +139,8 @@ impl Coordinator {
         let running = now.state.running.get(&backup);
         let totals = running.map(|running| running.totals).unwrap_or_default();
         let sum = |of: fn(&Found) -> u64| -> u64 {
-            found.into_iter().flat_map(|found| found.values()).map(of).sum()
+            // What nodes found may be as large as numbers are.
+            found.into_iter().flat_map(|found| found.values()).map(of).fold(0, u64::saturating_add)
         };
         let (items_total, bytes_total) = (sum(|found| found.items), sum(|found| found.bytes));
         let elapsed_ns =
@@ -150,7 +151,7 @@ impl Coordinator {
             share::image_bytes_done(found, done)
         };
         let images: Vec<Option<u64>> = found.into_iter().flatten().map(done_of).collect();
-        let of_images: u64 = images.iter().flatten().sum();
+        let of_images = images.iter().flatten().copied().fold(0, u64::saturating_add);
         let of_files =
             if images.iter().any(Option::is_none) || images.is_empty() { totals.bytes_logical } else { 0 };
         let bytes_done =

@@ -119,7 +119,7 @@ fn deep<'a>(sorted: &[&'a SegmentMeta], most: usize) -> Option<Vec<&'a SegmentMe
     let mut bytes = 0;
     let fits = |(at, segment): &(usize, &&SegmentMeta)| {
         let takes = *at < least || segment.bytes <= bytes && *at < FAN_IN;
-        bytes += segment.bytes;
+        bytes = segment.bytes.saturating_add(bytes);
         takes && (*at < 2 || bytes <= GROUP_BYTES_MAX)
     };
     let count = deepest.iter().enumerate().take_while(fits).count();

@@ -4,13 +4,15 @@
 //! overlap is one open tail (two at the seams). Time: a comparison per open tail and row; GETs start with one row block, through
 //! the cache, and double up to the read-ahead.
 //!
-//! Invariants: keys ascend strictly; of equal keys the row of the least object id is given, the others are dropped.
+//! Invariants: keys ascend strictly, whatever the store gives (else a fault ends the stream); of equal keys the row of the least object id is given, the others are dropped.
 //! Does not: apply the reading rules (see `read`). Source: ours.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::source::{BlockAt, Fetch, Source, TableFault, TailRef};
 use crate::format::block::{BlockCursor, RowBlock};
+use crate::format::fault::FormatFault;
 use crate::format::key::{KeyRef, RowKey};
 use crate::format::row::{Row, RowKind};
 use crate::id::Lin;
@@ -118,11 +120,16 @@ impl Stream {
                 return Ok(None);
             };
             let head = self.open[at].head.as_ref().map(|row| row.as_ref().key());
-            let duplicate = self.merge_duplicates && self.last.as_ref().map(RowKey::as_ref) == head;
-            if !duplicate {
-                return Ok(Some(at));
+            match head.cmp(&self.last.as_ref().map(RowKey::as_ref)) {
+                Ordering::Equal if self.merge_duplicates => self.open[at].head = None,
+                Ordering::Equal | Ordering::Greater => return Ok(Some(at)),
+                // A tail whose blocks are not what its index says, or which begins before the log says: whoever writes these rows
+                // relies on their order.
+                Ordering::Less => {
+                    let fault = FormatFault::damaged("row block", "rows are not in order");
+                    return Err(TableFault::Format { id: self.open[at].tail.id, fault });
+                }
             }
-            self.open[at].head = None;
         }
     }
 

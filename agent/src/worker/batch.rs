@@ -22,6 +22,7 @@ use windlass_hal::volume::{Extent, ExtentState, Item, ItemKind, Window};
 
 use crate::format::row::{BlockPlace, RunKind};
 use crate::id::Key;
+use crate::limits::LOCATION_RUNS_MAX;
 use crate::pack::plan::{Plan, PlanBlock, PlanPiece};
 use crate::pack::reading::GAP_BYTES_MAX;
 
@@ -161,7 +162,16 @@ impl Batch {
                 mark_lost(&mut marked, cut, bytes);
             }
         }
+        bound_runs(&mut marked);
         (places.to_vec(), marked)
+    }
+}
+
+/// Makes a run list as short as a row takes: behind that many runs all is called data, and what of it is no data is zero all the same.
+fn bound_runs(runs: &mut Vec<(RunKind, u64)>) {
+    if runs.len() > LOCATION_RUNS_MAX {
+        let rest = runs.drain(LOCATION_RUNS_MAX - 1..).map(|(_, len)| len).sum();
+        runs.push((RunKind::Data, rest));
     }
 }
 

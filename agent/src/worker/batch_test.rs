@@ -210,3 +210,35 @@ fn data_without_an_address_gets_one_that_leads_back_to_its_file() {
     let (_, runs) = batch.location(&batch.groups[0], &SHAPE);
     assert_eq!(runs, []);
 }
+
+#[test]
+fn a_row_says_no_more_runs_than_it_has_room_for() {
+    use crate::limits::LOCATION_RUNS_MAX;
+    let mut window = Window::default();
+    // 64 blocks of 4 MiB in a row, every second 4 KiB of them there: sixteen times the runs that a row takes.
+    let shape = Shape { block_bytes: 4 << 20, row_blocks: 64, frame_bytes: 4 << 20 };
+    let extents: Vec<_> = (0..32_768).map(|n| (2 * n, 1, Data)).collect();
+    add(&mut window, 9, 65_536 * BLOCK, &extents, Part::WHOLE);
+    let mut cutter = Cutter::new(shape, (0, 0));
+    begin(&mut cutter, window, Verdict::New, 10);
+    let batch = cutter.next(Plan::default()).unwrap();
+    let (places, runs) = batch.location(&batch.groups[0], &shape);
+    assert_eq!((places.len(), runs.len()), (64, LOCATION_RUNS_MAX));
+    assert_eq!(runs[..2], [(RunKind::Data, BLOCK), (RunKind::Hole, BLOCK)]);
+    assert_eq!(runs[LOCATION_RUNS_MAX - 1].0, RunKind::Data, "the rest");
+    assert_eq!(runs.iter().map(|run| run.1).sum::<u64>(), 65_536 * BLOCK);
+}
+
+#[test]
+fn a_file_may_end_where_all_offsets_end() {
+    for size in [i64::MAX as u64, u64::MAX] {
+        let mut window = Window::default();
+        let last = (size / BLOCK).min((1 << 51) - 2);
+        add(&mut window, 9, size, &[(0, 1, Data), (last, 1, Data)], Part::WHOLE);
+        let mut cutter = Cutter::new(SHAPE, (0, 0));
+        begin(&mut cutter, window, Verdict::New, 10);
+        let batch = cutter.next(Plan::default()).unwrap();
+        assert_eq!(batch.groups.len(), 2, "{size}");
+        assert!(cutter.wants_window());
+    }
+}

@@ -2,17 +2,19 @@
 
 use std::fmt::Write;
 
-use windlass_hal::volume::{Item, ItemKind, Payload, Window};
+use windlass_hal::volume::{ITEM_XATTR_BYTES_MAX, Item, ItemKind, Name, Payload, Window};
 
 use crate::format::row::{ItemAttributes, ItemRow, RowPayload};
 use crate::id::BackupId;
-use crate::limits::ITEM_GAPS_MAX;
+use crate::limits::{ITEM_FAULT_BYTES_MAX, ITEM_GAPS_MAX, ITEM_PAYLOAD_BYTES_MAX, ITEM_XATTRS_MAX};
 use crate::pack::plan::PlanPiece;
 use crate::worker::backup::Task;
 use crate::worker::batch::Verdict;
 
 /// Lost ranges of one item that its row names; the rest are counted.
 const LOST_NAMED_MAX: usize = 8;
+/// Characters of an entry's name that a fault shows: enough to recognise it, and a fault has room for 1 KiB.
+const NAME_SHOWN_CHARS_MAX: usize = 128;
 
 /// Says for each item of the window whether the last point has it, exactly as it is or otherwise. `base` is ascending.
 pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
@@ -143,6 +145,11 @@ fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttribut
     }
 }
 
+/// Cuts a text to at most `most` bytes, between characters.
+fn cut(text: &mut String, most: usize) {
+    text.truncate(text.floor_char_boundary(most));
+}
+
 /// The row of an item whose parts are still coming.
 #[derive(Debug, Default)]
 pub struct Pending {
@@ -169,6 +176,7 @@ impl Pending {
             let begun_elsewhere = task.from.0 == item.inode && task.from.1 > 0;
             row.unsure = item.ctime >= task.unsure_from || begun_elsewhere;
             self.attributes = Some(row);
+            self.bound();
             self.past = Past::of(item, task.volume_block_bytes);
         } else if !item.part.first {
             self.run += 1;
@@ -176,7 +184,66 @@ impl Pending {
         self.past.add(window, item);
         self.names.clear();
         self.names.extend(item.names.clone());
-        self.names.sort_unstable_by_key(|&name| window.get(&window.names[name as usize].name));
+        let name = |at: &u32| window.get(&window.names[*at as usize].name);
+        // Of equal names the first in the directory leads: the kernel finds that one, too.
+        self.names.sort_unstable_by(|a, b| name(a).cmp(name(b)).then(a.cmp(b)));
+        let mut twice = Vec::new();
+        self.names.dedup_by(|later, first| {
+            let same = name(later) == name(first);
+            if same {
+                twice.push(*later);
+            }
+            same
+        });
+        self.twice(window, &twice);
+    }
+
+    /// Leaves out what a row has no room for. Readers have the same bounds: this is so that no reader can end a backup.
+    fn bound(&mut self) {
+        let Some(row) = &mut self.attributes else { return };
+        let (mut count, mut bytes) = (0, 0);
+        let before = row.xattrs.len();
+        row.xattrs.retain(|(name, value)| {
+            (count, bytes) = (count + 1, bytes + name.len() + value.len());
+            count <= ITEM_XATTRS_MAX && bytes <= ITEM_XATTR_BYTES_MAX
+        });
+        let gone = before - row.xattrs.len();
+        let fits = match &row.payload {
+            RowPayload::None => true,
+            RowPayload::Target(bytes) | RowPayload::Inline(bytes) => bytes.len() <= ITEM_PAYLOAD_BYTES_MAX,
+        };
+        if !fits {
+            row.payload = RowPayload::None;
+            self.blame("small contents above 64 KiB are left out");
+        }
+        if gone > 0 {
+            self.blame(&format!(
+                "{gone} extended attributes are left out: an item keeps 16384 of 512 KiB at most"
+            ));
+        }
+    }
+
+    /// Names what is left out because the directory has an entry of that name already.
+    fn twice(&mut self, window: &Window, names: &[u32]) {
+        let Some(&first) = names.first() else { return };
+        let Name { name, inode } = &window.names[first as usize];
+        let name = String::from_utf8_lossy(window.get(name));
+        let shown: String = name.escape_debug().take(NAME_SHOWN_CHARS_MAX).collect();
+        let more = match names.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more such entries"),
+        };
+        self.blame(&format!(
+            "two entries are called \"{shown}\"; the one for inode {inode} is left out{more}"
+        ));
+    }
+
+    /// Adds to what the item's row says is missing.
+    pub fn blame(&mut self, what: &str) {
+        let Some(row) = &mut self.attributes else { return };
+        let and = if row.fault.is_empty() { "" } else { "; " };
+        // Writing to a String cannot fail.
+        let _ = write!(row.fault, "{and}{what}");
     }
 
     /// The n-th name of the current run and the inode it names.
@@ -220,6 +287,7 @@ impl Pending {
             let _ = write!(row.fault, " and {} more ranges", self.lost_ranges - LOST_NAMED_MAX as u64);
         }
         self.past.tell(&mut row);
+        cut(&mut row.fault, ITEM_FAULT_BYTES_MAX);
         self.inode = 0;
         row
     }

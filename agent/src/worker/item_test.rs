@@ -242,3 +242,53 @@ fn a_row_has_the_gaps_past_the_end_whatever_parts_they_come_in() {
         "what is behind is joined"
     );
 }
+
+#[test]
+fn of_equal_names_the_first_stays_and_the_others_are_named() {
+    let mut window = Window::default();
+    for (name, inode) in [("same", 20), ("other", 21), ("same", 22), ("same", 23), ("else", 24)] {
+        let name = window.put_bytes(name.as_bytes());
+        window.names.push(Name { name, inode });
+    }
+    window.items.push(Item { names: 0..5, ..item(9, ItemKind::Directory) });
+    let mut pending = Pending::default();
+    pending.begin_part(&window, &window.items[0], &task());
+    let names: Vec<_> = (0..).map_while(|n| pending.name(&window, n)).collect();
+    assert_eq!(names, [(&b"else"[..], 24), (b"other", 21), (b"same", 20)]);
+    let fault = "two entries are called \"same\"; the one for inode 22 is left out, and 1 more such entries";
+    assert_eq!(pending.end().fault, fault);
+}
+
+#[test]
+fn an_item_of_more_than_a_row_takes_is_cut_and_named() {
+    use crate::format::block::BlockBuilder;
+    use crate::format::row::RowKind;
+    use crate::limits::ITEM_XATTRS_MAX;
+    let mut window = Window::default();
+    for n in 0..ITEM_XATTRS_MAX + 3 {
+        let name = window.put_bytes(format!("user.{n:05}").as_bytes());
+        window.xattrs.push(Xattr { name, value: 0..1 });
+    }
+    let payload = window.put_bytes(&vec![7; ITEM_PAYLOAD_BYTES_MAX + 1]);
+    let xattrs = 0..window.xattrs.len() as u32;
+    let of = Item { xattrs, payload: Payload::Inline(payload), ..item(9, ItemKind::File) };
+    window.items.push(of);
+    let row = row(&window, 0);
+    let attributes = row.item.as_ref().unwrap();
+    assert_eq!(attributes.xattrs.len(), ITEM_XATTRS_MAX);
+    assert_eq!(attributes.payload, RowPayload::None);
+    assert!(attributes.fault.contains("3 extended attributes are left out"), "{}", attributes.fault);
+    assert!(attributes.fault.contains("small contents"), "{}", attributes.fault);
+    assert!(BlockBuilder::new(RowKind::Item).push(&crate::format::row::Row::Item(row.clone())).is_ok());
+}
+
+#[test]
+fn a_fault_is_cut_between_characters() {
+    let mut window = Window::default();
+    window.items.push(item(9, ItemKind::Directory));
+    let mut pending = Pending::default();
+    pending.begin_part(&window, &window.items[0], &task());
+    (0..400).for_each(|_| pending.blame("\u{fffd}"));
+    let fault = pending.end().fault;
+    assert!((ITEM_FAULT_BYTES_MAX - 3..=ITEM_FAULT_BYTES_MAX).contains(&fault.len()), "{}", fault.len());
+}

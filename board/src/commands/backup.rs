@@ -274,7 +274,7 @@ fn open_volumes(
 ) -> Result<Vec<VolumeJob>, Failure> {
     let iops = global.device_iops_max.or(policy.limits.device_iops);
     let mut jobs = Vec::with_capacity(policy.volumes.len());
-    let (mut bytes, mut all) = (0, true);
+    let (mut bytes, mut all) = (0u64, true);
     for wanted in &policy.volumes {
         let path = PathBuf::from(&wanted.device);
         if !path.is_absolute() {
@@ -288,7 +288,7 @@ fn open_volumes(
         job.items_total.add(opened.items);
         // How many bytes a selection has is not known: the bar goes by items.
         all &= opened.whole;
-        bytes += opened.volume.info().used_bytes;
+        bytes = bytes.saturating_add(opened.volume.info().used_bytes);
         let Selectable { device, volume, .. } = opened;
         jobs.push(VolumeJob { id, device, volume });
     }

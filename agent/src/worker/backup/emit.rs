@@ -73,7 +73,7 @@ impl<B: Base> Backup<B> {
         if of.verdict == Verdict::Same {
             self.totals.items += u64::from(of.last);
             self.totals.items_same += u64::from(of.last);
-            self.totals.item_bytes += if of.last { item.size } else { 0 };
+            self.totals.add_item_bytes(if of.last { item.size } else { 0 });
             return true;
         }
         let lin = Lin { volume: self.task.volume, inode: item.inode };
@@ -125,7 +125,7 @@ impl<B: Base> Backup<B> {
             return true;
         }
         self.totals.items += 1;
-        self.totals.item_bytes += item.size;
+        self.totals.add_item_bytes(item.size);
         let lin = Lin { volume: self.task.volume, inode: item.inode };
         let attributes = self.pending.end();
         if !attributes.fault.is_empty() {

@@ -156,6 +156,11 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Counts the contents of an item. Two sparse files may have all the bytes that a number has: the sum then stays at its largest.
+    pub(super) fn add_item_bytes(&mut self, bytes: u64) {
+        self.item_bytes = self.item_bytes.saturating_add(bytes);
+    }
+
     /// What was done since `before`, without what was stored: each commit says what it names.
     pub(super) fn since(&self, before: &Totals) -> PointTotals {
         let items = self.items - before.items;
@@ -178,7 +183,7 @@ impl Totals {
             items: self.items + other.items,
             items_same: self.items_same + other.items_same,
             items_deleted: self.items_deleted + other.items_deleted,
-            item_bytes: self.item_bytes + other.item_bytes,
+            item_bytes: self.item_bytes.saturating_add(other.item_bytes),
             read_bytes: self.read_bytes + other.read_bytes,
             reads: self.reads + other.reads,
             block_bytes: self.block_bytes + other.block_bytes,
