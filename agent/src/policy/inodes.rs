@@ -57,6 +57,22 @@ impl InodeSet {
         was
     }
 
+    /// Takes the lowest inode out.
+    pub fn pop_first(&mut self) -> Option<u64> {
+        loop {
+            let mut entry = self.pages.first_entry()?;
+            let page = *entry.key();
+            let Some((at, word)) = entry.get_mut().iter_mut().enumerate().find(|(_, word)| **word != 0)
+            else {
+                entry.remove();
+                continue;
+            };
+            let bit = word.trailing_zeros();
+            *word &= *word - 1;
+            return Some(page * PAGE_BITS + at as u64 * 64 + u64::from(bit));
+        }
+    }
+
     /// Whether `inode` is in.
     pub fn contains(&self, inode: u64) -> bool {
         let (page, word, bit) = place(inode);
@@ -92,6 +108,8 @@ mod tests {
         );
         assert_eq!(set.count(), inodes.len() as u64);
         assert!(set.remove(64) && !set.remove(64) && !set.contains(64));
+        let popped: Vec<u64> = std::iter::from_fn(|| set.pop_first()).collect();
+        assert_eq!(popped, [0, 1, 63, 4095, 4096, 1 << 40, u64::MAX]);
     }
 
     #[test]

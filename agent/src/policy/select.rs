@@ -21,7 +21,9 @@
 //! window; the stack of the walk, bounded by [`DEPTH_MAX`] and [`PENDING_BYTES_MAX`]. A volume too large for that is refused by name,
 //! before anything was read of its data; without patterns nothing of this is needed, and nothing is done.
 //!
-//! Hostile images: a directory is entered once, so a loop ends; depth and path length have bounds.
+//! Hostile images: a directory is entered once, so a loop ends. Of the way to a directory the walk keeps [`DEPTH_MAX`] levels or
+//! [`PATH_BYTES_MAX`]; what is deeper is walked afterwards, from that directory on and without the path that leads to it. Down there
+//! patterns of a name count and patterns of a path do not; where an include pattern of a path has `**` in it, all is taken.
 //!
 //! Matching is `fast-glob`: no dependencies to speak of, byte strings, no compilation; globset would bring two regex engines.
 //! Source: rules ours, pattern language as in gitignore(5) without negation.
@@ -38,9 +40,9 @@ use crate::progress::Progress;
 pub const PATTERNS_MAX: usize = 256;
 /// Longest pattern in bytes.
 pub const PATTERN_BYTES_MAX: usize = 1024;
-/// Deepest directory that the walk enters, counted from the root. Linux's own path limit allows 2048.
+/// Most levels of which the walk keeps the way. Linux's own path limit allows 2048.
 pub const DEPTH_MAX: usize = 4096;
-/// Longest path in bytes that is matched.
+/// Longest path in bytes of a directory whose entries are matched by their path.
 pub const PATH_BYTES_MAX: usize = 64 << 10;
 /// Bytes of directory names that wait on the walk's stack before a directory is read in several goes.
 pub const PENDING_BYTES_MAX: usize = 1 << 20;
@@ -116,6 +118,11 @@ impl Pattern {
         Ok(Pattern { glob, anchored, directories_only: text.ends_with('/') })
     }
 
+    /// Whether the pattern means the same without the beginning of a path.
+    fn is_of_any_depth(&self) -> bool {
+        !self.anchored || self.glob.strip_prefix("**/").is_some_and(|name| !name.contains('/'))
+    }
+
     fn matches(&self, path: &[u8], name: &[u8], is_directory: bool) -> bool {
         (is_directory || !self.directories_only)
             && fast_glob::glob_match(&self.glob, if self.anchored { path } else { name })
@@ -171,6 +178,17 @@ impl Patterns {
         if self.include.is_empty() { Verdict::Taken } else { Verdict::Outside }
     }
 
+    /// What counts where only the end of a path is known, and what is said there of a directory of which this was said.
+    fn deep(&self, verdict: Verdict) -> (Patterns, Verdict) {
+        let of_any_depth = |list: &[Pattern]| list.iter().filter(|p| p.is_of_any_depth()).cloned().collect();
+        let patterns =
+            Patterns { include: of_any_depth(&self.include), exclude: of_any_depth(&self.exclude) };
+        // Rather more than less.
+        let unsure = self.include.iter().any(|p| !p.is_of_any_depth() && p.glob.contains("**"));
+        let verdict = if unsure && verdict == Verdict::Outside { Verdict::Taken } else { verdict };
+        (patterns, verdict)
+    }
+
     /// Judges an item. `path` is from the root, without a slash in front; `above` is the verdict of its directory.
     pub fn judge(&self, above: Verdict, path: &[u8], is_directory: bool) -> Verdict {
         let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
@@ -211,11 +229,6 @@ pub enum SelectFault {
     Volume(VolumeFault),
     /// More inodes than a set holds.
     TooManyInodes,
-    /// A directory deeper than the walk goes.
-    TooDeep {
-        /// Its inode.
-        inode: u64,
-    },
     /// Somebody asked to stop.
     Stopped,
 }
@@ -228,11 +241,6 @@ impl fmt::Display for SelectFault {
                 f,
                 "more inodes than {} MiB can select from; back the volume up without patterns",
                 INODE_SET_BYTES_MAX >> 20
-            ),
-            SelectFault::TooDeep { inode } => write!(
-                f,
-                "directory inode {inode} is more than {DEPTH_MAX} levels or {PATH_BYTES_MAX} bytes deep; \
-                 exclude it, or back the volume up without patterns"
             ),
             SelectFault::Stopped => f.write_str("stopped on request, before anything was written"),
         }
@@ -277,6 +285,7 @@ pub fn build(
         window,
         directories,
         taken: InodeSet::new(),
+        deep: [InodeSet::new(), InodeSet::new()],
         path: Vec::new(),
         stack: Vec::new(),
         pending_bytes: 0,
@@ -284,6 +293,15 @@ pub fn build(
     walk.taken.insert(root)?;
     walk.enter(root, patterns.of_root())?;
     walk.run()?;
+    let deep = [Verdict::Outside, Verdict::Taken].map(|verdict| patterns.deep(verdict));
+    for (at, (patterns, verdict)) in deep.iter().enumerate() {
+        walk.patterns = patterns;
+        while let Some(inode) = walk.deep[at].pop_first() {
+            walk.path.clear();
+            walk.enter(inode, *verdict)?;
+            walk.run()?;
+        }
+    }
     Ok(Selection::Only(walk.taken))
 }
 
@@ -339,6 +357,8 @@ struct Walk<'a> {
     /// Directories not entered yet.
     directories: InodeSet,
     taken: InodeSet,
+    /// Directories deeper than the walk keeps the way to, of which [`Verdict::Outside`] or [`Verdict::Taken`] was said.
+    deep: [InodeSet; 2],
     path: Vec<u8>,
     stack: Vec<Level>,
     pending_bytes: usize,
@@ -346,14 +366,27 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn enter(&mut self, inode: u64, verdict: Verdict) -> Result<(), SelectFault> {
+        if self.stack.len() >= DEPTH_MAX || self.path.len() > PATH_BYTES_MAX {
+            return self.put_off(inode, verdict);
+        }
         if !self.directories.remove(inode) {
             return Ok(());
         }
-        if self.stack.len() >= DEPTH_MAX || self.path.len() > PATH_BYTES_MAX {
-            return Err(SelectFault::TooDeep { inode });
-        }
         let path_bytes = self.path.len();
         self.stack.push(Level { inode, verdict, path_bytes, pending: Vec::new(), rest: Some((0, 0)) });
+        Ok(())
+    }
+
+    /// Leaves a directory for later. The way to it is taken: something below it may be.
+    fn put_off(&mut self, inode: u64, verdict: Verdict) -> Result<(), SelectFault> {
+        if !self.directories.contains(inode) {
+            return Ok(());
+        }
+        let way = self.stack.iter().rev().map(|level| level.inode);
+        for inode in std::iter::once(inode).chain(way) {
+            self.taken.insert(inode)?;
+        }
+        self.deep[usize::from(verdict == Verdict::Taken)].insert(inode)?;
         Ok(())
     }
 

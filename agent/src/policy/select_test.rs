@@ -335,16 +335,36 @@ fn a_directory_of_many_directories_is_read_in_several_goes() {
 }
 
 #[test]
-fn too_deep_is_refused_and_a_stop_is_heard() {
+fn there_is_no_too_deep_and_a_stop_is_heard() {
+    // A way of directories d, in each of which there is a directory e and the next.
+    let depth = 2 * DEPTH_MAX as u64 + 8;
+    let deep = |include: &[&str], exclude: &[&str]| {
+        let (mut tree, _) = Tree::new(&["d/", "f"]);
+        let below = |at| (at + 1 < depth).then(|| (b"d".to_vec(), at + 1));
+        tree.entries = (0..depth)
+            .map(|at| below(at).into_iter().chain([(b"e".to_vec(), depth + at)]).collect())
+            .collect();
+        tree.entries.resize(2 * depth as usize, Vec::new());
+        tree.files = 2 * depth + 1;
+        let patterns = Patterns::new(&strings(include), &strings(exclude)).unwrap();
+        let selection = build(&mut tree, &mut NoDevice::new(), &patterns, &Progress::new()).unwrap();
+        let count =
+            |range: std::ops::Range<u64>| range.filter(|&inode| selection.contains(inode)).count() as u64;
+        (count(0..depth), count(depth..2 * depth))
+    };
+    assert_eq!(deep(&[], &["x"]), (depth, depth));
+    assert_eq!(deep(&[], &["e"]), (depth, 0), "a name counts at any depth");
+    assert_eq!(deep(&[], &["**/e"]), (depth, 0), "which is a name, too");
+    assert_eq!(deep(&[], &["**/d/e"]), (depth, depth - (DEPTH_MAX as u64 - 1)), "down there a path does not");
+    assert_eq!(deep(&[], &["/e"]), (depth, depth - 1), "a path from the root means nothing down there");
+    assert_eq!(deep(&["e"], &[]), (depth, depth), "the way to each of them comes along");
+    let (ways, found) = deep(&["/d/**/e"], &[]);
+    assert_eq!(ways, depth);
+    assert!(found > depth - 3, "rather more than less: {found}");
     let (mut tree, _) = Tree::new(&["d/", "f"]);
-    let depth = DEPTH_MAX as u64 + 8;
-    tree.entries = (0..depth).map(|at| vec![(b"d".to_vec(), at + 1)]).collect();
-    tree.files = depth + 1;
-    let patterns = Patterns::new(&[], &strings(&["x"])).unwrap();
     let progress = Progress::new();
-    let built = build(&mut tree, &mut NoDevice::new(), &patterns, &progress);
-    assert_eq!(built.unwrap_err(), SelectFault::TooDeep { inode: DEPTH_MAX as u64 });
     progress.request_stop();
+    let patterns = Patterns::new(&[], &strings(&["x"])).unwrap();
     let built = build(&mut tree, &mut NoDevice::new(), &patterns, &progress);
     assert_eq!(built.unwrap_err(), SelectFault::Stopped);
 }

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::attr::{self, Known};
 use super::fault::{FaultLog, Reason, RestoreFault, is_fatal};
-use super::target::{Existing, Inherited, Target, Temp};
+use super::target::{Existing, Inherited, Target, Temp, open_dir};
 use crate::format::row::ItemAttributes;
 use crate::id::Lin;
 use crate::progress::Progress;
@@ -74,15 +74,21 @@ impl Job {
     }
 }
 
-/// A directory that is being restored into.
+/// What failed when a directory could not be opened again.
+pub(super) const OPEN_AGAIN: &str = "open the directory again";
+/// Directories that are opened again together when the walk comes back to one that was closed.
+const REOPENED: usize = 256;
+
+/// A directory that is being restored into. It is open, but for one that many open ones are below: that is closed meanwhile, and
+/// opened again when the walk comes back to it, or for a moment when a file of it is finished.
 #[derive(Debug)]
 pub struct Dir {
     /// The directory above; `None` for the target itself.
     pub parent: Option<Arc<Dir>>,
     /// Its name there.
     pub name: Vec<u8>,
-    /// Open.
-    pub fd: OwnedFd,
+    /// `None` while it is closed.
+    fd: Mutex<Option<Arc<OwnedFd>>>,
     /// What to set in the end; `None` leaves it as it is.
     pub item: Option<ItemAttributes>,
     /// Whether nothing can be in it yet.
@@ -105,7 +111,58 @@ impl Dir {
         if let Some(parent) = &parent {
             parent.left.fetch_add(1, Ordering::Relaxed);
         }
+        let fd = Mutex::new(Some(Arc::new(fd)));
         Arc::new(Dir { parent, name, fd, item, fresh, inherited, left: AtomicU64::new(1) })
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        self.fd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open directory; one that is closed is opened for the caller alone.
+    pub fn fd(&self) -> Result<Arc<OwnedFd>, Errno> {
+        if let Some(fd) = &*self.slot() {
+            return Ok(Arc::clone(fd));
+        }
+        let (mut fd, way) = self.way()?;
+        for dir in way.into_iter().rev() {
+            fd = Arc::new(open_dir(fd.as_fd(), &dir.name)?);
+        }
+        Ok(fd)
+    }
+
+    /// The nearest directory above that is open, and the closed ones from this one up to it.
+    fn way(&self) -> Result<(Arc<OwnedFd>, Vec<&Dir>), Errno> {
+        let mut way = vec![self];
+        let mut at = self;
+        loop {
+            // The target itself is never closed.
+            at = at.parent.as_deref().ok_or(Errno::BADF)?;
+            if let Some(fd) = &*at.slot() {
+                return Ok((Arc::clone(fd), way));
+            }
+            way.push(at);
+        }
+    }
+
+    /// Closes it until somebody needs it.
+    pub fn close(&self) {
+        self.slot().take();
+    }
+
+    /// Opens it again, if it is closed, and with it the last of those above it: the walk is on its way up.
+    pub fn reopen(&self) -> Result<(), Errno> {
+        if self.slot().is_some() {
+            return Ok(());
+        }
+        let (mut fd, way) = self.way()?;
+        for (above, dir) in way.into_iter().enumerate().rev() {
+            fd = Arc::new(open_dir(fd.as_fd(), &dir.name)?);
+            if above < REOPENED {
+                *dir.slot() = Some(Arc::clone(&fd));
+            }
+        }
+        Ok(())
     }
 
     /// Path of an entry below the target.
@@ -125,13 +182,27 @@ impl Dir {
     pub fn done(self: &Arc<Dir>, job: &Job) {
         let mut at = Arc::clone(self);
         while at.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            if let Some(item) = &at.item {
-                let mut report = |reason| job.faults.add(at.path_of(b""), reason);
-                attr::settle(at.fd.as_fd(), item, Known::NOTHING, job.options.owners, &mut report);
-                attr::set_flags(at.fd.as_fd(), item, &mut report);
+            match (&at.item, at.fd()) {
+                (Some(item), Ok(fd)) => {
+                    let mut report = |reason| job.faults.add(at.path_of(b""), reason);
+                    attr::settle(fd.as_fd(), item, Known::NOTHING, job.options.owners, &mut report);
+                    attr::set_flags(fd.as_fd(), item, &mut report);
+                }
+                (Some(_), Err(errno)) => job.system(at.path_of(b""), OPEN_AGAIN, errno),
+                (None, _) => {}
             }
             let Some(parent) = &at.parent else { return };
             at = Arc::clone(parent);
+        }
+    }
+}
+
+impl Drop for Dir {
+    /// Lets go of those above one by one: each holds the next, and the stack has no room for them all.
+    fn drop(&mut self) {
+        let mut above = self.parent.take();
+        while let Some(dir) = above {
+            above = Arc::into_inner(dir).and_then(|mut dir| dir.parent.take());
         }
     }
 }
@@ -261,7 +332,7 @@ impl File {
         // Nobody can open a file without a name, so it may have its mode from the start.
         let mode = Mode::from_raw_mode(u32::from(self.item.mode & 0o777));
         let Some(target) = &job.target else { return Err(Errno::BADF) };
-        state.temp = Some(Arc::new(target.create(first.dir.fd.as_fd(), mode)?));
+        state.temp = Some(Arc::new(target.create(first.dir.fd()?.as_fd(), mode)?));
         Ok(true)
     }
 
@@ -359,7 +430,9 @@ impl File {
             job.system(path(), "keep for further names", errno);
         }
         for name in names {
-            match target.link(temp, name.dir.fd.as_fd(), &name.name, name.replace) {
+            let linked =
+                name.dir.fd().and_then(|dir| target.link(temp, dir.as_fd(), &name.name, name.replace));
+            match linked {
                 Ok(()) => {}
                 Err(Errno::EXIST) => job.faults.add(name.dir.path_of(&name.name), Reason::Exists),
                 Err(errno) => job.system(name.dir.path_of(&name.name), "give the file its name", errno),

@@ -1,6 +1,6 @@
 //! The walk of a restore: from roots and selected paths to directories, files and windows of blocks.
 //!
-//! Depth first, one open directory per level, entries in chunks sorted by inode (that is how the tables lie). Files gather in a
+//! Depth first, one directory per level (the last [`OPEN_LEVELS_MAX`] of them open), entries in chunks sorted by inode (that is how the tables lie). Files gather in a
 //! window; a full window is planned and handed to the lanes; at most [`WINDOWS_MAX`](super::gather::WINDOWS_MAX) are alive.
 //!
 //! Invariants: memory is bounded by chunk, depth and windows; a directory's attributes are set after its last entry (`file`);
@@ -17,7 +17,7 @@ use windlass_hal::volume::ItemKind;
 
 use super::attr::{self, Known};
 use super::fault::{FaultLog, ItemFault, Reason, RestoreFault};
-use super::file::{Dir, File, FileName, Job, RestoreOptions};
+use super::file::{Dir, File, FileName, Job, OPEN_AGAIN, RestoreOptions};
 use super::gather::Gather;
 use super::lane::{self, Gate, Queue, Task};
 use super::lookup::Lookup;
@@ -34,8 +34,10 @@ use crate::table::source::Fetch;
 
 /// Directory entries read at once.
 const CHUNK_NAMES: usize = 1024;
-/// Deepest nesting that is followed; paths are longer than the kernel takes by then.
-pub const DEPTH_MAX: usize = 2048;
+/// Deepest nesting that is followed: 16 MiB of levels. No path leads there any more, each directory is opened from the one above.
+pub const DEPTH_MAX: usize = 16_384;
+/// Levels whose directories are open, the last ones: a process may have few descriptors, and files need some.
+const OPEN_LEVELS_MAX: usize = 512;
 /// Bytes of one lane: a fetch, a frame's plain bytes, contexts.
 const LANE_OVERHEAD_BYTES: u64 = 2 << 20;
 /// Bytes that the walk, the tables and the program need.
@@ -278,6 +280,11 @@ impl<F: Fetch> Walk<'_, F> {
             if self.job.is_over() {
                 break;
             }
+            if let Err(errno) = level.dir.reopen() {
+                self.job.system(level.dir.path_of(b""), OPEN_AGAIN, errno);
+                levels.pop();
+                continue;
+            }
             if let Some((name, lin, item, wanted)) = level.below.pop() {
                 let dir = Arc::clone(&level.dir);
                 if levels.len() >= DEPTH_MAX {
@@ -285,6 +292,10 @@ impl<F: Fetch> Walk<'_, F> {
                 } else if let Some(dir) = self.enter(&dir, &name, &item, wanted.is_none()) {
                     let next = self.level(dir, lin, item, wanted);
                     levels.push(next);
+                    // The first one has no name to be opened by.
+                    if let Some(far) = levels.len().checked_sub(OPEN_LEVELS_MAX).filter(|&far| far > 0) {
+                        levels[far].dir.close();
+                    }
                 }
             } else if !self.chunk(level)? {
                 level.dir.done(self.job);
@@ -309,7 +320,11 @@ impl<F: Fetch> Walk<'_, F> {
             while entries.len() < CHUNK_NAMES {
                 match known(self.lookup.next_name(names))? {
                     Ok(Some(row)) => entries.push((row.inode, row.name, None)),
-                    Ok(None) => break,
+                    Ok(None) => {
+                        // A level that waits for those below it keeps no rows.
+                        level.names = None;
+                        break;
+                    }
                     // Said once, at the end of what is left of the listing.
                     Err(lost) => self.job.faults.add(level.dir.path_of(b""), Reason::Lost(lost)),
                 }
@@ -373,7 +388,7 @@ impl<F: Fetch> Walk<'_, F> {
         if dir.fresh {
             return Some(false);
         }
-        let have = match rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let have = match dir.fd().and_then(|dir| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Err(Errno::NOENT) => return Some(false),
             Err(errno) => {
                 self.job.system(dir.path_of(name), "look at what is there", errno);
@@ -408,7 +423,8 @@ impl<F: Fetch> Walk<'_, F> {
         if self.links.get(&lin).is_some_and(|file| !file.is_done()) {
             return true;
         }
-        let known = self.target.adopt(dir.fd.as_fd(), name, lin.inode, attr::has_flags(item));
+        let Ok(dir) = dir.fd() else { return false };
+        let known = self.target.adopt(dir.as_fd(), name, lin.inode, attr::has_flags(item));
         known.is_some_and(|inode| inode != have)
     }
 
@@ -421,15 +437,16 @@ impl<F: Fetch> Walk<'_, F> {
         item: &ItemAttributes,
         whole: bool,
     ) -> Option<Arc<Dir>> {
-        let made = rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(0o700));
-        let fresh = made.is_ok();
-        let opened = match made {
-            Ok(()) | Err(Errno::EXIST) => open_dir(parent.fd.as_fd(), name),
-            Err(errno) => Err(errno),
-        };
+        let made = parent.fd().and_then(|parent| {
+            let made = rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700));
+            match made {
+                Ok(()) | Err(Errno::EXIST) => Ok((made.is_ok(), open_dir(parent.as_fd(), name)?)),
+                Err(errno) => Err(errno),
+            }
+        });
         self.job.progress.items_done.add(1);
-        match opened {
-            Ok(fd) => {
+        match made {
+            Ok((fresh, fd)) => {
                 let inherited = if fresh { parent.inherited } else { None };
                 if fresh && inherited.is_none() {
                     attr::drop_inherited_acls(&fd);
@@ -452,8 +469,12 @@ impl<F: Fetch> Walk<'_, F> {
     /// A symlink or special file: made beside, dressed, moved to its name.
     fn special(&self, lin: Lin, item: &ItemAttributes, name: &FileName) {
         let path = || name.dir.path_of(&name.name);
+        let dir = match name.dir.fd() {
+            Ok(dir) => dir,
+            Err(errno) => return self.job.system(path(), OPEN_AGAIN, errno),
+        };
         if item.links > 1 {
-            match self.target.link_stashed(lin.inode, false, name.dir.fd.as_fd(), &name.name, name.replace) {
+            match self.target.link_stashed(lin.inode, false, dir.as_fd(), &name.name, name.replace) {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(errno) => return self.job.system(path(), "link to its other name", errno),
@@ -487,7 +508,7 @@ impl<F: Fetch> Walk<'_, F> {
         {
             self.job.system(path(), "keep for further names", errno);
         }
-        match self.target.rename(&temp, name.dir.fd.as_fd(), &name.name, name.replace) {
+        match self.target.rename(&temp, dir.as_fd(), &name.name, name.replace) {
             Ok(()) => {}
             Err(Errno::EXIST) => self.job.faults.add(path(), Reason::Exists),
             Err(errno) => self.job.system(path(), "give the item its name", errno),
@@ -505,7 +526,10 @@ impl<F: Fetch> Walk<'_, F> {
                 }
             }
             let flags = attr::has_flags(&item);
-            match self.target.link_stashed(lin.inode, flags, name.dir.fd.as_fd(), &name.name, name.replace) {
+            let linked = name.dir.fd().and_then(|dir| {
+                self.target.link_stashed(lin.inode, flags, dir.as_fd(), &name.name, name.replace)
+            });
+            match linked {
                 Ok(true) => {
                     self.job.progress.items_done.add(1);
                     return Ok(());
