@@ -31,7 +31,9 @@ use windlass_hal::clock::Instant;
 use windlass_hal::sim::disk::{DiskConfig, Media, MediaConfig};
 use windlass_hal::volume::ext4::Ext4;
 use windlass_hal::volume::xfs::Xfs;
-use windlass_hal::volume::{Cursor, Payload, Swept, Volume, Window};
+use windlass_hal::volume::{
+    Cursor, ITEM_XATTR_BYTES_MAX, ITEM_XATTRS_MAX, ItemKind, Payload, Swept, Volume, Window,
+};
 
 use crate::ext4_checksums;
 
@@ -386,7 +388,7 @@ fn read_volume(volume: &mut dyn Volume, disk: &mut dyn BlockDevice) {
     for _ in 0..IMAGE_SWEEPS_MAX {
         let swept = volume.sweep(disk, from, &mut window);
         if swept.is_ok() {
-            check_window(&window);
+            check_window(&window, volume.info().root);
         }
         match swept {
             Ok(Swept::More(next)) => {
@@ -403,8 +405,8 @@ fn read_volume(volume: &mut dyn Volume, disk: &mut dyn BlockDevice) {
     });
 }
 
-/// What `hal::volume` promises of a window.
-fn check_window(window: &Window) {
+/// What `hal::volume` promises of a window of a volume with this root.
+fn check_window(window: &Window, root: u64) {
     assert!(window.items.windows(2).all(|pair| pair[0].inode < pair[1].inode), "items ascend");
     for item in &window.items {
         let extents = &window.extents[item.extents.start as usize..item.extents.end as usize];
@@ -418,9 +420,17 @@ fn check_window(window: &Window) {
             let name = window.get(&name.name);
             assert!((1..=255).contains(&name.len()) && !name.contains(&b'/') && !name.contains(&0));
         }
-        for xattr in &window.xattrs[item.xattrs.start as usize..item.xattrs.end as usize] {
-            let _ = (window.get(&xattr.name), window.get(&xattr.value));
-        }
+        let xattrs = &window.xattrs[item.xattrs.start as usize..item.xattrs.end as usize];
+        let bytes: usize =
+            xattrs.iter().map(|x| window.get(&x.name).len() + window.get(&x.value).len()).sum();
+        assert!(xattrs.len() <= ITEM_XATTRS_MAX && bytes <= ITEM_XATTR_BYTES_MAX, "attributes have bounds");
+        assert!(item.inode != root || item.kind == ItemKind::Directory, "the root is a directory");
+        let own_parent = item.kind == ItemKind::Directory && item.parent == item.inode;
+        assert_eq!(
+            own_parent,
+            item.inode == root,
+            "the root is its own parent, and nothing else is: {item:?}"
+        );
         if let Payload::Inline(bytes) = &item.payload {
             assert!(window.get(bytes).len() as u64 <= item.size, "inline contents end with the file");
         }
