@@ -332,11 +332,11 @@ impl Repository {
             WriterOptions::default(),
             host::random()?,
             |held, left_ns| {
-                if let (false, LogFault::Held { .. }) = (said, held) {
+                if let (false, LogFault::Held { holder, .. }) = (said, held) {
                     said = true;
+                    let node = holder.map_or_else(String::new, |holder| format!(" (node {})", holder.node));
                     logger::say(format_args!(
-                        "windlass: another process has the repository's lease, or had it and died; waiting up to {} s \
-                         for a sign of life",
+                        "windlass: the repository is locked by another windlass{node}; waiting up to {} s to see if it still runs",
                         left_ns.div_ceil(1_000_000_000)
                     ));
                 }
@@ -371,7 +371,9 @@ impl Repository {
 /// Lets whoever comes next begin at once. What was committed counts either way, so a failure is only worth a warning.
 pub fn release(session: LogSession<'_>) {
     if let Err(fault) = session.release(None) {
-        log::warn!("log: lease not released, the next command has to wait for it to run out fault={fault}");
+        log::warn!(
+            "could not release the repository's lock; the next command may wait for it to run out fault=\"{fault}\""
+        );
     }
 }
 
@@ -583,7 +585,8 @@ fn read_secret(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
     let file = File::open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     if meta.is_file() && meta.mode() & 0o077 != 0 {
-        log::warn!("secret: others may read this file, use chmod 600 path={}", path.display());
+        let path = path.display();
+        log::warn!("{path} is readable by other users; run chmod 600 {path}");
     }
     let mut bytes = Vec::with_capacity(bytes_max as usize + 1);
     file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;

@@ -31,6 +31,8 @@ pub const WORD_AFTER_NS: u64 = 3 * NS_PER_S;
 pub const OPENING_NS: u64 = 30 * NS_PER_S;
 /// Between two lines, in nanoseconds: a store that is slow all day fills no screen.
 pub const WORD_EVERY_NS: u64 = 60 * NS_PER_S;
+/// Without a call for so long nobody waits any more, in nanoseconds: the longest pause between two attempts is 20 s.
+const GAP_NS: u64 = 25 * NS_PER_S;
 /// How often the thread looks, in milliseconds.
 const LOOK_MS: u64 = 250;
 /// Stack of the thread in bytes: it formats a line and writes it.
@@ -46,6 +48,8 @@ struct State {
     next: u64,
     /// Calls under way, oldest first.
     open: BTreeMap<u64, String>,
+    /// When a call ended last.
+    ended_ns: u64,
     /// Since when nothing came; `None` when nobody waits.
     since_ns: Option<u64>,
     /// The last unclear answer of this wait.
@@ -114,6 +118,9 @@ impl Watch {
     pub fn begin(&self, verb: &str, key: &str) -> Result<Waiting, StoreFault> {
         let now_ns = self.clock.now().as_ns();
         let mut state = self.lock();
+        if state.open.is_empty() && now_ns.saturating_sub(state.ended_ns) > GAP_NS {
+            (state.since_ns, state.fault) = (None, None);
+        }
         let silent_ns = now_ns.saturating_sub(*state.since_ns.get_or_insert(now_ns));
         if self.opening.load(Ordering::Relaxed) > 0 && silent_ns >= OPENING_NS {
             let last = state.fault.as_ref().map_or("nothing came back", |fault| fault.detail.as_str());
@@ -131,6 +138,7 @@ impl Watch {
         let now_ns = self.clock.now().as_ns();
         let mut state = self.lock();
         state.open.remove(&waiting.0);
+        state.ended_ns = now_ns;
         let is_failure =
             |fault: &&StoreFault| !matches!(fault.kind, StoreFaultKind::NotFound | StoreFaultKind::Exists);
         state.words = fault.filter(is_failure).cloned();
@@ -259,6 +267,19 @@ mod tests {
         watch.look();
         assert_eq!(said().len(), 1);
         watch.end(waiting, None);
+    }
+
+    #[test]
+    fn a_call_that_was_given_up_long_ago_is_no_wait_of_the_next_one() {
+        let (watch, clock, _) = watch();
+        let waiting = watch.begin("PUT", "beat/1").unwrap();
+        watch.end(waiting, Some(&refused()));
+        clock.advance(Duration::from_secs(600));
+        let _opening = watch.opening();
+        let waiting = watch.begin("GET", "format").unwrap();
+        watch.look();
+        watch.end(waiting, Some(&refused()));
+        assert_eq!(said(), [""; 0]);
     }
 
     #[test]

@@ -180,19 +180,21 @@ impl fmt::Display for LogFault {
                 StoreFaultKind::Rejected => write!(f, "{place}: the store rejects the request"),
             },
             LogFault::Format { place, why } => write!(f, "{place} cannot be used: {why}"),
-            LogFault::Chain { slot } => write!(
-                f,
-                "log slot {slot} does not follow from slot {}: one of them was changed or put back; \
-                 do not write to this repository, and check the store",
-                slot.0.saturating_sub(1)
-            ),
+            LogFault::Chain { slot } => {
+                write!(
+                    f,
+                    "the commit log is damaged at slot {slot}: it does not follow from the one before; {REPAIR}"
+                )
+            }
             LogFault::Author { slot, epoch, holds } => write!(
                 f,
-                "log slot {slot} was written under epoch {epoch} while epoch {holds} holds; \
-                 the store let two writers win, check it with the probe"
+                "the commit log is damaged at slot {slot}: it was written under epoch {epoch} while epoch {holds} holds; {REPAIR}"
             ),
             LogFault::Inconsistent { slot, why } => {
-                write!(f, "log slot {slot} says what it may not: {why}; do not write to this repository")
+                write!(
+                    f,
+                    "the commit log is damaged at slot {slot}: it says what it may not ({why}); {REPAIR}"
+                )
             }
             LogFault::Refused { record, why } => write!(f, "record {record} of the batch: {why}"),
             LogFault::TooLarge { size } => {
@@ -200,25 +202,25 @@ impl fmt::Display for LogFault {
             }
             LogFault::NotReady => f.write_str("the log is not ready for a batch: wait for the one in flight"),
             LogFault::Held { epoch, holder, beat, watched_ns } => {
-                match holder {
-                    Some(holder) => {
-                        write!(f, "node {} (boot {:016x}) holds the lease", holder.node, holder.boot.0)?;
-                    }
-                    None => f.write_str("another process holds the lease")?,
+                f.write_str("the repository is in use by another windlass (")?;
+                if let Some(holder) = holder {
+                    write!(f, "node {}, boot {:016x}, ", holder.node, holder.boot.0)?;
                 }
-                write!(
-                    f,
-                    " with epoch {epoch} and is alive: its beat reached {beat} within the {} s watched; \
-                     let it finish, stop it, or wait longer",
-                    watched_ns / 1_000_000_000
-                )
+                write!(f, "epoch {epoch})")?;
+                match watched_ns / 1_000_000_000 {
+                    0 => f.write_str("; whether it still runs is not known yet"),
+                    watched_s => write!(
+                        f,
+                        ", which still runs: its beat reached {beat} within the {watched_s} s watched; let it finish, or stop it"
+                    ),
+                }
             }
             LogFault::Fenced { epoch, unresolved } => {
                 write!(f, "another node took over from epoch {epoch}")?;
                 unresolved_text(f, *unresolved)
             }
             LogFault::Expired { epoch, unresolved } => {
-                write!(f, "the lease of epoch {epoch} ran out: no beat got through in time")?;
+                write!(f, "lost contact with the store for so long that the lock of epoch {epoch} ran out")?;
                 unresolved_text(f, *unresolved)
             }
             LogFault::CheckpointTooLarge { bytes } => write!(
@@ -231,6 +233,9 @@ impl fmt::Display for LogFault {
         }
     }
 }
+
+/// What to do about a log that contradicts itself. Reading it changes nothing, and nothing is written after it.
+const REPAIR: &str = "nothing was changed; repair it with `windlass repo rebuild`";
 
 fn unresolved_text(f: &mut fmt::Formatter<'_>, unresolved: Option<Slot>) -> fmt::Result {
     match unresolved {

@@ -22,7 +22,7 @@ pub struct Global {
         help_heading = "Repository"
     )]
     pub repo: Option<String>,
-    /// Where the repository's log and lease are when its store ignores conditions: etcd://host:2379,host2:2379/prefix, with TLS
+    /// Keep log and lock in etcd or a directory, for stores without conditional writes: etcd://host:2379,host2:2379/prefix, with TLS
     /// etcd+https://..., or file:///path [default: in the repository]
     #[arg(
         long,
