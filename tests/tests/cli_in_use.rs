@@ -6,9 +6,14 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use windlass_hal::clock::{Clock, SystemClock};
 use windlass_tests::cli::{Cli, Ended};
 use windlass_tests::error::output;
+use windlass_tests::fixture::noise;
 use windlass_tests::image::{Access, Kind, Loop, Mount, make_empty, make_ext4};
 use windlass_tests::privilege::skip;
 use windlass_tests::requires_root;
@@ -170,4 +175,39 @@ fn what_stands_on_a_volume_is_found_through_partitions_and_loop_devices() {
         bench.takes(volume);
     }
     output(Command::new("delpart").arg(whole.device()).arg("1")).unwrap();
+}
+
+/// Mounted after the backup asked: named at its end, and not called done.
+#[test]
+fn a_volume_that_is_put_to_use_while_it_is_read_is_named() {
+    requires_root!("a_volume_that_is_put_to_use_while_it_is_read_is_named");
+    let bench = Bench::new("in-use-meanwhile");
+    let (image, at) = (bench.work.join("image"), bench.work.dir("at").unwrap());
+    fs::write(&image, noise(3, 32 << 20)).unwrap();
+    let options = ["-E", "nodiscard", "-O", "^has_journal,^metadata_csum"];
+    output(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4"]).args(options).arg(&image)).unwrap();
+    let device = Loop::attach(&image, Access::ReadWrite).unwrap();
+    let volume = format!("{}=image", device.device().display());
+    bench.cli.ok(&["policy", "set", "it", "--volume", &volume]);
+    let mut command = bench.cli.command(&["backup", "it", "--device-iops-max", "8"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let process = Pid::from_raw(child.id() as i32);
+    let begun = device.read_bytes().unwrap();
+    let deadline = SystemClock.now().as_ns() + 120_000_000_000;
+    // More than what finds out what is there.
+    while device.read_bytes().unwrap() - begun < 4 << 20 {
+        assert!(SystemClock.now().as_ns() < deadline, "the backup reads");
+        SystemClock.sleep(Duration::from_millis(5));
+    }
+    kill(process, Signal::SIGSTOP).unwrap();
+    output(Command::new("mount").arg(device.device()).arg(&at)).unwrap();
+    kill(process, Signal::SIGCONT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    output(Command::new("umount").arg(&at)).unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert_eq!(ended.status.code(), Some(3), "{said} {}", String::from_utf8_lossy(&ended.stderr));
+    assert!(
+        said.contains("put to use while it was read") && said.contains("mounted read-write at"),
+        "{said}"
+    );
 }

@@ -11,6 +11,7 @@
 //! Invariants: one job at a time; buffers are made once, from the profile's budget; names of objects are counted on from job to job.
 //! Source: architecture section 3.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
@@ -38,7 +39,7 @@ use crate::commands::backup::{job_settings, point_rows, start_uplink};
 use crate::commands::verify;
 use crate::damage::{self, Found};
 use crate::failure::Failure;
-use crate::machinery::HostReactor;
+use crate::machinery::{HostReactor, refuse_written};
 use crate::repository::Repository;
 
 /// Objects after which a worker reports: what another node has to do again when this one dies, on a fast uplink.
@@ -194,12 +195,25 @@ struct Reports<'a> {
     last: bool,
     /// What the two readers of the volume say differently: told with the first report.
     differing: Vec<ItemTrouble>,
+    /// The volume, its device, and the item that stands for it: asked about once more with the last report.
+    lin: Lin,
+    device: &'a Path,
 }
 
 impl CommitLog for Reports<'_> {
     fn begin(&mut self, mut progress: Progress) {
         progress.totals.faults += self.differing.len() as u64;
         progress.troubles.splice(..0, self.differing.drain(..));
+        if progress.last
+            && let Err(why) = refuse_written(self.device)
+        {
+            log::error!(
+                "job: volume was put to use while it was read volume={} reason=\"{why}\"",
+                self.lin.volume
+            );
+            progress.totals.faults += 1;
+            progress.troubles.insert(0, ItemTrouble { lin: self.lin, what: why.to_string() });
+        }
         self.last = progress.last;
         self.post.event(Event::Progressed { id: self.id, progress });
     }
@@ -324,8 +338,15 @@ impl Runner {
         } else {
             Vec::new()
         };
-        let mut reports =
-            Reports { id: assignment.id, post: &self.post, acked: &self.acked, last: false, differing };
+        let mut reports = Reports {
+            id: assignment.id,
+            post: &self.post,
+            acked: &self.acked,
+            last: false,
+            differing,
+            lin: Lin { volume, inode: opened.job.volume.info().root },
+            device: &opened.device,
+        };
         let done = job::run(
             &mut opened.job,
             &stretch,
@@ -411,8 +432,15 @@ mod tests {
             what: what.to_owned(),
         };
         let differing = vec![trouble(7, "size: raw reader: 1; kernel: 2")];
-        let mut reports =
-            Reports { id: AssignmentId::default(), post: &post, acked: &acked, last: false, differing };
+        let mut reports = Reports {
+            id: AssignmentId::default(),
+            post: &post,
+            acked: &acked,
+            last: false,
+            differing,
+            lin: Lin { volume: VolumeId(1), inode: 2 },
+            device: Path::new("/none"),
+        };
         let mut progress = Progress { troubles: vec![trouble(5, "unreadable")], ..Progress::default() };
         progress.totals.faults = 1;
         for expected in [(2, vec![7, 5]), (1, vec![5])] {

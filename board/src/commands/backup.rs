@@ -67,13 +67,16 @@ pub struct Outcome {
     pub compared: Vec<Compared>,
     /// Free bytes of images that are not in the point.
     pub free_bytes: u64,
+    /// Volumes that someone could write to when all was read, though nobody could when it began.
+    pub in_use: Vec<String>,
 }
 
 impl Outcome {
     /// How the command ends.
     pub fn exit(&self) -> Exit {
         let differs = self.compared.iter().any(|compared| compared.sums.differences > 0);
-        if self.report.totals.fault_count == 0 && !differs { Exit::Done } else { Exit::Partial }
+        let whole = self.report.totals.fault_count == 0 && self.in_use.is_empty();
+        if whole && !differs { Exit::Done } else { Exit::Partial }
     }
 }
 
@@ -179,9 +182,19 @@ pub fn run_policy(
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     let not_whole = name_troubles(&report, &mut volumes);
+    let paths = policy.volumes.iter().map(|volume| Path::new(&volume.device));
+    let in_use = paths.filter_map(|path| Some(refuse_written(path).err()?.to_string())).collect();
     let free_bytes = volumes.iter().map(|job| free_bytes(&*job.volume)).sum();
-    let outcome =
-        Outcome { report, elapsed_ns, requests: store.take(), not_whole, compared, merged, free_bytes };
+    let outcome = Outcome {
+        report,
+        elapsed_ns,
+        requests: store.take(),
+        not_whole,
+        compared,
+        merged,
+        free_bytes,
+        in_use,
+    };
     Ok((policy, outcome))
 }
 
@@ -432,6 +445,11 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
         Grouped(totals.segments),
         Grouped(outcome.requests.puts()),
     ));
+    for why in &outcome.in_use {
+        output.say(format_args!(
+            "  put to use while it was read, so do not trust this point, make another: {why}"
+        ));
+    }
     if outcome.free_bytes > 0 {
         output.say(format_args!(
             "  {} of free space are left out and restore as zeros; --all-blocks of `policy set` keeps them",
@@ -530,5 +548,6 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "faults": totals.fault_count,
         "items_not_whole": not_whole,
         "compared": compared,
+        "in_use": outcome.in_use,
     })
 }
