@@ -107,6 +107,11 @@ impl Guest {
         Guest::find(newest).map_err(|reason| skipped(test, &reason)).ok()
     }
 
+    /// Whether it is the one with the newest kernel.
+    pub fn is_newest(&self) -> bool {
+        matches!(self, Guest::Emulated(_))
+    }
+
     /// Runs the job lines (see guest.py) on the images in `work`, at most `seconds` long, more on an emulated processor; `disks` are its
     /// disks 0, 1, ... Returns what the guest printed; whether it finished shows in what it wrote.
     pub fn boot(&self, work: &Path, job: &str, disks: &[PathBuf], seconds: u32) -> String {
