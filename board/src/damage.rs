@@ -1,25 +1,28 @@
 //! From what a command found lost to the commit log: which points need it, and the record that makes the next backup store it again.
 //!
 //! ```text
-//!  check, restore, backup --> names --> less those that the log knows --> points that need them (`restore::affected`)
+//!  check, restore, backup, presence sweep --> names --> less those that the log knows --> points that need them (`restore::affected`)
 //!      --> through the agent of this machine, or under the lease
 //! ```
 //!
 //! Nothing here makes a command fail: what could not be recorded is said, and found again by the next check.
 //!
-//! Does not: look for damage. Source: ours; `log::damage`.
+//! Does not: look for damage. Source: ours; `log::damage`, `log::presence`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use windlass_agent::backplane::message::Command;
-use windlass_agent::format::record::{DamageNews, Record};
+use windlass_agent::format::record::{DamageNews, Record, Swept};
 use windlass_agent::id::{BackupId, ObjectId};
 use windlass_agent::log::names::NameSet;
+use windlass_agent::log::presence::{self, Presence};
 use windlass_agent::log::state::State;
 use windlass_agent::progress::Progress;
 use windlass_agent::restore::affected;
 use windlass_agent::restore::lookup::ClientFetch;
+use windlass_agent::store::StoreFault;
 use windlass_agent::table::lost::LostRows;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
@@ -27,6 +30,7 @@ use windlass_agent::table::source::TableLimits;
 use crate::args::global::Global;
 use crate::commands::through::Through;
 use crate::failure::Failure;
+use crate::host::HostClock;
 use crate::logger;
 use crate::repository::Repository;
 
@@ -65,18 +69,12 @@ impl Found {
 
 /// Writes into the log what is new of it, and says what became of that.
 pub fn record(global: &Global, repository: &Repository, state: &State, found: Found, job: &Progress) {
-    match news(repository, state, found, job).and_then(|news| commit(global, repository, news)) {
-        Ok(None) => {}
-        Ok(Some(news)) => {
-            for line in [said("damaged", &news.points), said("sound again", &news.points_sound)] {
-                line.iter().for_each(|line| logger::say(format_args!("windlass: {line}")));
-            }
-            if !(news.missing.is_empty() && news.damaged.is_empty()) {
-                logger::say(
-                    "windlass: recorded; the next backup reads and stores again what it needs of the lost objects",
-                );
-            }
-        }
+    let recorded = news(repository, state, found, job).and_then(|news| {
+        commit(global, repository, news.clone().into_records())?;
+        Ok(news)
+    });
+    match recorded {
+        Ok(news) => tell(state, &news),
         Err(why) => logger::say(format_args!(
             "windlass: the damage could not be recorded, so backups go on as before: {why}; run `windlass check` \
              again when nothing else has the repository's lease"
@@ -144,26 +142,107 @@ pub fn points_on(
     Ok(found)
 }
 
-/// Commits it, through the agent here when there is one. `None` when there is nothing to say.
-fn commit(global: &Global, repository: &Repository, news: DamageNews) -> Result<Option<DamageNews>, Failure> {
-    if news.is_empty() {
-        return Ok(None);
+/// Begins the presence sweep beside a backup, when it is time for one.
+pub fn begin_sweep(repository: &Repository, state: &State, job: &Arc<Progress>) -> Option<Sweeping> {
+    if !presence::is_due(state, HostClock.wall_ns()) {
+        return None;
     }
-    let records: Vec<Record> = news.clone().into_records();
+    let (client, state, job) = (Arc::clone(&repository.opened.client), state.clone(), Arc::clone(job));
+    let sweep =
+        move || presence::sweep(&client, &state, presence::SWEEP_PAGES_MAX, &|| job.is_stop_requested());
+    // Without a thread to give, the next backup does it.
+    std::thread::Builder::new().name("presence".to_owned()).spawn(sweep).ok()
+}
+
+/// A sweep under way.
+pub type Sweeping = JoinHandle<Result<Presence, StoreFault>>;
+
+/// Waits for a sweep, and writes what it found into the log. What goes wrong is said, and the next backup sweeps again.
+pub fn end_sweep(global: &Global, repository: &Repository, sweeping: Sweeping, job: &Progress) {
+    let Ok(swept) = sweeping.join() else { return };
+    let recorded = swept.map_err(Failure::new).and_then(|found| {
+        let state = repository.view()?.state;
+        let (news, records) = sweep_records(repository, &state, found, job)?;
+        commit(global, repository, records)?;
+        Ok((state, news))
+    });
+    match recorded {
+        Ok((state, news)) => tell(&state, &news),
+        Err(why) => {
+            log::warn!("presence: not compared with what the store lists; the next backup does why=\"{why}\"")
+        }
+    }
+}
+
+/// What a sweep has to say, with the points that need what is missing or need nothing lost any more, and the records for it.
+pub fn sweep_records(
+    repository: &Repository,
+    state: &State,
+    found: Presence,
+    job: &Progress,
+) -> Result<(DamageNews, Vec<Record>), Failure> {
+    let known = &state.damage;
+    let mut sound = Vec::new();
+    if !found.present.is_empty() {
+        let mut lost = known.missing.clone();
+        lost.subtract(&found.present);
+        lost.add(&known.damaged);
+        let still = points_on(repository, state, &|id| lost.contains(id), job)?;
+        sound = known.points.difference(&still).copied().collect();
+    }
+    let missing = Found { missing: found.missing, ..Found::default() };
+    let mut news = news(repository, state, missing, job)?;
+    news.present = found.present;
+    news.points_sound = sound;
+    let mut records = news.clone().into_records();
+    records.push(Record::Swept(Swept { wall_ns: HostClock.wall_ns(), after: found.after }));
+    Ok((news, records))
+}
+
+/// Says what was recorded.
+fn tell(state: &State, news: &DamageNews) {
+    for line in [said("damaged", &news.points), said("sound again", &news.points_sound)] {
+        line.iter()
+            .for_each(|line| logger::say(format_args!("windlass: {line}; `windlass check` tells more")));
+    }
+    let mut lost = news.missing.clone();
+    lost.add(&news.damaged);
+    if lost.is_empty() {
+        return;
+    }
+    logger::say(format_args!(
+        "windlass: {} objects of the store are lost; recorded, and the next backup reads and stores again what it \
+         needs of them",
+        lost.len()
+    ));
+    let segments = state.segments.values().flat_map(|list| list.iter());
+    for segment in segments.filter(|segment| lost.contains(&segment.id)).take(POINTS_NAMED) {
+        logger::say(format_args!(
+            "windlass: segment {} of the tables is lost; `windlass repo rebuild` makes the tables anew from the objects",
+            segment.id
+        ));
+    }
+}
+
+/// Commits records, through the agent here when there is one.
+fn commit(global: &Global, repository: &Repository, records: Vec<Record>) -> Result<(), Failure> {
+    if records.is_empty() {
+        return Ok(());
+    }
     match Through::find(global)? {
         Some(mut through) => {
             for record in records {
                 through.agent.command(Command::Submit(vec![record]))?;
             }
+            Ok(())
         }
         None => repository.with_session(|session| {
             for record in records {
                 session.commit(vec![record]).map_err(|fault| Failure::at("the commit log", fault))?;
             }
             Ok(())
-        })?,
+        }),
     }
-    Ok(Some(news))
 }
 
 /// "point 3 is damaged", "points 3, 4 and 7 more are damaged".

@@ -238,7 +238,13 @@ fn look_and_restore(cli: &Cli, scratch: &Scratch) {
     assert_eq!(again.code, 3, "names that are taken are named: {}", again.stderr);
     cli.ok(&[&restore[..], &["--existing", "overwrite"]].concat());
     fs::remove_dir_all(scratch.path().join("repository/seg")).unwrap();
-    assert_eq!(cli.run(&["check", "docs"]).code, 1);
+    let gone = cli.run(&["check", "docs"]);
+    assert!(
+        gone.code == 3 && gone.stdout.contains("windlass repo rebuild"),
+        "{}{}",
+        gone.stdout,
+        gone.stderr
+    );
     cli.json(&["repo", "rebuild"]);
     cli.json(&["check", "docs@1", "--read-data"]);
     cli.json(&["check", "docs", "--read-data"]);

@@ -444,7 +444,10 @@ fn is_held(state: &State, record: &Record) -> bool {
 
 /// What may come from the outside.
 fn may_be_submitted(record: &Record) -> bool {
-    matches!(record, Record::PolicyChanged(_) | Record::PolicyRemoved { .. } | Record::Damage(_))
+    matches!(
+        record,
+        Record::PolicyChanged(_) | Record::PolicyRemoved { .. } | Record::Damage(_) | Record::Swept(_)
+    )
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! | [`state`] | the fold of all records: policies, points, backups, segments, pins |
 //! | [`stretches`] | which stretches of its volumes a running backup has done |
 //! | [`damage`] | what the store has lost, and the points that stand on it |
+//! | [`presence`] | whether the store lists all that the tables refer to |
 //! | [`checkpoint`] | the state as bytes: `ckpt/<slot>-<nonce>` |
 //! | [`call`] | calls to the store as values, their answers, and the book of those under way |
 //! | [`replay`] | state machine: from the boundary and a checkpoint to the head of the log |
@@ -30,6 +31,7 @@ pub mod keys;
 pub mod lease;
 pub mod limits;
 pub mod names;
+pub mod presence;
 pub mod replay;
 pub mod sealer;
 pub mod session;

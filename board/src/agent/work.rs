@@ -21,6 +21,7 @@ use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job::{self, Assigned, Machinery, Packing, Settings};
 use windlass_agent::drive::merge::Merger;
 use windlass_agent::drive::volume::CommitLog;
+use windlass_agent::format::record::Record;
 use windlass_agent::id::{Boot, Key, Lin, NodeId, VolumeId};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
@@ -37,7 +38,7 @@ use super::post::{JobWaker, Post};
 use super::volumes::{Opened, Volumes};
 use crate::commands::backup::{job_settings, point_rows, start_uplink};
 use crate::commands::verify;
-use crate::damage::{self, Found};
+use crate::damage::{self, Found, Sweeping};
 use crate::failure::Failure;
 use crate::machinery::{HostReactor, refuse_written};
 use crate::repository::Repository;
@@ -347,6 +348,11 @@ impl Runner {
             lin: Lin { volume, inode: opened.job.volume.info().root },
             device: &opened.device,
         };
+        // By whoever reads the beginning of a volume, when it is time: the log keeps when that was.
+        let progress = Arc::new(Shown::new());
+        let sweeping = (assignment.from == Key::default())
+            .then(|| damage::begin_sweep(&self.work.repository, state, &progress))
+            .flatten();
         let done = job::run(
             &mut opened.job,
             &stretch,
@@ -357,6 +363,12 @@ impl Runner {
             &mut reports,
             &mut |_| {},
         );
+        if done.is_err() {
+            progress.request_stop();
+        }
+        if let Some(sweeping) = sweeping {
+            self.end_sweep(state, sweeping, &progress);
+        }
         let done = done.map_err(Failure::new)?;
         if !done.lost.is_empty() {
             self.tell_lost(state, &done.lost)?;
@@ -371,16 +383,36 @@ impl Runner {
         Ok(())
     }
 
+    /// Tells the coordinator what a presence sweep found. What goes wrong is left for the next one.
+    fn end_sweep(&self, state: &State, sweeping: Sweeping, progress: &Shown) {
+        let Ok(Ok(found)) = sweeping.join() else { return };
+        match damage::sweep_records(&self.work.repository, state, found, progress) {
+            Ok((news, records)) => {
+                let lost = news.missing.len();
+                log::info!(
+                    "presence: compared with what the store lists missing={lost} present={}",
+                    news.present.len()
+                );
+                self.submit(records);
+            }
+            Err(why) => log::warn!("presence: not compared with what the store lists why=\"{why}\""),
+        }
+    }
+
+    fn submit(&self, records: Vec<Record>) {
+        for record in records {
+            let command = Command::Submit(vec![record]);
+            self.post.event(Event::Local { client: NOBODY, command });
+        }
+    }
+
     /// Tells the coordinator which segments could not be read: what they told of was stored again.
     fn tell_lost(&self, state: &State, lost: &[LostRows]) -> Result<(), Failure> {
         for rows in lost {
             log::error!("job: rows of the last point were stored anew: {rows}");
         }
         let found = Found::of_segments(lost);
-        for record in damage::records(&self.work.repository, state, found, &Shown::new())? {
-            let command = Command::Submit(vec![record]);
-            self.post.event(Event::Local { client: NOBODY, command });
-        }
+        self.submit(damage::records(&self.work.repository, state, found, &Shown::new())?);
         Ok(())
     }
 

@@ -151,6 +151,7 @@ pub fn run_policy(
         reactor: &mut reactor,
         stop: job.stop_flag(),
     };
+    let sweeping = damage::begin_sweep(repository, &session.view().state, job);
     job.enter(Phase::BackingUp);
     let (session, result) = drive::run(
         session,
@@ -177,6 +178,9 @@ pub fn run_policy(
         let knew = !report.resumed && report.lost.iter().all(|lost| lost.what.is_none());
         let found = Found { made: knew.then_some(report.backup), ..Found::of_segments(&report.lost) };
         damage::record(global, repository, &repository.view()?.state, found, job);
+    }
+    if let Some(sweeping) = sweeping {
+        damage::end_sweep(global, repository, sweeping, job);
     }
     let compared = verify::after_backup(global, &policy, job)?;
     job.enter(Phase::Done);
