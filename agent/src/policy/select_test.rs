@@ -190,6 +190,7 @@ fn info() -> VolumeInfo {
         root: 0,
         state: None,
         written_secs: 0,
+        created: Timestamp::default(),
         features: Vec::new(),
     }
 }

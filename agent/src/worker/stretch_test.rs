@@ -133,6 +133,7 @@ fn an_image_is_cut_by_rows_and_a_file_system_by_inodes() {
         root: if kind == VolumeKind::Image { 1 } else { 2 },
         state: None,
         written_secs: 0,
+        created: Timestamp::default(),
         features: Vec::new(),
     };
     assert_eq!(span(&info(VolumeKind::Ext4, 1 << 30), &SHAPE), ((1001, 0), INODE_GRAIN));

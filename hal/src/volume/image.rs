@@ -96,6 +96,7 @@ impl Image {
                 root: INODE,
                 state: None,
                 written_secs: 0,
+                created: Timestamp::default(),
                 features: Vec::new(),
             },
             ranges: std::iter::once(0..geometry.size_bytes).filter(|whole| !whole.is_empty()).collect(),

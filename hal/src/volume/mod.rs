@@ -115,6 +115,8 @@ pub struct VolumeInfo {
     pub state: Option<[u8; 16]>,
     /// Seconds since 1970 of the last write that the volume records, 0 when it records none.
     pub written_secs: i64,
+    /// When the volume was made, by its own account; 1970 when it does not say.
+    pub created: Timestamp,
     /// Features found, by the names that the file system's own tools print.
     pub features: Vec<String>,
 }

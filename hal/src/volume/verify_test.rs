@@ -73,6 +73,7 @@ impl Fake {
             root: 2,
             state: None,
             written_secs: 0,
+            created: Timestamp::default(),
             features: Vec::new(),
         };
         Fake { info, items, part, flip: None }

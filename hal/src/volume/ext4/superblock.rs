@@ -9,7 +9,7 @@
 //!  0x014  4    first_data_block              0x0CE  2    reserved_gdt_blocks
 //!  0x018  4    log_block_size (1024 << n)    0x0E0  4    journal_inum
 //!  0x01C  4    log_cluster_size              0x0FE  2    desc_size
-//!  0x020  4    blocks_per_group              0x104  4    first_meta_bg
+//!  0x020  4    blocks_per_group              0x104  8    first_meta_bg, mkfs_time
 //!  0x024  4    clusters_per_group            0x150  4    blocks_count (high)
 //!  0x028  4    inodes_per_group              0x158  4    free_blocks_count (high)
 //!  0x02C  4    mtime                         0x175  1    checksum_type (1 = crc32c)
@@ -19,10 +19,10 @@
 //!  0x03A  2    state (1 = clean)             0x26C  4    prj_quota_inum
 //!  0x048  4    creator_os                    0x270  4    checksum_seed
 //!  0x04C  4    rev_level                     0x274  1    wtime (bits 32..40)
-//!  0x054  4    first_ino                     0x280  4    orphan_file_inum
+//!  0x054  4    first_ino                     0x276  1    mkfs_time (bits 32..40)
+//!  0x058  2    inode_size                    0x280  4    orphan_file_inum
+//!  0x05C  4    feature_compat                0x3FC  4    checksum
 //!  0x0E8  4    last_orphan
-//!  0x058  2    inode_size                    0x3FC  4    checksum
-//!  0x05C  4    feature_compat
 //! ```
 //!
 //! Invariants after [`Superblock::parse`]: the checksum (when there is one) is right, every incompatible feature is read, the
@@ -35,7 +35,7 @@
 use super::checksum::{crc32c, crc32c_without};
 use super::feature::{self, compat, incompat, ro_compat};
 use super::field::{array_at, u8_at, u16_at, u32_at, u64_at, wide};
-use crate::volume::{VolumeFault, VolumeInfo, VolumeKind};
+use crate::volume::{Timestamp, VolumeFault, VolumeInfo, VolumeKind};
 
 /// Byte offset of the superblock on the device.
 pub(super) const OFFSET: u64 = 1024;
@@ -241,6 +241,10 @@ impl Superblock {
             root: u64::from(ROOT),
             state: sb.state(raw),
             written_secs: (i64::from(u8_at(raw, 0x274)) << 32) + i64::from(u32_at(raw, 0x30)),
+            created: Timestamp {
+                secs: (i64::from(u8_at(raw, 0x276)) << 32) + i64::from(u32_at(raw, 0x108)),
+                nanos: 0,
+            },
             features: feature::names(compat_bits, incompat_bits, ro_bits),
         };
         Ok((sb, info))

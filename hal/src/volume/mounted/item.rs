@@ -459,6 +459,12 @@ fn join(extents: &mut [Extent], next: &Extent) -> bool {
     follows
 }
 
+/// When an inode was made, if the file system keeps it.
+pub(super) fn created(inode: BorrowedFd<'_>) -> Option<Timestamp> {
+    let stat = rustix::fs::statx(inode, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(stat.stx_btime))
+}
+
 /// What statx says.
 fn fill(item: &mut Item, stat: &Statx) {
     item.kind = kind_of(stat.stx_mode);

@@ -57,7 +57,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use self::item::{Buffers, Maker};
 use self::order::Order;
 use super::part::Step;
-use super::{Cursor, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
+use super::{Cursor, Swept, Timestamp, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
 use crate::block::{BlockDevice, Fault, FaultKind};
 use crate::linux::mount::{Detached, MountFault};
 
@@ -132,6 +132,9 @@ impl Mounted {
         if let Ok(stat) = rustix::fs::fstatvfs(root) {
             info.block_bytes = if info.block_bytes == 0 { stat.f_bsize as u32 } else { info.block_bytes };
             info.used_bytes = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
+        }
+        if info.created == Timestamp::default() {
+            info.created = item::created(root).unwrap_or_default();
         }
         match family {
             Family::Ext4 => {}

@@ -15,7 +15,7 @@
 use super::super::ext4::Ext4;
 use super::{Family, Recovery};
 use crate::block::BlockDevice;
-use crate::volume::{Volume, VolumeFault, VolumeInfo, VolumeKind};
+use crate::volume::{Timestamp, Volume, VolumeFault, VolumeInfo, VolumeKind};
 
 /// Options of a mount: a flag, or a name with its value.
 pub(super) type Options = Vec<(&'static str, Option<&'static str>)>;
@@ -114,6 +114,7 @@ fn bare_info(uuid: [u8; 16], label: Vec<u8>, features: Vec<String>) -> VolumeInf
         root: 0,
         state: None,
         written_secs: 0,
+        created: Timestamp::default(),
         features,
     }
 }

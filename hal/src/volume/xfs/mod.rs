@@ -131,7 +131,7 @@ impl Xfs {
         }
         info.state = Some(state);
         info.written_secs = end.newest_secs;
-        Ok(Xfs {
+        let mut volume = Xfs {
             info,
             cache: Cache::new(sb.block_bits),
             pieces: Pieces::new(sb.inode_bytes(), sb.block_bytes()),
@@ -143,7 +143,13 @@ impl Xfs {
             map: Map::default(),
             spent: Spent::default(),
             raw: Vec::new(),
-        })
+        };
+        // The superblock does not say when it was made, the root does. A root that cannot be read costs that, here.
+        let (mut window, root) = (Window::default(), volume.info.root);
+        if volume.item(device, root, 0, &mut window).is_ok() {
+            volume.info.created = window.items.first().and_then(|item| item.btime).unwrap_or_default();
+        }
+        Ok(volume)
     }
 }
 

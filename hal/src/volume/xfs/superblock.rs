@@ -35,7 +35,7 @@
 use super::checksum;
 use super::feature::{self, incompat};
 use super::field::{array_at, u8_at, u16_at, u32_at, u64_at};
-use crate::volume::{VolumeFault, VolumeInfo, VolumeKind};
+use crate::volume::{Timestamp, VolumeFault, VolumeInfo, VolumeKind};
 
 /// Smallest sector in bytes, and what is read to find out the real one.
 pub(super) const SECTOR_BYTES_MIN: usize = 512;
@@ -224,6 +224,7 @@ impl Superblock {
             root: sb.root,
             state: None,
             written_secs: 0,
+            created: Timestamp::default(),
             features: feature::names(u32_at(raw, 208), ro_bits, incompat_bits),
         };
         Ok((sb, info))
