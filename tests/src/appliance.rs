@@ -242,6 +242,7 @@ impl Appliance {
         let settings = drive::Settings {
             policy: POLICY.to_owned(),
             job: self.settings(),
+            includes_unmatched: 0,
             wall_start_ns: HostClock.wall_ns(),
         };
         self.with_machinery(source, |session, volume, machinery| {
@@ -331,7 +332,7 @@ impl Appliance {
             reactor: &mut reactor,
             stop: &stop,
         };
-        Ok(work(session, &mut VolumeJob { id: VOLUME, device, volume }, &mut machinery))
+        Ok(work(session, &mut VolumeJob { id: VOLUME, device, volume, rules: [0; 16] }, &mut machinery))
     }
 
     /// Puts records into the log.

@@ -29,6 +29,7 @@ use crate::format::record::{BackupVolume, Record, SegmentMeta, Totals, parse_rec
 use crate::id::{BackupId, Boot, Epoch, NodeId, ObjectId, VolumeId};
 pub use crate::id::{KEY_END, Key};
 use crate::log::limits::{DEVICE_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX};
+use crate::policy::select::Unmatched;
 use crate::table::plan::GROUP_MAX;
 use crate::table::segment::SEGMENT_META_BYTES;
 use crate::wire_struct;
@@ -137,8 +138,31 @@ pub struct Found {
     pub items: u64,
     /// Bytes in use; for progress.
     pub bytes: u64,
+    /// Include patterns of the policy that match nothing on it.
+    pub unmatched: Unmatched,
 }
-wire_struct!(Found { volume: BackupVolume, end: Key, grain: u64, items: u64, bytes: u64 });
+wire_struct!(Found {
+    volume: BackupVolume,
+    end: Key,
+    grain: u64,
+    items: u64,
+    bytes: u64,
+    unmatched: Unmatched
+});
+
+impl Wire for Unmatched {
+    const BYTES_MIN: usize = size_of::<Unmatched>();
+    fn emit(&self, out: &mut Vec<u8>) {
+        self.words().iter().for_each(|word| word.emit(out));
+    }
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
+        let mut words = Unmatched::default().words();
+        for word in &mut words {
+            *word = reader.value()?;
+        }
+        Ok(Unmatched::from_words(words))
+    }
+}
 
 /// Work that is in the store: it counts when the coordinator has committed it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -616,7 +640,14 @@ mod tests {
             Message::Probe { ask: 5, policy: "home".to_owned(), volumes: vec![VolumeId(2)] },
             Message::Probed {
                 ask: 5,
-                found: vec![Found { volume, end: (100, 0), grain: 16, items: 90, bytes: 1 << 30 }],
+                found: vec![Found {
+                    volume,
+                    end: (100, 0),
+                    grain: 16,
+                    items: 90,
+                    bytes: 1 << 30,
+                    unmatched: Unmatched::first(67),
+                }],
                 failed: vec![(VolumeId(3), "no such device".to_owned())],
             },
             Message::Assign(assignment),

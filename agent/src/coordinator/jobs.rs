@@ -13,9 +13,12 @@ use std::collections::BTreeMap;
 use super::roster::Node;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, share};
 use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
+use crate::drive::backup::unmatched;
 use crate::format::record::{BackupStart, BackupVolume, Record};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, Running, State};
+use crate::policy::Policy;
+use crate::policy::select::unmatched_include;
 
 /// How long a node may take to open a volume, in nanoseconds: a sweep that finds the paths of a policy is part of it.
 const PROBE_NS: u64 = 120_000_000_000;
@@ -244,9 +247,24 @@ impl Coordinator {
         let start =
             BackupStart { backup: next, policy: policy.to_owned(), volumes, wall_start_ns: now.wall_ns };
         records.push(Record::BackupBegun(start));
+        records.extend(unmatched(next, self.name_unmatched(now, policy, &found)));
         self.queue.push_back(Pending::Begin { policy: policy.to_owned(), backup: next, records });
         job.phase = Phase::Beginning { found };
         Some(job)
+    }
+
+    /// Names the include patterns that match nothing on any volume; how many they are.
+    fn name_unmatched(&mut self, now: Now<'_>, policy: &str, found: &BTreeMap<VolumeId, Found>) -> u64 {
+        let common = found.values().map(|found| found.unmatched).reduce(|one, other| one.of_both(&other));
+        let Some(common) = common else { return 0 };
+        let body = now.state.policies.get(policy).and_then(|policy| Policy::parse(&policy.body).ok());
+        let include = body.map(|policy| policy.include).unwrap_or_default();
+        let mut count = 0;
+        for text in common.places().filter_map(|at| include.get(at)) {
+            count += 1;
+            self.errors.add(now.wall_ns, None, format!("backup of {policy}: {}", unmatched_include(text)));
+        }
+        count
     }
 
     /// A volume cannot be read now. A backup that runs goes on with the others and waits for a node that can; a new one is refused.

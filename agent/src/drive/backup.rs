@@ -15,7 +15,7 @@ use windlass_hal::clock::Clock;
 
 use crate::drive::commits::Commits;
 use crate::drive::job::{self, Assigned, Packing};
-use crate::format::record::{BackupEnd, BackupStart, BackupVolume, Record};
+use crate::format::record::{BackupEnd, BackupStart, BackupVolume, Commit, Record, Totals as PointTotals};
 use crate::format::seal::Keys;
 use crate::format::slot::Sealer;
 use crate::id::{BackupId, Boot, Epoch, KEY_END, KEY_START, NodeId, VolumeId};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub job: job::Settings,
     /// Wall clock at the start, for people.
     pub wall_start_ns: i64,
+    /// How many include patterns match nothing on any volume: the point lacks what they stand for.
+    pub includes_unmatched: u64,
 }
 
 /// What a backup did.
@@ -120,6 +122,12 @@ where
     })
 }
 
+/// What makes the point of a backup one with errors when `count` include patterns match nothing; nothing when none does.
+pub fn unmatched(backup: BackupId, count: u64) -> Option<Record> {
+    let totals = PointTotals { faults: count, ..PointTotals::default() };
+    (count > 0).then(|| Record::Commit(Commit { backup, totals, ..Commit::default() }))
+}
+
 /// How a backup starts.
 struct Begin {
     backup: BackupId,
@@ -144,6 +152,7 @@ impl Begin {
             volumes: found,
             wall_start_ns: settings.wall_start_ns,
         }));
+        records.extend(unmatched(next, settings.includes_unmatched));
         Begin { backup: next, records, resume: None }
     }
 }

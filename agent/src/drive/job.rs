@@ -20,12 +20,12 @@ use std::sync::{Arc, Mutex};
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
 use windlass_hal::clock::SystemClock;
-use windlass_hal::volume::{Timestamp, Volume};
+use windlass_hal::volume::{Volume, VolumeInfo, VolumeKind};
 
 use crate::drive::budget::Budget;
 use crate::drive::lanes::Lanes;
 use crate::drive::volume::{self, CommitLog, DriveFault, Parts, Reactor};
-use crate::format::record::BackupVolume;
+use crate::format::record::{BackupVolume, VolumeBasis};
 use crate::format::seal::Keys;
 use crate::id::{BackupId, Boot, Epoch, Key, NodeId, VolumeId};
 use crate::pack::known::Known;
@@ -34,14 +34,18 @@ use crate::pack::object::{NameCounter, PIECE_BYTES, Placer};
 use crate::pack::proof::{PROVE_EVERY, Proofs, Proven};
 use crate::pack::reading::Reading;
 use crate::pack::{frame_buf_bytes, frame_bytes};
+use crate::policy::Reader;
+use crate::policy::select::Patterns;
 use crate::store::uplink::Uplink;
 use crate::table::lost::LostRows;
-use crate::worker::backup::{Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, ItemTrouble, Task, Totals};
+use crate::worker::backup::{
+    Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, ItemTrouble, Task, Totals, Trust,
+};
 use crate::worker::batch::Shape;
 use crate::worker::stretch;
 
-/// Change times this close to a volume's last write do not tell a change before it from one after: whole seconds on small
-/// inodes, a timer tick otherwise.
+/// Change times this close to the newest one on a volume do not tell a change before the volume was frozen from one after, in seconds: file
+/// systems stamp whole seconds on small inodes, a timer tick otherwise.
 const UNSURE_SECS: i64 = 2;
 
 /// A volume to back up, opened.
@@ -52,14 +56,59 @@ pub struct VolumeJob {
     pub device: Box<dyn BlockDevice>,
     /// What is on it.
     pub volume: Box<dyn Volume>,
+    /// By which rules items of it are taken: see [`Settings::rules`].
+    pub rules: [u8; 16],
 }
 
 impl VolumeJob {
     /// What the log says of the volume as it is now.
     pub fn found(&self) -> BackupVolume {
         let info = self.volume.info();
-        BackupVolume { volume: self.id, fs_uuid: info.uuid, state: info.state, ..BackupVolume::default() }
+        let basis = VolumeBasis { identity: identity(info), size_bytes: info.size_bytes, rules: self.rules };
+        BackupVolume {
+            volume: self.id,
+            fs_uuid: info.uuid,
+            state: info.state,
+            basis: Some(basis),
+            newest_secs: None,
+        }
     }
+
+    /// How far what `last` says of the volume is believed now.
+    fn trust(&self, last: Option<&BackupVolume>) -> Trust {
+        let (info, found) = (self.volume.info(), self.found());
+        let same_volume = last.is_some_and(|last| found.is_same_volume(last));
+        let newest_secs = last.and_then(|last| last.newest_secs);
+        Trust {
+            same_volume,
+            unwritten: same_volume
+                && info.state.is_some()
+                && last.is_some_and(|last| last.state == info.state),
+            settled_before_secs: newest_secs.map_or(i64::MIN, |secs| secs.saturating_sub(UNSURE_SECS)),
+            created: info.created,
+        }
+    }
+}
+
+/// What tells a file system from another one at the same place, but for its UUID and its size, which may grow.
+fn identity(info: &VolumeInfo) -> [u8; 16] {
+    digest(&[
+        &info.created.secs.to_le_bytes(),
+        &info.created.nanos.to_le_bytes(),
+        &info.block_bytes.to_le_bytes(),
+        &info.label,
+    ])
+}
+
+/// The last part only may be of any length.
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut out = [0; 16];
+    hasher.finalize_xof().fill(&mut out);
+    out
 }
 
 /// How blocks are made and stored: the same for all of a backup.
@@ -93,6 +142,14 @@ impl Settings {
             commit_interval_ns: COMMIT_INTERVAL_NS,
             prove_every: PROVE_EVERY,
         }
+    }
+
+    /// Digest of the rules by which items of a volume are taken and cut into rows: a backup that was interrupted goes on under the same ones
+    /// only.
+    pub fn rules(&self, patterns: &Patterns, reader: Reader, all_blocks: bool) -> [u8; 16] {
+        let (blocks, rows) = (self.block_bytes.to_le_bytes(), self.row_blocks.to_le_bytes());
+        let all_blocks = [u8::from(all_blocks)];
+        digest(&[&patterns.identity(), &blocks, &rows, &all_blocks, reader.to_string().as_bytes()])
     }
 
     /// Sizes of blocks, rows and frames: what a volume is cut by ([`stretch::span`]).
@@ -233,7 +290,8 @@ pub fn run<B: Base>(
     if !stretch::is_sound(assigned.from, assigned.to, &settings.shape()) {
         return Err(Fault::Stretch);
     }
-    let task = task(job, assigned, settings, machinery.budget.frames);
+    let wall_secs = machinery.reactor.wall_ns().div_euclid(1_000_000_000);
+    let task = task(job, assigned, settings, machinery.budget.frames, wall_secs);
     let now = machinery.reactor.now_ns();
     let shared = Arc::clone(&packing.shared);
     let machine =
@@ -254,7 +312,15 @@ pub fn run<B: Base>(
     Ok(Done { totals: machine.totals().clone(), troubles: machine.troubles().to_vec(), lost: machine.lost() })
 }
 
-fn task(job: &VolumeJob, assigned: &Assigned, settings: &Settings, frames: usize) -> Task {
+/// The last second that a change time may carry: what this node's clock says, and the volume's last write where it is exact. What is later was
+/// written under a clock that was wrong; believing it would make everything before it look settled.
+fn newest_secs_max(info: &VolumeInfo, wall_secs: i64) -> i64 {
+    // XFS records no time of writing: that of its last log records may be long before the last change.
+    let written = (info.kind != VolumeKind::Xfs && info.written_secs > 0).then_some(info.written_secs);
+    written.map_or(wall_secs, |written| written.min(wall_secs))
+}
+
+fn task(job: &VolumeJob, assigned: &Assigned, settings: &Settings, frames: usize, wall_secs: i64) -> Task {
     let info = job.volume.info();
     let depth = job.device.queue_depth().min(frames);
     Task {
@@ -264,9 +330,8 @@ fn task(job: &VolumeJob, assigned: &Assigned, settings: &Settings, frames: usize
         logical_block_bytes: job.device.geometry().logical_block_bytes,
         volume_block_bytes: info.block_bytes,
         reading: Reading::of(&job.device.geometry(), depth, info.used_bytes, info.size_bytes),
-        // Nothing was written to it since the last point, by its own account.
-        unwritten: info.state.is_some() && assigned.last == Some(job.found()),
-        unsure_from: Timestamp { secs: info.written_secs.saturating_sub(UNSURE_SECS), nanos: 0 },
+        trust: job.trust(assigned.last.as_ref()),
+        newest_secs_max: newest_secs_max(info, wall_secs),
         from: assigned.from,
         to: assigned.to,
         flush_interval_ns: settings.flush_interval_ns,

@@ -91,8 +91,8 @@ pub struct ItemAttributes {
     pub payload: RowPayload,
     /// Extended attributes, ascending by name: (full name, value).
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Whether the item was changed so shortly before the volume's last write that a later change may carry the same change
-    /// time: the next backup reads it whatever its attributes say.
+    /// Whether the backup that wrote this row cannot say that all is well with the item's contents: the next one reads it whatever its
+    /// attributes say.
     pub unsure: bool,
     /// What this backup could not read of the item: empty when nothing, else one sentence for people.
     pub fault: String,

@@ -139,7 +139,14 @@ impl Ports for Host {
                     state: Some([2; 16]),
                     ..BackupVolume::default()
                 };
-                found.push(Found { volume, end: (INODES, 0), grain: 64, items: INODES, bytes: INODES });
+                found.push(Found {
+                    volume,
+                    end: (INODES, 0),
+                    grain: 64,
+                    items: INODES,
+                    bytes: INODES,
+                    ..Found::default()
+                });
             } else {
                 failed.push((volume, "not here".to_owned()));
             }

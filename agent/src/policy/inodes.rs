@@ -79,6 +79,20 @@ impl InodeSet {
         self.pages.get(&page).is_some_and(|page| page[word] & bit != 0)
     }
 
+    /// Takes out what is not in `other` too.
+    pub fn keep_common(&mut self, other: &InodeSet) {
+        self.pages.retain(|page, words| {
+            let Some(others) = other.pages.get(page) else { return false };
+            words.iter_mut().zip(others.iter()).for_each(|(word, other)| *word &= other);
+            words.iter().any(|word| *word != 0)
+        });
+    }
+
+    /// Whether nothing is in.
+    pub fn is_empty(&self) -> bool {
+        self.pages.values().flat_map(|page| page.iter()).all(|word| *word == 0)
+    }
+
     /// How many are in. Walks all pages.
     pub fn count(&self) -> u64 {
         self.pages.values().flat_map(|page| page.iter()).map(|word| u64::from(word.count_ones())).sum()
@@ -110,6 +124,24 @@ mod tests {
         assert!(set.remove(64) && !set.remove(64) && !set.contains(64));
         let popped: Vec<u64> = std::iter::from_fn(|| set.pop_first()).collect();
         assert_eq!(popped, [0, 1, 63, 4095, 4096, 1 << 40, u64::MAX]);
+    }
+
+    #[test]
+    fn what_two_sets_have_in_common_is_kept() {
+        let of = |inodes: &[u64]| {
+            let mut set = InodeSet::new();
+            inodes.iter().for_each(|&inode| assert!(set.insert(inode).is_ok()));
+            set
+        };
+        let other = of(&[2, 70, 5000, 9000]);
+        let mut set = of(&[1, 2, 5000, 1 << 40]);
+        set.keep_common(&other);
+        assert!(set.contains(2) && set.contains(5000) && set.count() == 2);
+        let mut apart = of(&[3, 6000, 1 << 41]);
+        apart.keep_common(&other);
+        assert!(apart.is_empty() && !set.is_empty());
+        set.keep_common(&InodeSet::new());
+        assert!(set.is_empty());
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! Invariants: a [`Policy`] that [`Policy::parse`] or [`Policy::check`] let through keeps every bound of this file; what
 //! [`Policy::emit`] writes parses to the same value. Does not: number volumes (the commit log does). Source: ours.
 
+pub mod hidden;
 pub mod inodes;
 pub mod paths;
 pub mod schedule;

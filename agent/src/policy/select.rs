@@ -14,12 +14,13 @@
 //! 2. when there are include patterns, an item is also left out unless one matches it or a directory above it.
 //!
 //! Directories on the way to an included item come along (with their own attributes, without their other entries), so that its
-//! path exists. An item with several names is taken when one of its names is. The root is always taken.
+//! path exists. An item with several names is taken when one of its names is; its other names are not in the point. The root is always taken.
 //!
 //! [`build`] turns patterns into a set of inodes: one sweep finds the directories, then a walk from the root reads each directory
-//! once. Memory: two [`InodeSet`]s (one of directories, for the walk only), each at most 16 MiB and in practice a bit per inode; one
-//! window; the stack of the walk, bounded by [`DEPTH_MAX`] and [`PENDING_BYTES_MAX`]. A volume too large for that is refused by name,
-//! before anything was read of its data; without patterns nothing of this is needed, and nothing is done.
+//! once. When a file is taken under one name and left out under another, a second walk finds the names of such files that are left out.
+//! Memory: three [`InodeSet`]s (of directories, and of files left out, for the walk only), each at most 16 MiB and in practice a bit per
+//! inode; [`HiddenNames`]; one window; the stack of the walk, bounded by [`DEPTH_MAX`] and [`PENDING_BYTES_MAX`]. A volume too large for
+//! that is refused by name, before anything was read of its data; without patterns nothing of this is needed, and nothing is done.
 //!
 //! Hostile images: a directory is entered once, so a loop ends. Of the way to a directory the walk keeps [`DEPTH_MAX`] levels or
 //! [`PATH_BYTES_MAX`]; what is deeper is walked afterwards, from that directory on and without the path that leads to it. Down there
@@ -33,6 +34,7 @@ use std::fmt;
 use windlass_hal::block::BlockDevice;
 use windlass_hal::volume::{Cursor, ItemKind, Swept, Volume, VolumeFault, Window};
 
+use super::hidden::{HIDDEN_NAMES_MAX, HiddenNames};
 use super::inodes::{Full, INODE_SET_BYTES_MAX, InodeSet};
 use crate::progress::Progress;
 
@@ -161,6 +163,12 @@ impl Patterns {
         self.include.is_empty() && self.exclude.is_empty()
     }
 
+    /// Whether include pattern `at` matches an item itself.
+    fn includes(&self, at: usize, path: &[u8], is_directory: bool) -> bool {
+        let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+        self.include.get(at).is_some_and(|pattern| pattern.matches(path, name, is_directory))
+    }
+
     /// A digest of the patterns: two lists with the same one select the same paths.
     pub fn identity(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -203,13 +211,65 @@ impl Patterns {
     }
 }
 
-/// Which inodes of a volume a policy takes. A directory's names whose inode is not contained are to be left out as well.
+/// What is said of an include pattern that matches nothing.
+pub fn unmatched_include(text: &str) -> String {
+    format!(
+        "include {text:?} matches nothing on any of the policy's volumes; correct the pattern, or remove it"
+    )
+}
+
+/// Which inodes of a volume a policy takes, and under which names.
 #[derive(Debug)]
 pub enum Selection {
     /// All of them.
     All,
-    /// These.
-    Only(InodeSet),
+    /// Some.
+    Only {
+        /// These.
+        inodes: InodeSet,
+        /// Under all of their names but these.
+        hidden: HiddenNames,
+    },
+}
+
+/// Include patterns by their place in the list, as bits: those that no item of a volume matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unmatched([u64; PATTERNS_MAX / 64]);
+
+impl Unmatched {
+    /// The first `count` patterns.
+    pub fn first(count: usize) -> Unmatched {
+        let mut unmatched = Unmatched::default();
+        (0..count.min(PATTERNS_MAX)).for_each(|at| unmatched.0[at / 64] |= 1 << (at % 64));
+        unmatched
+    }
+
+    /// As words, for the wire.
+    pub fn words(&self) -> [u64; PATTERNS_MAX / 64] {
+        self.0
+    }
+
+    /// The inverse of [`Unmatched::words`].
+    pub fn from_words(words: [u64; PATTERNS_MAX / 64]) -> Unmatched {
+        Unmatched(words)
+    }
+
+    /// Their places, ascending.
+    pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
+        let of_word = |(word, bits): (usize, u64)| {
+            (0..64).filter(move |at| bits >> at & 1 != 0).map(move |at| word * 64 + at)
+        };
+        self.0.into_iter().enumerate().filter(|&(_, bits)| bits != 0).flat_map(of_word)
+    }
+
+    /// Those that neither volume has anything for: a policy's patterns are for all of its volumes.
+    pub fn of_both(&self, other: &Unmatched) -> Unmatched {
+        Unmatched(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.0[at / 64] &= !(1 << (at % 64));
+    }
 }
 
 impl Selection {
@@ -217,7 +277,15 @@ impl Selection {
     pub fn contains(&self, inode: u64) -> bool {
         match self {
             Selection::All => true,
-            Selection::Only(set) => set.contains(inode),
+            Selection::Only { inodes, .. } => inodes.contains(inode),
+        }
+    }
+
+    /// Whether the entry `name` of `directory`, which names `inode`, is taken.
+    pub fn contains_name(&self, directory: u64, name: &[u8], inode: u64) -> bool {
+        match self {
+            Selection::All => true,
+            Selection::Only { inodes, hidden } => inodes.contains(inode) && !hidden.contains(directory, name),
         }
     }
 }
@@ -229,6 +297,8 @@ pub enum SelectFault {
     Volume(VolumeFault),
     /// More inodes than a set holds.
     TooManyInodes,
+    /// More names of files that are taken under others than are kept.
+    TooManyNames,
     /// Somebody asked to stop.
     Stopped,
 }
@@ -241,6 +311,11 @@ impl fmt::Display for SelectFault {
                 f,
                 "more inodes than {} MiB can select from; back the volume up without patterns",
                 INODE_SET_BYTES_MAX >> 20
+            ),
+            SelectFault::TooManyNames => write!(
+                f,
+                "the patterns leave out more than {HIDDEN_NAMES_MAX} names of files that they take under another name; \
+                 exclude the directories of these names, or back the volume up without patterns"
             ),
             SelectFault::Stopped => f.write_str("stopped on request, before anything was written"),
         }
@@ -261,7 +336,8 @@ impl From<Full> for SelectFault {
     }
 }
 
-/// Finds the inodes that `patterns` take. Reads all metadata twice at most (once as a sweep), no data.
+/// Finds the inodes that `patterns` take, and which include patterns match nothing. Reads all metadata twice (once as a sweep), and once more
+/// when there are files of which some names are left out; no data.
 ///
 /// # Errors
 /// See [`SelectFault`]. Items whose metadata is damaged are passed over here; the backup itself names them.
@@ -270,39 +346,19 @@ pub fn build(
     device: &mut dyn BlockDevice,
     patterns: &Patterns,
     progress: &Progress,
-) -> Result<Selection, SelectFault> {
+) -> Result<(Selection, Unmatched), SelectFault> {
     if patterns.is_everything() || volume.info().kind == windlass_hal::volume::VolumeKind::Image {
-        return Ok(Selection::All);
+        return Ok((Selection::All, Unmatched::default()));
     }
-    let mut window = Window::default();
-    let directories = find_directories(volume, device, &mut window, progress)?;
-    let root = volume.info().root;
-    let mut walk = Walk {
-        volume,
-        device,
-        patterns,
-        progress,
-        window,
-        directories,
-        taken: InodeSet::new(),
-        deep: [InodeSet::new(), InodeSet::new()],
-        path: Vec::new(),
-        stack: Vec::new(),
-        pending_bytes: 0,
-    };
-    walk.taken.insert(root)?;
-    walk.enter(root, patterns.of_root())?;
-    walk.run()?;
-    let deep = [Verdict::Outside, Verdict::Taken].map(|verdict| patterns.deep(verdict));
-    for (at, (patterns, verdict)) in deep.iter().enumerate() {
-        walk.patterns = patterns;
-        while let Some(inode) = walk.deep[at].pop_first() {
-            walk.path.clear();
-            walk.enter(inode, *verdict)?;
-            walk.run()?;
-        }
+    let found = Walk::all(volume, device, patterns, progress, InodeSet::new())?;
+    let (inodes, unmatched, mut mixed) = (found.taken, found.unmatched, found.left_out);
+    mixed.keep_common(&inodes);
+    let mut hidden = HiddenNames::default();
+    if !mixed.is_empty() {
+        hidden = Walk::all(volume, device, patterns, progress, mixed)?.hidden;
+        hidden.seal();
     }
-    Ok(Selection::Only(walk.taken))
+    Ok((Selection::Only { inodes, hidden }, unmatched))
 }
 
 fn find_directories(
@@ -356,15 +412,73 @@ struct Walk<'a> {
     window: Window,
     /// Directories not entered yet.
     directories: InodeSet,
-    taken: InodeSet,
     /// Directories deeper than the walk keeps the way to, of which [`Verdict::Outside`] or [`Verdict::Taken`] was said.
     deep: [InodeSet; 2],
+    found: Found,
+    /// Files of which a name is taken and another left out, once they are known.
+    mixed: InodeSet,
     path: Vec<u8>,
     stack: Vec<Level>,
     pending_bytes: usize,
 }
 
+/// What a walk finds.
+#[derive(Debug, Default)]
+struct Found {
+    taken: InodeSet,
+    /// What has a name that is left out, in a directory that is not; directories are not counted.
+    left_out: InodeSet,
+    /// Names of `Walk::mixed` that are left out.
+    hidden: HiddenNames,
+    unmatched: Unmatched,
+}
+
 impl Walk<'_> {
+    /// Walks all of the volume.
+    fn all(
+        volume: &mut dyn Volume,
+        device: &mut dyn BlockDevice,
+        patterns: &Patterns,
+        progress: &Progress,
+        mixed: InodeSet,
+    ) -> Result<Found, SelectFault> {
+        let mut window = Window::default();
+        let directories = find_directories(volume, device, &mut window, progress)?;
+        let root = volume.info().root;
+        let found = Found { unmatched: Unmatched::first(patterns.include.len()), ..Found::default() };
+        let mut walk = Walk {
+            volume,
+            device,
+            patterns,
+            progress,
+            window,
+            directories,
+            found,
+            deep: [InodeSet::new(), InodeSet::new()],
+            mixed,
+            path: Vec::new(),
+            stack: Vec::new(),
+            pending_bytes: 0,
+        };
+        walk.found.taken.insert(root)?;
+        walk.enter(root, patterns.of_root())?;
+        walk.run()?;
+        if walk.deep.iter().any(|deep| !deep.is_empty()) {
+            // Which patterns match down there is not asked.
+            walk.found.unmatched = Unmatched::default();
+        }
+        let deep = [Verdict::Outside, Verdict::Taken].map(|verdict| patterns.deep(verdict));
+        for (at, (patterns, verdict)) in deep.iter().enumerate() {
+            walk.patterns = patterns;
+            while let Some(inode) = walk.deep[at].pop_first() {
+                walk.path.clear();
+                walk.enter(inode, *verdict)?;
+                walk.run()?;
+            }
+        }
+        Ok(walk.found)
+    }
+
     fn enter(&mut self, inode: u64, verdict: Verdict) -> Result<(), SelectFault> {
         if self.stack.len() >= DEPTH_MAX || self.path.len() > PATH_BYTES_MAX {
             return self.put_off(inode, verdict);
@@ -384,7 +498,7 @@ impl Walk<'_> {
         }
         let way = self.stack.iter().rev().map(|level| level.inode);
         for inode in std::iter::once(inode).chain(way) {
-            self.taken.insert(inode)?;
+            self.found.taken.insert(inode)?;
         }
         self.deep[usize::from(verdict == Verdict::Taken)].insert(inode)?;
         Ok(())
@@ -440,15 +554,26 @@ impl Walk<'_> {
         let is_directory = self.directories.contains(inode);
         push_name(&mut self.path, name);
         let verdict = self.patterns.judge(above, &self.path, is_directory);
+        if verdict != Verdict::Excluded {
+            let unmatched = self.found.unmatched;
+            let matched =
+                unmatched.places().filter(|&at| self.patterns.includes(at, &self.path, is_directory));
+            matched.for_each(|at| self.found.unmatched.remove(at));
+        }
         self.path.truncate(path_bytes);
         if verdict == Verdict::Taken {
-            self.taken.insert(inode)?;
+            self.found.taken.insert(inode)?;
             // The way to it, from below, until a directory that is taken already.
             for level in self.stack[..=depth].iter().rev() {
-                if !self.taken.insert(level.inode)? {
+                if !self.found.taken.insert(level.inode)? {
                     break;
                 }
             }
+        } else if self.mixed.contains(inode) {
+            let hidden = &mut self.found.hidden;
+            hidden.add(self.stack[depth].inode, name).map_err(|Full| SelectFault::TooManyNames)?;
+        } else if !is_directory {
+            self.found.left_out.insert(inode)?;
         }
         if is_directory && verdict != Verdict::Excluded {
             self.pending_bytes += name.len();

@@ -1,17 +1,18 @@
 //! A volume that shows only what a policy selects: middleware between a reader and a backup.
 //!
-//! Items that are not selected are left out of windows, and so are names that lead to them. To a backup it looks as if they were
-//! not there: an item that a changed policy no longer selects is recorded as deleted, which is what a listing should show.
+//! Items that are not selected are left out of windows, and so are names that lead to them, and names of items that are selected under
+//! others only. To a backup it looks as if they were not there: an item that a changed policy no longer selects is recorded as deleted, which
+//! is what a listing should show.
 //!
-//! Invariants: the state that proves "nothing was written since" covers the patterns as well, so an interrupted backup does not go
-//! on under another selection. Memory: one list of names, used again. Does not: select (`select` does). Source: ours.
+//! Memory: one list of names, used again. Does not: select (`select` does), or say by which patterns (the rules of a backup's volume do).
+//! Source: ours.
 
 use std::ops::Range;
 
 use windlass_hal::block::{BlockDevice, Fault};
 use windlass_hal::volume::{Cursor, Name, Swept, UsedQuality, Volume, VolumeFault, VolumeInfo, Window};
 
-use super::select::{Patterns, Selection};
+use super::select::Selection;
 
 /// A volume seen through a selection.
 pub struct Selected {
@@ -22,17 +23,11 @@ pub struct Selected {
 }
 
 impl Selected {
-    /// Shows of `inner` what is in `selection`, which was built from `patterns`. `snapshot` is what the snapshot service calls the contents
-    /// of a frozen device: it stands for them, whatever the volume itself says or does not say of its state.
-    pub fn new(
-        inner: Box<dyn Volume>,
-        selection: Selection,
-        patterns: &Patterns,
-        snapshot: Option<&str>,
-    ) -> Selected {
+    /// Shows of `inner` what is in `selection`. `snapshot` is what the snapshot service calls the contents of a frozen device: it stands for
+    /// them, whatever the volume itself says or does not say of its state.
+    pub fn new(inner: Box<dyn Volume>, selection: Selection, snapshot: Option<&str>) -> Selected {
         let mut info = inner.info().clone();
-        let own = snapshot.map(|snapshot| frozen(&info, snapshot)).or(info.state);
-        info.state = own.map(|state| mix(&state, &patterns.identity()));
+        info.state = snapshot.map(|snapshot| frozen(&info, snapshot)).or(info.state);
         Selected { inner, selection, info, names: Vec::new() }
     }
 
@@ -45,23 +40,25 @@ impl Selected {
         for item in &mut window.items {
             let first = self.names.len() as u32;
             let range = item.names.start as usize..item.names.end as usize;
-            let kept = window.names[range].iter().filter(|name| self.selection.contains(name.inode));
-            self.names.extend(kept.cloned());
+            let kept = |name: &&Name| {
+                self.selection.contains_name(item.inode, &window.bytes[to_usize(&name.name)], name.inode)
+            };
+            self.names.extend(window.names[range].iter().filter(kept).cloned());
             item.names = first..self.names.len() as u32;
         }
         std::mem::swap(&mut window.names, &mut self.names);
     }
 }
 
+/// A range of a window's bytes.
+fn to_usize(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
 /// The state of a volume whose device does not change while `snapshot` stays the same.
 fn frozen(info: &VolumeInfo, snapshot: &str) -> [u8; 16] {
     // An image with and without its free blocks has other contents.
     digest(&[&info.uuid, &info.size_bytes.to_le_bytes(), &info.used_bytes.to_le_bytes(), snapshot.as_bytes()])
-}
-
-/// A state that differs when either part does.
-fn mix(state: &[u8; 16], patterns: &[u8; 32]) -> [u8; 16] {
-    digest(&[patterns, state])
 }
 
 /// The last part only may be of any length.

@@ -24,19 +24,48 @@ pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
         if old.kind != item.kind || old.generation != item.generation {
             return Verdict::New;
         }
-        let unsure = old.unsure && !task.unwritten || item.fault.is_some() || !old.fault.is_empty();
-        if unsure || item.kind == ItemKind::Image || !item.part.first || !item.part.last {
+        let unsure = old.unsure || item.fault.is_some() || !old.fault.is_empty();
+        let trusted = task.trust.same_volume && (!has_blocks(item) || task.trust.holds(item));
+        if unsure || !trusted || item.kind == ItemKind::Image || !is_whole(item) {
             return Verdict::Changed;
         }
         let mut new = attributes(window, item, old.rows_from);
         new.atime = old.atime;
-        new.unsure = old.unsure;
         let mut past = Past::of(item, task.volume_block_bytes);
         past.add(window, item);
         past.tell(&mut new);
-        if new == *old { Verdict::Same } else { Verdict::Changed }
+        // Of a listing without a digest nothing says what is in it.
+        let listed = item.kind != ItemKind::Directory || new.listing != 0;
+        if new == *old && listed { Verdict::Same } else { Verdict::Changed }
     };
     window.items.iter().map(judge_one).collect()
+}
+
+/// Whether the item's contents are blocks, which its row does not hold.
+fn has_blocks(item: &Item) -> bool {
+    item.kind == ItemKind::File && item.payload == Payload::None && item.size > 0
+}
+
+/// Whether all of the item is in its window.
+fn is_whole(item: &Item) -> bool {
+    item.part.first && item.part.last
+}
+
+/// Digest of a directory's names and what they name, as the window shows them, in the order of the volume; 0 for what is no directory, or not
+/// whole. Which of a directory's names are taken may change without a trace on the directory itself: by the selection, or by another name of
+/// a directory above it.
+fn listing(window: &Window, item: &Item) -> u64 {
+    if item.kind != ItemKind::Directory || !is_whole(item) {
+        return 0;
+    }
+    let mut hasher = blake3::Hasher::new();
+    for name in &window.names[item.names.start as usize..item.names.end as usize] {
+        let bytes = window.get(&name.name);
+        hasher.update(&[bytes.len() as u8]).update(bytes).update(&name.inode.to_le_bytes());
+    }
+    let mut digest = [0; 8];
+    hasher.finalize_xof().fill(&mut digest);
+    u64::from_le_bytes(digest).max(1)
 }
 
 /// Appends the inodes that the last point has and the window, which covers the same stretch, has not.
@@ -130,7 +159,7 @@ fn attributes(window: &Window, item: &Item, rows_from: BackupId) -> ItemAttribut
         project: item.project,
         hints: item.hints,
         parent: item.parent,
-        listing: 0,
+        listing: listing(window, item),
         payload: match &item.payload {
             Payload::None => RowPayload::None,
             Payload::Target(range) => RowPayload::Target(window.get(range).to_vec()),
@@ -174,7 +203,7 @@ impl Pending {
             let mut row = attributes(window, item, task.backup);
             // Whether all of a file was read whose blocks another stretch has, that one knows: the next backup looks again.
             let begun_elsewhere = task.from.0 == item.inode && task.from.1 > 0;
-            row.unsure = item.ctime >= task.unsure_from || begun_elsewhere;
+            row.unsure = begun_elsewhere;
             self.attributes = Some(row);
             self.bound();
             self.past = Past::of(item, task.volume_block_bytes);

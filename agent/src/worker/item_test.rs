@@ -7,6 +7,7 @@ use windlass_hal::volume::{
 use super::*;
 use crate::id::{KEY_END, KEY_START, Lin, VolumeId};
 use crate::pack::reading::Reading;
+use crate::worker::backup::Trust;
 use crate::worker::batch::Shape;
 
 const NOON: Timestamp = Timestamp { secs: 1000, nanos: 5 };
@@ -19,8 +20,8 @@ fn task() -> Task {
         logical_block_bytes: 512,
         volume_block_bytes: 4096,
         reading: Reading { gap_bytes: 64 << 10, depth: 1 },
-        unsure_from: Timestamp { secs: 2000, nanos: 0 },
-        unwritten: false,
+        trust: Trust { same_volume: true, settled_before_secs: 2000, ..Trust::default() },
+        newest_secs_max: i64::MAX,
         from: KEY_START,
         to: KEY_END,
         flush_interval_ns: 0,
@@ -118,17 +119,79 @@ fn an_image_and_what_had_a_fault_are_always_read() {
     assert_eq!(judge(&new, &base, &task()), [Verdict::Changed, Verdict::Changed, Verdict::New]);
 }
 
+/// What is said of an item that looks as in the last point.
+fn verdict(kind: ItemKind, change: &dyn Fn(&mut Item), trust: Trust) -> Verdict {
+    let mut of = window(vec![item(7, kind)]);
+    change(&mut of.items[0]);
+    let base = [row(&of, 0)];
+    judge(&of, &base, &Task { trust, ..task() }).remove(0)
+}
+
 #[test]
-fn an_item_changed_just_before_the_last_write_is_read_once_more() {
-    let mut new = window(vec![item(7, ItemKind::File), item(8, ItemKind::File)]);
-    new.items[0].ctime = Timestamp { secs: 1999, nanos: 999_999_999 };
-    new.items[1].ctime = Timestamp { secs: 2000, nanos: 0 };
-    let base = [row(&new, 0), row(&new, 1)];
-    let marks = base.iter().map(|row| row.item.as_ref().is_some_and(|item| item.unsure)).collect::<Vec<_>>();
-    assert_eq!(marks, [false, true]);
-    assert_eq!(judge(&new, &base, &task()), [Verdict::Same, Verdict::Changed]);
-    let unwritten = Task { unwritten: true, ..task() };
-    assert_eq!(judge(&new, &base, &unwritten), [Verdict::Same, Verdict::Same]);
+fn a_file_changed_just_before_the_last_point_was_frozen_is_read_once_more() {
+    let trust = task().trust;
+    let at = |secs| move |item: &mut Item| item.ctime = Timestamp { secs, nanos: 999_999_999 };
+    assert_eq!(verdict(ItemKind::File, &at(1999), trust), Verdict::Same);
+    assert_eq!(verdict(ItemKind::File, &at(2000), trust), Verdict::Changed);
+    assert_eq!(verdict(ItemKind::File, &at(2000), Trust { unwritten: true, ..trust }), Verdict::Same);
+    assert_eq!(
+        verdict(ItemKind::File, &at(1999), Trust { settled_before_secs: i64::MIN, ..trust }),
+        Verdict::Changed
+    );
+    // What is in the row is compared, and needs no proof.
+    assert_eq!(verdict(ItemKind::Directory, &at(2000), trust), Verdict::Same);
+    assert_eq!(verdict(ItemKind::Fifo, &at(2000), trust), Verdict::Same);
+    let empty = |item: &mut Item| (item.size, item.ctime.secs) = (0, 2000);
+    assert_eq!(verdict(ItemKind::File, &empty, trust), Verdict::Same);
+}
+
+#[test]
+fn nothing_of_another_volume_is_unchanged_and_no_file_whose_times_no_kernel_wrote() {
+    let trust = Trust { created: Timestamp { secs: 5, nanos: 0 }, unwritten: true, ..task().trust };
+    let other = Trust { same_volume: false, ..trust };
+    for kind in [ItemKind::File, ItemKind::Directory, ItemKind::Symlink] {
+        assert_eq!(verdict(kind, &|_| {}, trust), Verdict::Same);
+        assert_eq!(verdict(kind, &|_| {}, other), Verdict::Changed);
+    }
+    let built: [&dyn Fn(&mut Item); 2] =
+        [&|item| item.generation = 0, &|item| item.btime = Some(Timestamp { secs: 5, nanos: 0 })];
+    for change in built {
+        assert_eq!(verdict(ItemKind::File, change, trust), Verdict::Changed);
+        assert_eq!(verdict(ItemKind::Directory, change, trust), Verdict::Same, "its listing is compared");
+    }
+}
+
+#[test]
+fn a_directory_is_the_same_only_with_the_same_names_of_the_same_items() {
+    let listed = |names: &[(&[u8], u64)], last: bool| {
+        let mut of = window(vec![item(7, ItemKind::Directory)]);
+        for &(name, inode) in names {
+            let name = of.put_bytes(name);
+            of.names.push(Name { name, inode });
+        }
+        of.items[0].names = 0..names.len() as u32;
+        of.items[0].part.last = last;
+        of
+    };
+    let old = listed(&[(b"a", 20), (b"bc", 21)], true);
+    let base = [row(&old, 0)];
+    let said = |names: &[(&[u8], u64)]| judge(&listed(names, true), &base, &task()).remove(0);
+    assert_eq!(said(&[(b"a", 20), (b"bc", 21)]), Verdict::Same);
+    for names in [
+        &[(&b"a"[..], 20)][..],
+        &[(b"a", 20), (b"bc", 22)],
+        &[(b"a", 20), (b"bd", 21)],
+        &[(b"ab", 20), (b"c", 21)],
+        &[(b"a", 20), (b"bc", 21), (b"d", 22)],
+        &[],
+    ] {
+        assert_eq!(said(names), Verdict::Changed, "{names:?}");
+    }
+    let mut without = base.clone();
+    without[0].item.as_mut().unwrap().listing = 0;
+    assert_eq!(judge(&old, &without, &task()), [Verdict::Changed], "a row of an older program says nothing");
+    let part = listed(&[(b"a", 20), (b"bc", 21)], false);
+    assert_eq!(row(&part, 0).item.unwrap().listing, 0);
 }
 
 #[test]

@@ -80,11 +80,13 @@ impl Volumes {
         };
         let snapshot = own.snapshot.as_deref();
         let opened = open_selected(&own.device, reader, iops_max, pools, policy, snapshot, &Progress::new())?;
-        let Selectable { device, volume, items, .. } = opened;
+        let patterns = policy.patterns().map_err(Failure::new)?;
+        let rules = settings.rules(&patterns, reader, policy.all_blocks);
+        let Selectable { device, volume, items, unmatched, .. } = opened;
         let (end, grain) = stretch::span(volume.info(), &settings.shape());
         let bytes = volume.info().used_bytes;
-        let job = VolumeJob { id, device, volume };
-        let found = Found { volume: job.found(), end, grain, items, bytes };
+        let job = VolumeJob { id, device, volume, rules };
+        let found = Found { volume: job.found(), end, grain, items, bytes, unmatched };
         Ok(Opened { job, found, device: own.device.value, reader, iops_max })
     }
 }

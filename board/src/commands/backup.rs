@@ -19,7 +19,7 @@ use windlass_agent::log::state::State;
 use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::paths;
-use windlass_agent::policy::select::{self, Selection};
+use windlass_agent::policy::select::{self, Selection, Unmatched, unmatched_include};
 use windlass_agent::policy::selected::Selected;
 use windlass_agent::policy::{Compression, Policy, Reader};
 use windlass_agent::progress::{Phase, Progress};
@@ -69,13 +69,16 @@ pub struct Outcome {
     pub free_bytes: u64,
     /// Volumes that someone could write to when all was read, though nobody could when it began.
     pub in_use: Vec<String>,
+    /// Include patterns that match nothing on any volume.
+    pub unmatched: Vec<String>,
 }
 
 impl Outcome {
     /// How the command ends.
     pub fn exit(&self) -> Exit {
         let differs = self.compared.iter().any(|compared| compared.sums.differences > 0);
-        let whole = self.report.totals.fault_count == 0 && self.in_use.is_empty();
+        let nothing_named = self.unmatched.is_empty() && self.in_use.is_empty();
+        let whole = self.report.totals.fault_count == 0 && nothing_named;
         if whole && !differs { Exit::Done } else { Exit::Partial }
     }
 }
@@ -115,7 +118,15 @@ pub fn run_policy(
         Budget::plan(global.memory.0, policy.block_size as u32, object_bytes(&policy), host::cores())
             .map_err(Failure::usage)?;
     let (frames, pieces) = Machinery::pools(&budget, policy.block_size as u32);
-    let mut volumes = open_volumes(global, &state, &policy, std::slice::from_ref(&frames), job)?;
+    let mut settings = settings(repository, &policy);
+    if paranoid {
+        settings.job.prove_every = 1;
+    }
+    let pools = std::slice::from_ref(&frames);
+    let (mut volumes, unmatched) = open_volumes(global, &state, &policy, &settings.job, pools, job)?;
+    let unmatched: Vec<String> =
+        unmatched.places().filter_map(|at| policy.include.get(at).cloned()).collect();
+    settings.includes_unmatched = unmatched.len() as u64;
     let mut reactor = HostReactor::new()?;
     for volume in &volumes {
         reactor.add(&*volume.device)?;
@@ -136,10 +147,6 @@ pub fn run_policy(
         return Err(Failure::new(format_args!(
             "policy {name} was changed while the backup began; start it again"
         )));
-    }
-    let mut settings = settings(repository, &policy);
-    if paranoid {
-        settings.job.prove_every = 1;
     }
     let mut machinery = Machinery {
         frames,
@@ -198,6 +205,7 @@ pub fn run_policy(
         merged,
         free_bytes,
         in_use,
+        unmatched,
     };
     Ok((policy, outcome))
 }
@@ -260,6 +268,7 @@ fn settings(repository: &Repository, policy: &Policy) -> drive::Settings {
         policy: policy.name.clone(),
         job: job_settings(repository, policy),
         wall_start_ns: HostClock.wall_ns(),
+        includes_unmatched: 0,
     }
 }
 
@@ -282,16 +291,20 @@ fn apply_limits(global: &Global, repository: &Repository, policy: &Policy) {
     repository.opened.throttle.set(up.unwrap_or(0), down.unwrap_or(0));
 }
 
+/// Opens the volumes of a policy, and says which of its include patterns match nothing on any.
 fn open_volumes(
     global: &Global,
     state: &State,
     policy: &Policy,
+    settings: &job::Settings,
     pools: &[Pool],
     job: &Progress,
-) -> Result<Vec<VolumeJob>, Failure> {
+) -> Result<(Vec<VolumeJob>, Unmatched), Failure> {
+    let patterns = policy.patterns().map_err(Failure::new)?;
     let iops = global.device_iops_max.or(policy.limits.device_iops);
     let mut jobs = Vec::with_capacity(policy.volumes.len());
     let (mut bytes, mut all) = (0u64, true);
+    let mut unmatched = Unmatched::first(policy.include.len());
     for wanted in &policy.volumes {
         let path = PathBuf::from(&wanted.device);
         if !path.is_absolute() {
@@ -306,11 +319,13 @@ fn open_volumes(
         // How many bytes a selection has is not known: the bar goes by items.
         all &= opened.whole;
         bytes = bytes.saturating_add(opened.volume.info().used_bytes);
+        unmatched = unmatched.of_both(&opened.unmatched);
+        let rules = settings.rules(&patterns, wanted.reader, policy.all_blocks);
         let Selectable { device, volume, .. } = opened;
-        jobs.push(VolumeJob { id, device, volume });
+        jobs.push(VolumeJob { id, device, volume, rules });
     }
     job.bytes_total.set(if all { bytes } else { 0 });
-    Ok(jobs)
+    Ok((jobs, unmatched))
 }
 
 /// A volume with what a policy selects of it.
@@ -323,6 +338,8 @@ pub struct Selectable {
     pub items: u64,
     /// Whether that is all of it.
     pub whole: bool,
+    /// Include patterns that match nothing on it.
+    pub unmatched: Unmatched,
 }
 
 /// Opens a volume and finds out what a policy's patterns select: a sweep of its names, when there are any. `snapshot` is what stands for
@@ -344,18 +361,18 @@ pub fn open_selected(
     };
     let patterns = policy.patterns().map_err(Failure::new)?;
     job.enter(Phase::Selecting);
-    let selection = select::build(&mut *volume, &mut *device, &patterns, job)
+    let (selection, unmatched) = select::build(&mut *volume, &mut *device, &patterns, job)
         .map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
     let (whole, items) = match &selection {
         Selection::All => (true, volume.info().inodes_used),
-        Selection::Only(inodes) => (false, inodes.count()),
+        Selection::Only { inodes, .. } => (false, inodes.count()),
     };
     let volume = if whole && snapshot.is_none() {
         volume
     } else {
-        Box::new(Selected::new(volume, selection, &patterns, snapshot))
+        Box::new(Selected::new(volume, selection, snapshot))
     };
-    Ok(Selectable { device, volume, items, whole })
+    Ok(Selectable { device, volume, items, whole, unmatched })
 }
 
 fn volume_id(state: &State, policy: &Policy, device: &str) -> Result<VolumeId, Failure> {
@@ -482,6 +499,9 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
             Grouped(totals.fault_count)
         ));
     }
+    for text in &outcome.unmatched {
+        output.say(format_args!("  {}", unmatched_include(text)));
+    }
     tell_compared(outcome, output);
 }
 
@@ -551,6 +571,7 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "peak_memory_bytes": host::peak_memory_bytes(),
         "faults": totals.fault_count,
         "items_not_whole": not_whole,
+        "includes_unmatched": outcome.unmatched,
         "compared": compared,
         "in_use": outcome.in_use,
     })

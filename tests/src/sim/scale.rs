@@ -259,7 +259,7 @@ pub fn run(nodes: usize, blocks: u64, rates: Rates, segments: bool) -> Verdict<R
     let volume =
         BackupVolume { volume: VOLUME, fs_uuid: [7; 16], state: Some([1; 16]), ..BackupVolume::default() };
     let bytes = blocks * BLOCK_BYTES;
-    let found = Found { volume, end: (1, blocks), grain: GRAIN_BLOCKS, items: 1, bytes };
+    let found = Found { volume, end: (1, blocks), grain: GRAIN_BLOCKS, items: 1, bytes, ..Found::default() };
     let seats = (0..nodes).map(|seat| start(seat, nodes, rates.of(seat))).collect();
     let mut cluster = Cluster {
         now: 0,

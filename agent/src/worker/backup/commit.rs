@@ -80,6 +80,7 @@ impl<B: Base> Backup<B> {
                 let mut progress = std::mem::take(&mut self.uncommitted);
                 progress.to = end;
                 progress.last = last;
+                progress.newest_secs = self.newest_secs;
                 let later = progress.segments.iter().position(|s| s.id.count >= before);
                 if let Some(later) = later {
                     self.uncommitted.segments = progress.segments.split_off(later);

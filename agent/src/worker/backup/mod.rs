@@ -53,7 +53,7 @@ use crate::worker::batch::{Batch, Cutter, Verdict};
 use crate::worker::rows::Rows;
 use crate::worker::{item, stretch};
 
-pub use types::{Action, BackupFault, Base, Event, ItemTrouble, Progress, Task, Totals};
+pub use types::{Action, BackupFault, Base, Event, ItemTrouble, Progress, Task, Totals, Trust};
 
 /// Batches in work at once: one whose last frames are being packed, one being read, one planned.
 pub const BATCHES_MAX: usize = 3;
@@ -157,6 +157,8 @@ pub struct Backup<B: Base> {
     told: (Key, Totals),
     committing: Committing,
     last_commit_ns: u64,
+    /// The newest change time met so far, in seconds.
+    newest_secs: Option<i64>,
     open_since_ns: Option<u64>,
     pending: item::Pending,
     totals: Totals,
@@ -206,6 +208,7 @@ impl<B: Base> Backup<B> {
             told: (task.from, Totals::default()),
             committing: Committing::Idle,
             last_commit_ns: now,
+            newest_secs: None,
             open_since_ns: None,
             pending: item::Pending::default(),
             totals: Totals::default(),
@@ -313,6 +316,9 @@ impl<B: Base> Backup<B> {
                 to
             }
         };
+        let newest = window.items.iter().map(|item| item.ctime.secs);
+        let newest = newest.filter(|&secs| secs <= self.task.newest_secs_max).max();
+        self.newest_secs = self.newest_secs.max(newest);
         self.base_items.clear();
         let goes_on = window.items.last().is_some_and(|item| !item.part.last);
         let base_to = end.0.saturating_add(u64::from(goes_on));

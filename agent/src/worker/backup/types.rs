@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use windlass_hal::block::{Fault, Request};
-use windlass_hal::volume::{Cursor, Swept, Timestamp, Window};
+use windlass_hal::volume::{Cursor, Item, Swept, Timestamp, Window};
 
 use crate::format::record::Totals as PointTotals;
 use crate::format::row::{ItemRow, LocationRow};
@@ -30,11 +30,10 @@ pub struct Task {
     pub volume_block_bytes: u32,
     /// How the device is read.
     pub reading: Reading,
-    /// Items changed at or after this time are marked: a later change may carry the same change time, so the next backup reads
-    /// them again. The volume's last write, less the coarsest clock tick that a file system stamps with.
-    pub unsure_from: Timestamp,
-    /// Whether the volume provably was not written to since the last point: then its marks mean nothing.
-    pub unwritten: bool,
+    /// How far the last point is believed.
+    pub trust: Trust,
+    /// Change times after this second are not met: a clock was wrong when they were written, and they say nothing of the volume's age.
+    pub newest_secs_max: i64,
     /// First key of the stretch. See [`stretch`](crate::worker::stretch) for where it may be.
     pub from: Key,
     /// First key behind the stretch: what lies there is left alone.
@@ -45,6 +44,33 @@ pub struct Task {
     pub commit_objects: usize,
     /// Time after which a commit is due when there is anything to say, in nanoseconds.
     pub commit_interval_ns: u64,
+}
+
+/// How far the last point is believed where its row of an item says what the volume says now. Names, targets, attributes and all else that
+/// is in the row are compared and need no trust; what is in blocks is taken for unchanged only when its change time proves it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Whether the volume is the one that the last point was made of. Nothing of another one counts as unchanged, however alike it looks.
+    pub same_volume: bool,
+    /// Whether the volume provably was not written to since the last point.
+    pub unwritten: bool,
+    /// Files changed before this second were changed a while before the last point's volume was frozen, so that a change since then would
+    /// show in their change time. Of later ones that is not known: file systems stamp with a clock that ticks.
+    pub settled_before_secs: i64,
+    /// When the volume was made.
+    pub created: Timestamp,
+}
+
+impl Trust {
+    /// Whether the contents of a file that looks as in the last point are those of the last point.
+    ///
+    /// A kernel gives every inode a random generation, so that an equal one stands for the same file, and stamps each change. What a program
+    /// wrote into an image has none of its own (ext4), or the very time at which the volume was made (XFS); such programs can be told
+    /// which times to write, and then the contents of two images differ where nothing else does. Those files are read each time.
+    pub fn holds(&self, item: &Item) -> bool {
+        let by_a_kernel = item.generation != 0 && item.btime.is_none_or(|made| made != self.created);
+        self.same_volume && by_a_kernel && (self.unwritten || item.ctime.secs < self.settled_before_secs)
+    }
 }
 
 /// Rows of the last point, read in step with the sweep. `Fault` is whatever keeps the tables from being read.

@@ -33,7 +33,7 @@ use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKin
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
 use windlass_agent::table::source::{Fetch, TableFault, TableLimits};
-use windlass_agent::worker::backup::{Action, Backup, BackupFault, Event, Progress, Task};
+use windlass_agent::worker::backup::{Action, Backup, BackupFault, Event, Progress, Task, Trust};
 use windlass_agent::worker::base::PointRows;
 use windlass_agent::worker::batch::Shape;
 use windlass_agent::worker::merge;
@@ -42,7 +42,7 @@ use windlass_hal::buf::Pool;
 use windlass_hal::sim::clock::SimClock;
 use windlass_hal::sim::disk::{Disk, DiskConfig, Media, MediaConfig};
 use windlass_hal::volume::image::Image;
-use windlass_hal::volume::{Cursor, Timestamp, Volume, Window};
+use windlass_hal::volume::{Cursor, Volume, Window};
 
 use super::super::Verdict;
 use super::super::options::SECOND;
@@ -171,8 +171,13 @@ impl Data {
                 volume.info().used_bytes,
                 volume.info().size_bytes,
             ),
-            unwritten: assignment.volume.state.is_some() && last == Some(assignment.volume),
-            unsure_from: Timestamp { secs: 0, nanos: 0 },
+            trust: Trust {
+                same_volume: true,
+                unwritten: assignment.volume.state.is_some()
+                    && last.is_some_and(|last| last.state == assignment.volume.state),
+                ..Trust::default()
+            },
+            newest_secs_max: i64::MAX,
             from: assignment.from,
             to: assignment.to,
             flush_interval_ns: 2 * SECOND,

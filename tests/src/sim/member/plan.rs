@@ -90,7 +90,14 @@ impl Disk {
             (u64::from(ROW_BLOCKS), self.units.next_multiple_of(u64::from(ROW_BLOCKS)))
         };
         let end: Key = if self.image { (1, end) } else { (end, 0) };
-        Found { volume: self.found(volume), end, grain, items: self.units, bytes: self.units }
+        Found {
+            volume: self.found(volume),
+            end,
+            grain,
+            items: self.units,
+            bytes: self.units,
+            ..Found::default()
+        }
     }
 
     /// The key so many units behind `from`, and whether that is the end of everything.
