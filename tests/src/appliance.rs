@@ -13,6 +13,7 @@ use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -58,7 +59,7 @@ use windlass_hal::volume::image::Image;
 use windlass_hal::volume::{Volume, detect};
 use windlass_hal::wrap::fault::Faulty;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, output};
 use crate::fixture::{noise, prose};
 use crate::image::make_ext4;
 use crate::privilege::is_root;
@@ -530,10 +531,35 @@ pub fn whole_seconds(root: &Path) -> Result<()> {
     utimensat(AT_FDCWD, root, &time, &time, UtimensatFlags::NoFollowSymlink).context(|| "set times")
 }
 
-/// An ext4 image of a tree, always with the same UUID and with blocks of 4 KiB.
+/// An ext4 image of a tree, always with the same UUID and with blocks of 4 KiB. Its files have generations and times of their own, as
+/// a kernel gives them: others are read at each backup.
 pub fn image_of(tree: &Path, image: &Path, size_bytes: u64) -> Result<()> {
     let uuid = "12345678-1234-1234-1234-123456789abc";
-    make_ext4(image, size_bytes, Some(tree), &["-b", "4096", "-U", uuid])
+    make_ext4(image, size_bytes, Some(tree), &["-b", "4096", "-U", uuid])?;
+    let mut commands = String::new();
+    set_generations(tree, "", &mut commands)?;
+    let script = image.with_extension("debugfs");
+    fs::write(&script, commands).context(|| script.display().to_string())?;
+    output(Command::new("debugfs").arg("-w").arg("-f").arg(&script).arg(image))?;
+    fs::remove_file(&script).context(|| script.display().to_string())
+}
+
+/// Appends a command of debugfs for each file below `path` of a tree.
+fn set_generations(tree: &Path, path: &str, commands: &mut String) -> Result<()> {
+    for entry in fs::read_dir(tree.join(path)).context(|| path.to_owned())? {
+        let entry = entry.context(|| path.to_owned())?;
+        let below = format!("{path}{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type().context(|| below.clone())?;
+        if kind.is_dir() {
+            set_generations(tree, &format!("{below}/"), commands)?;
+        } else if kind.is_file() {
+            let number = commands.len() + 1;
+            commands.push_str(&format!(
+                "sif \"/{below}\" generation {number}\nsif \"/{below}\" crtime @{number}\n"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Compares what was restored with the source; an error names the differences. The roots themselves differ where the source
