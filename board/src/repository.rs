@@ -6,29 +6,24 @@
 //!                                                `- commit log <-----------------+
 //! ```
 //!
-//! Invariants: a secret is read from a file or a terminal and never printed; what counts requests sees every one that is sent.
-//! Does not: keep anything on this machine (P6). Source: ours.
+//! Invariants: what counts requests sees every one that is sent. Does not: keep anything on this machine (P6), but for what it has seen,
+//! where it is told to ([`memory`](crate::memory)). Source: ours.
 
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::Arc;
 
 use windlass_agent::format::fault::FormatFaultKind;
-use windlass_agent::format::home::{self, HOME_BYTES, HOME_KEY};
-use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
-use windlass_agent::format::seal::{KEY_BYTES, Keys, Sealing, Secret};
+use windlass_agent::format::home::HOME_KEY;
+use windlass_agent::format::repo::{Lock, REPO_FORMAT_COPY_KEY, REPO_FORMAT_KEY, RepoFormat};
+use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::format::slot::Author;
-use windlass_agent::format::wrap::{KeySlot, Passphrase, Unlock};
-use windlass_agent::id::NodeId;
-use windlass_agent::limits::{REPO_FORMAT_BYTES_MAX, STORE_IDENTITY_BYTES_MAX};
+use windlass_agent::format::wrap::KeySlot;
+use windlass_agent::id::{Epoch, NodeId, Slot};
+use windlass_agent::limits::REPO_FORMAT_BYTES_MAX;
 use windlass_agent::log::fault::LogFault;
-use windlass_agent::log::lease::Identity;
+use windlass_agent::log::lease::{Identity, Seek};
 use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
-use windlass_agent::log::session::{Session, Surroundings, open_read};
+use windlass_agent::log::session::{Hold, Session, Surroundings, open_read};
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::store::etcd::EtcdSettings;
 use windlass_agent::store::open::{OpenFault, Settings, open as open_store, open_split};
@@ -38,24 +33,25 @@ use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::split::SplitStore;
 use windlass_agent::store::throttle::Throttle;
-use windlass_agent::store::{ByteRange, Store, StoreFault, StoreFaultKind};
+use windlass_agent::store::{ByteRange, Store, StoreFaultKind};
 use windlass_hal::clock::SystemClock;
 
 use crate::args::global::Global;
 use crate::args::value::Rate;
 use crate::failure::Failure;
 use crate::host::{self, HostClock};
+use crate::logger;
+use crate::memory::{Memory, Seen};
+use crate::place::{
+    MadeDirectories, check_home, directory_of, identity, mend_format, read_format, refuse_occupied,
+    remove_probe_directories, store_failure, store_format,
+};
 use crate::requests::Counted;
+use crate::unlock::{self, Pin};
 use crate::watch::Watch;
-use crate::{logger, prompt, text};
 
-/// How the first questions to a repository's store are repeated: [`OPENING_NS`](crate::watch::OPENING_NS) in all.
-const OPENING: RetryPolicy =
-    RetryPolicy { backoff_min_ms: 100, backoff_max_ms: 3_000, budget_ms: 30_000, attempts_max: 64 };
 /// The node's number: one node for now.
 const NODE: NodeId = NodeId(1);
-/// Largest passphrase file in bytes; a larger one is some other file.
-const PASSPHRASE_FILE_BYTES_MAX: u64 = 4096;
 
 /// A store that was opened, with everything that is common to its users.
 pub struct Opened {
@@ -67,6 +63,8 @@ pub struct Opened {
     pub throttle: Arc<Throttle>,
     /// Its two parts, uncounted, when the log is in a store of its own.
     pub split: Option<Arc<SplitStore>>,
+    /// What was opened, as it was named.
+    urls: Vec<String>,
 }
 
 /// An open repository.
@@ -78,6 +76,8 @@ pub struct Repository {
     /// Its keys.
     pub keys: Keys,
     clock: SystemClock,
+    memory: Option<Memory>,
+    accept_older: Option<u64>,
 }
 
 /// A session of the commit log.
@@ -113,11 +113,19 @@ impl Opened {
         let store = Arc::new(Counted::new(inner, watch));
         let shared: Arc<dyn Store> = Arc::<Counted>::clone(&store);
         let client = Arc::new(Client::new(shared, clock, RetryPolicy::DATA, boot.0));
-        Ok(Opened { store, client, throttle, split })
+        let urls =
+            [Some(url), global.lease_store.as_deref()].into_iter().flatten().map(str::to_owned).collect();
+        Ok(Opened { store, client, throttle, split, urls })
     }
 
     /// Tests the store that holds the log for all that a log needs, and a store of objects only for what is left.
     pub fn probe(&self) -> Result<Probed, Failure> {
+        let probed = self.probe_both();
+        self.urls.iter().for_each(|url| remove_probe_directories(url));
+        probed
+    }
+
+    fn probe_both(&self) -> Result<Probed, Failure> {
         let (clock, boot) = (HostClock::shared(), host::boot()?.0);
         // Its keys go where the log goes.
         let log = probe(&*self.store, &*clock, boot).map_err(|fault| {
@@ -230,50 +238,73 @@ impl Repository {
 
     /// Opens the repository in a store that is open.
     pub fn over(opened: Opened, global: &Global) -> Result<Repository, Failure> {
-        let format = {
+        let found = {
             let _opening = opened.store.watch().opening();
-            let format = read_format(&opened)?;
-            check_home(&opened, &format)?;
-            format
+            let found = read_format(&opened)?;
+            check_home(&opened, &found.format)?;
+            found
         };
-        let unlock = match format.sealing() {
-            Sealing::Off => unlock_given(global, false)?,
-            Sealing::Aes256Gcm => Some(unlock_asked(global, "Passphrase of the repository")?),
+        let format = found.format;
+        let place = opened.store.describe();
+        let memory = memory_of(global, &place)?;
+        if let Some(memory) = &memory {
+            memory.check_identity(&format.uuid, format.sealing() == Sealing::Aes256Gcm)?;
+        }
+        let given = match format.sealing() {
+            Sealing::Off => unlock::given(global)?,
+            Sealing::Aes256Gcm => Some(unlock::asked(global, "Passphrase of the repository")?),
         };
-        let keys = format.unlock(unlock.as_ref()).map_err(|fault| {
-            let place = opened.store.describe();
-            match fault.kind {
-                FormatFaultKind::WrongKey => {
-                    Failure::at(place, "this key or passphrase does not open it; check --key-file or --passphrase-file")
-                }
-                FormatFaultKind::Mode => Failure::at(
-                    place,
-                    "a key was given, but the repository is not encrypted; if that is right leave the key out, \
-                     if not somebody has replaced the repository's format object",
-                ),
-                _ => Failure::at(place, fault),
-            }
+        if let Some(pin) = given.as_ref().and_then(|given| given.pin) {
+            pin.check(&format, &place)?;
+        }
+        let keys = format.unlock(given.as_ref().map(|given| &given.unlock)).map_err(|fault| match fault.kind {
+            FormatFaultKind::WrongKey => Failure::at(
+                &place,
+                "this key or passphrase does not open it; check --key-file or --passphrase-file",
+            ),
+            FormatFaultKind::Mode => Failure::at(
+                &place,
+                "a key was given, but the repository is not encrypted; if that is right leave the key out, \
+                 if not somebody has replaced the repository's format object",
+            ),
+            _ => Failure::at(&place, fault),
         })?;
-        Ok(Repository { opened, format, keys, clock: SystemClock })
+        if let Some(key) = found.mend {
+            mend_format(&opened, &format, key);
+        }
+        Ok(Repository { opened, format, keys, clock: SystemClock, memory, accept_older: global.accept_older })
     }
 
-    /// Makes a repository. The key file is made when it does not exist.
-    pub fn init(global: &Global, encrypt: bool, location_blocks: u8) -> Result<Repository, Failure> {
-        let unlock = if encrypt { Some(unlock_new(global)?) } else { None };
-        if !encrypt && unlock_given(global, false)?.is_some() {
+    /// Makes a repository in an empty place, or with `force` beside what is there. A key file is made, last of all that can fail, when it
+    /// does not exist.
+    pub fn init(
+        global: &Global,
+        encrypt: bool,
+        location_blocks: u8,
+        force: bool,
+    ) -> Result<Repository, Failure> {
+        let given = if encrypt { Some(unlock::for_new(global)?) } else { None };
+        if !encrypt && unlock::given(global)?.is_some() {
             return Err(Failure::usage("--no-encryption with a key makes no sense; leave one of them out"));
         }
+        let mut made = MadeDirectories::default();
         for url in [Some(url(global)?), global.lease_store.as_deref()].into_iter().flatten() {
-            if let Some(("file" | "null", path)) = url.split_once("://") {
-                fs::create_dir_all(path).map_err(|error| Failure::at(path, error))?;
+            // Anything but an absolute path is refused when the store is opened.
+            if let Some(path) = directory_of(url) {
+                made.make(path)?;
             }
         }
         let opened = Opened::new(global)?;
+        refuse_occupied(&opened, url(global)?, force)?;
+        if let Some(given) = &given {
+            given.check_free(global)?;
+        }
+        opened.probe()?;
         let (uuid, master) = (host::random()?, Secret::new(host::random()?));
-        let lock = match &unlock {
+        let lock = match &given {
             None => Lock::Clear(master),
-            Some(unlock) => {
-                let slot = KeySlot::wrap(&master, unlock, &uuid, host::random()?);
+            Some(given) => {
+                let slot = KeySlot::wrap(&master, &given.unlock, &uuid, host::random()?);
                 Lock::Slots(vec![slot.map_err(Failure::new)?])
             }
         };
@@ -285,22 +316,35 @@ impl Repository {
             lease_store: opened.split.as_ref().map_or_else(String::new, |_| identity(opened.log_place())),
             lock,
         };
-        let keys = format.unlock(unlock.as_ref()).map_err(Failure::new)?;
-        refuse_occupied(&opened)?;
-        opened.probe()?;
-        if opened.split.is_some() {
-            // First, so that a repository that can be seen has its log's home.
-            opened.client.put_unique(HOME_KEY, &[&home::emit(&uuid)]).map_err(|fault| match fault.kind {
-                StoreFaultKind::Exists => home_taken(&opened),
-                _ => Failure::new(fault),
-            })?;
+        let keys = format.unlock(given.as_ref().map(|given| &given.unlock)).map_err(Failure::new)?;
+        let memory = memory_of(global, &opened.store.describe())?;
+        // A repository without its key is worth nothing, a key without its repository costs nothing: so the key is first.
+        if let Some(given) = &given {
+            given.save(Pin::of(&format))?;
         }
-        let body = format.emit();
-        opened.client.put_unique(REPO_FORMAT_KEY, &[&body, &body]).map_err(|fault| match fault.kind {
-            StoreFaultKind::Exists => occupied(&opened),
-            _ => Failure::new(fault),
-        })?;
-        Ok(Repository { opened, format, keys, clock: SystemClock })
+        if let Err((failure, may_exist)) = store_format(&opened, &format) {
+            match &given {
+                Some(given) if may_exist && given.is_new() => {
+                    logger::say(
+                        "windlass: the key file stays: the store may have made the repository after all",
+                    );
+                }
+                Some(given) => given.unsave(),
+                None => {}
+            }
+            return Err(failure);
+        }
+        made.keep();
+        let repository = Repository {
+            opened,
+            format,
+            keys,
+            clock: SystemClock,
+            memory,
+            accept_older: global.accept_older,
+        };
+        repository.remember(Epoch(0), Slot(0))?;
+        Ok(repository)
     }
 
     /// The clock that sessions are driven by.
@@ -314,16 +358,47 @@ impl Repository {
 
     /// The log's state as of a moment ago, without a lease.
     pub fn view(&self) -> Result<View, Failure> {
+        let view = self.read_log(|fault| logger::say(format_args!("windlass: {fault}")));
+        let view = view.map_err(|fault| self.log_failure(&fault))?;
+        if let Some(memory) = &self.memory {
+            memory.check_age(view.state.epoch, view.head, self.accept_older)?;
+            self.remember(view.state.epoch, view.head)?;
+        }
+        Ok(view)
+    }
+
+    /// Refuses a log that is older than what this machine has seen of it, where that is kept: before anything is written.
+    pub fn check_age(&self) -> Result<(), Failure> {
+        if self.memory.is_some() { self.view().map(drop) } else { Ok(()) }
+    }
+
+    /// Remembers how far the log has come, where there is a place to.
+    fn remember(&self, epoch: Epoch, slot: Slot) -> Result<(), Failure> {
+        let Some(memory) = &self.memory else { return Ok(()) };
+        let encrypted = self.format.sealing() == Sealing::Aes256Gcm;
+        memory.remember(Seen { repository: self.format.uuid, encrypted, epoch, slot })
+    }
+
+    /// The same, with the log's own fault; `warn` hears what was lost and found elsewhere.
+    pub fn read_log(&self, warn: impl FnMut(LogFault)) -> Result<View, LogFault> {
         let _opening = self.opened.store.watch().opening();
-        open_read(self.around(), self.format.uuid, LogSealer::new(&self.keys))
-            .map_err(|fault| self.log_failure(&fault))
+        open_read(self.around(), self.format.uuid, LogSealer::new(&self.keys), warn)
+    }
+
+    /// Takes the lease without the log, which is damaged.
+    pub fn hold(&self, from: Seek) -> Result<(Hold<'_>, Author), Failure> {
+        let me = Author { node: NODE, boot: host::boot()? };
+        let identity = Identity { cluster: self.format.uuid, me };
+        let timing = WriterOptions::default().timing;
+        let hold = Hold::claim(self.around(), identity, timing, from, host::random()?, waits());
+        hold.map(|hold| (hold, me)).map_err(|fault| self.log_failure(&fault))
     }
 
     /// Takes the lease, waiting for a holder that may have died; says so while it waits.
     pub fn claim(&self) -> Result<LogSession<'_>, Failure> {
+        self.check_age()?;
         let me = Author { node: NODE, boot: host::boot()? };
         let identity = Identity { cluster: self.format.uuid, me };
-        let mut said = false;
         let _opening = self.opened.store.watch().opening();
         let session = Session::claim(
             self.around(),
@@ -331,18 +406,7 @@ impl Repository {
             LogSealer::new(&self.keys),
             WriterOptions::default(),
             host::random()?,
-            |held, left_ns| {
-                if let (false, LogFault::Held { holder, .. }) = (said, held) {
-                    said = true;
-                    let node = holder.map_or_else(String::new, |holder| format!(" (node {})", holder.node));
-                    logger::say(format_args!(
-                        "windlass: the repository is locked by another windlass{node}; waiting up to {} s to see if it still runs",
-                        left_ns.div_ceil(1_000_000_000)
-                    ));
-                }
-                // A second look at a beat that moved on means that the holder lives: waiting longer is not ours to decide.
-                matches!(held, LogFault::Held { watched_ns: 0, .. })
-            },
+            waits(),
         );
         session.map_err(|fault| self.log_failure(&fault))
     }
@@ -363,8 +427,52 @@ impl Repository {
     ) -> Result<T, Failure> {
         let mut session = self.claim()?;
         let result = work(&mut session);
+        let view = session.view();
+        let remembered = self.remember(view.state.epoch, view.head);
         release(session);
-        result
+        result.and_then(|done| remembered.map(|()| done))
+    }
+
+    /// Stores the `format` object and its copy again where one is missing or not whole. Returns the names of those that were.
+    pub fn mend_format(&self) -> Result<Vec<&'static str>, Failure> {
+        let body = self.format.emit();
+        let mut mended = Vec::new();
+        for key in [REPO_FORMAT_KEY, REPO_FORMAT_COPY_KEY] {
+            let mut stored = Vec::new();
+            let range = ByteRange::From { offset: 0, len: 2 * REPO_FORMAT_BYTES_MAX as u64 + 1 };
+            let same = match self.opened.client.get(key, range, &mut stored) {
+                Ok(_) => stored == [&body[..], &body[..]].concat(),
+                Err(fault) if fault.kind == StoreFaultKind::NotFound => false,
+                Err(fault) => return Err(Failure::at(self.opened.objects_place(), fault)),
+            };
+            if !same {
+                self.opened.client.put_replace(key, &[&body, &body]).map_err(Failure::new)?;
+                mended.push(key);
+            }
+        }
+        Ok(mended)
+    }
+}
+
+/// Where what was seen of the repository at `place` is kept, if anywhere.
+fn memory_of(global: &Global, place: &str) -> Result<Option<Memory>, Failure> {
+    global.state_dir.as_deref().map(|dir| Memory::of(dir, place)).transpose()
+}
+
+/// Waits once for a holder that may have died, and says so.
+fn waits() -> impl FnMut(&LogFault, u64) -> bool {
+    let mut said = false;
+    move |held, left_ns| {
+        if let (false, LogFault::Held { holder, .. }) = (said, held) {
+            said = true;
+            let node = holder.map_or_else(String::new, |holder| format!(" (node {})", holder.node));
+            logger::say(format_args!(
+                "windlass: the repository is locked by another windlass{node}; waiting up to {} s to see if it still runs",
+                left_ns.div_ceil(1_000_000_000)
+            ));
+        }
+        // A second look at a beat that moved on means that the holder lives: waiting longer is not ours to decide.
+        matches!(held, LogFault::Held { watched_ns: 0, .. })
     }
 }
 
@@ -386,212 +494,4 @@ pub fn answers(opened: &Opened) -> Result<(), String> {
     };
     ask(REPO_FORMAT_KEY, opened.objects_place())?;
     if opened.split.is_some() { ask(HOME_KEY, opened.log_place()) } else { Ok(()) }
-}
-
-/// Why a call to the store at `place` failed. That nothing came back is said without the name of the object that was asked for.
-fn store_failure(place: impl fmt::Display, fault: &StoreFault) -> Failure {
-    match fault.kind {
-        StoreFaultKind::ReadOnly => {
-            Failure::at(place, "cannot write to the repository: read-only file system")
-        }
-        _ if fault.is_transient() && !fault.detail.is_empty() => Failure::at(place, &fault.detail),
-        _ => Failure::at(place, fault),
-    }
-}
-
-fn read_format(opened: &Opened) -> Result<RepoFormat, Failure> {
-    let mut bytes = Vec::new();
-    let range = ByteRange::From { offset: 0, len: 2 * REPO_FORMAT_BYTES_MAX as u64 + 1 };
-    let place = || opened.store.describe();
-    opened.client.with_policy(OPENING).get(REPO_FORMAT_KEY, range, &mut bytes).map_err(
-        |fault| match fault.kind {
-            StoreFaultKind::NotFound => Failure::at(
-                place(),
-                "there is no repository here; check the URL, or make one with `windlass repo init`",
-            ),
-            _ => store_failure(place(), &fault),
-        },
-    )?;
-    RepoFormat::parse_stored(&bytes).map_err(|fault| Failure::at(place(), fault))
-}
-
-/// Cut for the format object: it is for people there.
-fn identity(mut place: String) -> String {
-    let cut = (0..=STORE_IDENTITY_BYTES_MAX).rev().find(|&at| place.is_char_boundary(at)).unwrap_or(0);
-    place.truncate(cut);
-    place
-}
-
-/// Refuses a repository whose log is not where this command would look for it: it would begin a second one.
-fn check_home(opened: &Opened, format: &RepoFormat) -> Result<(), Failure> {
-    let place = opened.objects_place();
-    let split = match (&opened.split, format.lease_store.as_str()) {
-        (None, "") => return Ok(()),
-        (None, known) => {
-            return Err(Failure::usage(format_args!(
-                "{place}: this repository keeps its log in a lease store ({known} when it was made); give \
-                 --lease-store URL or set WINDLASS_LEASE_STORE"
-            )));
-        }
-        (Some(_), "") => {
-            return Err(Failure::usage(format_args!(
-                "{place}: this repository keeps its log in its own store; leave --lease-store out"
-            )));
-        }
-        (Some(split), _) => split,
-    };
-    let (log, mut bytes) = (split.log().describe(), Vec::new());
-    let range = ByteRange::From { offset: 0, len: HOME_BYTES as u64 + 1 };
-    opened.client.with_policy(OPENING).get(HOME_KEY, range, &mut bytes).map_err(|fault| match fault.kind {
-        StoreFaultKind::NotFound => Failure::at(
-            &log,
-            format_args!(
-                "there is no log of {place} here; check --lease-store (it was {} when the repository was made), or \
-                 bring its data back: without it the repository cannot be opened",
-                format.lease_store
-            ),
-        ),
-        _ => store_failure(&log, &fault),
-    })?;
-    match home::parse(&bytes) {
-        Ok(uuid) if uuid == format.uuid => Ok(()),
-        Ok(uuid) => Err(Failure::at(
-            &log,
-            format_args!(
-                "this is the log of repository {}, not of {} at {place}; check --lease-store",
-                text::uuid(&uuid),
-                text::uuid(&format.uuid)
-            ),
-        )),
-        Err(fault) => Err(Failure::at(&log, fault)),
-    }
-}
-
-fn home_taken(opened: &Opened) -> Failure {
-    Failure::at(
-        opened.log_place(),
-        "there is the log of a repository already; choose another prefix for --lease-store",
-    )
-}
-
-/// Refuses a place where a repository is already, before a probe writes to it.
-fn refuse_occupied(opened: &Opened) -> Result<(), Failure> {
-    let client = opened.client.with_policy(OPENING);
-    let _opening = opened.store.watch().opening();
-    let taken = |key| match client.get(key, ByteRange::Last(1), &mut Vec::new()) {
-        Ok(_) => Ok(true),
-        Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(false),
-        Err(fault) => Err(store_failure(opened.store.describe(), &fault)),
-    };
-    if taken(REPO_FORMAT_KEY)? {
-        return Err(occupied(opened));
-    }
-    if opened.split.is_some() && taken(HOME_KEY)? { Err(home_taken(opened)) } else { Ok(()) }
-}
-
-fn occupied(opened: &Opened) -> Failure {
-    Failure::at(
-        opened.objects_place(),
-        "there is a repository already; use it, or choose another path or prefix",
-    )
-}
-
-/// What opens the repository, as far as it was given by options.
-fn unlock_given(global: &Global, make: bool) -> Result<Option<Unlock>, Failure> {
-    match (&global.key_file, &global.passphrase_file) {
-        (Some(_), Some(_)) => {
-            Err(Failure::usage("a key file and a passphrase file were given; leave one of them out"))
-        }
-        (Some(path), None) if make && !path.exists() => make_key_file(path).map(Some),
-        (Some(path), None) => read_key_file(path).map(Some),
-        (None, Some(path)) => read_passphrase(path).map(Some),
-        (None, None) => Ok(None),
-    }
-}
-
-/// Whether what opens the repository can be read, as far as options name it.
-pub fn check_unlock(global: &Global) -> Result<(), Failure> {
-    unlock_given(global, false).map(drop)
-}
-
-fn unlock_asked(global: &Global, question: &str) -> Result<Unlock, Failure> {
-    if let Some(unlock) = unlock_given(global, false)? {
-        return Ok(unlock);
-    }
-    let typed = prompt::passphrase(question)?;
-    typed.map(Unlock::Passphrase).ok_or_else(|| {
-        Failure::usage(
-            "the repository is encrypted; give --key-file or --passphrase-file (there is no terminal to ask)",
-        )
-    })
-}
-
-fn unlock_new(global: &Global) -> Result<Unlock, Failure> {
-    if let Some(unlock) = unlock_given(global, true)? {
-        return Ok(unlock);
-    }
-    let none = || {
-        Failure::usage(
-            "give --key-file (made if it does not exist) or --passphrase-file, or say --no-encryption",
-        )
-    };
-    let first = prompt::typed("New passphrase of the repository")?.ok_or_else(none)?;
-    let second = prompt::typed("Once more")?.ok_or_else(none)?;
-    if *first != *second {
-        return Err(Failure::new("the two passphrases differ; start over"));
-    }
-    Ok(Unlock::Passphrase(Passphrase::new(first.to_vec())))
-}
-
-/// A key file holds 64 hex digits, so that it can be printed and typed; 32 raw bytes are read as well.
-fn read_key_file(path: &Path) -> Result<Unlock, Failure> {
-    let wrong =
-        || Failure::at(path.display(), "not a key file (64 hex digits or 32 bytes); check --key-file");
-    let bytes = read_secret(path, 128)?;
-    if let Ok(raw) = <[u8; KEY_BYTES]>::try_from(&bytes[..]) {
-        return Ok(Unlock::KeyFile(Secret::new(raw)));
-    }
-    let digits = bytes.trim_ascii();
-    let mut key = [0; KEY_BYTES];
-    if digits.len() != 2 * KEY_BYTES {
-        return Err(wrong());
-    }
-    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-    }
-    Ok(Unlock::KeyFile(Secret::new(key)))
-}
-
-fn make_key_file(path: &Path) -> Result<Unlock, Failure> {
-    let key: [u8; KEY_BYTES] = host::random()?;
-    let failed = |error: std::io::Error| Failure::at(path.display(), error);
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    writeln!(file, "{}", text::hex(&key)).and_then(|()| file.sync_all()).map_err(failed)?;
-    logger::say(format_args!("windlass: made the key file {}; keep a copy of it elsewhere", path.display()));
-    Ok(Unlock::KeyFile(Secret::new(key)))
-}
-
-fn read_passphrase(path: &Path) -> Result<Unlock, Failure> {
-    let passphrase = read_secret(path, PASSPHRASE_FILE_BYTES_MAX)?;
-    if passphrase.trim_ascii().is_empty() {
-        return Err(Failure::at(path.display(), "the passphrase file is empty"));
-    }
-    Ok(Unlock::Passphrase(Passphrase::new(passphrase)))
-}
-
-fn read_secret(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
-    let failed = |error: std::io::Error| Failure::at(path.display(), error);
-    let file = File::open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    if meta.is_file() && meta.mode() & 0o077 != 0 {
-        let path = path.display();
-        log::warn!("{path} is readable by other users; run chmod 600 {path}");
-    }
-    let mut bytes = Vec::with_capacity(bytes_max as usize + 1);
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(Failure::at(path.display(), "too large for a key or passphrase; check the path"));
-    }
-    Ok(bytes)
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes log_slot_v1.bin: one slot with records 1 to 15, built from the layout tables alone (format/slot.rs, format/record.rs), with a BLAKE3
-of its own; log_slot_damage_v1.bin, the same with records 16 and 17; and log_slot_basis_v1.bin, with those that were given more fields since.
-Run it only together with a new version of the format: python3 log_slot.py > log_slot_v1.bin; python3 log_slot.py damage > log_slot_damage_v1.bin"""
+of its own; log_slot_damage_v1.bin, the same with records 16 and 17; log_slot_basis_v1.bin, with those that were given more fields since; and
+log_slot_carrying.bin, the slot behind the first that carries it. Run it only together with a new version of the format:
+python3 log_slot.py > log_slot_v1.bin; python3 log_slot.py damage > log_slot_damage_v1.bin; and so on"""
 import struct
 import sys
 
@@ -115,7 +116,16 @@ if sys.argv[1:] == ["basis"]:
         (5, u32(1) + text(b"homes") + listing(volumes) + i64(1700000000000000000)),
         (6, records[3][1] + i64(1700000001)),
     ]
-body = b"".join(u8(kind) + u32(len(fields)) + fields for kind, fields in records)
-slot = b"WLSL" + u16(1) + u16(0) + bytes(range(1, 17)) + u64(300) + u64(3) + u32(4) + u32(0) + u64(5)
-slot += bytes(range(16, 32)) + bytes(range(32, 64)) + u32(len(body)) + body
-sys.stdout.buffer.write(slot + blake3(slot))
+
+
+def slot_of(number, nonce, previous, records):
+    body = b"".join(u8(kind) + u32(len(fields)) + fields for kind, fields in records)
+    slot = b"WLSL" + u16(1) + u16(0) + bytes(range(1, 17)) + u64(number) + u64(3) + u32(4) + u32(0) + u64(5)
+    slot += nonce + previous + u32(len(body)) + body
+    return slot + blake3(slot)
+
+
+slot = slot_of(300, bytes(range(16, 32)), bytes(range(32, 64)), records)
+if sys.argv[1:] == ["carrying"]:
+    slot = slot_of(301, bytes(range(17, 33)), slot[-32:], [(14, u64(9))]) + slot
+sys.stdout.buffer.write(slot)

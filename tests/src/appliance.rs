@@ -224,7 +224,7 @@ impl Appliance {
 
     /// The log's state as of a moment ago.
     pub fn view(&self) -> Result<View> {
-        open_read(self.around(), self.cluster, LogSealer::new(&self.keys)).context(|| "read the log")
+        open_read(self.around(), self.cluster, LogSealer::new(&self.keys), drop).context(|| "read the log")
     }
 
     fn claim(&self) -> Result<Session<'_, LogSealer>> {

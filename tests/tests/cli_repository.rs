@@ -1,9 +1,10 @@
 //! The command line with a repository: init, keys, policies, backups, points.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which say so by failing")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use windlass_tests::cli::Cli;
@@ -43,13 +44,218 @@ fn init_makes_a_repository_and_its_key_once() {
     assert_eq!(made["lock"], "encrypted, opened by key file");
     let key = scratch.path().join("key");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::read(&key).unwrap().len(), 65);
+    let id = made["repository"].as_str().unwrap();
+    let text = fs::read_to_string(&key).unwrap();
+    assert_eq!(text.split_once('\n').unwrap().0.len(), 64);
+    assert!(
+        text.ends_with(&format!("\nrepository {id}\nencryption aes-256-gcm\nlocation-blocks 10\n")),
+        "{id}"
+    );
+    assert!(!scratch.path().join("repository/probe").exists());
     let info = cli.json(&["repo", "info"]);
     assert_eq!((&info["repository"], &info["points"]), (&made["repository"], &0.into()));
     let again = cli.run(&["repo", "init"]);
     assert_eq!(again.code, 1);
     assert!(again.failure().contains("there is a repository already"));
     assert!(cli.ok(&["repo", "probe"]).contains("does all that a repository needs"));
+}
+
+/// Everything below a directory, with contents.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().map(Result::unwrap) {
+        let path = entry.path();
+        if entry.file_type().unwrap().is_dir() {
+            all.extend(contents(&path));
+            all.insert(path, None);
+        } else {
+            all.insert(path.clone(), Some(fs::read(path).unwrap()));
+        }
+    }
+    all
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+#[test]
+fn init_wants_an_empty_place_and_leaves_nothing_where_it_fails() {
+    let scratch = Scratch::new("cli-init-place");
+    let (cli, repository) = (cli(&scratch), scratch.path().join("repository"));
+    fs::create_dir(&repository).unwrap();
+    fs::write(repository.join("Photo 1.JPG"), "x").unwrap();
+    let before = contents(scratch.path());
+    let refused = cli.run(&["repo", "init"]);
+    assert!(refused.code == 1 && refused.failure().contains("Photo 1.JPG"), "{}", refused.stderr);
+    let relative = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
+    let key = scratch.path().join("key").display().to_string();
+    let init = ["--repo", "file://some/where", "--key-file", &key, "repo", "init"];
+    let ended = relative.command(&init).current_dir(scratch.path()).output().unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    let absent = format!("file://{}", repository.join("Photo 1.JPG/below").display());
+    assert_eq!(relative.run(&["--repo", &absent, "--key-file", &key, "repo", "init"]).code, 1);
+    assert_eq!(contents(scratch.path()), before, "nothing was made");
+    cli.ok(&["repo", "init", "--force"]);
+    assert!(repository.join("Photo 1.JPG").exists());
+    cli.ok(&["policy", "set", "a", "--volume", "/dev/none=image"]);
+    let other = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
+    let place = format!("file://{}", scratch.path().join("other").display());
+    let ended = other.run(&["--repo", &place, "--key-file", &key, "repo", "init"]);
+    assert!(ended.failure().contains("key file of repository"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_format_object_lies_twice() {
+    let scratch = Scratch::new("cli-format");
+    let (cli, repository) = (cli(&scratch), scratch.path().join("repository"));
+    cli.ok(&["repo", "init"]);
+    cli.ok(&["policy", "set", "a", "--volume", "/dev/none=image"]);
+    let whole = fs::read(repository.join("format")).unwrap();
+    let is_whole = || {
+        ["format", "format-copy"]
+            .iter()
+            .all(|name| fs::read(repository.join(name)).is_ok_and(|body| body == whole))
+    };
+    assert!(is_whole());
+    for damage in [&b""[..], &whole[..40], &whole[..whole.len() - 1]] {
+        fs::write(repository.join("format"), damage).unwrap();
+        cli.ok(&["repo", "info"]);
+        cli.ok(&["repo", "rebuild"]);
+        assert!(is_whole());
+    }
+    fs::remove_file(repository.join("format")).unwrap();
+    cli.ok(&["repo", "info"]);
+    assert!(is_whole(), "made again when it was missed");
+    fs::remove_file(repository.join("format-copy")).unwrap();
+    cli.ok(&["repo", "rebuild"]);
+    assert!(is_whole());
+    for name in ["format", "format-copy"] {
+        fs::remove_file(repository.join(name)).unwrap();
+    }
+    let before = contents(scratch.path());
+    for command in [&["repo", "info"][..], &["repo", "init"], &["repo", "init", "--force"]] {
+        let ended = cli.run(command);
+        assert!(ended.code == 1 && ended.failure().contains("lost its format objects"), "{}", ended.stderr);
+    }
+    assert_eq!(contents(scratch.path()), before);
+}
+
+#[test]
+fn another_repository_or_an_older_one_is_refused() {
+    let scratch = Scratch::new("cli-older");
+    let (one, two) = (scratch.path().join("one"), scratch.path().join("two"));
+    for dir in [&one, &two] {
+        fs::create_dir(dir).unwrap();
+        cli(&scratch).with_repository(dir).ok(&["repo", "init"]);
+    }
+    let cli = cli(&scratch).with_repository(&one);
+    let (place, state) = (one.join("repository"), scratch.path().join("state").display().to_string());
+    let seen = |rest: &[&str]| cli.run(&[&["--state-dir", &state], rest].concat());
+    assert_eq!(seen(&["policy", "set", "a", "--volume", "/dev/none=image"]).code, 0);
+    copy(&place, &scratch.path().join("older"));
+    assert_eq!(seen(&["policy", "set", "a", "--every", "6h"]).code, 0);
+    assert_eq!(seen(&["policy", "list"]).code, 0);
+
+    copy(&scratch.path().join("older"), &place);
+    let before = contents(&place);
+    for command in [&["policy", "list"][..], &["policy", "set", "a", "--every", "7h"]] {
+        let ended = seen(command);
+        assert!(ended.code == 1 && ended.failure().contains("older repository"), "{}", ended.stderr);
+    }
+    assert_eq!(contents(&place), before, "nothing was written");
+    let slot = cli.json(&["repo", "info"])["slot"].to_string();
+    assert_eq!(seen(&["--accept-older", "1", "policy", "list"]).code, 1);
+    assert_eq!(seen(&["--accept-older", &slot, "policy", "list"]).code, 0);
+    assert_eq!(seen(&["policy", "list"]).code, 0, "it is known now");
+
+    // The store's owner puts another one in its place: the key file knows which it belongs to.
+    copy(&two.join("repository"), &place);
+    let ended = cli.run(&["repo", "info"]);
+    assert!(ended.code == 1 && ended.failure().contains("the key file is of"), "{}", ended.stderr);
+    // Or one that is not encrypted, for whoever types a passphrase: what was seen tells.
+    fs::remove_dir_all(&place).unwrap();
+    let url = format!("file://{}", place.display());
+    let bare = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
+    bare.ok(&["--repo", &url, "repo", "init", "--no-encryption"]);
+    bare.ok(&["--repo", &url, "repo", "info"]);
+    let ended = bare.run(&["--repo", &url, "--state-dir", &state, "repo", "info"]);
+    assert!(ended.code == 1 && ended.failure().contains("somebody has replaced it"), "{}", ended.stderr);
+}
+
+/// A log of which parts are gone: what is left is read, or named, and a rebuild brings back the points.
+#[test]
+fn a_damaged_log_is_named_and_rebuilt() {
+    let scratch = Scratch::new("cli-log-damage");
+    let (cli, place) = (cli(&scratch), scratch.path().join("repository"));
+    let image = scratch.path().join("image");
+    let noise =
+        |salt: u32| (0..400_000u32).flat_map(move |at| (at.wrapping_mul(2_654_435_761) ^ salt).to_le_bytes());
+    fs::write(&image, noise(1).collect::<Vec<u8>>()).unwrap();
+    cli.ok(&["repo", "init"]);
+    cli.ok(&["policy", "set", "a", "--volume", &format!("{}=image", image.display())]);
+    cli.ok(&["backup", "a"]);
+    fs::write(&image, noise(2).collect::<Vec<u8>>()).unwrap();
+    cli.ok(&["backup", "a"]);
+    let whole = scratch.path().join("whole");
+    copy(&place, &whole);
+    let slots: Vec<PathBuf> = contents(&whole.join("log")).into_keys().collect();
+    let names: Vec<String> =
+        slots.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    let count = names.len();
+    assert!(count >= 9, "{names:?}");
+    let damages: [(&str, Vec<usize>, bool); 5] = [
+        ("one slot is missing", vec![5], false),
+        ("one slot is empty", vec![5], true),
+        ("two slots in a row are missing", vec![4, 5], false),
+        ("the last slot is empty", vec![count - 1], true),
+        ("all slots are missing", (0..count).collect(), false),
+    ];
+    for (what, lost, empty) in damages {
+        copy(&whole, &place);
+        for &at in &lost {
+            let slot = place.join("log").join(&names[at]);
+            if empty { fs::write(slot, "").unwrap() } else { fs::remove_file(slot).unwrap() }
+        }
+        let before = contents(&place);
+        let is_bridged = what.starts_with("one");
+        let points = cli.run(&["points", "a", "--json"]);
+        if is_bridged {
+            assert_eq!(points.code, 0, "{what}: {}", points.stderr);
+            assert_eq!(points.documents()[0]["points"].as_array().unwrap().len(), 2, "{what}");
+            assert!(points.stderr.contains("read from elsewhere"), "{}", points.stderr);
+        } else {
+            for command in [&["points", "a"][..], &["backup", "a"], &["policy", "set", "a", "--every", "6h"]]
+            {
+                let ended = cli.run(command);
+                assert!(ended.code == 1 && ended.stderr.contains("repo rebuild"), "{what}: {}", ended.stderr);
+            }
+        }
+        assert_eq!(contents(&place), before, "{what}: nothing was written");
+        let rebuilt = cli.run(&["repo", "rebuild", "--json"]);
+        println!("{what}: {} {}", rebuilt.stdout, rebuilt.stderr);
+        assert_eq!(rebuilt.code, if is_bridged { 0 } else { 3 }, "{what}: {}", rebuilt.stderr);
+        let all = what.starts_with("all");
+        let policy = if all { "recovered-1" } else { "a" };
+        let points = cli.json(&["points", policy]);
+        assert_eq!(points["points"].as_array().unwrap().len(), 2, "{what}: {points}");
+        for (point, salt) in [(1, 1), (2, 2)] {
+            let out = scratch.path().join("out");
+            let target = format!("{policy}@{point}");
+            cli.ok(&["restore", &target, "--to-device", out.to_str().unwrap()]);
+            assert!(fs::read(&out).unwrap().into_iter().eq(noise(salt)), "{what}: point {point}");
+            fs::remove_file(&out).unwrap();
+            cli.ok(&["check", &target, "--read-data"]);
+        }
+        if all {
+            cli.ok(&["policy", "set", "a", "--volume", &format!("{}=image", image.display())]);
+        }
+        cli.ok(&["backup", "a"]);
+        cli.ok(&["check", "a", "--read-data"]);
+        let points = cli.json(&["points", "a"]);
+        assert_eq!(points["points"].as_array().unwrap().len(), if all { 1 } else { 3 }, "{what}: {points}");
+    }
 }
 
 #[test]

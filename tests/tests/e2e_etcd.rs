@@ -169,7 +169,8 @@ fn on_the_command_line(lease: &str, other: &str) {
 
     // Two repositories do not share a log, and one that has its own is not given another.
     let second = format!("file://{}", work.join("second").display());
-    let local = ["--repo", &second, "--key-file", &key];
+    let (second_key, third_key) = (format!("{key}-2"), format!("{key}-3"));
+    let local = ["--repo", &second, "--key-file", &second_key];
     let run = |more: &[&str]| cli.run(&[&local[..], more].concat());
     let taken = run(&["--lease-store", lease, "repo", "init"]);
     assert!(
@@ -181,8 +182,9 @@ fn on_the_command_line(lease: &str, other: &str) {
     let crossed = run(&["--lease-store", lease, "repo", "info"]);
     assert!(crossed.code == 1 && crossed.failure().contains("the log of repository"), "{}", crossed.stderr);
     let third = format!("file://{}", work.join("third").display());
-    cli.ok(&["--repo", &third, "--key-file", &key, "repo", "init"]);
-    let needless = cli.run(&["--repo", &third, "--key-file", &key, "--lease-store", lease, "repo", "info"]);
+    cli.ok(&["--repo", &third, "--key-file", &third_key, "repo", "init"]);
+    let needless =
+        cli.run(&["--repo", &third, "--key-file", &third_key, "--lease-store", lease, "repo", "info"]);
     assert!(
         needless.code == 2 && needless.failure().contains("leave --lease-store out"),
         "{}",

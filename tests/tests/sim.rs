@@ -153,6 +153,7 @@ macro_rules! finds {
 finds! {
     finds_a_writer_that_does_not_look_for_the_next_epoch: Committer SkipEpochCheck;
     finds_a_replay_that_does_not_list_twice: Committer SkipSecondList;
+    finds_a_replay_that_takes_a_lost_slot_for_the_end: Committer SkipLookBeyond;
     finds_a_late_answer_that_renews: Committer RenewOnLateAnswer;
     finds_a_delete_without_a_record: Committer DeleteWithoutRetire;
     finds_a_commit_of_what_is_not_stored: Committer CommitBeforeStored;

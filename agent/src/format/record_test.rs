@@ -1,7 +1,7 @@
 //! Records: round trips of random ones, bounds, and the golden slot, which a script wrote from the tables alone.
 
 use super::*;
-use crate::format::slot::{PlainForTests, SlotContents};
+use crate::format::slot::{PlainForTests, SlotContents, carried, carry};
 use crate::format::tail::INDEX_STORED_BYTES_MAX;
 use crate::id::Boot;
 
@@ -303,4 +303,16 @@ fn a_volume_is_the_same_only_when_both_say_what_they_are_and_it_did_not_shrink()
     }
     let unknown = with(&|v| v.basis = None);
     assert!(!volume.is_same_volume(&unknown) && !unknown.is_same_volume(&unknown));
+}
+
+#[test]
+fn the_golden_slot_that_carries_another_is_put_together_byte_for_byte() {
+    let golden = include_bytes!("../../../tests/golden/log_slot_carrying.bin");
+    let before = include_bytes!("../../../tests/golden/log_slot_v1.bin");
+    let contents = SlotContents::parse(golden, &PlainForTests).unwrap();
+    assert_eq!((contents.header.slot, &contents.records[..]), (Slot(301), &[Record::Unpin { pin: 9 }][..]));
+    assert_eq!(contents.header.previous, before[before.len() - 32..]);
+    assert_eq!(carried(golden), Some(&before[..]));
+    let (own, _) = contents.header.emit(&contents.records, &PlainForTests).unwrap();
+    assert_eq!(carry(own, before), golden);
 }

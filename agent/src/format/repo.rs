@@ -20,7 +20,7 @@
 //! | ... | lease_bytes | lease store | where the log and the lease were when it was made, UTF-8, for people |
 //! | total - 4 | 4 | crc | CRC-32 (IEEE) of all bytes before |
 //!
-//! Little-endian, stored as two copies (`copies`). Written once by `init`; read by every command before anything else. Adding a key slot later is a record of the
+//! Little-endian, stored as two copies (`copies`), under two keys: `format`, and `format-copy` for when that is lost. Written once by `init`; read by every command before anything else. Adding a key slot later is a record of the
 //! log, not a change of this object.
 //!
 //! A repository whose commit log is in another store (`store::split`) has version 2, so that an agent which knows nothing of that
@@ -41,11 +41,14 @@ use crate::limits::{KEY_SLOTS_MAX, LOCATION_BLOCKS_MAX, REPO_FORMAT_BYTES_MAX, S
 pub const REPO_FORMAT_FIXED_BYTES: usize = 96;
 /// The key of the `format` object in the store.
 pub const REPO_FORMAT_KEY: &str = "format";
+/// The key of the same object once more, for when that is lost: without it nothing of the repository can be read.
+pub const REPO_FORMAT_COPY_KEY: &str = "format-copy";
 
 const MAGIC: [u8; 8] = *b"WINDLASS";
 const VERSION: u16 = 1;
 const VERSION_LEASE: u16 = 2;
 const CRC_BYTES: usize = 4;
+const TOTAL_AT: usize = 12;
 const WHAT: &str = "repository format";
 
 /// The `format` object.
@@ -155,7 +158,16 @@ impl RepoFormat {
 
     /// Parses the stored object: two copies of what [`RepoFormat::emit`] gives.
     pub fn parse_stored(stored: &[u8]) -> Result<RepoFormat, FormatFault> {
-        RepoFormat::parse(copies::pick(stored, |copy| RepoFormat::parse(copy).is_ok()))
+        RepoFormat::parse(
+            copies::pick(stored, &MAGIC, RepoFormat::whole).unwrap_or(&stored[..stored.len() / 2]),
+        )
+    }
+
+    /// Bytes of the `format` object that `bytes` begin with; `None` when there is none, or a damaged one.
+    pub fn whole(bytes: &[u8]) -> Option<usize> {
+        let total = bytes.get(TOTAL_AT..TOTAL_AT + 4)?.try_into().ok().map(u32::from_le_bytes)?;
+        let total = usize::try_from(total).ok()?;
+        RepoFormat::parse(bytes.get(..total)?).is_ok().then_some(total)
     }
 
     /// Inverse of [`RepoFormat::emit`]; `bytes` are one copy.

@@ -18,6 +18,9 @@
 //! | 104 | 4 | n, length of the body as stored |
 //! | 108 | n | body: records (see [`record`](super::record)), sealed; associated data: bytes 0..104 |
 //! | 108 + n | 32 | digest: BLAKE3 of all bytes before it |
+//! | 140 + n | m | the slot before, as this table draws it up to its digest, where both fit into 64 KiB; else nothing |
+//!
+//! A slot that was lost is so read from the one behind it. What a slot carries is not part of its digest, and proves itself by its own.
 //!
 //! A grant (`epoch/<20 digits>`, magic `WLGR`) and a beat (`beat/<20 digits>`, magic `WLBT`): magic 4, version 2, reserved 2, cluster
 //! 16, epoch 8, node 4, reserved 4, boot 8, counter 8 (lease length in ns for a grant), nonce 16, digest 32. Not sealed: they
@@ -39,7 +42,10 @@ pub type LogDigest = [u8; 32];
 pub type ClusterId = [u8; 16];
 
 /// Bytes of a slot that are not its body.
-pub const SLOT_OVERHEAD_BYTES: usize = BODY_AT + 32;
+pub const SLOT_OVERHEAD_BYTES: usize = BODY_AT + DIGEST_BYTES;
+/// Magic of a checkpoint, and where in it the length of its body is (see `log::checkpoint`).
+pub(crate) const CHECKPOINT_MAGIC: [u8; 4] = *b"WLCK";
+pub(crate) const CHECKPOINT_LENGTH_AT: usize = 80;
 
 const SLOT_MAGIC: [u8; 4] = *b"WLSL";
 const GRANT_MAGIC: [u8; 4] = *b"WLGR";
@@ -48,6 +54,15 @@ const BOUNDARY_MAGIC: [u8; 4] = *b"WLBD";
 const VERSION: u16 = 1;
 const AAD_BYTES: usize = 104;
 const BODY_AT: usize = 108;
+const LENGTH_AT: usize = 104;
+const DIGEST_BYTES: usize = 32;
+const SLOT_AT: usize = 24;
+/// Bytes of a grant and of a beat.
+const CLAIM_BYTES: usize = 104;
+/// Bytes of a boundary.
+const BOUNDARY_BYTES: usize = 112;
+/// Bytes of a magic.
+const MAGIC_BYTES: usize = 4;
 
 /// Seals and opens bodies under the repository's log key.
 pub trait Sealer {
@@ -148,12 +163,13 @@ impl SlotHeader {
         Ok((out, digest))
     }
 
-    /// Parses the header only, after the length and the digest have been checked. For comparing nonces.
+    /// Parses the header only, after the length and the digest have been checked. For comparing nonces. What the slot carries is
+    /// left alone.
     pub fn parse(bytes: &[u8]) -> Result<(SlotHeader, LogDigest), WireFault> {
         if bytes.len() > SLOT_BYTES_MAX {
             return Err(WireFault::Count(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
         }
-        let (inner, digest) = check_digest(bytes)?;
+        let (inner, digest) = check_digest(own_part(bytes)?)?;
         let mut reader = Reader::new(inner);
         let cluster = parse_start(&mut reader, SLOT_MAGIC)?;
         let header = SlotHeader {
@@ -173,12 +189,70 @@ impl SlotContents {
     /// Parses, verifies the digest, opens the body. Does not compare cluster, slot or previous digest with anything.
     pub fn parse<S: Sealer>(bytes: &[u8], sealer: &S) -> Result<SlotContents, WireFault> {
         let (header, digest) = SlotHeader::parse(bytes)?;
-        let mut body = bytes[BODY_AT..bytes.len() - 32].to_vec();
+        let own = own_part(bytes)?;
+        let mut body = own[BODY_AT..own.len() - DIGEST_BYTES].to_vec();
         sealer
             .open(&bytes[..AAD_BYTES], seal_nonce(&header.nonce), &mut body)
             .map_err(|SealBroken| WireFault::Seal)?;
         Ok(SlotContents { header, records: parse_records(&body)?, digest })
     }
+}
+
+/// A slot's bytes without what it carries. `Short` when they end early.
+pub fn own_part(bytes: &[u8]) -> Result<&[u8], WireFault> {
+    let length = body_length(bytes, LENGTH_AT).ok_or(WireFault::Short)?;
+    length.checked_add(SLOT_OVERHEAD_BYTES).and_then(|total| bytes.get(..total)).ok_or(WireFault::Short)
+}
+
+/// The slot before the one at the start of `bytes`, which carries it; as that slot's own part. It is whole; whether it belongs there its
+/// reader judges.
+pub fn carried(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = bytes.get(own_part(bytes).ok()?.len()..)?;
+    let before = &rest[..log_object_bytes(rest, SLOT_MAGIC)?];
+    let number = |slot: &[u8]| slot.get(SLOT_AT..SLOT_AT + 8)?.try_into().ok().map(u64::from_le_bytes);
+    (number(before)?.checked_add(1) == number(bytes)).then_some(before)
+}
+
+/// Lets a slot carry the one before it, where both fit.
+pub fn carry(mut own: Vec<u8>, before: &[u8]) -> Vec<u8> {
+    if own.len().saturating_add(before.len()) <= SLOT_BYTES_MAX {
+        own.extend_from_slice(before);
+    }
+    own
+}
+
+/// Bytes of the object of the commit log that `bytes` begin with, whatever kind it is; a slot with what it carries. `None` when there is
+/// none, or a damaged one.
+pub fn whole(bytes: &[u8]) -> Option<usize> {
+    let magic = bytes.first_chunk::<MAGIC_BYTES>()?;
+    let own = log_object_bytes(bytes, *magic)?;
+    let more = if *magic == SLOT_MAGIC { carried(bytes).map_or(0, <[u8]>::len) } else { 0 };
+    Some(own + more)
+}
+
+/// What every object of the log begins with.
+pub const LOG_MAGIC: &[u8] = b"WL";
+
+fn log_object_bytes(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
+    if !bytes.starts_with(&magic) {
+        return None;
+    }
+    let total = match magic {
+        SLOT_MAGIC => own_part(bytes).ok()?.len(),
+        CHECKPOINT_MAGIC => {
+            let overhead = CHECKPOINT_LENGTH_AT + 4 + DIGEST_BYTES;
+            body_length(bytes, CHECKPOINT_LENGTH_AT)?.checked_add(overhead)?
+        }
+        GRANT_MAGIC | BEAT_MAGIC => CLAIM_BYTES,
+        BOUNDARY_MAGIC => BOUNDARY_BYTES,
+        _ => return None,
+    };
+    check_digest(bytes.get(..total)?).ok().map(|_| total)
+}
+
+fn body_length(bytes: &[u8], at: usize) -> Option<usize> {
+    let length = bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)?;
+    usize::try_from(length).ok()
 }
 
 /// A lease grant or a beat: both say who holds an epoch.
@@ -361,7 +435,7 @@ mod tests {
         assert_eq!(redo(&|bytes| bytes[44] = 1), WireFault::Value);
         assert_eq!(redo(&|bytes| bytes[104] += 1), WireFault::Short);
         assert_eq!(redo(&|bytes| bytes[108] = 200), WireFault::Kind(200));
-        assert_eq!(redo(&|bytes| bytes.push(0)), WireFault::Short);
+        assert_eq!(redo(&|bytes| bytes.push(0)), WireFault::Digest);
     }
 
     #[test]
@@ -381,6 +455,72 @@ mod tests {
         let (bytes, _) = header().emit(&records(rest), &PlainForTests).unwrap();
         assert_eq!(bytes.len(), SLOT_BYTES_MAX);
         assert!(header().emit(&records(rest + 1), &PlainForTests).is_err());
+    }
+
+    #[test]
+    fn a_slot_carries_the_one_before_it_where_both_fit() {
+        let slot = |number, filler: usize| {
+            let change = |body| {
+                Record::PolicyChanged(super::super::record::PolicyChange {
+                    name: "p".into(),
+                    revision: 1,
+                    body: vec![0; body],
+                    volumes: Vec::new(),
+                })
+            };
+            let records = [change(filler / 2), change(filler - filler / 2)];
+            SlotHeader { slot: Slot(number), ..header() }.emit(&records, &PlainForTests).unwrap().0
+        };
+        let (before, own) = (slot(1, 100), slot(2, 0));
+        let both = carry(own.clone(), &before);
+        assert_eq!((own_part(&both), carried(&both)), (Ok(&own[..]), Some(&before[..])));
+        assert_eq!(SlotContents::parse(&both, &PlainForTests), SlotContents::parse(&own, &PlainForTests));
+        assert_eq!((whole(&both), whole(&own)), (Some(both.len()), Some(own.len())));
+        // The copy behind a slot that carries nothing is not what it carries.
+        assert_eq!(whole(&[&own[..], &own[..]].concat()), Some(own.len()));
+        assert_eq!(carried(&carry(own.clone(), &slot(3, 0))), None);
+        for at in own.len()..both.len() {
+            let mut bad = both.clone();
+            bad[at] ^= 1;
+            assert_eq!(
+                (carried(&bad), carried(&both[..at]), whole(&bad)),
+                (None, None, Some(own.len())),
+                "{at}"
+            );
+        }
+        let large = slot(1, 30_000);
+        let room = SLOT_BYTES_MAX - large.len();
+        let fits = slot(2, room - own.len());
+        assert_eq!(carry(fits.clone(), &large).len(), SLOT_BYTES_MAX);
+        assert_eq!(carry(slot(2, room - own.len() + 1), &large).len(), fits.len() + 1);
+    }
+
+    #[test]
+    fn every_object_of_the_log_says_how_long_it_is() {
+        let claim =
+            Claim { cluster: [1; 16], epoch: Epoch(2), holder: header().writer, counter: 3, nonce: [4; 16] };
+        let name = CheckpointName { slot: Slot(1), nonce: [2; 16], digest: [3; 32] };
+        let checkpoint = crate::log::checkpoint::Checkpoint {
+            cluster: [1; 16],
+            slot: Slot(2),
+            nonce: [3; 16],
+            slot_digest: [4; 32],
+            state: crate::log::state::State::default(),
+        };
+        let objects = [
+            claim.emit_grant(),
+            claim.emit_beat(),
+            emit_boundary(&[9; 16], &name),
+            checkpoint.emit(&PlainForTests).unwrap().0,
+            header().emit(&[Record::Unpin { pin: 9 }], &PlainForTests).unwrap().0,
+        ];
+        for object in objects {
+            let stored = [&object[..], &object[..]].concat();
+            assert_eq!(whole(&stored), Some(object.len()));
+            for cut in 0..object.len() {
+                assert_eq!(whole(&object[..cut]), None);
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::keys;
 use super::limits::{BACKOFF_FIRST_NS, BACKOFF_LAST_NS};
 use crate::format::copies;
-use crate::format::slot::check_digest;
+use crate::format::slot::{LOG_MAGIC, whole};
 use crate::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
 
 /// Names one call of one machine; never reused within a writer.
@@ -50,6 +50,13 @@ pub enum Call {
         /// The prefix.
         prefix: &'static str,
     },
+    /// The first key below a prefix that is greater than `after`. Answers: `Keys` with none or one, `Fault`.
+    Above {
+        /// The prefix.
+        prefix: &'static str,
+        /// A key, which need not exist.
+        after: String,
+    },
     /// The first keys below a prefix, ascending. Answers: `Keys`, `Fault`.
     List {
         /// The prefix.
@@ -85,8 +92,8 @@ pub fn perform(store: &dyn Store, call: &Call) -> (Answer, Option<StoreFault>) {
         Call::Get { key } => {
             let mut out = Vec::new();
             store.get(key, ByteRange::Whole(keys::bytes_max(key)), &mut out).map(|_| {
-                let copy = copies::pick(&out, |copy| check_digest(copy).is_ok()).to_vec();
-                Answer::Body(copy)
+                // What has no whole copy goes on as it is, for the machine that asked to say what is wrong with it.
+                Answer::Body(copies::pick(&out, LOG_MAGIC, whole).map_or(out.clone(), <[u8]>::to_vec))
             })
         }
         Call::Create { key, body } => {
@@ -100,6 +107,14 @@ pub fn perform(store: &dyn Store, call: &Call) -> (Answer, Option<StoreFault>) {
                 true
             });
             listed.map(|()| Answer::Keys(last.into_iter().collect()))
+        }
+        Call::Above { prefix, after } => {
+            let mut first = None;
+            let listed = store.list(prefix, after, &mut |key, _| {
+                first = Some(key.to_owned());
+                false
+            });
+            listed.map(|()| Answer::Keys(first.into_iter().collect()))
         }
         Call::List { prefix, max } => {
             let mut keys = Vec::new();

@@ -24,19 +24,20 @@ use super::limits::{
     POLICIES_MAX, POLICY_BODY_BYTES_MAX, POLICY_VOLUMES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX,
     VOLUMES_MAX,
 };
+use super::replay::View;
 use super::state::{Pin, Point, Policy, Running, State, Volume};
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use crate::format::record::{BackupVolume, SegmentMeta, parse_policy_name};
 use crate::format::slot::{
-    Author, ClusterId, LogDigest, SealBroken, Sealer, check_digest, emit_digest, emit_start, parse_start,
-    seal_nonce,
+    Author, CHECKPOINT_LENGTH_AT, CHECKPOINT_MAGIC, ClusterId, LogDigest, SealBroken, Sealer, check_digest,
+    emit_digest, emit_start, parse_start, seal_nonce,
 };
 use crate::id::{BackupId, ObjectId, Slot, VolumeId};
 use crate::wire_struct;
 
-const MAGIC: [u8; 4] = *b"WLCK";
-const AAD_BYTES: usize = 80;
-const BODY_AT: usize = 84;
+const MAGIC: [u8; 4] = CHECKPOINT_MAGIC;
+const AAD_BYTES: usize = CHECKPOINT_LENGTH_AT;
+const BODY_AT: usize = AAD_BYTES + 4;
 
 wire_struct!(Author { node: crate::id::NodeId, boot: crate::id::Boot });
 wire_struct!(Pin { slot: Slot, node: crate::id::NodeId, counter: u64 });
@@ -75,6 +76,11 @@ impl Checkpoint {
         out.extend_from_slice(&body);
         let digest = emit_digest(&mut out);
         Ok((out, digest))
+    }
+
+    /// The log up to its slot, as a replay that begins here takes it.
+    pub fn into_view(self) -> View {
+        View { head: self.slot, digest: self.slot_digest, state: self.state, last: Arc::from([]) }
     }
 
     /// Inverse of [`Checkpoint::emit`]; returns the object's digest too.

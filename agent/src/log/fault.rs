@@ -25,6 +25,13 @@ pub enum Place {
     Checkpoint(Slot),
 }
 
+impl Place {
+    /// Whether it is a part of what was decided, and not of who may decide.
+    fn is_history(self) -> bool {
+        matches!(self, Place::Slot(_) | Place::Boundary(_) | Place::Checkpoint(_))
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -120,11 +127,42 @@ pub enum LogFault {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// An object of the log is missing or damaged, and what it said was found elsewhere: nothing is lost.
+    Mended {
+        /// Which.
+        place: Place,
+    },
+    /// There are objects and no log.
+    Gone,
     /// The log moved on faster than it could be read, many times over.
     Moving,
 }
 
 impl LogFault {
+    /// Whether the log itself is damaged, and nothing but a rebuild helps.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            LogFault::Store { place, kind } => {
+                matches!(kind, StoreFaultKind::NotFound | StoreFaultKind::TooLong) && place.is_history()
+            }
+            // Another repository's log is not this one's, damaged.
+            LogFault::Format { place, why } => *why != WireFault::Cluster && place.is_history(),
+            LogFault::Chain { .. }
+            | LogFault::Author { .. }
+            | LogFault::Inconsistent { .. }
+            | LogFault::Gone => true,
+            LogFault::Refused { .. }
+            | LogFault::TooLarge { .. }
+            | LogFault::NotReady
+            | LogFault::Held { .. }
+            | LogFault::Fenced { .. }
+            | LogFault::Expired { .. }
+            | LogFault::CheckpointTooLarge { .. }
+            | LogFault::Mended { .. }
+            | LogFault::Moving => false,
+        }
+    }
+
     /// Whether trying again from the start may help.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -142,6 +180,8 @@ impl LogFault {
             | LogFault::Inconsistent { .. }
             | LogFault::Refused { .. }
             | LogFault::TooLarge { .. }
+            | LogFault::Mended { .. }
+            | LogFault::Gone
             | LogFault::CheckpointTooLarge { .. } => false,
         }
     }
@@ -164,12 +204,12 @@ impl fmt::Display for LogFault {
                         "{place}: the store does not do what a log needs; `windlass repo probe` says what"
                     )
                 }
-                StoreFaultKind::NotFound => {
-                    write!(f, "{place}: it is missing, though nothing may have removed it")
-                }
-                StoreFaultKind::TooLong => {
-                    write!(f, "{place}: larger than such an object can be; something else was stored there")
-                }
+                StoreFaultKind::NotFound => damaged(f, *place, &"it is missing"),
+                StoreFaultKind::TooLong => damaged(
+                    f,
+                    *place,
+                    &"it is larger than such an object can be; something else was stored there",
+                ),
                 StoreFaultKind::Exists => write!(f, "{place}: it exists, though its name is new"),
                 StoreFaultKind::Corrupt => {
                     write!(f, "{place}: what arrives was changed on the way; check the network and try again")
@@ -179,22 +219,26 @@ impl fmt::Display for LogFault {
                 }
                 StoreFaultKind::Rejected => write!(f, "{place}: the store rejects the request"),
             },
-            LogFault::Format { place, why } => write!(f, "{place} cannot be used: {why}"),
+            LogFault::Format { place, why } => damaged(f, *place, why),
             LogFault::Chain { slot } => {
-                write!(
-                    f,
-                    "the commit log is damaged at slot {slot}: it does not follow from the one before; {REPAIR}"
-                )
+                let before = slot.0.saturating_sub(1);
+                let what = format_args!(
+                    "it does not follow from entry {before}: one of them was changed or put back"
+                );
+                damaged(f, Place::Slot(*slot), &what)
             }
-            LogFault::Author { slot, epoch, holds } => write!(
+            LogFault::Author { slot, epoch, holds } => {
+                let what = format_args!("it was written under epoch {epoch} while epoch {holds} holds");
+                damaged(f, Place::Slot(*slot), &what)
+            }
+            LogFault::Inconsistent { slot, why } => damaged(f, Place::Slot(*slot), why),
+            LogFault::Mended { place } => write!(
                 f,
-                "the commit log is damaged at slot {slot}: it was written under epoch {epoch} while epoch {holds} holds; {REPAIR}"
+                "{place} is missing or damaged; what it said was read from elsewhere, and nothing is lost; \
+                 `windlass repo rebuild` makes the log whole again"
             ),
-            LogFault::Inconsistent { slot, why } => {
-                write!(
-                    f,
-                    "the commit log is damaged at slot {slot}: it says what it may not ({why}); {REPAIR}"
-                )
+            LogFault::Gone => {
+                write!(f, "the commit log is gone, though objects of backups are there; {REPAIR}")
             }
             LogFault::Refused { record, why } => write!(f, "record {record} of the batch: {why}"),
             LogFault::TooLarge { size } => {
@@ -236,6 +280,16 @@ impl fmt::Display for LogFault {
 
 /// What to do about a log that contradicts itself. Reading it changes nothing, and nothing is written after it.
 const REPAIR: &str = "nothing was changed; repair it with `windlass repo rebuild`";
+
+/// An object of the log cannot be used, and nothing else says what it said.
+fn damaged(f: &mut fmt::Formatter<'_>, place: Place, what: &dyn fmt::Display) -> fmt::Result {
+    match place {
+        Place::Slot(slot) => write!(f, "the commit log is damaged at entry {slot}: {what}")?,
+        Place::Boundary(_) | Place::Checkpoint(_) => write!(f, "the commit log is damaged: {place}: {what}")?,
+        Place::Grant(_) | Place::Beat(_) => return write!(f, "{place} cannot be used: {what}"),
+    }
+    write!(f, "; {REPAIR}")
+}
 
 fn unresolved_text(f: &mut fmt::Formatter<'_>, unresolved: Option<Slot>) -> fmt::Result {
     match unresolved {

@@ -11,7 +11,7 @@
 //! Invariants: digits are padded, so that names order as numbers do; one spelling per name. Source: commit-log design, "Keys".
 
 use super::limits::{CHECKPOINT_BYTES_MAX, MARK_BYTES_MAX, SLOT_BYTES_MAX};
-use crate::format::repo::REPO_FORMAT_KEY;
+use crate::format::repo::{REPO_FORMAT_COPY_KEY, REPO_FORMAT_KEY};
 use crate::id::{Epoch, Slot};
 use crate::limits::REPO_FORMAT_BYTES_MAX;
 
@@ -55,7 +55,7 @@ pub fn boundary(slot: Slot) -> String {
 /// Bytes that the object under `key` may have at most as it is stored, as two copies; a reader refuses a larger one.
 pub fn bytes_max(key: &str) -> u64 {
     let copy = match key {
-        REPO_FORMAT_KEY => REPO_FORMAT_BYTES_MAX,
+        REPO_FORMAT_KEY | REPO_FORMAT_COPY_KEY => REPO_FORMAT_BYTES_MAX,
         _ if key.starts_with(SLOTS) => SLOT_BYTES_MAX,
         _ if key.starts_with(CHECKPOINTS) => CHECKPOINT_BYTES_MAX,
         _ => MARK_BYTES_MAX,
@@ -72,6 +72,14 @@ pub fn number(key: &str, prefix: &str) -> Option<Slot> {
     if well_formed { digits.parse().ok().map(Slot) } else { None }
 }
 
+/// The slot and the nonce of a checkpoint's key.
+pub fn checkpoint_name(key: &str) -> Option<(Slot, [u8; 16])> {
+    let slot = number(key, CHECKPOINTS)?;
+    let nonce = key.rsplit_once('-').and_then(|(_, hex)| u128::from_str_radix(hex, 16).ok())?;
+    let name = (slot, nonce.to_be_bytes());
+    (checkpoint(name.0, &name.1) == key).then_some(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +93,10 @@ mod tests {
         let nonce = std::array::from_fn(|at| at as u8 * 17);
         let text = "ckpt/00000000000000000012-00112233445566778899aabbccddeeff";
         assert_eq!(checkpoint(Slot(12), &nonce), text);
+        assert_eq!(checkpoint_name(text), Some((Slot(12), nonce)));
+        for bad in [&text[..text.len() - 1], &text.to_uppercase(), &boundary(Slot(7))] {
+            assert_eq!(checkpoint_name(bad), None, "{bad}");
+        }
     }
 
     #[test]

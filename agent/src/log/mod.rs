@@ -16,6 +16,7 @@
 //! | [`writer`] | state machine: claim, begin, commit, check, yield |
 //! | [`session`] | a blocking driver for command lines |
 //! | [`intact`] | finds damaged copies while they can still be read |
+//! | [`salvage`] | what a damaged log still says, and a log that begins anew |
 //! | [`fault`] | what can go wrong, in words |
 //! | [`limits`] | every bound |
 //!
@@ -33,6 +34,7 @@ pub mod limits;
 pub mod names;
 pub mod presence;
 pub mod replay;
+pub mod salvage;
 pub mod sealer;
 pub mod session;
 pub mod state;

@@ -5,17 +5,36 @@
 //! writer's late create may sit in it and look plausible. So nothing that was read counts until the second LIST, and a slot
 //! that does not verify is a fault only when the boundary has not moved either.
 //!
+//! The first 404 is the head only when LIST log/ shows nothing above it. Slots are created one after the other, each after the one
+//! before it was read back, so a slot above a missing one, which is asked for once more because it may have come since, proves that
+//! one was lost. It is then read from where it lies a second time: in the slot behind it, or, with all before it, in a
+//! checkpoint. Where it lies nowhere else the log is refused by name, before anything is written.
+//!
 //! | phase | waits for | next |
 //! |---|---|---|
 //! | `Boundary` | LIST boundary/ | `Pointer`, or `Slots` from 1 when there is none |
-//! | `Pointer` | GET boundary/b | `Loading` |
-//! | `Loading` | GET ckpt/... | `Slots` |
-//! | `Slots` | GETs of slots, up to 8 at once | `Confirm` at the first 404 or the first slot that does not verify |
+//! | `Pointer` | GET boundary/b | `Loading`; `Moved` when it cannot be used |
+//! | `Loading` | GET ckpt/... | `Slots`; `Moved` when it cannot be used |
+//! | `Slots` | GETs of slots, up to 8 at once | `Beyond` at the first 404 or unreadable slot; `Moved` at one that does not follow |
+//! | `Beyond` | LIST log/ above it | `Confirm` when nothing is there and it was a 404; `Empty` when that was the first; else `Again` |
+//! | `Again` | GET of it once more | `Slots` when it can be read now, else `Moved` |
+//! | `Moved` | LIST boundary/ | `Boundary` when it moved; `Carried` when the slot behind it is there, else `Covering` |
+//! | `Carried` | GET of the slot behind it | `Slots` when that carries it, else `Covering` |
+//! | `Covering` | LIST ckpt/, GET of the last one | `Slots` behind it when it is of this slot or a later one, else `Confirm` |
+//! | `Empty` | LIST ckpt/, obj/, seg/ | `Confirm` when all are empty, else `Again` |
 //! | `Confirm` | LIST boundary/ | `Done`, or `Boundary` when it moved |
+//!
+//! Where a slot was lost, a stalled writer's late create may land and look plausible; but what follows does not follow from it. The
+//! slot behind it carries the right one, so the replay starts over and takes that.
+//!
+//! A checkpoint that no record names is as good as one that the boundary names: it is written only after its slot has passed its check.
+//! What is lost at the end of the log leaves no trace in it; see `log::salvage` and the memory of what was seen.
 //!
 //! Invariants: I1, I2, I11. Does not: write anything. Source: commit-log design "Replay"; the coordination reference 3.2, 3.4.
 
-use super::call::{Answer, Call, CallId, Calls, backoff_ns};
+use std::hash::{Hash, Hasher};
+
+use super::call::{Answer, Body, Call, CallId, Calls, backoff_ns};
 use super::checkpoint::Checkpoint;
 use super::fault::{LogFault, Place};
 use super::keys;
@@ -23,15 +42,18 @@ use super::limits::{REPLAY_FAULTS_MAX, REPLAY_GETS_MAX};
 use super::state::State;
 use crate::format::cursor::WireFault;
 use crate::format::record::CheckpointName;
-use crate::format::slot::{ClusterId, LogDigest, Sealer, SlotContents, parse_boundary};
+use crate::format::slot::{ClusterId, LogDigest, Sealer, SlotContents, carried, own_part, parse_boundary};
 use crate::id::Slot;
 use crate::store::StoreFaultKind;
 
 /// Times that a replay starts over because the boundary moved, before it gives up.
 const RESTARTS_MAX: u32 = 16;
 
-/// A verified prefix of the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// What objects and segments begin with: there is none before the log has a slot.
+const TABLES: [&str; 2] = ["obj/", "seg/"];
+
+/// A verified prefix of the log. Two are equal when they say the same: what the slot itself looks like follows from its digest.
+#[derive(Clone, Debug, Default)]
 pub struct View {
     /// Its last slot; 0 for an empty log.
     pub head: Slot,
@@ -39,6 +61,22 @@ pub struct View {
     pub digest: LogDigest,
     /// The fold of all records up to it.
     pub state: State,
+    /// The slot itself, for the next one to carry; nothing when only a checkpoint of it was read.
+    pub last: Body,
+}
+
+impl PartialEq for View {
+    fn eq(&self, other: &View) -> bool {
+        (self.head, self.digest, &self.state) == (other.head, other.digest, &other.state)
+    }
+}
+
+impl Eq for View {}
+
+impl Hash for View {
+    fn hash<H: Hasher>(&self, into: &mut H) {
+        (self.head, self.digest, &self.state).hash(into);
+    }
 }
 
 /// What a replay may leave out or how it behaves, for tests that show why it must not.
@@ -48,11 +86,13 @@ pub struct ReplayOptions {
     pub gets_max: usize,
     /// LIST boundary/ again at the end. Off only in tests that must then find a violation.
     pub second_list: bool,
+    /// Look for slots above the first one that is not there. Off only in tests that must then find a violation.
+    pub look_beyond: bool,
 }
 
 impl Default for ReplayOptions {
     fn default() -> ReplayOptions {
-        ReplayOptions { gets_max: REPLAY_GETS_MAX, second_list: true }
+        ReplayOptions { gets_max: REPLAY_GETS_MAX, second_list: true, look_beyond: true }
     }
 }
 
@@ -63,7 +103,31 @@ enum For {
     Pointer,
     Checkpoint,
     Slot(Slot),
+    Above,
+    Again,
+    Moved,
+    Behind,
+    Covering,
+    Cover,
+    Empty,
     Confirm,
+}
+
+/// A slot that is not to be had under its own name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Lost {
+    slot: Slot,
+    /// The first slot above it that a LIST has shown.
+    above: Option<Slot>,
+    /// What to say when it is nowhere else; `None`: it may be no more than the end of the log.
+    fault: Option<LogFault>,
+}
+
+impl Lost {
+    fn fault(&self) -> LogFault {
+        let place = Place::Slot(self.slot);
+        self.fault.unwrap_or(LogFault::Store { place, kind: StoreFaultKind::NotFound })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +136,14 @@ enum Phase {
     Pointer(Slot),
     Loading(CheckpointName),
     Slots,
+    Beyond(Lost),
+    Again(Lost),
+    Moved(Lost),
+    Carried(Lost),
+    /// A checkpoint of the slot, or of a later one, is to be found.
+    Covering(Lost, Option<(Slot, [u8; 16])>),
+    /// The first slot is missing: of [`TABLES`], so many were looked into.
+    Empty(usize),
     /// The end of what could be read, and what was wrong there.
     Confirm(Option<LogFault>),
     Done(Option<LogFault>),
@@ -97,6 +169,10 @@ pub struct Replay<S> {
     ask: Slot,
     faults: u32,
     restarts: u32,
+    /// A slot from which the one behind it does not follow, though that carries another which fits.
+    distrusted: Option<Slot>,
+    /// What was not to be had under its own name, and was found elsewhere.
+    mended: Vec<Place>,
 }
 
 impl<S: Sealer> Replay<S> {
@@ -121,6 +197,8 @@ impl<S: Sealer> Replay<S> {
             ask: Slot(1),
             faults: 0,
             restarts: 0,
+            distrusted: None,
+            mended: Vec::new(),
         };
         replay.start();
         replay
@@ -143,14 +221,19 @@ impl<S: Sealer> Replay<S> {
     fn start(&mut self) {
         self.calls.clear();
         self.early.clear();
+        self.mended.clear();
         self.phase = Phase::Boundary;
         self.calls.submit(For::Boundary, Call::Last { prefix: keys::BOUNDARIES });
     }
 
     fn read_slots(&mut self, view: View) {
         self.base = view.head;
-        self.ask = Slot(view.head.0.saturating_add(1));
         self.view = view;
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
+        self.ask = Slot(self.view.head.0.saturating_add(1));
         self.window = 1;
         self.phase = Phase::Slots;
         self.ask_more();
@@ -188,14 +271,27 @@ impl<S: Sealer> Replay<S> {
         self.boundary
     }
 
+    /// What was lost or damaged, and was found elsewhere: nothing is missing, and `repo rebuild` makes it whole.
+    pub fn mended(&self) -> &[Place] {
+        &self.mended
+    }
+
     /// The view when it is done, or the fault; `None` while it runs.
     pub fn result(&self) -> Option<Result<&View, LogFault>> {
         match self.phase {
             Phase::Done(None) => Some(Ok(&self.view)),
             Phase::Done(Some(fault)) => Some(Err(fault)),
-            Phase::Boundary | Phase::Pointer(_) | Phase::Loading(_) | Phase::Slots | Phase::Confirm(_) => {
-                None
-            }
+            Phase::Boundary
+            | Phase::Pointer(_)
+            | Phase::Loading(_)
+            | Phase::Slots
+            | Phase::Beyond(_)
+            | Phase::Again(_)
+            | Phase::Moved(_)
+            | Phase::Carried(_)
+            | Phase::Covering(..)
+            | Phase::Empty(_)
+            | Phase::Confirm(_) => None,
         }
     }
 
@@ -226,22 +322,23 @@ impl<S: Sealer> Replay<S> {
                 self.early.push((slot, answer));
                 self.apply_in_order();
             }
+            (For::Above, Answer::Keys(keys)) => self.looked_beyond(keys.first()),
+            (For::Again, answer) => self.read_again(answer),
+            (For::Moved, Answer::Keys(keys)) => self.looked_for_boundary(&keys),
+            (For::Behind, answer) => self.read_behind(answer),
+            (For::Covering, Answer::Keys(keys)) => self.looked_for_cover(keys.first()),
+            (For::Cover, answer) => self.cover_read(answer),
+            (For::Empty, Answer::Keys(keys)) => self.looked_for_tables(keys.first()),
             (For::Confirm, Answer::Keys(keys)) => {
                 let boundary = last_number(&keys).unwrap_or(Slot(0));
                 self.boundary = boundary;
-                match self.phase {
-                    Phase::Confirm(_) if boundary > self.base => self.restart(),
-                    Phase::Confirm(fault) => self.finish(fault),
-                    Phase::Boundary
-                    | Phase::Pointer(_)
-                    | Phase::Loading(_)
-                    | Phase::Slots
-                    | Phase::Done(_) => {}
+                if let Phase::Confirm(fault) = self.phase {
+                    if boundary > self.base { self.restart() } else { self.finish(fault) }
                 }
             }
             // A driver that answers with the wrong sort of answer is a bug of ours.
             (
-                For::Boundary | For::Confirm,
+                For::Boundary | For::Above | For::Moved | For::Covering | For::Empty | For::Confirm,
                 Answer::Done | Answer::Body(_) | Answer::Absent | Answer::Fault(_),
             ) => {
                 assert!(matches!(call, Call::Get { .. }), "a LIST was answered with something else");
@@ -258,10 +355,14 @@ impl<S: Sealer> Replay<S> {
             return;
         }
         let place = match tag {
-            For::Boundary | For::Confirm => Place::Boundary(Slot(0)),
-            For::Pointer => Place::Boundary(self.base),
-            For::Checkpoint => Place::Checkpoint(self.base),
+            For::Boundary | For::Moved | For::Confirm => Place::Boundary(Slot(0)),
+            For::Pointer => Place::Boundary(self.boundary),
+            For::Checkpoint => Place::Checkpoint(self.boundary),
             For::Slot(slot) => Place::Slot(slot),
+            For::Above | For::Again | For::Behind | For::Empty => {
+                Place::Slot(Slot(self.view.head.0.saturating_add(1)))
+            }
+            For::Covering | For::Cover => Place::Checkpoint(self.view.head),
         };
         self.finish(Some(LogFault::Store { place, kind }));
     }
@@ -296,49 +397,62 @@ impl<S: Sealer> Replay<S> {
         let parsed = match answer {
             Answer::Body(bytes) => parse_boundary(&bytes),
             Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => {
-                return self.confirm(Some(LogFault::Store { place, kind: StoreFaultKind::NotFound }));
+                let fault = LogFault::Store { place, kind: StoreFaultKind::NotFound };
+                return self.look_for_boundary(Lost { slot, above: None, fault: Some(fault) });
             }
         };
-        match parsed {
+        let why = match parsed {
+            // Not damage: another repository's log is here.
             Ok((cluster, _)) if cluster != self.cluster => {
-                self.confirm(Some(LogFault::Format { place, why: WireFault::Cluster }));
+                return self.confirm(Some(LogFault::Format { place, why: WireFault::Cluster }));
             }
-            Ok((_, name)) if name.slot != slot => {
-                self.confirm(Some(LogFault::Format { place, why: WireFault::Value }));
-            }
+            Ok((_, name)) if name.slot != slot => WireFault::Value,
             Ok((_, name)) => {
                 self.phase = Phase::Loading(name);
                 let key = keys::checkpoint(name.slot, &name.nonce);
-                self.calls.submit(For::Checkpoint, Call::Get { key });
+                return self.calls.submit(For::Checkpoint, Call::Get { key });
             }
-            Err(why) => self.confirm(Some(LogFault::Format { place, why })),
-        }
+            Err(why) => why,
+        };
+        self.look_for_boundary(Lost { slot, above: None, fault: Some(LogFault::Format { place, why }) });
     }
 
     fn checkpoint_read(&mut self, answer: Answer) {
         let Phase::Loading(name) = self.phase else { return };
-        let place = Place::Checkpoint(name.slot);
+        match self.checkpoint_in(answer, name.slot, &name.nonce) {
+            Ok((view, digest)) if digest == name.digest => self.read_slots(view),
+            Ok(_) => {
+                let place = Place::Checkpoint(name.slot);
+                let fault = Some(LogFault::Format { place, why: WireFault::Digest });
+                self.look_for_boundary(Lost { slot: name.slot, above: None, fault });
+            }
+            Err(fault) => self.look_for_boundary(Lost { slot: name.slot, above: None, fault: Some(fault) }),
+        }
+    }
+
+    /// The view that a checkpoint gives, and the checkpoint's digest.
+    fn checkpoint_in(
+        &self,
+        answer: Answer,
+        slot: Slot,
+        nonce: &[u8; 16],
+    ) -> Result<(View, LogDigest), LogFault> {
+        let place = Place::Checkpoint(slot);
         let parsed = match answer {
             Answer::Body(bytes) => Checkpoint::parse(&bytes, &self.sealer),
             Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => {
-                return self.confirm(Some(LogFault::Store { place, kind: StoreFaultKind::NotFound }));
+                return Err(LogFault::Store { place, kind: StoreFaultKind::NotFound });
             }
         };
         match parsed {
             Ok((checkpoint, _)) if checkpoint.cluster != self.cluster => {
-                self.confirm(Some(LogFault::Format { place, why: WireFault::Cluster }));
+                Err(LogFault::Format { place, why: WireFault::Cluster })
             }
-            Ok((checkpoint, digest))
-                if (checkpoint.slot, checkpoint.nonce, digest) != (name.slot, name.nonce, name.digest) =>
-            {
-                self.confirm(Some(LogFault::Format { place, why: WireFault::Digest }));
+            Ok((checkpoint, _)) if (checkpoint.slot, &checkpoint.nonce) != (slot, nonce) => {
+                Err(LogFault::Format { place, why: WireFault::Value })
             }
-            Ok((checkpoint, _)) => self.read_slots(View {
-                head: checkpoint.slot,
-                digest: checkpoint.slot_digest,
-                state: checkpoint.state,
-            }),
-            Err(why) => self.confirm(Some(LogFault::Format { place, why })),
+            Ok((checkpoint, digest)) => Ok((checkpoint.into_view(), digest)),
+            Err(why) => Err(LogFault::Format { place, why }),
         }
     }
 
@@ -346,19 +460,170 @@ impl<S: Sealer> Replay<S> {
         loop {
             let next = Slot(self.view.head.0.saturating_add(1));
             let Some(at) = self.early.iter().position(|(slot, _)| *slot == next) else { break };
-            match self.early.swap_remove(at).1 {
-                Answer::Body(bytes) => {
-                    if let Err(fault) = apply_slot(&mut self.view, &bytes, &self.cluster, &self.sealer) {
-                        return self.confirm(Some(fault));
-                    }
-                    self.window = self.window.saturating_mul(2).min(self.options.gets_max);
+            let (answer, nothing) =
+                (self.early.swap_remove(at).1, Lost { slot: next, above: None, fault: None });
+            match answer {
+                Answer::Body(_) if self.distrusted == Some(next) => {
+                    return self.look_beyond(Lost { fault: Some(LogFault::Chain { slot: next }), ..nothing });
                 }
+                Answer::Body(bytes) => match self.apply(&bytes) {
+                    Ok(()) => self.window = self.window.saturating_mul(2).min(self.options.gets_max),
+                    Err(fault @ LogFault::Format { .. }) if self.options.look_beyond => {
+                        return self.look_beyond(Lost { fault: Some(fault), ..nothing });
+                    }
+                    // A late create of another writer may have landed where a slot was lost.
+                    Err(LogFault::Chain { .. })
+                        if carried(&bytes).is_some() && self.distrusted != Some(self.view.head) =>
+                    {
+                        self.distrusted = Some(self.view.head);
+                        return self.restart();
+                    }
+                    // Whole, and not what follows: reading it again changes nothing.
+                    Err(fault) => return self.look_for_boundary(Lost { fault: Some(fault), ..nothing }),
+                },
                 Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => {
-                    return self.confirm(None);
+                    return if self.options.look_beyond {
+                        self.look_beyond(nothing)
+                    } else {
+                        self.confirm(None)
+                    };
                 }
             }
         }
         self.ask_more();
+    }
+
+    /// Applies the next slot, or leaves the view as it was.
+    fn apply(&mut self, bytes: &[u8]) -> Result<(), LogFault> {
+        let contents = verify_slot(&self.view, bytes, &self.cluster, &self.sealer)?;
+        apply_verified(&mut self.view, contents, bytes)
+    }
+
+    /// A slot is not there, or cannot be read: is there one above it?
+    fn look_beyond(&mut self, lost: Lost) {
+        self.calls.clear();
+        self.early.clear();
+        let after = keys::slot(lost.slot);
+        self.phase = Phase::Beyond(lost);
+        self.calls.submit(For::Above, Call::Above { prefix: keys::SLOTS, after });
+    }
+
+    fn looked_beyond(&mut self, key: Option<&String>) {
+        let Phase::Beyond(mut lost) = self.phase else { return };
+        lost.above = key.and_then(|key| keys::number(key, keys::SLOTS));
+        if lost.above.is_some() || lost.fault.is_some() {
+            self.phase = Phase::Again(lost);
+            return self.calls.submit(For::Again, Call::Get { key: keys::slot(lost.slot) });
+        }
+        if lost.slot == Slot(1) {
+            self.phase = Phase::Empty(0);
+            self.calls.submit(For::Empty, Call::Above { prefix: keys::CHECKPOINTS, after: String::new() });
+        } else {
+            self.confirm(None);
+        }
+    }
+
+    fn read_again(&mut self, answer: Answer) {
+        let Phase::Again(mut lost) = self.phase else { return };
+        match answer {
+            Answer::Body(_) if self.distrusted == Some(lost.slot) => {}
+            Answer::Body(bytes) => match self.apply(&bytes) {
+                Ok(()) => return self.go_on(),
+                Err(fault) => lost.fault = Some(fault),
+            },
+            Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_)
+                if lost.fault == Some(LogFault::Gone) => {}
+            // It was there, and is gone: the boundary will tell.
+            Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => lost.fault = None,
+        }
+        self.look_for_boundary(lost);
+    }
+
+    /// A slot at or below the boundary may be gone, or be another's: then nothing is wrong.
+    fn look_for_boundary(&mut self, lost: Lost) {
+        self.calls.clear();
+        self.early.clear();
+        self.phase = Phase::Moved(lost);
+        self.calls.submit(For::Moved, Call::Last { prefix: keys::BOUNDARIES });
+    }
+
+    fn looked_for_boundary(&mut self, keys: &[String]) {
+        let Phase::Moved(lost) = self.phase else { return };
+        let behind = Slot(lost.slot.0.saturating_add(1));
+        if last_number(keys).is_some_and(|boundary| boundary > self.base) {
+            self.restart();
+        } else if lost.above == Some(behind) && !matches!(lost.fault, Some(LogFault::Inconsistent { .. })) {
+            self.phase = Phase::Carried(lost);
+            self.calls.submit(For::Behind, Call::Get { key: keys::slot(behind) });
+        } else {
+            self.cover(lost);
+        }
+    }
+
+    fn read_behind(&mut self, answer: Answer) {
+        let Phase::Carried(lost) = self.phase else { return };
+        let slot = match &answer {
+            Answer::Body(bytes) => carried(bytes),
+            Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => None,
+        };
+        if slot.is_some_and(|slot| self.apply(slot).is_ok()) {
+            self.mended.push(Place::Slot(lost.slot));
+            self.go_on();
+        } else {
+            self.cover(lost);
+        }
+    }
+
+    /// A checkpoint of the lost slot or of a later one says all that it and those before it said.
+    fn cover(&mut self, lost: Lost) {
+        self.phase = Phase::Covering(lost, None);
+        self.calls.submit(For::Covering, Call::Last { prefix: keys::CHECKPOINTS });
+    }
+
+    fn looked_for_cover(&mut self, key: Option<&String>) {
+        let Phase::Covering(lost, _) = self.phase else { return };
+        let name = key.and_then(|key| keys::checkpoint_name(key)).filter(|(slot, _)| *slot >= lost.slot);
+        match name {
+            Some((slot, nonce)) => {
+                self.phase = Phase::Covering(lost, name);
+                self.calls.submit(For::Cover, Call::Get { key: keys::checkpoint(slot, &nonce) });
+            }
+            None => self.confirm(Some(lost.fault())),
+        }
+    }
+
+    fn cover_read(&mut self, answer: Answer) {
+        let Phase::Covering(lost, Some((slot, nonce))) = self.phase else { return };
+        match self.checkpoint_in(answer, slot, &nonce) {
+            Ok((view, _)) => {
+                self.mended.push(match lost.fault {
+                    Some(LogFault::Format { place, .. } | LogFault::Store { place, .. }) => place,
+                    _ => Place::Slot(lost.slot),
+                });
+                self.read_slots(view);
+            }
+            Err(_) => self.confirm(Some(lost.fault())),
+        }
+    }
+
+    /// A log without its first slot is a new one only when nothing has ever been written beside it.
+    fn looked_for_tables(&mut self, key: Option<&String>) {
+        let Phase::Empty(asked) = self.phase else { return };
+        match key {
+            // Somebody may have begun since: the slot is asked for once more before anything is said.
+            Some(key) => {
+                let fault = (!key.starts_with(keys::CHECKPOINTS)).then_some(LogFault::Gone);
+                self.phase = Phase::Again(Lost { slot: Slot(1), above: None, fault });
+                self.calls.submit(For::Again, Call::Get { key: keys::slot(Slot(1)) });
+            }
+            None => match TABLES.get(asked) {
+                Some(prefix) => {
+                    self.phase = Phase::Empty(asked + 1);
+                    self.calls.submit(For::Empty, Call::Above { prefix, after: String::new() });
+                }
+                None => self.confirm(None),
+            },
+        }
     }
 }
 
@@ -373,6 +638,17 @@ pub fn apply_slot<S: Sealer>(
     cluster: &ClusterId,
     sealer: &S,
 ) -> Result<(), LogFault> {
+    let contents = verify_slot(view, bytes, cluster, sealer)?;
+    apply_verified(view, contents, bytes)
+}
+
+/// Whether `bytes` are a slot that follows from the view's head.
+fn verify_slot<S: Sealer>(
+    view: &View,
+    bytes: &[u8],
+    cluster: &ClusterId,
+    sealer: &S,
+) -> Result<SlotContents, LogFault> {
     let slot = Slot(view.head.0.saturating_add(1));
     let format = |why| LogFault::Format { place: Place::Slot(slot), why };
     let contents = SlotContents::parse(bytes, sealer).map_err(format)?;
@@ -386,10 +662,16 @@ pub fn apply_slot<S: Sealer>(
     if header.epoch < view.state.epoch {
         return Err(LogFault::Author { slot, epoch: header.epoch, holds: view.state.epoch });
     }
+    Ok(contents)
+}
+
+fn apply_verified(view: &mut View, contents: SlotContents, bytes: &[u8]) -> Result<(), LogFault> {
+    let slot = contents.header.slot;
     view.state
-        .apply_slot(header, &contents.records)
+        .apply_slot(&contents.header, &contents.records)
         .map_err(|(_, why)| LogFault::Inconsistent { slot, why })?;
     view.head = slot;
     view.digest = contents.digest;
+    view.last = own_part(bytes).unwrap_or(bytes).into();
     Ok(())
 }

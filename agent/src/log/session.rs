@@ -2,7 +2,8 @@
 //!
 //! `Session` performs the writer's calls one by one on the thread that calls it. Whoever runs long between commits calls
 //! [`Session::poll`] at or before the deadline that it returned, so that beats go out; a reactor takes the [`Writer`] out instead
-//! ([`Session::into_writer`]) and lets an uplink thread perform its calls.
+//! ([`Session::into_writer`]) and lets an uplink thread perform its calls. Who mends a log that cannot be followed holds the lease
+//! without it ([`Hold`]).
 //!
 //! Does not: start threads. Source: ours.
 
@@ -10,7 +11,7 @@ use windlass_hal::clock::{Clock, Instant};
 
 use super::call::perform;
 use super::fault::LogFault;
-use super::lease::Identity;
+use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek, Timing};
 use super::replay::{Replay, ReplayOptions, View};
 use super::writer::{Action, Writer, WriterOptions};
 use crate::format::record::Record;
@@ -38,11 +39,12 @@ pub struct Session<'a, S> {
 /// Warnings kept for the caller; more are dropped.
 const WARNINGS_MAX: usize = 16;
 
-/// Reads the log, without a lease: the state as of a moment ago. Blocks; one GET at a time.
+/// Reads the log, without a lease: the state as of a moment ago. `warn` hears what was lost and found elsewhere. Blocks; one GET at a time.
 pub fn open_read<S: Sealer>(
     around: Surroundings<'_>,
     cluster: ClusterId,
     sealer: S,
+    mut warn: impl FnMut(LogFault),
 ) -> Result<View, LogFault> {
     let options = ReplayOptions { gets_max: 1, ..ReplayOptions::default() };
     let mut replay = Replay::from_boundary(cluster, sealer, options, 1);
@@ -52,7 +54,10 @@ pub fn open_read<S: Sealer>(
             replay.handle(around.clock.now().as_ns(), id, answer);
         }
         match replay.result() {
-            Some(Ok(_)) => return Ok(replay.into_view()),
+            Some(Ok(_)) => {
+                replay.mended().iter().for_each(|&place| warn(LogFault::Mended { place }));
+                return Ok(replay.into_view());
+            }
             Some(Err(fault)) => return Err(fault),
             None => {}
         }
@@ -205,6 +210,76 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
             | Action::Committed { .. }
             | Action::Released { .. }
             | Action::Lost(_) => {}
+        }
+    }
+}
+
+/// A lease without a log, for whoever mends one. Let go by being dropped: no beat follows.
+pub struct Hold<'a> {
+    around: Surroundings<'a>,
+    lease: Lease,
+    epoch: Epoch,
+}
+
+impl<'a> Hold<'a> {
+    /// Claims the epoch after the highest one. The rest is as in [`Session::claim`].
+    pub fn claim(
+        around: Surroundings<'a>,
+        identity: Identity,
+        timing: Timing,
+        from: Seek,
+        seed: [u8; 32],
+        mut on_wait: impl FnMut(&LogFault, u64) -> bool,
+    ) -> Result<Hold<'a>, LogFault> {
+        let lease = Lease::seek(identity, timing, Nonces::new(seed), 1, from);
+        let mut hold = Hold { around, lease, epoch: Epoch(0) };
+        loop {
+            hold.perform();
+            while let Some(news) = hold.lease.next_news() {
+                match news {
+                    LeaseNews::Waiting { held, until_ns } => {
+                        let left = until_ns.saturating_sub(around.clock.now().as_ns());
+                        if !on_wait(&held, left) {
+                            return Err(held);
+                        }
+                    }
+                    LeaseNews::Granted(epoch) => {
+                        hold.epoch = epoch;
+                        return Ok(hold);
+                    }
+                    LeaseNews::Lost(fault) => return Err(fault),
+                }
+            }
+            let Some(due) = hold.lease.deadline() else { return Err(LogFault::NotReady) };
+            sleep_until(around.clock, due);
+            hold.lease.wake(around.clock.now().as_ns());
+        }
+    }
+
+    /// The epoch that is held.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Sends a beat that is due. Errors: the lease is lost.
+    pub fn poll(&mut self) -> Result<(), LogFault> {
+        self.lease.wake(self.around.clock.now().as_ns());
+        self.perform();
+        match self.lease.next_news() {
+            Some(LeaseNews::Lost(fault)) => Err(fault),
+            Some(LeaseNews::Waiting { .. } | LeaseNews::Granted(_)) | None => Ok(()),
+        }
+    }
+
+    /// Whether enough of the lease is left to write something that decides (L1).
+    pub fn may_send(&self) -> bool {
+        self.lease.may_send(self.around.clock.now().as_ns())
+    }
+
+    fn perform(&mut self) {
+        while let Some((id, call)) = self.lease.next_call() {
+            let (answer, _) = perform(self.around.store, &call);
+            self.lease.handle(self.around.clock.now().as_ns(), id, answer);
         }
     }
 }

@@ -4,9 +4,13 @@ use windlass_hal::sim::clock::SimClock;
 
 use super::*;
 use crate::format::record::{PolicyChange, Record};
-use crate::format::slot::{Author, PlainForTests};
+use crate::format::slot::{Author, PlainForTests, SlotHeader, own_part};
 use crate::id::{Boot, VolumeId};
+use crate::log::call::Call;
+use crate::log::fault::Place;
+use crate::log::keys;
 use crate::store::memory::MemoryStore;
+use crate::store::{ByteRange, PutMode};
 
 fn who(node: u32) -> Identity {
     Identity { cluster: [9; 16], me: Author { node: NodeId(node), boot: Boot(u64::from(node) + 100) } }
@@ -43,9 +47,9 @@ fn claim_commit_release_and_read_back() {
     assert_eq!(session.release(None), Ok(Slot(4)));
     assert_eq!(clock.now().as_ns(), 0, "nobody else: nothing to wait for");
 
-    let view = open_read(around, [9; 16], PlainForTests).unwrap();
+    let view = open_read(around, [9; 16], PlainForTests, drop).unwrap();
     assert_eq!((view.head, view.state.policies["homes"].revision), (Slot(4), 3));
-    assert!(matches!(open_read(around, [8; 16], PlainForTests), Err(LogFault::Format { .. })));
+    assert!(matches!(open_read(around, [8; 16], PlainForTests, drop), Err(LogFault::Format { .. })));
 
     let session = claim(&store, &clock, 2, WriterOptions::default(), false).unwrap();
     assert_eq!((session.epoch(), clock.now().as_ns()), (Epoch(2), 0), "a yield needs no wait");
@@ -101,7 +105,190 @@ fn old_slots_go_behind_a_checkpoint_and_nothing_is_forgotten() {
     assert!(count("log/") < 16, "{}", count("log/"));
     assert_eq!(count("boundary/"), 1);
     assert!(count("ckpt/") <= 4, "{}", count("ckpt/"));
-    let view = open_read(Surroundings { store: &store, clock: &clock }, [9; 16], PlainForTests).unwrap();
+    let view =
+        open_read(Surroundings { store: &store, clock: &clock }, [9; 16], PlainForTests, drop).unwrap();
     assert_eq!(view.head, Slot(42));
     assert_eq!(view.state.policies, kept.state.policies);
+}
+
+fn keys_of(store: &MemoryStore) -> Vec<(String, Vec<u8>)> {
+    let mut keys = Vec::new();
+    let each = &mut |key: &str, _| {
+        keys.push((key.to_owned(), Vec::new()));
+        true
+    };
+    store.list("", "", each).unwrap();
+    for (key, body) in &mut keys {
+        store.get(key, ByteRange::Whole(1 << 20), body).unwrap();
+    }
+    keys
+}
+
+fn copy_of(objects: &[(String, Vec<u8>)]) -> MemoryStore {
+    let store = MemoryStore::default();
+    for (key, body) in objects {
+        store.put(key, &[body], PutMode::Replace).unwrap();
+    }
+    store
+}
+
+/// A log whose slots are `2..=slots` policies and a yield; the newest checkpoint is of `slots` or the one before.
+fn log_of(slots: u32, options: WriterOptions) -> (Vec<(String, Vec<u8>)>, View) {
+    let (store, clock) = (MemoryStore::default(), SimClock::default());
+    let mut session = claim(&store, &clock, 1, options, false).unwrap();
+    for revision in 1..slots {
+        session.commit(vec![policy(revision)]).unwrap();
+    }
+    session.poll().unwrap();
+    session.release(None).unwrap();
+    let view = open_read(Surroundings { store: &store, clock: &clock }, [9; 16], PlainForTests, drop);
+    (keys_of(&store), view.unwrap())
+}
+
+fn read(store: &MemoryStore) -> (Result<View, LogFault>, Vec<LogFault>) {
+    let (clock, mut warnings) = (SimClock::default(), Vec::new());
+    let around = Surroundings { store, clock: &clock };
+    let view = open_read(around, [9; 16], PlainForTests, |fault| warnings.push(fault));
+    (view, warnings)
+}
+
+/// Nobody reads it, nobody claims it, and whoever tries leaves it as it was.
+fn is_refused(store: &MemoryStore, place: &str) {
+    let (before, fault) = (keys_of(store), read(store).0.unwrap_err());
+    assert!(fault.is_damage() && fault.to_string().contains(place), "{place}: {fault}");
+    let clock = SimClock::default();
+    assert_eq!(claim(store, &clock, 2, WriterOptions::default(), true).err(), Some(fault));
+    assert_eq!(keys_of(store), before, "nothing was written");
+}
+
+#[test]
+fn any_one_slot_that_is_lost_or_cut_is_read_from_the_one_behind_it() {
+    let (objects, whole) = log_of(5, WriterOptions::default());
+    for slot in 1..=5 {
+        let key = keys::slot(Slot(slot));
+        let body = objects.iter().find(|(other, _)| *other == key).unwrap().1.clone();
+        for cut in [None, Some(0), Some(1), Some(body.len() / 4), Some(body.len() * 19 / 20)] {
+            let store = copy_of(&objects);
+            match cut {
+                None => store.delete(&key).unwrap(),
+                Some(cut) => store.put(&key, &[&body[..cut]], PutMode::Replace).unwrap(),
+            }
+            let (view, warnings) = read(&store);
+            assert_eq!(view.as_ref(), Ok(&whole), "slot {slot} cut at {cut:?}");
+            let copy_is_left = cut.is_some_and(|cut| cut >= own_part(&body).unwrap().len());
+            let mended = LogFault::Mended { place: Place::Slot(Slot(slot)) };
+            assert_eq!(warnings, if copy_is_left { vec![] } else { vec![mended] }, "slot {slot}, {cut:?}");
+            let clock = SimClock::default();
+            let mut session = claim(&store, &clock, 2, WriterOptions::default(), true).unwrap();
+            session.commit(vec![policy(5)]).unwrap();
+            session.release(None).unwrap();
+            assert_eq!(read(&store).0.unwrap().head, Slot(9), "the log goes on behind slot {slot}");
+        }
+    }
+}
+
+#[test]
+fn what_is_lost_for_good_is_refused_by_name_and_nothing_is_written() {
+    let (objects, whole) = log_of(6, WriterOptions::default());
+    assert_eq!(whole.head, Slot(7));
+    let store = copy_of(&objects);
+    for slot in [3, 4] {
+        store.delete(&keys::slot(Slot(slot))).unwrap();
+    }
+    is_refused(&store, "entry 3: it is missing");
+    let store = copy_of(&objects);
+    store.put(&keys::slot(Slot(7)), &[b""], PutMode::Replace).unwrap();
+    is_refused(&store, "entry 7: ");
+    let store = MemoryStore::default();
+    store.put("obj/00000000000000000001-x", &[b"x"], PutMode::Replace).unwrap();
+    is_refused(&store, "the commit log is gone");
+    assert_eq!(read(&MemoryStore::default()).0, Ok(View::default()), "a new repository is no damage");
+}
+
+#[test]
+fn a_checkpoint_covers_what_is_lost_before_it() {
+    let options = WriterOptions { checkpoint_slots: 4, boundary_lag_slots: 4, ..WriterOptions::default() };
+    let (objects, whole) = log_of(23, options);
+    let last_of = |prefix: &str| {
+        let key = objects.iter().rev().find(|(key, _)| key.starts_with(prefix)).unwrap().0.clone();
+        (keys::number(&key, prefix).unwrap(), key)
+    };
+    let (boundary, boundary_key) = last_of(keys::BOUNDARIES);
+    let (covered, _) = last_of(keys::CHECKPOINTS);
+    assert!(covered.0 > boundary.0 + 3 && whole.head > covered, "{boundary} {covered}");
+
+    // Slots in a row, up to the checkpoint's own.
+    let store = copy_of(&objects);
+    for slot in boundary.0 + 2..=covered.0 {
+        store.delete(&keys::slot(Slot(slot))).unwrap();
+    }
+    let mended = |place| vec![LogFault::Mended { place }];
+    let same = |view: Result<View, LogFault>| view.map(|view| (view.head, view.digest, view.state));
+    let expected = Ok((whole.head, whole.digest, whole.state.clone()));
+    let (view, warnings) = read(&store);
+    assert_eq!((same(view), warnings), (expected.clone(), mended(Place::Slot(Slot(boundary.0 + 2)))));
+
+    // The boundary: it looks like a new repository, and is none.
+    let store = copy_of(&objects);
+    store.delete(&boundary_key).unwrap();
+    let (view, warnings) = read(&store);
+    assert_eq!((same(view), warnings), (expected.clone(), mended(Place::Slot(Slot(1)))));
+    for (key, _) in objects.iter().filter(|(key, _)| key.starts_with(keys::CHECKPOINTS)) {
+        store.delete(key).unwrap();
+    }
+    is_refused(&store, "entry 1: it is missing");
+
+    // What the boundary says, and the checkpoint that it names.
+    let store = copy_of(&objects);
+    store.put(&boundary_key, &[b"cut"], PutMode::Replace).unwrap();
+    let (view, warnings) = read(&store);
+    assert_eq!((same(view), warnings), (expected.clone(), mended(Place::Boundary(boundary))));
+    let store = copy_of(&objects);
+    let named = objects.iter().find(|(key, _)| keys::number(key, keys::CHECKPOINTS) == Some(boundary));
+    store.delete(&named.unwrap().0).unwrap();
+    let (view, warnings) = read(&store);
+    assert_eq!((same(view), warnings), (expected, mended(Place::Checkpoint(boundary))));
+
+    // All slots and the boundary: the checkpoint is the end of the log then, and it knows of no later one.
+    let store = copy_of(&objects);
+    for (key, _) in objects.iter().filter(|(key, _)| key.starts_with("log/") || key.starts_with("boundary/"))
+    {
+        store.delete(key).unwrap();
+    }
+    let (view, warnings) = read(&store);
+    assert_eq!((view.unwrap().head, warnings), (covered, mended(Place::Slot(Slot(1)))));
+}
+
+#[test]
+fn a_slot_that_came_after_the_look_is_the_new_head() {
+    let (objects, whole) = log_of(4, WriterOptions::default());
+    let (store, clock) = (copy_of(&objects), SimClock::default());
+    store.delete(&keys::slot(whole.head)).unwrap();
+    store.delete(&keys::slot(Slot(whole.head.0 - 1))).unwrap();
+    let mut replay = Replay::from_boundary([9; 16], PlainForTests, ReplayOptions::default(), 1);
+    while replay.result().is_none() {
+        while let Some((id, call)) = replay.next_call() {
+            if matches!(call, Call::Above { .. }) && keys_of(&store).len() < objects.len() {
+                objects.iter().for_each(|(key, body)| store.put(key, &[body], PutMode::Replace).unwrap());
+            }
+            replay.handle(clock.now().as_ns(), id, perform(&store, &call).0);
+        }
+    }
+    assert_eq!((replay.mended(), replay.result()), (&[][..], Some(Ok(&whole))));
+}
+
+#[test]
+fn a_late_create_where_a_slot_was_lost_fools_nobody() {
+    let (objects, whole) = log_of(6, WriterOptions::default());
+    let body = |slot| objects.iter().find(|(key, _)| *key == keys::slot(Slot(slot))).unwrap().1.as_slice();
+    for lost in 2..=5 {
+        let (before, _) = SlotHeader::parse(own_part(body(lost)).unwrap()).unwrap();
+        // What a writer that had stalled wanted to write there: it follows from the slot before, and is not what was written.
+        let header = SlotHeader { nonce: [1; 16], ..before };
+        let (zombie, _) = header.emit(&[Record::Pin { pin: 7, node: NodeId(1) }], &PlainForTests).unwrap();
+        let store = copy_of(&objects);
+        store.put(&keys::slot(Slot(lost)), &[&zombie, &zombie], PutMode::Replace).unwrap();
+        let mended = LogFault::Mended { place: Place::Slot(Slot(lost)) };
+        assert_eq!(read(&store), (Ok(whole.clone()), vec![mended]), "slot {lost}");
+    }
 }

@@ -37,7 +37,7 @@ use super::replay::{Replay, ReplayOptions, View};
 use super::state::Refusal;
 use crate::format::cursor::WireFault;
 use crate::format::record::Record;
-use crate::format::slot::{Author, Sealer, SlotHeader};
+use crate::format::slot::{Author, Sealer, SlotHeader, carry};
 use crate::id::{Epoch, NodeId, Slot};
 use crate::store::StoreFaultKind;
 
@@ -361,6 +361,8 @@ impl<S: Sealer + Clone> Writer<S> {
             return self.lose(fault);
         }
         self.keep.saw_boundary(replay.boundary());
+        let mended = replay.mended().iter().map(|&place| Action::Warning(LogFault::Mended { place }));
+        self.actions.extend(mended);
         self.view = replay.into_view();
         match self.phase {
             Phase::Replaying => self.seek(),
@@ -493,8 +495,9 @@ impl<S: Sealer + Clone> Writer<S> {
             WireFault::Count(size) => LogFault::TooLarge { size },
             why => LogFault::Format { place: Place::Slot(header.slot), why },
         })?;
-        let next = View { head: header.slot, digest, state };
-        Ok(Flight { header, body: bytes.into(), next, with_checkpoint, doubt: None, attempts: 0 })
+        let next = View { head: header.slot, digest, state, last: bytes.as_slice().into() };
+        let body = carry(bytes, &self.view.last).into();
+        Ok(Flight { header, body, next, with_checkpoint, doubt: None, attempts: 0 })
     }
 
     fn take_off(&mut self, now_ns: u64, phase: Phase, flight: Flight) {

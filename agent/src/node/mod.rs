@@ -490,6 +490,9 @@ impl<S: Sealer + Clone> Node<S> {
             None => {}
             Some(Ok(_)) => {
                 if let Some((_, reader)) = self.reader.take() {
+                    for &place in reader.mended() {
+                        self.note(Note::Warning(LogFault::Mended { place }));
+                    }
                     self.take_view(reader.into_view());
                 }
             }

@@ -332,7 +332,7 @@ impl Cluster {
     fn state(&self) -> State {
         let clock = SimClock::default();
         let around = Surroundings { store: &*self.store, clock: &clock };
-        open_read(around, [9; 16], PlainForTests).unwrap().state
+        open_read(around, [9; 16], PlainForTests, drop).unwrap().state
     }
 
     fn reply_to(&self, client: u64) -> Option<Reply> {

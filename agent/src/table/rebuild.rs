@@ -16,7 +16,7 @@
 //!
 //! Does not: find objects (a LIST does), judge which are committed, or delete scratch. Source: external merge sort; rules ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::merge::fault_of;
 use super::segment::{SegmentMeta, SegmentSink, SegmentWriter};
@@ -25,7 +25,7 @@ use super::stream::Stream;
 use crate::format::key::KeyRef;
 use crate::format::row::{BlockPlace, EntryRow, LocationRow, Row, RowKind, RowRef};
 use crate::format::seal::Keys;
-use crate::id::{BackupId, Lin, ObjectId};
+use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::limits::{REBUILD_FAN_IN, REBUILD_GROUP_ROWS_MAX};
 use crate::store::StoreFault;
 
@@ -51,6 +51,8 @@ pub struct Rebuilt {
     pub rows: u64,
     /// Objects whose tail could not be read, and why. What only they knew is missing.
     pub skipped: Vec<(ObjectId, TableFault)>,
+    /// Backups and volumes that the tails which could be read are of, those given up left out.
+    pub seen: BTreeSet<(BackupId, VolumeId)>,
     /// Scratch segments written, in order: delete them now.
     pub scratch: Vec<ObjectId>,
 }
@@ -79,7 +81,10 @@ pub fn rebuild<F: Fetch>(
         for id in chunk {
             match source.object(id) {
                 Ok((trailer, _)) if settings.given_up.contains(&trailer.head.backup) => {}
-                Ok((_, tail)) => tails.push(tail),
+                Ok((trailer, tail)) => {
+                    done.seen.insert((trailer.head.backup, trailer.head.volume));
+                    tails.push(tail);
+                }
                 Err(fault) => done.skipped.push((*id, fault)),
             }
         }

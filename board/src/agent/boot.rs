@@ -108,6 +108,7 @@ fn attempt(global: &Global) -> News {
         }
         opened => opened?,
     };
+    repository.check_age()?;
     let begun_ns = HostClock.boot_ns();
     let probed = repository.opened.probe_again()?;
     let took_ms = HostClock.boot_ns().saturating_sub(begun_ns) / 1_000_000;

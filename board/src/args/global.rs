@@ -89,6 +89,28 @@ pub struct Global {
     )]
     pub passphrase_file: Option<PathBuf>,
 
+    /// Remember in this directory how far the repository's log has come, and refuse an older or another one
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_STATE_DIR",
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = "Repository",
+        hide_short_help = true
+    )]
+    pub state_dir: Option<PathBuf>,
+    /// The repository was brought back to an older state on purpose, and its log ends at this entry
+    #[arg(
+        long,
+        global = true,
+        value_name = "SLOT",
+        requires = "state_dir",
+        help_heading = "Repository",
+        hide_short_help = true
+    )]
+    pub accept_older: Option<u64>,
+
     /// S3 server, https://host or http://host:port [default: AWS]
     #[arg(
         long,

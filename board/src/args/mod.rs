@@ -262,12 +262,13 @@ It writes, races, lists and deletes a few small objects below probe/, and says w
         after_long_help = "Example:\n  windlass repo info --repo file:///srv/backup --key-file /root/windlass.key --json"
     )]
     Info,
-    /// Build the tables anew from upload objects alone
+    /// Build the tables anew from upload objects alone, and the commit log from what is left of it when it is damaged
     #[command(after_long_help = "\
 Example:
   windlass repo rebuild --repo file:///srv/backup --key-file /root/windlass.key
 
-For a repository whose segments were lost or damaged: every upload object carries the rows of what is in it.")]
+For a repository whose segments or commit log were lost or damaged: every upload object carries the rows of what is in it, and most \
+of the log lies somewhere twice. What could not be brought back is named.")]
     Rebuild,
 }
 
@@ -281,6 +282,9 @@ pub struct RepoInit {
     #[arg(long, value_name = "N", default_value_t = windlass_agent::limits::LOCATION_BLOCKS_DEFAULT,
         value_parser = clap::value_parser!(u8).range(1..=windlass_agent::limits::LOCATION_BLOCKS_MAX as i64))]
     pub location_blocks: u8,
+    /// Make it beside other things that are there already
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `policy`.

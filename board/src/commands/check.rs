@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use windlass_agent::id::VolumeId;
-use windlass_agent::log::intact;
+use windlass_agent::log::intact::{self, Flaw};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::check::{self, CheckEnd, CheckFault, CheckOptions, CheckReport};
 use windlass_agent::units::{Grouped, Human, HumanTime};
@@ -63,22 +63,29 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
     };
     let (mut log_objects, mut log_damaged) = (0, Vec::new());
     if args.read_data {
-        log_objects = intact::check(&repository.opened.client, &mut |key| log_damaged.push(key.to_owned()))
+        let each = &mut |key: &str, flaw: Flaw| log_damaged.push((key.to_owned(), flaw));
+        log_objects = intact::check(&repository.opened.client, &repository.format.uuid, each)
             .map_err(|fault| Failure::at("checking the log", fault))?;
     }
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     let what = format!("{}@{}", point.policy, point.backup);
-    for key in &log_damaged {
-        output.say(format_args!("DAMAGED   {key}: one of its two copies; the other is good"));
+    for (key, flaw) in &log_damaged {
+        output.say(format_args!("DAMAGED   {key}: {flaw}"));
+    }
+    if !log_damaged.is_empty() {
+        output.say("  nothing of this point depends on that; `windlass repo rebuild` makes the log and the format objects whole again");
     }
     tell(&what, &report, args.read_data, elapsed_ns, output);
+    let is_log_whole = log_damaged.is_empty();
     let mut document = to_json(&report);
     document.insert("policy".to_owned(), point.policy.as_str().into());
     document.insert("point".to_owned(), point.backup.0.into());
     document.insert("read_data".to_owned(), args.read_data.into());
     document.insert("log_objects".to_owned(), log_objects.into());
-    document.insert("log_damaged".to_owned(), log_damaged.as_slice().into());
+    let log_damaged =
+        log_damaged.iter().map(|(key, flaw)| json!({ "object": key, "what": flaw.to_string() }));
+    document.insert("log_damaged".to_owned(), log_damaged.collect::<Vec<_>>().into());
     document.insert("elapsed_ms".to_owned(), (elapsed_ns / 1_000_000).into());
     output.event("done", Value::Object(document));
     let whole = volumes.len() == point.volumes.len();
@@ -93,7 +100,7 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
         made: None,
     };
     damage::record(global, &repository, &state, found, &job);
-    Ok(if report.is_sound() && log_damaged.is_empty() { Exit::Done } else { Exit::Partial })
+    Ok(if report.is_sound() && is_log_whole { Exit::Done } else { Exit::Partial })
 }
 
 fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, output: &Output) {

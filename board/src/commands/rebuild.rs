@@ -1,14 +1,16 @@
-//! `repo rebuild`: the tables anew, from upload objects alone.
+//! `repo rebuild`: the tables anew, from upload objects alone; and the commit log, when that is damaged.
 //!
 //! ```text
-//!  LIST obj/ --> those that the log has committed --> their tails --> sorted --> new segments --> one commit: new in, old out
+//!  log is whole:    LIST obj/ --> those that the log has committed --> their tails --> new segments --> one commit: new in, old out
+//!  log is damaged:  what is left of it (`log::salvage`) --> those that it does not call dead --> their tails --> new segments
+//!                       --> a checkpoint of all that is known, and a boundary: the log goes on behind it
 //! ```
 //!
-//! The commit log must be whole: it says which objects count. Orphans of killed backups are not taken up, nor is what was given up. A
-//! backup that is under way is given up too: what it has done so far lies in the segments that nobody trusts any more.
+//! Orphans of killed backups are not taken up where the log can tell them apart, nor is what was given up. A backup that is under way is given
+//! up too: what it has done so far lies in the segments that nobody trusts any more.
 //!
-//! Invariants: nothing that exists is changed until the commit; a rebuild that is killed leaves orphans and no harm.
-//! Does not: need the old segments, not even to exist. Source: ours; architecture section 4.
+//! Invariants: nothing that exists is changed until the commit, or until the boundary is stored; a rebuild that is killed leaves orphans and
+//! no harm. Does not: need the old segments, not even to exist. Source: ours; architecture section 4.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -17,7 +19,11 @@ use serde_json::{Value, json};
 use windlass_agent::format::record::{Commit, Record};
 use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
 use windlass_agent::limits::{REBUILD_FAN_IN, SEGMENT_BYTES_MAX};
+use windlass_agent::log::fault::{LogFault, Place};
+use windlass_agent::log::lease::Seek;
 use windlass_agent::log::limits::RECORD_SEGMENTS_MAX;
+use windlass_agent::log::salvage::{self, Salvage};
+use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::state::State;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::lookup::ClientFetch;
@@ -35,58 +41,192 @@ use crate::progress::Watcher;
 use crate::repository::{LogSession, Repository};
 use crate::{host, logger};
 
+/// What was done.
+struct Done {
+    rebuilt: Rebuilt,
+    objects: u64,
+    segments: u64,
+    /// What became of the log, when it was damaged.
+    log: Option<NewLog>,
+}
+
+/// A log that begins anew.
+struct NewLog {
+    lost: Vec<Place>,
+    from_start: bool,
+    points: usize,
+    /// Points of which nobody knows whether they are complete: number and policy.
+    unsure: Vec<(BackupId, String)>,
+}
+
 /// `repo rebuild`.
 pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
     let job = Arc::new(Progress::new());
-    let _watcher = Watcher::start(&job, *output)?;
-    let (rebuilt, objects, segments) = repository.with_session(|session| work(&repository, session, &job))?;
-    drop(_watcher);
-    for (id, fault) in &rebuilt.skipped {
+    let watcher = Watcher::start(&job, *output)?;
+    for key in repository.mend_format()? {
+        output.say(format_args!("made again: {key}"));
+    }
+    let mut damage = Vec::new();
+    let read = repository.read_log(|fault| damage.push(fault));
+    damage.extend(read.err());
+    let done = match damage
+        .iter()
+        .find(|fault| !fault.is_damage() && !matches!(fault, LogFault::Mended { .. }))
+    {
+        Some(fault) => return Err(Failure::at(repository.opened.log_place(), fault)),
+        None if damage.is_empty() => repository.with_session(|session| work(&repository, session, &job))?,
+        None => renew(&repository, &job)?,
+    };
+    drop(watcher);
+    for fault in &damage {
+        output.say(format_args!("found: {fault}"));
+    }
+    for (id, fault) in &done.rebuilt.skipped {
         logger::say(format_args!("not read: {}: {fault}", id.object_key()));
     }
     output.say(format_args!(
         "{} rows of {} objects in {} new segments",
-        Grouped(rebuilt.rows),
-        Grouped(objects),
-        Grouped(segments)
+        Grouped(done.rebuilt.rows),
+        Grouped(done.objects),
+        Grouped(done.segments)
     ));
-    let skipped: Vec<Value> = rebuilt
+    let skipped: Vec<Value> = done
+        .rebuilt
         .skipped
         .iter()
         .map(|(id, fault)| json!({ "object": id.object_key(), "what": fault.to_string() }))
         .collect();
-    output.event(
-        "done",
-        json!({ "rows": rebuilt.rows, "objects": objects, "segments": segments, "not_read": skipped }),
-    );
-    Ok(if rebuilt.skipped.is_empty() { Exit::Done } else { Exit::Partial })
+    let mut document = json!({
+        "rows": done.rebuilt.rows,
+        "objects": done.objects,
+        "segments": done.segments,
+        "not_read": skipped,
+    });
+    let mut whole = done.rebuilt.skipped.is_empty();
+    if let Some(log) = &done.log {
+        tell(log, output);
+        whole &= log.lost.is_empty() && log.from_start && log.unsure.is_empty();
+        document["log"] = json!({
+            "points": log.points,
+            "lost": log.lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "unsure": log.unsure.iter().map(|(backup, _)| backup.0).collect::<Vec<_>>(),
+        });
+    }
+    output.event("done", document);
+    Ok(if whole { Exit::Done } else { Exit::Partial })
 }
 
-fn work(
+fn tell(log: &NewLog, output: &Output) {
+    output
+        .say(format_args!("the commit log begins anew, with {} recovery points", Grouped(log.points as u64)));
+    for place in &log.lost {
+        output.say(format_args!("lost: {place}"));
+    }
+    if !log.from_start {
+        output.say(
+            "lost: all of the commit log up to its first entry that is left; policies have to be set again, and points whose \
+             policy's name is not known any more are those of \"recovered-NUMBER\"",
+        );
+    }
+    for (backup, policy) in &log.unsure {
+        output.say(format_args!(
+            "not sure: {policy}@{backup}: a part of what the log said of it is lost; see what is there with `windlass \
+             check {policy}@{backup}`"
+        ));
+    }
+}
+
+fn work(repository: &Repository, session: &mut LogSession<'_>, job: &Progress) -> Result<Done, Failure> {
+    let state = session.view().state.clone();
+    let given_up: Vec<BackupId> = state.abandoned.iter().chain(state.running.keys()).copied().collect();
+    let (epoch, node) = (session.epoch(), state.holder.node);
+    let (made, session) = {
+        let keep = RefCell::new(|| session.poll().map(drop));
+        (tables(repository, job, epoch, node, &keep, &given_up, |id| state.live.contains(id))?, session)
+    };
+    job.enter(Phase::Finishing);
+    commit(session, &state, &made.segments)?;
+    made.drop_scratch(repository);
+    let (objects, segments) = (made.objects.len() as u64, made.segments.len() as u64);
+    Ok(Done { rebuilt: made.rebuilt, objects, segments, log: None })
+}
+
+/// The log begins anew with what is left of it, and with the tables of the objects that it does not call dead.
+fn renew(repository: &Repository, job: &Progress) -> Result<Done, Failure> {
+    let client = &repository.opened.client;
+    let (cluster, sealer) = (repository.format.uuid, LogSealer::new(&repository.keys));
+    let read =
+        || salvage::read(client, &cluster, &sealer).map_err(|fault| Failure::at("reading the log", fault));
+    let before = read()?;
+    let yielded = before.state.yielded == Some(None) && before.state.epoch == before.epoch;
+    let (hold, me) = repository.hold(Seek { epoch: before.epoch, holder: None, yielded })?;
+    let hold = RefCell::new(hold);
+    // Whoever held the lease may have written until now.
+    let salvage = read()?;
+    let epoch = hold.borrow().epoch();
+    let keep = RefCell::new(|| hold.borrow_mut().poll());
+    let made = tables(repository, job, epoch, me.node, &keep, &salvage.given_up(), |id| salvage.counts(id))?;
+    job.enter(Phase::Finishing);
+    let (highest, lost, from_start) = (salvage.highest, salvage.lost.clone(), salvage.from_start);
+    let (state, unsure) = salvage.into_state(epoch, me, &made.objects, &made.rebuilt.seen, &made.segments);
+    let points = state.points.len();
+    let policy_of = |backup| state.points.get(&backup).map(|point| (backup, point.policy.clone()));
+    let unsure = unsure.into_iter().filter_map(policy_of).collect();
+    let beginning = Salvage::beginning(cluster, highest, state, host::random()?, &sealer)
+        .map_err(|bytes| Failure::new(LogFault::CheckpointTooLarge { bytes }))?;
+    for (key, body) in &beginning {
+        hold.borrow_mut().poll().map_err(Failure::new)?;
+        if !hold.borrow().may_send() {
+            return Err(Failure::new(LogFault::Expired { epoch, unresolved: None }));
+        }
+        client.put_replace(key, &[body, body]).map_err(Failure::new)?;
+    }
+    made.drop_scratch(repository);
+    let (objects, segments) = (made.objects.len() as u64, made.segments.len() as u64);
+    let log = Some(NewLog { lost, from_start, points, unsure });
+    Ok(Done { rebuilt: made.rebuilt, objects, segments, log })
+}
+
+/// Keeps the lease while something long is done.
+type Keep<'k> = RefCell<dyn FnMut() -> Result<(), LogFault> + 'k>;
+
+/// Tables made anew.
+struct Tables {
+    rebuilt: Rebuilt,
+    objects: Vec<ObjectId>,
+    segments: Vec<SegmentMeta>,
+}
+
+impl Tables {
+    fn drop_scratch(&self, repository: &Repository) {
+        for id in &self.rebuilt.scratch {
+            if let Err(fault) = repository.opened.client.delete(&id.segment_key()) {
+                log::warn!("rebuild: scratch stays fault={fault}");
+            }
+        }
+    }
+}
+
+fn tables(
     repository: &Repository,
-    session: &mut LogSession<'_>,
     job: &Progress,
-) -> Result<(Rebuilt, u64, u64), Failure> {
+    epoch: Epoch,
+    node: NodeId,
+    keep: &Keep<'_>,
+    given_up: &[BackupId],
+    counts: impl Fn(&ObjectId) -> bool,
+) -> Result<Tables, Failure> {
     let client = &repository.opened.client;
     job.enter(Phase::Planning);
-    let state = session.view().state.clone();
-    let objects = committed_objects(client, &state)?;
-    let writer = Writer {
-        client,
-        epoch: session.epoch(),
-        node: state.holder.node,
-        boot: host::boot()?,
-        next: Cell::new(0),
-        session: RefCell::new(session),
-    };
+    let objects = objects_that(client, counts)?;
+    let writer = Writer { client, epoch, node, boot: host::boot()?, next: Cell::new(0), keep };
     let (mut scratch, mut out) = (Sink::new(&writer, job), Sink::new(&writer, job));
     let fetch = ClientFetch::new(Arc::clone(client));
     let source = Source::new(fetch, &repository.keys, TableLimits::default());
     let mut source = source.ok_or_else(|| Failure::new("no memory for a compression context"))?;
-    let given_up: Vec<BackupId> = state.abandoned.iter().chain(state.running.keys()).copied().collect();
     let settings = RebuildSettings {
-        given_up: &given_up,
+        given_up,
         location_blocks: repository.format.location_blocks,
         zstd_level: 1,
         segment_bytes_max: SEGMENT_BYTES_MAX,
@@ -95,24 +235,17 @@ fn work(
     job.items_total.set(objects.len() as u64);
     let rebuilt = rebuild(&mut source, &repository.keys, &objects, &settings, &mut scratch, &mut out)
         .map_err(Failure::new)?;
-    job.enter(Phase::Finishing);
     let segments = out.metas;
-    commit(&mut writer.session.borrow_mut(), &state, &segments)?;
-    for id in &rebuilt.scratch {
-        if let Err(fault) = client.delete(&id.segment_key()) {
-            log::warn!("rebuild: scratch stays fault={fault}");
-        }
-    }
-    Ok((rebuilt, objects.len() as u64, segments.len() as u64))
+    Ok(Tables { rebuilt, objects, segments })
 }
 
-/// Objects that are there and that the log has committed, ascending.
-fn committed_objects(client: &Client, state: &State) -> Result<Vec<ObjectId>, Failure> {
+/// Objects that are there and that count, ascending.
+fn objects_that(client: &Client, counts: impl Fn(&ObjectId) -> bool) -> Result<Vec<ObjectId>, Failure> {
     let mut objects = Vec::new();
     client
         .list("obj/", "", &mut |key, _| {
             let id = key.strip_prefix("obj/").and_then(|name| name.parse::<ObjectId>().ok());
-            objects.extend(id.filter(|id| state.live.contains(id)));
+            objects.extend(id.filter(&counts));
             true
         })
         .map_err(Failure::new)?;
@@ -145,29 +278,29 @@ fn commit(session: &mut LogSession<'_>, state: &State, segments: &[SegmentMeta])
 }
 
 /// What both sinks share: names, the store, and the lease that has to be kept meanwhile.
-struct Writer<'a, 's> {
+struct Writer<'a> {
     client: &'a Client,
     epoch: Epoch,
     node: NodeId,
     boot: Boot,
     next: Cell<u32>,
-    session: RefCell<&'a mut LogSession<'s>>,
+    keep: &'a Keep<'a>,
 }
 
-struct Sink<'a, 's> {
-    writer: &'a Writer<'a, 's>,
+struct Sink<'a> {
+    writer: &'a Writer<'a>,
     job: &'a Progress,
     body: Vec<u8>,
     metas: Vec<SegmentMeta>,
 }
 
-impl<'a, 's> Sink<'a, 's> {
-    fn new(writer: &'a Writer<'a, 's>, job: &'a Progress) -> Sink<'a, 's> {
+impl<'a> Sink<'a> {
+    fn new(writer: &'a Writer<'a>, job: &'a Progress) -> Sink<'a> {
         Sink { writer, job, body: Vec::new(), metas: Vec::new() }
     }
 }
 
-impl SegmentSink for Sink<'_, '_> {
+impl SegmentSink for Sink<'_> {
     fn begin(&mut self) -> ObjectId {
         let count = self.writer.next.get();
         self.writer.next.set(count + 1);
@@ -184,8 +317,7 @@ impl SegmentSink for Sink<'_, '_> {
         self.job.objects.add(1);
         self.job.bytes_stored.add(self.body.len() as u64);
         self.metas.push(*meta);
-        let kept = self.writer.session.borrow_mut().poll();
-        kept.map(drop)
-            .map_err(|fault| StoreFault::new(StoreFaultKind::Rejected, "LEASE", "", fault.to_string()))
+        let mut keep = self.writer.keep.borrow_mut();
+        keep().map_err(|fault| StoreFault::new(StoreFaultKind::Rejected, "LEASE", "", fault.to_string()))
     }
 }

@@ -19,7 +19,7 @@ use crate::text;
 
 /// `repo init`.
 pub fn init(global: &Global, args: &RepoInit, output: &Output) -> Result<Exit, Failure> {
-    let repository = Repository::init(global, !args.no_encryption, args.location_blocks)?;
+    let repository = Repository::init(global, !args.no_encryption, args.location_blocks, args.force)?;
     let place = repository.opened.store.describe();
     let id = text::uuid(&repository.format.uuid);
     output.say(format_args!("repository {id} made at {place}, {}", lock_text(&repository.format.lock)));

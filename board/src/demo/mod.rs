@@ -214,7 +214,7 @@ impl Steps<'_> {
                 self.places.repository.display()
             ),
         );
-        let repository = Repository::init(&self.options, true, LOCATION_BLOCKS_DEFAULT)?;
+        let repository = Repository::init(&self.options, true, LOCATION_BLOCKS_DEFAULT, false)?;
         set_policy(&repository, &self.places.ext4)?;
         let outcome = self.backup(&repository, &self.places.ext4)?;
         Ok((repository, outcome))

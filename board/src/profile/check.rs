@@ -27,7 +27,8 @@ use super::read::{At, Fault, Loaded};
 use crate::args::global::Global;
 use crate::host::HostClock;
 use crate::machinery::{open_device, open_volume, refuse_written};
-use crate::repository::{Opened, check_unlock};
+use crate::repository::Opened;
+use crate::unlock;
 
 /// Everything that is wrong; empty when the agent would start. `global` is what command line and environment say.
 pub fn check(loaded: &Loaded, global: &Global) -> Vec<Fault> {
@@ -50,7 +51,7 @@ fn repository(loaded: &Loaded, global: &Global, faults: &mut Vec<Fault>) {
     if let Err(failure) = Opened::new(&global) {
         faults.push(loaded.fault(&at(url), format_args!("repository: {failure}")));
     }
-    if let Err(failure) = check_unlock(&global) {
+    if let Err(failure) = unlock::given(&global) {
         let key = own.key_file.as_ref().or(own.passphrase_file.as_ref()).map_or(url, |path| &path.span);
         faults.push(loaded.fault(&at(key), format_args!("repository: {failure}")));
     }

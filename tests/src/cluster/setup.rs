@@ -56,6 +56,8 @@ impl Place {
             lease_cert_key_file: None,
             key_file: Some(key.to_owned()),
             passphrase_file: None,
+            state_dir: None,
+            accept_older: None,
             endpoint: self.endpoints.first().cloned(),
             region: None,
             ca_file: None,

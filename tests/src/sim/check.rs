@@ -20,7 +20,7 @@ use windlass_agent::format::record::{CheckpointName, Record, Stretch};
 use windlass_agent::format::slot::{LogDigest, PlainForTests, SlotContents, parse_boundary};
 use windlass_agent::id::{BackupId, Epoch, ObjectId, Slot};
 use windlass_agent::log::call::{Body, Call};
-use windlass_agent::log::fault::LogFault;
+use windlass_agent::log::fault::{LogFault, Place};
 use windlass_agent::log::keys;
 use windlass_agent::log::replay::{Replay, ReplayOptions, View, apply_slot};
 
@@ -72,7 +72,11 @@ impl Oracle {
                 Some(slot) => self.may_bound(shelf, slot, body),
                 None => Ok(()),
             },
-            Call::Get { .. } | Call::Create { .. } | Call::Last { .. } | Call::List { .. } => Ok(()),
+            Call::Get { .. }
+            | Call::Create { .. }
+            | Call::Last { .. }
+            | Call::Above { .. }
+            | Call::List { .. } => Ok(()),
         }
     }
 
@@ -244,6 +248,9 @@ impl Oracle {
             }
             // Judged by the world, which knows the time.
             Fact::Assigned { .. } => {}
+            // What was lost is found elsewhere, and named.
+            Fact::Warned { fault: LogFault::Mended { place: Place::Slot(slot) } }
+                if shelf.lost.contains(&slot) => {}
             Fact::Warned { fault } => Oracle::expected(&fault, excused)?,
             Fact::Counted { object } => {
                 if !self.ever.contains(&object) {

@@ -16,6 +16,10 @@ use windlass_hal::sim::prng::Prng;
 pub const MS: u64 = 1_000_000;
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000 * MS;
+/// Seeds in which slots are lost, modulo 4: none that is kept for something else.
+const LOSSY_SEEDS: u64 = 2;
+/// Slots lost at most, in 1000 that are created.
+const LOST_SLOT_MAX: u64 = 40;
 /// Nodes of a cluster at most.
 pub const NODES_MAX: usize = 8;
 
@@ -48,6 +52,7 @@ macro_rules! mutations {
 mutations! {
     SkipEpochCheck = "skip-epoch-check", "a slot that was created counts without a look for the next epoch";
     SkipSecondList = "skip-second-list", "a replay does not ask again whether the boundary moved";
+    SkipLookBeyond = "skip-look-beyond", "a replay takes the first slot that is not there for the end of the log";
     RenewOnLateAnswer = "renew-on-late-answer", "a beat that is answered after the end of the lease renews it";
     DeleteWithoutRetire = "delete-without-retire", "an object is deleted before the record that retires it is committed";
     CommitBeforeStored = "commit-before-stored", "an object is committed before its PUT is acknowledged";
@@ -113,6 +118,9 @@ pub struct StoreFaults {
     pub flipped: u64,
     /// A GET's bytes end early, and nobody says so.
     pub cut: u64,
+    /// A slot behind the head is gone, or ends early, when the next one has been created. Only one that the slot behind it carries:
+    /// what lies nowhere else is lost for good, and the log is refused then. In a quarter of the seeds.
+    pub lost_slot: u64,
 }
 
 /// How often nodes and links go wrong.
@@ -222,6 +230,8 @@ impl Options {
         let replay = ReplayOptions {
             gets_max: 1 + prng.below(8) as usize,
             second_list: mutation != Mutation::SkipSecondList,
+            // A look beyond the end of the log finds most of what the second LIST finds: to see that one matters, both are off.
+            look_beyond: !matches!(mutation, Mutation::SkipLookBeyond | Mutation::SkipSecondList),
         };
         let writer = WriterOptions {
             timing,
@@ -247,14 +257,14 @@ impl Options {
             burst: rate(&mut prng, 16),
             down_ns: range(&mut prng, lease_ns / 16, lease_ns * 4),
             storm_ns,
-            store: Options::store_faults(&mut prng),
+            store: Options::store_faults(&mut prng, seed),
             node: Options::node_faults(&mut prng),
             lawless: prng.one_in(64),
             mutation,
         }
     }
 
-    fn store_faults(prng: &mut Prng) -> StoreFaults {
+    fn store_faults(prng: &mut Prng, seed: u64) -> StoreFaults {
         StoreFaults {
             lost_request: rate(prng, 100),
             lost_answer: rate(prng, 100),
@@ -267,6 +277,8 @@ impl Options {
             slow_beat: rate(prng, 500),
             flipped: rate(prng, 10),
             cut: rate(prng, 10),
+            // Not drawn: the other seeds stay as they are.
+            lost_slot: if seed % 4 == LOSSY_SEEDS { 1 + seed % LOST_SLOT_MAX } else { 0 },
         }
     }
 

@@ -6,17 +6,18 @@
 //! | slots and epochs are created, never replaced; epochs are never deleted | I1 |
 //! | the first content of a slot follows from the first content of the slot before | I1 |
 //! | epochs never decrease along the log | I2 |
+//! | a replay that takes a slot which was lost for the end of the log writes the next one there: a view of it is found | I1 |
 //! | slots go after the boundary that allows it, and so do checkpoints and boundaries | I6 |
 //! | an epoch creates at most one slot after the next epoch exists | I7 |
 //!
 //! Does not: fail or wait (`world` does that to requests and answers), or know objects' worth (`check` does). Source: ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::conformance::store::WHOLE;
-use windlass_agent::format::slot::{Author, ClusterId, LogDigest, PlainForTests, SlotHeader};
+use windlass_agent::format::slot::{Author, ClusterId, LogDigest, PlainForTests, SlotHeader, carried};
 use windlass_agent::id::{Boot, Epoch, NodeId, Slot};
 use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::keys;
@@ -69,6 +70,8 @@ pub struct Shelf {
     pub after_fence: BTreeMap<Epoch, LogDigest>,
     /// Create-only PUTs replace what is there: a store that the probe must refuse.
     pub ignores_conditions: bool,
+    /// Slots that were lost or cut.
+    pub lost: BTreeSet<Slot>,
     boundary: Slot,
     max_epoch: Epoch,
 }
@@ -108,6 +111,10 @@ impl Shelf {
             }
             Call::Last { prefix } => {
                 Answer::Keys(self.below(prefix).next_back().into_iter().map(ToString::to_string).collect())
+            }
+            Call::Above { prefix, after } => {
+                let above = self.below(prefix).find(|key| ***key > **after);
+                Answer::Keys(above.into_iter().map(ToString::to_string).collect())
             }
             Call::List { prefix, max } => {
                 Answer::Keys(self.below(prefix).take(*max).map(ToString::to_string).collect())
@@ -187,8 +194,8 @@ impl Shelf {
         if first.is_some_and(|first| first.digest == digest) {
             return Ok(()); // A late copy of a create that was issued long ago.
         }
-        if first.is_some() && slot <= self.boundary {
-            // A zombie in a collected slot, which nobody reads: of a request that was issued long ago, and given up when the
+        if first.is_some() && (slot <= self.boundary || self.lost.contains(&slot)) {
+            // A zombie in a collected slot, which nobody reads, or in one that was lost, which the one behind it gives away: of a request that was issued long ago, and given up when the
             // slot was found taken. Any number of those may land; what is issued after the fence is judged where it is issued.
             return Ok(());
         }
@@ -212,6 +219,29 @@ impl Shelf {
         }
         self.first.insert(slot, Arc::new(First { digest, epoch: header.epoch, bytes: body.clone() }));
         Ok(())
+    }
+
+    /// A slot behind the head goes, or ends after `cut` bytes: one above the boundary that the slot behind it carries, where no other
+    /// beside it is lost. Returns which; `None` when there is no such slot.
+    pub fn lose(&mut self, choice: u64, cut: Option<usize>) -> Option<Slot> {
+        let can_go = |slot: &Slot| {
+            let beside = [slot.0 - 1, slot.0, slot.0 + 1].map(Slot);
+            let behind = self.objects.get(keys::slot(beside[2]).as_str());
+            self.holds(&keys::slot(*slot))
+                && !beside.iter().any(|slot| self.lost.contains(slot))
+                && behind.is_some_and(|behind| carried(behind).is_some())
+        };
+        let above = self.boundary.0.saturating_add(1).max(1);
+        let slots: Vec<Slot> =
+            self.first.range(Slot(above)..).map(|(slot, _)| *slot).filter(can_go).collect();
+        let slot = *slots.get((choice % slots.len().max(1) as u64) as usize)?;
+        let key = keys::slot(slot);
+        let body = self.objects.remove(key.as_str())?;
+        if let Some(cut) = cut {
+            self.objects.insert(key.into(), body[..cut.min(body.len() - 1)].into());
+        }
+        self.lost.insert(slot);
+        Some(slot)
     }
 
     /// An accepted view holds first contents only.

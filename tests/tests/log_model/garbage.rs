@@ -113,12 +113,8 @@ impl World {
 
     fn print(&self) -> u64 {
         let seats: Vec<u64> = self.seats.iter().map(|seat| seat.print).collect();
-        let keys: Vec<(&Arc<str>, &[u8])> = self
-            .shelf
-            .objects
-            .iter()
-            .map(|(key, body)| (key, body.last_chunk::<32>().map_or(&body[..], |d| d)))
-            .collect();
+        let keys: Vec<(&Arc<str>, &[u8])> =
+            self.shelf.objects.iter().map(|(key, body)| (key, &body[..])).collect();
         print_of(&(seats, keys, &self.shelf.after_fence, &self.uploads, &self.late))
     }
 
@@ -282,7 +278,7 @@ impl World {
                     Call::Get { key } if key.starts_with(keys::BEATS) => {
                         node.writer.handle(0, id, Answer::Absent);
                     }
-                    Call::Last { .. } => {
+                    Call::Last { .. } | Call::Above { .. } => {
                         let answer = self.shelf.apply(&call)?;
                         node.writer.handle(0, id, answer);
                     }

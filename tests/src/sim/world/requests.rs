@@ -144,6 +144,7 @@ impl<T: Tenant> World<T> {
         let mut answer = self.shelf.apply(call)?;
         if matches!(call, Call::Create { .. }) && answer == Answer::Done {
             self.oracle.after(&self.shelf)?;
+            self.lose_slot();
         }
         self.mix(node, call, &answer);
         if let Call::Delete { key } = call {
@@ -161,6 +162,19 @@ impl<T: Tenant> World<T> {
         }
         self.push(at, Event::Input { node, life, input: Input::Answer { id, answer } });
         Ok(())
+    }
+
+    /// A disk that did not write what it said it had written; a lifecycle rule; `rm`.
+    fn lose_slot(&mut self) {
+        let chance = self.options.store.lost_slot;
+        if chance == 0 || self.calm || self.prng.below(PERMILLE) >= chance {
+            return;
+        }
+        let (choice, cut) = (self.prng.next_u64(), self.prng.below(300) as usize);
+        let cut = self.prng.one_in(2).then_some(cut);
+        if let Some(slot) = self.shelf.lose(choice, cut) {
+            self.say(|| format!("store: slot {slot} is lost or cut"));
+        }
     }
 
     fn harm(&mut self, node: usize, life: u32, harm: Harm, answer: &mut Answer) {
@@ -186,13 +200,14 @@ impl<T: Tenant> World<T> {
             Call::Put { key, .. } => (3, key.as_str()),
             Call::Last { prefix } => (4, *prefix),
             Call::List { prefix, .. } => (5, *prefix),
+            Call::Above { after, .. } => (7, after.as_str()),
             Call::Delete { key } => (6, key.as_str()),
         };
         self.trace.add(verb);
         self.trace.add_bytes(name.as_bytes());
         match answer {
             Answer::Done => self.trace.add(1),
-            Answer::Body(bytes) => self.trace.add_bytes(bytes.last_chunk::<32>().map_or(bytes, |tail| tail)),
+            Answer::Body(bytes) => self.trace.add_bytes(bytes),
             Answer::Absent => self.trace.add(2),
             Answer::Keys(keys) => keys.iter().for_each(|key| self.trace.add_bytes(key.as_bytes())),
             Answer::Fault(kind) => self.trace.add(3 + *kind as u64),

@@ -11,6 +11,7 @@ pub fn call_text(call: &Call) -> String {
         Call::Put { key, .. } => format!("PUT {key}"),
         Call::Last { prefix } => format!("LAST {prefix}"),
         Call::List { prefix, .. } => format!("LIST {prefix}"),
+        Call::Above { prefix, after } => format!("LIST {prefix} above {after}"),
         Call::Delete { key } => format!("DELETE {key}"),
     }
 }

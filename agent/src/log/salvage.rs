@@ -1,0 +1,446 @@
+//! Salvage: what a damaged log still says, and a log that begins anew behind it.
+//!
+//! ```text
+//!  newest checkpoint that can be read --> slots behind it that can be read --> objects' tails --> a checkpoint and a boundary
+//! ```
+//!
+//! Where the log is whole its rules hold record by record (`State::apply_slot`). Behind a gap they cannot: what a record refers to may
+//! have been said in a slot that is lost. There each record is taken for what it says itself, and what it leaves open is filled
+//! from the tails of upload objects, which name their backup and volume. A backup of which a part may be missing becomes a point
+//! "with errors": nobody is told that it is complete.
+//!
+//! The new log begins at a slot above all that were ever seen, with distance enough ([`DISTANCE_SLOTS`]) that no writer can be about to
+//! create it: a late create of anyone lands at or below the new boundary, where nobody reads. One PUT, that of the boundary, makes
+//! the change; before it nothing that exists is touched, and the lease is held until then.
+//!
+//! Invariants: nothing is deleted (I6); what is reported lost is named. Does not: make segments (`table::rebuild`), or hold the
+//! lease ([`Hold`](super::session::Hold)). Source: ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::checkpoint::Checkpoint;
+use super::damage::Damage;
+use super::fault::Place;
+use super::keys;
+use super::limits::CHECKPOINT_SLOTS;
+use super::names::NameSet;
+use super::replay::{View, apply_slot};
+use super::state::{Point, Policy, Running, State, Volume};
+use super::stretches::Stretches;
+use crate::format::copies;
+use crate::format::record::{BackupVolume, CheckpointName, Commit, Record, SegmentMeta, Totals};
+use crate::format::slot::{
+    Author, ClusterId, LOG_MAGIC, Sealer, SlotContents, carried, emit_boundary, own_part, whole,
+};
+use crate::id::{BackupId, Epoch, ObjectId, Slot, VolumeId};
+use crate::store::retry::Client;
+use crate::store::{ByteRange, StoreFault, StoreFaultKind};
+
+/// Slots between the last one that was seen and the first of the new log. A writer that had stalled is at most so many slots further than what
+/// is left of the log: the last checkpoint and boundary would be gone with them otherwise.
+pub const DISTANCE_SLOTS: u64 = 4 * CHECKPOINT_SLOTS;
+
+/// What could be read of a damaged log.
+#[derive(Clone, Debug, Default)]
+pub struct Salvage {
+    /// What it amounts to.
+    pub state: State,
+    /// Highest slot that anything speaks of.
+    pub highest: Slot,
+    /// Highest epoch that was granted.
+    pub epoch: Epoch,
+    /// What cannot be read and is nowhere else. Empty does not mean that nothing is: the end of a log can be lost without a trace.
+    pub lost: Vec<Place>,
+    /// Slots read, from their own place or from another.
+    pub slots: u64,
+    /// Points of which a part of the log is lost.
+    pub unsure: BTreeSet<BackupId>,
+    /// Whether a checkpoint was found to begin with, or all slots from the first on.
+    pub from_start: bool,
+}
+
+/// Reads what is left of the log. Only what the store says when it cannot list or read is an error.
+pub fn read<S: Sealer>(client: &Client, cluster: &ClusterId, sealer: &S) -> Result<Salvage, StoreFault> {
+    let mut salvage = Salvage::default();
+    let mut view = newest_checkpoint(client, cluster, sealer, &mut salvage)?.unwrap_or_default();
+    for key in list(client, keys::BOUNDARIES)? {
+        salvage.highest = salvage.highest.max(keys::number(&key, keys::BOUNDARIES).unwrap_or_default());
+    }
+    for key in list(client, keys::EPOCHS)? {
+        salvage.epoch = salvage.epoch.max(Epoch(keys::number(&key, keys::EPOCHS).unwrap_or_default().0));
+    }
+    let (slots, damaged) = slots_above(client, view.head, &mut salvage)?;
+    salvage.from_start = view.head.0 > 0 || slots.contains_key(&Slot(1));
+    for (&slot, bytes) in &slots {
+        let mut next = view.clone();
+        if apply_slot(&mut next, bytes, cluster, sealer).is_ok() {
+            view = next;
+        } else {
+            let missing = view.head.0.saturating_add(1)..slot.0;
+            salvage.lost.extend(missing.take(LOST_MAX).map(|slot| Place::Slot(Slot(slot))));
+            match SlotContents::parse(bytes, sealer) {
+                Ok(contents) if contents.header.cluster == *cluster => {
+                    take(&mut view.state, &contents, &mut salvage.unsure);
+                }
+                _ => salvage.lost.push(Place::Slot(slot)),
+            }
+            view.head = slot;
+            view.digest = SlotContents::parse(bytes, sealer).map_or([0; 32], |contents| contents.digest);
+        }
+        salvage.slots += 1;
+    }
+    salvage.lost.extend(damaged.into_iter().filter(|slot| *slot > view.head).map(Place::Slot));
+    salvage.highest = salvage.highest.max(view.head);
+    salvage.epoch = salvage.epoch.max(view.state.epoch);
+    salvage.state = view.state;
+    Ok(salvage)
+}
+
+/// Lost slots that are named one by one.
+const LOST_MAX: usize = 64;
+
+fn list(client: &Client, prefix: &str) -> Result<Vec<String>, StoreFault> {
+    let mut found = Vec::new();
+    client.list(prefix, "", &mut |key, _| {
+        found.push(key.to_owned());
+        true
+    })?;
+    Ok(found)
+}
+
+/// The whole copy of an object of the log; `None` when it is gone or has none.
+fn fetch(client: &Client, key: &str) -> Result<Option<Vec<u8>>, StoreFault> {
+    let mut stored = Vec::new();
+    match client.get(key, ByteRange::Whole(keys::bytes_max(key)), &mut stored) {
+        Ok(_) => Ok(copies::pick(&stored, LOG_MAGIC, whole).map(<[u8]>::to_vec)),
+        Err(fault) if matches!(fault.kind, StoreFaultKind::NotFound | StoreFaultKind::TooLong) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn newest_checkpoint<S: Sealer>(
+    client: &Client,
+    cluster: &ClusterId,
+    sealer: &S,
+    salvage: &mut Salvage,
+) -> Result<Option<View>, StoreFault> {
+    let names = list(client, keys::CHECKPOINTS)?;
+    for key in names.iter().rev() {
+        let Some((slot, nonce)) = keys::checkpoint_name(key) else { continue };
+        salvage.highest = salvage.highest.max(slot);
+        let bytes = fetch(client, key)?;
+        match bytes.map(|bytes| Checkpoint::parse(&bytes, sealer)) {
+            Some(Ok((checkpoint, _)))
+                if checkpoint.cluster == *cluster && (checkpoint.slot, checkpoint.nonce) == (slot, nonce) =>
+            {
+                return Ok(Some(checkpoint.into_view()));
+            }
+            _ => salvage.lost.push(Place::Checkpoint(slot)),
+        }
+    }
+    Ok(None)
+}
+
+/// Slots by number, and the numbers of those that are there and cannot be read.
+type Slots = (BTreeMap<Slot, Vec<u8>>, BTreeSet<Slot>);
+
+/// Slots above `base`, from their own place or from the slot behind it; and those that are there and cannot be read.
+fn slots_above(client: &Client, base: Slot, salvage: &mut Salvage) -> Result<Slots, StoreFault> {
+    let (mut slots, mut damaged) = (BTreeMap::new(), BTreeSet::new());
+    for key in list(client, keys::SLOTS)? {
+        let Some(slot) = keys::number(&key, keys::SLOTS) else { continue };
+        salvage.highest = salvage.highest.max(slot);
+        if slot <= base {
+            continue;
+        }
+        let Some(bytes) = fetch(client, &key)? else {
+            damaged.insert(slot);
+            continue;
+        };
+        let before = Slot(slot.0.saturating_sub(1));
+        if let Some(before_bytes) = carried(&bytes).filter(|_| before > base) {
+            damaged.remove(&before);
+            slots.entry(before).or_insert_with(|| before_bytes.to_vec());
+        }
+        slots.insert(slot, own_part(&bytes).map_or_else(|_| bytes.clone(), <[u8]>::to_vec));
+    }
+    Ok((slots, damaged))
+}
+
+/// Takes a slot behind a gap for what it says itself.
+fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<BackupId>) {
+    let header = &contents.header;
+    state.epoch = state.epoch.max(header.epoch);
+    state.holder = header.writer;
+    state.yielded = None;
+    for record in &contents.records {
+        match record {
+            Record::EpochBegun { .. } | Record::Checkpoint(_) => {}
+            Record::Yield { successor } => state.yielded = Some(*successor),
+            Record::PolicyChanged(change) => {
+                for (volume, device) in &change.volumes {
+                    let volume_of = Volume { policy: change.name.clone(), device: device.clone() };
+                    state.volumes.insert(*volume, volume_of);
+                }
+                let volumes = change.volumes.iter().map(|(volume, _)| *volume).collect();
+                let body = Arc::from(change.body.as_slice());
+                let policy =
+                    Policy { revision: change.revision, slot: header.slot, removed: false, body, volumes };
+                state.policies.insert(change.name.clone(), policy);
+            }
+            Record::PolicyRemoved { name, revision } => {
+                if let Some(policy) = state.policies.get_mut(name) {
+                    policy.revision = *revision;
+                    policy.removed = true;
+                }
+            }
+            Record::BackupBegun(start) => {
+                state.last_backup = state.last_backup.max(start.backup);
+                let running = Running {
+                    volumes: start.volumes.clone(),
+                    wall_start_ns: start.wall_start_ns,
+                    ..running_from(start.policy.clone(), header.slot)
+                };
+                state.running.insert(start.backup, running);
+            }
+            Record::Commit(commit) => take_commit(state, header.slot, commit),
+            Record::BackupEnded(end) => {
+                if let Some(running) = state.running.remove(&end.backup) {
+                    let point = point_of(end.backup, running, end.wall_end_ns);
+                    unsure.insert(end.backup);
+                    Arc::make_mut(&mut state.points).insert(end.backup, point);
+                }
+            }
+            Record::BackupAbandoned { backup } => {
+                state.running.remove(backup);
+                if let Err(at) = state.abandoned.binary_search(backup) {
+                    state.abandoned.insert(at, *backup);
+                }
+            }
+            Record::PointExpired { backup } => {
+                Arc::make_mut(&mut state.points).remove(backup);
+            }
+            Record::Retire { objects } => retire(state, header.slot, objects),
+            Record::OrphanFloor { epoch } => state.orphan_floor = state.orphan_floor.max(*epoch),
+            // What is there and what is not is found out anew.
+            Record::Damage(_) | Record::Swept(_) => {}
+            // Readers of the old tables: they go with the old log.
+            Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => {}
+        }
+    }
+}
+
+/// A backup of which nothing else is known.
+fn running_from(policy: String, slot: Slot) -> Running {
+    Running {
+        policy,
+        slot,
+        volumes: Vec::new(),
+        wall_start_ns: 0,
+        done: Stretches::default(),
+        totals: Totals::default(),
+        newest_secs: BTreeMap::new(),
+    }
+}
+
+fn take_commit(state: &mut State, slot: Slot, commit: &Commit) {
+    retire(state, slot, &commit.removed);
+    let names = commit.objects.iter().map(|(id, _)| *id);
+    let live = Arc::make_mut(&mut state.live);
+    names.chain(commit.segments.iter().map(|segment| segment.id)).for_each(|id| {
+        live.insert(&id);
+    });
+    if commit.backup.0 == 0 {
+        return;
+    }
+    let volumes: BTreeSet<VolumeId> = commit.segments.iter().map(|segment| segment.volume).collect();
+    let policy = || volumes.iter().find_map(|volume| state.volumes.get(volume)).map(|of| of.policy.clone());
+    let running = match state.running.get_mut(&commit.backup) {
+        Some(running) => running,
+        // Its beginning is lost.
+        None => {
+            let running = running_from(policy().unwrap_or_default(), slot);
+            state.running.entry(commit.backup).or_insert(running)
+        }
+    };
+    for volume in volumes {
+        add_volume(&mut running.volumes, volume);
+    }
+    for stretch in &commit.progress {
+        if let Some(secs) = commit.newest_secs {
+            let newest = running.newest_secs.entry(stretch.volume).or_insert(secs);
+            *newest = secs.max(*newest);
+        }
+        // One that overlaps was counted before.
+        let _ = running.done.add(stretch);
+    }
+    running.totals = running.totals.plus(&commit.totals);
+    state.last_backup = state.last_backup.max(commit.backup);
+}
+
+fn retire(state: &mut State, slot: Slot, names: &[ObjectId]) {
+    for id in names {
+        Arc::make_mut(&mut state.live).remove(id);
+        Arc::make_mut(&mut state.retired).insert(*id, slot);
+    }
+}
+
+fn add_volume(volumes: &mut Vec<BackupVolume>, volume: VolumeId) {
+    if let Err(at) = volumes.binary_search_by_key(&volume, |known| known.volume) {
+        volumes.insert(at, BackupVolume { volume, ..BackupVolume::default() });
+    }
+}
+
+/// The point that a backup became; with errors when the log does not show that all of it was done.
+fn point_of(backup: BackupId, running: Running, wall_end_ns: i64) -> Point {
+    let whole = !running.volumes.is_empty()
+        && running.volumes.iter().all(|volume| running.done.is_whole(volume.volume));
+    let mut totals = running.totals;
+    totals.faults = totals.faults.saturating_add(u64::from(!whole));
+    Point {
+        backup,
+        volumes: running.with_newest(),
+        policy: running.policy,
+        wall_ns: (running.wall_start_ns, wall_end_ns),
+        status: totals.status(),
+        totals,
+    }
+}
+
+impl Salvage {
+    /// Whether nothing that the log once said can be missing, but for what was lost at its end without a trace.
+    pub fn is_whole(&self) -> bool {
+        self.lost.iter().all(|place| matches!(place, Place::Checkpoint(_))) && self.from_start
+    }
+
+    /// Whether the rows of an upload object count: those that the log has committed, and, when a part of the log is lost, those
+    /// of which it does not say that they are dead.
+    pub fn counts(&self, id: &ObjectId) -> bool {
+        self.state.live.contains(id) || !self.is_whole() && !self.state.retired.contains_key(id)
+    }
+
+    /// Backups whose rows do not count, ascending.
+    pub fn given_up(&self) -> Vec<BackupId> {
+        let running = self.state.running.iter().filter(|(_, running)| !self.may_have_ended(running));
+        let mut all: Vec<BackupId> =
+            self.state.abandoned.iter().chain(running.map(|(id, _)| id)).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn may_have_ended(&self, running: &Running) -> bool {
+        !self.is_whole()
+            || !running.volumes.is_empty()
+                && running.volumes.iter().all(|volume| running.done.is_whole(volume.volume))
+    }
+
+    /// The state of the new log, made by `holder` in `epoch`, which is over with it: whoever comes next need not wait. `tails` are the
+    /// backups and volumes that the objects which count name. Returns as well the points of which nobody knows whether they are complete.
+    pub fn into_state(
+        self,
+        epoch: Epoch,
+        holder: Author,
+        objects: &[ObjectId],
+        tails: &BTreeSet<(BackupId, VolumeId)>,
+        segments: &[SegmentMeta],
+    ) -> (State, BTreeSet<BackupId>) {
+        let given_up = self.given_up();
+        let (mut state, mut unsure) = (self.state, self.unsure);
+        let mut points = Arc::unwrap_or_clone(std::mem::take(&mut state.points));
+        for (backup, running) in std::mem::take(&mut state.running) {
+            if given_up.binary_search(&backup).is_err() {
+                let wall_ns = running.wall_start_ns;
+                points.insert(backup, point_of(backup, running, wall_ns));
+                unsure.insert(backup);
+            }
+        }
+        for &(backup, volume) in tails {
+            state.last_backup = state.last_backup.max(backup);
+            if given_up.binary_search(&backup).is_ok() || backup.0 == 0 || volume.0 == 0 {
+                continue;
+            }
+            let policy = policy_of(&mut state.volumes, volume);
+            let point = points.entry(backup).or_insert_with(|| {
+                unsure.insert(backup);
+                point_of(backup, running_from(policy, Slot(0)), 0)
+            });
+            if unsure.contains(&backup) {
+                add_volume(&mut point.volumes, volume);
+            }
+        }
+        points.retain(|_, point| !point.volumes.is_empty());
+        unsure.retain(|backup| points.contains_key(backup));
+        for point in points.values_mut() {
+            if point.policy.is_empty() {
+                point.policy = policy_of(&mut state.volumes, point.volumes[0].volume);
+            }
+        }
+        add_policies(&mut state, &points);
+        let damaged =
+            state.damage.points.iter().filter(|point| points.contains_key(point)).copied().collect();
+        state.damage = Arc::new(Damage { points: damaged, ..Damage::default() });
+        state.points = Arc::new(points);
+        let mut live = NameSet::default();
+        objects.iter().chain(segments.iter().map(|segment| &segment.id)).for_each(|id| {
+            live.insert(id);
+        });
+        state.live = Arc::new(live);
+        state.segments.clear();
+        for segment in segments {
+            Arc::make_mut(state.segments.entry(segment.volume).or_default()).push(*segment);
+        }
+        for list in state.segments.values_mut() {
+            Arc::make_mut(list).sort_unstable_by_key(|segment| (segment.first_inode, segment.id));
+        }
+        (state.epoch, state.holder, state.yielded) = (epoch, holder, Some(None));
+        state.abandoned = given_up;
+        state.pins.clear();
+        state.checkpoints.clear();
+        (state, unsure)
+    }
+
+    /// The new log's first checkpoint and the boundary that names it: (key, bytes) of both, to be stored in this order, as two copies
+    /// each. `Err`: the checkpoint's size in bytes, above the bound.
+    pub fn beginning<S: Sealer>(
+        cluster: ClusterId,
+        highest: Slot,
+        state: State,
+        nonce: [u8; 16],
+        sealer: &S,
+    ) -> Result<[(String, Vec<u8>); 2], u64> {
+        let slot = Slot(highest.0.saturating_add(DISTANCE_SLOTS));
+        // Of a slot that never was: nothing of the old log follows from it.
+        let slot_digest = *blake3::hash(&nonce).as_bytes();
+        let (body, digest) = Checkpoint { cluster, slot, nonce, slot_digest, state }.emit(sealer)?;
+        let name = CheckpointName { slot, nonce, digest };
+        let pointer = emit_boundary(&cluster, &name);
+        Ok([(keys::checkpoint(slot, &nonce), body), (keys::boundary(slot), pointer)])
+    }
+}
+
+/// The policy of a volume. Names of policies and devices are in the log only, so one that is lost gets a name of its own.
+fn policy_of(volumes: &mut BTreeMap<VolumeId, Volume>, volume: VolumeId) -> String {
+    let known = volumes.entry(volume).or_insert_with(|| Volume {
+        policy: format!("recovered-{}", volume.0),
+        device: "unknown: its name was in the part of the log that is lost".to_owned(),
+    });
+    known.policy.clone()
+}
+
+/// Policies whose points came back and who did not themselves: as removed ones, whose points stay.
+fn add_policies(state: &mut State, points: &BTreeMap<BackupId, Point>) {
+    for point in points.values() {
+        for volume in &point.volumes {
+            policy_of(&mut state.volumes, volume.volume);
+        }
+        state.policies.entry(point.policy.clone()).or_insert_with(|| Policy {
+            revision: 1,
+            slot: Slot(0),
+            removed: true,
+            body: Arc::from(&b"{}"[..]),
+            volumes: point.volumes.iter().map(|volume| volume.volume).collect(),
+        });
+    }
+}

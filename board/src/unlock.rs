@@ -1,0 +1,305 @@
+//! What opens a repository: a key file, a passphrase in a file, or one that is typed.
+//!
+//! A key file is text, so that it can be printed and typed:
+//!
+//! | line | meaning |
+//! |---|---|
+//! | 64 hex digits | the key |
+//! | `repository UUID` | of which repository; without this line (files of before): of any |
+//! | `encryption aes-256-gcm` | how that is encrypted |
+//! | `location-blocks N` | blocks per row of its location table |
+//!
+//! 32 raw bytes are read as well. Whoever owns the store can replace the repository's `format` object; a key file that says what it
+//! belongs to makes that known.
+//!
+//! Invariants: a secret is read from a file or a terminal and never printed; a key file is written once, whole or not at all
+//! ([`durable`]). Source: ours.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use windlass_agent::format::repo::RepoFormat;
+use windlass_agent::format::seal::{KEY_BYTES, Sealing, Secret};
+use windlass_agent::format::wrap::{Passphrase, Unlock};
+use zeroize::Zeroizing;
+
+use crate::args::global::Global;
+use crate::failure::Failure;
+use crate::{durable, host, logger, prompt, text};
+
+/// Largest passphrase file in bytes; a larger one is some other file.
+const PASSPHRASE_FILE_BYTES_MAX: u64 = 4096;
+/// Largest key file in bytes: ours has about 170.
+const KEY_FILE_BYTES_MAX: u64 = 1024;
+
+/// What opens a repository, and what is known of that.
+#[derive(Debug)]
+pub struct Given {
+    /// The key or passphrase.
+    pub unlock: Unlock,
+    /// What the key file belongs to, when it says so.
+    pub pin: Option<Pin>,
+    /// Where the key is to be written once the repository is known to work: it was made just now.
+    new_file: Option<PathBuf>,
+}
+
+/// The repository that a key file belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Its id.
+    pub repository: [u8; 16],
+    /// Blocks per row of its location table.
+    pub location_blocks: u8,
+}
+
+impl Pin {
+    /// Of a repository.
+    pub fn of(format: &RepoFormat) -> Pin {
+        Pin { repository: format.uuid, location_blocks: format.location_blocks }
+    }
+
+    /// Refuses any other repository.
+    pub fn check(&self, format: &RepoFormat, place: &str) -> Result<(), Failure> {
+        if format.uuid != self.repository {
+            return Err(Failure::at(
+                place,
+                format_args!(
+                    "here is repository {}, and the key file is of {}: somebody has replaced the repository, or this is \
+                     another one; check --repo and --key-file",
+                    text::uuid(&format.uuid),
+                    text::uuid(&self.repository)
+                ),
+            ));
+        }
+        if format.sealing() != Sealing::Aes256Gcm || format.location_blocks != self.location_blocks {
+            return Err(Failure::at(
+                place,
+                "the repository's format object is not as it was when the key file was made: somebody has replaced it; \
+                 nothing was read or written",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Given {
+    fn of(unlock: Unlock) -> Given {
+        Given { unlock, pin: None, new_file: None }
+    }
+
+    /// Whether the key is on no disk yet.
+    pub fn is_new(&self) -> bool {
+        self.new_file.is_some()
+    }
+
+    /// Refuses a key file that belongs to a repository already.
+    pub fn check_free(&self, global: &Global) -> Result<(), Failure> {
+        let (Some(pin), Some(path)) = (&self.pin, &global.key_file) else { return Ok(()) };
+        Err(Failure::at(
+            path.display(),
+            format_args!(
+                "this is the key file of repository {}; give another path, and a key of its own is made there (or remove the \
+                 file when that repository was never made)",
+                text::uuid(&pin.repository)
+            ),
+        ))
+    }
+
+    /// Writes a key that was made just now, with what it belongs to. Durable when it returns.
+    pub fn save(&self, pin: Pin) -> Result<(), Failure> {
+        let (Some(path), Unlock::KeyFile(key)) = (&self.new_file, &self.unlock) else { return Ok(()) };
+        let contents = Zeroizing::new(key_file_text(key, &pin));
+        durable::create(path, contents.as_bytes()).map_err(|error| Failure::at(path.display(), error))?;
+        logger::say(format_args!(
+            "windlass: made the key file {}; keep a copy of it elsewhere",
+            path.display()
+        ));
+        Ok(())
+    }
+
+    /// Takes back a key that turned out to be of no repository.
+    pub fn unsave(&self) {
+        if let Some(path) = &self.new_file
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            log::warn!("key file stays, though it is of no repository path={} error={error}", path.display());
+        }
+    }
+}
+
+/// What opens the repository, as far as options name it.
+pub fn given(global: &Global) -> Result<Option<Given>, Failure> {
+    match (&global.key_file, &global.passphrase_file) {
+        (Some(_), Some(_)) => {
+            Err(Failure::usage("a key file and a passphrase file were given; leave one of them out"))
+        }
+        (Some(path), None) => read_key_file(path).map(Some),
+        (None, Some(path)) => read_passphrase(path).map(Given::of).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The same, or what is typed at a terminal.
+pub fn asked(global: &Global, question: &str) -> Result<Given, Failure> {
+    if let Some(given) = given(global)? {
+        return Ok(given);
+    }
+    let typed = prompt::passphrase(question)?;
+    typed.map(|typed| Given::of(Unlock::Passphrase(typed))).ok_or_else(|| {
+        Failure::usage(
+            "the repository is encrypted; give --key-file or --passphrase-file (there is no terminal to ask)",
+        )
+    })
+}
+
+/// What is to open a new repository. A key for a file that does not exist is made, and not written yet.
+pub fn for_new(global: &Global) -> Result<Given, Failure> {
+    if let (Some(path), None) = (&global.key_file, &global.passphrase_file)
+        && path.symlink_metadata().is_err()
+    {
+        let unlock = Unlock::KeyFile(Secret::new(host::random()?));
+        return Ok(Given { unlock, pin: None, new_file: Some(path.clone()) });
+    }
+    if let Some(given) = given(global)? {
+        return Ok(given);
+    }
+    let none = || {
+        Failure::usage(
+            "give --key-file (made if it does not exist) or --passphrase-file, or say --no-encryption",
+        )
+    };
+    let first = prompt::typed("New passphrase of the repository")?.ok_or_else(none)?;
+    let second = prompt::typed("Once more")?.ok_or_else(none)?;
+    if *first != *second {
+        return Err(Failure::new("the two passphrases differ; start over"));
+    }
+    Ok(Given::of(Unlock::Passphrase(Passphrase::new(first.to_vec()))))
+}
+
+fn key_file_text(key: &Secret, pin: &Pin) -> String {
+    format!(
+        "{}\nrepository {}\nencryption aes-256-gcm\nlocation-blocks {}\n",
+        text::hex(key.bytes()),
+        text::uuid(&pin.repository),
+        pin.location_blocks
+    )
+}
+
+fn read_key_file(path: &Path) -> Result<Given, Failure> {
+    let bytes = Zeroizing::new(read_secret(path, KEY_FILE_BYTES_MAX)?);
+    let (key, pin) = parse_key_file(&bytes).map_err(|what| {
+        let hint = "not a key file (64 hex digits or 32 bytes); check --key-file";
+        match what {
+            None => Failure::at(path.display(), hint),
+            Some(line) => Failure::at(
+                path.display(),
+                format_args!("line {line} of the key file says nothing that is known; bring back its copy"),
+            ),
+        }
+    })?;
+    Ok(Given { unlock: Unlock::KeyFile(key), pin, new_file: None })
+}
+
+/// `Err`: the number of the line that is wrong, counted from 1; `None` when there is no key.
+fn parse_key_file(bytes: &[u8]) -> Result<(Secret, Option<Pin>), Option<usize>> {
+    if let Ok(raw) = <[u8; KEY_BYTES]>::try_from(bytes) {
+        return Ok((Secret::new(raw), None));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| None)?;
+    let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
+    let key = lines.next().and_then(|(_, line)| unhex(line)).ok_or(None)?;
+    let (mut repository, mut encryption, mut location_blocks) = (None, None, None);
+    let mut last = 0;
+    for (at, line) in lines {
+        last = at + 1;
+        match line.split_once(' ') {
+            Some(("repository", id)) => repository = unhex(&id.replace('-', "")),
+            Some(("encryption", "aes-256-gcm")) => encryption = Some(()),
+            Some(("location-blocks", count)) => location_blocks = count.parse().ok(),
+            _ => return Err(Some(last)),
+        }
+    }
+    match (repository, encryption, location_blocks) {
+        _ if last == 0 => Ok((Secret::new(key), None)),
+        (Some(repository), Some(()), Some(location_blocks)) => {
+            Ok((Secret::new(key), Some(Pin { repository, location_blocks })))
+        }
+        _ => Err(Some(last)),
+    }
+}
+
+fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+fn read_passphrase(path: &Path) -> Result<Unlock, Failure> {
+    let passphrase = read_secret(path, PASSPHRASE_FILE_BYTES_MAX)?;
+    if passphrase.trim_ascii().is_empty() {
+        return Err(Failure::at(path.display(), "the passphrase file is empty"));
+    }
+    Ok(Unlock::Passphrase(Passphrase::new(passphrase)))
+}
+
+fn read_secret(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::at(path.display(), error);
+    let file = File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if meta.is_file() && meta.mode() & 0o077 != 0 {
+        log::warn!("secret: others may read this file, use chmod 600 path={}", path.display());
+    }
+    let mut bytes = Vec::with_capacity(bytes_max as usize + 1);
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Failure::at(path.display(), "too large for a key or passphrase; check the path"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_says_what_it_belongs_to_and_older_ones_do_not() {
+        let pin = Pin { repository: std::array::from_fn(|at| at as u8), location_blocks: 10 };
+        let digits = "ab".repeat(32);
+        let text = key_file_text(&Secret::new([0xab; 32]), &pin);
+        let written = format!(
+            "{digits}\nrepository 00010203-0405-0607-0809-0a0b0c0d0e0f\nencryption aes-256-gcm\nlocation-blocks 10\n"
+        );
+        assert_eq!(text, written);
+        let read = |text: &str| parse_key_file(text.as_bytes()).map(|(key, pin)| (*key.bytes(), pin));
+        assert_eq!(read(&text), Ok(([0xab; 32], Some(pin))));
+        assert_eq!(read(&text.replace('\n', "\r\n\r\n")), Ok(([0xab; 32], Some(pin))));
+        for old in [digits.clone(), format!("{digits}\n"), format!("  {}\n\n", digits.to_uppercase())] {
+            assert_eq!(read(&old), Ok(([0xab; 32], None)));
+        }
+        assert_eq!(parse_key_file(&[7; 32]).map(|(key, pin)| (*key.bytes(), pin)), Ok(([7; 32], None)));
+        for (bad, line) in [
+            (String::new(), None),
+            ("not a key".to_owned(), None),
+            (digits[..62].to_owned(), None),
+            (text.replace("aes-256-gcm", "none"), Some(3)),
+            (text.replace("location-blocks 10\n", ""), Some(3)),
+            (text.replace("0e0f", "0e"), Some(4)),
+            (format!("{text}colour blue\n"), Some(5)),
+        ] {
+            assert_eq!(read(&bad), Err(line), "{bad}");
+        }
+        // Cut anywhere, it is refused, or it is the same key: never another one.
+        for cut in 0..text.len() {
+            assert!(
+                read(&text[..cut]).is_ok_and(|(key, _)| key == [0xab; 32]) || read(&text[..cut]).is_err()
+            );
+        }
+    }
+}
