@@ -2,10 +2,13 @@
 //!
 //! Invariants: the only place in the package that makes a clock or draws random bytes. Source: ours.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_agent::id::Boot;
+use windlass_agent::units::Human;
 use windlass_hal::clock::{Clock, SystemClock};
 use windlass_hal::entropy::{Entropy as _, SystemEntropy};
 
@@ -55,11 +58,45 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Most memory that this process had resident so far, in bytes.
+/// Most memory that this process had resident so far, in bytes: program, stacks, heap and buffers. 0 where the system does not say.
 pub fn peak_memory_bytes() -> u64 {
-    use nix::sys::resource::{UsageWho, getrusage};
-    let kib = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss());
-    u64::try_from(kib).unwrap_or(0) << 10
+    // Not getrusage: it counts what the parent had before this program was started in its copy.
+    kib_of("/proc/self/status", "VmHWM:").unwrap_or(0) << 10
+}
+
+/// Memory that this process may have at most: of the machine, or of its control group where that is less, in bytes. `None` where the
+/// system does not say.
+pub fn memory_bytes() -> Option<u64> {
+    let machine = kib_of("/proc/meminfo", "MemTotal:").map(|kib| kib << 10);
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let limit = |group: &Path| {
+        fs::read_to_string(Path::new("/sys/fs/cgroup").join(group).join("memory.max"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    machine.into_iter().chain(Path::new(own).ancestors().filter_map(limit)).min()
+}
+
+/// Refuses a memory budget above what there is.
+pub fn refuse_memory(budget_bytes: u64) -> Result<(), Failure> {
+    match memory_bytes() {
+        Some(have) if budget_bytes > have => Err(Failure::usage(format_args!(
+            "a memory budget of {} is more than this process may have: there are {} (of the machine, or of the control group it runs in)",
+            Human(budget_bytes),
+            Human(have)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The number in KiB behind `name` in a file of `/proc`.
+fn kib_of(file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// Lets the process open as many files as the system allows: a restore holds one for every file that comes in pieces.

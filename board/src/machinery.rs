@@ -1,6 +1,6 @@
 //! What a backup runs on: pools out of one budget, uplink threads, and the reactor that waits for all of them.
 //!
-//! Invariants: everything is made before the first byte is read, from the budget, and nothing grows (P3).
+//! Invariants: everything has its place before the first byte is read, from the budget; what is taken of it is what is in use (P3).
 //! Does not: decide what to back up. Source: architecture section 3.
 
 use std::os::fd::BorrowedFd;
@@ -8,8 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use windlass_agent::drive::budget::Budget;
+use windlass_agent::drive::job::Machinery;
 use windlass_agent::drive::volume::Reactor;
 use windlass_agent::policy::Reader;
+use windlass_agent::units::Human;
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
 use windlass_hal::clock::SystemClock;
@@ -90,6 +93,17 @@ impl Reactor for HostReactor {
             HostClock.sleep(Duration::from_nanos(BLIND_WAIT_NS));
         }
     }
+}
+
+/// Pools of a budget, for blocks of up to `block_bytes`: (frames, pieces).
+pub fn pools(budget: &Budget, block_bytes: u32) -> Result<(Pool, Pool), Failure> {
+    Machinery::pools(budget, block_bytes).ok_or_else(|| {
+        let bytes = budget.pool_bytes(block_bytes);
+        Failure::new(format_args!(
+            "the system does not give {} for buffers; use a smaller --memory, or memory.budget_mib of the board profile",
+            Human(bytes)
+        ))
+    })
 }
 
 /// Opens a device for reading, slowed down to `iops_max` if that is given.

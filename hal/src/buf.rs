@@ -1,8 +1,9 @@
 //! Memory for I/O: a fixed pool of equal, page-aligned buffers, and the move-only handle to one of them.
 //!
 //! Invariants
-//! - A pool allocates once, when it is made, and never grows (I12). A buffer is in exactly one place at a time:
-//!   in the pool, or owned by one [`Buf`]. Dropping a `Buf` puts it back.
+//! - A pool gets its addresses once, when it is made, and never more (I12); its pages are taken from the machine when a buffer
+//!   is used for the first time. The buffer that came back last goes out first, so what is resident is what was in use at once.
+//! - A buffer is in exactly one place at a time: in the pool, or owned by one [`Buf`]. Dropping a `Buf` puts it back.
 //! - The memory of a buffer never moves and stays mapped until the pool and all its buffers are gone, so a port may
 //!   register it with the kernel and hold its address while a request is in flight (the request owns the `Buf`).
 //! - All memory is initialised (zero) from the start.
@@ -12,18 +13,20 @@
 //! Source: ours. This file holds `unsafe` (see `lib.rs`).
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ffi::c_void;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// Alignment in bytes of every buffer: the page, which every sector size divides.
 pub const BUF_ALIGN_BYTES: usize = 4096;
 
 struct Region {
     base: NonNull<u8>,
-    layout: Layout,
+    bytes: usize,
     buf_bytes: usize,
     free: Mutex<Vec<u32>>,
 }
@@ -36,9 +39,10 @@ unsafe impl Sync for Region {}
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: `base` came from `alloc_zeroed` with this very layout and is freed once; every Buf holds an Arc to
-        // the Region, so none is left.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+        // SAFETY: `base` and `bytes` are one mapping of our own, unmapped once; every Buf holds an Arc to the Region, so none
+        // is left.
+        let unmapped = unsafe { munmap(self.base.as_ptr().cast::<c_void>(), self.bytes) };
+        debug_assert!(unmapped.is_ok(), "a mapping of our own is unmapped");
     }
 }
 
@@ -50,23 +54,31 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Allocates `count` buffers of `buf_bytes` bytes, rounded up to [`BUF_ALIGN_BYTES`]. Pages are touched on first use.
+    /// A pool of `count` buffers of `buf_bytes` bytes, rounded up to [`BUF_ALIGN_BYTES`].
     ///
     /// # Panics
-    /// When `count` or `buf_bytes` is zero or their product does not fit an `isize`: a wrong budget, found at boot.
+    /// As [`Pool::try_new`], and when the system has no such memory.
     pub fn new(count: usize, buf_bytes: usize) -> Pool {
+        Pool::try_new(count, buf_bytes)
+            .unwrap_or_else(|| panic!("no memory for {count} buffers of {buf_bytes} bytes"))
+    }
+
+    /// The same; `None` when the system has no such memory.
+    ///
+    /// # Panics
+    /// When `count` or `buf_bytes` is zero, or `count` does not fit a `u32`: the caller's arithmetic was wrong.
+    pub fn try_new(count: usize, buf_bytes: usize) -> Option<Pool> {
         assert!(count > 0 && buf_bytes > 0 && u32::try_from(count).is_ok(), "a pool has at least one buffer");
-        let buf_bytes = buf_bytes.next_multiple_of(BUF_ALIGN_BYTES);
-        let total = count.checked_mul(buf_bytes).filter(|&t| isize::try_from(t).is_ok());
-        let layout = total.and_then(|t| Layout::from_size_align(t, BUF_ALIGN_BYTES).ok());
-        let Some(layout) = layout else {
-            panic!("a pool of {count} buffers of {buf_bytes} bytes is too large")
+        let buf_bytes = buf_bytes.checked_next_multiple_of(BUF_ALIGN_BYTES)?;
+        let bytes = count.checked_mul(buf_bytes).filter(|&bytes| isize::try_from(bytes).is_ok())?;
+        // Not the allocator: it would write the zeros of memory that it aligns, and so take all of it now.
+        // SAFETY: no address is asked for, so no other mapping is replaced; what comes back is ours alone, zero and page-aligned.
+        let raw = unsafe {
+            mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
         };
-        // SAFETY: the layout's size is not zero (asserted above).
-        let raw = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        let base = NonNull::new(raw.ok()?.cast::<u8>())?;
         let free = Mutex::new((0..count as u32).rev().collect());
-        Pool { region: Arc::new(Region { base, layout, buf_bytes, free }), count }
+        Some(Pool { region: Arc::new(Region { base, bytes, buf_bytes, free }), count })
     }
 
     /// Takes a free buffer; `None` when all are in use. The contents are what the last user left.
@@ -94,7 +106,7 @@ impl Pool {
     /// caller's to justify.
     pub(crate) fn raw_part(&self, index: usize) -> (*mut u8, usize) {
         assert!(index < self.count, "buffer index in range");
-        // SAFETY: index < count, so the offset lies inside the one allocation.
+        // SAFETY: index < count, so the offset lies inside the one mapping.
         (unsafe { self.region.base.as_ptr().add(index * self.region.buf_bytes) }, self.region.buf_bytes)
     }
 
@@ -133,7 +145,7 @@ impl Buf {
 impl Deref for Buf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: the range is inside the allocation, initialised, and only this Buf refers to it.
+        // SAFETY: the range is inside the mapping, initialised, and only this Buf refers to it.
         unsafe { std::slice::from_raw_parts(self.address(), self.region.buf_bytes) }
     }
 }
@@ -177,6 +189,21 @@ mod tests {
         assert_eq!(pool.free(), 1);
         assert!(pool.owns(&b));
         assert!(!Pool::new(1, 1).owns(&b));
+    }
+
+    #[test]
+    fn memory_is_taken_as_buffers_are_used() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+            status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * BUF_ALIGN_BYTES
+        };
+        let before = resident();
+        let pool = Pool::new(1 << 10, 1 << 20);
+        for _ in 0..100 {
+            pool.take().unwrap().fill(1);
+        }
+        assert!(resident() - before < 256 << 20, "1 GiB of buffers, one of them in use at a time");
+        assert!(Pool::try_new(1 << 20, 1 << 40).is_none(), "no machine has that");
     }
 
     #[test]

@@ -290,7 +290,8 @@ impl Appliance {
         let setup = &self.setup;
         let budget = Budget::plan(setup.memory, setup.block_bytes, setup.object_bytes, 2)
             .context(|| "plan the memory")?;
-        let (frames, pieces) = Machinery::pools(&budget, setup.block_bytes);
+        let pools = Machinery::pools(&budget, setup.block_bytes);
+        let (frames, pieces) = pools.ok_or_else(|| Error::new("no memory for the pools"))?;
         let at = || source.path.display().to_string();
         let opened =
             linux::open(&source.path, Access::Read, 32, std::slice::from_ref(&frames)).context(at)?;

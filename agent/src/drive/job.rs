@@ -183,9 +183,10 @@ pub struct Machinery<'a> {
 }
 
 impl Machinery<'_> {
-    /// Buffers for a budget: (frames, pieces).
-    pub fn pools(budget: &Budget, block_bytes: u32) -> (Pool, Pool) {
-        (Pool::new(budget.frames, frame_buf_bytes(block_bytes)), Pool::new(budget.pieces, PIECE_BYTES))
+    /// Buffers for a budget: (frames, pieces). `None` when the system has no such memory.
+    pub fn pools(budget: &Budget, block_bytes: u32) -> Option<(Pool, Pool)> {
+        let frames = Pool::try_new(budget.frames, frame_buf_bytes(block_bytes))?;
+        Some((frames, Pool::try_new(budget.pieces, PIECE_BYTES)?))
     }
 }
 

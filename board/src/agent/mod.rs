@@ -84,6 +84,8 @@ fn load(file: &Path) -> Result<Profile, Failure> {
 /// `agent`.
 pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let profile = load(file)?;
+    host::refuse_memory(profile.memory_bytes())
+        .map_err(|why| Failure::usage(format_args!("memory.budget_mib: {why}")))?;
     let mut global = global.clone();
     profile.fill(&mut global);
     let poll = Poll::new(EVENTS_MAX).map_err(|error| Failure::at("cannot make a poll", error))?;

@@ -8,7 +8,7 @@
 //!     `----- Progressed, Ended ---------+
 //! ```
 //!
-//! Invariants: one job at a time; buffers are made once, from the profile's budget; names of objects are counted on from job to job.
+//! Invariants: one job at a time; buffers have their place once, from the profile's budget; names of objects are counted on from job to job.
 //! Source: architecture section 3.
 
 use std::path::Path;
@@ -40,7 +40,7 @@ use crate::commands::backup::{job_settings, point_rows, start_uplink};
 use crate::commands::verify;
 use crate::damage::{self, Found, Sweeping};
 use crate::failure::Failure;
-use crate::machinery::{HostReactor, refuse_written};
+use crate::machinery::{HostReactor, pools, refuse_written};
 use crate::repository::Repository;
 
 /// Objects after which a worker reports: what another node has to do again when this one dies, on a fast uplink.
@@ -251,7 +251,7 @@ impl Runner {
         stop: &Arc<AtomicBool>,
         waker: &JobWaker,
     ) -> Result<Runner, Failure> {
-        let (frames, pieces) = Machinery::pools(&work.budget, work.block_bytes_max);
+        let (frames, pieces) = pools(&work.budget, work.block_bytes_max)?;
         let uplink = start_uplink(&work.repository.opened.client, &pieces, work.uplinks, waker.as_fn())?;
         let merger = Merger {
             client: Arc::clone(&work.repository.opened.client),

@@ -43,7 +43,7 @@ use crate::commands::verify::{self, Compared};
 use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
-use crate::machinery::{HostReactor, open_device, open_volume, refuse_written};
+use crate::machinery::{HostReactor, open_device, open_volume, pools, refuse_written};
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{self, LogSession, Repository};
@@ -117,13 +117,13 @@ pub fn run_policy(
     let budget =
         Budget::plan(global.memory.0, policy.block_size as u32, object_bytes(&policy), host::cores())
             .map_err(Failure::usage)?;
-    let (frames, pieces) = Machinery::pools(&budget, policy.block_size as u32);
+    let (frames, pieces) = pools(&budget, policy.block_size as u32)?;
     let mut settings = settings(repository, &policy);
     if paranoid {
         settings.job.prove_every = 1;
     }
-    let pools = std::slice::from_ref(&frames);
-    let (mut volumes, unmatched) = open_volumes(global, &state, &policy, &settings.job, pools, job)?;
+    let buffers = std::slice::from_ref(&frames);
+    let (mut volumes, unmatched) = open_volumes(global, &state, &policy, &settings.job, buffers, job)?;
     let unmatched: Vec<String> =
         unmatched.places().filter_map(|at| policy.include.get(at).cloned()).collect();
     settings.includes_unmatched = unmatched.len() as u64;

@@ -40,10 +40,12 @@ use crate::args::{self, Command};
 use crate::commands::through::Through;
 use crate::demo;
 use crate::failure::{Exit, Failure};
+use crate::host;
 use crate::output::Output;
 
 /// Runs a command; through the agent of this machine if there is one and the command wants it.
 pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, Failure> {
+    host::refuse_memory(global.memory.0)?;
     let mut global = global.clone();
     let mut through = match need(&command) {
         Need::Nothing => None,

@@ -2,6 +2,7 @@
 //!
 //! | what | how |
 //! |---|---|
+//! | memory | the machine has what the profile gives |
 //! | repository | the store opens (no request is sent), key and credentials files can be read |
 //! | backplane | certificate, key and CA parse and belong together, are this node's, and are valid now |
 //! | volumes | each device opens, and what is on it can be read as the profile says |
@@ -25,7 +26,7 @@ use windlass_agent::id::NodeId;
 use super::Backplane;
 use super::read::{At, Fault, Loaded};
 use crate::args::global::Global;
-use crate::host::HostClock;
+use crate::host::{self, HostClock};
 use crate::machinery::{open_device, open_volume, refuse_written};
 use crate::repository::Opened;
 use crate::unlock;
@@ -33,6 +34,10 @@ use crate::unlock;
 /// Everything that is wrong; empty when the agent would start. `global` is what command line and environment say.
 pub fn check(loaded: &Loaded, global: &Global) -> Vec<Fault> {
     let mut faults = Vec::new();
+    let budget = &loaded.profile.memory.budget_mib;
+    if let Err(failure) = host::refuse_memory(loaded.profile.memory_bytes()) {
+        faults.push(loaded.fault(budget, format_args!("memory.budget_mib: {failure}")));
+    }
     repository(loaded, global, &mut faults);
     if let Some(plane) = &loaded.profile.backplane {
         backplane(loaded, plane, &mut faults);
