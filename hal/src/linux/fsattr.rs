@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `FS_IOC_FSGETXATTR`, `FS_IOC_FSSETXATTR` | an open file | project id, hints, and whether it lies on a realtime device |
 //! | `FS_IOC_GETFLAGS` | an open file | `FS_*_FL` |
+//! | `FS_IOC_GETFSUUID` | any open file or directory | its file system's UUID |
 //! | `FS_IOC_FIEMAP` | an open file | extents |
 //! | name_to_handle_at, open_by_handle_at | any item | its handle, and back |
 //! | `XFS_IOC_BULKSTAT` | an XFS | inodes, ascending |
@@ -46,6 +47,16 @@ struct FsXattr {
 }
 
 const _: () = assert!(size_of::<FsXattr>() == 28);
+
+/// `struct fsuuid2`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct FsUuid {
+    len: u8,
+    uuid: [u8; 16],
+}
+
+const _: () = assert!(size_of::<FsUuid>() == 17);
 
 impl FsXattr {
     fn hints(&self) -> Hints {
@@ -165,9 +176,11 @@ const _: () = assert!(size_of::<SearchRequest>() == SEARCH_HEAD_BYTES + SEARCH_B
 mod call {
     #![allow(missing_docs, reason = "made by the macros")]
     use super::{
-        BULK_HEAD_BYTES, BulkRequest, FIEMAP_HEAD_BYTES, Fiemap, FsXattr, SEARCH_HEAD_BYTES, SearchRequest,
+        BULK_HEAD_BYTES, BulkRequest, FIEMAP_HEAD_BYTES, Fiemap, FsUuid, FsXattr, SEARCH_HEAD_BYTES,
+        SearchRequest,
     };
     nix::ioctl_read!(get, b'X', 31, FsXattr);
+    nix::ioctl_read!(uuid, 0x15, 0, FsUuid);
     nix::ioctl_write_ptr!(set, b'X', 32, FsXattr);
     // The number says long, the kernel writes an int.
     nix::ioctl_read_bad!(
@@ -221,6 +234,14 @@ pub(crate) fn project(fd: BorrowedFd<'_>) -> Result<(u32, Hints, u32), Errno> {
     // SAFETY: the descriptor is open, and the pointer is to a live structure of the size that the request's number encodes.
     unsafe { call::get(fd.as_raw_fd(), &mut have) }?;
     Ok((have.project, have.hints(), have.xflags))
+}
+
+/// UUID of the file system that an open file or directory is in. Errors: ENOTTY where it has none, or before Linux 6.9.
+pub fn file_system_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 16], Errno> {
+    let mut have = FsUuid::default();
+    // SAFETY: the descriptor is open, and the pointer is to a live structure of the size that the request's number encodes.
+    unsafe { call::uuid(fd.as_raw_fd(), &mut have) }?;
+    if usize::from(have.len) == have.uuid.len() { Ok(have.uuid) } else { Err(Errno::ENOTTY) }
 }
 
 /// `FS_*_FL` of an open file or directory.

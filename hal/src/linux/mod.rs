@@ -38,6 +38,11 @@ pub use fault::{OpenFault, OpenFaultKind};
 pub use file::{Access, Caching};
 pub use writers::{Writer, writer};
 
+/// Whether the kernel refuses writes to an open block device, whoever asks; `false` for what is no block device.
+pub fn is_read_only(device: std::os::fd::BorrowedFd<'_>) -> bool {
+    sys::is_read_only(device).unwrap_or(false)
+}
+
 use crate::block::BlockDevice;
 use crate::buf::Pool;
 use file::{Bounce, Source};

@@ -42,6 +42,9 @@ use crate::volume::{
     WINDOW_BYTES_MAX, WINDOW_EXTENTS_MAX, WINDOW_NAMES_MAX, Window, Xattr,
 };
 
+/// The flag of btrfs that no other file system has.
+const NO_COPY_ON_WRITE: u32 = 0x80_0000;
+
 /// Largest contents that are delivered as payload: what an ext4 inode of 64 KiB or a btrfs leaf could hold.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
 /// Largest list of attribute names, and largest value, that the kernel gives.
@@ -178,7 +181,7 @@ impl Maker<'_> {
             let fd =
                 self.open(found).map_err(|why| fault(why, "the kernel cannot open the inode for reading"))?;
             if let Ok(flags) = fsattr::flags(fd.as_fd()) {
-                item.flags = flags & FLAGS_SHOWN;
+                item.flags = flags & (FLAGS_SHOWN | NO_COPY_ON_WRITE);
             }
             if let Ok((project, hints, xflags)) = fsattr::project(fd.as_fd()) {
                 item.project = project;
