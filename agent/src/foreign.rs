@@ -3,6 +3,7 @@
 //! | function | for | line ends | backslash |
 //! |---|---|---|---|
 //! | [`name`] | a name or a path, which must be told from every other | escaped | doubled |
+//! | [`parse_name`] | the bytes of a name that was shown so | taken back | taken back |
 //! | [`message`] | words of others within a message of ours, one line | escaped, and cut at [`MESSAGE_BYTES_MAX`] | as it is |
 //! | [`harmless`] | whatever is about to be written to a terminal or a log, once more | as they are | as it is |
 //! | [`json`] | a JSON document about to be written | JSON's own | JSON's own |
@@ -19,6 +20,49 @@ pub const MESSAGE_BYTES_MAX: usize = 300;
 /// A name or path: UTF-8 as it is, everything that a terminal might obey or not show as `\u{1b}` or `\xff`.
 pub fn name(bytes: &[u8]) -> String {
     escape(bytes, |c| if c == '\\' { Shown::Doubled } else { Shown::of(c) })
+}
+
+/// The bytes that [`name`] shows as `text`; `None` when it shows none so, or `text` has nothing to be taken back.
+pub fn parse_name(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    let mut found = false;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        found = true;
+        let (&kind, after) = rest.split_first()?;
+        rest = after;
+        match kind {
+            b'\\' => out.push(b'\\'),
+            b'n' => out.push(b'\n'),
+            b'r' => out.push(b'\r'),
+            b't' => out.push(b'\t'),
+            b'x' => {
+                let (digits, after) = rest.split_at_checked(2)?;
+                out.push(u8::try_from(hex_number(digits)?).ok()?);
+                rest = after;
+            }
+            b'u' => {
+                let end = rest.iter().position(|&b| b == b'}')?;
+                let c = char::from_u32(hex_number(rest.get(..end)?.strip_prefix(b"{")?)?)?;
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = &rest[end + 1..];
+            }
+            _ => return None,
+        }
+    }
+    found.then_some(out)
+}
+
+/// At most six hex digits.
+fn hex_number(digits: &[u8]) -> Option<u32> {
+    let is_number = (1..=6).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
+    u32::from_str_radix(digits, 16).ok()
 }
 
 /// Words of others for one line.
@@ -119,6 +163,18 @@ mod tests {
         assert_eq!(name(b"a\nb\\c"), "a\\nb\\\\c");
         assert_eq!(name(b"\xff\xfeok"), "\\xff\\xfeok");
         assert_ne!(name(b"\\u{1b}"), name(b"\x1b"));
+    }
+
+    #[test]
+    fn what_is_shown_leads_back_to_the_bytes() {
+        let all: Vec<u8> = (1..=255).collect();
+        for bytes in [&all[..], b"\x1b[2J", b"a\nb\\c", b"\\xff", ODD.as_bytes(), "\u{10ffff}\n".as_bytes()] {
+            assert_eq!(parse_name(name(bytes).as_bytes()).as_deref(), Some(bytes));
+        }
+        let not_shown_so = ["plain", "", "\\", "\\q", "\\x", "\\xf", "\\xgg", "\\x+1", "\\u{}", "\\u{110000}", "\\u{41", "\\u41}"];
+        for text in not_shown_so {
+            assert_eq!(parse_name(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-pub use windlass_agent::foreign::name as printable;
+pub use windlass_agent::foreign::{name as printable, parse_name as parse_printable};
 
 /// Puts a name into a JSON object: `key` as text, and `key_hex` with the exact bytes where they are not UTF-8.
 pub fn put_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {

@@ -24,6 +24,7 @@ use super::lookup::Lookup;
 use super::plan::{GAP_BYTES_MAX, READ_BYTES_MAX};
 use super::target::is_safe_name;
 use super::walk::DEPTH_MAX;
+use crate::foreign::name as printable;
 use crate::format::compress::Decompressor;
 use crate::format::fault::FormatFault;
 use crate::format::frame;
@@ -105,7 +106,7 @@ pub enum BrowseFault {
 
 impl fmt::Display for BrowseFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |path: &[u8]| format!("/{}", String::from_utf8_lossy(path).escape_debug());
+        let shown = |path: &[u8]| format!("/{}", printable(path));
         match self {
             BrowseFault::NotFound { path } => write!(f, "{} is not in this recovery point", shown(path)),
             BrowseFault::NotDirectory { path, kind: ItemKind::Symlink } => {

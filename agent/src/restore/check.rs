@@ -28,6 +28,7 @@ use super::gather::{WINDOW_BLOCKS_MAX, WINDOW_FILES_MAX};
 use super::lookup::Lookup;
 use super::plan::{Fetch as PlannedFetch, Frame, Merging, Plan, WantedBlock};
 use super::walk::lanes_for;
+use crate::foreign::name as printable;
 use crate::format::fault::FormatFault;
 use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, Place, RowPayload};
 use crate::format::seal::Keys;
@@ -126,7 +127,7 @@ impl fmt::Display for CheckFault {
         write!(f, "{}", self.what)?;
         for (index, path) in self.paths.iter().enumerate() {
             let lead = if index == 0 { "; affects " } else { ", " };
-            write!(f, "{lead}/{}", String::from_utf8_lossy(path).escape_debug())?;
+            write!(f, "{lead}/{}", printable(path))?;
         }
         match self.path_count.saturating_sub(self.paths.len() as u64) {
             0 => Ok(()),
