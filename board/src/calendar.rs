@@ -16,6 +16,17 @@ pub fn table_utc(secs: i64) -> String {
     iso_utc(secs).replace('T', " ").trim_end_matches('Z').to_owned()
 }
 
+/// Days of a month, 1 to 12, of a year; 31 for any other number.
+pub fn days_in_month(year: u32, month: u32) -> u32 {
+    let is_leap = year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if is_leap => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
 /// Year, month and day of a number of days since 1970-01-01.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;

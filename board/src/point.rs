@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `home` `home@latest` | the newest point |
 //! | `home@17` | point 17 |
-//! | `home@2026-11-21` | the newest point begun on that day (UTC) |
-//! | `home@2026-11-21T03:16` | the newest point begun in that minute; any prefix of the time works, from the year on |
+//! | `home@2026-11-21` | the newest point begun on that day (UTC) or before it: what was backed up by then |
+//! | `home@2026-11-21T03:16` | the newest point begun by the end of that minute; also down to the second, the hour or the month |
 //!
 //! Does not: read anything. Source: ours.
 
@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use windlass_agent::policy::{PolicyFault, check_name};
 
-use crate::calendar::iso_utc;
+use crate::calendar::{days_in_month, iso_utc};
 
 /// A policy and one of its points.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum PointRef {
     Latest,
     /// By number.
     Number(u32),
-    /// By the beginning of its time, as `iso_utc` writes it.
+    /// The newest by then: a time as `iso_utc` writes it, down to the month, day, hour, minute or second.
     Time(String),
 }
 
@@ -43,6 +43,8 @@ pub enum TargetFault {
     Name(PolicyFault),
     /// What stands behind the `@`.
     Point(String),
+    /// It has the form of a time, and there is none such.
+    NoSuchTime(String),
 }
 
 impl fmt::Display for TargetFault {
@@ -51,8 +53,14 @@ impl fmt::Display for TargetFault {
             TargetFault::Name(fault) => fault.fmt(f),
             TargetFault::Point(text) => write!(
                 f,
-                "{text:?} is not a point; write its number, latest, or a time such as 2026-11-21 or 2026-11-21T03:16"
+                "{text:?} is not a point; write its number, latest, or a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)"
             ),
+            TargetFault::NoSuchTime(text) => {
+                write!(
+                    f,
+                    "{text:?} is no time: a month is 01 to 12, a day one that the month has, then 00:00:00 to 23:59:59"
+                )
+            }
         }
     }
 }
@@ -81,15 +89,32 @@ impl FromStr for PointRef {
             return text.parse().ok().filter(|&n| n > 0).map(PointRef::Number).ok_or_else(wrong);
         }
         let time = text.replacen(' ', "T", 1);
-        if is_time_prefix(&time) { Ok(PointRef::Time(time)) } else { Err(wrong()) }
+        let time = time.strip_suffix('Z').filter(|time| time.contains('T')).unwrap_or(&time);
+        if !has_form_of_time(time) {
+            return Err(wrong());
+        }
+        if !is_time(time) {
+            return Err(TargetFault::NoSuchTime(text.to_owned()));
+        }
+        Ok(PointRef::Time(time.to_owned()))
     }
 }
 
-/// Whether `text` begins like a time, from `YYYY-` on.
-fn is_time_prefix(text: &str) -> bool {
-    const SHAPE: &[u8] = b"0000-00-00T00:00:00Z";
+/// Whether `text` is written as a time is, down to the month, day, hour, minute or second.
+fn has_form_of_time(text: &str) -> bool {
+    const FORM: &[u8] = b"0000-00-00T00:00:00";
     let fits = |(have, want): (u8, &u8)| if *want == b'0' { have.is_ascii_digit() } else { have == *want };
-    (5..=SHAPE.len()).contains(&text.len()) && text.bytes().zip(SHAPE).all(fits)
+    matches!(text.len(), 7 | 10 | 13 | 16 | 19) && text.bytes().zip(FORM).all(fits)
+}
+
+/// Whether there is such a time; `text` has its form.
+fn is_time(text: &str) -> bool {
+    let number =
+        |at: usize, digits: usize| text.get(at..at + digits).and_then(|part| part.parse::<u32>().ok());
+    let (year, month) = (number(0, 4).unwrap_or(0), number(5, 2).unwrap_or(0));
+    let below = |at: usize, limit: u32| number(at, 2).is_none_or(|value| value < limit);
+    let day = number(8, 2).is_none_or(|day| (1..=days_in_month(year, month)).contains(&day));
+    (1..=12).contains(&month) && day && below(11, 24) && below(14, 60) && below(17, 60)
 }
 
 impl fmt::Display for PointRef {
@@ -108,7 +133,9 @@ impl PointRef {
         let mut fitting = points.filter(|&(number, secs)| match self {
             PointRef::Latest => true,
             PointRef::Number(wanted) => number == *wanted,
-            PointRef::Time(time) => iso_utc(secs).starts_with(time),
+            PointRef::Time(time) => {
+                iso_utc(secs).get(..time.len()).is_some_and(|begun| begun <= time.as_str())
+            }
         });
         let first = fitting.next()?;
         Some(fitting.last().unwrap_or(first).0)
@@ -135,8 +162,14 @@ mod tests {
         assert_eq!(pick("home@2026-11-21"), Some(6));
         assert_eq!(pick("home@2026-11-21T03:16"), Some(3));
         assert_eq!(pick("home@2026-11-21 03:17"), Some(6));
-        assert_eq!(pick("home@2026-11-2"), Some(9));
-        assert_eq!(pick("home@2025-"), None);
+        assert_eq!(pick("home@2026-11-21T03:17:42Z"), Some(5));
+        assert_eq!(pick("home@2026-11"), Some(9));
+        // No point begun just then: the newest before it is what there was.
+        assert_eq!(pick("home@2026-11-22"), Some(6));
+        assert_eq!(pick("home@2026-11-21T03:18Z"), Some(6));
+        assert_eq!(pick("home@2030-01-01T00"), Some(9));
+        assert_eq!(pick("home@2026-11-21T03:16:41"), None);
+        assert_eq!(pick("home@2026-10"), None);
         assert_eq!(PointRef::Latest.pick(std::iter::empty()), None);
     }
 
@@ -149,6 +182,10 @@ mod tests {
             "home@0",
             "home@-1",
             "home@2026-1x",
+            "home@2026-",
+            "home@2026-11-2",
+            "home@2026-11-21T3:16",
+            "home@2026-11-21T03:16+01:00",
             "home@2026-11-21Z",
             "@3",
             "a b@3",
@@ -157,5 +194,21 @@ mod tests {
             assert_eq!(text.parse::<Target>().is_err(), text != "home@2026", "{text}");
         }
         assert_eq!(pick("home@2026"), None);
+        for text in [
+            "2026-00",
+            "2026-13-45",
+            "2026-11-00",
+            "2026-11-31",
+            "2026-02-29",
+            "2100-02-29",
+            "2026-11-21T24:00",
+            "2026-11-21T03:60",
+            "2026-11-21T03:16:60",
+        ] {
+            assert_eq!(text.parse::<PointRef>(), Err(TargetFault::NoSuchTime(text.to_owned())));
+        }
+        assert!(
+            "2024-02-29".parse::<PointRef>().is_ok() && "2000-02-29T23:59:59Z".parse::<PointRef>().is_ok()
+        );
     }
 }

@@ -15,8 +15,9 @@ use crate::calendar::{iso_utc, table_utc};
 use crate::commands::policy;
 use crate::failure::{Exit, Failure};
 use crate::output::{Align, Output};
-use crate::point::Target;
+use crate::point::{PointRef, Target};
 use crate::repository::Repository;
+use crate::text;
 
 /// `points`.
 pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Failure> {
@@ -118,10 +119,16 @@ pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure>
     }
     let name = &target.policy;
     match of_policy().next_back() {
-        Some(_) => Err(Failure::new(format_args!(
-            "policy {name} has no point {}; `windlass points {name}` lists them",
-            target.point
-        ))),
+        Some(_) => {
+            let oldest = of_policy().next().map(|point| table_utc(secs(point.wall_ns.0)));
+            let what = match (&target.point, oldest) {
+                (PointRef::Time(time), Some(oldest)) => {
+                    format!("policy {name} has no point begun by {time}; its oldest was begun {oldest} (UTC)")
+                }
+                (point, _) => format!("policy {name} has no point {point}"),
+            };
+            Err(Failure::new(format_args!("{what}; `windlass points {name}` lists them")))
+        }
         None if state.policies.contains_key(name) => Err(Failure::new(format_args!(
             "policy {name} has no point yet; make one with `windlass backup {name}`"
         ))),
@@ -141,10 +148,18 @@ pub fn pick_volume<'a>(state: &'a State, at: &At) -> Result<(&'a Point, VolumeId
     if let [id] = fitting[..] {
         return Ok((point, id));
     }
-    let all: Vec<&str> = point.volumes.iter().map(|volume| device(volume.volume)).collect();
     let what = match &at.volume {
         Some(wanted) => format!("point {} has no volume {wanted}", point.backup),
         None => format!("point {} has several volumes, say which with --volume", point.backup),
     };
-    Err(Failure::usage(format_args!("{what}; it has {}", all.join(", "))))
+    Err(Failure::usage(format_args!("{what}; it has {}", volume_list(state, point))))
+}
+
+/// The volumes of a point for people: number and device of each.
+pub fn volume_list(state: &State, point: &Point) -> String {
+    let one = |id: VolumeId| {
+        let device = state.volumes.get(&id).map_or("?", |known| known.device.as_str());
+        format!("{id} ({})", text::printable(device.as_bytes()))
+    };
+    point.volumes.iter().map(|volume| one(volume.volume)).collect::<Vec<_>>().join(", ")
 }
