@@ -49,6 +49,7 @@ pub mod status;
 pub mod text;
 pub mod unlock;
 pub mod watch;
+pub mod within;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

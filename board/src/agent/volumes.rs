@@ -14,11 +14,12 @@ use windlass_hal::buf::Pool;
 
 use crate::commands::backup::{Selectable, open_selected};
 use crate::failure::Failure;
-use crate::profile;
+use crate::{profile, within};
 
-/// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs.
+/// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs. With them the
+/// repository's URL.
 #[derive(Clone, Debug)]
-pub struct Volumes(Arc<RwLock<(Vec<profile::Volume>, Option<u32>)>>);
+pub struct Volumes(Arc<RwLock<(Vec<profile::Volume>, Option<u32>)>>, Option<String>);
 
 /// A volume that was opened for a backup.
 pub struct Opened {
@@ -37,7 +38,8 @@ pub struct Opened {
 impl Volumes {
     /// Those of a profile.
     pub fn new(profile: &profile::Profile) -> Volumes {
-        Volumes(Arc::new(RwLock::new((profile.volume.clone(), profile.limits.device_iops))))
+        let volumes = (profile.volume.clone(), profile.limits.device_iops);
+        Volumes(Arc::new(RwLock::new(volumes)), profile.repository.url.as_ref().map(|url| url.value.clone()))
     }
 
     /// The profile was read again.
@@ -81,6 +83,10 @@ impl Volumes {
         let snapshot = own.snapshot.as_deref();
         let opened = open_selected(&own.device, reader, iops_max, pools, policy, snapshot, &Progress::new())?;
         let patterns = policy.patterns().map_err(Failure::new)?;
+        let warning = within::warning(self.1.as_deref(), &own.device, opened.volume.info(), &patterns);
+        if let Some(warning) = warning {
+            log::warn!("volume: {warning}");
+        }
         let rules = settings.rules(&patterns, reader, policy.all_blocks);
         let Selectable { device, volume, items, unmatched, .. } = opened;
         let (end, grain) = stretch::span(volume.info(), &settings.shape());

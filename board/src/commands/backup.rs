@@ -48,7 +48,7 @@ use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{self, LogSession, Repository};
 use crate::requests::Requests;
-use crate::{logger, signal, text};
+use crate::{logger, signal, text, within};
 
 /// What a backup did, with what only the board knows.
 #[derive(Clone, Debug)]
@@ -315,6 +315,11 @@ fn open_volumes(
         }
         let id = volume_id(state, policy, &wanted.device)?;
         let opened = open_selected(&path, wanted.reader, iops, pools, policy, None, job)?;
+        let urls = global.repo.iter().chain(&global.lease_store).map(String::as_str);
+        let patterns = policy.patterns().map_err(Failure::new)?;
+        if let Some(warning) = within::warning(urls, &path, opened.volume.info(), &patterns) {
+            logger::say(format_args!("windlass: {warning}"));
+        }
         job.items_total.add(opened.items);
         // How many bytes a selection has is not known: the bar goes by items.
         all &= opened.whole;
