@@ -171,7 +171,20 @@ mod tests {
         for bytes in [&all[..], b"\x1b[2J", b"a\nb\\c", b"\\xff", ODD.as_bytes(), "\u{10ffff}\n".as_bytes()] {
             assert_eq!(parse_name(name(bytes).as_bytes()).as_deref(), Some(bytes));
         }
-        let not_shown_so = ["plain", "", "\\", "\\q", "\\x", "\\xf", "\\xgg", "\\x+1", "\\u{}", "\\u{110000}", "\\u{41", "\\u41}"];
+        let not_shown_so = [
+            "plain",
+            "",
+            "\\",
+            "\\q",
+            "\\x",
+            "\\xf",
+            "\\xgg",
+            "\\x+1",
+            "\\u{}",
+            "\\u{110000}",
+            "\\u{41",
+            "\\u41}",
+        ];
         for text in not_shown_so {
             assert_eq!(parse_name(text.as_bytes()), None, "{text}");
         }

@@ -41,7 +41,7 @@ use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::restore::walk::{self, RestoreReport, Root};
-use windlass_agent::restore::{file::RestoreOptions, target::Existing};
+use windlass_agent::restore::{file::RestoreOptions, place::Protected, target::Existing};
 use windlass_agent::store::dir::DirStore;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::throttle::Throttle;
@@ -382,6 +382,7 @@ impl Appliance {
             keep_damaged,
             sync: false,
             owners: is_root(),
+            repository: Protected::default(),
         };
         let nonce = host::boot().context(|| "random")?.0;
         let memory = self.setup.memory;

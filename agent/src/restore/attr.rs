@@ -3,35 +3,34 @@
 //! | step | why here |
 //! |---|---|
 //! | data | a later write drops `security.capability` |
-//! | owner | clears setuid, setgid and `security.capability` |
+//! | owner | clears setuid, setgid and `security.capability`; where it cannot be set, those are left out (and named): they would give the rights of somebody else |
 //! | extended attributes, ACLs | an ACL rewrites the group bits of the mode |
 //! | mode | |
 //! | `security.capability` | after the last write and the owner |
 //! | project id | |
 //! | times | after everything that touches them |
-//! | flags | last, by the caller, when all names are there: nothing else is allowed afterwards |
+//! | flags | last, by the caller, when all names are there: nothing else is allowed afterwards (`inode_flags`) |
 //!
-//! What is already right is not set again: on a tree of small files that is most of the system calls.
+//! What is already right is not set again: on a tree of small files that is most of the system calls, and an immutable directory that
+//! is as it was takes none.
 //!
 //! Errors never end an item: each attribute that could not be set is reported and the others are set.
 //! Does not: restore ctime and btime; no call can. Source: blocks reference, section E (measured).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, Gid, IFlags, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use windlass_hal::volume::{ItemKind, Timestamp};
 
-use super::fault::Reason;
+use super::fault::{Feature, Reason};
 use crate::format::row::ItemAttributes;
 
 const CAPABILITY: &[u8] = b"security.capability";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
-
-/// Flags that are set on restored files; the others describe layout or are the file system's own.
-/// Sync, immutable, append, nodump, noatime, journal data, dirsync, topdir, project inheritance.
-const FLAGS_KEPT: u32 = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x4000 | 0x1_0000 | 0x2_0000 | 0x2000_0000;
+/// The setuid and setgid bits.
+const PRIVILEGES: u16 = 0o6000;
 
 /// What an inode is known to have before its attributes are set; `None` when unknown.
 #[derive(Clone, Copy, Debug)]
@@ -40,14 +39,34 @@ pub struct Known {
     pub owner: Option<(u32, u32)>,
     /// Permission bits.
     pub mode: Option<u16>,
+    /// Last change of the contents.
+    pub mtime: Option<Timestamp>,
+    /// Whether it may have its attributes already, so that looking first pays.
+    pub is_old: bool,
 }
 
 impl Known {
     /// Nothing is known: everything is set.
-    pub const NOTHING: Known = Known { owner: None, mode: None };
+    pub const NOTHING: Known = Known { owner: None, mode: None, mtime: None, is_old: false };
+
+    /// What `fd`, which was there before, has.
+    pub fn of(fd: BorrowedFd<'_>) -> Known {
+        let Ok(stat) = rustix::fs::fstat(fd) else { return Known { is_old: true, ..Known::NOTHING } };
+        Known {
+            owner: Some((stat.st_uid, stat.st_gid)),
+            mode: Some((stat.st_mode & 0o7777) as u16),
+            mtime: Some(Timestamp { secs: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 }),
+            is_old: true,
+        }
+    }
+
+    /// Whether it has the item's owner (unless owners are left) and mode.
+    pub fn has_owner_and_mode(&self, item: &ItemAttributes, owners: bool) -> bool {
+        (!owners || self.owner == Some((item.uid, item.gid))) && self.mode == Some(item.mode)
+    }
 }
 
-/// Sets everything but flags on an open file or directory.
+/// Sets everything but flags on an open file or directory, as far as it differs from what is `known`.
 pub fn settle(
     fd: BorrowedFd<'_>,
     item: &ItemAttributes,
@@ -56,12 +75,20 @@ pub fn settle(
     fault: &mut dyn FnMut(Reason),
 ) {
     let mut mode = known.mode;
+    let mut owner = known.owner;
     if owners && known.owner != Some((item.uid, item.gid)) {
         mode = None;
-        let owner = (Some(Uid::from_raw(item.uid)), Some(Gid::from_raw(item.gid)));
-        check("set owner", rustix::fs::fchown(fd, owner.0, owner.1), fault);
+        let wanted = (Some(Uid::from_raw(item.uid)), Some(Gid::from_raw(item.gid)));
+        let set = rustix::fs::fchown(fd, wanted.0, wanted.1);
+        owner = set.is_ok().then_some((item.uid, item.gid)).or(owner);
+        check("set owner", set, fault);
     }
+    let owner = owner.or_else(|| rustix::fs::fstat(fd).ok().map(|stat| (stat.st_uid, stat.st_gid)));
+    let trusted = is_trusted(item, owner);
     for (name, value) in item.xattrs.iter().filter(|(name, _)| name != CAPABILITY) {
+        if known.is_old && has_xattr(fd, name, value) {
+            continue;
+        }
         if name == ACL_ACCESS {
             mode = None;
         }
@@ -69,19 +96,43 @@ pub fn settle(
             fault(Reason::Xattr { name: name.clone(), errno });
         }
     }
-    if mode != Some(item.mode) {
-        check("set mode", rustix::fs::fchmod(fd, mode_of(item)), fault);
+    let wanted = if trusted { item.mode } else { item.mode & !PRIVILEGES };
+    if mode != Some(wanted) {
+        check("set mode", rustix::fs::fchmod(fd, Mode::from_raw_mode(u32::from(wanted & 0o7777))), fault);
     }
     if let Some((name, value)) = item.xattrs.iter().find(|(name, _)| name == CAPABILITY)
+        && trusted
         && let Err(errno) = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())
     {
         fault(Reason::Xattr { name: name.clone(), errno });
+    }
+    if !trusted {
+        fault(Reason::NotKept { what: Feature::Privileges, items: 1 });
     }
     if item.project != 0 {
         let set = windlass_hal::linux::fsattr::set_project(fd, item.project);
         check("set project id", set.map_err(|e| Errno::from_raw_os_error(e as i32)), fault);
     }
-    check("set times", rustix::fs::futimens(fd, &times(item)), fault);
+    if known.mtime != Some(item.mtime) {
+        check("set times", rustix::fs::futimens(fd, &times(item)), fault);
+    }
+}
+
+/// Whether what gives a program its owner's rights may be set: not when the item has it and is not its owner's. A directory's bits
+/// give none.
+fn is_trusted(item: &ItemAttributes, owner: Option<(u32, u32)>) -> bool {
+    let (uid, gid) = owner.unzip();
+    let capable = item.xattrs.iter().any(|(name, _)| name == CAPABILITY);
+    let foreign_user = uid != Some(item.uid) && (item.mode & 0o4000 != 0 || capable);
+    let foreign_group = gid != Some(item.gid) && (item.mode & 0o2000 != 0 || capable);
+    item.kind == ItemKind::Directory || !foreign_user && !foreign_group
+}
+
+/// Whether an extended attribute is there with that value.
+fn has_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> bool {
+    // A byte more: a longer value is another one.
+    let mut have = vec![0; value.len() + 1];
+    rustix::fs::fgetxattr(fd, name, &mut have[..]).is_ok_and(|len| have[..len] == *value)
 }
 
 /// Sets everything but flags on a symlink or special file, by its name in a directory that only this restore writes to.
@@ -106,26 +157,10 @@ pub fn settle_name(
         }
     }
     if item.kind != ItemKind::Symlink {
+        // What is no program runs with nobody's rights, so the mode is whole whoever owns it.
         check("set mode", rustix::fs::chmodat(dir, name, mode_of(item), AtFlags::empty()), fault);
     }
     check("set times", rustix::fs::utimensat(dir, name, &times(item), AtFlags::SYMLINK_NOFOLLOW), fault);
-}
-
-/// Whether the item has flags to be set at the very end.
-pub fn has_flags(item: &ItemAttributes) -> bool {
-    matches!(item.kind, ItemKind::File | ItemKind::Directory) && item.flags & FLAGS_KEPT != 0
-}
-
-/// Adds the item's flags to those that the inode has.
-pub fn set_flags(fd: BorrowedFd<'_>, item: &ItemAttributes, fault: &mut dyn FnMut(Reason)) {
-    if !has_flags(item) {
-        return;
-    }
-    let set = rustix::fs::ioctl_getflags(fd).and_then(|have| {
-        let want = have | IFlags::from_bits_retain(item.flags & FLAGS_KEPT);
-        if want == have { Ok(()) } else { rustix::fs::ioctl_setflags(fd, want) }
-    });
-    check("set flags", set, fault);
 }
 
 /// Removes what a new file or directory inherited from the default ACL of the one above; whether there was anything.

@@ -9,7 +9,7 @@
 //! page cache stays what it was. The end of an item that is no multiple of [`DIRECT_ALIGN_BYTES`](lane::DIRECT_ALIGN_BYTES) goes through the cache.
 //!
 //! Invariants: a new file gets its name only when every block is verified and written and the file is durable; with damaged
-//! blocks it gets a name that says so. A device is at least as large as the item, or nothing is written.
+//! blocks it gets a name that says so. A device is at least as large as the item and takes writes, or nothing is written.
 //!
 //! Source: blocks reference, section E.
 
@@ -17,16 +17,17 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use windlass_hal::volume::ItemKind;
 
-use super::fault::{FaultLog, Reason, RestoreFault};
+use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job, RestoreOptions};
 use super::gather::Gather;
 use super::lane::{self, Gate, Queue, Task};
+use super::place::{self, Protected};
 use super::plan::{Merging, WantedBlock};
 use super::target::{Existing, Target, Temp};
 use super::walk::{RestoreReport, Source, lanes_for};
@@ -44,7 +45,7 @@ enum Opened {
     /// A block device.
     Device(OwnedFd),
     /// A new file without its name: the directory above, and the file.
-    New(Target, Temp),
+    New(Box<Target>, Temp),
 }
 
 impl Opened {
@@ -65,12 +66,13 @@ fn failed(call: &'static str) -> impl Fn(Errno) -> RestoreFault {
     move |errno| RestoreFault::Target { call, errno }
 }
 
-/// Restores the image `lin` to `path`, a block device, which is overwritten, or the name of a file that is not there. `nonce` is
-/// random. Errors end the restore, and leave nothing of a new file; damaged blocks are in the report.
+/// Restores the image `lin` to `path`, a block device, which is overwritten, or the name of a file that is not there, and not in the
+/// directory `repository`. `nonce` is random. Errors end the restore, and leave nothing of a new file; damaged blocks are in the report.
 pub fn run<F: Fetch>(
     source: &mut Source<'_, F>,
     lin: Lin,
     path: &Path,
+    repository: &Protected,
     nonce: u64,
     memory: u64,
     progress: &Arc<Progress>,
@@ -82,18 +84,22 @@ pub fn run<F: Fetch>(
         return Err(RestoreFault::WrongItem("only a volume image or a file fits a device"));
     }
     let name = path.file_name().unwrap_or_default();
+    repository.look(path)?;
+    place::look(path)?;
     let opened = open(path, item.size, nonce)?;
-    let job = Job {
-        target: None,
-        options: RestoreOptions { existing: Existing::Refuse, keep_damaged: true, sync: true, owners: false },
-        faults: FaultLog::default(),
-        progress: Arc::clone(progress),
-        fatal: Mutex::new(None),
+    let options = RestoreOptions {
+        existing: Existing::Refuse,
+        keep_damaged: true,
+        sync: true,
+        owners: false,
+        repository: repository.clone(),
     };
+    let job = Job::new(None, options, progress);
     if !item.fault.is_empty() {
         job.faults.add(name.as_bytes().to_vec(), Reason::Backup(item.fault.clone()));
     }
-    let result = write(source, lin, item, &opened, &job, memory);
+    let label = path.as_os_str().as_bytes().to_vec();
+    let result = write(source, lin, item, label, &opened, &job, memory);
     let report = result.and_then(|report| finish(&opened, name, nonce, &report).map(|()| report));
     if let Opened::New(target, temp) = opened {
         target.close(temp);
@@ -109,7 +115,23 @@ fn open(path: &Path, size: u64, nonce: u64) -> Result<Opened, RestoreFault> {
     match rustix::fs::stat(path) {
         Ok(have) if FileType::from_raw_mode(have.st_mode) == FileType::BlockDevice => {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
-            let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed("open the device"))?;
+            let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+                Err(Errno::ROFS) => return Err(RestoreFault::ReadOnlyDevice),
+                Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                    let read = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+                    let read_only = read.is_ok_and(|fd| windlass_hal::linux::is_read_only(fd.as_fd()));
+                    return Err(if read_only {
+                        RestoreFault::ReadOnlyDevice
+                    } else {
+                        failed("open the device")(errno)
+                    });
+                }
+                other => other.map_err(failed("open the device"))?,
+            };
+            // Some kernels take the open and refuse every write.
+            if windlass_hal::linux::is_read_only(fd.as_fd()) {
+                return Err(RestoreFault::ReadOnlyDevice);
+            }
             let have = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))
                 .map_err(failed("ask for the device's size"))?;
             if have < size {
@@ -128,7 +150,7 @@ fn open(path: &Path, size: u64, nonce: u64) -> Result<Opened, RestoreFault> {
                 .create(target.root()?.as_fd(), Mode::from_raw_mode(0o600))
                 .map_err(failed("create the file"))?;
             rustix::fs::ftruncate(&temp.fd, size).map_err(failed("set the file's length"))?;
-            Ok(Opened::New(target, temp))
+            Ok(Opened::New(Box::new(target), temp))
         }
         Err(errno) => Err(failed("look at the target")(errno)),
     }
@@ -138,6 +160,7 @@ fn write<F: Fetch>(
     source: &mut Source<'_, F>,
     lin: Lin,
     item: ItemAttributes,
+    label: Vec<u8>,
     opened: &Opened,
     job: &Job,
     memory: u64,
@@ -147,7 +170,7 @@ fn write<F: Fetch>(
     let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let direct =
         rustix::fs::open(again, OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).ok();
-    let file = File::of_device(lin, item, fd, direct);
+    let file = File::of_device(lin, item, label, fd, direct);
     let queue = Queue::default();
     let (lanes, read_bytes_max) = lanes_for(memory);
     let merging = Merging { read_bytes_max, ..Merging::default() };
@@ -227,7 +250,7 @@ fn zero(job: &Job, file: &Arc<File>, from: u64, to: u64) {
     }
     let start = from.checked_next_multiple_of(ALIGN).unwrap_or(to).min(to);
     let end = (to / ALIGN * ALIGN).max(start);
-    file.write(job, "zero", |fd| {
+    file.write(job, "zero", 0, |fd| {
         lane::write_zeros(fd, from, start - from)?;
         lane::write_zeros(fd, end, to - end)?;
         if start == end {

@@ -6,11 +6,13 @@
 //! ```
 //!
 //! Whoever takes the last count does the rest, on its own thread; counts only fall after they were raised by the walk.
-//! Invariants: a file gets its names only when all its blocks are verified and written (unless damaged ones are asked for).
+//! Invariants: a file gets its names only when all its blocks are verified and written (unless damaged ones are asked for). What
+//! fails on one file is said once for it, each of its names is named, and the others go on; only when the target takes no file
+//! at all, the restore ends.
 //! Source: ours; order of attributes in `attr`.
 
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,14 +20,20 @@ use rustix::fs::{FallocateFlags, Mode};
 use rustix::io::Errno;
 
 use super::attr::{self, Known};
-use super::fault::{FaultLog, Reason, RestoreFault, is_fatal};
+use super::fault::{FaultLog, Feature, Reason, RestoreFault, is_fatal, is_space, is_target_in_doubt};
+use super::inode_flags;
+use super::place::Protected;
 use super::target::{Existing, Inherited, Target, Temp, open_dir};
 use crate::format::row::ItemAttributes;
 use crate::id::Lin;
+use crate::limits::ITEM_GAPS_MAX;
 use crate::progress::Progress;
 
+/// Failed writes after which a device is taken to be gone: a disk with a few bad places has fewer.
+const DEVICE_FAULTS_MAX: u64 = 64;
+
 /// How to restore.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RestoreOptions {
     /// What to do with names that are taken.
     pub existing: Existing,
@@ -35,6 +43,8 @@ pub struct RestoreOptions {
     pub sync: bool,
     /// Whether owners can be set (root); else they are left.
     pub owners: bool,
+    /// The repository's own directories: nothing is restored into them.
+    pub repository: Protected,
 }
 
 /// What all threads of a restore share.
@@ -49,9 +59,23 @@ pub struct Job {
     pub progress: Arc<Progress>,
     /// The first thing that ends the restore.
     pub fatal: Mutex<Option<RestoreFault>>,
+    /// Failed writes on a device.
+    pub device_faults: AtomicU64,
 }
 
 impl Job {
+    /// For a directory, or with `None` for a device.
+    pub fn new(target: Option<Target>, options: RestoreOptions, progress: &Arc<Progress>) -> Job {
+        Job {
+            target,
+            options,
+            faults: FaultLog::default(),
+            progress: Arc::clone(progress),
+            fatal: Mutex::new(None),
+            device_faults: AtomicU64::new(0),
+        }
+    }
+
     /// Notes what ends the restore; the first one counts.
     pub fn fail(&self, fault: RestoreFault) {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,12 +88,33 @@ impl Job {
             || self.fatal.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Reports a failed call on an item, or ends the restore when no other call would do better.
+    /// Reports a failed call on an item whose own space is free again, or ends the restore when no other item would do better.
     pub fn system(&self, path: Vec<u8>, call: &'static str, errno: Errno) {
-        if is_fatal(errno) {
-            self.fail(RestoreFault::Target { call, errno });
-        } else {
+        if let Some(fault) = self.ends_restore(call, errno) {
+            self.fail(fault);
+        } else if !self.is_over() {
             self.faults.add(path, Reason::System { call, errno });
+        }
+    }
+
+    /// What the errno says of the whole target, after asking it.
+    fn ends_restore(&self, call: &'static str, errno: Errno) -> Option<RestoreFault> {
+        if is_fatal(errno) {
+            return Some(RestoreFault::Target { call, errno });
+        }
+        match &self.target {
+            Some(target) if is_target_in_doubt(errno) => target.takes_files().err().map(|errno| {
+                if is_space(errno) { RestoreFault::Full(errno) } else { RestoreFault::Target { call, errno } }
+            }),
+            Some(_) => None,
+            // One image on one device or in one new file: only a bad place of a medium leaves the rest to be written.
+            None if errno == Errno::IO
+                && self.device_faults.fetch_add(1, Ordering::Relaxed) < DEVICE_FAULTS_MAX =>
+            {
+                None
+            }
+            None if is_space(errno) => Some(RestoreFault::Full(errno)),
+            None => Some(RestoreFault::Target { call, errno }),
         }
     }
 }
@@ -178,16 +223,21 @@ impl Dir {
         parts.join(&b'/')
     }
 
+    /// Sets everything, now that its entries are there.
+    fn settle(&self, fd: BorrowedFd<'_>, item: &ItemAttributes, job: &Job) {
+        let mut report = |reason| job.faults.add(self.path_of(b""), reason);
+        // What other files were restored into may have other times now; what was there may be as it should.
+        let known = if self.fresh { Known::NOTHING } else { Known::of(fd) };
+        attr::settle(fd, item, known, job.options.owners, &mut report);
+        inode_flags::set_at_end(fd, item, &mut report);
+    }
+
     /// One entry is there, or the walk is over. The last one settles the directory, and so on upwards.
     pub fn done(self: &Arc<Dir>, job: &Job) {
         let mut at = Arc::clone(self);
         while at.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             match (&at.item, at.fd()) {
-                (Some(item), Ok(fd)) => {
-                    let mut report = |reason| job.faults.add(at.path_of(b""), reason);
-                    attr::settle(fd.as_fd(), item, Known::NOTHING, job.options.owners, &mut report);
-                    attr::set_flags(fd.as_fd(), item, &mut report);
-                }
+                (Some(item), Ok(fd)) => at.settle(fd.as_fd(), item, job),
                 (Some(_), Err(errno)) => job.system(at.path_of(b""), OPEN_AGAIN, errno),
                 (None, _) => {}
             }
@@ -230,6 +280,8 @@ pub struct File {
     needs_length: AtomicBool,
     /// The same inode, opened for direct writes.
     direct: Option<OwnedFd>,
+    /// What a device is called.
+    label: Vec<u8>,
     state: Mutex<State>,
 }
 
@@ -262,12 +314,19 @@ impl File {
             left: AtomicU64::new(1),
             needs_length,
             direct: None,
+            label: Vec::new(),
             state: Mutex::new(state),
         })
     }
 
-    /// A device or image file that is open already, perhaps for direct writes too: no name, no attributes.
-    pub fn of_device(lin: Lin, item: ItemAttributes, fd: OwnedFd, direct: Option<OwnedFd>) -> Arc<File> {
+    /// A device or image file called `label` that is open already, perhaps for direct writes too: no name, no attributes.
+    pub fn of_device(
+        lin: Lin,
+        item: ItemAttributes,
+        label: Vec<u8>,
+        fd: OwnedFd,
+        direct: Option<OwnedFd>,
+    ) -> Arc<File> {
         let state = State {
             temp: Some(Arc::new(Temp::of_device(fd))),
             names: Vec::new(),
@@ -275,7 +334,8 @@ impl File {
             done: false,
         };
         let needs_length = AtomicBool::new(false);
-        Arc::new(File { lin, item, left: AtomicU64::new(1), needs_length, direct, state: Mutex::new(state) })
+        let left = AtomicU64::new(1);
+        Arc::new(File { lin, item, left, needs_length, direct, label, state: Mutex::new(state) })
     }
 
     /// For direct writes, where the target can and should have them.
@@ -294,7 +354,7 @@ impl File {
 
     /// Path of its first name.
     pub fn path(&self) -> Vec<u8> {
-        self.state().names.first().map_or_else(Vec::new, |n| n.dir.path_of(&n.name))
+        self.state().names.first().map_or_else(|| self.label.clone(), |n| n.dir.path_of(&n.name))
     }
 
     /// Adds a name; gives it back when the file is finished already.
@@ -332,30 +392,64 @@ impl File {
         // Nobody can open a file without a name, so it may have its mode from the start.
         let mode = Mode::from_raw_mode(u32::from(self.item.mode & 0o777));
         let Some(target) = &job.target else { return Err(Errno::BADF) };
-        state.temp = Some(Arc::new(target.create(first.dir.fd()?.as_fd(), mode)?));
+        let dir = first.dir.fd()?;
+        let temp = Arc::new(target.with_room(0, || target.create(dir.as_fd(), mode))?);
+        inode_flags::set_on_new(temp.fd.as_fd(), &self.item, &mut |reason| {
+            job.faults.add(first.dir.path_of(&first.name), reason);
+        });
+        state.temp = Some(temp);
         Ok(true)
     }
 
-    /// Runs `write` with the open file. What fails marks the file as damaged.
-    pub fn write(&self, job: &Job, call: &'static str, write: impl FnOnce(&OwnedFd) -> Result<(), Errno>) {
+    /// Runs `write`, which takes `bytes`, with the open file. What fails marks the file as damaged and is said once; nothing more is
+    /// written then, unless damaged files are wanted.
+    pub fn write(
+        &self,
+        job: &Job,
+        call: &'static str,
+        bytes: u64,
+        mut write: impl FnMut(&OwnedFd) -> Result<(), Errno>,
+    ) {
         let mut state = self.state();
+        if state.damaged && !job.options.keep_damaged {
+            return;
+        }
         if let Err(errno) = self.open(&mut state, job) {
             state.damaged = true;
             drop(state);
             job.system(self.path(), "create the file", errno);
             return;
         }
-        let temp = state.temp.clone();
+        let Some(temp) = state.temp.clone() else { return };
         drop(state);
-        if let Some(Err(errno)) = temp.map(|temp| write(&temp.fd)) {
-            self.damage();
-            job.system(self.path(), call, errno);
+        let mut attempt = || temp.write(bytes, &mut write);
+        let done = match &job.target {
+            Some(target) => target.with_room(temp.taken(), attempt),
+            None => attempt(),
+        };
+        match if temp.gave_way() { Err(Errno::NOSPC) } else { done } {
+            Ok(()) => {
+                if let Some(target) = &job.target {
+                    target.note_large(&temp);
+                }
+            }
+            Err(errno) => {
+                let first = self.damage();
+                if is_space(errno)
+                    && let Some(target) = &job.target
+                {
+                    target.give_way(&temp);
+                }
+                if first || job.target.is_none() {
+                    job.system(self.path(), call, errno);
+                }
+            }
         }
     }
 
     /// Allocates `offset..offset + len` without writing, past the end as well.
     pub fn preallocate(&self, job: &Job, offset: u64, len: u64) {
-        self.write(job, "preallocate", |fd| {
+        self.write(job, "preallocate", len, |fd| {
             match rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len) {
                 // A file system without preallocation: reads as zero all the same.
                 Err(Errno::OPNOTSUPP) => Ok(()),
@@ -380,12 +474,20 @@ impl File {
             let path = || first.dir.path_of(&first.name);
             if state.damaged && !job.options.keep_damaged || job.is_over() {
                 state.close(job);
+                if !job.is_over() {
+                    name_the_others(job, &names);
+                }
             } else {
                 state.names = names.clone();
                 if let Err(errno) = self.open(&mut state, job) {
                     job.system(path(), "create the file", errno);
                 } else if let Some(temp) = &state.temp {
-                    self.name(job, temp, &names);
+                    if temp.finish() {
+                        self.name(job, temp, &names);
+                    } else {
+                        job.faults.add(path(), Reason::System { call: "write", errno: Errno::NOSPC });
+                        name_the_others(job, &names);
+                    }
                 }
                 state.close(job);
                 state.names = Vec::new();
@@ -406,7 +508,7 @@ impl File {
             && let Err(errno) = rustix::fs::ftruncate(&temp.fd, self.item.size)
         {
             job.system(path(), "set the length", errno);
-            return;
+            return name_the_others(job, names);
         }
         // After the length: setting it, even to what it is, frees what is allocated past it.
         for past in past_end(&self.item) {
@@ -414,8 +516,15 @@ impl File {
             match rustix::fs::fallocate(&temp.fd, FallocateFlags::KEEP_SIZE, past.start, len) {
                 Ok(()) => {}
                 Err(Errno::OPNOTSUPP) => break,
-                Err(errno) => job.system(path(), "preallocate past the end", errno),
+                Err(errno) => {
+                    // The contents are whole, so the file is worth having without it.
+                    report(Reason::System { call: "preallocate past the end", errno });
+                    break;
+                }
             }
+        }
+        if self.item.gaps.len() == ITEM_GAPS_MAX {
+            report(Reason::NotKept { what: Feature::Preallocation, items: 1 });
         }
         // It was created in the first name's directory.
         let known = first.dir.inherited.map_or(Known::NOTHING, |has| self.known(has));
@@ -423,15 +532,15 @@ impl File {
             attr::drop_inherited_acls(&temp.fd);
         }
         attr::settle(temp.fd.as_fd(), &self.item, known, job.options.owners, &mut report);
-        let flags = attr::has_flags(&self.item);
+        let flags = inode_flags::has_late(&self.item);
         if self.item.links > 1
             && let Err(errno) = target.stash(temp, self.lin.inode, flags)
         {
             job.system(path(), "keep for further names", errno);
         }
         for name in names {
-            let linked =
-                name.dir.fd().and_then(|dir| target.link(temp, dir.as_fd(), &name.name, name.replace));
+            let link = |dir: &OwnedFd| target.link(temp, dir.as_fd(), &name.name, name.replace);
+            let linked = name.dir.fd().and_then(|dir| target.with_room(temp.taken(), || link(&dir)));
             match linked {
                 Ok(()) => {}
                 Err(Errno::EXIST) => job.faults.add(name.dir.path_of(&name.name), Reason::Exists),
@@ -439,23 +548,87 @@ impl File {
             }
         }
         if flags && self.item.links <= 1 {
-            attr::set_flags(temp.fd.as_fd(), &self.item, &mut report);
+            inode_flags::set_at_end(temp.fd.as_fd(), &self.item, &mut report);
         }
     }
 
     /// What a file has that was just created.
     fn known(&self, has: Inherited) -> Known {
-        Known { owner: Some((has.uid, has.gid)), mode: Some(self.item.mode & 0o777 & !has.umask) }
+        let mode = Some(self.item.mode & 0o777 & !has.umask);
+        Known { owner: Some((has.uid, has.gid)), mode, ..Known::NOTHING }
     }
 }
 
-/// What is allocated past an item's end: between the gaps.
+/// Names the further names of a file that was not restored; the first one is named with the reason.
+fn name_the_others(job: &Job, names: &[FileName]) {
+    let Some((first, others)) = names.split_first() else { return };
+    for other in others {
+        let first = Reason::OtherName(first.dir.path_of(&first.name));
+        job.faults.add(other.dir.path_of(&other.name), first);
+    }
+}
+
+/// What is allocated past an item's end: between the gaps. A row with as many gaps as it can have knows of no others: what follows
+/// the last one may be mostly gap.
 fn past_end(item: &ItemAttributes) -> impl Iterator<Item = Range<u64>> + '_ {
     let mut at = item.size;
-    let ends = item.gaps.iter().copied().chain([(item.allocated_to, u64::MAX)]);
+    let last = (item.gaps.len() < ITEM_GAPS_MAX).then_some((item.allocated_to, u64::MAX));
+    let ends = item.gaps.iter().copied().chain(last);
     ends.filter_map(move |(to, next)| {
         let range = at..to;
         at = next;
         (range.start < range.end).then_some(range)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_hal::volume::{Hints, Timestamp};
+
+    use super::*;
+    use crate::format::row::RowPayload;
+    use crate::id::BackupId;
+
+    fn ending(size: u64, gaps: Vec<(u64, u64)>, allocated_to: u64) -> Vec<Range<u64>> {
+        let time = Timestamp::default();
+        let item = ItemAttributes {
+            kind: windlass_hal::volume::ItemKind::File,
+            rows_from: BackupId(1),
+            generation: 0,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            links: 1,
+            rdev: (0, 0),
+            size,
+            allocated_to,
+            gaps,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: None,
+            flags: 0,
+            project: 0,
+            hints: Hints::NONE,
+            parent: 0,
+            listing: 0,
+            payload: RowPayload::None,
+            xattrs: Vec::new(),
+            unsure: false,
+            fault: String::new(),
+        };
+        past_end(&item).collect()
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_allocated_past_the_end_is_allocated_again() {
+        assert_eq!(ending(10, vec![], 0), []);
+        assert_eq!(ending(10, vec![], 50).first(), Some(&(10..50)));
+        assert_eq!(ending(10, vec![(10, 20), (30, 40)], 50), [20..30, 40..50]);
+        let gaps = |count: u64| -> Vec<(u64, u64)> { (0..count).map(|n| (2 * n, 2 * n + 1)).collect() };
+        let (one_less, most) = (ITEM_GAPS_MAX as u64 - 1, ITEM_GAPS_MAX as u64);
+        assert_eq!(ending(0, gaps(one_less), 1 << 60).last(), Some(&(2 * one_less - 1..1 << 60)));
+        // As many gaps as a row holds: there may be more, up to the end.
+        assert_eq!(ending(0, gaps(most), 1 << 60).last(), Some(&(2 * most - 3..2 * most - 2)));
+    }
 }

@@ -203,7 +203,7 @@ impl<'a> Lane<'a> {
                 Task::Fetch(window, index) => self.fetch(&window, &window.plan.fetches[index]),
                 Task::Zeros(file, offset, len) => {
                     if !self.job.is_over() {
-                        file.write(self.job, "write", |fd| write_zeros(fd, offset, len));
+                        file.write(self.job, "write", len, |fd| write_zeros(fd, offset, len));
                         self.job.progress.bytes_done.add(len);
                     }
                     file.done(self.job, 1);
@@ -316,7 +316,7 @@ impl<'a> Lane<'a> {
                 Some(bytes) => {
                     let runs = &window.runs[block.runs.0 as usize..block.runs.1 as usize];
                     let aligned = &mut self.aligned;
-                    file.write(self.job, "write", |fd| match file.direct() {
+                    file.write(self.job, "write", u64::from(block.len), |fd| match file.direct() {
                         Some(direct) => write_direct(fd, direct, aligned, block.offset, bytes),
                         None => write_block(fd, block, runs, bytes),
                     });

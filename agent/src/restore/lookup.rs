@@ -16,7 +16,7 @@ use crate::format::tail::TailKind;
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault};
-use crate::table::read::{Locations, Names, TableReader};
+use crate::table::read::{Items, Locations, Names, TableReader};
 use crate::table::source::{Fetch, TableFault};
 use crate::table::stream::Stream;
 
@@ -93,6 +93,11 @@ impl<F: Fetch> Lookup<F> {
         }
         let lin = Lin { volume, inode: EXT4_ROOT };
         Ok(self.item(lin)?.filter(|item| item.kind == ItemKind::Directory).map(|item| (lin, item)))
+    }
+
+    /// All items of a volume that the point has, from an inode on.
+    pub fn items(&self, volume: VolumeId, from: u64) -> Items {
+        self.reader.items(volume, from, self.cut)
     }
 
     /// The item, if the point has it.

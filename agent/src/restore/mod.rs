@@ -16,6 +16,11 @@
 //! | [`lane`] | what a restore thread does |
 //! | [`target`] | the directory that is restored to |
 //! | [`attr`] | attributes, in the only order that keeps them |
+//! | [`inode_flags`] | flags and hints of inodes, as far as the target takes them |
+//! | [`place`] | refusing a target that cannot be meant |
+//! | `remove` | removing what was replaced |
+//! | `names` | further names of files that are left as they are |
+//! | `orphan` | items that no directory names any more |
 //! | [`device`] | a device or image file as a target |
 //! | [`browse`] | list, stat, find, cat |
 //! | [`affected`] | which points need what the store has lost |
@@ -33,8 +38,13 @@ pub mod device;
 pub mod fault;
 pub mod file;
 pub mod gather;
+pub mod inode_flags;
 pub mod lane;
 pub mod lookup;
+mod names;
+mod orphan;
+pub mod place;
 pub mod plan;
+mod remove;
 pub mod target;
 pub mod walk;

@@ -7,21 +7,25 @@
 //! rows are foreign: names and layouts are judged before anything is made of them. Source: ours.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use windlass_hal::volume::ItemKind;
 
 use super::attr::{self, Known};
-use super::fault::{FaultLog, ItemFault, Reason, RestoreFault};
+use super::fault::{ItemFault, Reason, RestoreFault};
 use super::file::{Dir, File, FileName, Job, OPEN_AGAIN, RestoreOptions};
 use super::gather::Gather;
+use super::inode_flags;
 use super::lane::{self, Gate, Queue, Task};
 use super::lookup::Lookup;
+use super::names::Names as OtherNames;
+use super::place::DirId;
 use super::plan::{Merging, WantedBlock};
+use super::remove::is_empty;
 use super::target::{Existing, Target, is_safe_name, open_dir};
 use crate::format::row::{ItemAttributes, RowPayload};
 use crate::format::seal::Keys;
@@ -48,7 +52,7 @@ const LANES_MAX: u64 = 8;
 /// A tree to restore.
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// Its root item.
+    /// Its root item; inode 0 when the point has none, because it could not be read.
     pub lin: Lin,
     /// Name below the target, or empty for the target itself (then it must be a directory).
     pub name: Vec<u8>,
@@ -102,17 +106,13 @@ pub fn run<F: Fetch>(
     memory: u64,
     progress: &Arc<Progress>,
 ) -> Result<RestoreReport, RestoreFault> {
-    let job = Job {
-        target: Some(Target::open(target, nonce)?),
-        options,
-        faults: FaultLog::default(),
-        progress: Arc::clone(progress),
-        fatal: Mutex::new(None),
-    };
+    options.repository.look(target)?;
+    let job = Job::new(Some(Target::open(target, nonce)?), options, progress);
     let Some(target) = &job.target else { return Err(RestoreFault::Resources("target")) };
     let queue = Queue::default();
     let (lanes, read_bytes_max) = lanes_for(memory);
     let merging = Merging { read_bytes_max, ..Merging::default() };
+    let mut names = OtherNames::default();
     let walked = std::thread::scope(|scope| {
         lane::start(scope, lanes, &job, source.client, source.keys, &queue)?;
         let gate = Arc::new(Gate::default());
@@ -127,6 +127,8 @@ pub fn run<F: Fetch>(
             wanted: Vec::new(),
             runs: Vec::new(),
             links: BTreeMap::new(),
+            names: &mut names,
+            is_damaged: false,
         };
         let walked = walk.roots(roots, selection);
         walk.send_window();
@@ -140,6 +142,7 @@ pub fn run<F: Fetch>(
     if progress.is_stop_requested() {
         return Err(RestoreFault::Cancelled);
     }
+    names.unite(&job, target);
     finish(&job, target, &mut source.lookup, roots, selection)?;
     let (faults, fault_count) = job.faults.take();
     let snapshot = progress.snapshot();
@@ -157,23 +160,28 @@ fn finish<F: Fetch>(
     let cleared = target.clear_staging(&mut |inode, fd| {
         for root in roots {
             if let Ok(Some(item)) = lookup.item(Lin { volume: root.lin.volume, inode })
-                && attr::has_flags(&item)
+                && inode_flags::has_late(&item)
             {
-                attr::set_flags(fd, &item, &mut |reason| {
+                inode_flags::set_at_end(fd, &item, &mut |reason| {
                     job.faults.add(inode.to_string().into_bytes(), reason)
                 });
                 return;
             }
         }
     });
-    cleared.map_err(|errno| RestoreFault::Target { call: "remove the staging directory", errno })?;
+    let left =
+        cleared.map_err(|errno| RestoreFault::Target { call: "remove the staging directory", errno })?;
+    if let Some(left) = left {
+        job.faults.add(Vec::new(), Reason::NotRemoved(left));
+    }
     // Removing the staging directory changed the time of the root. What cannot be set was reported when it was set first.
-    let settled = settles_root(job, target, is_whole(selection));
-    for root in roots.iter().filter(|root| settled && root.name.is_empty()) {
+    for root in roots.iter().filter(|root| root.name.is_empty()) {
         if let Ok(Some(item)) = lookup.item(root.lin)
             && item.kind == ItemKind::Directory
+            && settles_root(job, target, &item, is_whole(selection))
         {
-            attr::settle(target.root()?.as_fd(), &item, Known::NOTHING, job.options.owners, &mut |_| {});
+            let fd = target.root()?;
+            attr::settle(fd.as_fd(), &item, Known::of(fd.as_fd()), job.options.owners, &mut |_| {});
         }
     }
     if job.options.sync {
@@ -189,12 +197,17 @@ fn is_whole(selection: &[Vec<u8>]) -> bool {
 
 /// Whether the target gets the attributes of the root item. A directory that was in use keeps its own, and one that only some
 /// paths are restored to; an empty one may be a new file system, whose root is restored too.
-fn settles_root(job: &Job, target: &Target, whole: bool) -> bool {
-    target.was_made() || whole && (target.was_empty() || job.options.existing.replaces())
+fn settles_root(job: &Job, target: &Target, item: &ItemAttributes, whole: bool) -> bool {
+    let before = target.before();
+    if before.has_owner_and_mode(item, job.options.owners) && before.mtime == Some(item.mtime) {
+        return true;
+    }
+    let changes = job.options.existing.replaces() || target.was_resumed();
+    target.was_made() || whole && (target.was_empty() || changes)
 }
 
 /// What of a directory is wanted: everything, or the paths that remain below it.
-type Wanted = Option<Vec<Vec<Vec<u8>>>>;
+pub(super) type Wanted = Option<Vec<Vec<Vec<u8>>>>;
 
 /// A directory being walked.
 struct Level {
@@ -208,9 +221,9 @@ struct Level {
     item: ItemAttributes,
 }
 
-struct Walk<'a, F> {
-    lookup: &'a mut Lookup<F>,
-    job: &'a Job,
+pub(super) struct Walk<'a, F> {
+    pub(super) lookup: &'a mut Lookup<F>,
+    pub(super) job: &'a Job,
     target: &'a Target,
     queue: &'a Queue,
     gate: Arc<Gate>,
@@ -220,6 +233,9 @@ struct Walk<'a, F> {
     runs: Vec<(u64, u64)>,
     /// Files with several names that are not finished yet.
     links: BTreeMap<Lin, Arc<File>>,
+    names: &'a mut OtherNames,
+    /// Whether something could not be read when it was backed up: what it named may have no other name.
+    is_damaged: bool,
 }
 
 impl<F: Fetch> Walk<'_, F> {
@@ -231,7 +247,9 @@ impl<F: Fetch> Walk<'_, F> {
             let item = match known(self.lookup.item(root.lin))? {
                 Ok(Some(item)) => item,
                 Ok(None) => {
-                    self.job.faults.add(root.name.clone(), Reason::NoItem(root.lin));
+                    self.is_damaged = true;
+                    let reason = if root.lin.inode == 0 { Reason::NoRoot } else { Reason::NoItem(root.lin) };
+                    self.job.faults.add(root.name.clone(), reason);
                     continue;
                 }
                 Err(lost) => {
@@ -245,14 +263,25 @@ impl<F: Fetch> Walk<'_, F> {
                 self.entry(&top, &root.name, root.lin, item, None, &mut Vec::new())?;
             } else if root.name.is_empty() {
                 if !item.fault.is_empty() {
+                    self.is_damaged = true;
                     self.job.faults.add(Vec::new(), Reason::Backup(item.fault.clone()));
                 }
-                let settled = settles_root(self.job, self.target, wanted.is_none()).then(|| item.clone());
+                let settles = settles_root(self.job, self.target, &item, wanted.is_none());
+                let settled = settles.then(|| item.clone());
                 let fd = self.target.root()?;
+                if fresh && settled.is_some() {
+                    let mut report = |reason| self.job.faults.add(Vec::new(), reason);
+                    inode_flags::set_on_new(fd.as_fd(), &item, &mut report);
+                }
                 let dir = Dir::new(Some(Arc::clone(&top)), Vec::new(), fd, settled, fresh, inherited);
                 self.tree(dir, root.lin, item, wanted)?;
             } else if let Some(dir) = self.enter(&top, &root.name, &item, wanted.is_none()) {
                 self.tree(dir, root.lin, item, wanted)?;
+            }
+        }
+        if self.is_damaged && is_whole(selection) && !self.job.is_over() {
+            for root in roots {
+                self.orphans(&top, root.lin)?;
             }
         }
         top.done(self.job);
@@ -268,7 +297,7 @@ impl<F: Fetch> Walk<'_, F> {
         level
     }
 
-    fn tree(
+    pub(super) fn tree(
         &mut self,
         dir: Arc<Dir>,
         lin: Lin,
@@ -302,7 +331,12 @@ impl<F: Fetch> Walk<'_, F> {
                 levels.pop();
             }
         }
-        // Ended early: the levels above are left as they are.
+        // Ended early: what is there of the levels above is theirs, so that going on later finds them as they should be.
+        for level in levels.iter().rev().filter(|level| level.dir.fresh) {
+            if let (Some(item), Ok(fd)) = (&level.dir.item, level.dir.fd()) {
+                attr::settle(fd.as_fd(), item, Known::NOTHING, self.job.options.owners, &mut |_| {});
+            }
+        }
         Ok(())
     }
 
@@ -342,7 +376,10 @@ impl<F: Fetch> Walk<'_, F> {
             }
             match known(self.lookup.item(lin))? {
                 Ok(Some(item)) => self.entry(&level.dir, &name, lin, item, wanted, &mut level.below)?,
-                Ok(None) => self.job.faults.add(level.dir.path_of(&name), Reason::NoItem(lin)),
+                Ok(None) => {
+                    self.is_damaged = true;
+                    self.job.faults.add(level.dir.path_of(&name), Reason::NoItem(lin));
+                }
                 Err(lost) => self.job.faults.add(level.dir.path_of(&name), Reason::Lost(lost)),
             }
         }
@@ -351,7 +388,7 @@ impl<F: Fetch> Walk<'_, F> {
     }
 
     /// One entry: a directory is put off, anything else is made or planned now.
-    fn entry(
+    pub(super) fn entry(
         &mut self,
         dir: &Arc<Dir>,
         name: &[u8],
@@ -361,6 +398,7 @@ impl<F: Fetch> Walk<'_, F> {
         below: &mut Vec<(Vec<u8>, Lin, ItemAttributes, Wanted)>,
     ) -> Result<(), RestoreFault> {
         if !item.fault.is_empty() {
+            self.is_damaged = true;
             self.job.faults.add(dir.path_of(name), Reason::Backup(item.fault.clone()));
         }
         if item.kind == ItemKind::Directory {
@@ -368,7 +406,13 @@ impl<F: Fetch> Walk<'_, F> {
             return Ok(());
         }
         if wanted.is_some_and(|paths| paths.iter().all(|path| !path.is_empty())) {
-            self.job.faults.add(dir.path_of(name), Reason::NotFound);
+            let reason = match item.payload {
+                RowPayload::Target(target) if item.kind == ItemKind::Symlink => {
+                    Reason::ThroughSymlink(target)
+                }
+                _ => Reason::NotADirectory,
+            };
+            self.job.faults.add(dir.path_of(name), reason);
             return Ok(());
         }
         let Some(replace) = self.admit(dir, name, lin, &item) else { return Ok(()) };
@@ -384,7 +428,7 @@ impl<F: Fetch> Walk<'_, F> {
     }
 
     /// Whether to restore a name, and if so whether it may replace what is there.
-    fn admit(&self, dir: &Dir, name: &[u8], lin: Lin, item: &ItemAttributes) -> Option<bool> {
+    fn admit(&mut self, dir: &Dir, name: &[u8], lin: Lin, item: &ItemAttributes) -> Option<bool> {
         if dir.fresh {
             return Some(false);
         }
@@ -397,23 +441,51 @@ impl<F: Fetch> Walk<'_, F> {
             Ok(have) => have,
         };
         if FileType::from_raw_mode(have.st_mode) == FileType::Directory {
-            self.job.faults.add(dir.path_of(name), Reason::InTheWay);
-            return None;
+            let reason = self.keeps_directory(dir, name, (have.st_dev, have.st_ino));
+            return match reason {
+                Some(reason) => {
+                    self.job.faults.add(dir.path_of(name), reason);
+                    None
+                }
+                None => Some(true),
+            };
         }
         let same = have.st_mode == raw_mode(item)
-            && (have.st_uid, have.st_gid) == (item.uid, item.gid)
+            && (!self.job.options.owners || (have.st_uid, have.st_gid) == (item.uid, item.gid))
             && (item.kind != ItemKind::File || have.st_size as u64 == item.size)
             && (have.st_mtime, have.st_mtime_nsec as u32) == (item.mtime.secs, item.mtime.nanos);
-        match self.job.options.existing {
-            Existing::Refuse => {
+        let existing = self.job.options.existing;
+        if existing == Existing::Skip {
+            if same && item.links > 1 {
+                self.names.keep(self.job, self.target, dir, name, lin.inode);
+            }
+            return None;
+        }
+        let replaces = existing.replaces() || same && self.target.was_resumed();
+        let fits = same && !(item.links > 1 && self.is_torn(dir, name, lin, item, have.st_ino));
+        match existing {
+            Existing::Overwrite => Some(true),
+            _ if fits => None,
+            _ if replaces => Some(true),
+            _ => {
                 self.job.faults.add(dir.path_of(name), Reason::Exists);
                 None
             }
-            Existing::Skip => None,
-            Existing::OverwriteIfDifferent if same => {
-                (item.links > 1 && self.is_torn(dir, name, lin, item, have.st_ino)).then_some(true)
+        }
+    }
+
+    /// Why a directory, `id`, that is in the place of something else is left there.
+    fn keeps_directory(&self, dir: &Dir, name: &[u8], id: DirId) -> Option<Reason> {
+        let options = &self.job.options;
+        match options.existing {
+            Existing::Refuse | Existing::Skip => Some(Reason::InTheWay),
+            _ if options.repository.is_needed(id) => Some(Reason::TheRepository),
+            Existing::Overwrite => None,
+            Existing::OverwriteIfDifferent => {
+                let opened = dir.fd().and_then(|dir| open_dir(dir.as_fd(), name));
+                let empty = opened.and_then(|fd| is_empty(fd.as_fd()));
+                (!empty.unwrap_or(false)).then_some(Reason::FullDirectory)
             }
-            Existing::OverwriteIfDifferent | Existing::Overwrite => Some(true),
         }
     }
 
@@ -424,34 +496,37 @@ impl<F: Fetch> Walk<'_, F> {
             return true;
         }
         let Ok(dir) = dir.fd() else { return false };
-        let known = self.target.adopt(dir.as_fd(), name, lin.inode, attr::has_flags(item));
+        let known = self.target.adopt(dir.as_fd(), name, lin.inode, inode_flags::has_late(item));
         known.is_some_and(|inode| inode != have)
     }
 
     /// Makes or opens a directory; `whole` when everything in it is wanted. One that is there keeps its attributes unless it is
     /// wanted itself and may be replaced.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         parent: &Arc<Dir>,
         name: &[u8],
         item: &ItemAttributes,
         whole: bool,
     ) -> Option<Arc<Dir>> {
-        let made = parent.fd().and_then(|parent| {
-            let made = rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700));
-            match made {
-                Ok(()) | Err(Errno::EXIST) => Ok((made.is_ok(), open_dir(parent.as_fd(), name)?)),
-                Err(errno) => Err(errno),
-            }
-        });
+        let made = parent.fd().and_then(|parent| self.make_or_open(parent.as_fd(), name));
         self.job.progress.items_done.add(1);
         match made {
             Ok((fresh, fd)) => {
+                if !fresh && self.is_repository(fd.as_fd()) {
+                    self.job.faults.add(parent.path_of(name), Reason::TheRepository);
+                    return None;
+                }
                 let inherited = if fresh { parent.inherited } else { None };
                 if fresh && inherited.is_none() {
                     attr::drop_inherited_acls(&fd);
                 }
-                let settled = fresh || whole && self.job.options.existing.replaces();
+                if fresh {
+                    let mut report = |reason| self.job.faults.add(parent.path_of(name), reason);
+                    inode_flags::set_on_new(fd.as_fd(), item, &mut report);
+                }
+                let replaces = whole && self.job.options.existing.replaces();
+                let settled = fresh || replaces || self.is_restored(Known::of(fd.as_fd()), item, whole);
                 let item = settled.then(|| item.clone());
                 Some(Dir::new(Some(Arc::clone(parent)), name.to_vec(), fd, item, fresh, inherited))
             }
@@ -466,14 +541,50 @@ impl<F: Fetch> Walk<'_, F> {
         }
     }
 
+    /// Makes the directory `name`, also in the place of something else when that is to be replaced, or opens it; whether it is new.
+    pub(super) fn make_or_open(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(bool, OwnedFd), Errno> {
+        let make = || rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700));
+        let fresh = match self.target.with_room(0, make) {
+            Err(Errno::EXIST) => false,
+            other => other.map(|()| true)?,
+        };
+        match open_dir(parent, name) {
+            Err(Errno::NOTDIR | Errno::LOOP) if self.job.options.existing.replaces() => {
+                self.target.with_room(0, || self.target.replace_by_directory(parent, name))?;
+                Ok((true, open_dir(parent, name)?))
+            }
+            opened => Ok((fresh, opened?)),
+        }
+    }
+
+    /// Whether an open directory is the repository's.
+    fn is_repository(&self, fd: BorrowedFd<'_>) -> bool {
+        let own = |stat: rustix::fs::Stat| self.job.options.repository.is_own((stat.st_dev, stat.st_ino));
+        rustix::fs::fstat(fd).is_ok_and(own)
+    }
+
+    /// Whether a directory that was there is as the item says, so that it is to be so when something was added; or the work of a restore
+    /// that ended early: then its time may differ, or it is as it was made.
+    fn is_restored(&self, known: Known, item: &ItemAttributes, whole: bool) -> bool {
+        let as_item = known.has_owner_and_mode(item, self.job.options.owners);
+        if !(whole && self.target.was_resumed()) {
+            return as_item && known.mtime == Some(item.mtime);
+        }
+        let own = rustix::process::geteuid().as_raw();
+        as_item || known.mode == Some(0o700) && known.owner.is_some_and(|(uid, _)| uid == own)
+    }
+
     /// A symlink or special file: made beside, dressed, moved to its name.
-    fn special(&self, lin: Lin, item: &ItemAttributes, name: &FileName) {
+    fn special(&mut self, lin: Lin, item: &ItemAttributes, name: &FileName) {
         let path = || name.dir.path_of(&name.name);
         let dir = match name.dir.fd() {
             Ok(dir) => dir,
             Err(errno) => return self.job.system(path(), OPEN_AGAIN, errno),
         };
         if item.links > 1 {
+            if self.names.link_kept(self.job, self.target, lin.inode, name) {
+                return;
+            }
             match self.target.link_stashed(lin.inode, false, dir.as_fd(), &name.name, name.replace) {
                 Ok(true) => return,
                 Ok(false) => {}
@@ -484,7 +595,8 @@ impl<F: Fetch> Walk<'_, F> {
         let temp = self.target.temp_name();
         let made = match (&item.payload, item.kind) {
             (RowPayload::Target(target), ItemKind::Symlink) => {
-                rustix::fs::symlinkat(target.as_slice(), staging, temp.as_str())
+                let make = || rustix::fs::symlinkat(target.as_slice(), staging, temp.as_str());
+                self.target.with_room(0, make)
             }
             (_, ItemKind::Symlink) => {
                 self.job.faults.add(path(), Reason::Rows("a symlink without a target"));
@@ -493,7 +605,9 @@ impl<F: Fetch> Walk<'_, F> {
             _ => {
                 let kind = FileType::from_raw_mode(raw_mode(item));
                 let device = rustix::fs::makedev(item.rdev.0, item.rdev.1);
-                rustix::fs::mknodat(staging, temp.as_str(), kind, Mode::from_raw_mode(0o600), device)
+                let mode = Mode::from_raw_mode(0o600);
+                let make = || rustix::fs::mknodat(staging, temp.as_str(), kind, mode, device);
+                self.target.with_room(0, make)
             }
         };
         if let Err(errno) = made {
@@ -519,13 +633,17 @@ impl<F: Fetch> Walk<'_, F> {
     fn file(&mut self, lin: Lin, item: ItemAttributes, name: FileName) -> Result<(), RestoreFault> {
         let mut name = name;
         if item.links > 1 {
+            if self.names.link_kept(self.job, self.target, lin.inode, &name) {
+                self.job.progress.items_done.add(1);
+                return Ok(());
+            }
             if let Some(known) = self.links.get(&lin) {
                 match known.add_name(name) {
                     Ok(()) => return Ok(()),
                     Err(back) => name = back,
                 }
             }
-            let flags = attr::has_flags(&item);
+            let flags = inode_flags::has_late(&item);
             let linked = name.dir.fd().and_then(|dir| {
                 self.target.link_stashed(lin.inode, flags, dir.as_fd(), &name.name, name.replace)
             });
@@ -558,7 +676,7 @@ impl<F: Fetch> Walk<'_, F> {
             if bytes.len() as u64 == file.item.size {
                 file.ends_in_data();
             }
-            file.write(self.job, "write", |fd| match rustix::io::pwrite(fd, bytes, 0) {
+            file.write(self.job, "write", bytes.len() as u64, |fd| match rustix::io::pwrite(fd, bytes, 0) {
                 Ok(n) if n == bytes.len() => Ok(()),
                 Ok(_) => Err(Errno::IO),
                 Err(errno) => Err(errno),

@@ -422,7 +422,7 @@ pub struct Points {
 /// A point and the volume in it.
 #[derive(Debug, Args)]
 pub struct At {
-    /// The policy, and which of its points: a number, latest, or a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)
+    /// The policy, and which of its points: a number, latest, or the newest by a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)
     #[arg(value_name = "NAME[@POINT]")]
     pub target: Target,
     /// Which volume of a policy that has several: its device, or its number as `points --json` prints it
@@ -513,12 +513,19 @@ pub struct Cat {
 Examples:
   windlass restore home --to /mnt/new
   windlass restore home@2026-11-21 docs/plan.txt photos --to /tmp/out --existing skip
+  windlass restore home '*.conf' '/home/*/docs' --to /tmp/out
   windlass restore luns --to-device /dev/vg0/lun7-new
 
 A restore to a directory puts each file under its name when it is complete, never before, and follows no symlink. Owners need \
-root; everything else is as it was. A path that is restored keeps its place below DIR. Directories that were there keep their \
-own mode, owner and times, unless --existing says to replace. A restore that was interrupted is completed by \
---existing different.
+root; everything else is as it was. Without the owner, setuid, setgid and file capabilities are left out. A path that is restored \
+keeps its place below DIR, which is made with what is above it. Directories that were there keep their own mode, owner and times, \
+unless --existing says to replace. A restore that ended early (stopped, or the target was full) goes on when the same command is \
+given again. Of a point with several volumes each goes to a folder of its own below DIR, called by the volume's number as `ls` \
+shows it; --volume takes one of them, without a folder.
+
+A path that is not there as it is written may be a pattern ('*.conf' in any directory, '/home/*/docs' from the root), or a name \
+as `ls` shows it ('a\\u{1b}b', '\\xff'). What no directory names any more, because one could not be read when it was backed up, goes to \
+lost+found below DIR, by inode number.
 
 --to-device writes an image back: to a block device that nothing else has open, where it overwrites what is there, or to a \
 new file.")]
@@ -526,7 +533,7 @@ pub struct Restore {
     /// What to restore.
     #[command(flatten)]
     pub at: At,
-    /// Paths from the volume's root; everything when there is none
+    /// Paths or patterns from the volume's root; everything when there is none
     pub paths: Vec<PathBuf>,
     /// Restore files below this directory
     #[arg(long, value_name = "DIR", required_unless_present = "to_device")]
@@ -542,13 +549,13 @@ pub struct Restore {
 /// What a restore does with a name that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Existing {
-    /// Leave it and name it (exit 3)
+    /// Leave it, and name it if type, size, time, mode or owner differ (exit 3)
     Refuse,
     /// Leave it
     Skip,
-    /// Replace it if type, size, time, mode or owner differ
+    /// Replace it if type, size, time, mode or owner differ, but no directory that holds something
     Different,
-    /// Replace it
+    /// Replace it, be it a directory with all that it holds
     Overwrite,
 }
 

@@ -316,7 +316,6 @@ fn open_volumes(
         let id = volume_id(state, policy, &wanted.device)?;
         let opened = open_selected(&path, wanted.reader, iops, pools, policy, None, job)?;
         let urls = global.repo.iter().chain(&global.lease_store).map(String::as_str);
-        let patterns = policy.patterns().map_err(Failure::new)?;
         if let Some(warning) = within::warning(urls, &path, opened.volume.info(), &patterns) {
             logger::say(format_args!("windlass: {warning}"));
         }

@@ -108,22 +108,16 @@ pub fn volume_paths(state: &State, point: &Point, at: &At, path: &Path) -> Resul
     let mut volumes = point.volumes.iter().map(|volume| volume.volume);
     match volumes.find(|volume| volume.to_string().as_bytes() == *first) {
         Some(volume) => Ok(vec![of(volume, rest)]),
-        None => {
-            let all: Vec<String> = point
-                .volumes
-                .iter()
-                .map(|volume| {
-                    let device = state.volumes.get(&volume.volume).map_or("?", |known| known.device.as_str());
-                    format!("{} ({device})", volume.volume)
-                })
-                .collect();
-            Err(Failure::usage(format_args!(
-                "point {} has several volumes; begin the path with a number or give --volume: {}",
-                point.backup,
-                all.join(", ")
-            )))
-        }
+        None => Err(several(state, point)),
     }
+}
+
+fn several(state: &State, point: &Point) -> Failure {
+    Failure::usage(format_args!(
+        "point {} has several volumes; begin the path with the number of one, or give --volume: {}",
+        point.backup,
+        points::volume_list(state, point)
+    ))
 }
 
 /// What all four commands begin with.
@@ -144,9 +138,19 @@ impl Opened {
     }
 }
 
-fn resolve(lookup: &mut PointLookup, place: &VolumePath) -> Result<(Lin, ItemAttributes), Failure> {
+/// The item that a path means. A path that is not there as it was written is taken as `ls` and messages show it, too.
+fn resolve(lookup: &mut PointLookup, place: &mut VolumePath) -> Result<(Lin, ItemAttributes), Failure> {
     let (root, _) = browse::root(lookup, place.volume).map_err(|fault| place.fail(fault))?;
-    browse::resolve(lookup, root, &place.path).map_err(|fault| place.fail(fault))
+    match browse::resolve(lookup, root, &place.path) {
+        Ok(found) => Ok(found),
+        Err(fault) => {
+            let shown = text::parse_printable(&place.path);
+            let again = shown.and_then(|path| Some((browse::resolve(lookup, root, &path).ok()?, path)));
+            let (found, path) = again.ok_or_else(|| place.fail(fault))?;
+            place.path = path;
+            Ok(found)
+        }
+    }
 }
 
 /// The one place that a path means, for commands that take one item.
@@ -154,10 +158,7 @@ fn one(state: &State, point: &Point, at: &At, path: &Path) -> Result<VolumePath,
     let mut places = volume_paths(state, point, at, path)?;
     match (places.pop(), places.is_empty()) {
         (Some(place), true) => Ok(place),
-        _ => Err(Failure::usage(format_args!(
-            "point {} has several volumes; begin the path with a volume's number or give --volume",
-            point.backup
-        ))),
+        _ => Err(several(state, point)),
     }
 }
 
@@ -169,13 +170,14 @@ pub fn ls(global: &Global, args: &Ls, output: &Output) -> Result<Exit, Failure> 
     let places = volume_paths(&opened.state, point, &args.at, &args.path)?;
     let mut entries = 0u64;
     let mut missing = 0u64;
-    for place in &places {
-        let mut lookup = opened.lookup(point, place)?;
-        let (lin, item) = resolve(&mut lookup, place)?;
-        if places.len() > 1 || item.kind != ItemKind::Directory {
+    let several = places.len() > 1;
+    for mut place in places {
+        let mut lookup = opened.lookup(point, &place)?;
+        let (lin, item) = resolve(&mut lookup, &mut place)?;
+        if several || item.kind != ItemKind::Directory {
             entries += 1;
             let shown = place.shown(&place.path);
-            let name = if places.len() > 1 { &place.prefix } else { &shown };
+            let name = if several { &place.prefix } else { &shown };
             line(output, name, lin, Some(&item), args.long);
             continue;
         }
@@ -302,9 +304,9 @@ pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failu
     let opened = Opened::new(global)?;
     let point = points::pick(&opened.state, &args.at.target)?;
     damage::warn(&opened.state, point.backup);
-    let place = one(&opened.state, point, &args.at, &args.path)?;
+    let mut place = one(&opened.state, point, &args.at, &args.path)?;
     let mut lookup = opened.lookup(point, &place)?;
-    let (lin, item) = resolve(&mut lookup, &place)?;
+    let (lin, item) = resolve(&mut lookup, &mut place)?;
     let path = place.shown(&place.path);
     let exact = |time: Timestamp| {
         let whole = iso_utc(time.secs);
@@ -368,9 +370,9 @@ pub fn find(global: &Global, args: &Find, output: &Output) -> Result<Exit, Failu
     let point = points::pick(&opened.state, &args.at.target)?;
     damage::warn(&opened.state, point.backup);
     let mut found = 0u64;
-    for place in volume_paths(&opened.state, point, &args.at, &args.path)? {
+    for mut place in volume_paths(&opened.state, point, &args.at, &args.path)? {
         let mut lookup = opened.lookup(point, &place)?;
-        let (lin, item) = resolve(&mut lookup, &place)?;
+        let (lin, item) = resolve(&mut lookup, &mut place)?;
         let walked =
             browse::find(&mut lookup, lin, &item, &place.path, pattern.as_ref(), &mut |path, lin, item| {
                 if fits(args, item) {
@@ -414,9 +416,9 @@ pub fn cat(global: &Global, args: &Cat, output: &Output) -> Result<Exit, Failure
     let opened = Opened::new(global)?;
     let point = points::pick(&opened.state, &args.at.target)?;
     damage::warn(&opened.state, point.backup);
-    let place = one(&opened.state, point, &args.at, &args.path)?;
+    let mut place = one(&opened.state, point, &args.at, &args.path)?;
     let mut lookup = opened.lookup(point, &place)?;
-    let (lin, item) = resolve(&mut lookup, &place)?;
+    let (lin, item) = resolve(&mut lookup, &mut place)?;
     let (client, keys) = (&opened.repository.opened.client, &opened.repository.keys);
     let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
     let written = browse::cat(&mut lookup, client, keys, lin, &item, 0..u64::MAX, &mut out);

@@ -29,6 +29,7 @@ pub mod policy;
 pub mod rebuild;
 pub mod repo;
 pub mod restore;
+pub mod selected;
 pub mod status;
 pub mod through;
 pub mod verify;

@@ -2,28 +2,28 @@
 //!
 //! Source: ours.
 
-use std::os::unix::ffi::OsStrExt;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use windlass_agent::id::VolumeId;
+use windlass_agent::id::{Lin, VolumeId};
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::device;
-use windlass_agent::restore::fault::Reason;
+use windlass_agent::restore::fault::{FAULTS_MAX, Reason};
 use windlass_agent::restore::file::RestoreOptions;
-use windlass_agent::restore::lookup::{ClientFetch, Lookup};
+use windlass_agent::restore::place::Protected;
 use windlass_agent::restore::target::Existing as AgentExisting;
 use windlass_agent::restore::walk::{self, RestoreReport, Root, Source};
-use windlass_agent::table::read::TableReader;
-use windlass_agent::table::source::TableLimits;
 use windlass_agent::units::{Grouped, Human, HumanTime};
 use windlass_hal::volume::ItemKind;
 
 use crate::args::global::Global;
 use crate::args::{Existing, Restore};
+use crate::commands::browse::open_lookup;
 use crate::commands::points;
+use crate::commands::selected::{self, Part};
 use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
@@ -36,20 +36,22 @@ use crate::{logger, signal, text};
 pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
     let state = repository.view()?.state;
-    let (point, volume) = points::pick_volume(&state, &args.at)?;
+    let point = points::pick(&state, &args.at.target)?;
     damage::warn(&state, point.backup);
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
     let begun_ns = HostClock.boot_ns();
     let report = {
         let _watcher = Watcher::start(&job, *output)?;
-        let paths: Vec<Vec<u8>> =
-            args.paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
         match (&args.to, &args.to_device) {
             (Some(to), _) => {
-                to_directory(global, &repository, &state, point, volume, &paths, to, args.existing, &job)?
+                let parts = selected::parts(&state, point, &args.at, &args.paths)?;
+                all_parts(global, &repository, &state, point, parts, to, args.existing, &job)?
             }
-            (None, Some(to)) => to_device(global, &repository, &state, point, volume, to, &job)?,
+            (None, Some(to)) => {
+                let (point, volume) = points::pick_volume(&state, &args.at)?;
+                to_device(global, &repository, &state, point, volume, to, &job)?
+            }
             (None, None) => return Err(Failure::usage("say where to: --to DIR or --to-device DEV")),
         }
     };
@@ -59,17 +61,52 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     Ok(if report.fault_count == 0 { Exit::Done } else { Exit::Partial })
 }
 
-/// The tables of a volume at a point.
-pub fn lookup(
+/// Restores what was asked for of each volume, one after the other; of several, each to a folder of its own.
+#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
+fn all_parts(
+    global: &Global,
     repository: &Repository,
     state: &State,
     point: &Point,
-    volume: VolumeId,
-) -> Result<Lookup<ClientFetch>, Failure> {
-    let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
-    let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments);
-    reader.map(|reader| Lookup::new(reader, point.backup)).ok_or_else(|| Failure::new("out of memory"))
+    parts: Vec<Part>,
+    to: &Path,
+    existing: Existing,
+    job: &Arc<Progress>,
+) -> Result<RestoreReport, Failure> {
+    let mut all = RestoreReport::default();
+    if parts.iter().all(|part| part.paths.is_empty()) {
+        job.items_total.set(point.totals.items);
+        job.bytes_total.set(point.totals.bytes_logical);
+    }
+    for part in parts {
+        let mut paths = part.paths;
+        if !paths.is_empty() {
+            let mut lookup = open_lookup(repository, state, point, part.volume)?;
+            paths = selected::resolve(&mut lookup, part.volume, paths)?;
+        }
+        let folder = part.folder.unwrap_or_default();
+        let target = if folder.is_empty() { to.to_owned() } else { to.join(&folder) };
+        let report =
+            to_directory(global, repository, state, point, part.volume, &paths, &target, existing, job)?;
+        // Counted for all of them.
+        (all.items, all.bytes) = (report.items, report.bytes);
+        all.fault_count += report.fault_count;
+        let below = folder.as_bytes();
+        all.faults.extend(report.faults.into_iter().map(|mut fault| {
+            let parts: Vec<&[u8]> =
+                [below, &fault.path].into_iter().filter(|part| !part.is_empty()).collect();
+            fault.path = parts.join(&b'/');
+            fault
+        }));
+    }
+    all.faults.truncate(FAULTS_MAX);
+    Ok(all)
+}
+
+/// The directories of this machine that the repository is in.
+fn protected(global: &Global) -> Protected {
+    let urls = global.repo.iter().chain(&global.lease_store);
+    Protected::of(urls.filter_map(|url| url.strip_prefix("file://")).map(Path::new))
 }
 
 /// Restores a volume's tree, or paths of it, into a directory. An image becomes the file `image` in it.
@@ -86,15 +123,16 @@ pub fn to_directory(
     job: &Arc<Progress>,
 ) -> Result<RestoreReport, Failure> {
     job.enter(Phase::Planning);
-    let mut lookup = lookup(repository, state, point, volume)?;
+    let mut lookup = open_lookup(repository, state, point, volume)?;
     let root = lookup.root(volume).map_err(Failure::new)?;
-    let (lin, item) = root
-        .ok_or_else(|| Failure::new(format_args!("point {} has nothing of volume {volume}", point.backup)))?;
-    if paths.is_empty() {
+    if paths.is_empty() && point.volumes.len() == 1 {
         job.items_total.set(point.totals.items);
         job.bytes_total.set(point.totals.bytes_logical);
     }
-    let name = if item.kind == ItemKind::Directory { Vec::new() } else { b"image".to_vec() };
+    // A root that could not be read: what it held is restored without it.
+    let lin = root.as_ref().map_or(Lin { volume, inode: 0 }, |(lin, _)| *lin);
+    let is_image = root.is_some_and(|(_, item)| item.kind != ItemKind::Directory);
+    let name = if is_image { b"image".to_vec() } else { Vec::new() };
     let options = RestoreOptions {
         existing: match existing {
             Existing::Refuse => AgentExisting::Refuse,
@@ -105,6 +143,7 @@ pub fn to_directory(
         keep_damaged: false,
         sync: true,
         owners: nix::unistd::geteuid().is_root(),
+        repository: protected(global),
     };
     host::raise_descriptors();
     job.enter(Phase::Restoring);
@@ -126,7 +165,7 @@ fn to_device(
     job: &Arc<Progress>,
 ) -> Result<RestoreReport, Failure> {
     job.enter(Phase::Planning);
-    let mut lookup = lookup(repository, state, point, volume)?;
+    let mut lookup = open_lookup(repository, state, point, volume)?;
     let root = lookup.root(volume).map_err(Failure::new)?;
     let image = root.filter(|(_, item)| item.kind == ItemKind::Image);
     let Some((lin, item)) = image else {
@@ -137,7 +176,7 @@ fn to_device(
     job.enter(Phase::Restoring);
     let mut source = Source { lookup, client: &repository.opened.client, keys: &repository.keys };
     let nonce = u64::from_le_bytes(host::random()?);
-    let report = device::run(&mut source, lin, to, nonce, global.memory.0, job);
+    let report = device::run(&mut source, lin, to, &protected(global), nonce, global.memory.0, job);
     job.enter(Phase::Done);
     report.map_err(|fault| Failure::at(to.display(), fault))
 }
@@ -176,11 +215,18 @@ fn tell(point: &Point, report: &RestoreReport, elapsed_ns: u64, output: &Output)
         HumanTime(elapsed_ns),
         Human(rate),
     ));
-    if report.fault_count > 0 {
-        output.say(format_args!(
-            "  {} items are not as they were; they are named above",
-            Grouped(report.fault_count)
-        ));
+    let items: BTreeSet<&[u8]> = report.faults.iter().map(|fault| fault.path.as_slice()).collect();
+    match items.len() {
+        0 => {}
+        _ if more > 0 => output.say(format_args!(
+            "  more than {} items could not be restored as they were; the first of them are listed above",
+            Grouped(items.len() as u64)
+        )),
+        1 => output.say("  1 item could not be restored as it was; it is listed above"),
+        count => output.say(format_args!(
+            "  {} items could not be restored as they were; they are listed above",
+            Grouped(count as u64)
+        )),
     }
     let faults: Vec<Value> = report
         .faults
@@ -199,6 +245,7 @@ fn tell(point: &Point, report: &RestoreReport, elapsed_ns: u64, output: &Output)
             "items": report.items,
             "bytes": report.bytes,
             "elapsed_ns": elapsed_ns,
+            "items_not_whole": items.len(),
             "fault_count": report.fault_count,
             "faults": faults,
             "peak_memory_bytes": host::peak_memory_bytes(),
