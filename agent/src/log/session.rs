@@ -36,6 +36,8 @@ pub struct Session<'a, S> {
     warnings: Vec<LogFault>,
 }
 
+/// Longest time between looks at whether a lease that is waited for was let go, in nanoseconds: short for a person, and one or two GETs.
+pub const LOOK_NS: u64 = 1_000_000_000;
 /// Warnings kept for the caller; more are dropped.
 const WARNINGS_MAX: usize = 16;
 
@@ -47,7 +49,14 @@ pub fn open_read<S: Sealer>(
     mut warn: impl FnMut(LogFault),
 ) -> Result<View, LogFault> {
     let options = ReplayOptions { gets_max: 1, ..ReplayOptions::default() };
-    let mut replay = Replay::from_boundary(cluster, sealer, options, 1);
+    read(around, Replay::from_boundary(cluster, sealer, options, 1), &mut warn)
+}
+
+fn read<S: Sealer>(
+    around: Surroundings<'_>,
+    mut replay: Replay<S>,
+    warn: &mut dyn FnMut(LogFault),
+) -> Result<View, LogFault> {
     loop {
         while let Some((id, call)) = replay.next_call() {
             let (answer, _) = perform(around.store, &call);
@@ -68,8 +77,9 @@ pub fn open_read<S: Sealer>(
 }
 
 impl<'a, S: Sealer + Clone> Session<'a, S> {
-    /// Claims the lease and begins an epoch. While another holder may be alive, `on_wait` is called with what to show and for how
-    /// many more nanoseconds at least; it returns whether to go on waiting. `seed` is random and used for nothing else.
+    /// Claims the lease and begins an epoch. While another holder may be alive, `on_wait` is called at least every [`LOOK_NS`] with what
+    /// to show and for how many more nanoseconds the holder's beat is watched at least; it returns whether to go on waiting. When the log
+    /// says that the holder let the lease go, it is claimed at once. `seed` is random and used for nothing else.
     ///
     /// Errors: [`LogFault::Held`] when `on_wait` gave up; whatever else the writer reports.
     pub fn claim(
@@ -82,24 +92,46 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
     ) -> Result<Session<'a, S>, LogFault> {
         let mut options = options;
         options.replay.gets_max = 1;
-        let writer = Writer::new(identity, sealer, options, seed);
-        let mut session = Session { around, writer, last_store_fault: None, warnings: Vec::new() };
+        let mut nonces = Nonces::new(seed);
+        let mut begin = || {
+            let writer = Writer::new(identity, sealer.clone(), options, nonces.seed());
+            Session { around, writer, last_store_fault: None, warnings: Vec::new() }
+        };
+        let mut session = begin();
+        let mut waiting = None;
         loop {
             while let Some(action) = session.writer.next_action() {
                 match action {
-                    Action::Wait { held, until_ns } => {
-                        let left = until_ns.saturating_sub(around.clock.now().as_ns());
-                        if !on_wait(&held, left) {
-                            return Err(held);
-                        }
-                    }
+                    Action::Wait { held, until_ns } => waiting = Some((held, until_ns)),
                     Action::Ready { .. } => return Ok(session),
                     Action::Lost(fault) => return Err(fault),
                     other => session.perform(other),
                 }
             }
-            session.sleep()?;
+            let now_ns = around.clock.now().as_ns();
+            let Some((held, until_ns)) = waiting.filter(|&(_, until_ns)| now_ns < until_ns) else {
+                waiting = None;
+                session.sleep()?;
+                continue;
+            };
+            if !on_wait(&held, until_ns - now_ns) {
+                return Err(held);
+            }
+            sleep_until(around.clock, until_ns.min(now_ns.saturating_add(LOOK_NS)));
+            session.writer.wake(around.clock.now().as_ns());
+            if session.was_let_go(identity, &sealer) {
+                (session, waiting) = (begin(), None);
+            }
         }
+    }
+
+    /// Whether the log has gone on to where its holder let the lease go to `identity` or to anyone. What cannot be read now is looked at
+    /// again later.
+    fn was_let_go(&self, identity: Identity, sealer: &S) -> bool {
+        let (options, view) = (ReplayOptions { gets_max: 1, ..ReplayOptions::default() }, self.view().clone());
+        let replay = Replay::from_view(identity.cluster, sealer.clone(), options, 1, view);
+        let yielded = read(self.around, replay, &mut |_| {}).ok().and_then(|view| view.state.yielded);
+        yielded.is_some_and(|successor| successor.is_none_or(|node| node == identity.me.node))
     }
 
     /// The state as of the last slot that counts.

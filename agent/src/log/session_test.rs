@@ -69,6 +69,45 @@ fn a_silent_holder_is_waited_for_and_a_live_one_is_named() {
 }
 
 #[test]
+fn a_lease_that_is_let_go_is_claimed_at_once_however_long_its_holder_lived() {
+    let (store, clock) = (MemoryStore::default(), SimClock::default());
+    let mut first = Some(claim(&store, &clock, 1, WriterOptions::default(), false).unwrap());
+    let around = Surroundings { store: &store, clock: &clock };
+    let (mut looks, mut let_go_ns) = (0, 0);
+    // Beats and commits for a minute, then the holder lets go.
+    let on_wait = |held: &LogFault, left_ns: u64| {
+        looks += 1;
+        assert!(matches!(held, LogFault::Held { epoch: Epoch(1), .. }) && left_ns > 0);
+        if clock.now().as_ns() < 60_000_000_000 {
+            first.as_mut().unwrap().commit(vec![policy(looks)]).unwrap();
+        } else if let Some(first) = first.take() {
+            first.release(None).unwrap();
+            let_go_ns = clock.now().as_ns();
+        }
+        true
+    };
+    let options = WriterOptions::default();
+    let second = Session::claim(around, who(2), PlainForTests, options, [2; 32], on_wait).unwrap();
+    assert_eq!(second.epoch(), Epoch(2));
+    let waited_ns = clock.now().as_ns() - let_go_ns;
+    assert!(waited_ns <= LOOK_NS && looks > 30, "{waited_ns} ns after {looks} looks");
+}
+
+#[test]
+fn a_lease_let_go_to_another_node_is_not_taken_from_it() {
+    let (store, clock) = (MemoryStore::default(), SimClock::default());
+    let mut first = Some(claim(&store, &clock, 1, WriterOptions::default(), false).unwrap());
+    let around = Surroundings { store: &store, clock: &clock };
+    let on_wait = |_: &LogFault, _| {
+        first.take().map(|first| first.release(Some(NodeId(3))).unwrap());
+        true
+    };
+    let options = WriterOptions::default();
+    Session::claim(around, who(2), PlainForTests, options, [2; 32], on_wait).unwrap();
+    assert!(clock.now().as_ns() >= options.timing.wait_ns(), "node 3 had its time to take it");
+}
+
+#[test]
 fn beats_go_out_by_poll_and_a_missed_lease_is_noticed() {
     let (store, clock) = (MemoryStore::default(), SimClock::default());
     let mut session = claim(&store, &clock, 1, WriterOptions::default(), false).unwrap();
