@@ -5,7 +5,8 @@
 //! | 0 | done |
 //! | 1 | failed; the line on stderr says why |
 //! | 2 | the command line cannot be meant |
-//! | 3 | done, but some items could not be read or restored, or two readers differ about them; each was named |
+//! | 3 | done, but some items or volumes could not be read or restored, or two readers differ about them; each was named |
+//! | 130, 143 | stopped by Ctrl-C, by SIGTERM: 128 and the signal's number |
 //!
 //! Source: ours.
 

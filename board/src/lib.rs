@@ -66,7 +66,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     logger::install(cli.global.verbose);
     let output = output::Output::new(cli.global.json, cli.global.quiet);
     match commands::run(&cli.global, cli.command, &output) {
-        Ok(code) => code.into(),
-        Err(failure) => output.fail(&failure).into(),
+        Ok(code) => signal::exit_code(code),
+        Err(failure) => signal::exit_code(output.fail(&failure)),
     }
 }

@@ -10,6 +10,8 @@
 //! where it is told to ([`memory`](crate::memory)). Source: ours.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use windlass_agent::format::fault::FormatFaultKind;
 use windlass_agent::format::home::HOME_KEY;
@@ -34,13 +36,12 @@ use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::split::SplitStore;
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, Store, StoreFaultKind};
-use windlass_hal::clock::SystemClock;
+use windlass_hal::clock::{Clock, SystemClock};
 
 use crate::args::global::Global;
 use crate::args::value::Rate;
 use crate::failure::Failure;
 use crate::host::{self, HostClock};
-use crate::logger;
 use crate::memory::{Memory, Seen};
 use crate::place::{
     MadeDirectories, check_home, directory_of, identity, mend_format, read_format, refuse_occupied,
@@ -49,6 +50,7 @@ use crate::place::{
 use crate::requests::Counted;
 use crate::unlock::{self, Pin};
 use crate::watch::Watch;
+use crate::{logger, signal};
 
 /// The node's number: one node for now.
 const NODE: NodeId = NodeId(1);
@@ -78,6 +80,59 @@ pub struct Repository {
     clock: SystemClock,
     memory: Option<Memory>,
     accept_older: Option<u64>,
+    /// How long to wait for a lock whose holder is at work, in nanoseconds; `None`: as long as it is.
+    wait_ns: Option<u64>,
+}
+
+/// How long a lost lock is tried for again, in nanoseconds: what a store needs to come back after a failure of its own, or a link.
+const REGAIN_NS: u64 = 900_000_000_000;
+/// Pause between such tries: each of them has waited itself.
+const REGAIN_PAUSE: Duration = Duration::from_secs(2);
+/// Time between lines that say what is waited for, in nanoseconds.
+const SAY_NS: u64 = 30_000_000_000;
+
+/// Waits for a lock that another one has, and says so.
+struct Waiting {
+    most_ns: Option<u64>,
+    begun_ns: Option<u64>,
+    /// When it was said last, and whether the holder was known to be at work.
+    said: Option<(u64, bool)>,
+}
+
+impl Waiting {
+    fn new(most_ns: Option<u64>) -> Waiting {
+        Waiting { most_ns, begun_ns: None, said: None }
+    }
+
+    /// Whether to go on. Whether the holder lives is found out in any case: `--no-wait` does not wait for one that does.
+    fn goes_on(&mut self, now_ns: u64, held: &LogFault, left_ns: u64) -> bool {
+        let waited_ns = now_ns.saturating_sub(*self.begun_ns.get_or_insert(now_ns));
+        let LogFault::Held { watched_ns, .. } = *held else { return false };
+        let lives = watched_ns > 0;
+        if signal::is_asked() || lives && self.most_ns.is_some_and(|most| waited_ns >= most) {
+            return false;
+        }
+        if self.said.is_none_or(|(said_ns, lived)| lived != lives || now_ns.saturating_sub(said_ns) >= SAY_NS)
+        {
+            self.said = Some((now_ns, lives));
+            match (lives, self.most_ns) {
+                (false, _) => logger::say(format_args!(
+                    "windlass: {held}; waiting up to {} s to see if it still runs",
+                    left_ns.div_ceil(1_000_000_000)
+                )),
+                (true, None) => logger::say(format_args!(
+                    "windlass: {held}; waiting for it to finish, {} s so far (Ctrl-C ends it)",
+                    waited_ns / 1_000_000_000
+                )),
+                (true, Some(most)) => logger::say(format_args!(
+                    "windlass: {held}; waiting for it to finish, {} s so far, at most {} s",
+                    waited_ns / 1_000_000_000,
+                    most / 1_000_000_000
+                )),
+            }
+        }
+        true
+    }
 }
 
 /// A session of the commit log.
@@ -272,7 +327,9 @@ impl Repository {
         if let Some(key) = found.mend {
             mend_format(&opened, &format, key);
         }
-        Ok(Repository { opened, format, keys, clock: SystemClock, memory, accept_older: global.accept_older })
+        let wait_ns = global.wait.map(|wait| wait.0.saturating_mul(1_000_000));
+        let (clock, accept_older) = (SystemClock, global.accept_older);
+        Ok(Repository { opened, format, keys, clock, memory, accept_older, wait_ns })
     }
 
     /// Makes a repository in an empty place, or with `force` beside what is there. A key file is made, last of all that can fail, when it
@@ -342,9 +399,15 @@ impl Repository {
             clock: SystemClock,
             memory,
             accept_older: global.accept_older,
+            wait_ns: None,
         };
         repository.remember(Epoch(0), Slot(0))?;
         Ok(repository)
+    }
+
+    /// How long to wait for a lock whose holder is at work, in nanoseconds; `None`: as long as it is.
+    pub fn wait_for_lock(&mut self, wait_ns: Option<u64>) {
+        self.wait_ns = wait_ns;
     }
 
     /// The clock that sessions are driven by.
@@ -390,25 +453,66 @@ impl Repository {
         let me = Author { node: NODE, boot: host::boot()? };
         let identity = Identity { cluster: self.format.uuid, me };
         let timing = WriterOptions::default().timing;
-        let hold = Hold::claim(self.around(), identity, timing, from, host::random()?, waits());
+        let mut waiting = Waiting::new(self.wait_ns);
+        let hold = Hold::claim(self.around(), identity, timing, from, host::random()?, |held, left_ns| {
+            waiting.goes_on(HostClock.boot_ns(), held, left_ns)
+        });
         hold.map(|hold| (hold, me)).map_err(|fault| self.log_failure(&fault))
     }
 
-    /// Takes the lease, waiting for a holder that may have died; says so while it waits.
+    /// Takes the lease. While another one has it and is at work, it waits as long as it was told to, says so, and goes on as soon as that
+    /// one lets go; one that died is noticed within 17 s. A signal ends it.
     pub fn claim(&self) -> Result<LogSession<'_>, Failure> {
         self.check_age()?;
-        let me = Author { node: NODE, boot: host::boot()? };
-        let identity = Identity { cluster: self.format.uuid, me };
         let _opening = self.opened.store.watch().opening();
-        let session = Session::claim(
-            self.around(),
-            identity,
-            LogSealer::new(&self.keys),
-            WriterOptions::default(),
-            host::random()?,
-            waits(),
-        );
-        session.map_err(|fault| self.log_failure(&fault))
+        self.try_claim(&mut Waiting::new(self.wait_ns)).map_err(|fault| self.not_claimed(&fault))
+    }
+
+    /// Takes the lease again after it was lost: for [`REGAIN_NS`] whatever the store answers, unless `stop` is set.
+    pub fn claim_again(&self, stop: &AtomicBool) -> Result<LogSession<'_>, Failure> {
+        let begun_ns = HostClock.boot_ns();
+        loop {
+            let fault = match self.try_claim(&mut Waiting::new(self.wait_ns)) {
+                Ok(session) => return Ok(session),
+                Err(fault) => fault,
+            };
+            let over = HostClock.boot_ns().saturating_sub(begun_ns) >= REGAIN_NS;
+            if over
+                || stop.load(Ordering::Relaxed)
+                || !matches!(fault, LogFault::Store { .. })
+                || !fault.is_transient()
+            {
+                return Err(self.not_claimed(&fault));
+            }
+            log::info!("log: lock not regained yet, trying again fault={fault}");
+            self.clock.sleep(REGAIN_PAUSE);
+        }
+    }
+
+    fn try_claim(&self, waiting: &mut Waiting) -> Result<LogSession<'_>, LogFault> {
+        let me = Author { node: NODE, boot: host::boot().map_err(|_| LogFault::NotReady)? };
+        let identity = Identity { cluster: self.format.uuid, me };
+        let seed = host::random().map_err(|_| LogFault::NotReady)?;
+        let (sealer, options) = (LogSealer::new(&self.keys), WriterOptions::default());
+        Session::claim(self.around(), identity, sealer, options, seed, |held, left_ns| {
+            waiting.goes_on(HostClock.boot_ns(), held, left_ns)
+        })
+    }
+
+    fn not_claimed(&self, fault: &LogFault) -> Failure {
+        let place = self.opened.store.describe();
+        match fault {
+            LogFault::Held { .. } if signal::is_asked() => {
+                Failure::at(place, "stopped while waiting for the repository's lock")
+            }
+            LogFault::Held { watched_ns: 1.., .. } => Failure::at(
+                place,
+                format_args!(
+                    "{fault}; wait for it with --wait TIME, or as long as it takes without --wait and --no-wait"
+                ),
+            ),
+            _ => self.log_failure(fault),
+        }
     }
 
     /// Why the log cannot be used: in the store's own words where it is the store that does not do what is asked.
@@ -459,29 +563,12 @@ fn memory_of(global: &Global, place: &str) -> Result<Option<Memory>, Failure> {
     global.state_dir.as_deref().map(|dir| Memory::of(dir, place)).transpose()
 }
 
-/// Waits once for a holder that may have died, and says so.
-fn waits() -> impl FnMut(&LogFault, u64) -> bool {
-    let mut said = false;
-    move |held, left_ns| {
-        if let (false, LogFault::Held { holder, .. }) = (said, held) {
-            said = true;
-            let node = holder.map_or_else(String::new, |holder| format!(" (node {})", holder.node));
-            logger::say(format_args!(
-                "windlass: the repository is locked by another windlass{node}; waiting up to {} s to see if it still runs",
-                left_ns.div_ceil(1_000_000_000)
-            ));
-        }
-        // A second look at a beat that moved on means that the holder lives: waiting longer is not ours to decide.
-        matches!(held, LogFault::Held { watched_ns: 0, .. })
-    }
-}
-
 /// Lets whoever comes next begin at once. What was committed counts either way, so a failure is only worth a warning.
 pub fn release(session: LogSession<'_>) {
     if let Err(fault) = session.release(None) {
-        log::warn!(
-            "could not release the repository's lock; the next command may wait for it to run out fault=\"{fault}\""
-        );
+        logger::say(format_args!(
+            "windlass: could not release the repository's lock; the next command may wait 17 s for it: {fault}"
+        ));
     }
 }
 

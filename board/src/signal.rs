@@ -8,7 +8,9 @@
 //!
 //! Source: sigwait(3).
 
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::{SigSet, Signal};
 use windlass_agent::progress::Progress;
@@ -18,6 +20,24 @@ use crate::logger;
 
 /// Stack of the thread, in bytes: it waits and prints.
 const STACK_BYTES: usize = 64 << 10;
+/// What a shell adds to the number of the signal that ended a command.
+const EXIT_OF_SIGNALS: i32 = 128;
+
+/// The signal that asked this process to stop; 0 for none.
+static ASKED: AtomicI32 = AtomicI32::new(0);
+
+/// Whether a signal asked this process to stop.
+pub fn is_asked() -> bool {
+    ASKED.load(Ordering::Relaxed) != 0
+}
+
+/// The exit code of a command that failed: that of the signal which made it stop, as a shell gives it, or its own.
+pub fn exit_code(exit: Exit) -> ExitCode {
+    match ASKED.load(Ordering::Relaxed) {
+        signal if signal != 0 && exit == Exit::Failed => ExitCode::from((EXIT_OF_SIGNALS + signal) as u8),
+        _ => exit.into(),
+    }
+}
 
 /// From now on signals stop `job`. Call once, before threads are made.
 pub fn watch(job: &Arc<Progress>) -> Result<(), Failure> {
@@ -26,6 +46,7 @@ pub fn watch(job: &Arc<Progress>) -> Result<(), Failure> {
     start(move |signal| {
         end_if(asked, signal);
         asked = true;
+        ASKED.store(signal as i32, Ordering::Relaxed);
         job.request_stop();
         logger::say(format_args!("windlass: {signal}, stopping cleanly; once more ends at once"));
     })
@@ -74,6 +95,6 @@ fn start(mut obey: impl FnMut(Signal) + Send + 'static) -> Result<(), Failure> {
 fn end_if(asked: bool, signal: Signal) {
     if asked {
         logger::say(format_args!("windlass: {signal} again, ended at once; what was committed is kept"));
-        std::process::exit(i32::from(Exit::Failed.code()));
+        std::process::exit(EXIT_OF_SIGNALS + signal as i32);
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes log_slot_v1.bin: one slot with records 1 to 15, built from the layout tables alone (format/slot.rs, format/record.rs), with a BLAKE3
-of its own; log_slot_damage_v1.bin, the same with records 16 and 17; log_slot_basis_v1.bin, with those that were given more fields since; and
-log_slot_carrying.bin, the slot behind the first that carries it. Run it only together with a new version of the format:
+of its own; log_slot_damage_v1.bin, the same with records 16 and 17; log_slot_basis_v1.bin and log_slot_missing_v1.bin, with those that were given
+more fields since; and log_slot_carrying.bin, the slot behind the first that carries it. Run it only together with a new version of the format:
 python3 log_slot.py > log_slot_v1.bin; python3 log_slot.py damage > log_slot_damage_v1.bin; and so on"""
 import struct
 import sys
@@ -116,6 +116,9 @@ if sys.argv[1:] == ["basis"]:
         (5, u32(1) + text(b"homes") + listing(volumes) + i64(1700000000000000000)),
         (6, records[3][1] + i64(1700000001)),
     ]
+if sys.argv[1:] == ["missing"]:
+    fields = u32(1) + text(b"homes") + listing([u32(1) + b"\xAA" * 16 + u8(0)]) + i64(1700000000000000000)
+    records = [(5, fields + listing([u32(2), u32(9)]))]
 
 
 def slot_of(number, nonce, previous, records):

@@ -49,7 +49,7 @@ use windlass_agent::store::uplink::{Uplink, UplinkSettings};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, Versioning};
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
-use windlass_agent::worker::base::PointRows;
+use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_board::host::{self, HostClock};
 use windlass_board::machinery::HostReactor;
 use windlass_hal::block::BlockDevice;
@@ -245,9 +245,11 @@ impl Appliance {
             job: self.settings(),
             includes_unmatched: 0,
             wall_start_ns: HostClock.wall_ns(),
+            missing: Vec::new(),
+            own: None,
         };
         self.with_machinery(source, |session, volume, machinery| {
-            let mut base = |_, cut, state: &State| self.rows(cut, state);
+            let mut base = |_, earlier, state: &State| self.rows(earlier, state);
             let volumes = std::slice::from_mut(volume);
             let (session, result) = drive::run(
                 session,
@@ -257,7 +259,7 @@ impl Appliance {
                 volumes,
                 machinery,
                 &mut base,
-                &mut |_| {},
+                &mut |_, _| {},
             );
             release(session);
             result.context(|| "backup")
@@ -270,15 +272,15 @@ impl Appliance {
         job::Settings::new(setup.block_bytes, ROW_BLOCKS, setup.level, setup.flush_interval_ns)
     }
 
-    /// Rows of the volume at `cut`.
-    pub fn rows(&self, cut: Option<BackupId>, state: &State) -> PointRows<ClientFetch> {
+    /// Rows of the volume that a backup looks at.
+    pub fn rows(&self, earlier: Earlier, state: &State) -> PointRows<ClientFetch> {
         let segments = state.segments.get(&VOLUME).map(|list| list.as_slice()).unwrap_or_default();
         let fetch = ClientFetch::new(Arc::clone(&self.client));
         let Some(reader) = TableReader::new(fetch, &self.keys, TableLimits::default(), segments) else {
             eprintln!("appliance: no memory for a table reader");
             std::process::abort();
         };
-        PointRows::new(reader, VOLUME, cut, &state.damage)
+        PointRows::new(reader, VOLUME, earlier, &state.damage)
     }
 
     /// Opens `source`, claims the lease, sees to the policy, and has `work` done with all that a backup runs on.

@@ -12,6 +12,7 @@ use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::session::Session;
 use windlass_agent::log::state::{Point, Refusal};
 use windlass_agent::worker::backup::{ItemTrouble, Progress};
+use windlass_agent::worker::base::Earlier;
 
 use crate::appliance::{Appliance, POLICY, Source, VOLUME, release};
 use crate::error::{Context, Error, Result};
@@ -115,12 +116,12 @@ impl Appliance {
             policy: POLICY.to_owned(),
             volumes: vec![volume.found()],
             wall_start_ns: 0,
+            missing: Vec::new(),
         };
         session.commit(vec![Record::BackupBegun(start)]).context(|| "begin")?;
         let writer: (Epoch, NodeId, Boot) = (session.epoch(), state.holder.node, state.holder.boot);
-        let last_point = state.last_point(POLICY);
-        let last = last_point.and_then(|point| point.volumes.first().copied());
-        let cut = last_point.map(|point| point.backup);
+        let last = state.last_point_of(POLICY, VOLUME).map(|(_, last)| *last);
+        let earlier = Earlier::of(&state, POLICY, VOLUME, backup);
         let end = Record::BackupEnded(BackupEnd { backup, wall_end_ns: 1 });
         let (mut jobs, mut stopped, mut commits, mut troubles) = (0, 0, 0, Vec::new());
         // More often than any worker reports: after every batch.
@@ -148,7 +149,7 @@ impl Appliance {
                 _ => u64::MAX,
             };
             stop.store(left == 0, std::sync::atomic::Ordering::Relaxed);
-            let rows = self.rows(cut, &state);
+            let rows = self.rows(earlier, &state);
             let done =
                 job::run(volume, &assigned, &settings, &mut packing, machinery, rows, &mut log, &mut |_| {
                     left = left.saturating_sub(1);

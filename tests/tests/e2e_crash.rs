@@ -21,6 +21,7 @@ use windlass_tests::appliance::{
     Appliance, KillStore, Setup, Source, dir_store, expect_clean, expect_equal, image_of, plant,
 };
 use windlass_tests::error::output;
+use windlass_tests::fixture::noise;
 use windlass_tests::store_fault::{FaultPlan, FaultStore};
 use windlass_tests::workdir::Workdir;
 
@@ -39,8 +40,12 @@ fn child() {
     let Ok(role) = env::var(ROLE) else { return };
     let path = |name: &str| PathBuf::from(env::var_os(name).unwrap());
     let number = |name: &str| env::var(name).unwrap().parse::<u64>().unwrap();
-    let (source, store) = (Source::file_system(&path("IMAGE")), dir_store(&path("STORE")).unwrap());
-    if role == "backup" {
+    let store = dir_store(&path("STORE")).unwrap();
+    let source = match role.as_str() {
+        "backup-image" => Source::image(&path("IMAGE")),
+        _ => Source::file_system(&path("IMAGE")),
+    };
+    if role != "restore" {
         let store: Arc<dyn Store> =
             Arc::new(KillStore::new(store, number("AT"), number("WRITES") == 1, number("AFTER") == 1));
         Appliance::open(store, setup()).unwrap().backup(&source).unwrap();
@@ -126,6 +131,89 @@ fn a_backup_killed_at_any_call_is_completed_by_the_next() {
     let [killed, resumed, less] = [killed, resumed, less].map(AtomicU64::into_inner);
     println!("{calls} calls; {killed} kills, {resumed} backups resumed, {less} read less than everything");
     assert!(killed >= CASES / 2 && resumed > 0 && less > 0, "{killed} {resumed} {less}");
+}
+
+/// Sizes and numbers of the files of a tree.
+fn many_files(tree: &Path, count: usize, bytes: usize) {
+    for at in 0..count {
+        let dir = tree.join(format!("{:03}", at / 500));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(format!("{at:05}")), noise(at as u64 + 1, bytes)).unwrap();
+    }
+}
+
+/// Compares the contents of all files; returns how many there are.
+fn equal_files(source: &Path, restored: &Path) -> u64 {
+    let each = |entry: fs::DirEntry| {
+        let other = restored.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => equal_files(&entry.path(), &other),
+            false => {
+                assert!(fs::read(entry.path()).unwrap() == fs::read(&other).unwrap(), "{}", other.display());
+                1
+            }
+        }
+    };
+    fs::read_dir(source).unwrap().map(|entry| each(entry.unwrap())).sum()
+}
+
+/// Bytes of all upload objects below a store's directory.
+fn object_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let size = |entry: fs::DirEntry| match entry.file_type().unwrap().is_dir() {
+        true => object_bytes(&entry.path()),
+        false => entry.metadata().unwrap().len(),
+    };
+    entries.map(|entry| size(entry.unwrap())).sum()
+}
+
+/// Large files, small files, and an image, whose state nothing proves: 128 MiB of each are 32 objects and a few. Each dies twice.
+#[test]
+fn a_kill_costs_sixteen_objects_at_most() {
+    const KILLS: [u64; 2] = [14, 30];
+    let work = Workdir::new("e2e-crash").unwrap();
+    let trees = [(128, 1 << 20), (6_400, 20_000)].map(|(count, bytes)| {
+        let (tree, image) = (work.join(&format!("tree-{count}")), work.join(&format!("image-{count}")));
+        many_files(&tree, count, bytes);
+        image_of(&tree, &image, 256 << 20).unwrap();
+        (tree, image)
+    });
+    let plain = work.join("plain");
+    fs::write(&plain, noise(7, 128 << 20)).unwrap();
+    side_by_side(3, |case| {
+        let (role, image) = match trees.get(case as usize) {
+            Some((_, image)) => ("backup", image),
+            None => ("backup-image", &plain),
+        };
+        let source = if role == "backup" { Source::file_system(image) } else { Source::image(image) };
+        let (whole, store) = (work.join(&format!("whole-{case}")), work.join(&format!("store-{case}")));
+        Appliance::make(dir_store(&whole).unwrap(), setup()).unwrap().backup(&source).unwrap();
+        let once = object_bytes(&whole.join("obj"));
+        Appliance::make(dir_store(&store).unwrap(), setup()).unwrap();
+        for at in KILLS {
+            let numbers = [("AT", at), ("WRITES", 1), ("AFTER", at % 2)];
+            let status = start(role, &[("IMAGE", image), ("STORE", &store)], &numbers).wait().unwrap();
+            assert_eq!(status.signal(), Some(SIGKILL), "case {case} at {at}");
+        }
+        let appliance = Appliance::open(dir_store(&store).unwrap(), setup()).unwrap();
+        let report = appliance.backup(&source).unwrap();
+        let more = object_bytes(&store.join("obj")) - once;
+        let lost = 16 * u64::from(setup().object_bytes) * KILLS.len() as u64;
+        println!("case {case}: {once} bytes at once, {more} more with {} kills; {report:?}", KILLS.len());
+        assert!(more <= lost / 2 && report.kept_bytes > 0, "case {case}: {more} of {once}");
+        assert_eq!(report.totals.fault_count, 0);
+        let restored = work.join(&format!("restored-{case}"));
+        expect_clean(&appliance.restore(&source, None, &restored).unwrap()).unwrap();
+        match trees.get(case as usize) {
+            Some((tree, _)) => assert_eq!(equal_files(tree, &restored), [128, 6_400][case as usize]),
+            None => {
+                let file = fs::read_dir(&restored).unwrap().next().unwrap().unwrap().path();
+                assert!(fs::read(file).unwrap() == fs::read(&plain).unwrap());
+            }
+        }
+        let state = appliance.view().unwrap().state;
+        assert!(state.running.is_empty() && state.points.len() == 1, "what stopped is given up");
+    });
 }
 
 /// The run that goes on has nothing to store and no begin to commit: it must not wait for anything.

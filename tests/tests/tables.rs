@@ -392,6 +392,7 @@ fn merges_of_a_running_backup_keep_locations_whose_item_is_still_to_come() {
                 policy: "p".to_owned(),
                 slot: Slot(1),
                 volumes: Vec::new(),
+                missing: Vec::new(),
                 wall_start_ns: 0,
                 done: Default::default(),
                 totals: Default::default(),

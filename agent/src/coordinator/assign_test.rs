@@ -25,6 +25,7 @@ fn state() -> State {
         policy: "p".to_owned(),
         slot: crate::id::Slot(1),
         volumes: vec![volume],
+        missing: Vec::new(),
         wall_start_ns: 0,
         done,
         totals: Default::default(),

@@ -242,10 +242,18 @@ impl Coordinator {
                 return self.turn_running(now, policy, job);
             }
             self.revoke_all(Some(backup));
-            records.push(Record::BackupAbandoned { backup });
+            // Its rows stay for the new one to look at, so that nothing is stored twice.
+            if !now.state.can_keep_unfinished(policy) {
+                records.push(Record::BackupAbandoned { backup });
+            }
         }
-        let start =
-            BackupStart { backup: next, policy: policy.to_owned(), volumes, wall_start_ns: now.wall_ns };
+        let start = BackupStart {
+            backup: next,
+            policy: policy.to_owned(),
+            volumes,
+            wall_start_ns: now.wall_ns,
+            missing: Vec::new(),
+        };
         records.push(Record::BackupBegun(start));
         records.extend(unmatched(next, self.name_unmatched(now, policy, &found)));
         self.queue.push_back(Pending::Begin { policy: policy.to_owned(), backup: next, records });

@@ -195,7 +195,7 @@ impl Coordinator {
             wake_ns: Some(now.ns),
             settings,
         };
-        for running in now.state.running.values() {
+        for (_, running) in now.state.at_work() {
             coordinator.start(now, &running.policy, None);
         }
         coordinator

@@ -77,7 +77,7 @@ pub fn resting(node: NodeId, epoch: Epoch, resting: bool, state: &State) -> Stri
         "node": node.0,
         "coordinator": { "node": Value::Null, "epoch": epoch.0, "resting": resting },
         "nodes": [],
-        "backups": state.running.iter().map(|(backup, running)| json!({
+        "backups": state.at_work().map(|(backup, running)| json!({
             "backup": backup.0,
             "policy": running.policy,
             "items_done": running.totals.items,

@@ -1,7 +1,8 @@
 //! A whole backup: begin or go on, volume after volume, end. What a command, a schedule or the coordinator calls.
 //!
 //! ```text
-//!  log state --> goes on with what a killed backup has not done, when every volume is provably as it was; else begins anew
+//!  log state --> goes on with what a killed backup has not done, when every volume is provably as it was; else begins anew, and
+//!                what the killed one has stored is compared with what is read, and not stored again
 //!  each volume:  each stretch that is not done: a `job`, rows of the last point read beside it
 //!  end:          one record makes it a recovery point
 //! ```
@@ -15,6 +16,7 @@ use windlass_hal::clock::Clock;
 
 use crate::drive::commits::Commits;
 use crate::drive::job::{self, Assigned, Packing};
+use crate::drive::volume::DriveFault;
 use crate::format::record::{BackupEnd, BackupStart, BackupVolume, Commit, Record, Totals as PointTotals};
 use crate::format::seal::Keys;
 use crate::format::slot::Sealer;
@@ -25,6 +27,7 @@ use crate::log::state::{Running, State};
 use crate::pack::proof::Proven;
 use crate::table::lost::LostRows;
 use crate::worker::backup::{Base, ItemTrouble, Totals};
+use crate::worker::base::Earlier;
 
 pub use crate::drive::job::{Machinery, VolumeJob};
 
@@ -39,6 +42,10 @@ pub struct Settings {
     pub wall_start_ns: i64,
     /// How many include patterns match nothing on any volume: the point lacks what they stand for.
     pub includes_unmatched: u64,
+    /// Volumes of the policy that could not be opened, ascending.
+    pub missing: Vec<VolumeId>,
+    /// A backup that this process began and had the volumes open for ever since: it goes on, whether or not their state proves anything.
+    pub own: Option<BackupId>,
 }
 
 /// What a backup did.
@@ -48,6 +55,8 @@ pub struct Report {
     pub backup: BackupId,
     /// Whether it went on where an earlier run had stopped.
     pub resumed: bool,
+    /// Bytes that earlier runs had stored and that need not be stored again.
+    pub kept_bytes: u64,
     /// Sums over all volumes, of this run.
     pub totals: Totals,
     /// Items with something missing, by volume.
@@ -84,11 +93,26 @@ impl<F: fmt::Display> fmt::Display for Fault<F> {
     }
 }
 
-/// The session, unless the thread that had it died, and what became of the backup.
+impl<F> Fault<F> {
+    /// Why the log cannot be written any more, when that is what ended the backup.
+    pub fn log(&self) -> Option<&LogFault> {
+        match self {
+            Fault::Log(fault) | Fault::Volume(_, job::Fault::Drive(DriveFault::Log(fault))) => Some(fault),
+            Fault::Volume(..) | Fault::Boot(_) | Fault::NoPolicy(_) => None,
+        }
+    }
+
+    /// Whether somebody asked for the end.
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Fault::Volume(_, job::Fault::Drive(DriveFault::Stopped)))
+    }
+}
+
+/// The session, unless its lease was lost or the thread that had it died, and what became of the backup.
 pub type Ended<'env, S, F> = (Option<Session<'env, S>>, Result<Report, Fault<F>>);
 
 /// Runs a backup over `session`, and gives the session back. `base` opens the rows of the last point of a volume; `watch` is
-/// called often, with the sums so far.
+/// called often, with the backup's number and the sums so far.
 #[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
 pub fn run<'env, S, B, C>(
     session: Session<'env, S>,
@@ -97,8 +121,8 @@ pub fn run<'env, S, B, C>(
     settings: &Settings,
     volumes: &mut [VolumeJob],
     machinery: &mut Machinery<'_>,
-    base: &mut dyn FnMut(VolumeId, Option<BackupId>, &State) -> B,
-    watch: &mut dyn FnMut(&Totals),
+    base: &mut dyn FnMut(VolumeId, Earlier, &State) -> B,
+    watch: &mut dyn FnMut(BackupId, &Totals),
 ) -> Ended<'env, S, B::Fault>
 where
     S: Sealer + Clone + Send + 'env,
@@ -112,13 +136,18 @@ where
         let Some(next) = state.next_backup() else {
             return (Some(session), Err(Fault::Log(LogFault::NotReady)));
         };
+        let mut state = state;
         let begin = Begin::decide(&state, settings, volumes, next);
+        if begin.abandons() {
+            state.running.retain(|_, running| running.policy != settings.policy);
+        }
         let (mut commits, handle) = Commits::start(scope, session, clock, begin.backup, wake);
         let result =
             backup(&mut commits, keys, writer, settings, volumes, machinery, &state, &begin, base, watch);
         commits.finish();
-        let session = handle.join().ok().map(|(session, _)| session);
-        (session, result)
+        let session =
+            handle.join().ok().filter(|(_, ended)| ended.as_ref().err().is_none_or(LogFault::is_refusal));
+        (session.map(|(session, _)| session), result)
     })
 }
 
@@ -136,24 +165,34 @@ struct Begin {
 }
 
 impl Begin {
-    /// Goes on with the policy's running backup when all volumes are provably as it saw them; else gives it up.
+    /// Goes on with the policy's running backup when all volumes are provably as it saw them; else begins another, and keeps the rows of
+    /// those before it as long as it can.
     fn decide(state: &State, settings: &Settings, volumes: &[VolumeJob], next: BackupId) -> Begin {
         let found: Vec<BackupVolume> = volumes.iter().map(VolumeJob::found).collect();
         let mut records = Vec::new();
         if let Some((backup, running)) = state.running_of(&settings.policy) {
-            if running.volumes == found && found.iter().all(|v| v.state.is_some()) {
+            let is_proven = settings.own == Some(backup) || found.iter().all(|v| v.state.is_some());
+            if running.volumes == found && running.missing == settings.missing && is_proven {
                 return Begin { backup, records, resume: Some(running.clone()) };
             }
-            records.push(Record::BackupAbandoned { backup });
+            if !state.can_keep_unfinished(&settings.policy) {
+                records.push(Record::BackupAbandoned { backup });
+            }
         }
         records.push(Record::BackupBegun(BackupStart {
             backup: next,
             policy: settings.policy.clone(),
             volumes: found,
             wall_start_ns: settings.wall_start_ns,
+            missing: settings.missing.clone(),
         }));
         records.extend(unmatched(next, settings.includes_unmatched));
         Begin { backup: next, records, resume: None }
+    }
+
+    /// Whether the unfinished backups of the policy are given up at once.
+    fn abandons(&self) -> bool {
+        self.records.iter().any(|record| matches!(record, Record::BackupAbandoned { .. }))
     }
 }
 
@@ -167,25 +206,30 @@ fn backup<B: Base>(
     machinery: &mut Machinery<'_>,
     state: &State,
     begin: &Begin,
-    base: &mut dyn FnMut(VolumeId, Option<BackupId>, &State) -> B,
-    watch: &mut dyn FnMut(&Totals),
+    base: &mut dyn FnMut(VolumeId, Earlier, &State) -> B,
+    watch: &mut dyn FnMut(BackupId, &Totals),
 ) -> Result<Report, Fault<B::Fault>> {
     if !begin.records.is_empty() {
         commits.commit(begin.records.clone()).map_err(Fault::Log)?;
     }
     let mut packing = Packing::start(keys, writer, &settings.job, machinery).map_err(Fault::Boot)?;
-    let last_point = state.last_point(&settings.policy);
-    let mut report = Report { backup: begin.backup, resumed: begin.resume.is_some(), ..Report::default() };
+    let stored = |(_, running): (BackupId, &Running)| running.totals.bytes_stored;
+    let mut report = Report {
+        backup: begin.backup,
+        resumed: begin.resume.is_some(),
+        kept_bytes: state.unfinished(&settings.policy).map(stored).sum(),
+        ..Report::default()
+    };
     for volume in volumes {
         commits.set_volume(volume.id);
-        let last = last_point.and_then(|point| point.volumes.iter().find(|v| v.volume == volume.id)).copied();
+        let last = state.last_point_of(&settings.policy, volume.id).map(|(_, last)| *last);
+        let earlier = Earlier::of(state, &settings.policy, volume.id, begin.backup);
         let gaps = match &begin.resume {
             Some(running) => running.done.gaps(volume.id),
             None => vec![(KEY_START, KEY_END)],
         };
         for (from, to) in gaps {
-            let cut = last_point.filter(|_| last.is_some()).map(|point| point.backup);
-            let rows = base(volume.id, cut, state);
+            let rows = base(volume.id, earlier, state);
             let assigned = Assigned { backup: begin.backup, from, to, last };
             let before = report.totals.clone();
             let done = job::run(
@@ -196,7 +240,7 @@ fn backup<B: Base>(
                 machinery,
                 rows,
                 commits,
-                &mut |totals| watch(&before.plus(totals)),
+                &mut |totals| watch(begin.backup, &before.plus(totals)),
             )
             .map_err(|fault| Fault::Volume(volume.id, fault))?;
             report.totals = before.plus(&done.totals);

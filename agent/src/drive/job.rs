@@ -39,7 +39,7 @@ use crate::policy::select::Patterns;
 use crate::store::uplink::Uplink;
 use crate::table::lost::LostRows;
 use crate::worker::backup::{
-    Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, ItemTrouble, Task, Totals, Trust,
+    Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, COMMIT_PAUSE_NS, ItemTrouble, Task, Totals, Trust,
 };
 use crate::worker::batch::Shape;
 use crate::worker::stretch;
@@ -122,8 +122,10 @@ pub struct Settings {
     pub level: Option<i32>,
     /// How long blocks may wait in an object that does not fill, in nanoseconds.
     pub flush_interval_ns: u64,
-    /// Objects after which a commit is due.
+    /// Objects, sent or on their way, after which a commit is due.
     pub commit_objects: usize,
+    /// Shortest time between commits that are due because of them, in nanoseconds.
+    pub commit_pause_ns: u64,
     /// Time after which a commit is due when there is anything to say, in nanoseconds.
     pub commit_interval_ns: u64,
     /// One frame of so many is opened again before it is sent; 1: all.
@@ -139,6 +141,7 @@ impl Settings {
             level,
             flush_interval_ns,
             commit_objects: COMMIT_OBJECTS,
+            commit_pause_ns: COMMIT_PAUSE_NS,
             commit_interval_ns: COMMIT_INTERVAL_NS,
             prove_every: PROVE_EVERY,
         }
@@ -337,6 +340,7 @@ fn task(job: &VolumeJob, assigned: &Assigned, settings: &Settings, frames: usize
         to: assigned.to,
         flush_interval_ns: settings.flush_interval_ns,
         commit_objects: settings.commit_objects,
+        commit_pause_ns: settings.commit_pause_ns,
         commit_interval_ns: settings.commit_interval_ns,
     }
 }

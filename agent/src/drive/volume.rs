@@ -78,9 +78,7 @@ impl<F: fmt::Display> fmt::Display for DriveFault<F> {
                 "data that was packed does not open as what was read (object {object}, byte {offset}); it was not sent. \
                  This machine's memory or processor changes data: test its memory before the next backup"
             ),
-            DriveFault::Stopped => {
-                f.write_str("stopped on request; what was committed is kept, the next run goes on there")
-            }
+            DriveFault::Stopped => f.write_str("stopped on request; what is stored is kept for the next run"),
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | 2 | yield | successor `Option<u32>` |
 //! | 3 | policy changed | name text, revision u32, body bytes, list of (volume u32, device text) |
 //! | 4 | policy removed | name text, revision u32 |
-//! | 5 | backup begun | backup u32, policy text, list of [`BackupVolume`], wall start i64 |
+//! | 5 | backup begun | backup u32, policy text, list of [`BackupVolume`], wall start i64; then list of missing volumes u32, unless there are none |
 //! | 6 | commit | backup u32, list of (object 24, bytes u64), list of [`SegmentMeta`], list of removed segments, list of [`Stretch`], [`Totals`]; then newest change i64, unless it has none |
 //! | 7 | backup ended | backup u32, wall end i64 |
 //! | 8 | backup abandoned | backup u32 |
@@ -196,6 +196,8 @@ pub struct BackupStart {
     pub volumes: Vec<BackupVolume>,
     /// Wall clock, nanoseconds since 1970 UTC, for people only.
     pub wall_start_ns: i64,
+    /// Volumes of the policy that could not be opened, ascending: the point will be without them, and says so.
+    pub missing: Vec<VolumeId>,
 }
 
 /// A volume as a backup found it.
@@ -436,6 +438,15 @@ wire_struct!(CheckpointName { slot: Slot, nonce: [u8; 16], digest: [u8; 32] });
 /// Bytes before a record's fields: kind, length.
 const RECORD_HEADER_BYTES: usize = 5;
 
+/// A list that stands at the end of the fields, or nothing when it is empty.
+fn optional_list<T: Wire>(fields: &mut Reader<'_>, max: usize) -> Result<Vec<T>, WireFault> {
+    if fields.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list: Vec<T> = fields.list(max)?;
+    if list.is_empty() { Err(WireFault::Count(0)) } else { Ok(list) }
+}
+
 impl Record {
     /// Number of the record's kind, `1..=17`.
     pub fn kind(&self) -> u8 {
@@ -500,6 +511,9 @@ impl Record {
                 emit_bytes(out, start.policy.as_bytes());
                 emit_list(out, &start.volumes);
                 start.wall_start_ns.emit(out);
+                if !start.missing.is_empty() {
+                    emit_list(out, &start.missing);
+                }
             }
             Record::Commit(commit) => {
                 commit.backup.emit(out);
@@ -565,6 +579,7 @@ impl Record {
                 policy: parse_policy_name(fields)?,
                 volumes: fields.list(POLICY_VOLUMES_MAX)?,
                 wall_start_ns: fields.value()?,
+                missing: optional_list(fields, POLICY_VOLUMES_MAX)?,
             }),
             6 => Record::Commit(Commit {
                 backup: fields.value()?,

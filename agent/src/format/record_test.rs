@@ -100,6 +100,7 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
                 newest_secs: (rng.next() & 64 == 0).then(|| rng.next() as i64),
             }),
             wall_start_ns: rng.next() as i64,
+            missing: rng.list(3, |rng| VolumeId(rng.next() as u32)),
         }),
         6 => Record::Commit(Commit {
             backup,
@@ -274,6 +275,15 @@ fn the_golden_slot_with_what_records_were_given_since_parses_and_is_emitted_byte
     ];
     assert_eq!(start.volumes, expected);
     assert_eq!((commit.totals.faults, commit.newest_secs), (109, Some(1_700_000_001)));
+    assert_eq!(contents.header.emit(&contents.records, &PlainForTests).unwrap().0, golden);
+}
+
+#[test]
+fn the_golden_slot_with_missing_volumes_parses_and_is_emitted_byte_for_byte() {
+    let golden = include_bytes!("../../../tests/golden/log_slot_missing_v1.bin");
+    let contents = SlotContents::parse(golden, &PlainForTests).unwrap();
+    let [Record::BackupBegun(start)] = &contents.records[..] else { panic!("not the record") };
+    assert_eq!((start.volumes.len(), &start.missing[..]), (1, &[VolumeId(2), VolumeId(9)][..]));
     assert_eq!(contents.header.emit(&contents.records, &PlainForTests).unwrap().0, golden);
 }
 

@@ -168,9 +168,35 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
         pin.emit(out);
     }
     emit_list(out, &state.checkpoints);
-    if *state.damage != Damage::default() {
+    let missing = missing(state);
+    if *state.damage != Damage::default() || !missing.is_empty() {
         state.damage.emit(out);
     }
+    if !missing.is_empty() {
+        emit_list(out, &missing);
+    }
+}
+
+/// Backups and points with the volumes that they are without.
+fn missing(state: &State) -> Vec<(BackupId, VolumeId)> {
+    let running = state.running.iter().map(|(&backup, running)| (backup, &running.missing));
+    let points = state.points.iter().map(|(&backup, point)| (backup, &point.missing));
+    let each = |(backup, missing): (BackupId, &Vec<VolumeId>)| {
+        missing.iter().map(|&volume| (backup, volume)).collect::<Vec<_>>()
+    };
+    running.chain(points).flat_map(each).collect()
+}
+
+fn parse_missing(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFault> {
+    let missing: Vec<(BackupId, VolumeId)> = reader.list(POINTS_MAX * POLICY_VOLUMES_MAX)?;
+    let points = Arc::make_mut(&mut state.points);
+    for &(backup, volume) in &missing {
+        let running = state.running.get_mut(&backup).map(|running| &mut running.missing);
+        let list = running.or(points.get_mut(&backup).map(|point| &mut point.missing));
+        list.ok_or(WireFault::Value)?.push(volume);
+    }
+    // One encoding: in the order in which they are written, and nothing when there are none.
+    if missing.is_empty() || self::missing(state) != missing { Err(WireFault::Value) } else { Ok(()) }
 }
 
 fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
@@ -213,6 +239,7 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
             policy,
             slot,
             volumes,
+            missing: Vec::new(),
             wall_start_ns: reader.value()?,
             done: reader.value()?,
             totals: reader.value()?,
@@ -226,6 +253,7 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
             backup: reader.value()?,
             policy: parse_policy_name(reader)?,
             volumes: reader.list(POLICY_VOLUMES_MAX)?,
+            missing: Vec::new(),
             wall_ns: reader.value()?,
             status: reader.value()?,
             totals: reader.value()?,
@@ -250,12 +278,15 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     state.pins = pins.into_iter().collect();
     state.checkpoints = reader.list(CHECKPOINTS_MAX)?;
     strictly(&state.checkpoints, |name| name.slot)?;
-    // Checkpoints from before there was such a thing end here, and so do those without damage.
+    // Checkpoints from before there were such things end here, and so do those without damage and missing volumes.
     if !reader.is_empty() {
         state.damage = Arc::new(reader.value()?);
-        if *state.damage == Damage::default() {
+        if reader.is_empty() && *state.damage == Damage::default() {
             return Err(WireFault::Value);
         }
+    }
+    if !reader.is_empty() {
+        parse_missing(&mut state, reader)?;
     }
     Ok(state)
 }

@@ -163,6 +163,11 @@ impl LogFault {
         }
     }
 
+    /// Whether nothing was written and the lease is held on.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, LogFault::Refused { .. } | LogFault::TooLarge { .. })
+    }
+
     /// Whether trying again from the start may help.
     pub fn is_transient(&self) -> bool {
         match self {

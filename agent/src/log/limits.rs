@@ -32,8 +32,11 @@ pub const RECORD_STRETCHES_MAX: usize = 256;
 pub const STRETCHES_MAX: usize = 4096;
 /// Recovery points that have not expired: 16 a day for 2.8 years. Above: `Refusal::Full`, expire some.
 pub const POINTS_MAX: usize = 16 * 1024;
-/// Backups that run at once: one per policy, and few policies overlap. Above: `Refusal::Full`.
+/// Backups that run at once, and those that stopped and whose rows are kept: few policies overlap. Above: `Refusal::Full`.
 pub const RUNNING_MAX: usize = 16;
+/// Backups of a policy that began and did not end: the one at work, and some that stopped before it, whose rows say what need not be stored
+/// again. Each costs a lookup for every item that is read. Above: `Refusal::Backup`, abandon them first.
+pub const UNFINISHED_MAX: usize = 4;
 /// Live segments of the repository: merges keep them at some dozens per volume. Above: `Refusal::Full`, merge first.
 pub const SEGMENTS_MAX: usize = 64 * 1024;
 /// Runs of consecutive names in the set of committed names: one per process start and gap. Above: `Refusal::Full`.
@@ -75,6 +78,7 @@ pub const BACKOFF_LAST_NS: u64 = 3_000_000_000;
 const _: () =
     assert!(POLICY_BODY_BYTES_MAX + POLICY_VOLUMES_MAX * (DEVICE_BYTES_MAX + 8) + 1024 < SLOT_BYTES_MAX);
 const _: () = assert!(3 * RECORD_RUNS_MAX * 28 + 2 * RECORD_POINTS_MAX * 4 + 1024 < SLOT_BYTES_MAX);
+const _: () = assert!(UNFINISHED_MAX < RUNNING_MAX);
 const _: () = assert!(
     RECORD_OBJECTS_MAX * 32 + RECORD_SEGMENTS_MAX * (80 + 24) + RECORD_STRETCHES_MAX * 36 + 4096
         < SLOT_BYTES_MAX

@@ -29,7 +29,7 @@ use super::replay::{View, apply_slot};
 use super::state::{Point, Policy, Running, State, Volume};
 use super::stretches::Stretches;
 use crate::format::copies;
-use crate::format::record::{BackupVolume, CheckpointName, Commit, Record, SegmentMeta, Totals};
+use crate::format::record::{BackupVolume, CheckpointName, Commit, PointStatus, Record, SegmentMeta, Totals};
 use crate::format::slot::{
     Author, ClusterId, LOG_MAGIC, Sealer, SlotContents, carried, emit_boundary, own_part, whole,
 };
@@ -199,6 +199,7 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
                 state.last_backup = state.last_backup.max(start.backup);
                 let running = Running {
                     volumes: start.volumes.clone(),
+                    missing: start.missing.clone(),
                     wall_start_ns: start.wall_start_ns,
                     ..running_from(start.policy.clone(), header.slot)
                 };
@@ -237,6 +238,7 @@ fn running_from(policy: String, slot: Slot) -> Running {
         policy,
         slot,
         volumes: Vec::new(),
+        missing: Vec::new(),
         wall_start_ns: 0,
         done: Stretches::default(),
         totals: Totals::default(),
@@ -298,12 +300,14 @@ fn point_of(backup: BackupId, running: Running, wall_end_ns: i64) -> Point {
         && running.volumes.iter().all(|volume| running.done.is_whole(volume.volume));
     let mut totals = running.totals;
     totals.faults = totals.faults.saturating_add(u64::from(!whole));
+    let status = if running.missing.is_empty() { totals.status() } else { PointStatus::WithErrors };
     Point {
         backup,
         volumes: running.with_newest(),
+        missing: running.missing,
         policy: running.policy,
         wall_ns: (running.wall_start_ns, wall_end_ns),
-        status: totals.status(),
+        status,
         totals,
     }
 }

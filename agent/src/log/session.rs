@@ -119,18 +119,21 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
             }
             sleep_until(around.clock, until_ns.min(now_ns.saturating_add(LOOK_NS)));
             session.writer.wake(around.clock.now().as_ns());
-            if session.was_let_go(identity, &sealer) {
+            if session.was_let_go(&held, identity, &sealer) {
                 (session, waiting) = (begin(), None);
             }
         }
     }
 
-    /// Whether the log has gone on to where its holder let the lease go to `identity` or to anyone. What cannot be read now is looked at
-    /// again later.
-    fn was_let_go(&self, identity: Identity, sealer: &S) -> bool {
-        let (options, view) = (ReplayOptions { gets_max: 1, ..ReplayOptions::default() }, self.view().clone());
+    /// Whether the log has gone on to where the holder that is waited for, or a later one, let the lease go to `identity` or to anyone. What
+    /// cannot be read now is looked at again later.
+    fn was_let_go(&self, held: &LogFault, identity: Identity, sealer: &S) -> bool {
+        let (options, view) =
+            (ReplayOptions { gets_max: 1, ..ReplayOptions::default() }, self.view().clone());
         let replay = Replay::from_view(identity.cluster, sealer.clone(), options, 1, view);
-        let yielded = read(self.around, replay, &mut |_| {}).ok().and_then(|view| view.state.yielded);
+        let LogFault::Held { epoch, .. } = held else { return false };
+        let state = read(self.around, replay, &mut |_| {}).ok().map(|view| view.state);
+        let yielded = state.filter(|state| state.epoch >= *epoch).and_then(|state| state.yielded);
         yielded.is_some_and(|successor| successor.is_none_or(|node| node == identity.me.node))
     }
 

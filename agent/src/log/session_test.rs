@@ -2,13 +2,13 @@
 
 use windlass_hal::sim::clock::SimClock;
 
+use super::super::keys;
 use super::*;
 use crate::format::record::{PolicyChange, Record};
-use crate::format::slot::{Author, PlainForTests, SlotHeader, own_part};
+use crate::format::slot::{Author, Claim, PlainForTests, SlotHeader, own_part};
 use crate::id::{Boot, VolumeId};
 use crate::log::call::Call;
 use crate::log::fault::Place;
-use crate::log::keys;
 use crate::store::memory::MemoryStore;
 use crate::store::{ByteRange, PutMode};
 
@@ -91,6 +91,25 @@ fn a_lease_that_is_let_go_is_claimed_at_once_however_long_its_holder_lived() {
     assert_eq!(second.epoch(), Epoch(2));
     let waited_ns = clock.now().as_ns() - let_go_ns;
     assert!(waited_ns <= LOOK_NS && looks > 30, "{waited_ns} ns after {looks} looks");
+}
+
+#[test]
+fn a_holder_that_died_before_its_first_slot_is_waited_for_once() {
+    let (store, clock) = (MemoryStore::default(), SimClock::default());
+    claim(&store, &clock, 1, WriterOptions::default(), false).unwrap().release(None).unwrap();
+    // The log ends with a yield; the grant that follows it is all that its holder left.
+    let claim_of = |node: u32| Claim {
+        cluster: [9; 16],
+        epoch: Epoch(2),
+        holder: who(node).me,
+        counter: 0,
+        nonce: [3; 16],
+    };
+    store.put(&keys::epoch(Epoch(2)), &[&claim_of(3).emit_grant()], PutMode::CreateOnly).unwrap();
+    let second = claim(&store, &clock, 2, WriterOptions::default(), true).unwrap();
+    assert_eq!(second.epoch(), Epoch(3));
+    let wait_ns = WriterOptions::default().timing.wait_ns();
+    assert!((wait_ns..2 * wait_ns).contains(&clock.now().as_ns()), "{:?}", clock.now());
 }
 
 #[test]

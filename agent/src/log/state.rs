@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::damage::Damage;
 use super::limits::{
     ABANDONED_MAX, CHECKPOINTS_MAX, NAME_RUNS_MAX, PINS_MAX, POINTS_MAX, POLICIES_MAX, RETIRED_MAX,
-    RUNNING_MAX, SEGMENTS_MAX, VOLUMES_MAX,
+    RUNNING_MAX, SEGMENTS_MAX, UNFINISHED_MAX, VOLUMES_MAX,
 };
 use super::names::NameSet;
 use super::stretches::Stretches;
@@ -48,7 +48,8 @@ pub struct Volume {
     pub device: String,
 }
 
-/// A backup in progress.
+/// A backup in progress, or one that stopped and whose rows the next one of its policy looks at: what they name need not be stored
+/// again. See [`State::running_of`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Running {
     /// Its policy.
@@ -57,6 +58,8 @@ pub struct Running {
     pub slot: Slot,
     /// What it reads.
     pub volumes: Vec<BackupVolume>,
+    /// Volumes of its policy that could not be opened.
+    pub missing: Vec<VolumeId>,
     /// When it began, wall clock in nanoseconds, for people.
     pub wall_start_ns: i64,
     /// What of its volumes is in committed segments.
@@ -84,6 +87,8 @@ pub struct Point {
     pub policy: String,
     /// The volumes in it.
     pub volumes: Vec<BackupVolume>,
+    /// Volumes that its policy had and that could not be opened.
+    pub missing: Vec<VolumeId>,
     /// When it began and ended, wall clock in nanoseconds, for people.
     pub wall_ns: (i64, i64),
     /// How it went.
@@ -229,9 +234,34 @@ impl State {
         self.points.values().rev().find(|point| point.policy == policy)
     }
 
-    /// The running backup of a policy.
+    /// The latest point of a policy that a volume is in.
+    pub fn last_point_of(&self, policy: &str, volume: VolumeId) -> Option<(BackupId, &BackupVolume)> {
+        self.points.values().rev().filter(|point| point.policy == policy).find_map(|point| {
+            let found = point.volumes.iter().find(|found| found.volume == volume)?;
+            Some((point.backup, found))
+        })
+    }
+
+    /// The running backup of a policy: the last that began. Those before it are given up, but for their rows, when it ends.
     pub fn running_of(&self, policy: &str) -> Option<(BackupId, &Running)> {
-        self.running.iter().find(|(_, running)| running.policy == policy).map(|(&id, running)| (id, running))
+        self.unfinished(policy).next_back()
+    }
+
+    /// The backups of a policy that began and did not end, ascending.
+    pub fn unfinished(&self, policy: &str) -> impl DoubleEndedIterator<Item = (BackupId, &Running)> {
+        self.running.iter().filter(move |(_, running)| running.policy == policy).map(|(&id, of)| (id, of))
+    }
+
+    /// The running backup of each policy that has one.
+    pub fn at_work(&self) -> impl Iterator<Item = (BackupId, &Running)> {
+        let is_last =
+            |of: &(BackupId, &Running)| self.running_of(&of.1.policy).is_some_and(|last| last.0 == of.0);
+        self.running.iter().map(|(&id, running)| (id, running)).filter(is_last)
+    }
+
+    /// Whether another backup of a policy can begin while the rows of its unfinished ones are kept.
+    pub fn can_keep_unfinished(&self, policy: &str) -> bool {
+        self.unfinished(policy).count() < UNFINISHED_MAX && self.running.len() < RUNNING_MAX - UNFINISHED_MAX
     }
 
     /// Retired names that may be deleted: no pin is older than the retirement (G1).
@@ -284,14 +314,11 @@ impl State {
             }
             Record::BackupBegun(start) => self.begin_backup(header.slot, start)?,
             Record::Commit(commit) => self.commit(header, commit)?,
-            Record::BackupEnded(end) => self.end_backup(end)?,
+            Record::BackupEnded(end) => self.end_backup(header.slot, end)?,
             Record::BackupAbandoned { backup } => {
-                self.running.remove(backup).ok_or(Refusal::Backup)?;
-                require(self.abandoned.len() < ABANDONED_MAX, Refusal::Full)?;
-                self.forget_point(backup);
-                let at = self.abandoned.partition_point(|other| other < backup);
-                self.abandoned.insert(at, *backup);
-                self.drop_rows(*backup, header.slot)?;
+                let running = self.running.get(backup).ok_or(Refusal::Backup)?;
+                let policy = running.policy.clone();
+                self.give_up(&policy, *backup, header.slot)?;
             }
             Record::PointExpired { backup } => {
                 require(self.points.contains_key(backup), Refusal::NoPoint)?;
@@ -386,18 +413,23 @@ impl State {
         require(self.next_backup() == Some(start.backup), Refusal::Backup)?;
         let policy = self.policies.get(&start.policy).ok_or(Refusal::NoPolicy)?;
         require(!policy.removed, Refusal::NoPolicy)?;
-        require(self.running_of(&start.policy).is_none(), Refusal::Backup)?;
+        require(self.unfinished(&start.policy).count() < UNFINISHED_MAX, Refusal::Backup)?;
         require(self.running.len() < RUNNING_MAX, Refusal::Full)?;
         let ascending = start.volumes.windows(2).all(|pair| pair[0].volume < pair[1].volume);
         let known =
             |volume: &BackupVolume| policy.volumes.contains(&volume.volume) && volume.newest_secs.is_none();
         let known = start.volumes.iter().all(known);
         require(ascending && known && !start.volumes.is_empty(), Refusal::Volume)?;
+        let ascending = start.missing.is_sorted_by(|a, b| a < b);
+        let is_read = |missing: &VolumeId| start.volumes.iter().any(|volume| volume.volume == *missing);
+        let known = |missing: &VolumeId| policy.volumes.contains(missing) && !is_read(missing);
+        require(ascending && start.missing.iter().all(known), Refusal::Volume)?;
         self.last_backup = start.backup;
         let running = Running {
             policy: start.policy.clone(),
             slot,
             volumes: start.volumes.clone(),
+            missing: start.missing.clone(),
             wall_start_ns: start.wall_start_ns,
             done: Stretches::default(),
             totals: Totals::default(),
@@ -504,17 +536,36 @@ impl State {
         gone.iter().try_for_each(|id| self.retire(id, slot))
     }
 
-    fn end_backup(&mut self, end: &BackupEnd) -> Result<(), Refusal> {
+    /// Gives up a policy's unfinished backups up to `last`.
+    fn give_up(&mut self, policy: &str, last: BackupId, slot: Slot) -> Result<(), Refusal> {
+        let given_up: Vec<BackupId> =
+            self.unfinished(policy).map(|(backup, _)| backup).filter(|&backup| backup <= last).collect();
+        for backup in given_up {
+            self.running.remove(&backup);
+            require(self.abandoned.len() < ABANDONED_MAX, Refusal::Full)?;
+            self.forget_point(&backup);
+            let at = self.abandoned.partition_point(|other| *other < backup);
+            self.abandoned.insert(at, backup);
+            self.drop_rows(backup, slot)?;
+        }
+        Ok(())
+    }
+
+    fn end_backup(&mut self, slot: Slot, end: &BackupEnd) -> Result<(), Refusal> {
         require(self.points.len() < POINTS_MAX, Refusal::Full)?;
         let running = self.running.remove(&end.backup).ok_or(Refusal::Backup)?;
         let whole = running.volumes.iter().all(|volume| running.done.is_whole(volume.volume));
         require(whole, Refusal::Gap)?;
+        self.give_up(&running.policy, end.backup, slot)?;
+        let status =
+            if running.missing.is_empty() { running.totals.status() } else { PointStatus::WithErrors };
         let point = Point {
             backup: end.backup,
             volumes: running.with_newest(),
             policy: running.policy,
+            missing: running.missing,
             wall_ns: (running.wall_start_ns, end.wall_end_ns),
-            status: running.totals.status(),
+            status,
             totals: running.totals,
         };
         Arc::make_mut(&mut self.points).insert(end.backup, point);

@@ -6,6 +6,7 @@ use crate::format::cursor::WireFault;
 use crate::format::record::{Stretch, Swept};
 use crate::format::slot::PlainForTests;
 use crate::id::{Boot, KEY_END, KEY_START, Key};
+use crate::log::limits::UNFINISHED_MAX;
 use crate::log::names::NameSet;
 
 fn header(slot: u64, epoch: u64) -> SlotHeader {
@@ -58,6 +59,7 @@ fn start(backup: u32) -> Record {
         policy: "homes".into(),
         volumes: vec![volume],
         wall_start_ns: 5,
+        missing: Vec::new(),
     })
 }
 
@@ -192,7 +194,7 @@ fn segments_of_a_running_backup_are_of_nothing_else() {
 #[test]
 fn a_backup_runs_once_and_becomes_a_point() {
     let mut state = running();
-    assert_eq!(put(&mut state, 3, &[start(2)]), Err(Refusal::Backup), "one per policy");
+    assert_eq!(put(&mut state, 3, &[start(3)]), Err(Refusal::Backup), "not the next number");
     assert_eq!(put(&mut state, 3, &[end(2)]), Err(Refusal::Backup));
     let rows = commit(1, &[name(1, 0), name(1, 1)], &[name(1, 2)], &[]);
     put(&mut state, 3, &[rows, all_done(1), end(1)]).unwrap();
@@ -214,6 +216,7 @@ fn stretches_are_done_once_and_a_point_needs_all_of_them() {
         policy: "homes".into(),
         volumes: vec![volume(1), volume(2)],
         wall_start_ns: 5,
+        missing: Vec::new(),
     });
     put(&mut state, 2, &[policy(1, &[1, 2, 3]), both]).unwrap();
     put(&mut state, 3, &[done(1, 1, (10, 5), (20, 0)), done(1, 2, KEY_START, KEY_END)]).unwrap();
@@ -421,4 +424,73 @@ fn the_newest_change_of_all_commits_is_the_points_and_goes_through_checkpoints()
     put(&mut state, 4, &[part((9, 0), (20, 0), Some(80)), part((20, 0), KEY_END, None), end(1)]).unwrap();
     assert_eq!(state.points[&BackupId(1)].volumes[0].newest_secs, Some(90));
     assert_eq!(through(&state), state);
+}
+
+#[test]
+fn a_point_names_the_volumes_that_it_is_without() {
+    let mut state = State::default();
+    begin(&mut state, 1, 1).unwrap();
+    let without = |missing: &[u32]| {
+        Record::BackupBegun(BackupStart {
+            backup: BackupId(1),
+            policy: "homes".into(),
+            volumes: vec![BackupVolume { volume: VolumeId(1), ..BackupVolume::default() }],
+            wall_start_ns: 5,
+            missing: missing.iter().map(|&volume| VolumeId(volume)).collect(),
+        })
+    };
+    put(&mut state, 2, &[policy(1, &[1, 2, 3])]).unwrap();
+    for wrong in [&[1][..], &[4], &[3, 2], &[2, 2]] {
+        assert_eq!(put(&mut state, 3, &[without(wrong)]), Err(Refusal::Volume), "{wrong:?}");
+    }
+    put(&mut state, 3, &[without(&[2, 3]), done(1, 1, KEY_START, KEY_END)]).unwrap();
+    let kept = state.clone();
+    put(&mut state, 4, &[end(1)]).unwrap();
+    let point = &state.points[&BackupId(1)];
+    assert_eq!(
+        (point.missing.as_slice(), point.status),
+        (&[VolumeId(2), VolumeId(3)][..], PointStatus::WithErrors)
+    );
+    assert_eq!(state.last_point_of("homes", VolumeId(1)).map(|(backup, _)| backup), Some(BackupId(1)));
+    assert_eq!(state.last_point_of("homes", VolumeId(2)), None);
+    // Both a running backup and a point go through a checkpoint.
+    for state in [kept, state] {
+        let checkpoint =
+            Checkpoint { cluster: [1; 16], slot: Slot(4), nonce: [2; 16], slot_digest: [3; 32], state };
+        let (bytes, _) = checkpoint.emit(&PlainForTests).unwrap();
+        assert_eq!(Checkpoint::parse(&bytes, &PlainForTests).unwrap().0, checkpoint);
+    }
+}
+
+#[test]
+fn rows_of_a_backup_that_stopped_stay_until_the_next_one_ends() {
+    let mut state = State::default();
+    begin(&mut state, 1, 1).unwrap();
+    put(&mut state, 2, &[policy(1, &[1]), start(1)]).unwrap();
+    put(&mut state, 3, &[commit(1, &[name(1, 1)], &[name(1, 2)], &[])]).unwrap();
+    put(&mut state, 4, &[start(2)]).unwrap();
+    put(&mut state, 5, &[commit(2, &[name(1, 3)], &[name(1, 4)], &[])]).unwrap();
+    assert_eq!(
+        state.running_of("homes").map(|(backup, _)| backup),
+        Some(BackupId(2)),
+        "the last one is at work"
+    );
+    assert_eq!(state.at_work().map(|(backup, _)| backup).collect::<Vec<_>>(), [BackupId(2)]);
+    assert_eq!(state.segments[&VolumeId(1)].len(), 2, "the rows of both are there");
+    put(&mut state, 6, &[done(2, 1, KEY_START, KEY_END), end(2)]).unwrap();
+    assert_eq!(state.abandoned, [BackupId(1)]);
+    assert!(state.running.is_empty() && state.retired.contains_key(&name(1, 2)));
+    let left: Vec<ObjectId> = state.segments[&VolumeId(1)].iter().map(|segment| segment.id).collect();
+    assert_eq!(left, [name(1, 4)], "only the point's rows are left");
+    assert!(state.live.contains(&name(1, 1)), "what the second one refers to stays");
+
+    // As many as are kept, and all of them go when the last one is given up.
+    for backup in 3..3 + UNFINISHED_MAX as u32 {
+        put(&mut state, u64::from(backup) + 4, &[start(backup)]).unwrap();
+    }
+    let (next, last) = (3 + UNFINISHED_MAX as u32, 2 + UNFINISHED_MAX as u32);
+    assert!(!state.can_keep_unfinished("homes"));
+    assert_eq!(put(&mut state, 20, &[start(next)]), Err(Refusal::Backup));
+    put(&mut state, 20, &[Record::BackupAbandoned { backup: BackupId(last) }, start(next)]).unwrap();
+    assert_eq!(state.running.len(), 1);
 }

@@ -313,6 +313,11 @@ impl Placer {
         self.names.given()
     }
 
+    /// Bytes of an object at most.
+    pub fn object_bytes(&self) -> u32 {
+        self.object_bytes
+    }
+
     /// The pieces' pool.
     pub fn pool(&self) -> &Pool {
         &self.pool

@@ -85,6 +85,10 @@ pub struct Plan {
     pub frames: Vec<PlanFrame>,
     /// Device ranges of all frames; buffer offsets count from the start of the frame's plain bytes.
     pub reads: Vec<Segment>,
+    /// Bytes of all pieces.
+    pub bytes: u64,
+    /// Bytes at which the plan is full, though there is room for more blocks.
+    pub bytes_max: u64,
 }
 
 impl Default for Plan {
@@ -96,7 +100,15 @@ impl Default for Plan {
 impl Plan {
     /// An empty plan that reads over gaps of up to `gap_bytes`.
     pub fn new(gap_bytes: u64) -> Plan {
-        Plan { gap_bytes, blocks: Vec::new(), pieces: Vec::new(), frames: Vec::new(), reads: Vec::new() }
+        Plan {
+            gap_bytes,
+            blocks: Vec::new(),
+            pieces: Vec::new(),
+            frames: Vec::new(),
+            reads: Vec::new(),
+            bytes: 0,
+            bytes_max: u64::MAX,
+        }
     }
 
     /// Empties it and keeps its memory.
@@ -105,11 +117,14 @@ impl Plan {
         self.pieces.clear();
         self.frames.clear();
         self.reads.clear();
+        self.bytes = 0;
     }
 
     /// Whether no further block may be added.
     pub fn is_full(&self) -> bool {
-        self.blocks.len() >= PLAN_BLOCKS_MAX || self.pieces.len() >= PLAN_PIECES_MAX
+        self.blocks.len() >= PLAN_BLOCKS_MAX
+            || self.pieces.len() >= PLAN_PIECES_MAX
+            || self.bytes >= self.bytes_max
     }
 
     /// Sorts the blocks by device address and cuts them into frames of at most `frame_bytes` plain bytes.

@@ -12,6 +12,7 @@ use windlass_hal::volume::ItemKind;
 use crate::format::row::{BlockPlace, ItemRow, LocationRow, RowKind};
 use crate::id::{BackupId, Lin, VolumeId};
 use crate::log::damage::Damage;
+use crate::log::state::State;
 use crate::table::lost::{LostRows, known};
 use crate::table::read::{Items, TableReader};
 use crate::table::source::{Fetch, TableFault};
@@ -20,11 +21,31 @@ use crate::worker::backup::Base;
 /// What the last point says of an item that stands on something lost: no item is like that.
 const LOST: &str = "some of its stored data is lost";
 
-/// The items of one volume at one cut; none when there is no point yet.
+/// Whose rows of a volume a backup looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Earlier {
+    /// The last point of the policy that the volume is in.
+    pub cut: Option<BackupId>,
+    /// The first and the last backup of the policy that began since then and stopped: all rows of the volume that are newer than the cut
+    /// are theirs, or the looking backup's own.
+    pub unfinished: Option<(BackupId, BackupId)>,
+}
+
+impl Earlier {
+    /// What `backup` of `policy` looks at.
+    pub fn of(state: &State, policy: &str, volume: VolumeId, backup: BackupId) -> Earlier {
+        let mut before = state.unfinished(policy).map(|(id, _)| id).filter(|&id| id < backup);
+        let first = before.next();
+        let unfinished = first.map(|first| (first, before.next_back().unwrap_or(first)));
+        Earlier { cut: state.last_point_of(policy, volume).map(|(cut, _)| cut), unfinished }
+    }
+}
+
+/// The items of one volume at one cut, none when there is no point yet; and what backups have stored that stopped since then.
 pub struct PointRows<F> {
     reader: TableReader<F>,
     volume: VolumeId,
-    cut: Option<BackupId>,
+    earlier: Earlier,
     items: Option<Items>,
     /// Read too far: the first row of the next stretch.
     ahead: Option<ItemRow>,
@@ -35,16 +56,16 @@ pub struct PointRows<F> {
 }
 
 impl<F: Fetch> PointRows<F> {
-    /// Rows of `volume` at `cut`; with `None` there are none. `damage` is the log's.
+    /// Rows of `volume`. `damage` is the log's.
     pub fn new(
         mut reader: TableReader<F>,
         volume: VolumeId,
-        cut: Option<BackupId>,
+        earlier: Earlier,
         damage: &Arc<Damage>,
     ) -> PointRows<F> {
         reader.tolerate(&|id| damage.distrusts(id));
         let damage = Arc::clone(damage);
-        PointRows { reader, volume, cut, items: None, ahead: None, from: 0, damage, judged: None }
+        PointRows { reader, volume, earlier, items: None, ahead: None, from: 0, damage, judged: None }
     }
 
     /// Whether an item of the point stands on something lost. Looks at its places only where the log says that the point does.
@@ -90,7 +111,7 @@ impl<F: Fetch> Base for PointRows<F> {
     type Fault = TableFault;
 
     fn items(&mut self, from: u64, to: u64, out: &mut Vec<ItemRow>) -> Result<(), TableFault> {
-        let Some(cut) = self.cut else { return Ok(()) };
+        let Some(cut) = self.earlier.cut else { return Ok(()) };
         // Stretches follow each other; an item that takes several windows asks for its own inode again.
         if self.items.is_none() || from < self.from {
             self.items = Some(self.reader.items(self.volume, from, cut));
@@ -142,12 +163,41 @@ impl<F: Fetch> Base for PointRows<F> {
         to: u64,
         out: &mut Vec<LocationRow>,
     ) -> Result<(), TableFault> {
-        let (Some(cut), Some(attributes)) = (self.cut, &item.item) else { return Ok(()) };
-        let lin = Lin { volume: self.volume, inode: item.lin.inode };
-        let mut rows = self.reader.locations(lin, from, attributes.rows_from, cut);
+        let (Some(cut), Some(attributes)) = (self.earlier.cut, &item.item) else { return Ok(()) };
+        self.read_locations(item.lin.inode, (from, to), (attributes.rows_from, cut), out)
+    }
+
+    fn unfinished(
+        &mut self,
+        inode: u64,
+        from: u64,
+        to: u64,
+        out: &mut Vec<LocationRow>,
+    ) -> Result<(), TableFault> {
+        let Some(backups) = self.earlier.unfinished else { return Ok(()) };
+        self.read_locations(inode, (from, to), backups, out)
+    }
+
+    fn lost(&self) -> Vec<LostRows> {
+        self.reader.lost().collect()
+    }
+}
+
+impl<F: Fetch> PointRows<F> {
+    /// Appends the newest location rows of an inode, with bases from the first to the last of `bases`, of the first to the last of
+    /// `backups`.
+    fn read_locations(
+        &mut self,
+        inode: u64,
+        bases: (u64, u64),
+        backups: (BackupId, BackupId),
+        out: &mut Vec<LocationRow>,
+    ) -> Result<(), TableFault> {
+        let lin = Lin { volume: self.volume, inode };
+        let mut rows = self.reader.locations(lin, bases.0, backups.0, backups.1);
         // Rows that are lost are rows that are not there: their blocks are stored again.
         while let Ok(Some(mut row)) = known(rows.next(&mut self.reader))? {
-            if row.base > to {
+            if row.base > bases.1 {
                 break;
             }
             for block in &mut row.blocks {
@@ -158,9 +208,5 @@ impl<F: Fetch> Base for PointRows<F> {
             out.push(row);
         }
         Ok(())
-    }
-
-    fn lost(&self) -> Vec<LostRows> {
-        self.reader.lost().collect()
     }
 }

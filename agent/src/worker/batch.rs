@@ -400,6 +400,7 @@ impl Cutter {
             };
             let plan = &mut batch.plan;
             let piece = plan.pieces.len() as u32;
+            plan.bytes += len;
             plan.pieces.push(PlanPiece {
                 physical,
                 within: (logical - block_start) as u32,

@@ -242,3 +242,16 @@ fn a_file_may_end_where_all_offsets_end() {
         assert!(cutter.wants_window());
     }
 }
+
+#[test]
+fn a_batch_ends_at_a_row_when_it_has_its_bytes() {
+    let mut window = Window::default();
+    add(&mut window, 7, 32 * BLOCK, &[(0, 32, Data)], Part::WHOLE);
+    let mut cutter = Cutter::new(SHAPE, (0, 0));
+    begin(&mut cutter, window, Verdict::New, 20);
+    let plan = Plan { bytes_max: 9 * BLOCK, ..Plan::default() };
+    let batch = cutter.next(plan).unwrap();
+    assert_eq!((batch.plan.bytes, batch.end), (12 * BLOCK, (7, 12)), "three rows of four blocks");
+    let rest = cutter.next(Plan::default()).unwrap();
+    assert_eq!((rest.plan.bytes, rest.end), (20 * BLOCK, (20, 0)));
+}

@@ -26,6 +26,7 @@ fn task() -> Task {
         to: KEY_END,
         flush_interval_ns: 0,
         commit_objects: 1,
+        commit_pause_ns: 0,
         commit_interval_ns: 0,
     }
 }

@@ -32,6 +32,7 @@ use windlass_agent::progress::Progress as Shown;
 use windlass_agent::store::uplink::Uplink;
 use windlass_agent::table::lost::LostRows;
 use windlass_agent::worker::backup::{ItemTrouble, Progress};
+use windlass_agent::worker::base::Earlier;
 use windlass_hal::volume::verify::Verified;
 
 use super::post::{JobWaker, Post};
@@ -309,10 +310,9 @@ impl Runner {
         let mut reactor = HostReactor::new()?;
         reactor.add(&*opened.job.device)?;
         self.waker.set(Some(reactor.waker()));
-        let last = state.last_point(&policy.name);
-        let last =
-            last.and_then(|point| Some((point.backup, *point.volumes.iter().find(|v| v.volume == volume)?)));
-        let base = point_rows(&self.work.repository, volume, last.map(|(backup, _)| backup), state);
+        let last = state.last_point_of(&policy.name, volume).map(|(_, last)| *last);
+        let earlier = Earlier::of(state, &policy.name, volume, assignment.backup);
+        let base = point_rows(&self.work.repository, volume, earlier, state);
         let (node, boot) = self.work.author;
         let mut machinery = Machinery {
             frames: self.frames.clone(),
@@ -327,12 +327,7 @@ impl Runner {
         let writer = (assignment.id.epoch, node, boot);
         let mut packing = Packing::start(&self.work.repository.keys, writer, &settings, &machinery)
             .map_err(|error| Failure::at("cannot start the pack lanes", error))?;
-        let stretch = Assigned {
-            backup: assignment.backup,
-            from: assignment.from,
-            to: assignment.to,
-            last: last.map(|(_, volume)| volume),
-        };
+        let stretch = Assigned { backup: assignment.backup, from: assignment.from, to: assignment.to, last };
         // Once for each backup of the volume: by whoever reads its beginning.
         let differing = if assignment.from == Key::default() {
             self.differing(volume, &opened, &policy)?

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::value::{Bytes, Rate};
+use super::value::{Bytes, Duration, Rate};
 
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
@@ -202,6 +202,9 @@ pub struct Global {
         hide_short_help = true
     )]
     pub socket: Option<PathBuf>,
+    /// How long to wait for a repository that another windlass has locked and works on [default: as long as it works]
+    #[arg(long, global = true, value_name = "TIME", help_heading = "Repository", hide_short_help = true)]
+    pub wait: Option<Duration>,
     /// Do it in this process, also when an agent runs on this machine
     #[arg(long, global = true, help_heading = "Agent", hide_short_help = true)]
     pub alone: bool,

@@ -15,6 +15,7 @@ use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job;
 use windlass_agent::drive::merge::{self, Merged, Merger};
 use windlass_agent::id::VolumeId;
+use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
 use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
 use windlass_agent::pack::object::NameCounter;
@@ -30,7 +31,7 @@ use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
 use windlass_agent::units::{Grouped, Human, HumanTime};
 use windlass_agent::worker::backup::Totals;
-use windlass_agent::worker::base::PointRows;
+use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
 use windlass_hal::volume::image::Image;
@@ -71,13 +72,15 @@ pub struct Outcome {
     pub in_use: Vec<String>,
     /// Include patterns that match nothing on any volume.
     pub unmatched: Vec<String>,
+    /// Volumes that the point is without: device, and why it could not be opened.
+    pub missing: Vec<(String, String)>,
 }
 
 impl Outcome {
     /// How the command ends.
     pub fn exit(&self) -> Exit {
         let differs = self.compared.iter().any(|compared| compared.sums.differences > 0);
-        let nothing_named = self.unmatched.is_empty() && self.in_use.is_empty();
+        let nothing_named = self.unmatched.is_empty() && self.in_use.is_empty() && self.missing.is_empty();
         let whole = self.report.totals.fault_count == 0 && nothing_named;
         if whole && !differs { Exit::Done } else { Exit::Partial }
     }
@@ -85,9 +88,12 @@ impl Outcome {
 
 /// `backup`.
 pub fn run(global: &Global, args: &Backup, output: &Output) -> Result<Exit, Failure> {
-    let repository = Repository::open(global)?;
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
+    let mut repository = Repository::open(global)?;
+    if args.no_wait {
+        repository.wait_for_lock(Some(0));
+    }
     let (policy, outcome) = {
         let _watcher = Watcher::start(&job, *output)?;
         run_policy(global, &repository, &args.name, args.paranoid, &job)?
@@ -97,8 +103,8 @@ pub fn run(global: &Global, args: &Backup, output: &Output) -> Result<Exit, Fail
     Ok(outcome.exit())
 }
 
-/// Backs a policy up; `paranoid` opens every frame again before it is sent. Everything that can be refused is refused before the lease is taken; the lease is given back at the end,
-/// however it went, so that whoever comes next need not wait.
+/// Backs a policy up; `paranoid` opens every frame again before it is sent. Everything that can be refused is refused before the lease is
+/// taken; the lease is given back at the end, however it went, so that whoever comes next need not wait.
 pub fn run_policy(
     global: &Global,
     repository: &Repository,
@@ -122,8 +128,8 @@ pub fn run_policy(
     if paranoid {
         settings.job.prove_every = 1;
     }
-    let buffers = std::slice::from_ref(&frames);
-    let (mut volumes, unmatched) = open_volumes(global, &state, &policy, &settings.job, buffers, job)?;
+    let pools = std::slice::from_ref(&frames);
+    let (mut volumes, missing, unmatched) = open_volumes(global, &state, &policy, &settings.job, pools, job)?;
     let unmatched: Vec<String> =
         unmatched.places().filter_map(|at| policy.include.get(at).cloned()).collect();
     settings.includes_unmatched = unmatched.len() as u64;
@@ -159,27 +165,49 @@ pub fn run_policy(
         stop: job.stop_flag(),
     };
     let sweeping = damage::begin_sweep(repository, &session.view().state, job);
-    job.enter(Phase::BackingUp);
-    let (session, result) = drive::run(
-        session,
-        repository.clock(),
-        &repository.keys,
-        &settings,
-        &mut volumes,
-        &mut machinery,
-        &mut |volume, cut, state| point_rows(repository, volume, cut, state),
-        &mut |totals| show(job, totals, &repository.opened.client),
-    );
+    settings.missing = missing.iter().map(|missing| missing.id).collect();
+    let (mut session, mut begun) = (session, None);
+    let (session, result) = loop {
+        job.enter(Phase::BackingUp);
+        settings.own = begun;
+        let (kept, result) = drive::run(
+            session,
+            repository.clock(),
+            &repository.keys,
+            &settings,
+            &mut volumes,
+            &mut machinery,
+            &mut |volume, earlier, state| point_rows(repository, volume, earlier, state),
+            &mut |begun_as, totals| {
+                begun = Some(begun_as);
+                show(job, totals, &repository.opened.client);
+            },
+        );
+        match &result {
+            // The lock is lost, or what was written under it is not known to count.
+            Err(fault)
+                if kept.is_none()
+                    && !job.is_stop_requested()
+                    && fault.log().is_some_and(LogFault::is_transient) =>
+            {
+                logger::say(format_args!("windlass: {fault}; trying to get it back"));
+                job.enter(Phase::Opening);
+                session = repository.claim_again(job.stop_flag())?;
+            }
+            _ => break (kept, result),
+        }
+    };
     job.enter(Phase::Finishing);
     let (names, pieces) = (machinery.names.clone(), machinery.pieces.clone());
     let (session, merged) = match (session, &result) {
         (Some(session), Ok(_)) => keep_order(repository, session, names, pieces, job),
         (session, _) => (session, Merged::default()),
     };
+    let kept = session.as_ref().map_or(0, |session| stored_of(&session.view().state, name));
     if let Some(session) = session {
         repository::release(session);
     }
-    let report = result.map_err(Failure::new)?;
+    let report = result.map_err(|fault| ended_early(&fault, &policy, kept))?;
     if !report.lost.is_empty() {
         // What was missing as a whole was known to be from its first row on.
         let knew = !report.resumed && report.lost.iter().all(|lost| lost.what.is_none());
@@ -196,6 +224,7 @@ pub fn run_policy(
     let paths = policy.volumes.iter().map(|volume| Path::new(&volume.device));
     let in_use = paths.filter_map(|path| Some(refuse_written(path).err()?.to_string())).collect();
     let free_bytes = volumes.iter().map(|job| free_bytes(&*job.volume)).sum();
+    let missing = missing.into_iter().map(|missing| (missing.device, missing.why)).collect();
     let outcome = Outcome {
         report,
         elapsed_ns,
@@ -206,8 +235,26 @@ pub fn run_policy(
         free_bytes,
         in_use,
         unmatched,
+        missing,
     };
     Ok((policy, outcome))
+}
+
+/// Bytes that unfinished backups of a policy have stored.
+fn stored_of(state: &State, policy: &str) -> u64 {
+    state.unfinished(policy).map(|(_, running)| running.totals.bytes_stored).sum()
+}
+
+/// Why a backup ended early, and what of it is kept.
+fn ended_early<F: std::fmt::Display>(fault: &drive::Fault<F>, policy: &Policy, kept_bytes: u64) -> Failure {
+    let kept = match kept_bytes {
+        0 => "nothing had been stored yet that the next run could use".to_owned(),
+        kept => format!("{} are kept for the next run", Human(kept)),
+    };
+    match fault.is_stop() {
+        true => Failure::new(format_args!("backup of {} stopped; {kept}", policy.name)),
+        false => Failure::new(format_args!("{fault}; {kept}")),
+    }
 }
 
 /// Merges segments where too many lie over one place. What does not work is said and left for the next time: the point is made.
@@ -269,6 +316,8 @@ fn settings(repository: &Repository, policy: &Policy) -> drive::Settings {
         job: job_settings(repository, policy),
         wall_start_ns: HostClock.wall_ns(),
         includes_unmatched: 0,
+        missing: Vec::new(),
+        own: None,
     }
 }
 
@@ -291,7 +340,15 @@ fn apply_limits(global: &Global, repository: &Repository, policy: &Policy) {
     repository.opened.throttle.set(up.unwrap_or(0), down.unwrap_or(0));
 }
 
-/// Opens the volumes of a policy, and says which of its include patterns match nothing on any.
+/// A volume that could not be opened.
+struct Missing {
+    id: VolumeId,
+    device: String,
+    why: String,
+}
+
+/// Opens the volumes of a policy, ascending by number. What cannot be opened is named, and the others are backed up; when nothing can be
+/// opened, there is nothing to do. Says which include patterns match nothing on any.
 fn open_volumes(
     global: &Global,
     state: &State,
@@ -299,10 +356,11 @@ fn open_volumes(
     settings: &job::Settings,
     pools: &[Pool],
     job: &Progress,
-) -> Result<(Vec<VolumeJob>, Unmatched), Failure> {
+) -> Result<(Vec<VolumeJob>, Vec<Missing>, Unmatched), Failure> {
     let patterns = policy.patterns().map_err(Failure::new)?;
     let iops = global.device_iops_max.or(policy.limits.device_iops);
     let mut jobs = Vec::with_capacity(policy.volumes.len());
+    let mut missing: Vec<Missing> = Vec::new();
     let (mut bytes, mut all) = (0u64, true);
     let mut unmatched = Unmatched::first(policy.include.len());
     for wanted in &policy.volumes {
@@ -314,7 +372,14 @@ fn open_volumes(
             ));
         }
         let id = volume_id(state, policy, &wanted.device)?;
-        let opened = open_selected(&path, wanted.reader, iops, pools, policy, None, job)?;
+        let opened = match open_selected(&path, wanted.reader, iops, pools, policy, None, job) {
+            Ok(opened) => opened,
+            Err(failure) if job.is_stop_requested() || policy.volumes.len() == 1 => return Err(failure),
+            Err(failure) => {
+                missing.push(Missing { id, device: wanted.device.clone(), why: failure.to_string() });
+                continue;
+            }
+        };
         let urls = global.repo.iter().chain(&global.lease_store).map(String::as_str);
         if let Some(warning) = within::warning(urls, &path, opened.volume.info(), &patterns) {
             logger::say(format_args!("windlass: {warning}"));
@@ -328,8 +393,21 @@ fn open_volumes(
         let Selectable { device, volume, .. } = opened;
         jobs.push(VolumeJob { id, device, volume, rules });
     }
+    jobs.sort_by_key(|job| job.id);
+    missing.sort_by_key(|missing| missing.id);
+    if jobs.is_empty() {
+        let all: Vec<&str> = missing.iter().map(|missing| missing.why.as_str()).collect();
+        return Err(Failure::new(format_args!(
+            "no volume of {} can be opened: {}",
+            policy.name,
+            all.join("; ")
+        )));
+    }
+    for missing in &missing {
+        logger::say(format_args!("windlass: {}; the point will be without this volume", missing.why));
+    }
     job.bytes_total.set(if all { bytes } else { 0 });
-    Ok((jobs, unmatched))
+    Ok((jobs, missing, unmatched))
 }
 
 /// A volume with what a policy selects of it.
@@ -401,11 +479,11 @@ pub fn start_uplink(
         .map_err(|error| Failure::at("cannot start the uplink threads", error))
 }
 
-/// Rows of a volume as of a point.
+/// Rows of a volume that a backup looks at.
 pub fn point_rows(
     repository: &Repository,
     volume: VolumeId,
-    cut: Option<windlass_agent::id::BackupId>,
+    earlier: Earlier,
     state: &State,
 ) -> PointRows<ClientFetch> {
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
@@ -415,7 +493,7 @@ pub fn point_rows(
         logger::say("windlass: out of memory");
         std::process::exit(Exit::Failed.code().into());
     };
-    PointRows::new(reader, volume, cut, &state.damage)
+    PointRows::new(reader, volume, earlier, &state.damage)
 }
 
 /// Copies the worker's sums to where people look.
@@ -457,12 +535,15 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
         Human(totals.item_bytes),
         HumanTime(outcome.elapsed_ns),
         Human(per_second(totals.item_bytes, outcome.elapsed_ns)),
-        if outcome.report.resumed { ", went on where the last run stopped" } else { "" },
+        match outcome.report.kept_bytes {
+            0 => String::new(),
+            kept => format!(", with {} that an unfinished run had stored", Human(kept)),
+        },
     ));
     output.say(format_args!(
-        "  {} as before, {} new or changed, {} gone; read {}, stored {} in {} objects and {} segments, {} PUTs",
-        Grouped(totals.items_same),
+        "  {} new or changed, {} unchanged, {} deleted; read {}, stored {} in {} objects and {} segments, {} PUTs",
         Grouped(totals.items.saturating_sub(totals.items_same)),
+        Grouped(totals.items_same),
         Grouped(totals.items_deleted),
         Human(totals.read_bytes),
         Human(totals.stored_bytes),
@@ -505,6 +586,10 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
     }
     for text in &outcome.unmatched {
         output.say(format_args!("  {}", unmatched_include(text)));
+    }
+    for (device, _) in &outcome.missing {
+        let device = text::printable(device.as_bytes());
+        output.say(format_args!("  without {device}, which could not be opened; see above"));
     }
     tell_compared(outcome, output);
 }
@@ -554,6 +639,8 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "policy": policy.name,
         "point": report.backup.0,
         "resumed": report.resumed,
+        "bytes_kept": report.kept_bytes,
+        "volumes_missing": outcome.missing.iter().map(|(device, why)| json!({ "device": device, "what": why })).collect::<Vec<_>>(),
         "elapsed_ms": outcome.elapsed_ns / 1_000_000,
         "items": totals.items,
         "items_same": totals.items_same,

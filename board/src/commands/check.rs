@@ -31,9 +31,9 @@ use crate::{signal, text};
 /// `check`.
 pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failure> {
     let begun_ns = HostClock.boot_ns();
-    let repository = Repository::open(global)?;
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
+    let repository = Repository::open(global)?;
     let state = repository.view()?.state;
     let point = points::pick(&state, &args.at.target)?;
     let volumes: Vec<VolumeId> = match &args.at.volume {

@@ -22,11 +22,21 @@ use crate::text;
 /// `points`.
 pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Failure> {
     check_name(&args.name).map_err(Failure::usage)?;
+    let mut notes = Vec::new();
     let repository = Repository::open(global)?;
     let state = repository.view()?.state;
     let points: Vec<&Point> = state.points.values().filter(|point| point.policy == args.name).collect();
     if points.is_empty() && !state.policies.contains_key(&args.name) {
         return Err(policy::missing(&state, &args.name));
+    }
+    for point in points.iter().filter(|point| !point.missing.is_empty()) {
+        let device = |id: &VolumeId| state.volumes.get(id).map_or("?", |volume| volume.device.as_str());
+        let devices: Vec<&str> = point.missing.iter().map(device).collect();
+        notes.push(format!(
+            "point {} is without {}, which could not be opened",
+            point.backup,
+            devices.join(", ")
+        ));
     }
     if points.is_empty() {
         output
@@ -34,6 +44,7 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
     } else {
         table(&state, &points, output);
     }
+    notes.iter().for_each(|note| output.say(format_args!("{note}")));
     let documents: Vec<Value> = points.iter().map(|point| to_json(&state, point)).collect();
     output.document(&json!({ "policy": args.name, "points": documents }));
     Ok(Exit::Done)
@@ -69,23 +80,33 @@ fn row(state: &State, point: &Point) -> Vec<String> {
         Grouped(totals.items_changed).to_string(),
         Human(totals.bytes_logical).to_string(),
         Human(totals.bytes_stored).to_string(),
-        match point.status {
-            _ if state.damage.points.contains(&point.backup) => "damaged".to_owned(),
-            PointStatus::Complete => "complete".to_owned(),
-            PointStatus::WithErrors => format!("{} items not whole", Grouped(totals.faults)),
-        },
+        state_text(state, point),
     ]
 }
 
+/// How a point is, in a few words.
+fn state_text(state: &State, point: &Point) -> String {
+    if state.damage.points.contains(&point.backup) {
+        return "damaged".to_owned();
+    }
+    let items =
+        (point.totals.faults > 0).then(|| format!("{} items not whole", Grouped(point.totals.faults)));
+    let volumes = match point.missing.len() {
+        0 => None,
+        1 => Some("1 volume missing".to_owned()),
+        many => Some(format!("{many} volumes missing")),
+    };
+    let parts: Vec<String> = items.into_iter().chain(volumes).collect();
+    if parts.is_empty() { "complete".to_owned() } else { parts.join(", ") }
+}
+
 fn to_json(state: &State, point: &Point) -> Value {
-    let volumes: Vec<Value> = point
-        .volumes
-        .iter()
-        .map(|volume| {
-            let device = state.volumes.get(&volume.volume).map(|known| known.device.clone());
-            json!({ "volume": volume.volume.0, "device": device })
-        })
-        .collect();
+    let volume = |id: VolumeId| {
+        let device = state.volumes.get(&id).map(|known| known.device.clone());
+        json!({ "volume": id.0, "device": device })
+    };
+    let volumes: Vec<Value> = point.volumes.iter().map(|found| volume(found.volume)).collect();
+    let missing: Vec<Value> = point.missing.iter().map(|&id| volume(id)).collect();
     let totals = &point.totals;
     json!({
         "point": point.backup.0,
@@ -97,6 +118,7 @@ fn to_json(state: &State, point: &Point) -> Value {
             PointStatus::WithErrors => "with_errors",
         },
         "volumes": volumes,
+        "volumes_missing": missing,
         "items": totals.items,
         "items_changed": totals.items_changed,
         "items_deleted": totals.items_deleted,
@@ -148,7 +170,17 @@ pub fn pick_volume<'a>(state: &'a State, at: &At) -> Result<(&'a Point, VolumeId
     if let [id] = fitting[..] {
         return Ok((point, id));
     }
+    let wants_missing = at.volume.is_some() && point.missing.iter().any(fits);
     let what = match &at.volume {
+        Some(wanted) if wants_missing => {
+            let other = point
+                .missing
+                .iter()
+                .find(|id| fits(id))
+                .and_then(|&id| state.last_point_of(&point.policy, id));
+            let hint = other.map_or(String::new(), |(backup, _)| format!("; point {backup} has it"));
+            format!("volume {wanted} could not be opened when point {} was made{hint}", point.backup)
+        }
         Some(wanted) => format!("point {} has no volume {wanted}", point.backup),
         None => format!("point {} has several volumes, say which with --volume", point.backup),
     };

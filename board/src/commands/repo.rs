@@ -5,9 +5,11 @@
 use serde_json::{Value, json};
 use windlass_agent::format::repo::Lock;
 use windlass_agent::format::wrap::SlotKind;
+use windlass_agent::id::BackupId;
+use windlass_agent::log::state::{Running, State};
 use windlass_agent::store::probe::Report;
 use windlass_agent::store::{Store, Versioning};
-use windlass_agent::units::{Grouped, HumanTime};
+use windlass_agent::units::{Grouped, Human, HumanTime};
 
 use crate::args::RepoInit;
 use crate::args::global::Global;
@@ -89,6 +91,15 @@ fn show_report(place: &str, report: &Report, output: &Output) {
     }
 }
 
+/// Backups that began and did not end, by policy: at work, or stopped and to be gone on with.
+fn unfinished(state: &State) -> String {
+    let each = |(backup, running): (BackupId, &Running)| {
+        format!("backup {backup} of {}, {} stored", running.policy, Human(running.totals.bytes_stored))
+    };
+    let all: Vec<String> = state.at_work().map(each).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join("; ") }
+}
+
 /// `repo info`.
 pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
@@ -111,7 +122,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     output.say(format_args!("log         slot {}, epoch {}", view.head, state.epoch));
     output.say(format_args!("policies    {policies}"));
     output.say(format_args!("points      {}", Grouped(state.points.len() as u64)));
-    output.say(format_args!("running     {}", state.running.len()));
+    output.say(format_args!("unfinished  {}", unfinished(state)));
     output.say(format_args!("segments    {}", Grouped(segments as u64)));
     output.document(&json!({
         "repository": id,
@@ -125,7 +136,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "epoch": state.epoch.0,
         "policies": policies,
         "points": state.points.len(),
-        "running": state.running.len(),
+        "unfinished": state.at_work().count(),
         "segments": segments,
     }));
     Ok(Exit::Done)

@@ -34,12 +34,12 @@ use crate::{logger, signal, text};
 
 /// `restore`.
 pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Failure> {
+    let job = Arc::new(Progress::new());
+    signal::watch(&job)?;
     let repository = Repository::open(global)?;
     let state = repository.view()?.state;
     let point = points::pick(&state, &args.at.target)?;
     damage::warn(&state, point.backup);
-    let job = Arc::new(Progress::new());
-    signal::watch(&job)?;
     let begun_ns = HostClock.boot_ns();
     let report = {
         let _watcher = Watcher::start(&job, *output)?;

@@ -69,6 +69,7 @@ impl Place {
             limit_up: None,
             limit_down: None,
             socket: None,
+            wait: None,
             alone: true,
             json: false,
             quiet: false,

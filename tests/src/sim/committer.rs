@@ -513,7 +513,9 @@ impl Committer {
             }
             (None, Some(backup)) => {
                 let volumes = vec![BackupVolume { volume, ..BackupVolume::default() }];
-                records.push(Record::BackupBegun(BackupStart { backup, policy, volumes, wall_start_ns: 0 }));
+                let missing = Vec::new();
+                let start = BackupStart { backup, policy, volumes, wall_start_ns: 0, missing };
+                records.push(Record::BackupBegun(start));
                 (backup, Vec::new())
             }
             (None, None) => Default::default(),

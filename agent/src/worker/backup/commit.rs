@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::{Action, Backup, Base, Committing, Growing, Sweeping};
+use super::{Action, Backup, Base, COMMITS_CLOSE_MAX, Committing, Growing, Sweeping};
 use crate::format::record::Totals as PointTotals;
 use crate::id::ObjectId;
 
@@ -47,8 +47,7 @@ impl<B: Base> Backup<B> {
         match self.committing {
             Committing::Idle => {
                 let last = self.is_emptied();
-                let many = self.has_news() && self.uncommitted.objects.len() >= self.task.commit_objects;
-                let due = many || self.commit_due_ns().is_some_and(|due| now >= due);
+                let due = self.commit_due_ns().is_some_and(|due| now >= due);
                 if !last && !due {
                     return None;
                 }
@@ -105,7 +104,12 @@ impl<B: Base> Backup<B> {
 
     /// When a commit is due because of the time, on the machine's clock; `None` when there is nothing to say.
     pub(super) fn commit_due_ns(&self) -> Option<u64> {
-        self.has_news().then(|| self.last_commit_ns.saturating_add(self.task.commit_interval_ns))
+        let objects = self.uncommitted.objects.len() + self.objects_out.len();
+        let apart = 1 + self.totals.segments as usize / COMMITS_CLOSE_MAX;
+        let many = objects >= self.task.commit_objects * apart;
+        let interval = self.task.commit_interval_ns;
+        let wait = if many { self.task.commit_pause_ns.min(interval) } else { interval };
+        self.has_news().then(|| self.last_commit_ns.saturating_add(wait))
     }
 
     /// Whether the sweep is over and every row is emitted.

@@ -11,7 +11,7 @@ use crate::worker::batch::Verdict;
 
 impl<B: Base> Backup<B> {
     /// Emits rows of the oldest batch as long as it is packed and there is room for them.
-    pub(super) fn emit_rows(&mut self) {
+    pub(super) fn emit_rows(&mut self, now: u64) {
         while let Some(front) = self.batches.front()
             && front.frames_left == 0
             && front.next_frame == front.batch.plan.frames.len()
@@ -24,6 +24,12 @@ impl<B: Base> Backup<B> {
             self.first_batch += 1;
             // A stretch may begin within an item, whose parts before it end below.
             let end = self.emitted.0.max(front.batch.end);
+            self.pace.batch_done(now, front.batch.plan.bytes);
+            let items = &front.batch.window.items;
+            if let Ok(at) = items.binary_search_by_key(&end.0, |item| item.inode) {
+                let cut = end.1.saturating_mul(u64::from(self.task.shape.block_bytes));
+                self.count_bytes(items[at].inode, items[at].size, cut);
+            }
             if end == self.task.to {
                 self.leave_unfinished();
             }
@@ -73,7 +79,9 @@ impl<B: Base> Backup<B> {
         if of.verdict == Verdict::Same {
             self.totals.items += u64::from(of.last);
             self.totals.items_same += u64::from(of.last);
-            self.totals.add_item_bytes(if of.last { item.size } else { 0 });
+            if of.last {
+                self.count_bytes(item.inode, item.size, item.size);
+            }
             return true;
         }
         let lin = Lin { volume: self.task.volume, inode: item.inode };
@@ -103,6 +111,9 @@ impl<B: Base> Backup<B> {
                 blocks,
                 runs,
             }));
+            let reached =
+                group.base.saturating_add(u64::from(group.count)).saturating_mul(u64::from(block_bytes));
+            self.count_bytes(item.inode, item.size, reached);
             active.emit.group += 1;
         }
         self.end_item(active)
@@ -125,7 +136,7 @@ impl<B: Base> Backup<B> {
             return true;
         }
         self.totals.items += 1;
-        self.totals.add_item_bytes(item.size);
+        self.count_bytes(item.inode, item.size, item.size);
         let lin = Lin { volume: self.task.volume, inode: item.inode };
         let attributes = self.pending.end();
         if !attributes.fault.is_empty() {
@@ -133,6 +144,17 @@ impl<B: Base> Backup<B> {
         }
         self.push_row(Row::Item(ItemRow { lin, backup: self.task.backup, item: Some(attributes) }));
         true
+    }
+
+    /// Counts an item's bytes up to `reached`, holes included, each once: a large item counts as it goes. What lies before the stretch is
+    /// counted there.
+    fn count_bytes(&mut self, inode: u64, size: u64, reached: u64) {
+        if self.counted.0 != inode {
+            self.counted = (inode, 0);
+        }
+        let reached = reached.min(size);
+        self.totals.add_item_bytes(reached.saturating_sub(self.counted.1));
+        self.counted.1 = self.counted.1.max(reached);
     }
 
     /// An item that goes on behind the stretch has its row there; what is missing of it here is told here.

@@ -5,7 +5,7 @@
 //!            frames of a batch:  Read -> Pack (a lane) -> outcome
 //!            a batch whose frames are all packed, and is the oldest: its rows are emitted, in key order
 //!  objects that are full and written -> Put;  segments of rows -> Put
-//!  every so many objects, or after some time: rows so far + all objects they refer to acknowledged -> Commit
+//!  every few objects, or after some time: rows so far + all objects they refer to acknowledged -> Commit
 //! ```
 //!
 //! Calls: [`Backup::handle`] takes an event, [`Backup::next_action`] says what to do until it returns `None`,
@@ -15,6 +15,8 @@
 //! - Rows are emitted in key order, so two keys (`Progress`) say what a commit covers, and a killed backup goes on there. The
 //!   commits of a stretch follow each other without a gap, from its first key to its last.
 //! - A commit names only objects and segments that the store has acknowledged (C1).
+//! - What is sent and not committed is at most 16 objects, or what was sent in 5 s: the sum of what a commit waits for
+//!   ([`COMMIT_OBJECTS`], [`COMMIT_PAUSE_NS`]) and of what a batch holds back ([`pace`]).
 //! - Memory: two windows, [`BATCHES_MAX`] batches, the frame pool, the piece pool. Nothing grows (P3, I12).
 //! - Pieces are promised to a frame before it goes to a lane, and [`KEEP_PIECES`] stay free for rows, so the machine always
 //!   gets on: when nothing is in flight and a frame still waits for room, the open object is sent as it is.
@@ -27,11 +29,13 @@
 //! | `read` | frames: read, narrowed down where the medium fails, handed to lanes |
 //! | `emit` | rows, in key order |
 //! | `commit` | uploads and commits |
+//! | `pace` | how large batches are |
 //!
 //! Source: ours; architecture section 4, commit-log C1 and C5.
 
 mod commit;
 mod emit;
+mod pace;
 mod read;
 mod types;
 
@@ -43,26 +47,33 @@ use windlass_hal::buf::Pool;
 use windlass_hal::volume::{Cursor, Swept, Window};
 
 use crate::format::record::Totals as PointTotals;
-use crate::format::row::{BlockPlace, ItemRow, Place};
+use crate::format::row::{BlockPlace, ItemRow, LocationRow, Place};
 use crate::id::{Key, ObjectId};
 use crate::pack::lane::{Job, JobBlock, JobPiece, Shared};
 use crate::pack::object::{ObjectBuf, Placer};
 use crate::pack::plan::Plan;
 use crate::table::lost::LostRows;
-use crate::worker::batch::{Batch, Cutter, Verdict};
+use crate::worker::batch::{Batch, Cutter, Group, Verdict};
 use crate::worker::rows::Rows;
 use crate::worker::{item, stretch};
 
+use pace::Pace;
 pub use types::{Action, BackupFault, Base, Event, ItemTrouble, Progress, Task, Totals, Trust};
 
 /// Batches in work at once: one whose last frames are being packed, one being read, one planned.
 pub const BATCHES_MAX: usize = 3;
 /// Pieces that frames leave free for rows: two row blocks with the largest item row each, and one piece begun by each.
 pub const KEEP_PIECES: usize = 8;
-/// Objects after which a commit is due, unless somebody wants to hear more often: with a segment and the record it adds under 2 % to the PUTs.
-pub const COMMIT_OBJECTS: usize = 128;
-/// Time after which a commit is due, unless somebody wants to hear more often, in nanoseconds: what a crash may cost on a slow uplink.
-pub const COMMIT_INTERVAL_NS: u64 = 60_000_000_000;
+/// Objects, sent or on their way, after which a commit is due. While it waits for those on their way, about as many follow: so a crash costs
+/// at most 16 objects. On a slow uplink a commit's segment and record add a quarter to the PUTs, and segments are merged at the end.
+pub const COMMIT_OBJECTS: usize = 8;
+/// Commits of a stretch after which they come half as often, then a third, and so on: each leaves a segment, which merges take away only
+/// when the backup has ended, and so 64 Ki of them ([`SEGMENTS_MAX`](crate::log::limits::SEGMENTS_MAX)) are enough for 100 TiB.
+pub const COMMITS_CLOSE_MAX: usize = 2048;
+/// Shortest time between commits that are due because of [`COMMIT_OBJECTS`], in nanoseconds: on a fast uplink they add nothing that counts.
+pub const COMMIT_PAUSE_NS: u64 = 2_000_000_000;
+/// Time after which a commit is due when there is anything to say, in nanoseconds: what was read and found unchanged counts too.
+pub const COMMIT_INTERVAL_NS: u64 = 30_000_000_000;
 /// Faults kept with their text; the rest are counted.
 pub const FAULTS_KEPT_MAX: usize = 1000;
 /// Unit in which unreadable ranges are narrowed down, in bytes (or the device's logical block when that is larger).
@@ -161,6 +172,9 @@ pub struct Backup<B: Base> {
     newest_secs: Option<i64>,
     open_since_ns: Option<u64>,
     pending: item::Pending,
+    pace: Pace,
+    /// The item being emitted, and how many of its bytes are counted.
+    counted: (u64, u64),
     totals: Totals,
     troubles: Vec<ItemTrouble>,
     /// How many of them a commit has told.
@@ -183,6 +197,7 @@ impl<B: Base> Backup<B> {
             "the caller has judged what it was given"
         );
         let cursor = Cursor { inode: task.from.0, within: 0 };
+        let object_bytes = shared.placer.lock().unwrap_or_else(PoisonError::into_inner).object_bytes();
         Some(Backup {
             rows: Rows::new(task.volume, task.backup, segment_bytes)?,
             cutter: Cutter::new(task.shape, task.from),
@@ -211,6 +226,8 @@ impl<B: Base> Backup<B> {
             newest_secs: None,
             open_since_ns: None,
             pending: item::Pending::default(),
+            pace: Pace::new(object_bytes, now),
+            counted: (task.from.0, task.from.1.saturating_mul(u64::from(task.shape.block_bytes))),
             totals: Totals::default(),
             troubles: Vec::new(),
             troubles_told: 0,
@@ -263,7 +280,7 @@ impl<B: Base> Backup<B> {
     /// The next thing to do, until there is none.
     pub fn next_action(&mut self, now: u64) -> Result<Option<Action>, BackupFault<B::Fault>> {
         loop {
-            self.emit_rows();
+            self.emit_rows(now);
             if let Some(action) = self.next_put() {
                 return Ok(Some(action));
             }
@@ -334,7 +351,8 @@ impl<B: Base> Backup<B> {
             return Ok(false);
         }
         let gap_bytes = self.task.reading.gap_bytes;
-        let plan = self.plans.pop().unwrap_or_else(|| Plan::new(gap_bytes));
+        let mut plan = self.plans.pop().unwrap_or_else(|| Plan::new(gap_bytes));
+        plan.bytes_max = self.pace.batch_bytes();
         let Some(batch) = self.cutter.next(plan) else { return Ok(false) };
         let base = self.base_places(&batch)?;
         let frames_left = batch.plan.frames.len();
@@ -351,36 +369,54 @@ impl<B: Base> Backup<B> {
         Ok(true)
     }
 
-    /// Where the last point has the blocks of changed items.
+    /// Where the last point has the blocks of changed items, and backups that stopped since then have those of all that are read.
     fn base_places(&mut self, batch: &Batch) -> Result<Vec<Option<Place>>, BackupFault<B::Fault>> {
         let mut places = Vec::new();
         let mut rows = Vec::new();
-        for of in batch.items.iter().filter(|i| i.verdict == Verdict::Changed) {
+        for of in batch.items.iter().filter(|i| i.verdict != Verdict::Same) {
             let inode = batch.window.items[of.index as usize].inode;
             let groups = batch.groups.partition_point(|g| g.item < of.index)
                 ..batch.groups.partition_point(|g| g.item <= of.index);
             let groups = &batch.groups[groups];
             let (Some(first), Some(last)) = (groups.first(), groups.last()) else { continue };
-            let Ok(at) = self.base_items.binary_search_by_key(&inode, |row| row.lin.inode) else { continue };
-            rows.clear();
-            self.base
-                .locations(&self.base_items[at], first.base, last.base, &mut rows)
-                .map_err(BackupFault::Base)?;
-            places.resize(batch.places.len(), None);
-            for group in groups {
-                let Ok(at) = rows.binary_search_by_key(&group.base, |row| row.base) else { continue };
-                if rows[at].block_bytes != self.task.shape.block_bytes {
-                    continue;
-                }
-                for (place, old) in
-                    places[group.places as usize..][..group.count as usize].iter_mut().zip(&rows[at].blocks)
-                {
-                    if let BlockPlace::Stored(old) = old {
-                        *place = Some(*old);
-                    }
-                }
+            let known = self.base_items.binary_search_by_key(&inode, |row| row.lin.inode);
+            if let Some(row) =
+                known.ok().map(|at| &self.base_items[at]).filter(|_| of.verdict == Verdict::Changed)
+            {
+                rows.clear();
+                self.base.locations(row, first.base, last.base, &mut rows).map_err(BackupFault::Base)?;
+                take_places(&rows, groups, &self.task, batch.places.len(), &mut places);
             }
+            rows.clear();
+            self.base.unfinished(inode, first.base, last.base, &mut rows).map_err(BackupFault::Base)?;
+            take_places(&rows, groups, &self.task, batch.places.len(), &mut places);
         }
         Ok(places)
+    }
+}
+
+/// Notes where `rows`, ascending, have the blocks of `groups`, which are among `count` of a batch.
+fn take_places(
+    rows: &[LocationRow],
+    groups: &[Group],
+    task: &Task,
+    count: usize,
+    places: &mut Vec<Option<Place>>,
+) {
+    if rows.is_empty() {
+        return;
+    }
+    places.resize(count, None);
+    for group in groups {
+        let Ok(at) = rows.binary_search_by_key(&group.base, |row| row.base) else { continue };
+        if rows[at].block_bytes != task.shape.block_bytes {
+            continue;
+        }
+        let of_group = places[group.places as usize..][..group.count as usize].iter_mut();
+        for (place, old) in of_group.zip(&rows[at].blocks) {
+            if let BlockPlace::Stored(old) = old {
+                *place = Some(*old);
+            }
+        }
     }
 }

@@ -40,8 +40,10 @@ pub struct Task {
     pub to: Key,
     /// How long blocks may wait in an object that does not fill, in nanoseconds.
     pub flush_interval_ns: u64,
-    /// Objects after which a commit is due.
+    /// Objects, sent or on their way, after which a commit is due.
     pub commit_objects: usize,
+    /// Shortest time between commits that are due because of them, in nanoseconds.
+    pub commit_pause_ns: u64,
     /// Time after which a commit is due when there is anything to say, in nanoseconds.
     pub commit_interval_ns: u64,
 }
@@ -85,6 +87,16 @@ pub trait Base {
     fn locations(
         &mut self,
         item: &ItemRow,
+        from: u64,
+        to: u64,
+        out: &mut Vec<LocationRow>,
+    ) -> Result<(), Self::Fault>;
+
+    /// Appends the location rows of an inode with bases in `from..=to`, ascending, that backups of the policy have committed since the last
+    /// point and stopped: what was stored already, whatever became of the item since. Blocks are compared by digest.
+    fn unfinished(
+        &mut self,
+        inode: u64,
         from: u64,
         to: u64,
         out: &mut Vec<LocationRow>,

@@ -34,7 +34,7 @@ use windlass_agent::table::read::TableReader;
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
 use windlass_agent::table::source::{Fetch, TableFault, TableLimits};
 use windlass_agent::worker::backup::{Action, Backup, BackupFault, Event, Progress, Task, Trust};
-use windlass_agent::worker::base::PointRows;
+use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_agent::worker::batch::Shape;
 use windlass_agent::worker::merge;
 use windlass_hal::block::{BlockDevice, Request, Wait};
@@ -151,13 +151,13 @@ impl Data {
         let volume = Image::open(&mut device);
         let id = assignment.volume.volume;
         let policy = state.running.get(&assignment.backup).map(|running| running.policy.as_str());
-        let point = policy.and_then(|policy| state.last_point(policy));
-        let last = point.and_then(|point| point.volumes.iter().find(|v| v.volume == id)).copied();
+        let policy = policy.unwrap_or_default();
+        let last = state.last_point_of(policy, id).map(|(_, last)| *last);
         let segments = state.segments.get(&id).map(|list| list.as_slice()).unwrap_or_default();
         let fetch = Acknowledged(Rc::clone(shared));
         let reader = TableReader::new(fetch, &keys(), TableLimits::default(), segments)?;
-        let cut = point.filter(|_| last.is_some()).map(|point| point.backup);
-        let base = PointRows::new(reader, id, cut, &state.damage);
+        let earlier = Earlier::of(state, policy, id, assignment.backup);
+        let base = PointRows::new(reader, id, earlier, &state.damage);
         let packing = machinery.packing(assignment.id.epoch, who.0, who.1);
         let task = Task {
             volume: id,
@@ -182,6 +182,7 @@ impl Data {
             to: assignment.to,
             flush_interval_ns: 2 * SECOND,
             commit_objects: 1,
+            commit_pause_ns: 0,
             commit_interval_ns: 3 * SECOND,
         };
         let lane = Lane::new(Arc::clone(&packing), frame_bytes(BLOCK_BYTES));

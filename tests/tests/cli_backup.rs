@@ -1,0 +1,155 @@
+//! The command line's backups: volumes in any order or missing, a repository that another one works on, and signals.
+#![allow(clippy::disallowed_methods, reason = "the test waits for other processes, with a deadline")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, which say so by failing")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use windlass_tests::cli::Cli;
+use windlass_tests::engines::scratch::Scratch;
+use windlass_tests::fixture::noise;
+
+/// Longest wait for another process to get somewhere.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn cli(scratch: &Scratch) -> Cli {
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(scratch.path());
+    cli.ok(&["repo", "init"]);
+    cli
+}
+
+/// An image file of noise: what `policy set` takes for it.
+fn image(scratch: &Scratch, name: &str, seed: u64, bytes: usize) -> String {
+    let path = scratch.path().join(name);
+    fs::write(&path, noise(seed, bytes)).unwrap();
+    format!("{}=image", path.display())
+}
+
+fn set(cli: &Cli, policy: &str, volumes: &[&String]) {
+    let options = volumes.iter().flat_map(|volume| ["--volume", volume.as_str()]);
+    cli.ok(&["policy", "set", policy].into_iter().chain(options).collect::<Vec<_>>());
+}
+
+fn start(cli: &Cli, arguments: &[&str]) -> Child {
+    cli.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until something is below a directory of the repository.
+fn wait_for(scratch: &Scratch, dir: &str) {
+    let (dir, begun) = (scratch.path().join("repository").join(dir), Instant::now());
+    let is_there = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+    while !is_there(&dir) {
+        assert!(begun.elapsed() < PATIENCE, "nothing in {}", dir.display());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn volumes_may_be_listed_in_any_order_and_others_put_before_them() {
+    let scratch = Scratch::new("cli-order");
+    let cli = cli(&scratch);
+    let [a, b] = [("a", 1), ("b", 2)].map(|(name, seed)| image(&scratch, name, seed, 300_000));
+    set(&cli, "p", &[&b]);
+    assert_eq!(cli.json(&["backup", "p"])["items"], 1);
+    set(&cli, "p", &[&a, &b]);
+    assert_eq!(cli.json(&["backup", "p"])["items"], 2);
+    set(&cli, "p", &[&b, &a]);
+    assert_eq!(cli.json(&["backup", "p"])["items"], 2);
+}
+
+#[test]
+fn a_missing_volume_is_named_and_the_others_get_their_point() {
+    let scratch = Scratch::new("cli-missing");
+    let cli = cli(&scratch);
+    let [a, b] = [("a", 1), ("b", 2)].map(|(name, seed)| image(&scratch, name, seed, 3_000_000));
+    set(&cli, "p", &[&a, &b]);
+    cli.ok(&["backup", "p"]);
+    let (there, away) = (scratch.path().join("b"), scratch.path().join("away"));
+    fs::rename(&there, &away).unwrap();
+    image(&scratch, "a", 3, 3_000_000);
+
+    let ended = cli.run(&["backup", "p", "--json"]);
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let done = ended.documents().pop().unwrap();
+    assert_eq!(done["volumes_missing"][0]["device"], there.display().to_string());
+    assert_eq!((&done["items"], &done["faults"]), (&1.into(), &0.into()));
+    assert!(
+        ended.failure().contains("/b") && ended.failure().contains("without this volume"),
+        "{}",
+        ended.stderr
+    );
+    let points = cli.json(&["points", "p"]);
+    let point = |at: usize| &points["points"][at];
+    assert_eq!((&point(0)["status"], &point(1)["status"]), (&"complete".into(), &"with_errors".into()));
+    assert_eq!(point(1)["volumes_missing"][0]["device"], there.display().to_string());
+    assert!(cli.ok(&["points", "p"]).contains("1 volume missing"));
+
+    // A restore says where it is, and the point before still has it.
+    let to = scratch.path().join("to").display().to_string();
+    let device = there.display().to_string();
+    let refused = cli.run(&["restore", "p@2", "--volume", &device, "--to", &to]);
+    assert!(refused.code != 0 && refused.failure().contains("point 1 has it"), "{}", refused.stderr);
+    cli.ok(&["restore", "p@1", "--volume", &device, "--to", &to]);
+    assert!(fs::read(scratch.path().join("to/image")).unwrap() == noise(2, 3_000_000));
+
+    // Back again, it is compared with the point that has it.
+    fs::rename(&away, &there).unwrap();
+    let done = cli.json(&["backup", "p"]);
+    assert_eq!(
+        (&done["items"], &done["bytes_stored_plain"]),
+        (&2.into(), &0.into()),
+        "nothing is stored again"
+    );
+    assert_eq!(cli.json(&["points", "p"])["points"][2]["status"], "complete");
+
+    fs::remove_file(&there).unwrap();
+    fs::remove_file(scratch.path().join("a")).unwrap();
+    let ended = cli.run(&["backup", "p"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.failure().contains("no volume of p can be opened"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_second_backup_goes_on_when_the_first_is_done() {
+    let scratch = Scratch::new("cli-second");
+    let cli = cli(&scratch);
+    let [a, b] = [("a", 1, 60_000_000), ("b", 2, 300_000)]
+        .map(|(name, seed, bytes)| image(&scratch, name, seed, bytes));
+    set(&cli, "long", &[&a]);
+    set(&cli, "short", &[&b]);
+    let first = start(&cli, &["backup", "long", "--limit-up", "10MiB"]);
+    wait_for(&scratch, "obj");
+    let second = cli.run(&["backup", "short"]);
+    assert_eq!(second.code, 0, "{}", second.stderr);
+    assert!(
+        second.stderr.contains("the repository is in use by another windlass (node 1"),
+        "{}",
+        second.stderr
+    );
+    let first = first.wait_with_output().unwrap();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+}
+
+#[test]
+fn a_signal_ends_a_backup_with_its_number_and_says_what_is_kept() {
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let scratch = Scratch::new("cli-signal");
+        let cli = cli(&scratch);
+        let a = image(&scratch, "a", 1, 60_000_000);
+        set(&cli, "p", &[&a]);
+        let child = start(&cli, &["backup", "p", "--limit-up", "4MiB"]);
+        wait_for(&scratch, "obj");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert!(said.contains("backup of p stopped; "), "{said}");
+        let info = cli.json(&["repo", "info"]);
+        assert_eq!(info["unfinished"], 1);
+        assert!(cli.ok(&["repo", "info"]).contains("unfinished  backup 1 of p, "));
+    }
+}
