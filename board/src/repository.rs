@@ -309,8 +309,8 @@ impl Repository {
             Sealing::Off => unlock::given(global)?,
             Sealing::Aes256Gcm => Some(unlock::asked(global, "Passphrase of the repository")?),
         };
-        if let Some(pin) = given.as_ref().and_then(|given| given.pin) {
-            pin.check(&format, &place)?;
+        if let Some(given) = &given {
+            given.check(&format, &place)?;
         }
         let keys = format.unlock(given.as_ref().map(|given| &given.unlock)).map_err(|fault| match fault.kind {
             FormatFaultKind::WrongKey => Failure::at(
@@ -354,7 +354,7 @@ impl Repository {
         let opened = Opened::new(global)?;
         refuse_occupied(&opened, url(global)?, force)?;
         if let Some(given) = &given {
-            given.check_free(global)?;
+            given.check_room()?;
         }
         opened.probe()?;
         let (uuid, master) = (host::random()?, Secret::new(host::random()?));

@@ -5,15 +5,15 @@
 //! | line | meaning |
 //! |---|---|
 //! | 64 hex digits | the key |
-//! | `repository UUID` | of which repository; without this line (files of before): of any |
+//! | `repository UUID` | of which repository; without these lines (files of before): of any |
 //! | `encryption aes-256-gcm` | how that is encrypted |
 //! | `location-blocks N` | blocks per row of its location table |
 //!
-//! 32 raw bytes are read as well. Whoever owns the store can replace the repository's `format` object; a key file that says what it
+//! The last three come once for each repository that was made with the key. 32 raw bytes are read as well. Whoever owns the store can replace the repository's `format` object; a key file that says what it
 //! belongs to makes that known.
 //!
-//! Invariants: a secret is read from a file or a terminal and never printed; a key file is written once, whole or not at all
-//! ([`durable`]). Source: ours.
+//! Invariants: a secret is read from a file or a terminal and never printed; a key file is written whole or not at all ([`durable`]), and
+//! lines are only added to it. Source: ours.
 
 use std::fs::File;
 use std::io::Read;
@@ -31,21 +31,25 @@ use crate::{durable, host, logger, prompt, text};
 
 /// Largest passphrase file in bytes; a larger one is some other file.
 const PASSPHRASE_FILE_BYTES_MAX: u64 = 4096;
-/// Largest key file in bytes: ours has about 170.
-const KEY_FILE_BYTES_MAX: u64 = 1024;
+/// Most repositories of one key: one for each policy's store of an appliance, and some. One more is refused when it is made.
+const PINS_MAX: usize = 32;
+/// Largest key file in bytes: the key, and some 100 for each repository.
+const KEY_FILE_BYTES_MAX: u64 = 4096;
 
 /// What opens a repository, and what is known of that.
 #[derive(Debug)]
 pub struct Given {
     /// The key or passphrase.
     pub unlock: Unlock,
-    /// What the key file belongs to, when it says so.
-    pub pin: Option<Pin>,
-    /// Where the key is to be written once the repository is known to work: it was made just now.
-    new_file: Option<PathBuf>,
+    /// The repositories that the key file belongs to; none when it does not say.
+    pins: Vec<Pin>,
+    /// Where the key is to be written once the repository is known to work: it was made just now, or gets lines for that repository.
+    file: Option<PathBuf>,
+    /// Whether the key was made just now.
+    is_new: bool,
 }
 
-/// The repository that a key file belongs to.
+/// A repository that a key file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin {
     /// Its id.
@@ -60,19 +64,7 @@ impl Pin {
         Pin { repository: format.uuid, location_blocks: format.location_blocks }
     }
 
-    /// Refuses any other repository.
-    pub fn check(&self, format: &RepoFormat, place: &str) -> Result<(), Failure> {
-        if format.uuid != self.repository {
-            return Err(Failure::at(
-                place,
-                format_args!(
-                    "here is repository {}, and the key file is of {}: somebody has replaced the repository, or this is \
-                     another one; check --repo and --key-file",
-                    text::uuid(&format.uuid),
-                    text::uuid(&self.repository)
-                ),
-            ));
-        }
+    fn check(&self, format: &RepoFormat, place: &str) -> Result<(), Failure> {
         if format.sealing() != Sealing::Aes256Gcm || format.location_blocks != self.location_blocks {
             return Err(Failure::at(
                 place,
@@ -86,45 +78,82 @@ impl Pin {
 
 impl Given {
     fn of(unlock: Unlock) -> Given {
-        Given { unlock, pin: None, new_file: None }
+        Given { unlock, pins: Vec::new(), file: None, is_new: false }
     }
 
     /// Whether the key is on no disk yet.
     pub fn is_new(&self) -> bool {
-        self.new_file.is_some()
+        self.is_new
     }
 
-    /// Refuses a key file that belongs to a repository already.
-    pub fn check_free(&self, global: &Global) -> Result<(), Failure> {
-        let (Some(pin), Some(path)) = (&self.pin, &global.key_file) else { return Ok(()) };
+    /// Refuses a repository that the key file does not know, when it knows any, and one that is not as it was.
+    pub fn check(&self, format: &RepoFormat, place: &str) -> Result<(), Failure> {
+        if self.pins.is_empty() {
+            return Ok(());
+        }
+        if let Some(pin) = self.pins.iter().find(|pin| pin.repository == format.uuid) {
+            return pin.check(format, place);
+        }
+        let known: Vec<String> = self.pins.iter().map(|pin| text::uuid(&pin.repository)).collect();
         Err(Failure::at(
-            path.display(),
+            place,
             format_args!(
-                "this is the key file of repository {}; give another path, and a key of its own is made there (or remove the \
-                 file when that repository was never made)",
-                text::uuid(&pin.repository)
+                "here is repository {}, and the key file is of {}: somebody has replaced the repository, or this is \
+                 another one; check --repo and --key-file",
+                text::uuid(&format.uuid),
+                known.join(", ")
             ),
         ))
     }
 
-    /// Writes a key that was made just now, with what it belongs to. Durable when it returns.
+    /// Refuses a key file that has no room for one more repository.
+    pub fn check_room(&self) -> Result<(), Failure> {
+        match &self.file {
+            Some(path) if self.pins.len() >= PINS_MAX => Err(Failure::at(
+                path.display(),
+                format_args!(
+                    "{PINS_MAX} repositories have this key; give another path, and a key of its own is made there"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a key that was made just now, with what it belongs to; one that knows its repositories learns this one. Durable when it
+    /// returns.
     pub fn save(&self, pin: Pin) -> Result<(), Failure> {
-        let (Some(path), Unlock::KeyFile(key)) = (&self.new_file, &self.unlock) else { return Ok(()) };
-        let contents = Zeroizing::new(key_file_text(key, &pin));
-        durable::create(path, contents.as_bytes()).map_err(|error| Failure::at(path.display(), error))?;
-        logger::say(format_args!(
-            "windlass: made the key file {}; keep a copy of it elsewhere",
-            path.display()
-        ));
+        let (Some(path), Unlock::KeyFile(key)) = (&self.file, &self.unlock) else { return Ok(()) };
+        let failed = |error| Failure::at(path.display(), error);
+        let pins = [&self.pins[..], &[pin]].concat();
+        let contents = Zeroizing::new(key_file_text(key, &pins));
+        if self.is_new {
+            durable::create(path, contents.as_bytes()).map_err(failed)?;
+            logger::say(format_args!(
+                "windlass: made the key file {}; keep a copy of it elsewhere",
+                path.display()
+            ));
+        } else if !self.pins.is_empty() {
+            durable::replace(path, contents.as_bytes()).map_err(failed)?;
+            logger::say(format_args!(
+                "windlass: the key file {} knows this repository too now; bring its copies up to date",
+                path.display()
+            ));
+        }
         Ok(())
     }
 
-    /// Takes back a key that turned out to be of no repository.
+    /// Takes back what [`save`](Given::save) wrote about a repository that was not made.
     pub fn unsave(&self) {
-        if let Some(path) = &self.new_file
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            log::warn!("key file stays, though it is of no repository path={} error={error}", path.display());
+        let (Some(path), Unlock::KeyFile(key)) = (&self.file, &self.unlock) else { return };
+        let undone = match (self.is_new, self.pins.is_empty()) {
+            (true, _) => std::fs::remove_file(path),
+            (false, true) => Ok(()),
+            (false, false) => {
+                durable::replace(path, Zeroizing::new(key_file_text(key, &self.pins)).as_bytes())
+            }
+        };
+        if let Err(error) = undone {
+            log::warn!("key file names a repository that was not made path={} error={error}", path.display());
         }
     }
 }
@@ -160,7 +189,7 @@ pub fn for_new(global: &Global) -> Result<Given, Failure> {
         && path.symlink_metadata().is_err()
     {
         let unlock = Unlock::KeyFile(Secret::new(host::random()?));
-        return Ok(Given { unlock, pin: None, new_file: Some(path.clone()) });
+        return Ok(Given { unlock, pins: Vec::new(), file: Some(path.clone()), is_new: true });
     }
     if let Some(given) = given(global)? {
         return Ok(given);
@@ -178,18 +207,17 @@ pub fn for_new(global: &Global) -> Result<Given, Failure> {
     Ok(Given::of(Unlock::Passphrase(Passphrase::new(first.to_vec()))))
 }
 
-fn key_file_text(key: &Secret, pin: &Pin) -> String {
-    format!(
-        "{}\nrepository {}\nencryption aes-256-gcm\nlocation-blocks {}\n",
-        text::hex(key.bytes()),
-        text::uuid(&pin.repository),
-        pin.location_blocks
-    )
+fn key_file_text(key: &Secret, pins: &[Pin]) -> String {
+    let of = |pin: &Pin| {
+        let id = text::uuid(&pin.repository);
+        format!("repository {id}\nencryption aes-256-gcm\nlocation-blocks {}\n", pin.location_blocks)
+    };
+    format!("{}\n{}", text::hex(key.bytes()), pins.iter().map(of).collect::<String>())
 }
 
 fn read_key_file(path: &Path) -> Result<Given, Failure> {
     let bytes = Zeroizing::new(read_secret(path, KEY_FILE_BYTES_MAX)?);
-    let (key, pin) = parse_key_file(&bytes).map_err(|what| {
+    let (key, pins) = parse_key_file(&bytes).map_err(|what| {
         let hint = "not a key file (64 hex digits or 32 bytes); check --key-file";
         match what {
             None => Failure::at(path.display(), hint),
@@ -199,35 +227,37 @@ fn read_key_file(path: &Path) -> Result<Given, Failure> {
             ),
         }
     })?;
-    Ok(Given { unlock: Unlock::KeyFile(key), pin, new_file: None })
+    Ok(Given { unlock: Unlock::KeyFile(key), pins, file: Some(path.to_owned()), is_new: false })
 }
 
 /// `Err`: the number of the line that is wrong, counted from 1; `None` when there is no key.
-fn parse_key_file(bytes: &[u8]) -> Result<(Secret, Option<Pin>), Option<usize>> {
-    if let Ok(raw) = <[u8; KEY_BYTES]>::try_from(bytes) {
-        return Ok((Secret::new(raw), None));
+fn parse_key_file(bytes: &[u8]) -> Result<(Secret, Vec<Pin>), Option<usize>> {
+    // Digits alone are the beginning of a file that was cut, and not a key that chance made of them.
+    let raw = Some(bytes).filter(|bytes| !bytes.iter().all(u8::is_ascii_hexdigit));
+    if let Some(Ok(raw)) = raw.map(<[u8; KEY_BYTES]>::try_from) {
+        return Ok((Secret::new(raw), Vec::new()));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| None)?;
     let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     let key = lines.next().and_then(|(_, line)| unhex(line)).ok_or(None)?;
-    let (mut repository, mut encryption, mut location_blocks) = (None, None, None);
-    let mut last = 0;
-    for (at, line) in lines {
+    let mut pins = Vec::new();
+    let mut last = 1;
+    while let Some((at, line)) = lines.next() {
         last = at + 1;
-        match line.split_once(' ') {
-            Some(("repository", id)) => repository = unhex(&id.replace('-', "")),
-            Some(("encryption", "aes-256-gcm")) => encryption = Some(()),
-            Some(("location-blocks", count)) => location_blocks = count.parse().ok(),
-            _ => return Err(Some(last)),
+        let repository = line.strip_prefix("repository ").and_then(|id| unhex(&id.replace('-', "")));
+        let repository = repository.ok_or(Some(last))?;
+        let mut next = |name: &str| {
+            let (at, line) = lines.next().ok_or(Some(last))?;
+            last = at + 1;
+            line.strip_prefix(name).map(str::trim_start).ok_or(Some(last))
+        };
+        if next("encryption ")? != "aes-256-gcm" {
+            return Err(Some(last));
         }
+        let location_blocks = next("location-blocks ")?.parse().map_err(|_| Some(last))?;
+        pins.push(Pin { repository, location_blocks });
     }
-    match (repository, encryption, location_blocks) {
-        _ if last == 0 => Ok((Secret::new(key), None)),
-        (Some(repository), Some(()), Some(location_blocks)) => {
-            Ok((Secret::new(key), Some(Pin { repository, location_blocks })))
-        }
-        _ => Err(Some(last)),
-    }
+    if pins.len() > PINS_MAX { Err(Some(last)) } else { Ok((Secret::new(key), pins)) }
 }
 
 fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
@@ -272,25 +302,31 @@ mod tests {
     fn a_key_file_says_what_it_belongs_to_and_older_ones_do_not() {
         let pin = Pin { repository: std::array::from_fn(|at| at as u8), location_blocks: 10 };
         let digits = "ab".repeat(32);
-        let text = key_file_text(&Secret::new([0xab; 32]), &pin);
+        let text = key_file_text(&Secret::new([0xab; 32]), &[pin]);
         let written = format!(
             "{digits}\nrepository 00010203-0405-0607-0809-0a0b0c0d0e0f\nencryption aes-256-gcm\nlocation-blocks 10\n"
         );
         assert_eq!(text, written);
         let read = |text: &str| parse_key_file(text.as_bytes()).map(|(key, pin)| (*key.bytes(), pin));
-        assert_eq!(read(&text), Ok(([0xab; 32], Some(pin))));
-        assert_eq!(read(&text.replace('\n', "\r\n\r\n")), Ok(([0xab; 32], Some(pin))));
+        assert_eq!(read(&text), Ok(([0xab; 32], vec![pin])));
+        assert_eq!(read(&text.replace('\n', "\r\n\r\n")), Ok(([0xab; 32], vec![pin])));
+        let pins: Vec<Pin> =
+            (0..=PINS_MAX as u8).map(|at| Pin { repository: [at; 16], location_blocks: at }).collect();
+        let most = key_file_text(&Secret::new([0xab; 32]), &pins[..PINS_MAX]);
+        assert!(most.len() as u64 <= KEY_FILE_BYTES_MAX);
+        assert_eq!(read(&most), Ok(([0xab; 32], pins[..PINS_MAX].to_vec())));
+        assert!(read(&key_file_text(&Secret::new([0xab; 32]), &pins)).is_err());
         for old in [digits.clone(), format!("{digits}\n"), format!("  {}\n\n", digits.to_uppercase())] {
-            assert_eq!(read(&old), Ok(([0xab; 32], None)));
+            assert_eq!(read(&old), Ok(([0xab; 32], Vec::new())));
         }
-        assert_eq!(parse_key_file(&[7; 32]).map(|(key, pin)| (*key.bytes(), pin)), Ok(([7; 32], None)));
+        assert_eq!(parse_key_file(&[7; 32]).map(|(key, pin)| (*key.bytes(), pin)), Ok(([7; 32], Vec::new())));
         for (bad, line) in [
             (String::new(), None),
             ("not a key".to_owned(), None),
             (digits[..62].to_owned(), None),
             (text.replace("aes-256-gcm", "none"), Some(3)),
             (text.replace("location-blocks 10\n", ""), Some(3)),
-            (text.replace("0e0f", "0e"), Some(4)),
+            (text.replace("0e0f", "0e"), Some(2)),
             (format!("{text}colour blue\n"), Some(5)),
         ] {
             assert_eq!(read(&bad), Err(line), "{bad}");

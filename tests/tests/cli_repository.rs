@@ -151,6 +151,11 @@ fn another_repository_or_an_older_one_is_refused() {
         cli(&scratch).with_repository(dir).ok(&["repo", "init"]);
     }
     let cli = cli(&scratch).with_repository(&one);
+    // One key may be that of several repositories.
+    let third = format!("file://{}", scratch.path().join("third").display());
+    cli.ok(&["--repo", &third, "repo", "init"]);
+    cli.ok(&["--repo", &third, "repo", "info"]);
+    cli.ok(&["repo", "info"]);
     let (place, state) = (one.join("repository"), scratch.path().join("state").display().to_string());
     let seen = |rest: &[&str]| cli.run(&[&["--state-dir", &state], rest].concat());
     assert_eq!(seen(&["policy", "set", "a", "--volume", "/dev/none=image"]).code, 0);

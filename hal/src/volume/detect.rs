@@ -28,7 +28,7 @@
 use super::ext4::Ext4;
 use super::xfs::Xfs;
 use super::{Volume, VolumeFault};
-use crate::block::{BlockDevice, Fault};
+use crate::block::{BlockDevice, Fault, FaultKind, READ_UNIT_BYTES};
 
 /// Bytes read from the start: up to the end of ZFS's first label.
 const HEAD_BYTES: usize = 256 << 10;
@@ -145,11 +145,23 @@ pub(super) fn recognise(device: &mut dyn BlockDevice) -> Result<VolumeFault, Fau
     Ok(name(device)?.unwrap_or(VolumeFault::Unrecognised(None)))
 }
 
-/// Something else that begins where a file system of the kind `own` was found.
+/// Something else that begins where a file system of the kind `own` was found. A sector that cannot be read names nothing: the file system
+/// was recognised without it.
 fn beside(device: &mut dyn BlockDevice, own: &str) -> Result<Option<VolumeFault>, Fault> {
     let size = usize::try_from(device.geometry().size_bytes).unwrap_or(START_BYTES);
     let mut start = vec![0; START_BYTES.min(size)];
-    device.read_at(0, &mut start)?;
+    if let Err(whole) = device.read_at(0, &mut start) {
+        if whole.kind != FaultKind::Media {
+            return Err(whole);
+        }
+        for (at, sector) in
+            (0u64..).step_by(READ_UNIT_BYTES as usize).zip(start.chunks_mut(READ_UNIT_BYTES as usize))
+        {
+            if device.read_at(at, sector).is_err() {
+                sector.fill(0);
+            }
+        }
+    }
     let boot = || {
         SIGNATURES.iter().filter(|s| BOOT_SECTORS.contains(&s.bytes)).find(|s| is_at(&start, s.at, s.bytes))
     };
