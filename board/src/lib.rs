@@ -19,6 +19,8 @@
 //! | [`point`] [`calendar`] | `NAME@POINT`, and dates |
 //! | [`logger`] [`signal`] [`prompt`] [`host`] | stderr, Ctrl-C, passphrases, clocks and random numbers |
 //!
+//! What `--json` prints is said in `doc/json.md`.
+//!
 //! Does not: decide anything about data. Everything here calls the agent and shows what it says.
 
 pub mod agent;
@@ -63,7 +65,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(wrong) => return args::explain(wrong, &line),
     };
-    logger::install(cli.global.verbose);
+    logger::install(cli.global.verbose, matches!(cli.command, args::Command::Agent(_)));
     let output = output::Output::new(cli.global.json, cli.global.quiet);
     match commands::run(&cli.global, cli.command, &output) {
         Ok(code) => signal::exit_code(code),

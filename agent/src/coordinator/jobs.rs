@@ -37,7 +37,20 @@ struct Look {
     asked: Option<(NodeId, u64, u64)>,
     tried: Vec<NodeId>,
     found: Option<Found>,
+    /// What nodes said that could not open it.
+    refused: Vec<(NodeId, String)>,
     failed: Option<String>,
+}
+
+impl Look {
+    /// Why nobody can read the volume: each node that was asked, and its words.
+    fn no_reader(&self, device: &str) -> String {
+        let why = self.tried.iter().map(|node| {
+            let said = self.refused.iter().rev().find(|(of, _)| of == node);
+            format!("node {node}: {}", said.map_or("no answer", |(_, what)| what.as_str()))
+        });
+        format!("{device}: no node could open it ({})", why.collect::<Vec<_>>().join("; "))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,7 +221,7 @@ impl Coordinator {
                         "no node that is up has a volume {device:?} in its board profile (or their weight is 0)"
                     ));
                 }
-                None => look.failed = Some(format!("{device}: no node could open it")),
+                None => look.failed = Some(look.no_reader(device)),
             }
         }
         let open = looks.values().any(|look| look.found.is_none() && look.failed.is_none());
@@ -342,6 +355,7 @@ impl Coordinator {
     }
 
     pub(super) fn begun(&mut self, now: Now<'_>, policy: &str, backup: BackupId) {
+        log::info!("backup: begun policy={policy} point={backup}");
         self.merges.backups_changed();
         let Some(job) = self.jobs.get_mut(policy) else { return };
         let askers = std::mem::take(&mut job.askers);
@@ -359,7 +373,16 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn ended(&mut self, policy: &str, backup: BackupId) {
+    pub(super) fn ended(&mut self, now: Now<'_>, policy: &str, backup: BackupId) {
+        if let Some(point) = now.state.points.get(&backup) {
+            log::info!(
+                "backup: ended policy={policy} point={backup} items={} bytes={} faults={} seconds={}",
+                point.totals.items,
+                point.totals.bytes_logical,
+                point.totals.faults,
+                point.wall_ns.1.saturating_sub(point.wall_ns.0) / 1_000_000_000
+            );
+        }
         self.merges.backups_changed();
         if self.jobs.get(policy).is_some_and(|job| job.backup() == Some(backup)) {
             self.jobs.remove(policy);
@@ -392,6 +415,8 @@ impl Coordinator {
                 look.asked = None;
                 look.tried.push(from);
                 look.found = found.iter().find(|found| found.volume.volume == *volume).copied();
+                let refused = failed.iter().filter(|(of, _)| of == volume);
+                look.refused.extend(refused.map(|(_, what)| (from, what.clone())));
                 notes.extend(failed.iter().filter(|(of, _)| of == volume).map(|(_, what)| what.clone()));
             }
         }

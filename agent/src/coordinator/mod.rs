@@ -384,7 +384,7 @@ impl Coordinator {
                 Pending::Report(node, report) => self.report_committed(now, node, &report),
                 Pending::Merge(node, order, _) => self.merge_committed(node, &order),
                 Pending::Begin { policy, backup, .. } => self.begun(now, &policy, backup),
-                Pending::End { policy, backup, .. } => self.ended(&policy, backup),
+                Pending::End { policy, backup, .. } => self.ended(now, &policy, backup),
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Done(None)),
             }
         }
@@ -453,9 +453,11 @@ fn may_be_submitted(record: &Record) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backplane::message::Present;
     use crate::format::record::PolicyChange;
     use crate::id::Slot;
-    use crate::log::state::Policy;
+    use crate::id::VolumeId;
+    use crate::log::state::{Policy, Volume};
 
     const ME: NodeId = NodeId(1);
 
@@ -491,5 +493,56 @@ mod tests {
     fn a_submission_that_counts_already_is_done_and_one_that_another_made_is_refused() {
         assert_eq!(answer(b"x"), Reply::Done(None));
         assert_eq!(answer(b"y"), Reply::Refused(Refusal::Revision.to_string()));
+    }
+
+    #[test]
+    fn a_volume_that_no_node_can_open_is_refused_with_each_nodes_words() {
+        let mut state = State::default();
+        let volume = VolumeId(1);
+        let policy = Policy {
+            revision: 1,
+            slot: Slot(1),
+            removed: false,
+            body: b"x"[..].into(),
+            volumes: vec![volume],
+        };
+        state.policies.insert("p".to_owned(), policy);
+        state.volumes.insert(volume, Volume { policy: "p".to_owned(), device: "gone".to_owned() });
+        let settings = Settings {
+            me: ME,
+            peers: Vec::new(),
+            beat_ns: 1,
+            rest_ns: 1,
+            merges: Bounds::default(),
+            checks: Checks::default(),
+        };
+        let at = |ns| Now { ns, wall_ns: 1, state: &state };
+        let mut coordinator = Coordinator::new(settings, Epoch(1), at(1));
+        let present = Present { weight: 1, volumes: vec!["gone".to_owned()], ..Present::default() };
+        coordinator.handle(at(1), ME, Message::Present(present));
+        coordinator.handle(
+            at(1),
+            ME,
+            Message::Request { request: 7, command: Command::Backup("p".to_owned()) },
+        );
+        let (mut refused, mut ns) = (None, 1);
+        while refused.is_none() && ns < 1000 {
+            ns += 1;
+            coordinator.turn(at(ns));
+            while let Some(out) = coordinator.next_out() {
+                match out {
+                    Out::Send(ME, Message::Probe { ask, .. }) => {
+                        let failed = vec![(volume, "/dev/x: No such file or directory".to_owned())];
+                        coordinator.handle(at(ns), ME, Message::Probed { ask, found: Vec::new(), failed });
+                    }
+                    Out::Send(ME, Message::Reply { reply: Reply::Refused(why), .. }) => refused = Some(why),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(
+            refused.as_deref(),
+            Some("backup of p: gone: no node could open it (node 1: /dev/x: No such file or directory)")
+        );
     }
 }
