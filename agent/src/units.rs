@@ -178,6 +178,16 @@ impl fmt::Display for Grouped {
     }
 }
 
+/// So many of something, for people: `1 item`, `3,008 items`. The noun takes an s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", Grouped(self.0), self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
 /// A duration in nanoseconds for people: `340 ms`, `12.3 s`, `00:14:20`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HumanTime(pub u64);

@@ -2,7 +2,7 @@
 //!
 //! With `--json`: a command prints one document; a job (backup, restore, check, demo) prints a line per event, each a document with
 //! the field `event`, and the last one is `"event":"done"`. A command that fails prints `{"error": ..., "exit": n}` as its last
-//! line. The line on stderr is the same with and without `--json`.
+//! line. The line on stderr is the same with and without `--json`. The fields of each are in `board/doc/json.md`.
 //!
 //! Text of others cannot drive the terminal: see `windlass_agent::foreign`. In JSON such characters are escaped, so the document is the
 //! same to a program.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use windlass_agent::progress::{Progress, Snapshot};
-use windlass_agent::units::{Grouped, Human};
+use windlass_agent::units::{Counted, Grouped, Human};
 
 use crate::failure::Failure;
 use crate::host::HostClock;
@@ -226,7 +226,7 @@ impl Seen {
         if let Some(eta) = self.eta_s() {
             parts.push(format!("eta {:02}:{:02}:{:02}", eta / 3600, eta / 60 % 60, eta % 60));
         }
-        parts.push(format!("{} items", Grouped(self.now.items_done)));
+        parts.push(Counted(self.now.items_done, "item").to_string());
         for (count, what) in [
             (self.now.objects, "objects"),
             (self.now.puts, "PUTs"),

@@ -147,7 +147,7 @@ fn frames_are_opened_again_before_they_are_sent_a_sample_or_all() {
     }
     let all = cli.json(&["backup", "all", "--paranoid"]);
     assert!(count(&all, "frames") > 1 && count(&all, "frames") == count(&all, "frames_proven"), "{all}");
-    assert!(count(&all, "bytes_proven") > 0 && count(&all, "proven_ns") > 0, "{all}");
+    assert!(count(&all, "bytes_proven") > 0, "{all}");
     let some = cli.json(&["backup", "some"]);
     assert_eq!(count(&some, "frames_proven"), count(&some, "frames").div_ceil(64), "{some}");
 }

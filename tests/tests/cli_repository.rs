@@ -41,7 +41,8 @@ fn init_makes_a_repository_and_its_key_once() {
     let scratch = Scratch::new("cli-init");
     let cli = cli(&scratch);
     let made = cli.json(&["repo", "init"]);
-    assert_eq!(made["lock"], "encrypted, opened by key file");
+    assert_eq!(made["opened_by"], serde_json::json!(["key file"]));
+    assert!(cli.ok(&["repo", "info"]).contains("encryption  yes (key file)"));
     let key = scratch.path().join("key");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let id = made["repository"].as_str().unwrap();
@@ -276,7 +277,7 @@ fn a_wrong_key_is_told_and_a_needless_one_too() {
     let open = format!("file://{}", scratch.path().join("open").display());
     let bare = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"));
     bare.ok(&["--repo", &open, "repo", "init", "--no-encryption"]);
-    assert_eq!(bare.json(&["--repo", &open, "repo", "info"])["lock"], "not encrypted");
+    assert_eq!(bare.json(&["--repo", &open, "repo", "info"])["opened_by"], serde_json::json!([]));
     fs::write(scratch.path().join("key"), "00".repeat(32)).unwrap();
     let key = scratch.path().join("key").display().to_string();
     assert!(
@@ -479,8 +480,8 @@ fn a_volume_is_checked_for_damage() {
     assert_eq!(ended.code, 3, "{}", ended.stderr);
     let findings = ended.documents();
     let said = findings.iter().find(|said| said["event"] == "finding").unwrap();
-    assert!(said["place"].as_str().unwrap().starts_with("/docs "), "{said}");
-    assert!(said["what"].as_str().unwrap().contains("a.txt"), "{said}");
+    assert!(said["place"].as_str().unwrap().starts_with("/docs/a.txt "), "{said}");
+    assert!(said["what"].as_str().unwrap().contains("has no links"), "{said}");
 }
 
 #[test]
@@ -524,4 +525,25 @@ fn tables_are_kept_in_order_and_every_point_stays_as_it_was() {
         fs::remove_file(&out).unwrap();
     }
     cli.ok(&["check", "a", "--read-data"]);
+}
+
+#[test]
+fn lines_of_a_log_begin_with_the_time_unless_a_journal_knows_it() {
+    let scratch = Scratch::new("cli-log-lines");
+    let cli = cli(&scratch);
+    cli.ok(&["repo", "init"]);
+    let set = ["policy", "set", "a", "--volume", "/dev/none=image"];
+    let said = cli.run(&set).stderr;
+    let (time, rest) = said.split_once(' ').unwrap();
+    assert!(time.len() == "2026-11-21T03:16:00Z".len() && time.ends_with('Z'), "{said}");
+    assert!(rest.starts_with("warn: policy: no such device yet"), "{said}");
+    let journal = cli.command(&set).env("JOURNAL_STREAM", "8:1").output().unwrap();
+    let said = String::from_utf8(journal.stderr).unwrap();
+    assert!(said.starts_with("warn: policy: no such device yet"), "{said}");
+    let Some(image) = image(&scratch) else { return };
+    cli.ok(&["policy", "set", "b", "--volume", &image]);
+    let said = cli.run(&["backup", "b", "-v"]).stderr;
+    for what in ["info: backup: begun policy=b", "info: backup: ended policy=b point=1 items="] {
+        assert!(said.contains(what), "{said}");
+    }
 }

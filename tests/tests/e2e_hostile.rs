@@ -190,11 +190,7 @@ fn names_that_lead_nowhere_mark_the_point() {
         requests.iter().for_each(|request| drop(debugfs(&image, request)));
         let Way { backup, said, to } = way(&cli, &work, text(&image));
         assert!(said.contains(rule), "{requests:?}: {said}");
-        assert_eq!(
-            backup["items_not_whole"].as_array().map(|list| list.len() as i64),
-            Some(faults),
-            "{backup}"
-        );
+        assert_eq!(backup["fault_list"].as_array().map(|list| list.len() as i64), Some(faults), "{backup}");
         expect(&to, &[("aaaa", "one"), ("aaab", "two")]);
     }
 }

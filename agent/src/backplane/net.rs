@@ -375,11 +375,12 @@ impl<L: Link> Net<L> {
         let count = self.count(node, reason);
         // Everything that is new, and then ever more rarely.
         if count.is_power_of_two() && !matches!(reason, Reason::Stopped | Reason::Goodbye) {
-            log::warn!(
-                "backplane: connection ended node={} address={address} reason={} count={count}: {reason}",
-                node.map_or_else(|| "unknown".to_owned(), |node| node.to_string()),
-                reason.name()
-            );
+            let whose = match node {
+                Some(node) => format!("connection with node {node} ({address}) ended"),
+                None => format!("incoming connection ({address}) ended before it said which node it is"),
+            };
+            let times = if count == 1 { String::new() } else { format!(" ({count} times)") };
+            log::warn!("backplane: {whose}: {reason}{times} reason={}", reason.name());
         }
         let Some(peer) = self.peers.iter().position(|peer| Some(peer.node) == node) else {
             return;

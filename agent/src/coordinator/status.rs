@@ -59,7 +59,7 @@ fn points(state: &State) -> Vec<Value> {
                 "status": match point.totals.faults {
                     _ if state.damage.points.contains(&point.backup) => "damaged",
                     0 => "complete",
-                    _ => "with errors",
+                    _ => "with_errors",
                 },
                 "items": point.totals.items,
                 "bytes": point.totals.bytes_logical,

@@ -12,6 +12,7 @@ use std::fmt;
 
 use crate::pack::object::PIECE_BYTES;
 use crate::pack::{OBJECT_BYTES_MIN, frame_buf_bytes};
+use crate::units::format_bytes;
 use crate::worker::backup::KEEP_PIECES;
 
 /// Budget in bytes when none is given.
@@ -66,14 +67,23 @@ pub struct TooSmall {
     pub needed: u64,
 }
 
+/// Below this, whoever wrote the number meant another unit.
+const BYTES_MEANT_MIN: u64 = 1 << 20;
+
 impl fmt::Display for TooSmall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "a memory budget of {} MiB is too small: with this block size at least {} MiB are needed",
-            self.given >> 20,
+            "a memory budget of {} is too small: with this block size at least {} MiB are needed",
+            format_bytes(self.given),
             self.needed.div_ceil(1 << 20)
-        )
+        )?;
+        match self.given {
+            bytes if bytes < BYTES_MEANT_MIN => {
+                write!(f, "; a number without a unit is bytes, write {bytes}MiB")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

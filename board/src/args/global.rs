@@ -209,7 +209,7 @@ pub struct Global {
     #[arg(long, global = true, help_heading = "Agent", hide_short_help = true)]
     pub alone: bool,
 
-    /// Print JSON: one document, or a line per event for backup, restore, check and demo
+    /// Print JSON: one document, or a line per event for jobs and listings
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
     /// Show no progress and no summary: what went wrong, and what was asked for (`ls`, `points`, ...), still is

@@ -29,7 +29,7 @@ use windlass_agent::store::retry::Client;
 use windlass_agent::store::uplink::{Uplink, UplinkSettings};
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
-use windlass_agent::units::{Grouped, Human, HumanTime};
+use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 use windlass_agent::worker::backup::Totals;
 use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_hal::block::BlockDevice;
@@ -165,6 +165,7 @@ pub fn run_policy(
         stop: job.stop_flag(),
     };
     let sweeping = damage::begin_sweep(repository, &session.view().state, job);
+    log::info!("backup: begun policy={name}");
     settings.missing = missing.iter().map(|missing| missing.id).collect();
     let (mut session, mut begun) = (session, None);
     let (session, result) = loop {
@@ -220,6 +221,14 @@ pub fn run_policy(
     let compared = verify::after_backup(global, &policy, job)?;
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
+    log::info!(
+        "backup: ended policy={name} point={} items={} bytes={} faults={} seconds={}",
+        report.backup,
+        report.totals.items,
+        report.totals.item_bytes,
+        report.totals.fault_count,
+        elapsed_ns / 1_000_000_000
+    );
     let not_whole = name_troubles(&report, &mut volumes);
     let paths = policy.volumes.iter().map(|volume| Path::new(&volume.device));
     let in_use = paths.filter_map(|path| Some(refuse_written(path).err()?.to_string())).collect();
@@ -528,10 +537,10 @@ fn per_second(bytes: u64, ns: u64) -> u64 {
 pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
     let totals = &outcome.report.totals;
     output.say(format_args!(
-        "point {} of {}: {} items, {} in {} ({}/s){}",
+        "point {} of {}: {}, {} in {} ({}/s){}",
         outcome.report.backup,
         policy.name,
-        Grouped(totals.items),
+        Counted(totals.items, "item"),
         Human(totals.item_bytes),
         HumanTime(outcome.elapsed_ns),
         Human(per_second(totals.item_bytes, outcome.elapsed_ns)),
@@ -541,15 +550,15 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
         },
     ));
     output.say(format_args!(
-        "  {} new or changed, {} unchanged, {} deleted; read {}, stored {} in {} objects and {} segments, {} PUTs",
+        "  {} new or changed, {} unchanged, {} deleted; read {}, stored {} in {} and {}, {}",
         Grouped(totals.items.saturating_sub(totals.items_same)),
         Grouped(totals.items_same),
         Grouped(totals.items_deleted),
         Human(totals.read_bytes),
         Human(totals.stored_bytes),
-        Grouped(totals.objects),
-        Grouped(totals.segments),
-        Grouped(outcome.requests.puts()),
+        Counted(totals.objects, "object"),
+        Counted(totals.segments, "segment"),
+        Counted(outcome.requests.puts(), "PUT"),
     ));
     for why in &outcome.in_use {
         output.say(format_args!(
@@ -580,8 +589,8 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
     }
     if totals.fault_count > 0 {
         output.say(format_args!(
-            "  {} items could not be read whole; they are named above",
-            Grouped(totals.fault_count)
+            "  {} could not be read in full (named above)",
+            Counted(totals.fault_count, "item")
         ));
     }
     for text in &outcome.unmatched {
@@ -602,10 +611,10 @@ fn tell_compared(outcome: &Outcome, output: &Output) {
             output.event("difference", verify::to_json(path, difference));
         }
         output.say(format_args!(
-            "  {} items of {} compared with what the kernel says: {} differences",
-            Grouped(compared.sums.items),
+            "  {} of {} compared with the file system as the kernel shows it: {}",
+            Counted(compared.sums.items, "item"),
             text::printable(compared.device.as_os_str().as_encoded_bytes()),
-            Grouped(compared.sums.differences),
+            Counted(compared.sums.differences, "difference"),
         ));
     }
 }
@@ -654,14 +663,14 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "frames": report.proven.of,
         "frames_proven": report.proven.frames,
         "bytes_proven": report.proven.bytes,
-        "proven_ns": report.proven.ns,
+        "proven_ms": report.proven.ns / 1_000_000,
         "objects": totals.objects,
         "segments": totals.segments,
         "segments_merged": outcome.merged.removed,
         "requests": outcome.requests.to_json(),
         "peak_memory_bytes": host::peak_memory_bytes(),
         "faults": totals.fault_count,
-        "items_not_whole": not_whole,
+        "fault_list": not_whole,
         "includes_unmatched": outcome.unmatched,
         "compared": compared,
         "in_use": outcome.in_use,

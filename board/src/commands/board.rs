@@ -43,7 +43,7 @@ pub fn explain(file: &Path, output: &Output) -> Result<Exit, Failure> {
         Ok(loaded) => {
             let lines = explained::lines(&loaded.profile);
             lines.iter().for_each(|line| output.say(line));
-            output.document(&json!({ "file": loaded.file, "lines": lines }));
+            output.document(&json!({ "file": loaded.file, "profile": explained::document(&loaded.profile) }));
             Ok(Exit::Done)
         }
         Err(faults) => Ok(tell(file, &faults, output)),
@@ -56,6 +56,8 @@ fn tell(file: &Path, faults: &[Fault], output: &Output) -> Exit {
         .iter()
         .map(|fault| json!({ "file": fault.file, "line": fault.at.0, "column": fault.at.1, "what": fault.what }))
         .collect();
-    output.document(&json!({ "file": file.display().to_string(), "faults": documents }));
+    output.document(
+        &json!({ "file": file.display().to_string(), "faults": faults.len(), "fault_list": documents }),
+    );
     if faults.is_empty() { Exit::Done } else { Exit::Usage }
 }

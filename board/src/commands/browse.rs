@@ -22,7 +22,7 @@ use windlass_agent::restore::browse::{self, BrowseFault, components};
 use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
-use windlass_agent::units::{Grouped, Human};
+use windlass_agent::units::{Counted, Grouped, Human};
 use windlass_hal::volume::{ItemKind, Timestamp};
 
 use crate::args::global::Global;
@@ -195,8 +195,8 @@ pub fn ls(global: &Global, args: &Ls, output: &Output) -> Result<Exit, Failure> 
     );
     if missing > 0 {
         logger::say(format_args!(
-            "windlass: {} names lead to items that the tables do not have; run `windlass check {}@{}`",
-            Grouped(missing),
+            "windlass: {} without an item in the tables; run `windlass check {}@{}`",
+            Counted(missing, "name"),
             point.policy,
             point.backup
         ));
@@ -273,6 +273,12 @@ fn kind_word(kind: ItemKind) -> &'static str {
     }
 }
 
+/// A file's time, to the nanosecond.
+fn exact(time: Timestamp) -> String {
+    let whole = iso_utc(time.secs);
+    format!("{}.{:09}Z", whole.trim_end_matches('Z'), time.nanos)
+}
+
 /// What `--json` says of an item.
 fn fields(lin: Lin, item: &ItemAttributes) -> Map<String, Value> {
     let mut object = Map::new();
@@ -285,8 +291,7 @@ fn fields(lin: Lin, item: &ItemAttributes) -> Map<String, Value> {
     put("gid", item.gid.into());
     put("links", item.links.into());
     put("size", item.size.into());
-    put("mtime", iso_utc(item.mtime.secs).into());
-    put("mtime_nanos", item.mtime.nanos.into());
+    put("mtime", exact(item.mtime).into());
     if matches!(item.kind, ItemKind::CharDevice | ItemKind::BlockDevice) {
         put("rdev", json!([item.rdev.0, item.rdev.1]));
     }
@@ -308,12 +313,12 @@ pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failu
     let mut lookup = opened.lookup(point, &place)?;
     let (lin, item) = resolve(&mut lookup, &mut place)?;
     let path = place.shown(&place.path);
-    let exact = |time: Timestamp| {
-        let whole = iso_utc(time.secs);
-        format!("{}.{:09}Z", whole.trim_end_matches('Z'), time.nanos)
-    };
-    let mut times = vec![("accessed", item.atime), ("modified", item.mtime), ("changed", item.ctime)];
-    times.extend(item.btime.map(|time| ("created", time)));
+    let mut times = vec![
+        ("accessed", "atime", item.atime),
+        ("modified", "mtime", item.mtime),
+        ("changed", "ctime", item.ctime),
+    ];
+    times.extend(item.btime.map(|time| ("created", "btime", time)));
     output.say(format_args!("path      {}{}", text::printable(&path), arrow(&item)));
     output.say(format_args!("type      {}", kind_word(item.kind)));
     output.say(format_args!("size      {} ({} bytes)", Human(item.size), Grouped(item.size)));
@@ -327,7 +332,7 @@ pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failu
     if matches!(item.kind, ItemKind::CharDevice | ItemKind::BlockDevice) {
         output.say(format_args!("device    {}, {}", item.rdev.0, item.rdev.1));
     }
-    for (what, time) in &times {
+    for (what, _, time) in &times {
         output.say(format_args!("{what:<9} {}", exact(*time)));
     }
     for (name, value) in &item.xattrs {
@@ -338,8 +343,8 @@ pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failu
     }
     let mut object = fields(lin, &item);
     text::put_bytes(&mut object, "path", &path);
-    for (what, time) in times {
-        object.insert(what.to_owned(), exact(time).into());
+    for (_, field, time) in times {
+        object.insert(field.to_owned(), exact(time).into());
     }
     let xattrs = item.xattrs.iter().map(|(name, value)| {
         let mut object = Map::new();

@@ -14,7 +14,7 @@ use windlass_agent::id::VolumeId;
 use windlass_agent::log::intact::{self, Flaw};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::check::{self, CheckEnd, CheckFault, CheckOptions, CheckReport};
-use windlass_agent::units::{Grouped, Human, HumanTime};
+use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
 use crate::args::Check;
 use crate::args::global::Global;
@@ -111,18 +111,18 @@ fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, outp
         output.say(format_args!("DAMAGED   and {} more", Grouped(report.faults_dropped)));
     }
     output.say(format_args!(
-        "checked {what}: {} items, {}, {} stored blocks in {} of {} objects, in {}",
-        Grouped(report.items),
+        "checked {what}: {}, {}, {} in {} of {}, in {}",
+        Counted(report.items, "item"),
         Human(report.bytes),
-        Grouped(report.blocks),
+        Counted(report.blocks, "stored block"),
         Grouped(report.objects),
-        Grouped(report.objects_listed),
+        Counted(report.objects_listed, "object"),
         HumanTime(elapsed_ns),
     ));
     if report.incomplete > 0 {
         output.say(format_args!(
-            "  {} items were not read whole by the backup; that is known, and no damage here",
-            Grouped(report.incomplete)
+            "  {} could not be read in full by the backup; this is known, and no new damage",
+            Counted(report.incomplete, "item")
         ));
     }
     match (report.is_sound(), read_data) {
@@ -131,7 +131,7 @@ fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, outp
         }
         (true, false) => output.say("  sound: everything is there; --read-data also verifies every byte"),
         (false, _) => {
-            output.say(format_args!("  NOT SOUND: {} items are affected", Grouped(report.items_damaged)))
+            output.say(format_args!("  NOT SOUND: {} affected", Counted(report.items_damaged, "item")))
         }
     }
 }
@@ -147,8 +147,8 @@ fn to_json(report: &CheckReport) -> Map<String, Value> {
         "bytes_verified": report.bytes_verified,
         "items_incomplete": report.incomplete,
         "items_damaged": report.items_damaged,
-        "faults": report.faults.iter().map(fault_json).collect::<Vec<_>>(),
-        "faults_dropped": report.faults_dropped,
+        "faults": report.faults.len() as u64 + report.faults_dropped,
+        "fault_list": report.faults.iter().map(fault_json).collect::<Vec<_>>(),
     });
     match document {
         Value::Object(document) => document,

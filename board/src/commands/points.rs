@@ -7,7 +7,7 @@ use windlass_agent::format::record::PointStatus;
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::check_name;
-use windlass_agent::units::{Grouped, Human, HumanTime};
+use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
 use crate::args::global::Global;
 use crate::args::{At, Points};
@@ -89,14 +89,10 @@ fn state_text(state: &State, point: &Point) -> String {
     if state.damage.points.contains(&point.backup) {
         return "damaged".to_owned();
     }
-    let items =
-        (point.totals.faults > 0).then(|| format!("{} items not whole", Grouped(point.totals.faults)));
-    let volumes = match point.missing.len() {
-        0 => None,
-        1 => Some("1 volume missing".to_owned()),
-        many => Some(format!("{many} volumes missing")),
-    };
-    let parts: Vec<String> = items.into_iter().chain(volumes).collect();
+    let counts =
+        [(point.totals.faults, "item", "incomplete"), (point.missing.len() as u64, "volume", "missing")];
+    let counts = counts.into_iter().filter(|(count, ..)| *count > 0);
+    let parts: Vec<String> = counts.map(|(count, of, how)| format!("{} {how}", Counted(count, of))).collect();
     if parts.is_empty() { "complete".to_owned() } else { parts.join(", ") }
 }
 
@@ -122,7 +118,7 @@ fn to_json(state: &State, point: &Point) -> Value {
         "items": totals.items,
         "items_changed": totals.items_changed,
         "items_deleted": totals.items_deleted,
-        "bytes_logical": totals.bytes_logical,
+        "bytes": totals.bytes_logical,
         "bytes_read": totals.bytes_read,
         "bytes_reused": totals.bytes_reused,
         "bytes_stored": totals.bytes_stored,

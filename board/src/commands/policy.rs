@@ -15,7 +15,7 @@ use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
 use windlass_agent::log::state::State;
 use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
-use windlass_agent::units::format_bytes;
+use windlass_agent::units::{Counted, format_bytes};
 
 use crate::args::PolicySet;
 use crate::args::global::Global;
@@ -341,7 +341,11 @@ pub fn remove(
         let points = state.points.values().filter(|point| point.policy == name).count();
         Ok((Record::PolicyRemoved { name: name.to_owned(), revision }, points))
     })?;
-    output.say(format_args!("policy {name} removed; its {points} points stay"));
+    output.say(format_args!(
+        "policy {name} removed; its {} stay{}",
+        Counted(points as u64, "point"),
+        if points == 1 { "s" } else { "" }
+    ));
     output.document(&json!({ "removed": name, "points": points }));
     Ok(Exit::Done)
 }

@@ -32,7 +32,7 @@ use windlass_agent::store::{StoreFault, StoreFaultKind};
 use windlass_agent::table::rebuild::{RebuildSettings, Rebuilt, rebuild};
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
 use windlass_agent::table::source::{Source, TableLimits};
-use windlass_agent::units::Grouped;
+use windlass_agent::units::Counted;
 
 use crate::args::global::Global;
 use crate::failure::{Exit, Failure};
@@ -86,10 +86,10 @@ pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
         logger::say(format_args!("not read: {}: {fault}", id.object_key()));
     }
     output.say(format_args!(
-        "{} rows of {} objects in {} new segments",
-        Grouped(done.rebuilt.rows),
-        Grouped(done.objects),
-        Grouped(done.segments)
+        "{} of {} in {}",
+        Counted(done.rebuilt.rows, "row"),
+        Counted(done.objects, "object"),
+        Counted(done.segments, "new segment")
     ));
     let skipped: Vec<Value> = done
         .rebuilt
@@ -101,7 +101,8 @@ pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "rows": done.rebuilt.rows,
         "objects": done.objects,
         "segments": done.segments,
-        "not_read": skipped,
+        "faults": done.rebuilt.skipped.len(),
+        "fault_list": skipped,
     });
     let mut whole = done.rebuilt.skipped.is_empty();
     if let Some(log) = &done.log {
@@ -118,8 +119,10 @@ pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
 }
 
 fn tell(log: &NewLog, output: &Output) {
-    output
-        .say(format_args!("the commit log begins anew, with {} recovery points", Grouped(log.points as u64)));
+    output.say(format_args!(
+        "the commit log begins anew, with {}",
+        Counted(log.points as u64, "recovery point")
+    ));
     for place in &log.lost {
         output.say(format_args!("lost: {place}"));
     }

@@ -24,27 +24,38 @@ pub fn init(global: &Global, args: &RepoInit, output: &Output) -> Result<Exit, F
     let repository = Repository::init(global, !args.no_encryption, args.location_blocks, args.force)?;
     let place = repository.opened.store.describe();
     let id = text::uuid(&repository.format.uuid);
-    output.say(format_args!("repository {id} made at {place}, {}", lock_text(&repository.format.lock)));
+    output.say(format_args!(
+        "repository {id} made at {place}; encryption: {}",
+        encryption(&repository.format.lock)
+    ));
     output.document(&json!({
         "repository": id,
         "store": place,
-        "lock": lock_text(&repository.format.lock),
+        "opened_by": opened_by(&repository.format.lock),
         "location_blocks": repository.format.location_blocks,
     }));
     Ok(Exit::Done)
 }
 
-/// How the master key is kept, in words.
-fn lock_text(lock: &Lock) -> String {
+/// What opens the repository; nothing when it is not encrypted.
+fn opened_by(lock: &Lock) -> Vec<&'static str> {
     match lock {
-        Lock::Clear(_) => "not encrypted".to_owned(),
-        Lock::Slots(slots) => {
-            let words = slots.iter().map(|slot| match slot.kind {
+        Lock::Clear(_) => Vec::new(),
+        Lock::Slots(slots) => slots
+            .iter()
+            .map(|slot| match slot.kind {
                 SlotKind::KeyFile => "key file",
                 SlotKind::Passphrase { .. } => "passphrase",
-            });
-            format!("encrypted, opened by {}", words.collect::<Vec<_>>().join(" or "))
-        }
+            })
+            .collect(),
+    }
+}
+
+/// The same in words.
+fn encryption(lock: &Lock) -> String {
+    match opened_by(lock).join(" or ") {
+        nothing if nothing.is_empty() => "no".to_owned(),
+        keys => format!("yes ({keys})"),
     }
 }
 
@@ -74,8 +85,11 @@ fn probe_document(report: &Report) -> Value {
         Versioning::Off => "off",
         Versioning::NotTold => "not told",
     };
-    let checks: Vec<_> =
-        report.checks.iter().map(|(check, ns)| json!({"check": check.to_string(), "ns": ns})).collect();
+    let checks: Vec<_> = report
+        .checks
+        .iter()
+        .map(|(check, ns)| json!({ "check": check.to_string(), "elapsed_ms": ns / 1_000_000 }))
+        .collect();
     json!({ "versioning": versioning, "races_repeated": report.races_repeated, "checks": checks })
 }
 
@@ -118,8 +132,8 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         output.say(format_args!("log store   {log}"));
     }
     output.say(format_args!("made        {}", iso_utc(format.created_secs)));
-    output.say(format_args!("lock        {}", lock_text(&format.lock)));
-    output.say(format_args!("log         slot {}, epoch {}", view.head, state.epoch));
+    output.say(format_args!("encryption  {}", encryption(&format.lock)));
+    output.say(format_args!("log         entry {}, lock taken {} times", view.head, state.epoch));
     output.say(format_args!("policies    {policies}"));
     output.say(format_args!("points      {}", Grouped(state.points.len() as u64)));
     output.say(format_args!("unfinished  {}", unfinished(state)));
@@ -130,7 +144,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "log_store": lease_store,
         "made_at": format.store_identity,
         "created": iso_utc(format.created_secs),
-        "lock": lock_text(&format.lock),
+        "opened_by": opened_by(&format.lock),
         "location_blocks": format.location_blocks,
         "slot": view.head.0,
         "epoch": state.epoch.0,

@@ -16,7 +16,7 @@ use windlass_agent::restore::file::RestoreOptions;
 use windlass_agent::restore::place::Protected;
 use windlass_agent::restore::target::Existing as AgentExisting;
 use windlass_agent::restore::walk::{self, RestoreReport, Root, Source};
-use windlass_agent::units::{Grouped, Human, HumanTime};
+use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 use windlass_hal::volume::ItemKind;
 
 use crate::args::global::Global;
@@ -208,24 +208,22 @@ fn tell(point: &Point, report: &RestoreReport, elapsed_ns: u64, output: &Output)
     }
     let rate = (u128::from(report.bytes) * 1_000_000_000 / u128::from(elapsed_ns.max(1))) as u64;
     output.say(format_args!(
-        "point {}: {} items, {} in {} ({}/s)",
+        "point {}: {}, {} in {} ({}/s)",
         point.backup,
-        Grouped(report.items),
+        Counted(report.items, "item"),
         Human(report.bytes),
         HumanTime(elapsed_ns),
         Human(rate),
     ));
     let items: BTreeSet<&[u8]> = report.faults.iter().map(|fault| fault.path.as_slice()).collect();
-    match items.len() {
+    let count = items.len() as u64;
+    match count {
         0 => {}
-        _ if more > 0 => output.say(format_args!(
-            "  more than {} items could not be restored as they were; the first of them are listed above",
-            Grouped(items.len() as u64)
-        )),
-        1 => output.say("  1 item could not be restored as it was; it is listed above"),
-        count => output.say(format_args!(
-            "  {} items could not be restored as they were; they are listed above",
-            Grouped(count as u64)
+        1 => output.say("  1 item could not be restored as it was (listed above)"),
+        _ => output.say(format_args!(
+            "  {}{} items could not be restored as they were (listed above)",
+            if more > 0 { "more than " } else { "" },
+            Grouped(count)
         )),
     }
     let faults: Vec<Value> = report
@@ -244,10 +242,10 @@ fn tell(point: &Point, report: &RestoreReport, elapsed_ns: u64, output: &Output)
             "point": point.backup.0,
             "items": report.items,
             "bytes": report.bytes,
-            "elapsed_ns": elapsed_ns,
-            "items_not_whole": items.len(),
-            "fault_count": report.fault_count,
-            "faults": faults,
+            "elapsed_ms": elapsed_ns / 1_000_000,
+            "items_not_whole": count,
+            "faults": report.fault_count,
+            "fault_list": faults,
             "peak_memory_bytes": host::peak_memory_bytes(),
         }),
     );

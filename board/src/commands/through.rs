@@ -16,7 +16,7 @@ use serde_json::json;
 use windlass_agent::backplane::message::{Command, Reply};
 use windlass_agent::policy::check_name;
 use windlass_agent::progress::{Phase, Progress};
-use windlass_agent::units::{Grouped, Human, HumanTime};
+use windlass_agent::units::{Counted, Human, HumanTime};
 
 use crate::args::Backup;
 use crate::args::global::Global;
@@ -126,16 +126,16 @@ fn last_point(status: &Status, policy: &str) -> u32 {
 
 fn tell(point: &Point, elapsed_ns: u64, output: &Output) -> Exit {
     output.say(format_args!(
-        "point {} of {}: {} items, {} in {}",
+        "point {} of {}: {}, {} in {}",
         point.backup,
         text::printable(point.policy.as_bytes()),
-        Grouped(point.items),
+        Counted(point.items, "item"),
         Human(point.bytes),
         HumanTime(elapsed_ns),
     ));
     let whole = point.status == "complete";
     if !whole {
-        output.say("  some items could not be read whole; `windlass status` names the last ones");
+        output.say("  some items could not be read in full; `windlass status` names the last ones");
     }
     output.event(
         "done",
@@ -253,7 +253,7 @@ impl Wait<'_> {
             return Ok(Point {
                 backup: point.backup.0,
                 policy: point.policy.clone(),
-                status: if point.totals.faults == 0 { "complete" } else { "with errors" }.to_owned(),
+                status: if point.totals.faults == 0 { "complete" } else { "with_errors" }.to_owned(),
                 items: point.totals.items,
                 bytes: point.totals.bytes_logical,
                 wall_end_ns: point.wall_ns.1,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Map, Value, json};
 use windlass_agent::policy::{Policy, Reader, paths};
 use windlass_agent::progress::Progress;
-use windlass_agent::units::{Grouped, Human};
+use windlass_agent::units::{Counted, Human};
 use windlass_hal::volume::detect;
 use windlass_hal::volume::mounted::{Mounted, Recovery};
 use windlass_hal::volume::verify::{self, Choice, Difference, Verified};
@@ -60,9 +60,9 @@ pub fn run(global: &Global, args: &VolumeVerify, output: &Output) -> Result<Exit
     let stopped = job.stop_flag().load(Ordering::Relaxed);
     let Verified { items, bytes, differences, items_different } = found.sums;
     output.say(format_args!(
-        "{}{} items and {} of contents compared{}: {}",
+        "{}{} and {} of contents compared{}: {}",
         if stopped { "stopped; " } else { "" },
-        Grouped(items),
+        Counted(items, "item"),
         Human(bytes),
         match pick {
             Pick::All => String::new(),
@@ -70,7 +70,7 @@ pub fn run(global: &Global, args: &VolumeVerify, output: &Output) -> Result<Exit
         },
         match differences {
             0 => "the raw reader and the kernel say the same".to_owned(),
-            n => format!("{} differences in {} items", Grouped(n), Grouped(items_different)),
+            n => format!("{} in {}", Counted(n, "difference"), Counted(items_different, "item")),
         }
     ));
     let exit = match (differences, stopped) {

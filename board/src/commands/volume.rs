@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 use windlass_agent::policy::{Reader, paths};
-use windlass_agent::units::{Grouped, Human};
+use windlass_agent::units::{Counted, Grouped, Human};
 use windlass_hal::volume::check::{self, Finding};
 use windlass_hal::volume::{Cursor, ItemFault, Swept, Window};
 
@@ -169,11 +169,11 @@ pub fn check(global: &Global, path: &Path, reader: Reader, output: &Output) -> R
         output.event("finding", json!({ "inode": inode, "place": place, "what": wrong.what() }));
     }
     output.say(format_args!(
-        "{} items looked at: {}",
-        Grouped(items),
+        "{} looked at: {}",
+        Counted(items, "item"),
         match count {
             0 => "sound".to_owned(),
-            _ => format!("{} findings", Grouped(count)),
+            _ => Counted(count, "finding").to_string(),
         }
     ));
     output.event("done", json!({ "device": path.display().to_string(), "items": items, "findings": count }));

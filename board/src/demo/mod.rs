@@ -32,7 +32,7 @@ use windlass_agent::limits::LOCATION_BLOCKS_DEFAULT;
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 use windlass_agent::progress::{Phase, Progress};
-use windlass_agent::units::{Grouped, Human, HumanTime};
+use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
 use crate::args::global::Global;
 use crate::args::{Demo, Existing};
@@ -382,11 +382,11 @@ impl Steps<'_> {
             },
         ));
         self.output.say(format_args!(
-            "first backup   {} in {}, {} items, {} objects, ratio {ratio:.2}",
+            "first backup   {} in {}, {}, {}, ratio {ratio:.2}",
             Human(totals.item_bytes),
             HumanTime(first.elapsed_ns),
-            Grouped(totals.items),
-            totals.objects,
+            Counted(totals.items, "item"),
+            Counted(totals.objects, "object"),
         ));
         self.output.say(format_args!("second backup  {}", HumanTime(second.elapsed_ns)));
         // The log's few records are the same for a TiB as for these MiB.
@@ -411,8 +411,8 @@ impl Steps<'_> {
             "differences": same.differences,
             "different": same.kept,
             "with_owners": same.with_owners,
-            "first_ms": first.elapsed_ns / 1_000_000,
-            "second_ms": second.elapsed_ns / 1_000_000,
+            "first_elapsed_ms": first.elapsed_ns / 1_000_000,
+            "second_elapsed_ms": second.elapsed_ns / 1_000_000,
             "objects": totals.objects,
             "puts": requests.puts(),
             "puts_per_tib": per_tib,

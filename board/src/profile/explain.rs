@@ -1,9 +1,10 @@
-//! A profile with its defaults filled in, and the memory sum, for people.
+//! A profile with its defaults filled in, and the memory sum: as lines for people, as a document for programs.
 //!
 //! Source: ours.
 
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
 use windlass_agent::units::{Human, format_duration_ms};
 
 use super::read::At;
@@ -40,6 +41,80 @@ pub fn lines(profile: &Profile) -> Vec<String> {
     }
     memory(profile, &mut out);
     out.0
+}
+
+/// The same for programs, in the sections of the file; what is not set is null.
+pub fn document(profile: &Profile) -> Value {
+    let (own, work, limits, timing) = (&profile.repository, &profile.work, &profile.limits, profile.timing());
+    let path = |path: &Option<At<PathBuf>>| path.as_ref().map(|path| path.display().to_string());
+    let ms = |ns: u64| ns / 1_000_000;
+    let block_bytes = profile.block_bytes_max();
+    // The reader of a profile has refused a budget that is too small.
+    let parts: Vec<Value> = profile.budget().map_or_else(
+        |_| Vec::new(),
+        |budget| {
+            let sum = budget.sum(profile.memory_bytes(), block_bytes);
+            sum.iter().map(|part| json!({ "what": part.what, "bytes": part.bytes })).collect()
+        },
+    );
+    let backplane = profile.backplane.as_ref().map(|plane| {
+        json!({
+            "listen": plane.listen.value.to_string(),
+            "cert_file": plane.cert_file.display().to_string(),
+            "key_file": plane.key_file.display().to_string(),
+            "ca_file": plane.ca_file.display().to_string(),
+        })
+    });
+    let peers = profile
+        .peer
+        .iter()
+        .map(|peer| json!({ "node": peer.node.value, "address": peer.address.value.to_string() }));
+    let volumes = profile.volume.iter().map(|volume| {
+        json!({
+            "name": volume.title(),
+            "device": volume.device.display().to_string(),
+            "reader": volume.reader.to_string(),
+            "snapshot": volume.snapshot,
+        })
+    });
+    json!({
+        "node": { "id": profile.node.id, "name": profile.node.name.value },
+        "repository": {
+            "url": own.url.as_ref().map(|url| &url.value),
+            "key_file": path(&own.key_file),
+            "passphrase_file": path(&own.passphrase_file),
+            "endpoint": own.endpoint,
+            "region": own.region,
+            "ca_file": path(&own.ca_file),
+            "credentials_file": path(&own.credentials_file),
+            "credentials_profile": own.credentials_profile,
+            "path_style": own.path_style,
+        },
+        "work": { "weight": work.weight, "cores": profile.cores(), "uplinks": work.uplinks },
+        "limits": {
+            "upload_kib_s": limits.upload_kib_s,
+            "download_kib_s": limits.download_kib_s,
+            "device_iops": limits.device_iops,
+        },
+        "backplane": backplane,
+        "peers": peers.collect::<Vec<_>>(),
+        "control": { "socket": profile.control.socket.display().to_string() },
+        "lease": {
+            "store": match &profile.lease.store.value {
+                LeasePlace::Repository => "repository",
+                LeasePlace::Own(url) => url,
+            },
+            "lease_ms": ms(timing.lease_ns),
+            "beat_ms": ms(timing.beat_ns),
+            "margin_ms": ms(timing.margin_ns),
+        },
+        "volumes": volumes.collect::<Vec<_>>(),
+        "memory": {
+            "budget_mib": profile.memory.budget_mib.value,
+            "block_kib_max": profile.memory.block_kib_max.value,
+            "parts": parts,
+        },
+    })
 }
 
 struct Table(Vec<String>);

@@ -119,7 +119,7 @@ fn what_several_keys_must_agree_on_has_a_place_too() {
             "8:19",
             "leave one of them out",
         ),
-        ("budget_mib = 64", "budget_mib = 8", "10:14", "a memory budget of 8 MiB is too small"),
+        ("budget_mib = 64", "budget_mib = 8", "10:14", "a memory budget of 8MiB is too small"),
         ("budget_mib = 64", "budget_mib = 67108864", "10:14", "is the unit meant to be MiB?"),
         ("budget_mib = 64", "block_kib_max = 129", "10:17", "129 is not a power of two from 4 to 4096"),
         ("budget_mib = 64", "block_kib_max = 8192", "10:17", "8192 is not a power of two"),

@@ -43,15 +43,13 @@ fn name(text: &str) -> String {
 fn coordinator(status: &Status, out: &mut Vec<String>) {
     let asked = format!("(says node {})", status.node);
     let holder = status.coordinator.clone().unwrap_or_default();
-    let left = holder
-        .lease_left_ms
-        .map_or_else(String::new, |ms| format!(", lease {}.{} s left", ms / 1000, ms % 1000 / 100));
+    let left = holder.lease_left_ms.map_or_else(String::new, |ms| {
+        format!(", locks the repository for {}.{} s more", ms / 1000, ms % 1000 / 100)
+    });
     out.push(match holder.node {
-        Some(node) => format!("COORDINATOR  node {node}, epoch {}{left}  {asked}", holder.epoch),
-        None if holder.resting => {
-            format!("COORDINATOR  resting since epoch {}, nothing to do  {asked}", holder.epoch)
-        }
-        None => format!("COORDINATOR  none at present; a node takes over within seconds  {asked}"),
+        Some(node) => format!("COORDINATOR  node {node}{left}  {asked}"),
+        None if holder.resting => format!("COORDINATOR  none: idle, nothing to do  {asked}"),
+        None => format!("COORDINATOR  none: no node holds the repository's lock yet  {asked}"),
     });
 }
 
@@ -227,7 +225,7 @@ mod tests {
       "of_a_later_version":{}}"#;
 
     const GOLDEN: &str = "\
-COORDINATOR  node 1, epoch 7, lease 12.3 s left  (says node 2)
+COORDINATOR  node 1, locks the repository for 12.3 s more  (says node 2)
 
 NODE  STATE  WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES
    1  up        100      2  64.0 MiB   120 MiB/s     2  home lun-7
@@ -260,12 +258,12 @@ LAST ERRORS
     fn a_status_that_says_little_is_still_one() {
         let empty = lines(&Status::parse("{}").unwrap()).join("\n");
         assert!(
-            empty.starts_with("COORDINATOR  none at present") && empty.ends_with("none running"),
+            empty.starts_with("COORDINATOR  none: no node") && empty.ends_with("none running"),
             "{empty}"
         );
         let resting =
             r#"{"coordinator":{"node":null,"epoch":9,"resting":true},"errors":[{"node":null,"what":"x"}]}"#;
-        assert!(lines(&Status::parse(resting).unwrap())[0].contains("resting since epoch 9"));
+        assert!(lines(&Status::parse(resting).unwrap())[0].contains("none: idle"));
         assert!(Status::parse(r#"{"nodes":7}"#).is_err());
     }
 
