@@ -180,6 +180,11 @@ fn every_document_is_as_its_table_says() {
         &[("", "policy set")],
     );
     check.run(&["policy", "show", "a"], 0, &[("", "Policy")]);
+    check.run(
+        &["backup", "a", "--dry-run"],
+        0,
+        &[("volume", "backup --dry-run: volume"), ("done", "backup --dry-run: done")],
+    );
     check.run(&["backup", "a"], 0, &[("done", "backup: done")]);
     check.run(&["backup", "raw"], 0, &[("done", "backup: done")]);
     check.run(&["backup", "none"], 1, &[("", "failure")]);
@@ -193,6 +198,11 @@ fn every_document_is_as_its_table_says() {
     for item in ["/", "/docs/a.txt", "/link", "/socket"] {
         check.run(&["stat", "a", item], 0, &[("", "stat")]);
     }
+    check.run(
+        &["restore", "a", "--to", &path("out"), "--dry-run"],
+        0,
+        &[("done", "restore --dry-run: done")],
+    );
     check.run(&["restore", "a", "--to", &path("out")], 0, &[("done", "restore: done")]);
     // Another file in its place is a fault.
     fs::write(scratch.path().join("out/docs/a.txt"), "another").unwrap();

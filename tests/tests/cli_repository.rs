@@ -527,6 +527,56 @@ fn tables_are_kept_in_order_and_every_point_stays_as_it_was() {
     cli.ok(&["check", "a", "--read-data"]);
 }
 
+/// Every path below `dir`, with its size and when it was changed.
+fn files(dir: &std::path::Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = fs::symlink_metadata(&path).unwrap();
+        out.push((path.clone(), meta.len(), meta.modified().unwrap()));
+        if meta.is_dir() {
+            out.extend(files(&path));
+        }
+    }
+    out.sort();
+    out
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
+    let scratch = Scratch::new("cli-dry-run");
+    let cli = cli(&scratch);
+    cli.ok(&["repo", "init"]);
+    let Some(image) = image(&scratch) else { return };
+    cli.ok(&["policy", "set", "a", "--volume", &image, "--exclude", "*.tmp"]);
+    let (store, out) = (scratch.path().join("repository"), scratch.path().join("out"));
+    let to = out.to_str().unwrap();
+    let before = files(&store);
+    let planned = cli.json(&["backup", "a", "--dry-run"]);
+    assert!(cli.ok(&["backup", "a", "-n"]).contains("nothing was written"));
+    assert_eq!(files(&store), before, "a dry run wrote to the repository");
+    let made = cli.json(&["backup", "a"]);
+    assert_eq!((&planned["items"], &planned["bytes"]), (&made["items"], &made["bytes"]));
+    assert!(planned["bytes_data"].as_u64().unwrap() >= 600_000, "{planned}");
+
+    let before = files(&store);
+    let planned = cli.json(&["restore", "a", "--to", to, "--dry-run"]);
+    assert!(!out.exists(), "a dry run made the target");
+    assert_eq!(planned["existing"], 0);
+    let restored = cli.json(&["restore", "a", "--to", to]);
+    assert_eq!((&planned["items"], &planned["bytes"]), (&restored["items"], &restored["bytes"]));
+    assert!(
+        planned["bytes_fetched"].as_u64().unwrap() > 0 && planned["objects"].as_u64().unwrap() > 0,
+        "{planned}"
+    );
+    let there = files(&out);
+    let again = cli.json(&["restore", "a", "docs", "--to", to, "--dry-run"]);
+    // docs, docs/a.txt, docs/old, docs/old/b.txt
+    assert_eq!((&again["items"], &again["existing"]), (&4.into(), &4.into()));
+    assert_eq!((files(&out), files(&store)), (there, before), "a dry run wrote");
+    assert_eq!(cli.run(&["restore", "a", "none", "--to", to, "-n"]).code, 1);
+}
+
 #[test]
 fn lines_of_a_log_begin_with_the_time_unless_a_journal_knows_it() {
     let scratch = Scratch::new("cli-log-lines");

@@ -363,7 +363,7 @@ pub struct PolicySet {
     /// none, or zstd:LEVEL with a level from 1 to 19 [default: zstd:1]
     #[arg(long, value_name = "HOW")]
     pub compression: Option<Compression>,
-    /// After each backup, compare so many random items with what the kernel says of the volume; 0 for none (needs root)
+    /// After each backup, compare N random items with the file system as the kernel shows it; 0 for none (needs root)
     #[arg(long, value_name = "N")]
     pub verify: Option<u32>,
     /// Store free blocks of images too, for forensic use; else what a clean ext4 or XFS calls free restores as zeros
@@ -394,6 +394,7 @@ Examples:
   windlass backup home --memory 24MiB --limit-up 10MiB
   windlass backup home --json | jq -c 'select(.event==\"done\")'
   windlass backup home --no-wait
+  windlass backup home --dry-run
 
 The first backup of a volume reads everything, later ones what has changed. A backup that was interrupted, by whatever, goes on \
 where it stopped when it is started again on the same unchanged snapshot. Items that cannot be read are named, the rest is \
@@ -409,6 +410,9 @@ pub struct Backup {
     /// Open and compare all that was packed before it is sent, not only a sample: for a machine whose memory or processor is in doubt
     #[arg(long)]
     pub paranoid: bool,
+    /// Write nothing: read the volumes' metadata and say how much a backup would read
+    #[arg(short = 'n', long, conflicts_with_all = ["no_wait", "paranoid"])]
+    pub dry_run: bool,
 }
 
 /// Options of `points`.
@@ -544,6 +548,9 @@ pub struct Restore {
     /// What to do with a name that is taken
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Existing::Refuse, conflicts_with = "to_device")]
     pub existing: Existing,
+    /// Write nothing: say how much would be written and fetched, and how many names are there already
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }
 
 /// What a restore does with a name that is taken.
@@ -590,7 +597,7 @@ The device is opened read-only; nothing on it changes.")]
         #[arg(long, value_name = "READER", default_value_t = Reader::Auto)]
         reader: Reader,
     },
-    /// Compare what the raw reader says of a volume with what the kernel says
+    /// Compare what the raw reader reads of a volume with the file system as the kernel shows it
     #[command(after_long_help = "\
 Examples:
   windlass volume verify /dev/vg0/home-snap

@@ -9,6 +9,7 @@
 //! | [`points`] | `points`, and picking one |
 //! | [`browse`] | `ls`, `stat`, `find`, `cat` |
 //! | [`restore`] | `restore` |
+//! | [`preview`] | `--dry-run` of `backup` and `restore` |
 //! | [`check`] | `check` |
 //! | [`volume`] | `volume info` |
 //! | [`through`] | the agent of this machine, for the commands that go through it |
@@ -26,6 +27,7 @@ pub mod check;
 pub mod pki;
 pub mod points;
 pub mod policy;
+pub mod preview;
 pub mod rebuild;
 pub mod repo;
 pub mod restore;
@@ -135,6 +137,7 @@ fn dispatch(
         Command::Policy(args::Policy::Show { name }) => policy::show(global, &name, output),
         Command::Policy(args::Policy::List) => policy::list(global, output),
         Command::Policy(args::Policy::Remove { name }) => policy::remove(global, &name, through, output),
+        Command::Backup(args) if args.dry_run => preview::backup(global, &args, through, output),
         Command::Backup(args) => match through {
             Some(through) => through::backup(through, global, &args, output),
             None => backup::run(global, &args, output),

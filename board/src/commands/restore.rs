@@ -22,8 +22,8 @@ use windlass_hal::volume::ItemKind;
 use crate::args::global::Global;
 use crate::args::{Existing, Restore};
 use crate::commands::browse::open_lookup;
-use crate::commands::points;
 use crate::commands::selected::{self, Part};
+use crate::commands::{points, preview};
 use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
@@ -40,6 +40,9 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     let state = repository.view()?.state;
     let point = points::pick(&state, &args.at.target)?;
     damage::warn(&state, point.backup);
+    if args.dry_run {
+        return preview::restore(&repository, &state, point, args, &job, output);
+    }
     let begun_ns = HostClock.boot_ns();
     let report = {
         let _watcher = Watcher::start(&job, *output)?;
