@@ -60,6 +60,8 @@ use clap::Parser;
 
 /// Runs a command line, with the program's name first. Prints, and returns the exit code.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Before any thread: the memory budget counts on it.
+    windlass_hal::linux::share_heap();
     let line: Vec<OsString> = line.into_iter().collect();
     let cli = match args::Cli::try_parse_from(&line) {
         Ok(cli) => cli,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job::Machinery;
 use windlass_agent::drive::volume::Reactor;
+use windlass_agent::pack::{BLOCK_BYTES_DEFAULT, OBJECT_BYTES_DEFAULT};
 use windlass_agent::policy::Reader;
 use windlass_agent::units::Human;
 use windlass_hal::block::BlockDevice;
@@ -104,6 +105,12 @@ pub fn pools(budget: &Budget, block_bytes: u32) -> Result<(Pool, Pool), Failure>
             Human(bytes)
         ))
     })
+}
+
+/// Refuses a memory budget that not even the smallest plan fits: what a backup asks for, a check and a restore ask for too.
+pub fn refuse_small(memory_bytes: u64) -> Result<(), Failure> {
+    let plan = Budget::plan(memory_bytes, BLOCK_BYTES_DEFAULT, OBJECT_BYTES_DEFAULT, 1, 1);
+    plan.map(drop).map_err(Failure::usage)
 }
 
 /// Opens a device for reading, slowed down to `iops_max` if that is given.

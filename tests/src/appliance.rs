@@ -290,7 +290,7 @@ impl Appliance {
         work: impl FnOnce(Session<'s, LogSealer>, &mut VolumeJob, &mut Machinery<'_>) -> R,
     ) -> Result<R> {
         let setup = &self.setup;
-        let budget = Budget::plan(setup.memory, setup.block_bytes, setup.object_bytes, 2)
+        let budget = Budget::plan(setup.memory, setup.block_bytes, setup.object_bytes, 2, 4)
             .context(|| "plan the memory")?;
         let pools = Machinery::pools(&budget, setup.block_bytes);
         let (frames, pieces) = pools.ok_or_else(|| Error::new("no memory for the pools"))?;

@@ -42,6 +42,12 @@ impl Cli {
         cli
     }
 
+    /// With an option that every call gets through the environment.
+    pub fn with(mut self, name: &str, value: &str) -> Cli {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// A command with a clean environment and no input.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);

@@ -24,6 +24,9 @@ pub const CA_BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// Bytes that a connection gathers before it sends, and reads in one go: four TLS records. There is a pair for each connection.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// How long each phase may take. A body gets `answer_ms` and the time that it needs at the slowest rate, and may stall for
 /// `answer_ms` at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +115,8 @@ pub(super) fn agent(settings: &HttpSettings<'_>) -> Result<Agent, TlsFault> {
         // A connection that stalls is given up long before a large body's whole time has passed.
         .timeout_per_read(Some(answer))
         .timeout_per_write(Some(answer))
+        .input_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(BUFFER_BYTES)
         .max_idle_connections(settings.connections)
         .max_idle_connections_per_host(settings.connections)
         .max_idle_age(Duration::from_secs(15));

@@ -106,7 +106,6 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         volumes: volumes.clone(),
         budget,
         block_bytes_max: profile.block_bytes_max(),
-        uplinks: profile.work.uplinks as usize,
         limits: (kib(profile.limits.upload_kib_s), kib(profile.limits.download_kib_s)),
         author: (me.node, me.boot),
     };

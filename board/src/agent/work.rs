@@ -63,8 +63,6 @@ pub struct Work {
     pub budget: Budget,
     /// Largest block that the pools are made for, in bytes.
     pub block_bytes_max: u32,
-    /// Uploads at once.
-    pub uplinks: usize,
     /// Limits of the profile in bytes a second, to the store and from it; 0: none.
     pub limits: (u64, u64),
     /// This node and this start of it: in the names of objects.
@@ -253,7 +251,8 @@ impl Runner {
         waker: &JobWaker,
     ) -> Result<Runner, Failure> {
         let (frames, pieces) = pools(&work.budget, work.block_bytes_max)?;
-        let uplink = start_uplink(&work.repository.opened.client, &pieces, work.uplinks, waker.as_fn())?;
+        let uplink =
+            start_uplink(&work.repository.opened.client, &pieces, work.budget.uplinks, waker.as_fn())?;
         let merger = Merger {
             client: Arc::clone(&work.repository.opened.client),
             keys: work.repository.keys.clone(),

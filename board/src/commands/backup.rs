@@ -120,10 +120,11 @@ pub fn run_policy(
     let state = repository.view()?.state;
     let policy = policy::required(&state, name)?;
     apply_limits(global, repository, &policy);
-    let budget =
-        Budget::plan(global.memory.0, policy.block_size as u32, object_bytes(&policy), host::cores())
-            .map_err(Failure::usage)?;
-    let (frames, pieces) = pools(&budget, policy.block_size as u32)?;
+    let uplinks = UplinkSettings::default().threads;
+    let (block_bytes, object_bytes) = (policy.block_size as u32, object_bytes(&policy));
+    let budget = Budget::plan(global.memory.0, block_bytes, object_bytes, host::cores(), uplinks)
+        .map_err(Failure::usage)?;
+    let (frames, pieces) = pools(&budget, block_bytes)?;
     let mut settings = settings(repository, &policy);
     if paranoid {
         settings.job.prove_every = 1;
@@ -139,12 +140,7 @@ pub fn run_policy(
     }
     let waker = reactor.waker();
     let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
-    let uplink = start_uplink(
-        &repository.opened.client,
-        &pieces,
-        UplinkSettings::default().threads,
-        Arc::clone(&wake),
-    )?;
+    let uplink = start_uplink(&repository.opened.client, &pieces, budget.uplinks, Arc::clone(&wake))?;
     job.enter(Phase::Opening);
     let session = repository.claim()?;
     let revision = |state: &State| state.policies.get(name).map(|entry| (entry.revision, entry.removed));

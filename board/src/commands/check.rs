@@ -22,7 +22,8 @@ use crate::commands::browse::open_lookup;
 use crate::commands::points;
 use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
-use crate::host::HostClock;
+use crate::host::{self, HostClock};
+use crate::machinery::refuse_small;
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::Repository;
@@ -30,6 +31,7 @@ use crate::{signal, text};
 
 /// `check`.
 pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failure> {
+    refuse_small(global.memory.0)?;
     let begun_ns = HostClock.boot_ns();
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
@@ -86,6 +88,7 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
     let log_damaged =
         log_damaged.iter().map(|(key, flaw)| json!({ "object": key, "what": flaw.to_string() }));
     document.insert("log_damaged".to_owned(), log_damaged.collect::<Vec<_>>().into());
+    document.insert("peak_memory_bytes".to_owned(), host::peak_memory_bytes().into());
     document.insert("elapsed_ms".to_owned(), (elapsed_ns / 1_000_000).into());
     output.event("done", Value::Object(document));
     let whole = volumes.len() == point.volumes.len();

@@ -27,6 +27,7 @@ use crate::commands::{points, preview};
 use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
+use crate::machinery::refuse_small;
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::Repository;
@@ -34,6 +35,7 @@ use crate::{logger, signal, text};
 
 /// `restore`.
 pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Failure> {
+    refuse_small(global.memory.0)?;
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
     let repository = Repository::open(global)?;

@@ -296,7 +296,8 @@ impl Profile {
 
     /// How the memory is divided.
     pub fn budget(&self) -> Result<Budget, TooSmall> {
-        Budget::plan(self.memory_bytes(), self.block_bytes_max(), OBJECT_BYTES_DEFAULT, self.cores())
+        let (cores, uplinks) = (self.cores(), self.work.uplinks as usize);
+        Budget::plan(self.memory_bytes(), self.block_bytes_max(), OBJECT_BYTES_DEFAULT, cores, uplinks)
     }
 
     /// Times of the lease.

@@ -36,6 +36,7 @@ mod writers;
 
 pub use fault::{OpenFault, OpenFaultKind};
 pub use file::{Access, Caching};
+pub use sys::share_heap;
 pub use writers::{Writer, writer};
 
 /// Whether the kernel refuses writes to an open block device, whoever asks; `false` for what is no block device.

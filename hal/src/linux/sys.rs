@@ -1,4 +1,5 @@
-//! System calls that nix has no safe form of: block-device and loop ioctls, direct-I/O alignment, clocks, random bytes.
+//! System calls that nix has no safe form of: block-device and loop ioctls, direct-I/O alignment, clocks, random bytes,
+//! the allocator's settings.
 //!
 //! Invariants
 //! - Every function here is safe to call with any argument: descriptors are borrowed, memory is a local or a slice.
@@ -6,7 +7,7 @@
 //!
 //! Does not: retry (except `random`, whose contract is to fill), log, or keep state.
 //!
-//! Source: Linux uapi `linux/fs.h`, `linux/loop.h`, `linux/stat.h`; clock_gettime(2), getrandom(2). This file holds `unsafe`.
+//! Source: Linux uapi `linux/fs.h`, `linux/loop.h`, `linux/stat.h`; clock_gettime(2), getrandom(2), mallopt(3). This file holds `unsafe`.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -14,6 +15,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::libc;
+
+/// Largest block in bytes that the shared heap serves: a frame's buffers and zstd's tables are above it, rows and names below.
+#[cfg(target_env = "gnu")]
+const HEAP_BLOCK_BYTES_MAX: libc::c_int = 256 << 10;
+/// Free bytes at the top of the heap that are kept for what comes next.
+#[cfg(target_env = "gnu")]
+const HEAP_SPARE_BYTES: libc::c_int = 256 << 10;
 
 #[allow(missing_docs)]
 mod raw {
@@ -213,4 +221,20 @@ pub(crate) fn random(out: &mut [u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Has the C library's allocator keep one heap for all threads and give large blocks a mapping of their own, which goes back to the
+/// machine when they are freed. Otherwise every thread that allocates gets a heap of its own, and each keeps what it once needed.
+/// Best called before the first thread is started; does nothing where the C library has no such settings.
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    for (what, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES_MAX),
+        (libc::M_TRIM_THRESHOLD, HEAP_SPARE_BYTES),
+    ] {
+        // What is refused stays as it is: more memory, no fault.
+        // SAFETY: mallopt(3) takes two numbers, locks the allocator's state, and refuses what it does not know.
+        let _ = unsafe { libc::mallopt(what, value) };
+    }
 }
