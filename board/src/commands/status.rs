@@ -28,10 +28,16 @@ pub fn run(global: &Global, args: &Args, output: &Output) -> Result<Exit, Failur
     let screen = std::io::stdout().is_terminal();
     loop {
         let json = agent.status()?;
+        let missing = missing(global);
         if output.is_json() {
-            output.document(&serde_json::from_str::<Value>(&json).map_err(Failure::new)?);
+            let mut document = serde_json::from_str::<Value>(&json).map_err(Failure::new)?;
+            if !missing.is_empty() {
+                document["volumes_missing"] = missing.into();
+            }
+            output.document(&document);
         } else {
-            let status = Status::parse(&json).map_err(Failure::new)?;
+            let mut status = Status::parse(&json).map_err(Failure::new)?;
+            status.volumes_missing = missing;
             let text = render::lines(&status).join("\n");
             if args.watch && screen {
                 output.clear();
@@ -47,6 +53,18 @@ pub fn run(global: &Global, args: &Args, output: &Output) -> Result<Exit, Failur
         }
         HostClock.sleep(if plain { WATCH_PLAIN } else { WATCH });
     }
+}
+
+/// Volumes of this machine's agent whose device is not there: seen from here, so that it costs the cluster nothing. An agent that does not
+/// say which it has leaves the list empty.
+fn missing(global: &Global) -> Vec<String> {
+    let identity = Agent::required(global.socket.as_deref()).and_then(|mut agent| agent.identify());
+    let volumes = identity.map(|identity| identity.volumes).unwrap_or_default();
+    volumes
+        .into_iter()
+        .filter(|(_, path)| !path.exists())
+        .map(|(name, path)| format!("{name} ({})", path.display()))
+        .collect()
 }
 
 /// `coordinator move`.

@@ -29,6 +29,8 @@ pub struct Status {
     pub points: Vec<Point>,
     /// The last errors, oldest first.
     pub errors: Vec<Trouble>,
+    /// Volumes of the agent that was asked whose device is not there, with its path.
+    pub volumes_missing: Vec<String>,
 }
 
 /// Who coordinates.

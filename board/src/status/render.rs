@@ -18,7 +18,7 @@ const ASSIGNMENTS_MAX: usize = 16;
 pub fn lines(status: &Status) -> Vec<String> {
     let mut out = Vec::with_capacity(32);
     coordinator(status, &mut out);
-    nodes(&status.nodes, &mut out);
+    nodes(status, &mut out);
     backups(status, &mut out);
     points(status, &mut out);
     errors(status, &mut out);
@@ -53,10 +53,10 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
     });
 }
 
-fn nodes(nodes: &[Node], out: &mut Vec<String>) {
+fn nodes(status: &Status, out: &mut Vec<String>) {
     out.push(String::new());
     out.push("NODE  STATE  WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES".to_owned());
-    for node in nodes {
+    for node in &status.nodes {
         let volumes: Vec<String> = node.volumes.iter().map(|volume| name(volume)).collect();
         out.push(format!(
             "{:>4}  {:<5}  {:>6}  {:>5}  {:>8}  {:>10}  {:>4}  {}",
@@ -69,6 +69,9 @@ fn nodes(nodes: &[Node], out: &mut Vec<String>) {
             node.assignments,
             volumes.join(" "),
         ));
+    }
+    for volume in &status.volumes_missing {
+        out.push(format!("NO DEVICE on this machine: {}", name(volume)));
     }
 }
 
@@ -252,6 +255,13 @@ LAST ERRORS
     fn a_full_status_reads_like_this() {
         let text = lines(&Status::parse(FULL).unwrap()).join("\n");
         assert_eq!(text, GOLDEN, "\n{text}");
+    }
+
+    #[test]
+    fn a_volume_without_its_device_does_not_look_like_a_good_one() {
+        let json = r#"{"nodes":[{"node":1,"volumes":["home","lun"]}],"volumes_missing":["home (/dev/x)"]}"#;
+        let text = lines(&Status::parse(json).unwrap()).join("\n");
+        assert!(text.contains("home lun\nNO DEVICE on this machine: home (/dev/x)\n"), "{text}");
     }
 
     #[test]
