@@ -16,14 +16,15 @@
 //! Invariants: nothing is deleted (I6); what is reported lost is named. Does not: make segments (`table::rebuild`), or hold the
 //! lease ([`Hold`](super::session::Hold)). Source: ours.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::damage::Damage;
 use super::fault::Place;
 use super::keys;
-use super::limits::CHECKPOINT_SLOTS;
+use super::limits::{CHECKPOINT_SLOTS, DAMAGED_RUNS_MAX};
 use super::names::NameSet;
 use super::replay::{View, apply_slot};
 use super::state::{Point, Policy, Running, State, Volume};
@@ -31,7 +32,7 @@ use super::stretches::Stretches;
 use crate::format::copies;
 use crate::format::record::{BackupVolume, CheckpointName, Commit, PointStatus, Record, SegmentMeta, Totals};
 use crate::format::slot::{
-    Author, ClusterId, LOG_MAGIC, Sealer, SlotContents, carried, emit_boundary, own_part, whole,
+    Author, ClusterId, LOG_MAGIC, Sealer, SlotContents, SlotHeader, carried, emit_boundary, own_part, whole,
 };
 use crate::id::{BackupId, Epoch, ObjectId, Slot, VolumeId};
 use crate::store::retry::Client;
@@ -70,23 +71,31 @@ pub fn read<S: Sealer>(client: &Client, cluster: &ClusterId, sealer: &S) -> Resu
     for key in list(client, keys::EPOCHS)? {
         salvage.epoch = salvage.epoch.max(Epoch(keys::number(&key, keys::EPOCHS).unwrap_or_default().0));
     }
-    let (slots, damaged) = slots_above(client, view.head, &mut salvage)?;
+    let base = view.head;
+    let (slots, damaged) = slots_above(client, base, &mut salvage)?;
     salvage.from_start = view.head.0 > 0 || slots.contains_key(&Slot(1));
     for (&slot, bytes) in &slots {
         let mut next = view.clone();
         if apply_slot(&mut next, bytes, cluster, sealer).is_ok() {
             view = next;
         } else {
+            let digest = view.digest;
             let missing = view.head.0.saturating_add(1)..slot.0;
             salvage.lost.extend(missing.take(LOST_MAX).map(|slot| Place::Slot(Slot(slot))));
+            view.digest = [0; 32];
             match SlotContents::parse(bytes, sealer) {
                 Ok(contents) if contents.header.cluster == *cluster => {
+                    // Another than the one that it follows is there, or none.
+                    let before = Place::Slot(Slot(slot.0.saturating_sub(1).max(base.0 + 1)));
+                    if contents.header.previous != digest && !salvage.lost.contains(&before) {
+                        salvage.lost.push(before);
+                    }
                     take(&mut view.state, &contents, &mut salvage.unsure);
+                    view.digest = contents.digest;
                 }
                 _ => salvage.lost.push(Place::Slot(slot)),
             }
             view.head = slot;
-            view.digest = SlotContents::parse(bytes, sealer).map_or([0; 32], |contents| contents.digest);
         }
         salvage.slots += 1;
     }
@@ -145,9 +154,11 @@ fn newest_checkpoint<S: Sealer>(
 /// Slots by number, and the numbers of those that are there and cannot be read.
 type Slots = (BTreeMap<Slot, Vec<u8>>, BTreeSet<Slot>);
 
-/// Slots above `base`, from their own place or from the slot behind it; and those that are there and cannot be read.
+/// Slots above `base`, from their own place or from the slot behind it; and those that are there and cannot be read. A create that came
+/// late may have landed where a slot was lost: the slot behind that one names which it follows.
 fn slots_above(client: &Client, base: Slot, salvage: &mut Salvage) -> Result<Slots, StoreFault> {
-    let (mut slots, mut damaged) = (BTreeMap::new(), BTreeSet::new());
+    let (mut slots, mut damaged) = (BTreeMap::<Slot, Vec<u8>>::new(), BTreeSet::new());
+    let mut others = BTreeMap::new();
     for key in list(client, keys::SLOTS)? {
         let Some(slot) = keys::number(&key, keys::SLOTS) else { continue };
         salvage.highest = salvage.highest.max(slot);
@@ -161,9 +172,22 @@ fn slots_above(client: &Client, base: Slot, salvage: &mut Salvage) -> Result<Slo
         let before = Slot(slot.0.saturating_sub(1));
         if let Some(before_bytes) = carried(&bytes).filter(|_| before > base) {
             damaged.remove(&before);
-            slots.entry(before).or_insert_with(|| before_bytes.to_vec());
+            match slots.entry(before) {
+                Entry::Occupied(stored) if stored.get() == before_bytes => {}
+                Entry::Occupied(_) => drop(others.insert(before, before_bytes.to_vec())),
+                Entry::Vacant(place) => drop(place.insert(before_bytes.to_vec())),
+            }
         }
         slots.insert(slot, own_part(&bytes).map_or_else(|_| bytes.clone(), <[u8]>::to_vec));
+    }
+    // The last ones first: what a slot follows is known once it is certain itself.
+    for (slot, other) in others.into_iter().rev() {
+        let header = |bytes: &Vec<u8>| SlotHeader::parse(bytes).ok();
+        let digest = |bytes: &Vec<u8>| header(bytes).map(|(_, digest)| digest);
+        let previous = slots.get(&Slot(slot.0 + 1)).and_then(header).map(|(behind, _)| behind.previous);
+        if previous.is_some() && digest(&other) == previous && slots.get(&slot).and_then(digest) != previous {
+            slots.insert(slot, other);
+        }
     }
     Ok((slots, damaged))
 }
@@ -208,27 +232,46 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
             Record::Commit(commit) => take_commit(state, header.slot, commit),
             Record::BackupEnded(end) => {
                 if let Some(running) = state.running.remove(&end.backup) {
+                    give_up(state, &running.policy, end.backup);
                     let point = point_of(end.backup, running, end.wall_end_ns);
                     unsure.insert(end.backup);
                     Arc::make_mut(&mut state.points).insert(end.backup, point);
                 }
             }
             Record::BackupAbandoned { backup } => {
-                state.running.remove(backup);
-                if let Err(at) = state.abandoned.binary_search(backup) {
-                    state.abandoned.insert(at, *backup);
+                if let Some(running) = state.running.remove(backup) {
+                    give_up(state, &running.policy, *backup);
                 }
+                abandon(state, *backup);
             }
             Record::PointExpired { backup } => {
                 Arc::make_mut(&mut state.points).remove(backup);
             }
             Record::Retire { objects } => retire(state, header.slot, objects),
             Record::OrphanFloor { epoch } => state.orphan_floor = state.orphan_floor.max(*epoch),
+            Record::Damage(news) => state.add_damage(news),
             // What is there and what is not is found out anew.
-            Record::Damage(_) | Record::Swept(_) => {}
+            Record::Swept(_) => {}
             // Readers of the old tables: they go with the old log.
             Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => {}
         }
+    }
+}
+
+/// Gives up a policy's unfinished backups before `last`, as the end of that one does (`State::running_of`). Those whose policy is not known
+/// stay: nobody can tell that they are of the same one.
+fn give_up(state: &mut State, policy: &str, last: BackupId) {
+    let given_up: Vec<BackupId> =
+        state.unfinished(policy).map(|(backup, _)| backup).filter(|&backup| backup < last).collect();
+    for backup in given_up.into_iter().filter(|_| !policy.is_empty()) {
+        state.running.remove(&backup);
+        abandon(state, backup);
+    }
+}
+
+fn abandon(state: &mut State, backup: BackupId) {
+    if let Err(at) = state.abandoned.binary_search(&backup) {
+        state.abandoned.insert(at, backup);
     }
 }
 
@@ -248,6 +291,13 @@ fn running_from(policy: String, slot: Slot) -> Running {
 
 fn take_commit(state: &mut State, slot: Slot, commit: &Commit) {
     retire(state, slot, &commit.removed);
+    for segment in &commit.segments {
+        let list = Arc::make_mut(state.segments.entry(segment.volume).or_default());
+        let key = |of: &SegmentMeta| (of.first_inode, of.id);
+        if let Err(at) = list.binary_search_by_key(&key(segment), key) {
+            list.insert(at, *segment);
+        }
+    }
     let names = commit.objects.iter().map(|(id, _)| *id);
     let live = Arc::make_mut(&mut state.live);
     names.chain(commit.segments.iter().map(|segment| segment.id)).for_each(|id| {
@@ -382,14 +432,20 @@ impl Salvage {
             }
         }
         add_policies(&mut state, &points);
-        let damaged =
+        // Objects that the tables referred to and that are gone: a backup that takes their blocks for stored would make a point that needs them.
+        let mut missing = Arc::unwrap_or_clone(std::mem::take(&mut state.live));
+        let old_segments = state.segments.values().flat_map(|list| list.iter());
+        missing.subtract(&names_of(old_segments.map(|segment| &segment.id)));
+        let mut live = names_of(objects.iter());
+        missing.subtract(&live);
+        live.add(&missing);
+        let damaged = state.damage.damaged.and(&live);
+        missing.shrink(DAMAGED_RUNS_MAX);
+        let of_points =
             state.damage.points.iter().filter(|point| points.contains_key(point)).copied().collect();
-        state.damage = Arc::new(Damage { points: damaged, ..Damage::default() });
+        state.damage = Arc::new(Damage { missing, damaged, points: of_points, ..Damage::default() });
         state.points = Arc::new(points);
-        let mut live = NameSet::default();
-        objects.iter().chain(segments.iter().map(|segment| &segment.id)).for_each(|id| {
-            live.insert(id);
-        });
+        live.add(&names_of(segments.iter().map(|segment| &segment.id)));
         state.live = Arc::new(live);
         state.segments.clear();
         for segment in segments {
@@ -424,6 +480,14 @@ impl Salvage {
     }
 }
 
+fn names_of<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> NameSet {
+    let mut names = NameSet::default();
+    for id in ids {
+        names.insert(id);
+    }
+    names
+}
+
 /// The policy of a volume. Names of policies and devices are in the log only, so one that is lost gets a name of its own.
 fn policy_of(volumes: &mut BTreeMap<VolumeId, Volume>, volume: VolumeId) -> String {
     let known = volumes.entry(volume).or_insert_with(|| Volume {
@@ -448,3 +512,7 @@ fn add_policies(state: &mut State, points: &BTreeMap<BackupId, Point>) {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "salvage_test.rs"]
+mod tests;

@@ -363,7 +363,7 @@ impl State {
 
     /// A backup that compares with a point that is damaged from now on has taken over what it must not: its point is damaged too. One that
     /// begins later knows better.
-    fn add_damage(&mut self, news: &DamageNews) {
+    pub(super) fn add_damage(&mut self, news: &DamageNews) {
         let (points, running) = (&self.points, &self.running);
         let exists = |point: &BackupId| points.contains_key(point) || running.contains_key(point);
         let damage = Arc::make_mut(&mut self.damage);
