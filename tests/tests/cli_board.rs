@@ -343,9 +343,18 @@ fn a_backup_through_an_agent_waits_for_its_point() {
         assert_eq!(cli().run(&["backup", "home", "--repo", "file:///other", "--socket", path]).code, 2);
     }
     let partial = json!({ "backup": 9, "policy": "home", "status": "with_errors", "items": 2 });
-    let _agent = backing_up(&socket, "file:///srv", partial);
+    {
+        let _agent = backing_up(&socket, "file:///srv", partial);
+        let ended = cli().run(&["backup", "home", "--socket", path]);
+        assert_eq!(ended.code, 3, "{ended:?}");
+    }
+    let without = json!({ "backup": 9, "policy": "home", "status": "with_errors", "items": 2,
+        "volumes_missing": [{ "volume": 2, "device": "lun-7" }], "volumes_missing_count": 1 });
+    let _agent = backing_up(&socket, "file:///srv", without);
     let ended = cli().run(&["backup", "home", "--socket", path]);
     assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.stdout.contains("without 1 of its volumes, which could not be opened: lun-7"), "{ended:?}");
+    assert!(!ended.stdout.contains("some items"), "{ended:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! | `nodes` | each node: up, weight, memory, lanes, rate, volumes, number of assignments |
 //! | `backups` | each running backup: items, bytes, rate, time left, assignments |
 //! | `queue` | policies whose backup has not begun |
-//! | `points` | the newest recovery points |
+//! | `points` | the newest recovery points: how they went, and the volumes that they are without |
 //! | `errors` | the newest faults: when, on which node, what |
 //!
 //! Source: ours.
@@ -17,13 +17,16 @@ use serde_json::{Value, json};
 
 use super::{Coordinator, Now, share};
 use crate::backplane::message::Found;
+use crate::format::record::PointStatus;
 use crate::id::{BackupId, Epoch, NodeId, VolumeId};
-use crate::log::state::State;
+use crate::log::state::{Point, State};
 
 /// Errors that are kept.
 const ERRORS_MAX: usize = 16;
 /// Points that are shown.
 const POINTS_SHOWN: usize = 8;
+/// Missing volumes that are named of a point: a name may have 512 bytes, and the document must fit a message. All are counted.
+const MISSING_SHOWN: usize = 4;
 /// Assignments shown of a backup; more are counted.
 const ASSIGNMENTS_SHOWN: usize = 128;
 
@@ -45,28 +48,33 @@ impl Errors {
     }
 }
 
+/// A point: how it went, and the volumes of its policy that it is without.
+pub fn point(state: &State, point: &Point) -> Value {
+    let volume = |id: &VolumeId| {
+        let device = state.volumes.get(id).map(|known| known.device.as_str());
+        json!({ "volume": id.0, "device": device })
+    };
+    json!({
+        "backup": point.backup.0,
+        "policy": point.policy,
+        "status": match point.status {
+            _ if state.damage.points.contains(&point.backup) => "damaged",
+            PointStatus::Complete => "complete",
+            PointStatus::WithErrors => "with_errors",
+        },
+        "items": point.totals.items,
+        "bytes": point.totals.bytes_logical,
+        "faults": point.totals.faults,
+        "volumes_missing": point.missing.iter().take(MISSING_SHOWN).map(volume).collect::<Vec<_>>(),
+        "volumes_missing_count": point.missing.len(),
+        "wall_end_ns": point.wall_ns.1,
+    })
+}
+
 /// The newest points, newest last.
 fn points(state: &State) -> Vec<Value> {
-    let mut newest: Vec<Value> = state
-        .points
-        .values()
-        .rev()
-        .take(POINTS_SHOWN)
-        .map(|point| {
-            json!({
-                "backup": point.backup.0,
-                "policy": point.policy,
-                "status": match point.totals.faults {
-                    _ if state.damage.points.contains(&point.backup) => "damaged",
-                    0 => "complete",
-                    _ => "with_errors",
-                },
-                "items": point.totals.items,
-                "bytes": point.totals.bytes_logical,
-                "wall_end_ns": point.wall_ns.1,
-            })
-        })
-        .collect();
+    let mut newest: Vec<Value> =
+        state.points.values().rev().take(POINTS_SHOWN).map(|of| point(state, of)).collect();
     newest.reverse();
     newest
 }
@@ -183,5 +191,64 @@ impl Coordinator {
             "eta_s": left.checked_div(rate),
             "assignments": assignments,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::format::record::Totals;
+    use crate::log::state::Volume;
+
+    /// Points 1 to 3 of a policy: whole, without a volume, and with an item that is not whole.
+    fn state() -> State {
+        let mut state = State::default();
+        let volume = Volume { policy: "homes".to_owned(), device: "lun-7".to_owned() };
+        state.volumes.insert(VolumeId(2), volume);
+        let with_errors = PointStatus::WithErrors;
+        let points = [
+            (1, PointStatus::Complete, vec![], 0),
+            (2, with_errors, vec![VolumeId(2)], 0),
+            (3, with_errors, vec![], 1),
+        ];
+        for (number, status, missing, faults) in points {
+            let point = Point {
+                backup: BackupId(number),
+                policy: "homes".to_owned(),
+                volumes: Vec::new(),
+                missing,
+                wall_ns: (1, 2),
+                status,
+                totals: Totals { faults, ..Totals::default() },
+            };
+            Arc::make_mut(&mut state.points).insert(point.backup, point);
+        }
+        state
+    }
+
+    #[test]
+    fn a_point_without_a_volume_is_not_complete_and_names_it() {
+        let mut state = state();
+        let of = |state: &State, number| {
+            let point = point(state, &state.points[&BackupId(number)]);
+            let told = (
+                point["status"].clone(),
+                point["volumes_missing"].clone(),
+                point["volumes_missing_count"].clone(),
+            );
+            (told.0.as_str().unwrap_or_default().to_owned(), told.1, told.2)
+        };
+        assert_eq!(of(&state, 1), ("complete".to_owned(), json!([]), json!(0)));
+        let missing = json!([{ "volume": 2, "device": "lun-7" }]);
+        assert_eq!(of(&state, 2), ("with_errors".to_owned(), missing, json!(1)));
+        assert_eq!(of(&state, 3), ("with_errors".to_owned(), json!([]), json!(0)));
+        Arc::make_mut(&mut state.damage).points.insert(BackupId(1));
+        assert_eq!(of(&state, 1).0, "damaged");
+        let many = (1..=9).map(VolumeId).collect();
+        Arc::make_mut(&mut state.points).get_mut(&BackupId(2)).unwrap().missing = many;
+        let (_, named, count) = of(&state, 2);
+        assert_eq!((named.as_array().map(Vec::len), count), (Some(MISSING_SHOWN), json!(9)));
     }
 }

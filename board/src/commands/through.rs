@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use windlass_agent::backplane::message::{Command, Reply};
+use windlass_agent::coordinator::status;
 use windlass_agent::policy::check_name;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::units::{Counted, Human, HumanTime};
@@ -27,7 +28,7 @@ use crate::host::HostClock;
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::Repository;
-use crate::status::{Backup as Running, Point, Status, Trouble};
+use crate::status::{Backup as Running, Point, Status, Trouble, Volume};
 use crate::{logger, signal, text};
 
 /// Between two looks at the status.
@@ -134,17 +135,32 @@ fn tell(point: &Point, elapsed_ns: u64, output: &Output) -> Exit {
         HumanTime(elapsed_ns),
     ));
     let whole = point.status == "complete";
-    if !whole {
+    let missing = point.volumes_missing_count;
+    if missing > 0 {
+        let named: Vec<String> = point.volumes_missing.iter().map(name).collect();
+        let more = if named.len() as u64 == missing { "" } else { ", ..." };
+        output.say(format_args!(
+            "  the point is without {missing} of its volumes, which could not be opened: {}{more}",
+            named.join(", ")
+        ));
+    }
+    if !whole && (missing == 0 || point.faults > 0) {
         output.say("  some items could not be read in full; `windlass status` names the last ones");
     }
     output.event(
         "done",
         json!({
             "policy": point.policy, "point": point.backup, "status": point.status, "items": point.items,
-            "bytes": point.bytes, "elapsed_ms": elapsed_ns / 1_000_000,
+            "bytes": point.bytes, "elapsed_ms": elapsed_ns / 1_000_000, "volumes_missing_count": missing,
+            "volumes_missing": point.volumes_missing,
         }),
     );
     if whole { Exit::Done } else { Exit::Partial }
+}
+
+fn name(volume: &Volume) -> String {
+    let number = || format!("volume {}", volume.volume);
+    volume.device.as_ref().map_or_else(number, |device| text::printable(device.as_bytes()))
 }
 
 /// Waits for the point of a backup.
@@ -242,25 +258,21 @@ impl Wait<'_> {
     }
 
     /// No node knows of it any more. The log has the last word: the node that was asked may have read it some time ago.
-    fn lost(&self, status: &Status, global: &Global) -> Result<Point, Failure> {
-        let state = Repository::open(global).and_then(|repository| repository.view()).map(|view| view.state);
+    fn lost(&self, seen: &Status, global: &Global) -> Result<Point, Failure> {
+        let state =
+            Repository::open(global).and_then(|repository| repository.view()).map(|view| view.state).ok();
         let ours = |number: u32, policy: &str| match self.number {
             Some(own) => own == number,
             None => number > self.after && policy == self.policy,
         };
         let logged = state.iter().flat_map(|state| state.points.values());
-        if let Some(point) = logged.rev().find(|point| ours(point.backup.0, &point.policy)) {
-            return Ok(Point {
-                backup: point.backup.0,
-                policy: point.policy.clone(),
-                status: if point.totals.faults == 0 { "complete" } else { "with_errors" }.to_owned(),
-                items: point.totals.items,
-                bytes: point.totals.bytes_logical,
-                wall_end_ns: point.wall_ns.1,
-            });
+        if let (Some(state), Some(point)) =
+            (&state, logged.rev().find(|point| ours(point.backup.0, &point.policy)))
+        {
+            return serde_json::from_value(status::point(state, point)).map_err(Failure::new);
         }
         let why =
-            status.errors.last().map_or_else(String::new, |last| format!("; the last error: {}", last.what));
+            seen.errors.last().map_or_else(String::new, |last| format!("; the last error: {}", last.what));
         Err(Failure::new(format_args!(
             "the backup of {0} ended without a point{why}; `windlass backup {0}` goes on where it was",
             self.policy

@@ -9,7 +9,7 @@
 
 pub mod render;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A coordinator's word on everything.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -123,8 +123,24 @@ pub struct Point {
     pub items: u64,
     /// Bytes of contents.
     pub bytes: u64,
+    /// Faults: items that are not whole, and what else the point lacks.
+    pub faults: u64,
+    /// Volumes of its policy that it is without: the first few.
+    pub volumes_missing: Vec<Volume>,
+    /// How many they are.
+    pub volumes_missing_count: u64,
     /// When it was complete, nanoseconds since 1970.
     pub wall_end_ns: i64,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Volume {
+    /// Its number.
+    pub volume: u32,
+    /// Its device, as its policy names it; `None` when that is not known.
+    pub device: Option<String>,
 }
 
 /// Something that went wrong.
