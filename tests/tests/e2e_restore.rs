@@ -414,6 +414,32 @@ fn missing_names_of_a_file_that_is_left_are_names_of_that_file() {
     }
 }
 
+/// Contents that were changed behind the back of size, time and mode are what an overwriting restore is for.
+#[test]
+fn what_is_overwritten_is_written_whatever_it_looks_like_also_by_several_names() {
+    requires_root!("what_is_overwritten_is_written_whatever_it_looks_like_also_by_several_names");
+    let b = backup(Kind::Ext4, |root| {
+        fs::write(root.join("a"), noise(3, 100_000)).unwrap();
+        fs::hard_link(root.join("a"), root.join("b")).unwrap();
+        fs::write(root.join("alone"), noise(4, 5000)).unwrap();
+    });
+    let to = b.work.join("to");
+    assert_eq!(b.restore(&to, &[]).code, 0);
+    for name in ["a", "alone"] {
+        let path = to.join(name);
+        let (before, was) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
+        fs::write(&path, vec![0xEE; before.len()]).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(was).unwrap();
+    }
+    assert_eq!(b.restore(&to, &["--existing", "overwrite"]).code, 0);
+    assert!(fs::read(to.join("alone")).unwrap() == noise(4, 5000));
+    for name in ["a", "b"] {
+        assert!(fs::read(to.join(name)).unwrap() == noise(3, 100_000), "{name}");
+    }
+    let inode = |name: &str| fs::metadata(to.join(name)).unwrap().ino();
+    assert_eq!(inode("a"), inode("b"));
+}
+
 #[test]
 fn immutable_directories_that_are_as_they_were_are_not_touched() {
     requires_root!("immutable_directories_that_are_as_they_were_are_not_touched");

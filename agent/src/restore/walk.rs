@@ -461,17 +461,19 @@ impl<F: Fetch> Walk<'_, F> {
             }
             return None;
         }
+        if existing == Existing::Overwrite {
+            // What is there is not trusted, whatever it looks like: no other name is to be linked to it either.
+            return Some(true);
+        }
         let replaces = existing.replaces() || same && self.target.was_resumed();
         let fits = same && !(item.links > 1 && self.is_torn(dir, name, lin, item, have.st_ino));
-        match existing {
-            Existing::Overwrite => Some(true),
-            _ if fits => None,
-            _ if replaces => Some(true),
-            _ => {
-                self.job.faults.add(dir.path_of(name), Reason::Exists);
-                None
-            }
+        if fits {
+            return None;
         }
+        if !replaces {
+            self.job.faults.add(dir.path_of(name), Reason::Exists);
+        }
+        replaces.then_some(true)
     }
 
     /// Why a directory, `id`, that is in the place of something else is left there.
