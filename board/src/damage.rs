@@ -23,6 +23,7 @@ use windlass_agent::progress::Progress;
 use windlass_agent::restore::affected;
 use windlass_agent::restore::lookup::ClientFetch;
 use windlass_agent::store::StoreFault;
+use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::table::lost::LostRows;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
@@ -34,6 +35,10 @@ use crate::host::HostClock;
 use crate::logger;
 use crate::repository::Repository;
 
+/// How long a request of a presence sweep is repeated: a sweep of a hundred pages takes some seconds, the end of a command waits for it, and
+/// what a store that is down did not answer is asked by the next one.
+const SWEEP_RETRIES: RetryPolicy =
+    RetryPolicy { backoff_min_ms: 100, backoff_max_ms: 5_000, budget_ms: 30_000, attempts_max: 8 };
 /// Points named in a message; more are counted.
 const POINTS_NAMED: usize = 8;
 
@@ -142,14 +147,24 @@ pub fn points_on(
     Ok(found)
 }
 
+/// Whether it is time for a presence sweep.
+pub fn is_sweep_due(state: &State) -> bool {
+    presence::is_due(state, HostClock.wall_ns())
+}
+
+/// The presence sweep; ends early when `job` is to stop.
+pub fn sweep(client: &Client, state: &State, job: &Progress) -> Result<Presence, StoreFault> {
+    let client = client.with_policy(SWEEP_RETRIES);
+    presence::sweep(&client, state, presence::SWEEP_PAGES_MAX, &|| job.is_stop_requested())
+}
+
 /// Begins the presence sweep beside a backup, when it is time for one.
 pub fn begin_sweep(repository: &Repository, state: &State, job: &Arc<Progress>) -> Option<Sweeping> {
-    if !presence::is_due(state, HostClock.wall_ns()) {
+    if !is_sweep_due(state) {
         return None;
     }
     let (client, state, job) = (Arc::clone(&repository.opened.client), state.clone(), Arc::clone(job));
-    let sweep =
-        move || presence::sweep(&client, &state, presence::SWEEP_PAGES_MAX, &|| job.is_stop_requested());
+    let sweep = move || sweep(&client, &state, &job);
     // Without a thread to give, the next backup does it.
     std::thread::Builder::new().name("presence".to_owned()).spawn(sweep).ok()
 }

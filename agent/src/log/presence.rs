@@ -51,7 +51,8 @@ fn is_time(damage: &Damage, wall_ns: i64) -> bool {
     !damage.sweep_after.is_empty() || !(0..SWEEP_EVERY_NS).contains(&since)
 }
 
-/// Sweeps on from where the log says, over at most `pages` pages. `stop` is asked at every key. Errors: what the store says.
+/// Sweeps on from where the log says, over at most `pages` pages. `stop` is asked at every key and before every GET: what was found until
+/// then counts. Errors: what the store says.
 pub fn sweep(
     client: &Client,
     state: &State,
@@ -99,7 +100,7 @@ pub fn sweep(
         absent.subtract(&listed);
         absent.subtract(&state.damage.missing);
         for id in absent.names().filter(|id| within(id) && id.count <= COUNT_IN_ORDER_MAX) {
-            if asked == 0 {
+            if asked == 0 || stop() {
                 found.after = format!("{prefix}{}", before(&id));
                 return Ok(found);
             }
@@ -220,6 +221,24 @@ mod tests {
             (1200 - 3 - 2, 2),
             "less three segments, and two that were known"
         );
+    }
+
+    #[test]
+    fn one_that_is_stopped_while_it_asks_keeps_what_it_has_and_the_next_goes_on() {
+        let store = Arc::<MemoryStore>::default();
+        let client = Client::new(store, Arc::new(SystemClock), RetryPolicy::ONCE, 1);
+        let mut state = State::default();
+        (0..9).for_each(|count| assert!(Arc::make_mut(&mut state.live).insert(&id(1, count))));
+        // Nothing is listed, so it is asked before each of the GETs.
+        let left = std::cell::Cell::new(4);
+        let stop = || left.replace(left.get() - 1) == 0;
+        let found = sweep(&client, &state, 100, &stop).unwrap();
+        assert_eq!(found.missing.names().collect::<Vec<_>>(), [id(1, 0), id(1, 1), id(1, 2), id(1, 3)]);
+        assert_eq!(client.counts().get, 4);
+        let damage = Arc::make_mut(&mut state.damage);
+        damage.missing.add(&found.missing);
+        damage.sweep_after.clone_from(&found.after);
+        assert_eq!(sweep_all(&client, &mut state, 100).0.len(), 5);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Threads that touch volumes: one runs the node's jobs, one looks at volumes for the coordinator. Neither ever delays the reactor: a
-//! sweep waits for the device, and the lease must not wait for a sweep.
+//! sweep waits for the device, and the lease must not wait for a sweep. The presence sweep of the store has a thread of its own for as long
+//! as it takes: neither the end of a job, nor a stop, nor the next job waits for it.
 //!
 //! ```text
 //!  reactor -- Start --> job thread: device + volume --> drive::job --> objects --> uplink threads
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::thread::JoinHandle;
 
 use windlass_agent::backplane::message::{Assignment, AssignmentId, Command, MergeOrder};
 use windlass_agent::drive::budget::Budget;
@@ -39,7 +41,7 @@ use super::post::{JobWaker, Post};
 use super::volumes::{Opened, Volumes};
 use crate::commands::backup::{job_settings, point_rows, start_uplink};
 use crate::commands::verify;
-use crate::damage::{self, Found, Sweeping};
+use crate::damage::{self, Found};
 use crate::failure::Failure;
 use crate::machinery::{HostReactor, pools, refuse_written};
 use crate::repository::Repository;
@@ -240,6 +242,21 @@ struct Runner {
     /// With the pieces and the names of all jobs.
     merger: Merger,
     uplink: Uplink,
+    sweep: Beside,
+}
+
+/// What is done beside the jobs, one at a time.
+#[derive(Default)]
+struct Beside(Option<JoinHandle<()>>);
+
+impl Beside {
+    /// Begins `work`, unless what was begun before is still at it.
+    fn begin(&mut self, work: impl FnOnce() + Send + 'static) {
+        if self.0.as_ref().is_none_or(JoinHandle::is_finished) {
+            // Without a thread to give, the next backup does it.
+            self.0 = std::thread::Builder::new().name("presence".to_owned()).spawn(work).ok();
+        }
+    }
 }
 
 impl Runner {
@@ -260,7 +277,8 @@ impl Runner {
             names: NameCounter::default(),
             author: work.author,
         };
-        Ok(Runner { work, post, acked, stop: Arc::clone(stop), waker: waker.clone(), frames, merger, uplink })
+        let (stop, waker) = (Arc::clone(stop), waker.clone());
+        Ok(Runner { work, post, acked, stop, waker, frames, merger, uplink, sweep: Beside::default() })
     }
 
     fn serve(mut self, jobs: &Receiver<(Task, Arc<State>)>) {
@@ -343,10 +361,11 @@ impl Runner {
             device: &opened.device,
         };
         // By whoever reads the beginning of a volume, when it is time: the log keeps when that was.
-        let progress = Arc::new(Shown::new());
-        let sweeping = (assignment.from == Key::default())
-            .then(|| damage::begin_sweep(&self.work.repository, state, &progress))
-            .flatten();
+        if assignment.from == Key::default() && damage::is_sweep_due(state) {
+            let (repository, state, post) =
+                (Arc::clone(&self.work.repository), state.clone(), self.post.clone());
+            self.sweep.begin(move || sweep(&repository, &state, &post));
+        }
         let done = job::run(
             &mut opened.job,
             &stretch,
@@ -357,12 +376,6 @@ impl Runner {
             &mut reports,
             &mut |_| {},
         );
-        if done.is_err() {
-            progress.request_stop();
-        }
-        if let Some(sweeping) = sweeping {
-            self.end_sweep(state, sweeping, &progress);
-        }
         let done = done.map_err(Failure::new)?;
         if !done.lost.is_empty() {
             self.tell_lost(state, &done.lost)?;
@@ -377,36 +390,13 @@ impl Runner {
         Ok(())
     }
 
-    /// Tells the coordinator what a presence sweep found. What goes wrong is left for the next one.
-    fn end_sweep(&self, state: &State, sweeping: Sweeping, progress: &Shown) {
-        let Ok(Ok(found)) = sweeping.join() else { return };
-        match damage::sweep_records(&self.work.repository, state, found, progress) {
-            Ok((news, records)) => {
-                let lost = news.missing.len();
-                log::info!(
-                    "presence: compared with what the store lists missing={lost} present={}",
-                    news.present.len()
-                );
-                self.submit(records);
-            }
-            Err(why) => log::warn!("presence: not compared with what the store lists why=\"{why}\""),
-        }
-    }
-
-    fn submit(&self, records: Vec<Record>) {
-        for record in records {
-            let command = Command::Submit(vec![record]);
-            self.post.event(Event::Local { client: NOBODY, command });
-        }
-    }
-
     /// Tells the coordinator which segments could not be read: what they told of was stored again.
     fn tell_lost(&self, state: &State, lost: &[LostRows]) -> Result<(), Failure> {
         for rows in lost {
             log::error!("job: rows of the last point were stored anew: {rows}");
         }
         let found = Found::of_segments(lost);
-        self.submit(damage::records(&self.work.repository, state, found, &Shown::new())?);
+        submit(&self.post, damage::records(&self.work.repository, state, found, &Shown::new())?);
         Ok(())
     }
 
@@ -440,6 +430,30 @@ impl Runner {
         let (up, down) = self.work.limits;
         let limits = &policy.limits;
         self.work.repository.opened.throttle.set(narrow(up, limits.upload), narrow(down, limits.download));
+    }
+}
+
+/// Sweeps, and tells the coordinator what was found. What goes wrong is left for the next one.
+fn sweep(repository: &Repository, state: &State, post: &Post) {
+    let progress = Shown::new();
+    let found = damage::sweep(&repository.opened.client, state, &progress).map_err(Failure::new);
+    match found.and_then(|found| damage::sweep_records(repository, state, found, &progress)) {
+        Ok((news, records)) => {
+            let lost = news.missing.len();
+            log::info!(
+                "presence: compared with what the store lists missing={lost} present={}",
+                news.present.len()
+            );
+            submit(post, records);
+        }
+        Err(why) => log::warn!("presence: not compared with what the store lists why=\"{why}\""),
+    }
+}
+
+fn submit(post: &Post, records: Vec<Record>) {
+    for record in records {
+        let command = Command::Submit(vec![record]);
+        post.event(Event::Local { client: NOBODY, command });
     }
 }
 
@@ -477,5 +491,33 @@ mod tests {
             let inodes = told.troubles.iter().map(|trouble| trouble.lin.inode).collect();
             assert_eq!((told.totals.faults, inodes), expected);
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_done_beside_and_it_is_one_at_a_time() {
+        let (go, held) = channel::<()>();
+        let (told, heard) = channel();
+        let tell = |number| {
+            let told = told.clone();
+            move || {
+                let _ = told.send(number);
+            }
+        };
+        let mut beside = Beside::default();
+        let first = tell(1);
+        beside.begin(move || {
+            let _ = held.recv();
+            first();
+        });
+        beside.begin(tell(2));
+        assert!(heard.try_recv().is_err(), "the first is held, the second was not begun");
+        drop(go);
+        assert_eq!(heard.recv(), Ok(1));
+        // Its thread ends in no time.
+        while !beside.0.as_ref().is_some_and(JoinHandle::is_finished) {
+            std::thread::yield_now();
+        }
+        beside.begin(tell(3));
+        assert_eq!(heard.recv(), Ok(3));
     }
 }
