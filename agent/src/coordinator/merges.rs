@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::{Coordinator, Now, Pending, QUEUE_MAX};
 use crate::backplane::message::{AssignmentId, MergeOrder, Message};
 use crate::format::record::{Commit, Record};
-use crate::id::{NodeId, VolumeId};
+use crate::id::{Epoch, NodeId, VolumeId};
 use crate::log::limits::RETIRED_MAX;
 use crate::log::state::{Refusal, State};
 use crate::table::plan::{self, Bounds, GROUP_MAX};
@@ -28,7 +28,10 @@ const TRIES_MAX: u32 = 3;
 /// Times that a node may not say that it merges: one such message may have crossed the order.
 const MISSES_MAX: u8 = 2;
 /// Retired names up to which more may be retired by merges: backups that are given up need room too.
-const RETIRED_BY_MERGES_MAX: usize = RETIRED_MAX / 2;
+pub const RETIRED_BY_MERGES_MAX: usize = RETIRED_MAX / 2;
+/// Retired names of epochs that are over, from which on a floor is raised: two or three large backups, so that small ones write no record
+/// for it.
+pub const RETIRED_FLOOR_MIN: usize = 1024;
 
 /// The next merge of a volume, `id` left open; `None` when its tables are in order, or too much waits to be deleted.
 pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
@@ -38,6 +41,19 @@ pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrde
     let is_running = |backup| state.running.contains_key(&backup);
     let segments = plan::pick(state.segments.get(&volume)?, bounds, &is_running)?;
     Some(MergeOrder { id: AssignmentId::default(), volume, segments })
+}
+
+/// The orphan floor that makes room for further merges, for a process that acts alone under a lease of its own; `None` when it is not worth
+/// a record or must wait.
+///
+/// From then on no name of an epoch before this one may enter the tables (commit-log G2). A process that acts alone gives names of its own
+/// epoch only. A worker of a coordinator before it could still report older ones, but reports count for backups that have begun and not
+/// ended only, and while there is one the floor stays; a merge of such a worker is refused, and what it made dropped.
+pub fn floor(state: &State) -> Option<Record> {
+    let epoch = Epoch(state.epoch.0.checked_sub(1)?);
+    let old = state.deletable().filter(|id| id.epoch <= epoch).count();
+    let may = state.running.is_empty() && epoch > state.orphan_floor;
+    (may && old >= RETIRED_FLOOR_MIN).then_some(Record::OrphanFloor { epoch })
 }
 
 /// What makes a merge count: all that went in leaves the tables as what came out enters them.

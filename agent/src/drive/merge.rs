@@ -108,7 +108,7 @@ pub struct Merged {
     pub added: u64,
 }
 
-/// Merges until the tables of all volumes are in order, and gives the session back unless the thread that had it died. A fault ends it
+/// Merges until the tables of all volumes are in order, makes room for that first if need be ([`merges::floor`]), and gives the session back unless the thread that had it died. A fault ends it
 /// and is the caller's to tell: the tables are as good as they were.
 pub fn in_order<'env, S: Sealer + Clone + Send + 'env>(
     mut session: Session<'env, S>,
@@ -117,6 +117,10 @@ pub fn in_order<'env, S: Sealer + Clone + Send + 'env>(
     stop: &AtomicBool,
 ) -> (Option<Session<'env, S>>, Merged, Result<(), String>) {
     let mut done = Merged::default();
+    let floor = merges::floor(&session.view().state);
+    if let Some(Err(fault)) = floor.map(|floor| session.commit(vec![floor])) {
+        return (Some(session), done, Err(fault.to_string()));
+    }
     loop {
         let (epoch, state) = (session.epoch(), session.view().state.clone());
         let mut volumes = state.segments.keys();

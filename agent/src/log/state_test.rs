@@ -2,6 +2,7 @@
 
 use super::super::checkpoint::Checkpoint;
 use super::*;
+use crate::coordinator::merges;
 use crate::format::cursor::WireFault;
 use crate::format::record::{Stretch, Swept};
 use crate::format::slot::PlainForTests;
@@ -283,6 +284,47 @@ fn the_floor_shuts_old_epochs_out() {
     assert!(state.live.contains(&name(1, 1)), "what is in the tables stays");
     assert_eq!(state.retired.len(), 1, "the pin is older");
     put(&mut state, 9, &[commit(1, &[name(2, 0)], &[], &[])]).unwrap();
+}
+
+#[test]
+fn a_floor_now_and_then_keeps_room_for_merges_for_years() {
+    let mut state = running();
+    put(&mut state, 3, &[all_done(1), end(1)]).unwrap();
+    let retire = |state: &mut State, count| {
+        let epoch = state.epoch.0;
+        let retired = Arc::make_mut(&mut state.retired);
+        retired.extend((0..count).map(|count| (name(epoch, count), Slot(3))));
+    };
+    let (mut most, mut floors) = (0, 0);
+    for day in 2..1000 {
+        // A backup that makes 400 segments, which are all merged.
+        retire(&mut state, 400);
+        begin(&mut state, 2 * day, day).unwrap();
+        if let Some(floor) = merges::floor(&state) {
+            put(&mut state, 2 * day + 1, &[floor]).unwrap();
+            floors += 1;
+        }
+        most = most.max(state.retired.len());
+    }
+    assert!(
+        most < 2 * merges::RETIRED_FLOOR_MIN,
+        "{most} retired names, of {}",
+        merges::RETIRED_BY_MERGES_MAX
+    );
+    assert!(floors < 400, "not at every backup: {floors}");
+
+    retire(&mut state, 2000);
+    assert_eq!(merges::floor(&state), None, "names of this epoch");
+    begin(&mut state, 2000, 1000).unwrap();
+    let floor = Some(Record::OrphanFloor { epoch: Epoch(999) });
+    assert_eq!(merges::floor(&state), floor);
+    let mut pinned = state.clone();
+    pinned.pins.insert(7, Pin { slot: Slot(2), node: NodeId(1), counter: 0 });
+    assert_eq!(merges::floor(&pinned), None, "a pin is older");
+    put(&mut state, 2001, &[start(2)]).unwrap();
+    assert_eq!(merges::floor(&state), None, "another worker may still report for it");
+    put(&mut state, 2002, &[all_done(2), end(2)]).unwrap();
+    assert_eq!(merges::floor(&state), floor);
 }
 
 fn names(of: &[ObjectId]) -> NameSet {

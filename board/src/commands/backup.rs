@@ -39,8 +39,8 @@ use windlass_hal::volume::{Volume, VolumeKind};
 
 use crate::args::Backup;
 use crate::args::global::Global;
-use crate::commands::policy;
 use crate::commands::verify::{self, Compared};
+use crate::commands::{policy, repo};
 use crate::damage::{self, Found};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
@@ -281,6 +281,10 @@ fn keep_order<'env>(
     let (session, merged, result) = merge::in_order(session, repository.clock(), &merger, job.stop_flag());
     if let Err(why) = result {
         logger::say(format_args!("windlass: tables were not merged: {why}"));
+    }
+    let retired = session.as_ref().map_or(0, |session| session.view().state.retired.len());
+    if let Some(warning) = repo::retired_warning(retired) {
+        logger::say(format_args!("windlass: {warning}"));
     }
     (session, merged)
 }

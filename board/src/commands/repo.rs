@@ -3,6 +3,7 @@
 //! Source: ours.
 
 use serde_json::{Value, json};
+use windlass_agent::coordinator::merges::RETIRED_BY_MERGES_MAX;
 use windlass_agent::format::repo::Lock;
 use windlass_agent::format::wrap::SlotKind;
 use windlass_agent::id::BackupId;
@@ -114,6 +115,19 @@ fn unfinished(state: &State) -> String {
     if all.is_empty() { "none".to_owned() } else { all.join("; ") }
 }
 
+/// What to do before merges have to stop, when half of what they may leave is there.
+pub fn retired_warning(retired: usize) -> Option<String> {
+    (retired >= RETIRED_BY_MERGES_MAX / 2).then(|| {
+        format!(
+            "the log keeps {} retired names; from {} on (RETIRED_BY_MERGES_MAX) the tables are not merged any more, and reads \
+             slow down and fail. A backup without an agent makes room when no other backup is unfinished and no restore runs \
+             (`windlass repo info` shows both numbers)",
+            Grouped(retired as u64),
+            Grouped(RETIRED_BY_MERGES_MAX as u64)
+        )
+    })
+}
+
 /// `repo info`.
 pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
@@ -138,6 +152,11 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     output.say(format_args!("points      {}", Grouped(state.points.len() as u64)));
     output.say(format_args!("unfinished  {}", unfinished(state)));
     output.say(format_args!("segments    {}", Grouped(segments as u64)));
+    output.say(format_args!(
+        "retired     {} of {} names that merges may leave",
+        Grouped(state.retired.len() as u64),
+        Grouped(RETIRED_BY_MERGES_MAX as u64)
+    ));
     output.document(&json!({
         "repository": id,
         "store": place,
@@ -152,6 +171,20 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "points": state.points.len(),
         "unfinished": state.at_work().count(),
         "segments": segments,
+        "retired": state.retired.len(),
+        "retired_by_merges_max": RETIRED_BY_MERGES_MAX,
     }));
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_merges_leave_are_warned_of_long_before_merges_stop() {
+        assert_eq!(retired_warning(RETIRED_BY_MERGES_MAX / 2 - 1), None);
+        let warning = retired_warning(RETIRED_BY_MERGES_MAX / 2).unwrap();
+        assert!(warning.contains("16,384") && warning.contains("32,768"), "{warning}");
+    }
 }
