@@ -203,7 +203,7 @@ pub fn sweep_records(
         lost.subtract(&found.present);
         lost.add(&known.damaged);
         let still = points_on(repository, state, &|id| lost.contains(id), job)?;
-        sound = known.points.difference(&still).copied().collect();
+        sound = state.sound_but(&still);
     }
     let missing = Found { missing: found.missing, ..Found::default() };
     let mut news = news(repository, state, missing, job)?;

@@ -8,6 +8,7 @@
 //!
 //! Invariants
 //! - Every name is live, and every point exists or is being made: what leaves the tables leaves here too.
+//! - A backup that was under way when something bad was found is among the points: it began without knowing.
 //! - A name is missing (the store does not list it) or damaged (its bytes are not what was written), or both. Only what is missing can be
 //!   there again; damaged bytes stay damaged, and their object leaves with the last point that needs it.
 //! - Bound: [`DAMAGED_RUNS_MAX`] runs of consecutive names in each set. Past it the smallest gap between two runs of one writer is closed, so
@@ -17,7 +18,7 @@
 
 use std::collections::BTreeSet;
 
-use super::limits::{DAMAGED_RUNS_MAX, POINTS_MAX, SWEEP_KEY_BYTES_MAX};
+use super::limits::{DAMAGED_RUNS_MAX, POINTS_MAX, RUNNING_MAX, SWEEP_KEY_BYTES_MAX};
 use super::names::NameSet;
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use crate::format::record::{DamageNews, Swept};
@@ -50,15 +51,27 @@ impl Damage {
     }
 
     /// Takes in what was found. Names that are not `live` any more and points that are neither there nor running (`exists`) are passed over: they
-    /// went while somebody looked.
-    pub(super) fn add(&mut self, news: &DamageNews, live: &NameSet, exists: &dyn Fn(&BackupId) -> bool) {
+    /// went while somebody looked. Returns whether anything bad is left of it.
+    pub(super) fn add(
+        &mut self,
+        news: &DamageNews,
+        live: &NameSet,
+        exists: &dyn Fn(&BackupId) -> bool,
+    ) -> bool {
+        let mut is_bad = false;
         self.missing.subtract(&news.present);
         for (found, set) in [(&news.missing, &mut self.missing), (&news.damaged, &mut self.damaged)] {
-            set.add(&found.and(live));
+            let found = found.and(live);
+            is_bad |= !found.is_empty();
+            set.add(&found);
             set.shrink(DAMAGED_RUNS_MAX);
         }
         self.points.retain(|point| !news.points_sound.contains(point));
-        self.points.extend(news.points.iter().filter(|point| exists(point)));
+        for point in news.points.iter().filter(|point| exists(point)) {
+            is_bad = true;
+            self.points.insert(*point);
+        }
+        is_bad
     }
 
     /// A sweep went on, or ended.
@@ -92,7 +105,7 @@ impl Wire for Damage {
         if missing.runs().max(damaged.runs()) > DAMAGED_RUNS_MAX {
             return Err(WireFault::Value);
         }
-        let points: Vec<BackupId> = reader.list(POINTS_MAX)?;
+        let points: Vec<BackupId> = reader.list(POINTS_MAX + RUNNING_MAX)?;
         if points.windows(2).any(|pair| pair[0] >= pair[1]) {
             return Err(WireFault::Value);
         }

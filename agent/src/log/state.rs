@@ -361,19 +361,21 @@ impl State {
         Ok(())
     }
 
-    /// A backup that compares with a point that is damaged from now on has taken over what it must not: its point is damaged too. One that
-    /// begins later knows better.
+    /// A backup that runs, or that stopped and whose rows are kept, may have taken over or stored what is bad from now on, from whichever point it
+    /// compares each volume with: its point is damaged until somebody looked at all of it. One that begins later knows better.
     pub(super) fn add_damage(&mut self, news: &DamageNews) {
         let (points, running) = (&self.points, &self.running);
         let exists = |point: &BackupId| points.contains_key(point) || running.contains_key(point);
         let damage = Arc::make_mut(&mut self.damage);
-        damage.add(news, &self.live, &exists);
-        for (backup, of) in running {
-            let base = points.values().rev().find(|point| point.policy == of.policy);
-            if base.is_some_and(|point| news.points.contains(&point.backup)) {
-                damage.points.insert(*backup);
-            }
+        if damage.add(news, &self.live, &exists) {
+            damage.points.extend(running.keys());
         }
+    }
+
+    /// The points that are damaged no more when only `still` need something lost. A running backup is none of them: its rows are not all there.
+    pub fn sound_but(&self, still: &BTreeSet<BackupId>) -> Vec<BackupId> {
+        let is_point = |point: &&BackupId| self.points.contains_key(point);
+        self.damage.points.difference(still).filter(is_point).copied().collect()
     }
 
     fn forget_point(&mut self, backup: &BackupId) {

@@ -360,7 +360,7 @@ fn damage_is_kept_for_what_is_live_and_leaves_with_it() {
         damage.distrusts(&name(1, 0)) && damage.distrusts(&name(1, 1)) && !damage.distrusts(&name(1, 77))
     );
     let both = [BackupId(1), BackupId(2)];
-    assert!(damage.points.iter().eq(&both), "backup 2 compares with point 1, and takes its places over");
+    assert!(damage.points.iter().eq(&both), "backup 2 began without knowing");
     let again = DamageNews { present: names(&[name(1, 0), name(1, 1)]), ..DamageNews::default() };
     put(&mut state, 5, &[Record::Damage(again)]).unwrap();
     assert!(
@@ -374,6 +374,31 @@ fn damage_is_kept_for_what_is_live_and_leaves_with_it() {
     assert!(state.damage.points.iter().eq(&[BackupId(1)]), "backup 3 began later and knows better");
     put(&mut state, 8, &[Record::PointExpired { backup: BackupId(1) }]).unwrap();
     assert_eq!(*state.damage, Damage::default());
+}
+
+#[test]
+fn damage_that_is_found_while_a_backup_is_under_way_reaches_its_point() {
+    let missing =
+        |count| Record::Damage(DamageNews { missing: names(&[name(1, count)]), ..DamageNews::default() });
+    // What backup 1 stored before it was killed, when no point needs it yet.
+    let mut state = running();
+    put(&mut state, 3, &[commit(1, &[name(1, 0)], &[name(1, 1)], &[]), missing(77)]).unwrap();
+    assert!(state.damage.points.is_empty(), "that name is not one of the tables'");
+    put(&mut state, 4, &[missing(0), start(2)]).unwrap();
+    assert!(state.damage.points.iter().eq(&[BackupId(1)]), "backup 2 knows");
+    assert_eq!(state.sound_but(&BTreeSet::new()), [], "not all rows of a backup under way are there");
+    put(&mut state, 5, &[all_done(1), end(1)]).unwrap();
+    assert_eq!(state.sound_but(&BTreeSet::new()), [BackupId(1)]);
+    // A point that is found to need what is known to be bad: backup 2 had no reason to look at its places.
+    let sound = DamageNews { points_sound: vec![BackupId(1)], ..DamageNews::default() };
+    put(&mut state, 6, &[Record::Damage(sound)]).unwrap();
+    assert!(state.damage.points.is_empty());
+    let again = DamageNews { points: vec![BackupId(1)], ..DamageNews::default() };
+    put(&mut state, 7, &[Record::Damage(again)]).unwrap();
+    assert!(state.damage.points.iter().eq(&[BackupId(1), BackupId(2)]));
+    let expired = Record::PointExpired { backup: BackupId(1) };
+    put(&mut state, 8, &[all_done(2), end(2), expired]).unwrap();
+    assert!(state.damage.points.iter().eq(&[BackupId(2)]), "a point that ends goes on being damaged");
 }
 
 #[test]

@@ -433,11 +433,15 @@ impl Runner {
     }
 }
 
-/// Sweeps, and tells the coordinator what was found. What goes wrong is left for the next one.
+/// Sweeps, and tells the coordinator what was found, of the points that there are by then. What goes wrong is left for the next one.
 fn sweep(repository: &Repository, state: &State, post: &Post) {
     let progress = Shown::new();
     let found = damage::sweep(&repository.opened.client, state, &progress).map_err(Failure::new);
-    match found.and_then(|found| damage::sweep_records(repository, state, found, &progress)) {
+    let records = found.and_then(|found| {
+        let state = repository.view()?.state;
+        damage::sweep_records(repository, &state, found, &progress)
+    });
+    match records {
         Ok((news, records)) => {
             let lost = news.missing.len();
             log::info!(
