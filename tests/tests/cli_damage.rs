@@ -120,6 +120,24 @@ fn a_backup_finds_what_is_not_listed_any_more_once_a_day() {
 }
 
 #[test]
+fn an_object_that_a_restore_found_cut_short_stays_damaged_though_the_store_lists_it() {
+    let one = none("cli-short");
+    one.backup(&["files"]);
+    let Two { work, cli } = one;
+    let victim = largest(&work, "obj");
+    fs::OpenOptions::new().write(true).open(&victim).unwrap().set_len(64).unwrap();
+    let restored = cli.run(&["restore", "files", "--to", work.join("to").to_str().unwrap()]);
+    assert_eq!(restored.code, 3, "{}", restored.stderr);
+    assert!(restored.stderr.contains("is cut short"), "{}", restored.stderr);
+    assert_eq!(states(&cli, "files"), ["damaged"]);
+    // The first sweep is made beside this backup; it stores again what the object held.
+    let again = cli.json(&["backup", "files"]);
+    assert!(again["bytes_stored_plain"].as_u64().unwrap() > 0, "{again}");
+    assert_eq!(states(&cli, "files"), ["damaged", "complete"], "being listed does not make it whole");
+    cli.ok(&["check", "files", "--read-data"]);
+}
+
+#[test]
 fn a_lost_segment_names_the_rebuild_and_its_rows_are_written_anew() {
     let Two { work, cli } = two("cli-segment-lost");
     fs::remove_file(largest(&work, "seg")).unwrap();

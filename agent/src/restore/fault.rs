@@ -120,8 +120,15 @@ pub enum Reason {
         /// What the check said.
         what: FormatFault,
     },
-    /// A stored object is missing, or shorter than its rows say.
+    /// A stored object is missing.
     Missing {
+        /// Which.
+        object: ObjectId,
+        /// First byte of the block in the item.
+        offset: u64,
+    },
+    /// A stored object is there, but shorter than its rows say: damaged for good, unlike one that is missing and may come back.
+    Short {
         /// Which.
         object: ObjectId,
         /// First byte of the block in the item.
@@ -180,7 +187,10 @@ impl fmt::Display for Reason {
                 write!(f, "bytes from {offset} on are damaged (object {object}, byte {frame_offset}): {what}")
             }
             Reason::Missing { object, offset } => {
-                write!(f, "bytes from {offset} on are missing: object {object} is gone or cut short")
+                write!(f, "bytes from {offset} on are missing: object {object} is not in the store")
+            }
+            Reason::Short { object, offset } => {
+                write!(f, "bytes from {offset} on are missing: object {object} is cut short")
             }
             Reason::Lost(lost) => write!(f, "not restored, or not all of it: {lost}"),
             Reason::Backup(words) => write!(f, "incomplete since its backup: {words}"),

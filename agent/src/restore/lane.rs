@@ -224,7 +224,7 @@ impl<'a> Lane<'a> {
             let bytes = fetched.get_mut(at..end).unwrap_or_default();
             let whole = bytes.len() == frame.bytes as usize;
             if !there {
-                self.missing(window, fetch, frame);
+                self.missing(window, fetch, frame, false);
             } else if !whole || self.frame(window, fetch, frame, bytes, false).is_err() {
                 self.once_more(window, fetch, frame);
             }
@@ -242,7 +242,7 @@ impl<'a> Lane<'a> {
         let range = ByteRange::From { offset: frame.offset.into(), len: frame.bytes.into() };
         let there = self.get(fetch, range, true, &mut bytes);
         if !there || bytes.len() < frame.bytes as usize {
-            self.missing(window, fetch, frame);
+            self.missing(window, fetch, frame, there);
         } else if let Err(what) = self.frame(window, fetch, frame, &mut bytes, true) {
             self.damaged(window, fetch, frame, what);
         }
@@ -341,16 +341,21 @@ impl<'a> Lane<'a> {
         }
     }
 
-    fn missing(&self, window: &Window, fetch: &Fetch, frame: &Frame) {
+    /// A frame that is not there, with its object or, when that `is_short`, behind the object's end.
+    fn missing(&self, window: &Window, fetch: &Fetch, frame: &Frame, is_short: bool) {
         if self.job.is_over() {
             return;
         }
+        let object = fetch.object;
         for block in window.plan.blocks_of(frame) {
             let file = &window.files[block.file as usize];
             if file.damage() {
-                self.job
-                    .faults
-                    .add(file.path(), Reason::Missing { object: fetch.object, offset: block.offset });
+                let offset = block.offset;
+                let reason = match is_short {
+                    true => Reason::Short { object, offset },
+                    false => Reason::Missing { object, offset },
+                };
+                self.job.faults.add(file.path(), reason);
             }
         }
     }

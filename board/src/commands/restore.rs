@@ -192,7 +192,9 @@ fn lost(point: &Point, report: &RestoreReport) -> Found {
     for fault in &report.faults {
         match fault.reason {
             Reason::Missing { object, .. } => drop(found.missing.insert(&object)),
-            Reason::Damaged { object, .. } => drop(found.damaged.insert(&object)),
+            Reason::Damaged { object, .. } | Reason::Short { object, .. } => {
+                found.damaged.insert(&object);
+            }
             Reason::Lost(rows) if rows.what.is_none() => drop(found.missing.insert(&rows.segment)),
             Reason::Lost(rows) => drop(found.damaged.insert(&rows.segment)),
             _ => {}
