@@ -9,7 +9,7 @@ use std::sync::Arc;
 use windlass_agent::format::compress::Compressor;
 use windlass_agent::format::frame::{FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, seal};
 use windlass_agent::format::row::{
-    BlockPlace, ItemAttributes, ItemRow, LocationRow, NameRow, Place, Row, RowPayload,
+    BlockPlace, ItemAttributes, ItemRow, LocationRow, NameRow, Place, Row, RowPayload, RunKind,
 };
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::id::{BackupId, Boot, Epoch, Lin, NodeId, ObjectId, VolumeId};
@@ -237,6 +237,26 @@ fn faults(report: &CheckReport) -> Vec<(Option<u32>, Wrong, Vec<String>)> {
     assert!(!report.is_sound());
     let text = |paths: &[Vec<u8>]| paths.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
     report.faults.iter().map(|f| (f.place.map(|(id, _)| id.count), f.what, text(&f.paths))).collect()
+}
+
+#[test]
+fn a_check_counts_what_a_row_calls_lost_and_the_item_does_not_name() {
+    assert_eq!(Repo::new().check(false).unwrap().incomplete, 0);
+    let mut lost = |rows: &mut Vec<Row>| {
+        for row in rows {
+            if let Row::Location(row) = row
+                && row.lin.inode == 12
+            {
+                row.runs = vec![(RunKind::Lost, (row.blocks.len() * BLOCK) as u64)];
+            }
+        }
+    };
+    let report = Repo::with(&mut lost).check(false).unwrap();
+    assert_eq!(
+        (report.incomplete, report.is_sound()),
+        (1, true),
+        "once for the item, and no damage of the store"
+    );
 }
 
 #[test]

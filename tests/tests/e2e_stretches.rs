@@ -223,6 +223,32 @@ fn what_is_lost_in_one_stretch_marks_the_point() {
     assert_eq!(report.fault_count, 1, "{report:?}");
 }
 
+/// The row of a file that ends in another stretch says nothing of what the first stretch could not read: the next backup reads the file again, also
+/// when nobody wrote to the volume.
+#[test]
+fn what_one_stretch_could_not_read_is_tried_again_until_it_can_be_read() {
+    let bench = Bench::new();
+    let bytes = noise(7, 8 << 20);
+    fs::write(bench.tree.join("large"), &bytes).unwrap();
+    whole_seconds(&bench.tree).unwrap();
+    image_of(&bench.tree, &bench.image, IMAGE_BYTES).unwrap();
+    let device = fs::read(&bench.image).unwrap();
+    let want = &bytes[1 << 20..][..4096];
+    let at = (0..device.len()).step_by(4096).find(|&at| &device[at..at + 4096] == want).unwrap() as u64;
+    let unreadable = at..at + 4096;
+    let bad = Source::file_system(&bench.image).with_bad(&[unreadable]);
+    let appliance = bench.repository("bad-file");
+    let cuts = [(inodes(&bench.image, &["large"])[0], 20 * u64::from(ROW_BLOCKS))];
+    let split = appliance.backup_in_stretches(&bad, &cuts, &mut Prng::new(1), 0).unwrap();
+    assert_eq!((split.point.status, split.point.totals.faults), (PointStatus::WithErrors, 1));
+    let again = appliance.backup(&bad).unwrap();
+    assert_eq!(again.totals.fault_count, 1, "{:?}", again.troubles);
+    let source = Source::file_system(&bench.image);
+    let healed = appliance.backup(&source).unwrap();
+    assert_eq!(healed.totals.fault_count, 0, "{:?}", healed.troubles);
+    expect_equal(&bench.tree, &bench.restore(&appliance, &source, healed.backup)).unwrap();
+}
+
 #[test]
 fn a_cut_within_a_row_is_refused() {
     let bench = Bench::new();

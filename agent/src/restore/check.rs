@@ -30,7 +30,7 @@ use super::plan::{Fetch as PlannedFetch, Frame, Merging, Plan, WantedBlock};
 use super::walk::lanes_for;
 use crate::foreign::name as printable;
 use crate::format::fault::FormatFault;
-use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, Place, RowPayload};
+use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, Place, RowPayload, RunKind};
 use crate::format::seal::Keys;
 use crate::id::{Boot, Epoch, Lin, NodeId, ObjectId, VolumeId};
 use crate::log::limits::DAMAGED_RUNS_MAX;
@@ -529,7 +529,13 @@ impl Check<'_> {
         path: &[u8],
     ) -> Result<(), CheckEnd> {
         self.report.bytes = self.report.bytes.saturating_add(item.size);
-        let mut file = FileState { subject: Arc::new(subject(path)), reached: 0, block_bytes: 0, planned: 0 };
+        let mut file = FileState {
+            subject: Arc::new(subject(path)),
+            reached: 0,
+            block_bytes: 0,
+            planned: 0,
+            is_incomplete: !item.fault.is_empty(),
+        };
         let mut end = None;
         let result = lookup.locations(lin, item, &mut |row| {
             if self.progress.is_stop_requested() {
@@ -586,6 +592,11 @@ impl Check<'_> {
                 Wrong::Rows("runs past the end of all numbers"),
                 self.progress,
             );
+        }
+        // An item's row names what it lacks, unless a worker that had another stretch of it found out.
+        if !file.is_incomplete && row.runs.iter().any(|run| run.0 == RunKind::Lost) {
+            file.is_incomplete = true;
+            self.report.incomplete += 1;
         }
         for (index, place) in row.blocks.iter().enumerate() {
             let offset = start.saturating_add(index as u64 * block_bytes);
@@ -687,6 +698,8 @@ struct FileState {
     block_bytes: u64,
     /// Bytes that are in windows.
     planned: u64,
+    /// Whether it counts as not read whole by the backup.
+    is_incomplete: bool,
 }
 
 /// A window that is being read.

@@ -167,11 +167,18 @@ impl Batch {
     }
 }
 
-/// Makes a run list as short as a row takes: behind that many runs all is called data, and what of it is no data is zero all the same.
+/// Makes a run list as short as a row takes: behind that many runs all is called data, and what of it is no data is zero all the same. If any of
+/// it is lost, all is called lost, which is data that readers name.
 fn bound_runs(runs: &mut Vec<(RunKind, u64)>) {
     if runs.len() > LOCATION_RUNS_MAX {
-        let rest = runs.drain(LOCATION_RUNS_MAX - 1..).map(|(_, len)| len).sum();
-        runs.push((RunKind::Data, rest));
+        let (mut kind, mut rest) = (RunKind::Data, 0);
+        for (of, len) in runs.drain(LOCATION_RUNS_MAX - 1..) {
+            if of == RunKind::Lost {
+                kind = of;
+            }
+            rest += len;
+        }
+        runs.push((kind, rest));
     }
 }
 

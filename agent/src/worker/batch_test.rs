@@ -221,11 +221,16 @@ fn a_row_says_no_more_runs_than_it_has_room_for() {
     add(&mut window, 9, 65_536 * BLOCK, &extents, Part::WHOLE);
     let mut cutter = Cutter::new(shape, (0, 0));
     begin(&mut cutter, window, Verdict::New, 10);
-    let batch = cutter.next(Plan::default()).unwrap();
+    let mut batch = cutter.next(Plan::default()).unwrap();
     let (places, runs) = batch.location(&batch.groups[0], &shape);
     assert_eq!((places.len(), runs.len()), (64, LOCATION_RUNS_MAX));
     assert_eq!(runs[..2], [(RunKind::Data, BLOCK), (RunKind::Hole, BLOCK)]);
     assert_eq!(runs[LOCATION_RUNS_MAX - 1].0, RunKind::Data, "the rest");
+    assert_eq!(runs.iter().map(|run| run.1).sum::<u64>(), 65_536 * BLOCK);
+    // What of the rest is lost is not called sound.
+    batch.lost.push((0, 60_000 * BLOCK, 60_001 * BLOCK));
+    let (_, runs) = batch.location(&batch.groups[0], &shape);
+    assert_eq!((runs.len(), runs[LOCATION_RUNS_MAX - 1].0), (LOCATION_RUNS_MAX, RunKind::Lost));
     assert_eq!(runs.iter().map(|run| run.1).sum::<u64>(), 65_536 * BLOCK);
 }
 

@@ -24,7 +24,7 @@ pub fn judge(window: &Window, base: &[ItemRow], task: &Task) -> Vec<Verdict> {
         if old.kind != item.kind || old.generation != item.generation {
             return Verdict::New;
         }
-        let unsure = old.unsure && !task.trust.unwritten || item.fault.is_some() || !old.fault.is_empty();
+        let unsure = old.unsure || item.fault.is_some() || !old.fault.is_empty();
         let trusted = task.trust.same_volume && (!has_blocks(item) || task.trust.holds(item));
         if unsure || !trusted || item.kind == ItemKind::Image || !is_whole(item) {
             return Verdict::Changed;

@@ -120,6 +120,18 @@ fn an_image_and_what_had_a_fault_are_always_read() {
     assert_eq!(judge(&new, &base, &task()), [Verdict::Changed, Verdict::Changed, Verdict::New]);
 }
 
+#[test]
+fn an_item_whose_row_is_unsure_is_read_though_nobody_wrote_to_the_volume() {
+    let new = window(vec![item(7, ItemKind::File)]);
+    let unwritten = Task { trust: Trust { unwritten: true, ..task().trust }, ..task() };
+    let mut base = [row(&new, 0)];
+    assert_eq!(judge(&new, &base, &unwritten), [Verdict::Same]);
+    if let Some(attributes) = &mut base[0].item {
+        attributes.unsure = true;
+    }
+    assert_eq!(judge(&new, &base, &unwritten), [Verdict::Changed]);
+}
+
 /// What is said of an item that looks as in the last point.
 fn verdict(kind: ItemKind, change: &dyn Fn(&mut Item), trust: Trust) -> Verdict {
     let mut of = window(vec![item(7, kind)]);
