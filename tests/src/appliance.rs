@@ -260,6 +260,7 @@ impl Appliance {
                 machinery,
                 &mut base,
                 &mut |_, _| {},
+                &mut || 0,
             );
             release(session);
             result.context(|| "backup")

@@ -210,4 +210,6 @@ fn a_volume_that_is_put_to_use_while_it_is_read_is_named() {
         said.contains("put to use while it was read") && said.contains("mounted read-write at"),
         "{said}"
     );
+    let point = &bench.cli.json(&["points", "it"])["points"][0];
+    assert_eq!((&point["status"], &point["faults"]), (&"with_errors".into(), &1.into()), "{point}");
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::roster::Node;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, share};
 use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
-use crate::drive::backup::unmatched;
+use crate::drive::backup::with_faults;
 use crate::format::record::{BackupStart, BackupVolume, Record};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, Running, State};
@@ -268,7 +268,7 @@ impl Coordinator {
             missing: Vec::new(),
         };
         records.push(Record::BackupBegun(start));
-        records.extend(unmatched(next, self.name_unmatched(now, policy, &found)));
+        records.extend(with_faults(next, self.name_unmatched(now, policy, &found)));
         self.queue.push_back(Pending::Begin { policy: policy.to_owned(), backup: next, records });
         job.phase = Phase::Beginning { found };
         Some(job)

@@ -112,7 +112,8 @@ impl<F> Fault<F> {
 pub type Ended<'env, S, F> = (Option<Session<'env, S>>, Result<Report, Fault<F>>);
 
 /// Runs a backup over `session`, and gives the session back. `base` opens the rows of the last point of a volume; `watch` is
-/// called often, with the backup's number and the sums so far.
+/// called often, with the backup's number and the sums so far; `before_end` is called when all is read, and says how many faults the
+/// point has besides those of its items.
 #[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
 pub fn run<'env, S, B, C>(
     session: Session<'env, S>,
@@ -123,6 +124,7 @@ pub fn run<'env, S, B, C>(
     machinery: &mut Machinery<'_>,
     base: &mut dyn FnMut(VolumeId, Earlier, &State) -> B,
     watch: &mut dyn FnMut(BackupId, &Totals),
+    before_end: &mut dyn FnMut() -> u64,
 ) -> Ended<'env, S, B::Fault>
 where
     S: Sealer + Clone + Send + 'env,
@@ -143,7 +145,8 @@ where
         }
         let (mut commits, handle) = Commits::start(scope, session, clock, begin.backup, wake);
         let result =
-            backup(&mut commits, keys, writer, settings, volumes, machinery, &state, &begin, base, watch);
+            backup(&mut commits, keys, writer, settings, volumes, machinery, &state, &begin, base, watch)
+                .and_then(|report| end(&mut commits, report, before_end(), machinery.reactor.wall_ns()));
         commits.finish();
         let session =
             handle.join().ok().filter(|(_, ended)| ended.as_ref().err().is_none_or(LogFault::is_refusal));
@@ -151,8 +154,16 @@ where
     })
 }
 
-/// What makes the point of a backup one with errors when `count` include patterns match nothing; nothing when none does.
-pub fn unmatched(backup: BackupId, count: u64) -> Option<Record> {
+/// Makes the backup a point, in the same slot as the faults that it has besides those of its items: no point is without them.
+fn end<F>(commits: &mut Commits, report: Report, faults: u64, wall_end_ns: i64) -> Result<Report, Fault<F>> {
+    let mut records = Vec::from_iter(with_faults(report.backup, faults));
+    records.push(Record::BackupEnded(BackupEnd { backup: report.backup, wall_end_ns }));
+    commits.commit(records).map_err(Fault::Log)?;
+    Ok(report)
+}
+
+/// What gives the point of a backup `count` faults that are not an item's; nothing when there are none.
+pub fn with_faults(backup: BackupId, count: u64) -> Option<Record> {
     let totals = PointTotals { faults: count, ..PointTotals::default() };
     (count > 0).then(|| Record::Commit(Commit { backup, totals, ..Commit::default() }))
 }
@@ -186,7 +197,7 @@ impl Begin {
             wall_start_ns: settings.wall_start_ns,
             missing: settings.missing.clone(),
         }));
-        records.extend(unmatched(next, settings.includes_unmatched));
+        records.extend(with_faults(next, settings.includes_unmatched));
         Begin { backup: next, records, resume: None }
     }
 
@@ -249,7 +260,5 @@ fn backup<B: Base>(
         }
     }
     report.proven = packing.proven();
-    let end = BackupEnd { backup: report.backup, wall_end_ns: machinery.reactor.wall_ns() };
-    commits.commit(vec![Record::BackupEnded(end)]).map_err(Fault::Log)?;
     Ok(report)
 }

@@ -163,6 +163,10 @@ pub fn run_policy(
     let sweeping = damage::begin_sweep(repository, &session.view().state, job);
     log::info!("backup: begun policy={name}");
     settings.missing = missing.iter().map(|missing| missing.id).collect();
+    let is_read = |device: &str| missing.iter().all(|missing| missing.device != device);
+    let devices = policy.volumes.iter().map(|volume| volume.device.as_str());
+    let read: Vec<&Path> = devices.filter(|device| is_read(device)).map(Path::new).collect();
+    let mut in_use: Vec<String> = Vec::new();
     let (mut session, mut begun) = (session, None);
     let (session, result) = loop {
         job.enter(Phase::BackingUp);
@@ -178,6 +182,11 @@ pub fn run_policy(
             &mut |begun_as, totals| {
                 begun = Some(begun_as);
                 show(job, totals, &repository.opened.client);
+            },
+            &mut || {
+                in_use =
+                    read.iter().filter_map(|path| Some(refuse_written(path).err()?.to_string())).collect();
+                in_use.len() as u64
             },
         );
         match &result {
@@ -226,8 +235,6 @@ pub fn run_policy(
         elapsed_ns / 1_000_000_000
     );
     let not_whole = name_troubles(&report, &mut volumes);
-    let paths = policy.volumes.iter().map(|volume| Path::new(&volume.device));
-    let in_use = paths.filter_map(|path| Some(refuse_written(path).err()?.to_string())).collect();
     let free_bytes = volumes.iter().map(|job| free_bytes(&*job.volume)).sum();
     let missing = missing.into_iter().map(|missing| (missing.device, missing.why)).collect();
     let outcome = Outcome {
