@@ -234,13 +234,22 @@ impl Coordinator {
         self.decide(now, policy, job)
     }
 
-    /// All volumes were looked at: begin, go on, or give up.
+    /// All volumes were looked at: begin with those that can be read, go on, or give up.
     fn decide(&mut self, now: Now<'_>, policy: &str, mut job: Job) -> Option<Job> {
         let Phase::Probing { looks, .. } = &job.phase else { return Some(job) };
         let found: BTreeMap<VolumeId, Found> =
             looks.iter().filter_map(|(&volume, look)| Some((volume, look.found?))).collect();
-        if let Some(why) = looks.values().find_map(|look| look.failed.clone()) {
-            return self.go_on_without(now, policy, job, found, &why);
+        let failed = looks.iter().filter_map(|(&volume, look)| Some((volume, look.failed.clone()?)));
+        let (missing, why): (Vec<VolumeId>, Vec<String>) = failed.unzip();
+        let why = why.join("; ");
+        if !missing.is_empty() {
+            let waits = |of: &(BackupId, &Running)| self.has_to_wait(now, of.0, of.1, &found, &missing);
+            if let Some((backup, _)) = now.state.running_of(policy).filter(waits) {
+                return self.go_on_without(now, policy, job, backup, found, &why);
+            }
+            if found.is_empty() {
+                return self.give_up(now, policy, job, &why);
+            }
         }
         let volumes: Vec<BackupVolume> = found.values().map(|found| found.volume).collect();
         let Some(next) = now.state.next_backup() else {
@@ -248,7 +257,7 @@ impl Coordinator {
         };
         let mut records = Vec::new();
         if let Some((backup, running)) = now.state.running_of(policy) {
-            if self.may_go_on(now, backup, running, &volumes) {
+            if self.may_go_on(now, backup, running, &volumes, &missing) {
                 let askers = std::mem::take(&mut job.askers);
                 askers.into_iter().for_each(|asker| self.reply(asker, Reply::Done(Some(backup))));
                 job.phase = Phase::Running { backup, found };
@@ -265,8 +274,12 @@ impl Coordinator {
             policy: policy.to_owned(),
             volumes,
             wall_start_ns: now.wall_ns,
-            missing: Vec::new(),
+            missing,
         };
+        if !start.missing.is_empty() {
+            let what = format!("backup {next} of {policy} will be without these volumes: {why}");
+            self.errors.add(now.wall_ns, None, what);
+        }
         records.push(Record::BackupBegun(start));
         records.extend(with_faults(next, self.name_unmatched(now, policy, &found)));
         self.queue.push_back(Pending::Begin { policy: policy.to_owned(), backup: next, records });
@@ -288,24 +301,16 @@ impl Coordinator {
         count
     }
 
-    /// A volume cannot be read now. A backup that runs goes on with the others and waits for a node that can; a new one is refused.
+    /// A volume of a running backup cannot be read now: it goes on with the others and waits for a node that can.
     fn go_on_without(
         &mut self,
         now: Now<'_>,
         policy: &str,
         mut job: Job,
+        backup: BackupId,
         found: BTreeMap<VolumeId, Found>,
         why: &str,
     ) -> Option<Job> {
-        let running = now.state.running_of(policy);
-        let as_it_was = |running: &Running| {
-            let same =
-                |found: &Found| running.volumes.contains(&found.volume) && found.volume.state.is_some();
-            found.values().all(same)
-        };
-        let Some((backup, _)) = running.filter(|(_, running)| as_it_was(running)) else {
-            return self.give_up(now, policy, job, why);
-        };
         self.errors.add(now.wall_ns, None, format!("backup of {policy} waits: {why}"));
         for asker in std::mem::take(&mut job.askers) {
             self.reply(asker, Reply::Done(Some(backup)));
@@ -335,12 +340,35 @@ impl Coordinator {
 
     /// A backup goes on when its volumes are provably as they were; one whose state nothing proves, only when all of it is done or
     /// a worker has been at it all the time.
-    fn may_go_on(&self, now: Now<'_>, backup: BackupId, running: &Running, found: &[BackupVolume]) -> bool {
-        let covered = |volume: &BackupVolume| {
-            let mut taken = self.taken(now, backup, volume.volume);
-            volume.state.is_some() || share::gaps(&mut taken).is_empty()
-        };
-        running.volumes == found && found.iter().all(covered)
+    fn may_go_on(
+        &self,
+        now: Now<'_>,
+        backup: BackupId,
+        running: &Running,
+        found: &[BackupVolume],
+        missing: &[VolumeId],
+    ) -> bool {
+        let as_it_was = |volume: &BackupVolume| self.is_as_it_was(now, backup, volume);
+        running.volumes == found && running.missing == missing && found.iter().all(as_it_was)
+    }
+
+    fn is_as_it_was(&self, now: Now<'_>, backup: BackupId, volume: &BackupVolume) -> bool {
+        let mut taken = self.taken(now, backup, volume.volume);
+        volume.state.is_some() || share::gaps(&mut taken).is_empty()
+    }
+
+    /// A running backup waits for a volume that it reads and that is missing now, when it may go on with all the others.
+    fn has_to_wait(
+        &self,
+        now: Now<'_>,
+        backup: BackupId,
+        running: &Running,
+        found: &BTreeMap<VolumeId, Found>,
+        missing: &[VolumeId],
+    ) -> bool {
+        let same =
+            |of: &Found| running.volumes.contains(&of.volume) && self.is_as_it_was(now, backup, &of.volume);
+        running.volumes.iter().any(|of| missing.contains(&of.volume)) && found.values().all(same)
     }
 
     fn give_up(&mut self, now: Now<'_>, policy: &str, mut job: Job, why: &str) -> Option<Job> {

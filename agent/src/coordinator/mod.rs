@@ -453,8 +453,8 @@ fn may_be_submitted(record: &Record) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backplane::message::Present;
-    use crate::format::record::PolicyChange;
+    use crate::backplane::message::{Found, Present};
+    use crate::format::record::{BackupVolume, PolicyChange};
     use crate::id::Slot;
     use crate::id::VolumeId;
     use crate::log::state::{Policy, Volume};
@@ -495,19 +495,18 @@ mod tests {
         assert_eq!(answer(b"y"), Reply::Refused(Refusal::Revision.to_string()));
     }
 
-    #[test]
-    fn a_volume_that_no_node_can_open_is_refused_with_each_nodes_words() {
+    /// Policy `p` of as many volumes as `devices`, of which this node opens those that are not `gone`: the answer to whoever starts its
+    /// backup, what was begun, and what the status says then.
+    fn start(devices: &[&str]) -> (Option<Reply>, Vec<Record>, String) {
         let mut state = State::default();
-        let volume = VolumeId(1);
-        let policy = Policy {
-            revision: 1,
-            slot: Slot(1),
-            removed: false,
-            body: b"x"[..].into(),
-            volumes: vec![volume],
-        };
+        let ids = (1..).map(VolumeId).take(devices.len());
+        let volumes: Vec<VolumeId> = ids.collect();
+        let body = b"x"[..].into();
+        let policy = Policy { revision: 1, slot: Slot(1), removed: false, body, volumes: volumes.clone() };
         state.policies.insert("p".to_owned(), policy);
-        state.volumes.insert(volume, Volume { policy: "p".to_owned(), device: "gone".to_owned() });
+        for (&id, &device) in volumes.iter().zip(devices) {
+            state.volumes.insert(id, Volume { policy: "p".to_owned(), device: device.to_owned() });
+        }
         let settings = Settings {
             me: ME,
             peers: Vec::new(),
@@ -518,31 +517,57 @@ mod tests {
         };
         let at = |ns| Now { ns, wall_ns: 1, state: &state };
         let mut coordinator = Coordinator::new(settings, Epoch(1), at(1));
-        let present = Present { weight: 1, volumes: vec!["gone".to_owned()], ..Present::default() };
-        coordinator.handle(at(1), ME, Message::Present(present));
+        let named = devices.iter().map(|&device| device.to_owned()).collect();
         coordinator.handle(
             at(1),
             ME,
-            Message::Request { request: 7, command: Command::Backup("p".to_owned()) },
+            Message::Present(Present { weight: 1, volumes: named, ..Present::default() }),
         );
-        let (mut refused, mut ns) = (None, 1);
-        while refused.is_none() && ns < 1000 {
-            ns += 1;
+        let command = Command::Backup("p".to_owned());
+        coordinator.handle(at(1), ME, Message::Request { request: 7, command });
+        for ns in 2..1000 {
             coordinator.turn(at(ns));
             while let Some(out) = coordinator.next_out() {
                 match out {
-                    Out::Send(ME, Message::Probe { ask, .. }) => {
-                        let failed = vec![(volume, "/dev/x: No such file or directory".to_owned())];
-                        coordinator.handle(at(ns), ME, Message::Probed { ask, found: Vec::new(), failed });
+                    Out::Send(ME, Message::Probe { ask, volumes, .. }) => {
+                        let (gone, there): (Vec<VolumeId>, _) =
+                            volumes.into_iter().partition(|id| state.volumes[id].device == "gone");
+                        let failed =
+                            gone.into_iter().map(|id| (id, "/dev/x: No such file".to_owned())).collect();
+                        let volume = |volume| BackupVolume { volume, ..BackupVolume::default() };
+                        let found = there
+                            .into_iter()
+                            .map(|id| Found { volume: volume(id), ..Found::default() })
+                            .collect();
+                        coordinator.handle(at(ns), ME, Message::Probed { ask, found, failed });
                     }
-                    Out::Send(ME, Message::Reply { reply: Reply::Refused(why), .. }) => refused = Some(why),
+                    Out::Send(ME, Message::Reply { reply, .. }) => {
+                        return (Some(reply), Vec::new(), coordinator.status(at(ns)));
+                    }
                     _ => {}
                 }
             }
+            if let Some(batch) = coordinator.next_batch(at(ns)) {
+                return (None, batch, coordinator.status(at(ns)));
+            }
         }
-        assert_eq!(
-            refused.as_deref(),
-            Some("backup of p: gone: no node could open it (node 1: /dev/x: No such file or directory)")
-        );
+        (None, Vec::new(), String::new())
+    }
+
+    const WHY: &str = "gone: no node could open it (node 1: /dev/x: No such file)";
+
+    #[test]
+    fn a_volume_that_no_node_can_open_is_refused_with_each_nodes_words() {
+        let why = format!("backup of p: {WHY}");
+        assert_eq!(start(&["gone"]).0, Some(Reply::Refused(why)));
+    }
+
+    #[test]
+    fn volumes_that_can_be_opened_are_backed_up_without_one_that_cannot() {
+        let (reply, begun, status) = start(&["gone", "there"]);
+        let [Record::BackupBegun(start)] = &begun[..] else { panic!("{reply:?} {begun:?}") };
+        let read: Vec<VolumeId> = start.volumes.iter().map(|of| of.volume).collect();
+        assert_eq!((&read[..], &start.missing[..]), (&[VolumeId(2)][..], &[VolumeId(1)][..]));
+        assert!(status.contains(WHY), "{status}");
     }
 }
