@@ -61,18 +61,26 @@ pub struct Salvage {
     pub from_start: bool,
 }
 
-/// Reads what is left of the log. Only what the store says when it cannot list or read is an error.
-pub fn read<S: Sealer>(client: &Client, cluster: &ClusterId, sealer: &S) -> Result<Salvage, StoreFault> {
+/// Called between two calls to the store by what makes many: it keeps a lease, and its error ends the work.
+pub type Keep<'k> = &'k mut dyn FnMut() -> Result<(), StoreFault>;
+
+/// Reads what is left of the log. Only what the store says when it cannot list or read is an error, or what `keep` says.
+pub fn read<S: Sealer>(
+    client: &Client,
+    cluster: &ClusterId,
+    sealer: &S,
+    keep: Keep<'_>,
+) -> Result<Salvage, StoreFault> {
     let mut salvage = Salvage::default();
-    let mut view = newest_checkpoint(client, cluster, sealer, &mut salvage)?.unwrap_or_default();
-    for key in list(client, keys::BOUNDARIES)? {
+    let mut view = newest_checkpoint(client, cluster, sealer, keep, &mut salvage)?.unwrap_or_default();
+    for key in list(client, keys::BOUNDARIES, keep)? {
         salvage.highest = salvage.highest.max(keys::number(&key, keys::BOUNDARIES).unwrap_or_default());
     }
-    for key in list(client, keys::EPOCHS)? {
+    for key in list(client, keys::EPOCHS, keep)? {
         salvage.epoch = salvage.epoch.max(Epoch(keys::number(&key, keys::EPOCHS).unwrap_or_default().0));
     }
     let base = view.head;
-    let (slots, damaged) = slots_above(client, base, &mut salvage)?;
+    let (slots, damaged) = slots_above(client, base, keep, &mut salvage)?;
     salvage.from_start = view.head.0 > 0 || slots.contains_key(&Slot(1));
     for (&slot, bytes) in &slots {
         let mut next = view.clone();
@@ -109,17 +117,19 @@ pub fn read<S: Sealer>(client: &Client, cluster: &ClusterId, sealer: &S) -> Resu
 /// Lost slots that are named one by one.
 const LOST_MAX: usize = 64;
 
-fn list(client: &Client, prefix: &str) -> Result<Vec<String>, StoreFault> {
-    let mut found = Vec::new();
+fn list(client: &Client, prefix: &str, keep: Keep<'_>) -> Result<Vec<String>, StoreFault> {
+    let (mut found, mut kept) = (Vec::new(), Ok(()));
     client.list(prefix, "", &mut |key, _| {
         found.push(key.to_owned());
-        true
+        kept = keep();
+        kept.is_ok()
     })?;
-    Ok(found)
+    kept.map(|()| found)
 }
 
 /// The whole copy of an object of the log; `None` when it is gone or has none.
-fn fetch(client: &Client, key: &str) -> Result<Option<Vec<u8>>, StoreFault> {
+fn fetch(client: &Client, key: &str, keep: Keep<'_>) -> Result<Option<Vec<u8>>, StoreFault> {
+    keep()?;
     let mut stored = Vec::new();
     match client.get(key, ByteRange::Whole(keys::bytes_max(key)), &mut stored) {
         Ok(_) => Ok(copies::pick(&stored, LOG_MAGIC, whole).map(<[u8]>::to_vec)),
@@ -132,13 +142,14 @@ fn newest_checkpoint<S: Sealer>(
     client: &Client,
     cluster: &ClusterId,
     sealer: &S,
+    keep: Keep<'_>,
     salvage: &mut Salvage,
 ) -> Result<Option<View>, StoreFault> {
-    let names = list(client, keys::CHECKPOINTS)?;
+    let names = list(client, keys::CHECKPOINTS, keep)?;
     for key in names.iter().rev() {
         let Some((slot, nonce)) = keys::checkpoint_name(key) else { continue };
         salvage.highest = salvage.highest.max(slot);
-        let bytes = fetch(client, key)?;
+        let bytes = fetch(client, key, keep)?;
         match bytes.map(|bytes| Checkpoint::parse(&bytes, sealer)) {
             Some(Ok((checkpoint, _)))
                 if checkpoint.cluster == *cluster && (checkpoint.slot, checkpoint.nonce) == (slot, nonce) =>
@@ -156,16 +167,21 @@ type Slots = (BTreeMap<Slot, Vec<u8>>, BTreeSet<Slot>);
 
 /// Slots above `base`, from their own place or from the slot behind it; and those that are there and cannot be read. A create that came
 /// late may have landed where a slot was lost: the slot behind that one names which it follows.
-fn slots_above(client: &Client, base: Slot, salvage: &mut Salvage) -> Result<Slots, StoreFault> {
+fn slots_above(
+    client: &Client,
+    base: Slot,
+    keep: Keep<'_>,
+    salvage: &mut Salvage,
+) -> Result<Slots, StoreFault> {
     let (mut slots, mut damaged) = (BTreeMap::<Slot, Vec<u8>>::new(), BTreeSet::new());
     let mut others = BTreeMap::new();
-    for key in list(client, keys::SLOTS)? {
+    for key in list(client, keys::SLOTS, keep)? {
         let Some(slot) = keys::number(&key, keys::SLOTS) else { continue };
         salvage.highest = salvage.highest.max(slot);
         if slot <= base {
             continue;
         }
-        let Some(bytes) = fetch(client, &key)? else {
+        let Some(bytes) = fetch(client, &key, keep)? else {
             damaged.insert(slot);
             continue;
         };

@@ -54,10 +54,12 @@ impl Written {
                 store.put(&keys::slot(Slot(slot)), &[&body, &body], PutMode::CreateOnly).unwrap();
             }
         }
-        let clock = Arc::new(SimClock::default());
-        let client = Client::new(Arc::new(store), clock, RetryPolicy::ONCE, 1);
-        read(&client, &CLUSTER, &PlainForTests).unwrap()
+        read(&client(store), &CLUSTER, &PlainForTests, &mut || Ok(())).unwrap()
     }
+}
+
+fn client(store: MemoryStore) -> Client {
+    Client::new(Arc::new(store), Arc::new(SimClock::default()), RetryPolicy::ONCE, 1)
 }
 
 fn policy(name: &str, volume: u32) -> Record {
@@ -178,4 +180,37 @@ fn objects_that_are_gone_are_known_as_missing_in_the_new_log() {
     assert_eq!(state.damage.damaged.names().collect::<Vec<_>>(), [id(3)]);
     let live = [1, 2, 3, 5, 7, 8].map(id).into_iter().chain([new]);
     assert_eq!(state.live.names().collect::<Vec<_>>(), live.collect::<Vec<_>>(), "no old segment is in it");
+}
+
+#[test]
+fn the_lease_is_kept_between_any_two_objects_and_its_end_ends_the_reading() {
+    const SLOTS: u64 = 20;
+    let client = client(MemoryStore::default());
+    let mut log = Written::default();
+    for slot in 1..=SLOTS {
+        log.add(slot, &[Record::EpochBegun { epoch: Epoch(slot) }]);
+        let own = &log.slots[log.slots.len() - 1].0;
+        client.put_slot(&keys::slot(Slot(slot)), &[own, own]).unwrap();
+    }
+    let (mut gets, mut longest) = (0, 0);
+    let mut keep = || {
+        let now = client.counts().get;
+        (longest, gets) = (longest.max(now - gets), now);
+        Ok(())
+    };
+    let salvage = read(&client, &CLUSTER, &PlainForTests, &mut keep).unwrap();
+    assert_eq!(
+        (salvage.slots, gets, longest),
+        (SLOTS, SLOTS - 1, 1),
+        "no two GETs without a look at the lease"
+    );
+
+    let ended = StoreFault::new(StoreFaultKind::Rejected, "LEASE", "", "it ran out");
+    let mut left = SLOTS + 5;
+    let mut keep = || {
+        left -= 1;
+        if left > 0 { Ok(()) } else { Err(ended.clone()) }
+    };
+    assert_eq!(read(&client, &CLUSTER, &PlainForTests, &mut keep).err(), Some(ended.clone()));
+    assert_eq!(list(&client, keys::SLOTS, &mut || Err(ended.clone())), Err(ended.clone()));
 }

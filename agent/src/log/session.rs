@@ -7,10 +7,13 @@
 //!
 //! Does not: start threads. Source: ours.
 
+use std::time::Duration;
+
 use windlass_hal::clock::{Clock, Instant};
 
-use super::call::perform;
-use super::fault::LogFault;
+use super::call::{Answer, Call, backoff_ns, perform};
+use super::fault::{LogFault, Place};
+use super::keys;
 use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek, Timing};
 use super::replay::{Replay, ReplayOptions, View};
 use super::writer::{Action, Writer, WriterOptions};
@@ -38,6 +41,8 @@ pub struct Session<'a, S> {
 
 /// Longest time between looks at whether a lease that is waited for was let go, in nanoseconds: short for a person, and one or two GETs.
 pub const LOOK_NS: u64 = 1_000_000_000;
+/// Attempts at each of the calls that let a log begin anew, while beats go through: half a minute of pauses.
+const ANEW_ATTEMPTS_MAX: u32 = 16;
 /// Warnings kept for the caller; more are dropped.
 const WARNINGS_MAX: usize = 16;
 
@@ -309,6 +314,45 @@ impl<'a> Hold<'a> {
     /// Whether enough of the lease is left to write something that decides (L1).
     pub fn may_send(&self) -> bool {
         self.lease.may_send(self.around.clock.now().as_ns())
+    }
+
+    /// Lets a log begin anew: stores its checkpoint and its boundary. Each attempt goes out with enough of the lease left (L1), and none is
+    /// repeated behind it: it would roll back what a later holder committed. When it returns, nobody had taken over before the boundary counted.
+    ///
+    /// Errors: the lease is lost, somebody took over, or the store does not answer. The log may begin anew even so; it is read again then.
+    pub fn begin_anew(&mut self, beginning: [(String, Vec<u8>); 2]) -> Result<(), LogFault> {
+        for (key, body) in beginning {
+            let place = match keys::number(&key, keys::BOUNDARIES) {
+                Some(slot) => Place::Boundary(slot),
+                None => Place::Checkpoint(keys::number(&key, keys::CHECKPOINTS).unwrap_or_default()),
+            };
+            self.repeat(place, &Call::Put { key, body: body.into() })?;
+        }
+        let next = Epoch(self.epoch.0.saturating_add(1));
+        match self.repeat(Place::Grant(next), &Call::Get { key: keys::epoch(next) })? {
+            Answer::Absent => Ok(()),
+            _ => Err(LogFault::Fenced { epoch: self.epoch, unresolved: None }),
+        }
+    }
+
+    /// Performs a call until it has a clear answer, while enough of the lease is left.
+    fn repeat(&mut self, place: Place, call: &Call) -> Result<Answer, LogFault> {
+        let mut attempt = 0;
+        loop {
+            self.poll()?;
+            if !self.may_send() {
+                return Err(LogFault::Expired { epoch: self.epoch, unresolved: None });
+            }
+            let (answer, fault) = perform(self.around.store, call);
+            attempt += 1;
+            match (&answer, fault) {
+                (Answer::Fault(_), Some(fault)) if fault.is_transient() && attempt < ANEW_ATTEMPTS_MAX => {}
+                (Answer::Fault(kind), _) => return Err(LogFault::Store { place, kind: *kind }),
+                _ => return Ok(answer),
+            }
+            let pause = Duration::from_nanos(backoff_ns(attempt));
+            self.around.clock.sleep(pause);
+        }
     }
 
     fn perform(&mut self) {

@@ -1,5 +1,7 @@
 //! Sessions over a store in memory and a clock that jumps.
 
+use std::sync::Mutex;
+
 use windlass_hal::sim::clock::SimClock;
 
 use super::super::keys;
@@ -10,7 +12,7 @@ use crate::id::{Boot, VolumeId};
 use crate::log::call::Call;
 use crate::log::fault::Place;
 use crate::store::memory::MemoryStore;
-use crate::store::{ByteRange, PutMode};
+use crate::store::{ByteRange, PutMode, StoreFaultKind};
 
 fn who(node: u32) -> Identity {
     Identity { cluster: [9; 16], me: Author { node: NodeId(node), boot: Boot(u64::from(node) + 100) } }
@@ -349,4 +351,73 @@ fn a_late_create_where_a_slot_was_lost_fools_nobody() {
         let mended = LogFault::Mended { place: Place::Slot(Slot(lost)) };
         assert_eq!(read(&store), (Ok(whole.clone()), vec![mended]), "slot {lost}");
     }
+}
+
+/// A store whose link goes down with the first boundary that is sent: no PUT has an answer from then on, after two seconds each.
+struct GoesDown<'a> {
+    inner: MemoryStore,
+    clock: &'a SimClock,
+    /// When boundaries were sent.
+    sent_ns: Mutex<Vec<u64>>,
+}
+
+impl Store for GoesDown<'_> {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        let mut sent_ns = self.sent_ns.lock().unwrap();
+        if key.starts_with(keys::BOUNDARIES) {
+            sent_ns.push(self.clock.now().as_ns());
+        }
+        if sent_ns.is_empty() {
+            return self.inner.put(key, body, mode);
+        }
+        self.clock.sleep(Duration::from_secs(2));
+        Err(StoreFault::new(StoreFaultKind::Unknown, "PUT", key, "no route"))
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.inner.get(key, range, out)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        self.inner.list(prefix, after, each)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.inner.delete(key)
+    }
+}
+
+fn hold<'a>(store: &'a dyn Store, clock: &'a SimClock) -> Hold<'a> {
+    let from = Seek { epoch: Epoch(0), holder: None, yielded: true };
+    Hold::claim(Surroundings { store, clock }, who(1), Timing::default(), from, [1; 32], |_, _| true).unwrap()
+}
+
+#[test]
+fn a_log_that_begins_anew_sends_nothing_behind_its_lease_and_gives_way_to_a_later_holder() {
+    let beginning = || [(keys::checkpoint(Slot(9), &[1; 16]), vec![1]), (keys::boundary(Slot(9)), vec![2])];
+    let (store, clock) = (MemoryStore::default(), SimClock::default());
+    assert_eq!(hold(&store, &clock).begin_anew(beginning()), Ok(()));
+    assert!(beginning().iter().all(|(key, _)| keys_of(&store).iter().any(|(stored, _)| stored == key)));
+
+    let store = MemoryStore::default();
+    let mut held = hold(&store, &clock);
+    store.put(&keys::epoch(Epoch(2)), &[b"another's"], PutMode::CreateOnly).unwrap();
+    assert_eq!(held.begin_anew(beginning()), Err(LogFault::Fenced { epoch: Epoch(1), unresolved: None }));
+
+    let store = GoesDown { inner: MemoryStore::default(), clock: &clock, sent_ns: Mutex::default() };
+    let mut held = hold(&store, &clock);
+    let timing = Timing::default();
+    let last_ns = clock.now().as_ns() + timing.lease_ns - timing.send_budget_ns;
+    assert_eq!(held.begin_anew(beginning()), Err(LogFault::Expired { epoch: Epoch(1), unresolved: None }));
+    let sent_ns = store.sent_ns.lock().unwrap();
+    assert!(sent_ns.len() > 1 && sent_ns.iter().all(|&sent_ns| sent_ns < last_ns), "{sent_ns:?} {last_ns}");
 }

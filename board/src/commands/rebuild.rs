@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use windlass_agent::format::record::{Commit, Record};
+use windlass_agent::format::tail::TailKind;
 use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
 use windlass_agent::limits::{REBUILD_FAN_IN, SEGMENT_BYTES_MAX};
 use windlass_agent::log::fault::{LogFault, Place};
@@ -28,10 +29,10 @@ use windlass_agent::log::state::State;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::lookup::ClientFetch;
 use windlass_agent::store::retry::Client;
-use windlass_agent::store::{StoreFault, StoreFaultKind};
+use windlass_agent::store::{ByteRange, StoreFault, StoreFaultKind};
 use windlass_agent::table::rebuild::{RebuildSettings, Rebuilt, rebuild};
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
-use windlass_agent::table::source::{Source, TableLimits};
+use windlass_agent::table::source::{Fetch, Source, TableLimits};
 use windlass_agent::units::Counted;
 
 use crate::args::global::Global;
@@ -39,7 +40,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{LogSession, Repository};
-use crate::{host, logger};
+use crate::{damage, host, logger};
 
 /// What was done.
 struct Done {
@@ -145,7 +146,7 @@ fn work(repository: &Repository, session: &mut LogSession<'_>, job: &Progress) -
     let given_up: Vec<BackupId> = state.abandoned.iter().chain(state.running.keys()).copied().collect();
     let (epoch, node) = (session.epoch(), state.holder.node);
     let (made, session) = {
-        let keep = RefCell::new(|| session.poll().map(drop));
+        let keep = RefCell::new(|| session.poll().map(drop).map_err(lease_fault));
         (tables(repository, job, epoch, node, &keep, &given_up, |id| state.live.contains(id))?, session)
     };
     job.enter(Phase::Finishing);
@@ -159,32 +160,40 @@ fn work(repository: &Repository, session: &mut LogSession<'_>, job: &Progress) -
 fn renew(repository: &Repository, job: &Progress) -> Result<Done, Failure> {
     let client = &repository.opened.client;
     let (cluster, sealer) = (repository.format.uuid, LogSealer::new(&repository.keys));
-    let read =
-        || salvage::read(client, &cluster, &sealer).map_err(|fault| Failure::at("reading the log", fault));
-    let before = read()?;
+    let read = |keep: salvage::Keep<'_>| {
+        let read = salvage::read(client, &cluster, &sealer, keep);
+        read.map_err(|fault| Failure::at("reading the log", fault))
+    };
+    let before = read(&mut || Ok(()))?;
     let yielded = before.state.yielded == Some(None) && before.state.epoch == before.epoch;
     let (hold, me) = repository.hold(Seek { epoch: before.epoch, holder: None, yielded })?;
     let hold = RefCell::new(hold);
     // Whoever held the lease may have written until now.
-    let salvage = read()?;
+    let salvage = read(&mut || hold.borrow_mut().poll().map_err(lease_fault))?;
     let epoch = hold.borrow().epoch();
-    let keep = RefCell::new(|| hold.borrow_mut().poll());
+    let keep = RefCell::new(|| hold.borrow_mut().poll().map_err(lease_fault));
     let made = tables(repository, job, epoch, me.node, &keep, &salvage.given_up(), |id| salvage.counts(id))?;
     job.enter(Phase::Finishing);
     let (highest, lost, from_start) = (salvage.highest, salvage.lost.clone(), salvage.from_start);
-    let (state, unsure) = salvage.into_state(epoch, me, &made.objects, &made.rebuilt.seen, &made.segments);
+    let (mut state, unsure) =
+        salvage.into_state(epoch, me, &made.objects, &made.rebuilt.seen, &made.segments);
+    let mut bad = state.damage.missing.clone();
+    bad.add(&state.damage.damaged);
+    if !bad.is_empty() {
+        let is_bad = |id: &ObjectId| {
+            // A lease that is lost meanwhile shows when the log is to begin anew.
+            hold.borrow_mut().poll().ok();
+            bad.contains(id)
+        };
+        let points = damage::points_on(repository, &state, &is_bad, job)?;
+        Arc::make_mut(&mut state.damage).points.extend(points);
+    }
     let points = state.points.len();
     let policy_of = |backup| state.points.get(&backup).map(|point| (backup, point.policy.clone()));
     let unsure = unsure.into_iter().filter_map(policy_of).collect();
     let beginning = Salvage::beginning(cluster, highest, state, host::random()?, &sealer)
         .map_err(|bytes| Failure::new(LogFault::CheckpointTooLarge { bytes }))?;
-    for (key, body) in &beginning {
-        hold.borrow_mut().poll().map_err(Failure::new)?;
-        if !hold.borrow().may_send() {
-            return Err(Failure::new(LogFault::Expired { epoch, unresolved: None }));
-        }
-        client.put_replace(key, &[body, body]).map_err(Failure::new)?;
-    }
+    hold.borrow_mut().begin_anew(beginning).map_err(Failure::new)?;
     made.drop_scratch(repository);
     let (objects, segments) = (made.objects.len() as u64, made.segments.len() as u64);
     let log = Some(NewLog { lost, from_start, points, unsure });
@@ -192,7 +201,35 @@ fn renew(repository: &Repository, job: &Progress) -> Result<Done, Failure> {
 }
 
 /// Keeps the lease while something long is done.
-type Keep<'k> = RefCell<dyn FnMut() -> Result<(), LogFault> + 'k>;
+type Keep<'k> = RefCell<dyn FnMut() -> Result<(), StoreFault> + 'k>;
+
+/// A lease that was lost, to those who expect only the store to fail.
+fn lease_fault(fault: LogFault) -> StoreFault {
+    StoreFault::new(StoreFaultKind::Rejected, "LEASE", "", fault.to_string())
+}
+
+/// Reads tails and segments, and keeps the lease meanwhile.
+struct KeepingFetch<'k> {
+    fetch: ClientFetch,
+    keep: &'k Keep<'k>,
+}
+
+impl Fetch for KeepingFetch<'_> {
+    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
+        self.keep.borrow_mut()()?;
+        self.fetch.fetch(id, kind, range)
+    }
+
+    fn fetch_afresh(
+        &mut self,
+        id: &ObjectId,
+        kind: TailKind,
+        range: ByteRange,
+    ) -> Result<Vec<u8>, StoreFault> {
+        self.keep.borrow_mut()()?;
+        self.fetch.fetch_afresh(id, kind, range)
+    }
+}
 
 /// Tables made anew.
 struct Tables {
@@ -211,21 +248,21 @@ impl Tables {
     }
 }
 
-fn tables(
+fn tables<'k>(
     repository: &Repository,
     job: &Progress,
     epoch: Epoch,
     node: NodeId,
-    keep: &Keep<'_>,
+    keep: &'k Keep<'k>,
     given_up: &[BackupId],
     counts: impl Fn(&ObjectId) -> bool,
 ) -> Result<Tables, Failure> {
     let client = &repository.opened.client;
     job.enter(Phase::Planning);
-    let objects = objects_that(client, counts)?;
+    let objects = objects_that(client, keep, counts)?;
     let writer = Writer { client, epoch, node, boot: host::boot()?, next: Cell::new(0), keep };
     let (mut scratch, mut out) = (Sink::new(&writer, job), Sink::new(&writer, job));
-    let fetch = ClientFetch::new(Arc::clone(client));
+    let fetch = KeepingFetch { fetch: ClientFetch::new(Arc::clone(client)), keep };
     let source = Source::new(fetch, &repository.keys, TableLimits::default());
     let mut source = source.ok_or_else(|| Failure::new("no memory for a compression context"))?;
     let settings = RebuildSettings {
@@ -243,16 +280,21 @@ fn tables(
 }
 
 /// Objects that are there and that count, ascending.
-fn objects_that(client: &Client, counts: impl Fn(&ObjectId) -> bool) -> Result<Vec<ObjectId>, Failure> {
-    let mut objects = Vec::new();
+fn objects_that(
+    client: &Client,
+    keep: &Keep<'_>,
+    counts: impl Fn(&ObjectId) -> bool,
+) -> Result<Vec<ObjectId>, Failure> {
+    let (mut objects, mut kept) = (Vec::new(), Ok(()));
     client
         .list("obj/", "", &mut |key, _| {
             let id = key.strip_prefix("obj/").and_then(|name| name.parse::<ObjectId>().ok());
             objects.extend(id.filter(&counts));
-            true
+            kept = keep.borrow_mut()();
+            kept.is_ok()
         })
         .map_err(Failure::new)?;
-    Ok(objects)
+    kept.map(|()| objects).map_err(Failure::new)
 }
 
 /// New segments in, old ones out: in one slot where that fits, else the new ones first, which doubles rows for a moment and loses
@@ -320,7 +362,6 @@ impl SegmentSink for Sink<'_> {
         self.job.objects.add(1);
         self.job.bytes_stored.add(self.body.len() as u64);
         self.metas.push(*meta);
-        let mut keep = self.writer.keep.borrow_mut();
-        keep().map_err(|fault| StoreFault::new(StoreFaultKind::Rejected, "LEASE", "", fault.to_string()))
+        self.writer.keep.borrow_mut()()
     }
 }
