@@ -396,9 +396,14 @@ impl Store for GoesDown<'_> {
     }
 }
 
+/// With much of the lease to be left, so that attempts would fall into what must be left.
+fn hold_timing() -> Timing {
+    Timing { send_budget_ns: 10_000_000_000, ..Timing::default() }
+}
+
 fn hold<'a>(store: &'a dyn Store, clock: &'a SimClock) -> Hold<'a> {
     let from = Seek { epoch: Epoch(0), holder: None, yielded: true };
-    Hold::claim(Surroundings { store, clock }, who(1), Timing::default(), from, [1; 32], |_, _| true).unwrap()
+    Hold::claim(Surroundings { store, clock }, who(1), hold_timing(), from, [1; 32], |_, _| true).unwrap()
 }
 
 #[test]
@@ -415,7 +420,7 @@ fn a_log_that_begins_anew_sends_nothing_behind_its_lease_and_gives_way_to_a_late
 
     let store = GoesDown { inner: MemoryStore::default(), clock: &clock, sent_ns: Mutex::default() };
     let mut held = hold(&store, &clock);
-    let timing = Timing::default();
+    let timing = hold_timing();
     let last_ns = clock.now().as_ns() + timing.lease_ns - timing.send_budget_ns;
     assert_eq!(held.begin_anew(beginning()), Err(LogFault::Expired { epoch: Epoch(1), unresolved: None }));
     let sent_ns = store.sent_ns.lock().unwrap();
