@@ -93,6 +93,14 @@ fn a_missing_volume_is_named_and_the_others_get_their_point() {
     let device = there.display().to_string();
     let refused = cli.run(&["restore", "p@2", "--volume", &device, "--to", &to]);
     assert!(refused.code != 0 && refused.failure().contains("point 1 has it"), "{}", refused.stderr);
+    // Nor does all of it pass for whole; what there is goes where it would with all volumes.
+    let part = scratch.path().join("part");
+    for command in [&["check", "p@2"][..], &["restore", "p@2", "--to", part.to_str().unwrap()]] {
+        let ended = cli.run(command);
+        assert!(ended.code == 3 && ended.stderr.contains("; point 1 has it"), "{}", ended.stderr);
+    }
+    let folders: Vec<_> = fs::read_dir(&part).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(folders.len() == 1 && folders[0].join("image").exists(), "{folders:?}");
     cli.ok(&["restore", "p@1", "--volume", &device, "--to", &to]);
     assert!(fs::read(scratch.path().join("to/image")).unwrap() == noise(2, 3_000_000));
 

@@ -93,7 +93,7 @@ impl VolumePath {
 /// The volumes and paths that a path means: one, or, for `/` of a point with several volumes, all of them.
 pub fn volume_paths(state: &State, point: &Point, at: &At, path: &Path) -> Result<Vec<VolumePath>, Failure> {
     let parts: Vec<&[u8]> = components(path.as_os_str().as_bytes()).collect();
-    if at.volume.is_some() || point.volumes.len() == 1 {
+    if at.volume.is_some() || points::has_one_volume(point) {
         let (_, volume) = points::pick_volume(state, at)?;
         return Ok(vec![VolumePath { volume, path: parts.join(&b'/'), prefix: Vec::new() }]);
     }

@@ -103,7 +103,8 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
         made: None,
     };
     damage::record(global, &repository, &state, found, &job);
-    Ok(if report.is_sound() && is_log_whole { Exit::Done } else { Exit::Partial })
+    let all = args.at.volume.is_some() || !points::warn_missing(&state, point);
+    Ok(if report.is_sound() && is_log_whole && all { Exit::Done } else { Exit::Partial })
 }
 
 fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, output: &Output) {

@@ -17,7 +17,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::{Align, Output};
 use crate::point::{PointRef, Target};
 use crate::repository::Repository;
-use crate::text;
+use crate::{logger, text};
 
 /// `points`.
 pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Failure> {
@@ -181,6 +181,26 @@ pub fn pick_volume<'a>(state: &'a State, at: &At) -> Result<(&'a Point, VolumeId
         None => format!("point {} has several volumes, say which with --volume", point.backup),
     };
     Err(Failure::usage(format_args!("{what}; it has {}", volume_list(state, point))))
+}
+
+/// Says which volumes of its policy a point is without, and which point has each; whether there are any.
+pub fn warn_missing(state: &State, point: &Point) -> bool {
+    for &id in &point.missing {
+        let device = state.volumes.get(&id).map_or("?", |volume| volume.device.as_str());
+        let has = state.last_point_of(&point.policy, id);
+        let hint = has.map_or(String::new(), |(backup, _)| format!("; point {backup} has it"));
+        logger::say(format_args!(
+            "windlass: point {} is without volume {id} ({}), which could not be opened when it was made{hint}",
+            point.backup,
+            text::printable(device.as_bytes())
+        ));
+    }
+    !point.missing.is_empty()
+}
+
+/// Whether a point, as its policy was when it was made, has one volume, so that its paths begin at that one's root.
+pub fn has_one_volume(point: &Point) -> bool {
+    point.volumes.len() == 1 && point.missing.is_empty()
 }
 
 /// The volumes of a point for people: number and device of each.

@@ -63,7 +63,8 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     tell(point, &report, elapsed_ns, output);
     damage::record(global, &repository, &state, lost(point, &report), &job);
-    Ok(if report.fault_count == 0 { Exit::Done } else { Exit::Partial })
+    let all = args.at.volume.is_some() || !points::warn_missing(&state, point);
+    Ok(if report.fault_count == 0 && all { Exit::Done } else { Exit::Partial })
 }
 
 /// Restores what was asked for of each volume, one after the other; of several, each to a folder of its own.
