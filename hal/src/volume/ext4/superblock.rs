@@ -254,7 +254,7 @@ impl Superblock {
     /// wtime (seconds), kbytes_written (a counter that any write moves), mnt_count, mtime and the free counts.
     ///
     /// ```text
-    ///  0..4   crc32c of all 1024 bytes, so any other field counts too
+    ///  0..4   crc32c of all but the checksum, so any other field counts too
     ///  4..8   wtime
     ///  8..12  kbytes_written, low half
     ///  12..16 free_blocks_count (low) xor free_inodes_count rotated by 16
@@ -266,7 +266,8 @@ impl Superblock {
             return None;
         }
         let mut state = [0; 16];
-        state[..4].copy_from_slice(&crc32c(!0, raw).to_le_bytes());
+        // Without its own checksum: over both the result is the same for every superblock.
+        state[..4].copy_from_slice(&crc32c(!0, &raw[..CHECKSUM_AT]).to_le_bytes());
         state[4..8].copy_from_slice(&raw[0x30..0x34]);
         state[8..12].copy_from_slice(&(u64_at(raw, 0x178) as u32).to_le_bytes());
         let free = u32_at(raw, 0xC) ^ u32_at(raw, 0x10).rotate_left(16);
