@@ -7,6 +7,7 @@
 //! | [`demo`] | the main job on this machine, with nothing to configure |
 //! | [`agent`] | a node of a cluster, for good: the composition of hardware and agent |
 //! | [`repository`] | store, keys and log state, opened in one place |
+//! | [`calls`] | threads that ask the store for the commit log |
 //! | [`profile`] | board profiles: what a node is and has, as data |
 //! | [`control`] | commands to the agent that runs on this machine, over a Unix socket |
 //! | [`status`] | what a cluster is doing, as text |
@@ -27,6 +28,7 @@ pub mod agent;
 pub mod args;
 pub mod authority;
 pub mod calendar;
+pub mod calls;
 pub mod commands;
 pub mod control;
 pub mod damage;

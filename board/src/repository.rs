@@ -25,7 +25,7 @@ use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::lease::{Identity, Seek};
 use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
-use windlass_agent::log::session::{Hold, Session, Surroundings, open_read};
+use windlass_agent::log::session::{Hands, Hold, Session, Surroundings, open_read};
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::store::etcd::EtcdSettings;
 use windlass_agent::store::open::{OpenFault, Settings, open as open_store, open_split};
@@ -40,6 +40,7 @@ use windlass_hal::clock::{Clock, SystemClock};
 
 use crate::args::global::Global;
 use crate::args::value::Rate;
+use crate::calls::SessionCalls;
 use crate::failure::Failure;
 use crate::host::{self, HostClock};
 use crate::memory::{Memory, Seen};
@@ -494,7 +495,10 @@ impl Repository {
         let identity = Identity { cluster: self.format.uuid, me };
         let seed = host::random().map_err(|_| LogFault::NotReady)?;
         let (sealer, options) = (LogSealer::new(&self.keys), WriterOptions::default());
-        Session::claim(self.around(), identity, sealer, options, seed, |held, left_ns| {
+        // Without threads to give, all is done on this one.
+        let hands =
+            SessionCalls::start(&self.opened.shared()).ok().map(|calls| Box::new(calls) as Box<dyn Hands>);
+        Session::claim(self.around(), hands, identity, sealer, options, seed, |held, left_ns| {
             waiting.goes_on(HostClock.boot_ns(), held, left_ns)
         })
     }

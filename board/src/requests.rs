@@ -151,6 +151,10 @@ impl Store for Counted {
         self.watched("DELETE", key, || self.inner.delete(key))
     }
 
+    fn set_lease_deadline(&self, ms: u64) {
+        self.inner.set_lease_deadline(ms);
+    }
+
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.requests().ask();
         self.watched("VERSIONING", "", || self.inner.versioning())

@@ -234,7 +234,7 @@ impl Appliance {
         let seed = host::random().context(|| "random")?;
         let begun_ns = HostClock.boot_ns();
         let patient = |_: &_, _| HostClock.boot_ns() - begun_ns < CLAIM_NS_MAX;
-        Session::claim(self.around(), identity, LogSealer::new(&self.keys), options, seed, patient)
+        Session::claim(self.around(), None, identity, LogSealer::new(&self.keys), options, seed, patient)
             .context(|| "claim the lease")
     }
 

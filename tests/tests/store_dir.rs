@@ -19,6 +19,7 @@ use windlass_hal::buf::Pool;
 use windlass_hal::clock::{Clock, Instant, SystemClock};
 use windlass_hal::volume::Timestamp;
 use windlass_tests::conformance::store::{Extent, WHOLE, keys, run};
+use windlass_tests::engines::clock::StepClock;
 use windlass_tests::engines::scratch::Scratch;
 use windlass_tests::engines::skip;
 use windlass_tests::image::Tmpfs;
@@ -317,4 +318,19 @@ fn a_read_only_disk_is_called_so_and_an_unmounted_one_is_gone() {
     umount2(tmpfs.dir(), MntFlags::empty()).unwrap();
     assert_eq!(store.put("b", &[b"x"], PutMode::Replace).unwrap_err().kind, Kind::StoreGone);
     assert_eq!(fs::read_dir(tmpfs.dir()).unwrap().count(), 0, "nothing is written into the mount point");
+}
+
+#[test]
+fn a_beat_does_not_wait_behind_the_rate_limit_of_data() {
+    let scratch = Scratch::new("store-dir-limit");
+    let clock = Arc::new(StepClock::default());
+    let begun = clock.now();
+    let store = open_with(scratch.path(), Arc::clone(&clock) as Arc<dyn Clock>, 1 << 10).unwrap();
+    for key in ["beat/1", "epoch/1", "log/1", "boundary/1"] {
+        store.put(key, &[&[0; 64 << 10]], PutMode::Replace).unwrap();
+        get(&store, key).unwrap();
+    }
+    assert_eq!(clock.now(), begun);
+    store.put("obj/1", &[&[0; 64 << 10]], PutMode::Replace).unwrap();
+    assert!(clock.now().saturating_since(begun) > Duration::from_secs(60));
 }

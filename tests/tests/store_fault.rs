@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use windlass_agent::id::Epoch;
 use windlass_agent::log::call::{Answer, Call, perform};
 use windlass_agent::log::keys;
 use windlass_agent::store::probe::{Check, Wrong, probe};
 use windlass_agent::store::retry::{Client, RetryPolicy};
-use windlass_agent::store::s3::{S3Settings, Timeouts};
+use windlass_agent::store::s3::{S3Settings, S3Store, Timeouts};
+use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::clock::{Clock, SystemClock};
 use windlass_tests::conformance::store::{Extent, WHOLE, run};
@@ -384,4 +387,31 @@ fn the_probe_refuses_stores_that_ignore_conditions_and_names_versioning() {
         })
         .unwrap();
     assert_eq!(left, 0, "probes clean up");
+}
+
+#[test]
+fn a_beat_that_is_never_answered_is_given_up_by_the_lease_and_waits_behind_no_limit() {
+    let server = Faulty::start();
+    let store = server.s3.store("bucket");
+    store.set_lease_deadline(200);
+    server.plan("PUT", &Fault::SlowAnswer(5_000), 1);
+    let begun = SystemClock.now();
+    let call = Call::Put { key: keys::beat(Epoch(1)), body: vec![0; 108].into() };
+    assert_eq!(perform(&store, &call).0, Answer::Fault(Kind::Unknown));
+    let took = SystemClock.now().saturating_since(begun);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    // What is no beat has all the time that a slow store needs.
+    server.plan("PUT", &Fault::SlowAnswer(400), 1);
+    store.put("obj/1", &[b"x"], PutMode::Replace).unwrap();
+
+    let clock = Arc::new(StepClock::default());
+    let shared = Arc::clone(&clock) as Arc<dyn Clock>;
+    let throttle = Arc::new(Throttle::new(Arc::clone(&shared), 1 << 10, 1 << 10));
+    let store = S3Store::open("bucket", "limited", server.s3.settings(), shared, throttle).ok().unwrap();
+    let before = clock.now();
+    store.put("beat/1", &[&[0; 64 << 10]], PutMode::Replace).unwrap();
+    store.get("beat/1", WHOLE, &mut Vec::new()).unwrap();
+    assert_eq!(clock.now(), before);
+    store.put("obj/1", &[&[0; 64 << 10]], PutMode::Replace).unwrap();
+    assert!(clock.now() > before);
 }

@@ -14,7 +14,7 @@ use super::keys;
 use super::limits::{BACKOFF_FIRST_NS, BACKOFF_LAST_NS};
 use crate::format::copies;
 use crate::format::slot::{LOG_MAGIC, whole};
-use crate::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
+use crate::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, is_of_lease};
 
 /// Names one call of one machine; never reused within a writer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +69,30 @@ pub enum Call {
         /// Its key.
         key: String,
     },
+}
+
+/// Calls that never wait behind those of another lane, whoever performs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// What the lease depends on: grants and beats.
+    Lease,
+    /// What commits and readers of the log wait for.
+    Log,
+    /// Housekeeping, which nobody waits for: checkpoints, boundaries, deletes.
+    Keep,
+}
+
+impl Call {
+    /// Where it belongs.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Call::Get { key } | Call::Create { key, .. } | Call::Put { key, .. } if is_of_lease(key) => {
+                Lane::Lease
+            }
+            Call::Get { .. } | Call::Create { .. } | Call::Last { .. } | Call::Above { .. } => Lane::Log,
+            Call::Put { .. } | Call::List { .. } | Call::Delete { .. } => Lane::Keep,
+        }
+    }
 }
 
 /// What the store said.

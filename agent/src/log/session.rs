@@ -1,6 +1,7 @@
 //! A blocking driver of the log for command lines: open to read, claim, commit, release.
 //!
-//! `Session` performs the writer's calls one by one on the thread that calls it. Whoever runs long between commits calls
+//! `Session` gives the writer's calls to [`Hands`], so that neither a call that hangs nor housekeeping delays a beat; without any it performs
+//! them one by one on the thread that calls it, a beat that is due first. Whoever runs long between commits calls
 //! [`Session::poll`] at or before the deadline that it returned, so that beats go out; a reactor takes the [`Writer`] out instead
 //! ([`Session::into_writer`]) and lets an uplink thread perform its calls. Who mends a log that cannot be followed holds the lease
 //! without it ([`Hold`]).
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use windlass_hal::clock::{Clock, Instant};
 
-use super::call::{Answer, Call, backoff_ns, perform};
+use super::call::{Answer, Call, CallId, backoff_ns, perform};
 use super::fault::{LogFault, Place};
 use super::keys;
 use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek, Timing};
@@ -31,9 +32,35 @@ pub struct Surroundings<'a> {
     pub clock: &'a dyn Clock,
 }
 
+/// Performs calls beside the session's thread, each lane ([`Call::lane`]) by itself.
+pub trait Hands: Send {
+    /// Performs a call, once. `round` comes back with its answer.
+    fn submit(&mut self, round: u32, id: CallId, call: Call);
+    /// The next answer, if one comes within `patience`.
+    fn take(&mut self, patience: Duration) -> Option<Done>;
+}
+
+/// A call that [`Hands`] performed.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// As it was submitted.
+    pub round: u32,
+    /// Which call.
+    pub id: CallId,
+    /// What the store said.
+    pub answer: Answer,
+    /// In its own words, when it failed.
+    pub fault: Option<StoreFault>,
+}
+
 /// A lease holder that blocks.
 pub struct Session<'a, S> {
     around: Surroundings<'a>,
+    hands: Option<Box<dyn Hands>>,
+    /// Which writer of this session's claim: answers to the calls of an earlier one are nobody's.
+    round: u32,
+    /// Calls that the hands have of this writer.
+    open: usize,
     writer: Writer<S>,
     last_store_fault: Option<StoreFault>,
     warnings: Vec<LogFault>,
@@ -41,6 +68,8 @@ pub struct Session<'a, S> {
 
 /// Longest time between looks at whether a lease that is waited for was let go, in nanoseconds: short for a person, and one or two GETs.
 pub const LOOK_NS: u64 = 1_000_000_000;
+/// Longest wait for an answer before the writer's own deadlines are looked at again, in nanoseconds.
+const NAP_NS: u64 = 250_000_000;
 /// Attempts at each of the calls that let a log begin anew, while beats go through: half a minute of pauses.
 const ANEW_ATTEMPTS_MAX: u32 = 16;
 /// Warnings kept for the caller; more are dropped.
@@ -84,11 +113,13 @@ fn read<S: Sealer>(
 impl<'a, S: Sealer + Clone> Session<'a, S> {
     /// Claims the lease and begins an epoch. While another holder may be alive, `on_wait` is called at least every [`LOOK_NS`] with what
     /// to show and for how many more nanoseconds the holder's beat is watched at least; it returns whether to go on waiting. When the log
-    /// says that the holder let the lease go, it is claimed at once. `seed` is random and used for nothing else.
+    /// says that the holder let the lease go, it is claimed at once. `seed` is random and used for nothing else. Without `hands` all calls are
+    /// performed on this thread.
     ///
     /// Errors: [`LogFault::Held`] when `on_wait` gave up; whatever else the writer reports.
     pub fn claim(
         around: Surroundings<'a>,
+        hands: Option<Box<dyn Hands>>,
         identity: Identity,
         sealer: S,
         options: WriterOptions,
@@ -98,11 +129,12 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
         let mut options = options;
         options.replay.gets_max = 1;
         let mut nonces = Nonces::new(seed);
-        let mut begin = || {
+        let mut begin = |hands, round| {
             let writer = Writer::new(identity, sealer.clone(), options, nonces.seed());
-            Session { around, writer, last_store_fault: None, warnings: Vec::new() }
+            let (last_store_fault, warnings) = (None, Vec::new());
+            Session { around, hands, round, open: 0, writer, last_store_fault, warnings }
         };
-        let mut session = begin();
+        let mut session = begin(hands, 0);
         let mut waiting = None;
         loop {
             while let Some(action) = session.writer.next_action() {
@@ -125,7 +157,8 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
             sleep_until(around.clock, until_ns.min(now_ns.saturating_add(LOOK_NS)));
             session.writer.wake(around.clock.now().as_ns());
             if session.was_let_go(&held, identity, &sealer) {
-                (session, waiting) = (begin(), None);
+                let (hands, round) = (session.hands.take(), session.round + 1);
+                (session, waiting) = (begin(hands, round), None);
             }
         }
     }
@@ -179,6 +212,7 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
     /// Sends what is due: beats, checkpoints, deletes. Returns when to call again at the latest, on the session's clock. Errors: the
     /// lease is lost.
     pub fn poll(&mut self) -> Result<Option<u64>, LogFault> {
+        self.take_answers(Duration::ZERO);
         self.writer.wake(self.around.clock.now().as_ns());
         while let Some(action) = self.writer.next_action() {
             match action {
@@ -194,9 +228,14 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
         self.writer.may_assign(self.around.clock.now().as_ns())
     }
 
-    /// Yields, so that the next claim need not wait.
+    /// Yields, so that the next claim need not wait. What housekeeping is at has a lease time to end: the rest is the next boundary's.
     pub fn release(mut self, successor: Option<NodeId>) -> Result<Slot, LogFault> {
         self.poll()?;
+        let until_ns = self.around.clock.now().as_ns().saturating_add(self.writer.lease_ns());
+        while self.open > 0 && self.around.clock.now().as_ns() < until_ns {
+            self.take_answers(Duration::from_nanos(NAP_NS));
+            self.poll()?;
+        }
         if !self.writer.release(self.around.clock.now().as_ns(), successor) {
             return Err(LogFault::NotReady);
         }
@@ -226,20 +265,54 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
         }
     }
 
+    /// Until an answer comes, or the writer's next deadline.
     fn sleep(&mut self) -> Result<(), LogFault> {
-        let Some(due) = self.writer.deadline() else { return Err(LogFault::NotReady) };
-        sleep_until(self.around.clock, due);
+        let (due, now_ns) = (self.writer.deadline(), self.around.clock.now().as_ns());
+        match due {
+            _ if self.open > 0 => {
+                let left_ns = due.map_or(NAP_NS, |due| due.saturating_sub(now_ns).min(NAP_NS));
+                self.take_answers(Duration::from_nanos(left_ns));
+            }
+            Some(due) => sleep_until(self.around.clock, due),
+            None => return Err(LogFault::NotReady),
+        }
         self.writer.wake(self.around.clock.now().as_ns());
         Ok(())
     }
 
+    /// Takes the answers that are there; the first one is waited for.
+    fn take_answers(&mut self, mut patience: Duration) {
+        while self.open > 0
+            && let Some(done) = self.hands.as_mut().and_then(|hands| hands.take(patience))
+        {
+            if done.round == self.round {
+                self.open -= 1;
+                self.answered(done.id, done.answer, done.fault);
+            }
+            patience = Duration::ZERO;
+        }
+    }
+
+    /// Hands an answer on. A beat that has become due goes out before whatever follows from it.
+    fn answered(&mut self, id: CallId, answer: Answer, fault: Option<StoreFault>) {
+        self.last_store_fault = fault.or(self.last_store_fault.take());
+        let now_ns = self.around.clock.now().as_ns();
+        self.writer.handle(now_ns, id, answer);
+        self.writer.wake(now_ns);
+    }
+
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Call { id, call } => {
-                let (answer, fault) = perform(self.around.store, &call);
-                self.last_store_fault = fault.or(self.last_store_fault.take());
-                self.writer.handle(self.around.clock.now().as_ns(), id, answer);
-            }
+            Action::Call { id, call } => match &mut self.hands {
+                Some(hands) => {
+                    hands.submit(self.round, id, call);
+                    self.open += 1;
+                }
+                None => {
+                    let (answer, fault) = perform(self.around.store, &call);
+                    self.answered(id, answer, fault);
+                }
+            },
             Action::Warning(fault) => {
                 if self.warnings.len() < WARNINGS_MAX {
                     self.warnings.push(fault);

@@ -9,7 +9,7 @@ use super::*;
 use crate::format::record::{PolicyChange, Record};
 use crate::format::slot::{Author, Claim, PlainForTests, SlotHeader, own_part};
 use crate::id::{Boot, VolumeId};
-use crate::log::call::Call;
+use crate::log::call::{Call, Lane};
 use crate::log::fault::Place;
 use crate::store::memory::MemoryStore;
 use crate::store::{ByteRange, PutMode, StoreFaultKind};
@@ -35,7 +35,7 @@ fn claim<'a>(
     patient: bool,
 ) -> Result<Session<'a, PlainForTests>, LogFault> {
     let around = Surroundings { store, clock };
-    Session::claim(around, who(node), PlainForTests, options, [node as u8; 32], |_, _| patient)
+    Session::claim(around, None, who(node), PlainForTests, options, [node as u8; 32], |_, _| patient)
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_lease_that_is_let_go_is_claimed_at_once_however_long_its_holder_lived() {
         true
     };
     let options = WriterOptions::default();
-    let second = Session::claim(around, who(2), PlainForTests, options, [2; 32], on_wait).unwrap();
+    let second = Session::claim(around, None, who(2), PlainForTests, options, [2; 32], on_wait).unwrap();
     assert_eq!(second.epoch(), Epoch(2));
     let waited_ns = clock.now().as_ns() - let_go_ns;
     assert!(waited_ns <= LOOK_NS && looks > 30, "{waited_ns} ns after {looks} looks");
@@ -124,7 +124,7 @@ fn a_lease_let_go_to_another_node_is_not_taken_from_it() {
         true
     };
     let options = WriterOptions::default();
-    Session::claim(around, who(2), PlainForTests, options, [2; 32], on_wait).unwrap();
+    Session::claim(around, None, who(2), PlainForTests, options, [2; 32], on_wait).unwrap();
     assert!(clock.now().as_ns() >= options.timing.wait_ns(), "node 3 had its time to take it");
 }
 
@@ -425,4 +425,99 @@ fn a_log_that_begins_anew_sends_nothing_behind_its_lease_and_gives_way_to_a_late
     assert_eq!(held.begin_anew(beginning()), Err(LogFault::Expired { epoch: Epoch(1), unresolved: None }));
     let sent_ns = store.sent_ns.lock().unwrap();
     assert!(sent_ns.len() > 1 && sent_ns.iter().all(|&sent_ns| sent_ns < last_ns), "{sent_ns:?} {last_ns}");
+}
+
+/// A store that takes half a second for each call, and counts deletes.
+struct Slow<'a> {
+    inner: MemoryStore,
+    clock: &'a SimClock,
+    deletes: Mutex<u64>,
+}
+
+impl Slow<'_> {
+    fn pass(&self) {
+        self.clock.advance(Duration::from_millis(512));
+    }
+}
+
+impl Store for Slow<'_> {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        self.pass();
+        self.inner.put(key, body, mode)
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.pass();
+        self.inner.get(key, range, out)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        self.pass();
+        self.inner.list(prefix, after, each)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.pass();
+        *self.deletes.lock().unwrap() += 1;
+        self.inner.delete(key)
+    }
+}
+
+#[test]
+fn ten_thousand_commits_over_a_slow_link_keep_the_lease_though_old_slots_are_deleted_one_by_one() {
+    let clock = SimClock::default();
+    let store = Slow { inner: MemoryStore::default(), clock: &clock, deletes: Mutex::default() };
+    let around = Surroundings { store: &store, clock: &clock };
+    let options = WriterOptions::default();
+    let mut session =
+        Session::claim(around, None, who(1), PlainForTests, options, [1; 32], |_, _| true).unwrap();
+    for revision in 1..=10_000 {
+        let result = session.commit(vec![policy(revision)]);
+        assert!(result.is_ok(), "commit {revision}: {result:?}");
+    }
+    let deletes = *store.deletes.lock().unwrap();
+    assert!(deletes > 9_000, "{deletes}");
+}
+
+/// Hands that are done with a call of the log or the lease at once, and with none of housekeeping's.
+struct Stuck<'a>(&'a MemoryStore, Vec<Done>);
+
+impl Hands for Stuck<'_> {
+    fn submit(&mut self, round: u32, id: CallId, call: Call) {
+        if call.lane() != Lane::Keep {
+            let (answer, fault) = perform(self.0, &call);
+            self.1.push(Done { round, id, answer, fault });
+        }
+    }
+
+    fn take(&mut self, _: Duration) -> Option<Done> {
+        self.1.pop()
+    }
+}
+
+#[test]
+fn housekeeping_that_is_never_answered_is_in_nobodys_way() {
+    // The hands outlive nothing that they borrow.
+    let store: &'static MemoryStore = Box::leak(Box::default());
+    let clock = SimClock::default();
+    let options = WriterOptions { checkpoint_slots: 4, boundary_lag_slots: 4, ..WriterOptions::default() };
+    let around = Surroundings { store, clock: &clock };
+    let hands: Box<dyn Hands> = Box::new(Stuck(store, Vec::new()));
+    let mut session =
+        Session::claim(around, Some(hands), who(1), PlainForTests, options, [1; 32], |_, _| true).unwrap();
+    for revision in 1..=100 {
+        session.commit(vec![policy(revision)]).unwrap();
+        clock.advance(Duration::from_secs(3));
+        session.poll().unwrap();
+    }
+    assert_eq!(session.view().head, Slot(101));
 }

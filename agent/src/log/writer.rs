@@ -238,6 +238,11 @@ impl<S: Sealer + Clone> Writer<S> {
         self.lease.as_ref().and_then(Lease::end_ns)
     }
 
+    /// Length of the lease, in nanoseconds.
+    pub fn lease_ns(&self) -> u64 {
+        self.options.timing.lease_ns
+    }
+
     /// Whether an assignment may be sent now: the epoch has begun and enough of the lease is left.
     pub fn may_assign(&self, now_ns: u64) -> bool {
         matches!(self.phase, Phase::Ready | Phase::Committing) && self.may_send(now_ns)

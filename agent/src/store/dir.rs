@@ -40,7 +40,8 @@ use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
 use super::throttle::Throttle;
 use super::{
-    ByteRange, KEY_DEPTH_MAX, PutMode, Store, StoreFault, StoreFaultKind, body_bytes, check_key, check_prefix,
+    ByteRange, KEY_DEPTH_MAX, PutMode, Store, StoreFault, StoreFaultKind, body_bytes, check_key,
+    check_prefix, is_urgent,
 };
 
 /// Names of one directory that a walk holds at a time: 5 MiB at 80 bytes each. A directory with more is read once per batch.
@@ -69,6 +70,8 @@ pub struct DirStore {
     /// (device, inode) of the root when it was opened.
     identity: (u64, u64),
     throttle: Arc<Throttle>,
+    /// For what no limit applies to.
+    unlimited: Throttle,
     direct: bool,
     temp_nonce: u64,
     temp_count: AtomicU64,
@@ -100,6 +103,7 @@ impl DirStore {
         let store = DirStore {
             path: path.to_owned(),
             identity,
+            unlimited: throttle.unlimited(),
             throttle,
             direct: true,
             temp_nonce: nonce,
@@ -218,7 +222,7 @@ impl DirStore {
             return Err(Errno::EEXIST);
         }
         let (file, temp) = self.temp(root)?;
-        let published = self.write_durably(&file, body).and_then(|()| match mode {
+        let published = self.write_durably(&file, body, self.limiter(key)).and_then(|()| match mode {
             PutMode::CreateOnly => publish_once(&file, root, &temp, &parent, leaf),
             PutMode::Replace => renameat(root, temp.as_str(), &parent, leaf),
         });
@@ -230,14 +234,18 @@ impl DirStore {
         sync_directory(&parent)
     }
 
-    fn write_durably(&self, file: &File, body: &[&[u8]]) -> Result<(), Errno> {
+    fn limiter(&self, key: &str) -> &Throttle {
+        if is_urgent(key) { &self.unlimited } else { &self.throttle }
+    }
+
+    fn write_durably(&self, file: &File, body: &[&[u8]], throttle: &Throttle) -> Result<(), Errno> {
         let large = body_bytes(body) >= DIRECT_BYTES_MIN;
         let mut writer = Writer { file, offset: 0, direct: false, may_direct: self.direct && large };
         for part in body {
             let mut rest = *part;
             while !rest.is_empty() {
                 let (piece, after) = rest.split_at(rest.len().min(PIECE_BYTES));
-                self.throttle.wait_up(piece.len() as u64);
+                throttle.wait_up(piece.len() as u64);
                 writer.write(piece)?;
                 rest = after;
             }
@@ -264,7 +272,7 @@ impl DirStore {
         while left > 0 {
             let start = out.len();
             let piece = left.min(PIECE_BYTES as u64) as usize;
-            self.throttle.wait_down(piece as u64);
+            self.limiter(key).wait_down(piece as u64);
             out.resize(start + piece, 0);
             file.read_exact_at(&mut out[start..], offset).map_err(|e| match e.kind() {
                 io::ErrorKind::UnexpectedEof => {

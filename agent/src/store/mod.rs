@@ -44,6 +44,24 @@ pub const KEY_DEPTH_MAX: usize = 8;
 /// Largest body in bytes of a create-only PUT of an upload: some servers hold a lock while such a body streams
 /// (coordination reference, section 2.2).
 pub const CONDITIONAL_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Keys of the lease and of the log, which no rate limit applies to: a beat must not wait behind data, and all of them are small.
+pub const URGENT_KEYS: [&str; 4] = ["beat/", "boundary/", "epoch/", "log/"];
+/// Of those, what the lease depends on: a call has the store's lease deadline and no more.
+pub const LEASE_KEYS: [&str; 2] = ["beat/", "epoch/"];
+/// How long a call of the lease may take until [`Store::set_lease_deadline`] says otherwise, in milliseconds: a quarter of the usual
+/// lease of 15 s, so that three of them fit in before it ends.
+pub const LEASE_CALL_MS: u64 = 3_750;
+
+/// Whether no rate limit applies to `key`.
+pub fn is_urgent(key: &str) -> bool {
+    URGENT_KEYS.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Whether the lease depends on `key`.
+pub fn is_of_lease(key: &str) -> bool {
+    LEASE_KEYS.iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// A single attempt at each call; implementations do not repeat anything. Calls block. Shared between uplink threads.
 pub trait Store: Send + Sync {
     /// How people write it: `file:///srv/repo`, `s3://bucket/prefix at https://host`; no secrets in it.
@@ -73,6 +91,10 @@ pub trait Store: Send + Sync {
 
     /// Deletes `key`; an absent key is success.
     fn delete(&self, key: &str) -> Result<(), StoreFault>;
+
+    /// From now on a call of the lease ([`LEASE_KEYS`]) is given up after so many milliseconds. A store without connections has no
+    /// deadlines: it does nothing.
+    fn set_lease_deadline(&self, _ms: u64) {}
 
     /// Whether the store keeps old versions of what is replaced or deleted. Asked once, by the probe.
     fn versioning(&self) -> Result<Versioning, StoreFault> {

@@ -159,6 +159,10 @@ impl Store for SplitStore {
         self.of(key).delete(key)
     }
 
+    fn set_lease_deadline(&self, ms: u64) {
+        self.log.set_lease_deadline(ms);
+    }
+
     /// Of the log's store: that is where versions get in the way.
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.log.versioning()

@@ -60,6 +60,11 @@ impl Throttle {
         throttle
     }
 
+    /// Without limits, and with the same clock.
+    pub fn unlimited(&self) -> Throttle {
+        Throttle::new(Arc::clone(&self.clock), 0, 0)
+    }
+
     /// Changes the limits for every byte from now on.
     pub fn set(&self, up_bytes_s: u64, down_bytes_s: u64) {
         self.up.rate_bytes_s.store(up_bytes_s, Ordering::Relaxed);

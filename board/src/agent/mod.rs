@@ -12,7 +12,6 @@
 //! |---|---|
 //! | [`reactor`] | the loop: what carries the node's actions out |
 //! | [`boot`] | the repository at boot: waited for, and its store tested |
-//! | [`calls`] | threads that ask the store for the commit log |
 //! | [`work`] | the job thread and the one that looks at volumes |
 //! | [`volumes`] | the profile's volumes |
 //! | [`post`] | how threads tell the loop what has happened |
@@ -22,7 +21,6 @@
 //! Source: architecture section 3.
 
 mod boot;
-mod calls;
 mod post;
 mod reactor;
 mod volumes;
@@ -40,12 +38,13 @@ use windlass_agent::id::{Boot, NodeId};
 use windlass_agent::log::lease::Identity;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::writer::WriterOptions;
-use windlass_agent::node::{Config, Node};
+use windlass_agent::node::{Config, Event, Node};
 use windlass_agent::table::plan::Bounds;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
 
 use crate::args::global::Global;
+use crate::calls::Calls;
 use crate::control::server::Server;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
@@ -54,7 +53,6 @@ use crate::profile::{Backplane, Profile, read::Loaded};
 use crate::repository::Repository;
 use crate::{logger, signal};
 
-use calls::Calls;
 use post::{Letter, Post};
 use reactor::{NET_TOKEN, Reactor};
 use volumes::Volumes;
@@ -62,6 +60,8 @@ use work::{Work, Worker};
 
 /// Idle time after which the coordinator lets the lease go, in nanoseconds: an idle cluster asks the store for nothing.
 const REST_NS: u64 = 60_000_000_000;
+/// Threads for commits and reads of the log: slots are read side by side.
+const LOG_THREADS: usize = 4;
 /// How long a command waits for a coordinator: a dead one's lease must run out first, in leases.
 const REQUEST_LEASES: u64 = 4;
 /// Descriptors reported in one wait: all clients, some connections.
@@ -109,7 +109,13 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         limits: (kib(profile.limits.upload_kib_s), kib(profile.limits.download_kib_s)),
         author: (me.node, me.boot),
     };
-    let calls = Calls::start(&repository.opened.shared(), &post)?;
+    let answered = post.clone();
+    let calls = Calls::start(&repository.opened.shared(), LOG_THREADS, move |ticket, answer, fault| {
+        if let Some(fault) = fault {
+            log::debug!("log: {fault}");
+        }
+        answered.event(Event::Answered(ticket, answer));
+    })?;
     let worker = Worker::start(work, &post)?;
     let server = Server::open(&profile.control.socket)?;
     let net = match &profile.backplane {

@@ -22,9 +22,9 @@ use windlass_hal::clock::Instant;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
 
-use super::calls::Calls;
 use super::post::Letter;
 use super::work::Worker;
+use crate::calls::Calls;
 use crate::control::server::{CLIENTS_MAX, ClientId, Served, Server};
 use crate::control::wire::{Answer, Identity, Request};
 use crate::failure::Failure;
@@ -45,7 +45,7 @@ const LEAVE_NS: u64 = 10_000_000_000;
 /// What carries the node's actions out.
 struct Host {
     net: Option<Net<TcpLink>>,
-    calls: Calls,
+    calls: Calls<Ticket>,
     worker: Worker,
     /// The job or merge that runs.
     job: Option<AssignmentId>,
@@ -139,7 +139,7 @@ impl Reactor {
         letters: Receiver<Letter>,
         net: Option<Net<TcpLink>>,
         server: Server,
-        calls: Calls,
+        calls: Calls<Ticket>,
         worker: Worker,
         identity: Identity,
         beat_ns: u64,

@@ -38,7 +38,10 @@ use ureq::{Agent, Body};
 use super::http::{
     Cut, HttpSettings, Timeouts, TlsFault, agent, read_bounded, transport_fault, was_not_sent,
 };
-use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, body_bytes, check_key, check_prefix};
+use super::{
+    ByteRange, LEASE_CALL_MS, PutMode, Store, StoreFault, StoreFaultKind, body_bytes, check_key,
+    check_prefix, is_of_lease,
+};
 use answer::{Done, Failed, Header, Range};
 
 pub use place::{ENDPOINTS_MAX, Place, PlaceFault};
@@ -84,6 +87,8 @@ pub struct EtcdStore {
     agent: Agent,
     place: Place,
     timeouts: Timeouts,
+    /// How long a call of the lease may take, in milliseconds.
+    lease_call_ms: AtomicU64,
     /// Index of the endpoint to ask first.
     preferred: AtomicUsize,
     /// The cluster that answered first; 0 before.
@@ -106,7 +111,16 @@ impl EtcdStore {
             client: settings.client.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path())),
         })?;
         let (preferred, cluster, revision) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Ok(EtcdStore { agent, place, timeouts: settings.timeouts, preferred, cluster, revision })
+        let lease_call_ms = AtomicU64::new(LEASE_CALL_MS);
+        Ok(EtcdStore {
+            agent,
+            place,
+            timeouts: settings.timeouts,
+            lease_call_ms,
+            preferred,
+            cluster,
+            revision,
+        })
     }
 
     /// Sends one call and returns the body of a successful answer.
@@ -143,12 +157,14 @@ impl EtcdStore {
         request: &str,
     ) -> Result<Response<Body>, ureq::Error> {
         let scheme = if self.place.tls { "https" } else { "http" };
+        let lease_call = Duration::from_millis(self.lease_call_ms.load(Ordering::Relaxed));
         self.agent
             .post(format!("{scheme}://{authority}/v3/kv/{}", call.path))
             .content_type("application/json")
             .config()
             .timeout_send_body(Some(self.body_timeout(request.len() as u64)))
             .timeout_recv_body(Some(self.body_timeout(call.answer_bytes)))
+            .timeout_global(is_of_lease(call.key).then_some(lease_call))
             .build()
             .send(request)
     }
@@ -342,6 +358,10 @@ impl Store for EtcdStore {
             }
         }
         Err(StoreFault::new(StoreFaultKind::Rejected, "LIST", prefix, "the listing does not end"))
+    }
+
+    fn set_lease_deadline(&self, ms: u64) {
+        self.lease_call_ms.store(ms, Ordering::Relaxed);
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreFault> {

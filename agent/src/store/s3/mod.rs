@@ -30,6 +30,7 @@ mod settings;
 pub mod sign;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, Request, Response};
@@ -39,7 +40,8 @@ use windlass_hal::clock::Clock;
 use super::http::{HttpSettings, agent, read_bounded, transport_fault};
 use super::throttle::Throttle;
 use super::{
-    ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key, check_prefix,
+    ByteRange, LEASE_CALL_MS, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key,
+    check_prefix, is_of_lease, is_urgent,
 };
 use answer::{Call, ErrorBody};
 use body::Parts;
@@ -68,6 +70,10 @@ pub struct S3Store {
     agent: Agent,
     clock: Arc<dyn Clock>,
     throttle: Arc<Throttle>,
+    /// For what no limit applies to.
+    unlimited: Throttle,
+    /// How long a call of the lease may take, in milliseconds.
+    lease_call_ms: AtomicU64,
     keyring: Keyring,
     habits: Habits,
     settings: S3Settings,
@@ -130,6 +136,8 @@ impl S3Store {
         Ok(S3Store {
             agent,
             clock,
+            unlimited: throttle.unlimited(),
+            lease_call_ms: AtomicU64::new(LEASE_CALL_MS),
             throttle,
             keyring,
             habits: Habits::default(),
@@ -189,7 +197,7 @@ impl S3Store {
         }
         match request.body {
             Some(body) => {
-                let mut parts = Parts::new(body, &self.throttle);
+                let mut parts = Parts::new(body, self.limiter(request.key));
                 self.run(request, builder.body(SendBody::from_reader(&mut parts)))
             }
             None => self.run(request, builder.body(SendBody::none())),
@@ -204,7 +212,7 @@ impl S3Store {
         let built = built.map_err(|e| {
             StoreFault::new(StoreFaultKind::Rejected, request.verb, request.key, e.to_string())
         })?;
-        let (up_bytes_s, down_bytes_s) = self.throttle.rates();
+        let (up_bytes_s, down_bytes_s) = self.limiter(request.key).rates();
         let up = self.body_timeout(request.body.map_or(0, body_bytes), up_bytes_s);
         let down = self.body_timeout(request.answer_bytes_max, down_bytes_s);
         let mut configured =
@@ -214,12 +222,20 @@ impl S3Store {
             let answer = Duration::from_millis(self.settings.timeouts.answer_ms.min(ASKED_ANSWER_MS_MAX));
             configured = configured.timeout_recv_response(Some(answer)).timeout_per_read(Some(answer));
         }
+        if is_of_lease(request.key) {
+            let whole = Duration::from_millis(self.lease_call_ms.load(Ordering::Relaxed));
+            configured = configured.timeout_global(Some(whole));
+        }
         if request.afresh {
             // No connection of the pool is that young.
             configured = configured.max_idle_age(Duration::ZERO);
         }
         let configured = configured.build();
         self.agent.run(configured).map_err(|e| transport_fault(request.verb, request.key, &self.host, &e))
+    }
+
+    fn limiter(&self, key: &str) -> &Throttle {
+        if is_urgent(key) { &self.unlimited } else { &self.throttle }
     }
 
     /// Time for a body of `bytes` at the slowest rate, or at the throttle's when all connections share it.
@@ -409,6 +425,10 @@ impl Store for S3Store {
             fault if fault.kind == StoreFaultKind::NotFound => Ok(()),
             fault => Err(fault),
         }
+    }
+
+    fn set_lease_deadline(&self, ms: u64) {
+        self.lease_call_ms.store(ms, Ordering::Relaxed);
     }
 
     fn versioning(&self) -> Result<Versioning, StoreFault> {

@@ -113,7 +113,7 @@ impl S3Store {
         self.habits.check_get(response.headers()).map_err(|why| unfit("GET", key, &why))?;
         let expected = expected(&self.habits, key, range, &response)?;
         let start = out.len();
-        let (throttle, body) = (&self.throttle, response.body_mut());
+        let (throttle, body) = (self.limiter(key), response.body_mut());
         let read = match expected {
             Expected::Sized { len, size } => body::read_exactly(body, len, throttle, out).map(|()| size),
             Expected::Chunked { most } => body::read_up_to(body, most, throttle, out),
