@@ -454,10 +454,14 @@ impl<L: Link> Net<L> {
         let number = self.peers.iter().find(|peer| peer.node == to).and_then(|peer| peer.up);
         let conn = self.conns.iter_mut().find(|conn| Some(conn.number) == number).ok_or(SendFault::Down)?;
         let session = conn.session.as_mut().ok_or(SendFault::Down)?;
-        session.send(epoch, log_slot, message)?;
+        let result = session.send(epoch, log_slot, message);
+        if result == Err(SendFault::Full) {
+            // What is not sent must not be missed quietly: both ends know how to go on when a connection was lost.
+            session.close(Reason::Congested);
+        }
         let number = conn.number;
         self.pump(now, number);
-        Ok(())
+        result
     }
 
     /// The next event, from each connection in turn. A caller that takes a bounded number goes on in its next turn;

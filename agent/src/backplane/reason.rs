@@ -81,6 +81,7 @@ reasons! {
     33 Goodbye "the peer stops",
     34 Refused "the peer closed the connection and said why",
     35 Stopped "this node stops",
+    36 Congested "more messages waited for the peer than may wait; it is slow, or the network is",
 }
 
 /// How many connections ended, by reason.

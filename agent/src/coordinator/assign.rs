@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Coordinator, NODE_ASSIGNMENTS_MAX, Now, Pending, QUEUE_MAX, share};
+use super::{Coordinator, NODE_ASSIGNMENTS_MAX, Now, Pending, share};
 use crate::backplane::message::{Assignment, AssignmentId, Key, Message, Present, Report};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, State};
@@ -156,7 +156,8 @@ impl Coordinator {
     pub(super) fn report(&mut self, now: Now<'_>, from: NodeId, report: Report) {
         let (assignment, id) = (report.assignment, report.assignment.id);
         let twice = |p: &Pending| matches!(p, Pending::Report(_, r) if r.assignment.id == id && r.sequence == report.sequence);
-        if self.queue.iter().chain(&self.in_flight).any(twice) || self.queue.len() >= QUEUE_MAX {
+        if self.queue.iter().chain(&self.in_flight).any(twice) || self.queue.len() >= self.settings.queue_max
+        {
             return;
         }
         let Some(running) = now.state.running.get(&assignment.backup) else {

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use super::probes::PROBES_NODE_MAX;
 use super::roster::Node;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, share};
 use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
@@ -20,7 +21,8 @@ use crate::log::state::{Refusal, Running, State};
 use crate::policy::Policy;
 use crate::policy::select::unmatched_include;
 
-/// How long a node may take to open a volume, in nanoseconds: a sweep that finds the paths of a policy is part of it.
+/// How long a node may take to open a volume, in nanoseconds: a sweep that finds the paths of a policy is part of it. A node opens one after
+/// the other, so the time counts from its last answer.
 const PROBE_NS: u64 = 120_000_000_000;
 /// Failures without any progress after which a backup is given up until somebody starts it again.
 const FAILURES_MAX: u32 = 6;
@@ -162,6 +164,13 @@ impl Coordinator {
 
     /// Moves every backup on.
     pub(super) fn turn_jobs(&mut self, now: Now<'_>) {
+        let asked = self.jobs.values().filter_map(|job| match &job.phase {
+            Phase::Probing { looks, .. } => Some(looks.values()),
+            _ => None,
+        });
+        let asked: Vec<NodeId> =
+            asked.flatten().filter_map(|look| look.asked.map(|(node, ..)| node)).collect();
+        self.probes.begin(asked.into_iter());
         let policies: Vec<String> = self.jobs.keys().cloned().collect();
         for policy in policies {
             let Some(mut job) = self.jobs.remove(&policy) else { continue };
@@ -197,17 +206,27 @@ impl Coordinator {
             }
             if let Some((node, _, asked_ns)) = look.asked {
                 let gone = self.roster.get(node).is_none_or(|node| !node.up);
-                if !gone && now.ns < asked_ns.saturating_add(PROBE_NS) {
-                    self.wake_at(asked_ns.saturating_add(PROBE_NS));
+                let due = asked_ns.max(self.probes.heard_ns(node)).saturating_add(PROBE_NS);
+                if !gone && now.ns < due {
+                    self.wake_at(due);
                     continue;
+                }
+                if !gone {
+                    self.probes.is_silent(node, now.ns.saturating_add(PROBE_NS));
                 }
                 look.tried.push(node);
                 look.asked = None;
             }
             let device = now.state.volumes.get(&volume).map_or("", |volume| volume.device.as_str());
+            let silent = self.roster.readers(device).filter(|&node| self.probes.silent_at(node, now.ns));
+            let silent: Vec<NodeId> = silent.filter(|node| !look.tried.contains(node)).collect();
+            look.tried.extend(silent);
             let readers = self.roster.readers(device).filter(|node| !look.tried.contains(node));
-            match readers.min_by_key(|&node| (self.held(node), node)) {
+            match readers.min_by_key(|&node| (self.probes.out(node), self.held(node), node)) {
+                // The next answer makes room.
+                Some(node) if self.probes.out(node) >= PROBES_NODE_MAX => {}
                 Some(node) => {
+                    self.probes.asked(node);
                     self.next_ask += 1;
                     look.asked = Some((node, self.next_ask, now.ns));
                     let (ask, policy) = (self.next_ask, policy.to_owned());
@@ -434,6 +453,7 @@ impl Coordinator {
         failed: Vec<(VolumeId, String)>,
     ) {
         let mut notes = Vec::new();
+        self.probes.heard(from, now.ns);
         for job in self.jobs.values_mut() {
             let Phase::Probing { looks, .. } = &mut job.phase else { continue };
             for (volume, look) in looks {

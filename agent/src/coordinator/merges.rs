@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Coordinator, Now, Pending, QUEUE_MAX};
+use super::{Coordinator, Now, Pending};
 use crate::backplane::message::{AssignmentId, MergeOrder, Message};
 use crate::format::record::{Commit, Record};
 use crate::id::{Epoch, NodeId, VolumeId};
@@ -169,7 +169,8 @@ impl Coordinator {
     /// A worker has merged, under this coordinator or the one before.
     pub(super) fn merged(&mut self, from: NodeId, order: MergeOrder, added: Vec<SegmentMeta>) {
         let twice = |p: &Pending| matches!(p, Pending::Merge(_, known, _) if known.id == order.id);
-        if self.queue.len() < QUEUE_MAX && !self.queue.iter().chain(&self.in_flight).any(twice) {
+        if self.queue.len() < self.settings.queue_max && !self.queue.iter().chain(&self.in_flight).any(twice)
+        {
             self.queue.push_back(Pending::Merge(from, order, added));
         }
     }

@@ -18,6 +18,7 @@
 //! | [`assign`] | who has what, and what becomes of it |
 //! | [`merges`] | which segments become fewer, and who does it |
 //! | [`share`] | how much of a volume for whom |
+//! | [`probes`] | which nodes are looking at volumes |
 //! | [`roster`] | the nodes |
 //! | [`calendar`] | what is due by schedule |
 //! | [`status`] | what people see |
@@ -33,6 +34,7 @@ mod assign;
 pub mod calendar;
 mod jobs;
 pub mod merges;
+mod probes;
 mod roster;
 mod share;
 pub mod status;
@@ -54,6 +56,8 @@ use assign::Assigned;
 use calendar::Calendar;
 use jobs::Job;
 use merges::Merges;
+pub use probes::PROBES_NODE_MAX;
+use probes::Probes;
 use roster::Roster;
 use status::Errors;
 
@@ -62,11 +66,11 @@ const GROUP_NS: u64 = 1_000_000_000;
 /// Bytes of records in one slot, encoded: the slot's 64 KiB less its header, its seal, and a checkpoint record that may ride along.
 const GROUP_BYTES_MAX: usize = 56 * 1024;
 /// Commits that wait for their turn: two for each assignment of a large cluster. A report that comes when it is full is not
-/// taken, and comes again with the worker's next beat.
-const QUEUE_MAX: usize = 1024;
+/// taken, and comes again with one of the worker's next beats.
+pub const QUEUE_MAX: usize = 1024;
 
-/// Bits of a question's number that count within an epoch.
-const ASK_BITS: u32 = 32;
+/// Bits of a question's number that count within an epoch; the epoch is above them.
+pub const ASK_BITS: u32 = 32;
 
 /// Who wants to know: a node, and its number for the request.
 pub type Asker = (NodeId, u64);
@@ -94,6 +98,8 @@ pub struct Settings {
     pub rest_ns: u64,
     /// When tables are in order.
     pub merges: Bounds,
+    /// Commits that wait for their turn: [`QUEUE_MAX`] but in tests.
+    pub queue_max: usize,
     /// What may be left out, in tests that must then find a violation.
     pub checks: Checks,
 }
@@ -154,6 +160,7 @@ pub struct Coordinator {
     jobs: BTreeMap<String, Job>,
     assigned: BTreeMap<AssignmentId, Assigned>,
     merges: Merges,
+    probes: Probes,
     next_number: u32,
     next_ask: u64,
     queue: VecDeque<Pending>,
@@ -180,6 +187,7 @@ impl Coordinator {
             jobs: BTreeMap::new(),
             assigned: BTreeMap::new(),
             merges: Merges::default(),
+            probes: Probes::default(),
             next_number: 0,
             // An answer may be to a question of the epoch before.
             next_ask: epoch.0.wrapping_shl(ASK_BITS),
@@ -315,7 +323,7 @@ impl Coordinator {
             }
             Command::Move(node) => self.move_to(asker, node),
             Command::Submit(records) if records.iter().all(may_be_submitted) => {
-                if self.queue.len() < QUEUE_MAX {
+                if self.queue.len() < self.settings.queue_max {
                     self.queue.push_back(Pending::Submit(asker, records));
                 } else {
                     self.reply(asker, Reply::Refused("the coordinator is busy; try again".to_owned()));
@@ -473,6 +481,7 @@ mod tests {
             beat_ns: 1,
             rest_ns: 1,
             merges: Bounds::default(),
+            queue_max: QUEUE_MAX,
             checks: Checks::default(),
         };
         let now = Now { ns: 1, wall_ns: 1, state: &state };
@@ -513,6 +522,7 @@ mod tests {
             beat_ns: 1,
             rest_ns: 1,
             merges: Bounds::default(),
+            queue_max: QUEUE_MAX,
             checks: Checks::default(),
         };
         let at = |ns| Now { ns, wall_ns: 1, state: &state };

@@ -1,7 +1,6 @@
 //! Who coordinates, as a node knows it from announcements, and when it should claim the lease itself. Source: ours.
 
 use super::{Node, SILENT_BEATS};
-use crate::backplane::message::Message;
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
 
@@ -134,8 +133,7 @@ impl<S: Sealer + Clone> Node<S> {
         let present = self.config.present.clone();
         let greeting = (from, self.follow.epoch);
         if self.follow.greeted == Some(greeting) {
-            let present = self.role.present(present);
-            self.tell_coordinator(Message::Present(present));
+            self.role.beat(present);
         } else {
             self.follow.greeted = Some(greeting);
             self.role.greet(present);

@@ -54,8 +54,11 @@ pub use types::{Action, Config, Event, Note, Ticket};
 
 /// Beats of silence after which a holder that was working is taken for dead.
 pub const SILENT_BEATS: u64 = 3;
-/// Probes and notes that wait at most; more are dropped, and asked again by the coordinator.
-const WAITING_MAX: usize = 64;
+/// Probes that wait for the log at most: a coordinator asks for [`PROBES_NODE_MAX`](crate::coordinator::PROBES_NODE_MAX) at a time, and one
+/// or two before it may have asked too. More are refused, and the coordinator asks another node. A job or merge is never one of them: the
+/// worker's role has one on its way at most.
+const PROBES_WAITING_MAX: usize = 64;
+const _: () = assert!(4 * crate::coordinator::PROBES_NODE_MAX <= PROBES_WAITING_MAX);
 /// Lease times that a holder without any peer waits before it lets go of work that only others can do, and then stays away.
 const ALONE_LEASES: u64 = 2;
 
@@ -280,7 +283,10 @@ impl<S: Sealer + Clone> Node<S> {
         if to == self.me() {
             self.loopback.push_back(message);
         } else if self.up.contains(&to) {
-            let (epoch, slot) = (self.follow.epoch, self.view().head);
+            // An order is of the lease that it was made under, whatever was heard of since.
+            let own = self.writer.as_ref().map(|(_, writer)| writer.epoch());
+            let epoch = own.filter(|_| message.is_order()).unwrap_or(self.follow.epoch);
+            let slot = self.view().head;
             self.actions.push_back(Action::Send { to, epoch, slot, message });
         }
     }
@@ -331,13 +337,21 @@ impl<S: Sealer + Clone> Node<S> {
         self.deliver(now_ns, wall_ns, from, message);
     }
 
+    /// A message from this node to itself. Its orders are fenced as a peer's are.
+    fn deliver_own(&mut self, now_ns: u64, wall_ns: i64, message: Message) {
+        let own = self.writer.as_ref().map_or(self.follow.epoch, |(_, writer)| writer.epoch());
+        let is_old = message.is_order() && own < self.follow.epoch;
+        if !is_old || !self.config.options.checks.fence {
+            let me = self.me();
+            self.deliver(now_ns, wall_ns, me, message);
+        }
+    }
+
     /// A message that is not fenced, from a peer or from this node itself.
     fn deliver(&mut self, now_ns: u64, wall_ns: i64, from: NodeId, message: Message) {
         match message {
             Message::Announce { resting, successor } => self.announced(now_ns, from, resting, successor),
-            Message::Probe { ask, policy, volumes } => {
-                self.wait_for_log(Waiting::Probe { ask, policy, volumes });
-            }
+            Message::Probe { ask, policy, volumes } => self.probe_asked(ask, policy, volumes),
             Message::Assign(_) | Message::Merge(_) | Message::Accepted { .. } | Message::Revoke { .. } => {
                 self.role.handle(message);
             }
@@ -391,8 +405,7 @@ impl<S: Sealer + Clone> Node<S> {
             self.settle_requests(now_ns);
             self.settle_waiting();
             if let Some(message) = self.loopback.pop_front() {
-                let me = self.me();
-                self.deliver(now_ns, wall_ns, me, message);
+                self.deliver_own(now_ns, wall_ns, message);
                 continue;
             }
             self.read_calendar(now_ns, wall_ns);
@@ -419,8 +432,8 @@ impl<S: Sealer + Clone> Node<S> {
         while let Some(out) = self.role.next_out() {
             match out {
                 role::Out::Send(message) => self.tell_coordinator(message),
-                role::Out::Start(assignment) => self.wait_for_log(Waiting::Start(assignment)),
-                role::Out::Merge(order) => self.wait_for_log(Waiting::Merge(order)),
+                role::Out::Start(assignment) => self.waiting.push_back(Waiting::Start(assignment)),
+                role::Out::Merge(order) => self.waiting.push_back(Waiting::Merge(order)),
                 role::Out::Stop(id) => {
                     let waits = self.waiting.iter().position(|waiting| waiting.job() == Some(id));
                     match waits.and_then(|at| self.waiting.remove(at)) {
@@ -434,10 +447,13 @@ impl<S: Sealer + Clone> Node<S> {
         }
     }
 
-    fn wait_for_log(&mut self, waiting: Waiting) {
-        if self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(waiting);
+    fn probe_asked(&mut self, ask: u64, policy: String, volumes: Vec<VolumeId>) {
+        if self.waiting.len() < PROBES_WAITING_MAX {
+            return self.waiting.push_back(Waiting::Probe { ask, policy, volumes });
         }
+        let why = format!("{PROBES_WAITING_MAX} questions wait for this node to read the log; try again");
+        let failed = volumes.into_iter().map(|volume| (volume, why.clone())).collect();
+        self.tell_coordinator(Message::Probed { ask, found: Vec::new(), failed });
     }
 
     /// What waits for the log goes on when it is read far enough; else the log is read.
@@ -568,6 +584,7 @@ impl<S: Sealer + Clone> Node<S> {
             beat_ns: self.config.options.timing.beat_ns,
             rest_ns: self.config.rest_ns,
             merges: self.config.merges,
+            queue_max: self.config.queue_max,
             checks: self.config.options.checks,
         };
         let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
@@ -673,3 +690,7 @@ impl<S: Sealer + Clone> Node<S> {
 #[cfg(test)]
 #[path = "node_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "alone_test.rs"]
+mod alone_test;

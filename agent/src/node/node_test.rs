@@ -241,6 +241,7 @@ impl Cluster {
             },
             rest_ns: 60_000 * MS,
             merges: Bounds { run: 4, ..Bounds::default() },
+            queue_max: crate::coordinator::QUEUE_MAX,
             request_ns: 120_000 * MS,
             seed: [self.boots as u8; 32],
         };
@@ -487,6 +488,7 @@ fn a_job_that_waits_for_the_log_has_it_read_at_once() {
         options: WriterOptions::default(),
         present: Present::default(),
         merges: Bounds { run: 4, ..Bounds::default() },
+        queue_max: crate::coordinator::QUEUE_MAX,
         rest_ns: 60_000 * MS,
         request_ns: 120_000 * MS,
         seed: [1; 32],

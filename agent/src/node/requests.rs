@@ -3,13 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::{Action, Node};
-use crate::backplane::message::{Command, Message, Reply};
-use crate::coordinator::status;
+use crate::backplane::message::{Command, Message, REPLY_BYTES_MAX, Reply, SUBMIT_BYTES_MAX};
+use crate::backplane::session::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX};
+use crate::coordinator::{PROBES_NODE_MAX, status};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
 
 /// Commands that wait at once; more are refused.
 const REQUESTS_MAX: usize = 64;
+/// Large ones, which fill a frame or whose answer does, that are at the coordinator at once: they and their answers fit what a connection
+/// holds, with room for all else. The next goes when one is answered.
+const LARGE_OUT_MAX: usize = 4;
+/// Others that are at the coordinator at once.
+const SMALL_OUT_MAX: usize = 16;
+const _: () = assert!(LARGE_OUT_MAX * REPLY_BYTES_MAX <= QUEUE_BYTES_MAX / 2);
+const _: () = assert!(LARGE_OUT_MAX * SUBMIT_BYTES_MAX <= QUEUE_BYTES_MAX / 2);
+const _: () = assert!(LARGE_OUT_MAX + SMALL_OUT_MAX + PROBES_NODE_MAX <= QUEUE_FRAMES_MAX / 2);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Request {
@@ -17,6 +26,12 @@ struct Request {
     command: Command,
     until_ns: u64,
     sent: Option<(NodeId, Epoch)>,
+}
+
+impl Request {
+    fn is_large(&self) -> bool {
+        matches!(self.command, Command::Status | Command::Submit(_))
+    }
 }
 
 /// Open commands.
@@ -80,11 +95,19 @@ impl<S: Sealer + Clone> Node<S> {
         let me = self.me();
         let epoch = self.follow.epoch;
         let known = self.follow.holder.filter(|holder| *holder == me || self.up.contains(holder));
-        let mut send = Vec::new();
-        let mut done = Vec::new();
+        let (mut send, mut done) = (Vec::new(), Vec::new());
+        let mut room = (LARGE_OUT_MAX, SMALL_OUT_MAX);
+        if let Some(holder) = known {
+            for request in self.requests.open.values().filter(|r| r.sent == Some((holder, epoch))) {
+                let left = if request.is_large() { &mut room.0 } else { &mut room.1 };
+                *left = left.saturating_sub(1);
+            }
+        }
         for (&number, request) in &mut self.requests.open {
             if let Some(holder) = known {
-                if request.sent != Some((holder, epoch)) {
+                let left = if request.is_large() { &mut room.0 } else { &mut room.1 };
+                if request.sent != Some((holder, epoch)) && *left > 0 {
+                    *left -= 1;
                     request.sent = Some((holder, epoch));
                     send.push((holder, number, request.command.clone()));
                 }

@@ -40,6 +40,8 @@ pub struct Config<S> {
     pub rest_ns: u64,
     /// When tables are in order.
     pub merges: Bounds,
+    /// Commits that wait for their turn at a coordinator: [`QUEUE_MAX`](crate::coordinator::QUEUE_MAX) but in tests.
+    pub queue_max: usize,
     /// How long a command waits for a coordinator, in nanoseconds.
     pub request_ns: u64,
     /// Random, and used for nothing else.

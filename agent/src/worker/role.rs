@@ -65,6 +65,8 @@ struct Held {
     accepted: Key,
     sequence: u32,
     report: Option<Report>,
+    /// Beats since the report was sent.
+    beats: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +75,12 @@ struct Merge {
     run: Run,
     /// What came of it, once it is reported.
     added: Vec<SegmentMeta>,
+    /// Beats since that was sent.
+    beats: u8,
 }
+
+/// Beats after which what is not accepted is sent again: the coordinator takes no more than its queue holds, and says nothing of the rest.
+const REPEAT_BEATS: u8 = 2;
 
 /// The machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,16 +120,34 @@ impl Role {
     /// A coordinator that has not heard of this node's work: sends what is kept again.
     pub fn greet(&mut self, present: Present) {
         self.out.push_back(Out::Send(Message::Present(self.present(present))));
-        for held in &self.held {
-            if let Some(report) = held.report.clone().filter(|_| held.run != Run::Stopping) {
+        self.repeat(0);
+    }
+
+    /// The coordinator's next beat: what was not accepted for some beats is sent again.
+    pub fn beat(&mut self, present: Present) {
+        self.out.push_back(Out::Send(Message::Present(self.present(present))));
+        let merging = self.merge.iter_mut().map(|merge| &mut merge.beats);
+        let beats = self.held.iter_mut().map(|held| &mut held.beats).chain(merging);
+        beats.for_each(|beats| *beats = beats.saturating_add(1));
+        self.repeat(REPEAT_BEATS);
+    }
+
+    /// Sends again what has waited for so many beats.
+    fn repeat(&mut self, beats: u8) {
+        for held in self.held.iter_mut().filter(|held| held.run != Run::Stopping && held.beats >= beats) {
+            if let Some(report) = held.report.clone() {
+                held.beats = 0;
                 self.out.push_back(Out::Send(Message::Report(report)));
             }
         }
-        self.tell_merged();
+        if self.merge.as_ref().is_some_and(|merge| merge.beats >= beats) {
+            self.tell_merged();
+        }
     }
 
     fn tell_merged(&mut self) {
-        if let Some(Merge { order, run: Run::Reported, added }) = &self.merge {
+        if let Some(Merge { order, run: Run::Reported, added, beats }) = &mut self.merge {
+            *beats = 0;
             let (order, added) = (order.clone(), added.clone());
             self.out.push_back(Out::Send(Message::Merged { order, added }));
         }
@@ -148,7 +173,7 @@ impl Role {
             return self.out.push_back(Out::Send(Message::Failed { id: assignment.id, what }));
         }
         let accepted = assignment.from;
-        self.held.push(Held { assignment, run: Run::Queued, accepted, sequence: 0, report: None });
+        self.held.push(Held { assignment, run: Run::Queued, accepted, sequence: 0, report: None, beats: 0 });
         self.start_next();
     }
 
@@ -163,7 +188,7 @@ impl Role {
             }
             None => {}
         }
-        self.merge = Some(Merge { order, run: Run::Queued, added: Vec::new() });
+        self.merge = Some(Merge { order, run: Run::Queued, added: Vec::new(), beats: 0 });
         self.start_next();
     }
 
@@ -248,6 +273,7 @@ impl Role {
             newest_secs: progress.newest_secs,
         };
         held.report = Some(report.clone());
+        held.beats = 0;
         self.out.push_back(Out::Send(Message::Report(report)));
     }
 

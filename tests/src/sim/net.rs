@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a quiet link | arrives after the latency, never before a frame sent earlier on the same connection |
 //! | a cut of one direction, no reset | is held back until the cut ends, as TCP would |
+//! | more frames under way than may wait | the connection is reset: a full queue is never a lost frame |
 //! | a reset | everything under way on the connection is lost, in both directions; both ends are told; a new one later |
 //!
 //! Frames of different connections overtake each other. Does not: hold frames (the world's queue does). Source: ours; coordination
@@ -16,6 +17,19 @@ struct Way {
     cut_until_ns: u64,
     /// When the last frame arrives.
     last_ns: u64,
+    /// Frames under way.
+    waiting: usize,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It arrives then, on this connection.
+    Arrives(u64, Generation),
+    /// There is no connection.
+    Down,
+    /// Too many are under way: the connection is to be reset.
+    Full,
 }
 
 /// All connections of a cluster.
@@ -27,6 +41,8 @@ pub struct Net {
     generations: Vec<u32>,
     /// No connection until then.
     down_until_ns: Vec<u64>,
+    /// Frames under way on a connection, one direction, at most.
+    waiting_max: usize,
 }
 
 /// Which connection of a pair a frame went onto.
@@ -35,13 +51,14 @@ pub struct Generation(u32);
 
 impl Net {
     /// Everyone connected with everyone.
-    pub fn new(nodes: usize) -> Net {
+    pub fn new(nodes: usize, waiting_max: usize) -> Net {
         let pairs = nodes * nodes;
         Net {
             nodes,
             ways: vec![Way::default(); pairs],
             generations: vec![0; pairs],
             down_until_ns: vec![0; pairs],
+            waiting_max,
         }
     }
 
@@ -49,27 +66,28 @@ impl Net {
         a.min(b) * self.nodes + a.max(b)
     }
 
-    /// When a frame that is sent now arrives, and on which connection; `None` when there is no connection.
-    pub fn send(
-        &mut self,
-        now_ns: u64,
-        from: usize,
-        to: usize,
-        latency_ns: u64,
-    ) -> Option<(u64, Generation)> {
+    /// What becomes of a frame that is sent now.
+    pub fn send(&mut self, now_ns: u64, from: usize, to: usize, latency_ns: u64) -> Sent {
         let pair = self.pair(from, to);
         if self.down_until_ns[pair] > now_ns {
-            return None;
+            return Sent::Down;
         }
         let way = &mut self.ways[from * self.nodes + to];
+        if way.waiting >= self.waiting_max {
+            return Sent::Full;
+        }
+        way.waiting += 1;
         let at = now_ns.max(way.cut_until_ns).saturating_add(latency_ns).max(way.last_ns.saturating_add(1));
         way.last_ns = at;
-        Some((at, Generation(self.generations[pair])))
+        Sent::Arrives(at, Generation(self.generations[pair]))
     }
 
-    /// Whether the connection that a frame went onto is still the one of the pair.
-    pub fn is_current(&self, from: usize, to: usize, generation: Generation) -> bool {
-        self.generations[self.pair(from, to)] == generation.0
+    /// A frame's time has come: whether the connection that it went onto is still the one of the pair.
+    pub fn arrives(&mut self, from: usize, to: usize, generation: Generation) -> bool {
+        let is_current = self.generations[self.pair(from, to)] == generation.0;
+        let way = &mut self.ways[from * self.nodes + to];
+        way.waiting -= usize::from(is_current);
+        is_current
     }
 
     /// Whether two nodes are connected.
@@ -88,8 +106,9 @@ impl Net {
         let pair = self.pair(a, b);
         self.generations[pair] += 1;
         self.down_until_ns[pair] = self.down_until_ns[pair].max(until_ns);
-        self.ways[a * self.nodes + b].last_ns = 0;
-        self.ways[b * self.nodes + a].last_ns = 0;
+        for way in [a * self.nodes + b, b * self.nodes + a] {
+            (self.ways[way].last_ns, self.ways[way].waiting) = (0, 0);
+        }
     }
 
     /// Ends all cuts and allows all connections.
@@ -103,26 +122,38 @@ impl Net {
 mod tests {
     use super::*;
 
-    #[test]
-    fn frames_keep_their_order_within_a_connection_and_are_lost_with_it() {
-        let mut net = Net::new(3);
-        let (slow, first) = net.send(0, 0, 1, 100).unwrap();
-        let (fast, _) = net.send(1, 0, 1, 10).unwrap();
-        let (other, _) = net.send(1, 0, 2, 10).unwrap();
-        assert!(slow < fast && other < slow);
-        net.reset(1, 0, 50);
-        assert!(!net.is_current(0, 1, first) && net.is_current(0, 2, first));
-        assert!(net.send(49, 1, 0, 1).is_none() && !net.is_up(49, 0, 1) && net.is_up(50, 0, 1));
-        assert_eq!(net.send(50, 0, 1, 1).unwrap().0, 51);
+    fn at(sent: Sent) -> (u64, Generation) {
+        match sent {
+            Sent::Arrives(at, generation) => (at, generation),
+            Sent::Down | Sent::Full => panic!("{sent:?}"),
+        }
     }
 
     #[test]
-    fn a_cut_holds_one_direction_back() {
-        let mut net = Net::new(2);
+    fn frames_keep_their_order_within_a_connection_and_are_lost_with_it() {
+        let mut net = Net::new(3, 8);
+        let (slow, first) = at(net.send(0, 0, 1, 100));
+        let (fast, _) = at(net.send(1, 0, 1, 10));
+        let (other, second) = at(net.send(1, 0, 2, 10));
+        assert!(slow < fast && other < slow);
+        net.reset(1, 0, 50);
+        assert!(!net.arrives(0, 1, first) && net.arrives(0, 2, second));
+        assert!(net.send(49, 1, 0, 1) == Sent::Down && !net.is_up(49, 0, 1) && net.is_up(50, 0, 1));
+        assert_eq!(at(net.send(50, 0, 1, 1)).0, 51);
+    }
+
+    #[test]
+    fn a_cut_holds_one_direction_back_and_no_more_than_may_wait() {
+        let mut net = Net::new(2, 2);
         net.cut(0, 1, 1000);
-        assert_eq!(net.send(5, 0, 1, 1).unwrap().0, 1001);
-        assert_eq!(net.send(5, 1, 0, 1).unwrap().0, 6);
+        let (first, of) = at(net.send(5, 0, 1, 1));
+        assert_eq!((first, at(net.send(5, 0, 1, 1)).0), (1001, 1002));
+        assert_eq!(net.send(5, 0, 1, 1), Sent::Full);
+        assert_eq!(at(net.send(5, 1, 0, 1)).0, 6);
+        assert!(net.arrives(0, 1, of));
         net.heal();
-        assert_eq!(net.send(2000, 0, 1, 1).unwrap().0, 2001);
+        assert_eq!(at(net.send(2000, 0, 1, 1)).0, 2001);
+        net.reset(0, 1, 2000);
+        assert_eq!(at(net.send(2000, 0, 1, 1)).0, 2001);
     }
 }

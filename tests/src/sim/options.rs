@@ -174,6 +174,8 @@ pub struct Options {
     pub store_latency_ns: u64,
     /// Longest usual way to a peer, in nanoseconds.
     pub peer_latency_ns: u64,
+    /// Frames that wait on a connection at most.
+    pub frames_max: usize,
     /// When a request without an answer is given up, in nanoseconds.
     pub timeout_ns: u64,
     /// How late a node wakes at most, in nanoseconds.
@@ -195,6 +197,12 @@ pub struct Options {
     /// The bug to find.
     pub mutation: Mutation,
 }
+
+/// Frames that wait on a connection: what a session holds, and what its peer has granted.
+const FRAMES_MAX: usize = 96;
+/// The same in seeds with [`FULL_QUEUE_SEEDS`] by eight: what a node says at once after a connection was lost, and not much more.
+const FRAMES_FEW: usize = 32;
+const FULL_QUEUE_SEEDS: u64 = 5;
 
 /// Ways of skewed draws: `range` picks the magnitude first, so that small values come often.
 fn range(prng: &mut Prng, from: u64, to: u64) -> u64 {
@@ -251,6 +259,8 @@ impl Options {
             drift: if prng.one_in(3) { Drift::Beyond } else { Drift::Within },
             store_latency_ns: range(&mut prng, MS, lease_ns / 30),
             peer_latency_ns: range(&mut prng, MS / 10, lease_ns / 30),
+            // Not drawn: the other seeds stay as they are.
+            frames_max: if seed % 8 == FULL_QUEUE_SEEDS { FRAMES_FEW } else { FRAMES_MAX },
             timeout_ns: lease_ns / 8 + prng.below(lease_ns),
             wake_late_ns: range(&mut prng, MS / 10, 20 * MS),
             work_ns,

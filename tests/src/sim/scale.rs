@@ -293,6 +293,7 @@ fn start(seat: usize, nodes: usize, rate: u64) -> Seat {
         present: present(seat, 0),
         rest_ns: REST_NS,
         merges: Bounds::default(),
+        queue_max: windlass_agent::coordinator::QUEUE_MAX,
         request_ns: REQUEST_NS,
         seed: seed(number, boot),
     };

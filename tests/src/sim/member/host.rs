@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use windlass_agent::backplane::message::{Assignment, AssignmentId, Key, MergeOrder, Message, Reply};
+use windlass_agent::coordinator::ASK_BITS;
 use windlass_agent::drive::node::Ports;
 use windlass_agent::format::record::{Stretch, Totals};
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
@@ -543,9 +544,24 @@ impl Host {
     }
 }
 
+/// The epoch of the coordinator that gave an order, where the order says so.
+fn made_under(message: &Message) -> Option<Epoch> {
+    match message {
+        Message::Assign(assignment) => Some(assignment.id.epoch),
+        Message::Merge(order) => Some(order.id.epoch),
+        Message::Probe { ask, .. } => Some(Epoch(ask >> ASK_BITS)),
+        _ => None,
+    }
+}
+
 impl Ports for Host {
     fn send(&mut self, to: NodeId, epoch: Epoch, slot: Slot, message: &Message) {
         let to = to.0 as usize - 1;
+        if let Some(made) = made_under(message)
+            && made != epoch
+        {
+            self.fail(format!("an order of epoch {made} is sent as one of epoch {epoch}: {message:?}"));
+        }
         match message {
             Message::Assign(assignment) => {
                 if self.lease_end_ns.is_none_or(|end| end <= self.now) {

@@ -121,6 +121,7 @@ impl Tenant for Member {
             },
             rest_ns: ground.rest_ns,
             merges: ground.merges,
+            queue_max: ground.queue_max,
             request_ns: ground.request_ns,
             seed,
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use windlass_agent::backplane::message::{Found, Key};
+use windlass_agent::coordinator::QUEUE_MAX;
 use windlass_agent::format::record::BackupVolume;
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::call::Body;
@@ -108,6 +109,9 @@ impl Disk {
     }
 }
 
+/// In seeds with this remainder by eight, the coordinator's queue is small.
+const FULL_QUEUE_SEEDS: u64 = 3;
+
 /// What a node is like.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
@@ -130,6 +134,8 @@ pub struct Ground {
     pub rest_ns: u64,
     /// When tables are in order: soon out of it in most seeds.
     pub merges: Bounds,
+    /// Commits that wait at a coordinator: a few in some seeds, so that reports are not taken and come again.
+    pub queue_max: usize,
     /// How long a command waits.
     pub request_ns: u64,
     /// A piece of a stretch takes so long to read at most.
@@ -184,6 +190,12 @@ impl Ground {
             rest_ns: lease / 4 + prng.below(4 * lease),
             request_ns: lease + prng.below(20 * lease),
             merges: Bounds { deep: 1 + prng.below(8) as usize, run: 2 + prng.below(12) as usize },
+            // Not drawn: the other seeds stay as they are.
+            queue_max: if options.seed % 8 == FULL_QUEUE_SEEDS {
+                1 + options.seed as usize / 8 % 4
+            } else {
+                QUEUE_MAX
+            },
             read_ns: 10 * MS + prng.below(slowest_ns),
             piece_grains: 1 + prng.below(8),
             tries: 1 + prng.below(8) as u32,

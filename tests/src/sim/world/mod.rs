@@ -265,7 +265,7 @@ impl<T: Tenant> World<T> {
             free: Vec::new(),
             sequence: 0,
             shelf: Shelf::new(options.lawless),
-            net: Net::new(options.nodes),
+            net: Net::new(options.nodes, options.frames_max),
             seats: Vec::new(),
             oracle: Oracle::default(),
             shared: T::shared(&options),
@@ -394,7 +394,7 @@ impl<T: Tenant> World<T> {
             Event::Input { node, life, input } if self.seats[node].life == life => self.input(node, input),
             Event::Input { .. } => Ok(()),
             Event::Frame { from, to, generation, message } => {
-                if !self.net.is_current(from, to, generation) || self.seats[to].tenant.is_none() {
+                if !self.net.arrives(from, to, generation) || self.seats[to].tenant.is_none() {
                     return Ok(());
                 }
                 self.input(to, Input::Frame { from, message })

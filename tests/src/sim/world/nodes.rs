@@ -8,6 +8,7 @@ use windlass_agent::log::call::Call;
 
 use super::super::check::Issued;
 use super::super::clock::DriftClock;
+use super::super::net::Sent;
 use super::super::options::{Drift, MS, SECOND};
 use super::super::{Birth, Fact, Input, Output, Tenant, Verdict};
 use super::text::brief;
@@ -226,8 +227,12 @@ impl<T: Tenant> World<T> {
             Output::Call { id, call } => self.request(node, id, call),
             Output::Send { to, message } => {
                 let latency = 1 + self.prng.below(self.options.peer_latency_ns);
-                if let Some((at, generation)) = self.net.send(self.now, node, to, latency) {
-                    self.push(at, Event::Frame { from: node, to, generation, message });
+                match self.net.send(self.now, node, to, latency) {
+                    Sent::Arrives(at, generation) => {
+                        self.push(at, Event::Frame { from: node, to, generation, message });
+                    }
+                    Sent::Down => {}
+                    Sent::Full => self.reset(node, to, self.now + self.options.peer_latency_ns),
                 }
                 Ok(())
             }

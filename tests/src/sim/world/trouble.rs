@@ -49,13 +49,7 @@ impl<T: Tenant> World<T> {
                         continue;
                     }
                     if trouble == Trouble::Reset {
-                        self.net.reset(node, peer, until);
-                        self.tell_up(node, peer, false);
-                        if T::RECONNECTS {
-                            // After both ends know of the loss.
-                            let at = until.max(self.now + self.options.peer_latency_ns) + 1;
-                            self.push(at, Event::Link { a: node, b: peer });
-                        }
+                        self.reset(node, peer, until);
                         continue;
                     }
                     if sides & 1 > 0 {
@@ -72,6 +66,17 @@ impl<T: Tenant> World<T> {
             }
         }
         Ok(())
+    }
+
+    /// A connection is lost, and made anew then.
+    pub(super) fn reset(&mut self, node: usize, peer: usize, until: u64) {
+        self.net.reset(node, peer, until);
+        self.tell_up(node, peer, false);
+        if T::RECONNECTS {
+            // After both ends know of the loss.
+            let at = until.max(self.now + self.options.peer_latency_ns) + 1;
+            self.push(at, Event::Link { a: node, b: peer });
+        }
     }
 
     /// The faults are over.
