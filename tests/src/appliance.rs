@@ -249,7 +249,7 @@ impl Appliance {
             own: None,
         };
         self.with_machinery(source, |session, volume, machinery| {
-            let mut base = |_, earlier, state: &State| self.rows(earlier, state);
+            let mut base = |_, earlier, state: &State| Some(self.rows(earlier, state));
             let volumes = std::slice::from_mut(volume);
             let (session, result) = drive::run(
                 session,
@@ -326,7 +326,7 @@ impl Appliance {
             };
             session.commit(vec![Record::PolicyChanged(change)]).context(|| "set the policy")?;
         }
-        let stop = AtomicBool::new(false);
+        let (stop, flush) = (AtomicBool::new(false), AtomicBool::new(false));
         let mut machinery = Machinery {
             frames,
             pieces,
@@ -336,6 +336,7 @@ impl Appliance {
             wake,
             reactor: &mut reactor,
             stop: &stop,
+            flush: &flush,
         };
         Ok(work(session, &mut VolumeJob { id: VOLUME, device, volume, rules: [0; 16] }, &mut machinery))
     }

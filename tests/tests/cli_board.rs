@@ -289,6 +289,8 @@ fn a_refusal_is_a_failure_with_the_coordinators_words() {
     let refused = cli().run(&["coordinator", "move", "3", "--socket", path]);
     assert_eq!((refused.code, refused.failure()), (1, "node 3 is not up; start it"));
     assert_eq!(cli().run(&["coordinator", "move", "65536", "--socket", path]).code, 2);
+    let refused = cli().run(&["flush", "--socket", path]);
+    assert_eq!((refused.code, refused.failure()), (1, "node 3 is not up; start it"));
 }
 
 /// An agent whose backup 9 of `home` takes some looks: it queues, runs, loses its coordinator, and becomes a point.

@@ -65,6 +65,7 @@ fn every_command_teaches_by_example() {
         &["volume", "info"],
         &["status"],
         &["coordinator", "move"],
+        &["flush"],
         &["board", "check"],
         &["board", "new"],
         &["board", "explain"],

@@ -286,6 +286,8 @@ fn the_coordinator_moves_and_stops_without_a_wait() {
     let taken = cluster.stopped(to);
     assert!(taken < LEASE_SECS, "a node that leaves begins nothing new, and took {taken:.1} s");
     cluster.boot(to);
+    let flushed = cluster.at(first, &["flush"]).output().unwrap();
+    assert!(flushed.status.success(), "{}", String::from_utf8_lossy(&flushed.stderr));
     cluster.finish(backup);
 }
 

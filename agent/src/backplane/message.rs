@@ -20,6 +20,11 @@
 //! | 28 | redirect | any -> node | request u64, holder `Option<u32>` |
 //! | 29 | merge | holder -> node | [`MergeOrder`] |
 //! | 30 | merged | node -> holder | [`MergeOrder`], list of segments |
+//! | 31 | flush | holder -> node | ask u64 |
+//! | 32 | flushed | node -> holder | ask u64 |
+//!
+//! Version 1 of the protocol has no 31 and 32, no command 6, and a `Present` without its last field: to a node that speaks it the first are
+//! not sent, and the last is left out ([`Message::since`], [`Message::emit_for`]).
 //!
 //! Kinds below 16 are the session's own (`session`). Invariants: one encoding per message; counts are bounded so that a full message
 //! fits a frame (const-asserted). Does not: judge messages. Source: commit-log design; coordination 4.
@@ -35,7 +40,7 @@ use crate::table::segment::SEGMENT_META_BYTES;
 use crate::wire_struct;
 
 /// Kind numbers of messages: a frame of another kind is refused by its header. Those below are the session's own.
-pub const KINDS: std::ops::RangeInclusive<u8> = 16..=30;
+pub const KINDS: std::ops::RangeInclusive<u8> = 16..=32;
 /// Bytes of a frame's body at most: 64 KiB with its header of 80.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 - 80;
 /// Bytes of a sentence that says what failed.
@@ -123,7 +128,13 @@ pub struct Present {
     pub held: Vec<(Assignment, Key)>,
     /// The merge that it works on, or has done and not been told that it counts.
     pub merging: Option<AssignmentId>,
+    /// Bytes that it has sent to the store since it started: as long as they grow it gets on, however slow its uplink is. 0 from a node
+    /// that speaks version 1.
+    pub uploaded: u64,
 }
+
+/// Bytes of [`Present::uploaded`], which version 1 does not have.
+const UPLOADED_BYTES: usize = 8;
 
 /// A volume as a node found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -200,6 +211,8 @@ pub enum Command {
     Submit(Vec<Record>),
     /// Stop the running backup of this policy; it goes on where it was when started again.
     Stop(String),
+    /// Have all nodes send what they have packed, and commit it.
+    Flush,
 }
 
 /// The answer to a command.
@@ -269,6 +282,16 @@ pub enum Message {
         /// Which assignment.
         id: AssignmentId,
     },
+    /// Close open objects, part-full as they are, send them, and report what was done. Asked twice it is done once.
+    Flush {
+        /// Comes back in the answer.
+        ask: u64,
+    },
+    /// What was packed when `Flush` came is committed.
+    Flushed {
+        /// Of the order.
+        ask: u64,
+    },
     /// It cannot be done here.
     Failed {
         /// Which assignment.
@@ -320,6 +343,18 @@ impl Message {
             Message::Redirect { .. } => 28,
             Message::Merge(_) => 29,
             Message::Merged { .. } => 30,
+            Message::Flush { .. } => 31,
+            Message::Flushed { .. } => 32,
+        }
+    }
+
+    /// The first version of the protocol that has it.
+    pub fn since(&self) -> u8 {
+        match self {
+            Message::Flush { .. }
+            | Message::Flushed { .. }
+            | Message::Request { command: Command::Flush, .. } => 2,
+            _ => 1,
         }
     }
 
@@ -334,7 +369,16 @@ impl Message {
                 | Message::Merge(_)
                 | Message::Accepted { .. }
                 | Message::Revoke { .. }
+                | Message::Flush { .. }
         )
+    }
+
+    /// Appends the body as version `proto` of the protocol, which has the message, has it.
+    pub fn emit_for(&self, proto: u8, out: &mut Vec<u8>) {
+        self.emit(out);
+        if proto < 2 && matches!(self, Message::Present(_)) {
+            out.truncate(out.len() - UPLOADED_BYTES);
+        }
     }
 
     /// Appends the body. Texts that are too long are cut at a character.
@@ -388,6 +432,7 @@ impl Message {
                 order.emit(out);
                 emit_list(out, added);
             }
+            Message::Flush { ask } | Message::Flushed { ask } => ask.emit(out),
         }
     }
 
@@ -426,6 +471,8 @@ impl Message {
             28 => Message::Redirect { request: reader.value()?, holder: reader.value()? },
             29 => Message::Merge(MergeOrder::parse(reader)?),
             30 => Message::Merged { order: MergeOrder::parse(reader)?, added: reader.list(GROUP_MAX)? },
+            31 => Message::Flush { ask: reader.value()? },
+            32 => Message::Flushed { ask: reader.value()? },
             _ => return Err(WireFault::Kind(kind)),
         })
     }
@@ -460,6 +507,7 @@ impl Present {
             reported.emit(out);
         }
         self.merging.emit(out);
+        self.uploaded.emit(out);
     }
 
     fn parse(reader: &mut Reader<'_>) -> Result<Present, WireFault> {
@@ -472,6 +520,7 @@ impl Present {
             volumes: parse_list(reader, NODE_VOLUMES_MAX, |reader| reader.text(DEVICE_BYTES_MAX))?,
             held: parse_list(reader, NODE_ASSIGNMENTS_MAX, |reader| Ok((reader.value()?, reader.value()?)))?,
             merging: reader.value()?,
+            uploaded: if reader.is_empty() { 0 } else { reader.value()? },
         })
     }
 }
@@ -515,6 +564,11 @@ impl Report {
 }
 
 impl Command {
+    /// Whether its answer waits for other nodes: the coordinator has bounds of its own for that.
+    pub fn may_take_long(&self) -> bool {
+        matches!(self, Command::Backup(_) | Command::Flush | Command::Move(_))
+    }
+
     fn emit(&self, out: &mut Vec<u8>) {
         match self {
             Command::Backup(policy) => {
@@ -536,6 +590,7 @@ impl Command {
                 out.push(5);
                 emit_text(out, policy, POLICY_NAME_BYTES_MAX);
             }
+            Command::Flush => out.push(6),
         }
     }
 
@@ -546,6 +601,7 @@ impl Command {
             3 => Command::Move(reader.value()?),
             4 => Command::Submit(parse_records(reader.bytes(SUBMIT_BYTES_MAX)?)?),
             5 => Command::Stop(reader.text(POLICY_NAME_BYTES_MAX)?),
+            6 => Command::Flush,
             kind => return Err(WireFault::Kind(kind)),
         })
     }
@@ -636,6 +692,7 @@ mod tests {
                 volumes: vec!["lun-7".to_owned(), "/dev/sdb".to_owned()],
                 held: vec![(assignment, (4, 0))],
                 merging: Some(id),
+                uploaded: 1 << 40,
             }),
             Message::Probe { ask: 5, policy: "home".to_owned(), volumes: vec![VolumeId(2)] },
             Message::Probed {
@@ -677,6 +734,9 @@ mod tests {
                 }]),
             },
             Message::Request { request: 5, command: Command::Stop("home".to_owned()) },
+            Message::Request { request: 6, command: Command::Flush },
+            Message::Flush { ask: 7 },
+            Message::Flushed { ask: 7 },
             Message::Reply { request: 1, reply: Reply::Done(Some(BackupId(3))) },
             Message::Reply { request: 2, reply: Reply::Status("{}".to_owned()) },
             Message::Reply { request: 3, reply: Reply::Refused("no".to_owned()) },
@@ -696,12 +756,28 @@ mod tests {
             message.emit(&mut body);
             assert_eq!(Message::parse(message.kind(), &body), Ok(message.clone()));
             assert!(KINDS.contains(&message.kind()));
-            for cut in 0..body.len() {
+            // Version 1 ends a field earlier.
+            let older = matches!(message, Message::Present(_)).then(|| body.len() - UPLOADED_BYTES);
+            for cut in (0..body.len()).filter(|cut| Some(*cut) != older) {
                 assert!(Message::parse(message.kind(), &body[..cut]).is_err(), "{message:?} cut at {cut}");
             }
             body.push(0);
             assert!(Message::parse(message.kind(), &body).is_err(), "{message:?} goes on after its end");
         }
+    }
+
+    #[test]
+    fn a_node_of_version_1_is_told_what_it_understands() {
+        let present = Present { volumes: vec!["lun-7".to_owned()], uploaded: 5, ..Present::default() };
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        Message::Present(present.clone()).emit_for(1, &mut old);
+        Message::Present(present.clone()).emit_for(2, &mut new);
+        assert_eq!(old.len() + UPLOADED_BYTES, new.len());
+        let without = Present { uploaded: 0, ..present.clone() };
+        assert_eq!(Message::parse(17, &old), Ok(Message::Present(without)));
+        assert_eq!(Message::parse(17, &new), Ok(Message::Present(present)));
+        let newer: Vec<u8> = every_message().iter().filter(|m| m.since() > 1).map(Message::kind).collect();
+        assert_eq!(newer, [26, 31, 32]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ use crate::format::slot::ClusterId;
 use crate::id::{Boot, Epoch, NodeId, Slot};
 
 /// Versions of the protocol that this program speaks: lowest, highest.
-pub const PROTOCOLS: (u8, u8) = (1, 1);
+pub const PROTOCOLS: (u8, u8) = (1, 2);
 /// The version in the header of a hello and a goodbye: their form is the same in all versions.
 const PROTO_HELLO: u8 = 1;
 /// Time from the connection's begin to the peer's hello: several round trips around the world, and a slow CPU's signatures.
@@ -134,6 +134,8 @@ pub enum SendFault {
     Full,
     /// It does not fit a frame.
     TooLarge,
+    /// The peer's program is older than the message.
+    Version,
 }
 
 /// Whether frames may come.
@@ -367,14 +369,15 @@ impl Session {
 
     /// Takes a message to be sent. `epoch`: the highest that this node knows; `log_slot`: the last slot that it has applied.
     pub fn send(&mut self, epoch: Epoch, log_slot: Slot, message: &Message) -> Result<(), SendFault> {
-        if !matches!(self.state, State::Up { .. }) {
-            return Err(SendFault::Down);
+        let State::Up { proto } = self.state else { return Err(SendFault::Down) };
+        if message.since() > proto {
+            return Err(SendFault::Version);
         }
         if self.queue.len() >= QUEUE_FRAMES_MAX {
             return Err(SendFault::Full);
         }
         let mut frame = vec![0; HEADER_BYTES];
-        message.emit(&mut frame);
+        message.emit_for(proto, &mut frame);
         if frame.len() > FRAME_BYTES_MAX {
             return Err(SendFault::TooLarge);
         }

@@ -99,7 +99,7 @@ fn hellos_and_messages_arrive_however_they_are_cut() {
             node: NodeId(node),
             boot: Boot(u64::from(node) + 100),
             name: format!("n{node}"),
-            proto: 1,
+            proto: PROTOCOLS.1,
         };
         assert_eq!((of_a, of_b), (vec![Event::Up(peer(2))], vec![Event::Up(peer(1))]));
         let large = Message::Reply { request: 1, reply: Reply::Status("x".repeat(60 << 10)) };
@@ -303,8 +303,9 @@ fn frame(kind: u8, seq: u64, body: &[u8]) -> Vec<u8> {
 #[test]
 fn frames_with_good_checksums_and_bad_contents_are_refused_by_reason() {
     let mut hello = Vec::new();
-    Hello::of(&local(1)).emit(&mut hello);
-    let too_new = [&[2, 9][..], &hello[2..]].concat();
+    // Frames made by hand are of version 1.
+    Hello::of(&Local { protocols: (1, 1), ..local(1) }).emit(&mut hello);
+    let too_new = [&[PROTOCOLS.1 + 1, 9][..], &hello[2..]].concat();
     let greedy = [&hello[..10], &(CREDITS_MAX + 1).to_le_bytes(), &hello[14..]].concat();
     let rude = [&hello[..14], &[2, 0, 0, 0], b"\x1b["].concat();
     for (kind, body, reason) in [
@@ -341,7 +342,7 @@ fn frames_with_good_checksums_and_bad_contents_are_refused_by_reason() {
 #[test]
 fn a_flood_of_pings_is_refused_when_their_answers_are_not_taken() {
     let mut hello = Vec::new();
-    Hello::of(&local(1)).emit(&mut hello);
+    Hello::of(&Local { protocols: (1, 1), ..local(1) }).emit(&mut hello);
     let mut b = pair().1;
     assert_eq!(refusal(&mut b, &frame(KIND_HELLO, 1, &hello)), None);
     for n in 0..PONGS_MAX as u64 {

@@ -6,7 +6,8 @@
 //! | report of a stretch that is done | accepted at once when the tables name its objects (it came twice); else revoked (C4) |
 //! | node gone for two beats, or twice silent about an assignment | the stretch is free again |
 //! | worker says that it cannot | the node is passed over for that volume for a while |
-//! | no report for [`SLOW_NS`] while another node could | revoked and handed to the other |
+//! | no report and no byte sent for [`SLOW_NS`] while another node could | revoked and handed to the other |
+//! | a node has nothing to do, and another has a stretch that it has not begun | that is revoked and handed to the first |
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ use crate::log::state::{Refusal, State};
 
 /// Assignments that a node has at once: the one that it works on, and the next, so that it never waits.
 const HELD_TARGET: usize = 2;
-/// Time without a report after which an assignment is given to another node that has nothing to do, in nanoseconds: many times the
+/// Time without a report, or a byte that went to the store, after which an assignment is given to another node that has nothing to do, in nanoseconds: many times the
 /// interval at which a worker reports.
 const SLOW_NS: u64 = 180_000_000_000;
 /// Times that a node may leave an assignment out of what it holds: one such message may have crossed the assignment.
@@ -122,6 +123,11 @@ impl Coordinator {
             }
         }
         self.merges.present(from, present.merging);
+        let before = self.roster.get(from).and_then(|node| node.present.as_ref());
+        if before.is_some_and(|before| before.boot == present.boot && before.uploaded < present.uploaded) {
+            // Its reports are far apart when its uplink is slow.
+            self.assigned.values_mut().filter(|a| a.node == from).for_each(|a| a.last_ns = now.ns);
+        }
         let is_new = self.roster.get(from).is_some_and(|node| node.present.is_none());
         self.roster.set_present(now.ns, from, present);
         if is_new {
@@ -156,7 +162,7 @@ impl Coordinator {
     pub(super) fn report(&mut self, now: Now<'_>, from: NodeId, report: Report) {
         let (assignment, id) = (report.assignment, report.assignment.id);
         let twice = |p: &Pending| matches!(p, Pending::Report(_, r) if r.assignment.id == id && r.sequence == report.sequence);
-        if self.queue.iter().chain(&self.in_flight).any(twice) || self.queue.len() >= self.settings.queue_max
+        if self.queue.iter().chain(&self.in_flight).any(twice) || self.queue.len() >= self.settings.room.queue
         {
             return;
         }
@@ -210,6 +216,10 @@ impl Coordinator {
         let what = format!("a report of backup {} was refused: {why}", report.assignment.backup);
         self.errors.add(now.wall_ns, Some(node), what);
         self.revoke(node, report.assignment.id);
+        if matches!(why, Refusal::Full(_)) {
+            // It would be uploaded again and again.
+            self.stop_full(now, report.assignment.backup);
+        }
     }
 
     /// Moves an assignment's mark; it is gone when all of it is done. Others whose stretch this was are revoked.
@@ -281,12 +291,43 @@ impl Coordinator {
         for (node, id) in lost {
             self.revoke(node, id);
         }
+        if let Some((node, id)) = self.queued_elsewhere(now) {
+            self.revoke(node, id);
+        }
         let gone =
             |node| self.roster.get(node).is_none_or(|n| !n.up && n.since_ns.saturating_add(grace) <= now.ns);
         self.merges.forget(gone);
         if let Some(wake) = wake {
             self.wake_at(wake);
         }
+    }
+
+    /// A stretch that its node has not begun, while another node could read it and has nothing: it is what is left at the end.
+    fn queued_elsewhere(&self, now: Now<'_>) -> Option<(NodeId, AssignmentId)> {
+        if self.assigned.len() < 2 || now.ns < self.adopt_until_ns {
+            return None;
+        }
+        let works: Vec<&Assigned> = self.assigned.values().filter(|a| !a.reported).collect();
+        let is_queued = |a: &&&Assigned| {
+            let earlier = |b: &&&Assigned| b.node == a.node && b.assignment.id < a.assignment.id;
+            a.done == a.assignment.from && works.iter().any(|b| earlier(&b))
+        };
+        let queued = works.iter().filter(is_queued).find(|a| self.has_idle_reader(now, a))?;
+        Some((queued.node, queued.assignment.id))
+    }
+
+    /// Whether a node without work could do it, and finds nothing else to do.
+    fn has_idle_reader(&self, now: Now<'_>, assigned: &Assigned) -> bool {
+        let (backup, volume) = (assigned.assignment.backup, assigned.assignment.volume.volume);
+        let all_out = share::gaps(&mut self.taken(now, backup, volume)).is_empty();
+        let device = now.state.volumes.get(&volume).map_or("", |volume| volume.device.as_str());
+        let is_idle = |&node: &NodeId| {
+            node != assigned.node
+                && self.held(node) == 0
+                && self.has_room(node)
+                && self.takes(now, node, backup, volume)
+        };
+        all_out && self.roster.readers(device).any(|node| is_idle(&node))
     }
 
     fn is_wanted_elsewhere(&self, now: Now<'_>, assigned: &Assigned) -> bool {

@@ -45,7 +45,7 @@ fn coordinator(state: &State) -> Coordinator {
         beat_ns: 1000,
         rest_ns: 1000,
         merges: Default::default(),
-        queue_max: super::super::QUEUE_MAX,
+        room: Default::default(),
         checks: Default::default(),
     };
     Coordinator::new(settings, Epoch(1), now)

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::probes::PROBES_NODE_MAX;
 use super::roster::Node;
-use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, share};
+use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, bounds, share};
 use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
 use crate::drive::backup::with_faults;
 use crate::format::record::{BackupStart, BackupVolume, Record};
@@ -153,6 +153,18 @@ impl Coordinator {
         self.reply(asker, Reply::Done(backup));
     }
 
+    /// A bound of the log is reached: the backup stops until somebody starts it again.
+    pub(super) fn stop_full(&mut self, now: Now<'_>, backup: BackupId) {
+        if let Some((policy, job)) = self.jobs.iter_mut().find(|(_, job)| job.backup() == Some(backup)) {
+            (job.phase, job.on_request) = (Phase::Stopped, true);
+            let what = format!(
+                "backup {backup} of {policy} stopped; with room again, `windlass backup {policy}` goes on"
+            );
+            self.errors.add(now.wall_ns, None, what);
+        }
+        self.revoke_all(Some(backup));
+    }
+
     fn revoke_all(&mut self, backup: Option<BackupId>) {
         let of = |a: &&Assigned| Some(a.assignment.backup) == backup;
         let out: Vec<(NodeId, AssignmentId)> =
@@ -269,6 +281,11 @@ impl Coordinator {
             if found.is_empty() {
                 return self.give_up(now, policy, job, &why);
             }
+        }
+        if now.state.running_of(policy).is_none()
+            && let Some(why) = bounds::refusal(now.state)
+        {
+            return self.give_up(now, policy, job, &why.to_string());
         }
         let volumes: Vec<BackupVolume> = found.values().map(|found| found.volume).collect();
         let Some(next) = now.state.next_backup() else {
@@ -500,6 +517,9 @@ impl Coordinator {
             }
             self.wake_at(job.relook_ns);
         }
+        if self.is_paused() {
+            return Some(job);
+        }
         let mut stuck = None;
         while let Some((node, assignment)) =
             self.next_share(now, backup, running, found, &job.bars, &mut stuck)
@@ -520,6 +540,14 @@ impl Coordinator {
             _ => {}
         }
         Some(job)
+    }
+
+    /// Whether stretches of a volume are handed out to a node now.
+    pub(super) fn takes(&self, now: Now<'_>, node: NodeId, backup: BackupId, volume: VolumeId) -> bool {
+        let job = self.jobs.values().find(|job| job.backup() == Some(backup));
+        let found = job.and_then(Job::found).is_some_and(|found| found.contains_key(&volume));
+        let barred = job.and_then(|job| job.bars.get(&(node, volume))).is_some_and(|&due| due > now.ns);
+        found && !barred && !self.is_paused()
     }
 
     /// The next share to hand out, to the node with the least to do. `stuck` is set to a volume that cannot be gone on with.

@@ -33,9 +33,14 @@ pub const RETIRED_BY_MERGES_MAX: usize = RETIRED_MAX / 2;
 /// for it.
 pub const RETIRED_FLOOR_MIN: usize = 1024;
 
+/// Whether a merge may retire as many names as it takes.
+fn has_room(state: &State) -> bool {
+    state.retired.len() + GROUP_MAX <= RETIRED_BY_MERGES_MAX
+}
+
 /// The next merge of a volume, `id` left open; `None` when its tables are in order, or too much waits to be deleted.
 pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
-    if state.retired.len() + GROUP_MAX > RETIRED_BY_MERGES_MAX {
+    if !has_room(state) {
         return None;
     }
     let is_running = |backup| state.running.contains_key(&backup);
@@ -43,17 +48,18 @@ pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrde
     Some(MergeOrder { id: AssignmentId::default(), volume, segments })
 }
 
-/// The orphan floor that makes room for further merges, for a process that acts alone under a lease of its own; `None` when it is not worth
-/// a record or must wait.
+/// The orphan floor that makes room for further merges; `None` when fewer than `least` names are to be forgotten, or it must wait. `nothing_older`: nobody can report
+/// a name of an epoch before this one any more.
 ///
 /// From then on no name of an epoch before this one may enter the tables (commit-log G2). A process that acts alone gives names of its own
 /// epoch only. A worker of a coordinator before it could still report older ones, but reports count for backups that have begun and not
-/// ended only, and while there is one the floor stays; a merge of such a worker is refused, and what it made dropped.
-pub fn floor(state: &State) -> Option<Record> {
+/// ended only, and while there is one the floor stays, unless its coordinator knows better; a merge of such a worker is refused, and what it
+/// made dropped.
+pub fn floor(state: &State, least: usize, nothing_older: bool) -> Option<Record> {
     let epoch = Epoch(state.epoch.0.checked_sub(1)?);
     let old = state.deletable().filter(|id| id.epoch <= epoch).count();
-    let may = state.running.is_empty() && epoch > state.orphan_floor;
-    (may && old >= RETIRED_FLOOR_MIN).then_some(Record::OrphanFloor { epoch })
+    let may = (nothing_older || state.running.is_empty()) && epoch > state.orphan_floor;
+    (may && old >= least).then_some(Record::OrphanFloor { epoch })
 }
 
 /// What makes a merge count: all that went in leaves the tables as what came out enters them.
@@ -120,11 +126,15 @@ impl Merges {
     }
 
     /// The next merge of a volume that nobody is at.
-    fn plan(&mut self, state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
+    pub(super) fn plan(&mut self, state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
         let list = state.segments.get(&volume)?;
         let same = |seen: &Arc<Vec<SegmentMeta>>| Arc::ptr_eq(seen, list);
         let tried = self.failures.get(&volume).copied().unwrap_or(0);
         if self.has_volume(volume) || tried >= TRIES_MAX || self.in_order.get(&volume).is_some_and(same) {
+            return None;
+        }
+        // That there is no room says nothing of the tables.
+        if !has_room(state) {
             return None;
         }
         let order = next(state, volume, bounds);
@@ -169,7 +179,7 @@ impl Coordinator {
     /// A worker has merged, under this coordinator or the one before.
     pub(super) fn merged(&mut self, from: NodeId, order: MergeOrder, added: Vec<SegmentMeta>) {
         let twice = |p: &Pending| matches!(p, Pending::Merge(_, known, _) if known.id == order.id);
-        if self.queue.len() < self.settings.queue_max && !self.queue.iter().chain(&self.in_flight).any(twice)
+        if self.queue.len() < self.settings.room.queue && !self.queue.iter().chain(&self.in_flight).any(twice)
         {
             self.queue.push_back(Pending::Merge(from, order, added));
         }

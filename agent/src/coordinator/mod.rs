@@ -16,6 +16,8 @@
 //! | this one | messages in, messages and commits out; the queue of what is to be committed |
 //! | [`jobs`] | the life of a backup |
 //! | [`assign`] | who has what, and what becomes of it |
+//! | [`bounds`] | what is done before a bound of the log is reached |
+//! | [`flush`] | what is packed is sent when somebody asks |
 //! | [`merges`] | which segments become fewer, and who does it |
 //! | [`share`] | how much of a volume for whom |
 //! | [`probes`] | which nodes are looking at volumes |
@@ -31,7 +33,9 @@
 //! nodes and assignments, not on items (P3). Source: commit-log design; architecture section 6.
 
 mod assign;
+pub mod bounds;
 pub mod calendar;
+mod flush;
 mod jobs;
 pub mod merges;
 mod probes;
@@ -53,7 +57,9 @@ use crate::table::plan::Bounds;
 use crate::table::segment::SegmentMeta;
 
 use assign::Assigned;
+use bounds::Room;
 use calendar::Calendar;
+use flush::Flush;
 use jobs::Job;
 use merges::Merges;
 pub use probes::PROBES_NODE_MAX;
@@ -65,10 +71,6 @@ use status::Errors;
 const GROUP_NS: u64 = 1_000_000_000;
 /// Bytes of records in one slot, encoded: the slot's 64 KiB less its header, its seal, and a checkpoint record that may ride along.
 const GROUP_BYTES_MAX: usize = 56 * 1024;
-/// Commits that wait for their turn: two for each assignment of a large cluster. A report that comes when it is full is not
-/// taken, and comes again with one of the worker's next beats.
-pub const QUEUE_MAX: usize = 1024;
-
 /// Bits of a question's number that count within an epoch; the epoch is above them.
 pub const ASK_BITS: u32 = 32;
 
@@ -98,8 +100,8 @@ pub struct Settings {
     pub rest_ns: u64,
     /// When tables are in order.
     pub merges: Bounds,
-    /// Commits that wait for their turn: [`QUEUE_MAX`] but in tests.
-    pub queue_max: usize,
+    /// How near to bounds it lets its state come.
+    pub room: Room,
     /// What may be left out, in tests that must then find a violation.
     pub checks: Checks,
 }
@@ -113,6 +115,7 @@ enum Pending {
     Begin { policy: String, backup: BackupId, records: Vec<Record> },
     End { policy: String, backup: BackupId, wall_ns: i64 },
     Submit(Asker, Vec<Record>),
+    Floor(Record),
 }
 
 impl Pending {
@@ -133,6 +136,7 @@ impl Pending {
             })],
             Pending::Merge(_, order, added) => vec![merges::record(order, added.clone())],
             Pending::Begin { records, .. } | Pending::Submit(_, records) => records.clone(),
+            Pending::Floor(record) => vec![record.clone()],
             Pending::End { backup, wall_ns, .. } => {
                 vec![Record::BackupEnded(BackupEnd { backup: *backup, wall_end_ns: *wall_ns })]
             }
@@ -173,6 +177,15 @@ pub struct Coordinator {
     adopt_until_ns: u64,
     busy_ns: u64,
     released: bool,
+    /// Backups wait for merges.
+    paused: bool,
+    /// Live segments from which on they do.
+    pause_from: usize,
+    /// When it is looked at next whether the floor may be raised.
+    floor_look_ns: u64,
+    flush: Option<Flush>,
+    /// End of the lease, for people.
+    lease_end_ns: Option<u64>,
     /// When `turn` has something to do without an event.
     wake_ns: Option<u64>,
 }
@@ -200,6 +213,11 @@ impl Coordinator {
             adopt_until_ns: now.ns.saturating_add(2 * settings.beat_ns),
             busy_ns: now.ns,
             released: false,
+            paused: false,
+            pause_from: settings.room.segments,
+            floor_look_ns: now.ns,
+            flush: None,
+            lease_end_ns: None,
             wake_ns: Some(now.ns),
             settings,
         };
@@ -224,6 +242,11 @@ impl Coordinator {
         self.assigned.len() + self.merges.len() + self.queue.len() + self.in_flight.len()
     }
 
+    /// When the lease ends as far as is known now.
+    pub fn set_lease_end(&mut self, ns: Option<u64>) {
+        self.lease_end_ns = ns;
+    }
+
     /// A node's connection came or went.
     pub fn set_up(&mut self, now: Now<'_>, node: NodeId, up: bool) {
         self.roster.set_up(now.ns, node, up);
@@ -241,6 +264,7 @@ impl Coordinator {
             Message::Report(report) => self.report(now, from, report),
             Message::Merged { order, added } => self.merged(from, order, added),
             Message::Failed { id, what } => self.failed(now, from, id, &what),
+            Message::Flushed { ask } => self.flushed(from, ask),
             Message::Request { request, command } => self.command(now, (from, request), command),
             Message::Announce { .. }
             | Message::Probe { .. }
@@ -248,6 +272,7 @@ impl Coordinator {
             | Message::Merge(_)
             | Message::Accepted { .. }
             | Message::Revoke { .. }
+            | Message::Flush { .. }
             | Message::Fenced
             | Message::Reply { .. }
             | Message::Redirect { .. } => {}
@@ -262,9 +287,15 @@ impl Coordinator {
             return;
         }
         self.look_after_nodes(now);
+        self.turn_bounds(now);
         self.start_what_is_due(now);
         self.turn_jobs(now);
         self.turn_merges(now);
+        self.end_pause(now);
+        self.turn_flush(now);
+        if self.released {
+            return;
+        }
         if !self.is_idle() {
             self.busy_ns = now.ns;
         } else if now.ns >= self.busy_ns.saturating_add(self.settings.rest_ns) {
@@ -293,6 +324,7 @@ impl Coordinator {
             && self.merges.len() == 0
             && self.queue.is_empty()
             && self.in_flight.is_empty()
+            && self.flush.is_none()
     }
 
     fn wake_at(&mut self, ns: u64) {
@@ -321,9 +353,10 @@ impl Coordinator {
                 let json = self.status(now);
                 self.reply(asker, Reply::Status(json));
             }
-            Command::Move(node) => self.move_to(asker, node),
+            Command::Move(node) => self.move_to(now, asker, node),
+            Command::Flush => self.flush(now, asker),
             Command::Submit(records) if records.iter().all(may_be_submitted) => {
-                if self.queue.len() < self.settings.queue_max {
+                if self.queue.len() < self.settings.room.queue {
                     self.queue.push_back(Pending::Submit(asker, records));
                 } else {
                     self.reply(asker, Reply::Refused("the coordinator is busy; try again".to_owned()));
@@ -336,17 +369,29 @@ impl Coordinator {
         }
     }
 
-    fn move_to(&mut self, asker: Asker, node: NodeId) {
+    fn move_to(&mut self, now: Now<'_>, asker: Asker, node: NodeId) {
         if node == self.settings.me {
             return self.reply(asker, Reply::Done(None));
         }
         if self.roster.get(node).is_some_and(|node| node.up) {
+            self.flush_and_move(now, asker, node);
+        } else {
+            self.refuse_move(asker, node);
+        }
+    }
+
+    fn move_now(&mut self, asker: Asker, node: NodeId) {
+        if self.roster.get(node).is_some_and(|node| node.up) {
             self.reply(asker, Reply::Done(None));
             self.release(Some(node));
         } else {
-            let why = format!("node {node} is not connected to the coordinator, node {}", self.settings.me);
-            self.reply(asker, Reply::Refused(why));
+            self.refuse_move(asker, node);
         }
+    }
+
+    fn refuse_move(&mut self, asker: Asker, node: NodeId) {
+        let why = format!("node {node} is not connected to the coordinator, node {}", self.settings.me);
+        self.reply(asker, Reply::Refused(why));
     }
 
     /// When a batch should be committed: `None` when nothing waits or one is in flight.
@@ -358,7 +403,7 @@ impl Coordinator {
         // Somebody waits for it: a person, or a worker that has nothing else to do.
         let hurries = self.queue.iter().any(|pending| match pending {
             Pending::Report(node, _) => !at_work.contains(node),
-            Pending::Merge(..) => false,
+            Pending::Merge(..) | Pending::Floor(_) => false,
             Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
         });
         Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
@@ -394,6 +439,7 @@ impl Coordinator {
                 Pending::Begin { policy, backup, .. } => self.begun(now, &policy, backup),
                 Pending::End { policy, backup, .. } => self.ended(now, &policy, backup),
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Done(None)),
+                Pending::Floor(_) => {}
             }
         }
         self.wake_ns = Some(now.ns);
@@ -422,6 +468,8 @@ impl Coordinator {
                     self.reply(asker, Reply::Done(None));
                 }
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Refused(why.to_string())),
+                // Another was first.
+                Pending::Floor(_) => {}
             }
         }
         again.into_iter().rev().for_each(|pending| self.queue.push_front(pending));
@@ -481,7 +529,7 @@ mod tests {
             beat_ns: 1,
             rest_ns: 1,
             merges: Bounds::default(),
-            queue_max: QUEUE_MAX,
+            room: Room::default(),
             checks: Checks::default(),
         };
         let now = Now { ns: 1, wall_ns: 1, state: &state };
@@ -522,7 +570,7 @@ mod tests {
             beat_ns: 1,
             rest_ns: 1,
             merges: Bounds::default(),
-            queue_max: QUEUE_MAX,
+            room: Room::default(),
             checks: Checks::default(),
         };
         let at = |ns| Now { ns, wall_ns: 1, state: &state };

@@ -127,7 +127,12 @@ impl Coordinator {
         let waiting = self.jobs.iter().filter(|(_, job)| job.backup().is_none() && !job.is_stopped());
         json!({
             "node": self.settings.me.0,
-            "coordinator": { "node": self.settings.me.0, "epoch": self.epoch.0, "resting": false },
+            "coordinator": {
+                "node": self.settings.me.0,
+                "epoch": self.epoch.0,
+                "resting": false,
+                "lease_left_ms": self.lease_end_ns.map(|end| end.saturating_sub(now.ns) / 1_000_000),
+            },
             "nodes": nodes,
             "backups": backups,
             "queue": waiting.map(|(policy, _)| policy.as_str()).collect::<Vec<_>>(),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use windlass_hal::clock::Clock;
 
+use crate::coordinator::bounds::refusal;
 use crate::drive::commits::Commits;
 use crate::drive::job::{self, Assigned, Packing};
 use crate::drive::volume::DriveFault;
@@ -23,7 +24,7 @@ use crate::format::slot::Sealer;
 use crate::id::{BackupId, Boot, Epoch, KEY_END, KEY_START, NodeId, VolumeId};
 use crate::log::fault::LogFault;
 use crate::log::session::Session;
-use crate::log::state::{Running, State};
+use crate::log::state::{Refusal, Running, State};
 use crate::pack::proof::Proven;
 use crate::table::lost::LostRows;
 use crate::worker::backup::{Base, ItemTrouble, Totals};
@@ -122,7 +123,7 @@ pub fn run<'env, S, B, C>(
     settings: &Settings,
     volumes: &mut [VolumeJob],
     machinery: &mut Machinery<'_>,
-    base: &mut dyn FnMut(VolumeId, Earlier, &State) -> B,
+    base: &mut dyn FnMut(VolumeId, Earlier, &State) -> Option<B>,
     watch: &mut dyn FnMut(BackupId, &Totals),
     before_end: &mut dyn FnMut() -> u64,
 ) -> Ended<'env, S, B::Fault>
@@ -138,6 +139,12 @@ where
         let Some(next) = state.next_backup() else {
             return (Some(session), Err(Fault::Log(LogFault::NotReady)));
         };
+        if state.running_of(&settings.policy).is_none()
+            && let Some(bound) = refusal(&state)
+        {
+            let refused = LogFault::Refused { record: 0, why: Refusal::Full(bound) };
+            return (Some(session), Err(Fault::Log(refused)));
+        }
         let mut state = state;
         let begin = Begin::decide(&state, settings, volumes, next);
         if begin.abandons() {
@@ -217,7 +224,7 @@ fn backup<B: Base>(
     machinery: &mut Machinery<'_>,
     state: &State,
     begin: &Begin,
-    base: &mut dyn FnMut(VolumeId, Earlier, &State) -> B,
+    base: &mut dyn FnMut(VolumeId, Earlier, &State) -> Option<B>,
     watch: &mut dyn FnMut(BackupId, &Totals),
 ) -> Result<Report, Fault<B::Fault>> {
     if !begin.records.is_empty() {
@@ -240,7 +247,8 @@ fn backup<B: Base>(
             None => vec![(KEY_START, KEY_END)],
         };
         for (from, to) in gaps {
-            let rows = base(volume.id, earlier, state);
+            let rows = base(volume.id, earlier, state)
+                .ok_or_else(|| Fault::Volume(volume.id, job::Fault::Memory))?;
             let assigned = Assigned { backup: begin.backup, from, to, last };
             let before = report.totals.clone();
             let done = job::run(

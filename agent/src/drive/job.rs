@@ -183,6 +183,8 @@ pub struct Machinery<'a> {
     pub reactor: &'a mut dyn Reactor,
     /// Set by a signal, or by whoever takes a job back.
     pub stop: &'a AtomicBool,
+    /// Set by whoever wants what is packed to be sent now.
+    pub flush: &'a AtomicBool,
 }
 
 impl Machinery<'_> {
@@ -309,6 +311,7 @@ pub fn run<B: Base>(
         log,
         reactor: machinery.reactor,
         stop: machinery.stop,
+        flush: machinery.flush,
     };
     let result = volume::run(&mut machine, &mut parts, &mut |machine| watch(machine.totals()));
     packing.failed = result.is_err();

@@ -117,7 +117,7 @@ pub fn in_order<'env, S: Sealer + Clone + Send + 'env>(
     stop: &AtomicBool,
 ) -> (Option<Session<'env, S>>, Merged, Result<(), String>) {
     let mut done = Merged::default();
-    let floor = merges::floor(&session.view().state);
+    let floor = merges::floor(&session.view().state, merges::RETIRED_FLOOR_MIN, false);
     if let Some(Err(fault)) = floor.map(|floor| session.commit(vec![floor])) {
         return (Some(session), done, Err(fault.to_string()));
     }

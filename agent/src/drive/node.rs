@@ -31,6 +31,8 @@ pub trait Ports {
     fn stop(&mut self, id: AssignmentId);
     /// What the running job wanted committed is.
     fn committed(&mut self, id: AssignmentId);
+    /// The running job is to send what it has packed.
+    fn flush(&mut self, id: AssignmentId);
     /// Answer somebody on this machine.
     fn reply(&mut self, client: u64, reply: Reply);
     /// Tell the operator.
@@ -58,6 +60,7 @@ pub fn turn<S: Sealer + Clone, P: Ports>(
             Action::Merge { order, state } => ports.merge(order, state),
             Action::Stop(id) => ports.stop(id),
             Action::Committed(id) => ports.committed(id),
+            Action::Flush(id) => ports.flush(id),
             Action::Reply { client, reply } => ports.reply(client, reply),
             Action::Note(note) => ports.note(note),
         }

@@ -44,6 +44,8 @@ pub trait CommitLog {
     fn begin(&mut self, progress: Progress);
     /// The answer to the commit that was begun, once. That of a stretch's last may come before it counts, when the log keeps it until it does.
     fn take_done(&mut self) -> Option<Result<(), LogFault>>;
+    /// What was packed when a flush was asked for is committed.
+    fn flushed(&mut self) {}
 }
 
 /// Why a volume's backup ended early.
@@ -115,6 +117,8 @@ pub struct Parts<'a> {
     pub reactor: &'a mut dyn Reactor,
     /// Set by a signal: end soon.
     pub stop: &'a AtomicBool,
+    /// Set by whoever wants what is packed to be sent; taken when it is begun, and [`CommitLog::flushed`] follows.
+    pub flush: &'a AtomicBool,
 }
 
 /// Runs the machine to its end. `watch` is called after every round, for progress.
@@ -136,9 +140,14 @@ fn turn<B: Base>(
     watch: &mut dyn FnMut(&Backup<B>),
 ) -> Result<(), DriveFault<B::Fault>> {
     let mut puts: Vec<Arc<ObjectBuf>> = Vec::new();
+    let mut flushing = false;
     while !machine.is_done() {
         if parts.stop.load(Ordering::Relaxed) {
             return Err(DriveFault::Stopped);
+        }
+        if parts.flush.swap(false, Ordering::Relaxed) {
+            machine.flush();
+            flushing = true;
         }
         let now = parts.reactor.now_ns();
         while let Some(action) = machine.next_action(now)? {
@@ -146,6 +155,10 @@ fn turn<B: Base>(
         }
         let moved = collect(machine, parts, &mut puts)?;
         watch(machine);
+        if flushing && !machine.is_flushing() {
+            flushing = false;
+            parts.log.flushed();
+        }
         if !moved && !machine.is_done() {
             parts.reactor.wait(machine.deadline());
         }

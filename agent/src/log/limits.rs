@@ -13,11 +13,11 @@ pub const SLOT_RECORDS_MAX: usize = 256;
 pub const POLICY_NAME_BYTES_MAX: usize = 64;
 /// Bytes of a policy's encoded form: fits a slot together with its volumes.
 pub const POLICY_BODY_BYTES_MAX: usize = 16 * 1024;
-/// Policies ever made, removed ones included: keeps checkpoints near 4 MiB at worst for them. Above: `Refusal::Full`.
+/// Policies ever made, removed ones included: keeps checkpoints near 4 MiB at worst for them. Above: [`Bound`].
 pub const POLICIES_MAX: usize = 256;
 /// Volumes of a policy.
 pub const POLICY_VOLUMES_MAX: usize = 64;
-/// Volumes ever registered. Above: `Refusal::Full`.
+/// Volumes ever registered. Above: [`Bound`].
 pub const VOLUMES_MAX: usize = 4096;
 /// Bytes of a device string: a path, at most 512 so that 64 of them and a policy body fit a slot (const-asserted).
 pub const DEVICE_BYTES_MAX: usize = 512;
@@ -28,24 +28,24 @@ pub const RECORD_SEGMENTS_MAX: usize = 128;
 /// Stretches of volumes named by a record: what some dozens of workers report within a group commit's time.
 pub const RECORD_STRETCHES_MAX: usize = 256;
 /// Stretches done that do not touch each other, of a running backup: 36 bytes each. Workers go through theirs from end to end, so there are as
-/// many as pieces that were handed out and not finished. Above: `Refusal::Full`; fill gaps first.
+/// many as pieces that were handed out and not finished. Above: [`Bound`]; fill gaps first.
 pub const STRETCHES_MAX: usize = 4096;
-/// Recovery points that have not expired: 16 a day for 2.8 years. Above: `Refusal::Full`, expire some.
+/// Recovery points that have not expired: 16 a day for 2.8 years. Above: [`Bound`], expire some.
 pub const POINTS_MAX: usize = 16 * 1024;
-/// Backups that run at once, and those that stopped and whose rows are kept: few policies overlap. Above: `Refusal::Full`.
+/// Backups that run at once, and those that stopped and whose rows are kept: few policies overlap. Above: [`Bound`].
 pub const RUNNING_MAX: usize = 16;
 /// Backups of a policy that began and did not end: the one at work, and some that stopped before it, whose rows say what need not be stored
 /// again. Each costs a lookup for every item that is read. Above: `Refusal::Backup`, abandon them first.
 pub const UNFINISHED_MAX: usize = 4;
-/// Live segments of the repository: merges keep them at some dozens per volume. Above: `Refusal::Full`, merge first.
+/// Live segments of the repository: merges keep them at some dozens per volume. Above: [`Bound`], merge first.
 pub const SEGMENTS_MAX: usize = 64 * 1024;
-/// Runs of consecutive names in the set of committed names: one per process start and gap. Above: `Refusal::Full`.
+/// Runs of consecutive names in the set of committed names: one per process start and gap. Above: [`Bound`].
 pub const NAME_RUNS_MAX: usize = 256 * 1024;
-/// Retired names that an orphan floor has not passed yet. Above: `Refusal::Full`, raise the floor first.
+/// Retired names that an orphan floor has not passed yet. Above: [`Bound`], raise the floor first.
 pub const RETIRED_MAX: usize = 64 * 1024;
-/// Pins at once: restores running. Above: `Refusal::Full`.
+/// Pins at once: restores running. Above: [`Bound`].
 pub const PINS_MAX: usize = 256;
-/// Backups given up, whose rows are still in upload objects. Above: `Refusal::Full`.
+/// Backups given up, whose rows are still in upload objects. Above: [`Bound`].
 pub const ABANDONED_MAX: usize = 4096;
 /// Runs of consecutive names of objects known to be missing, and of those known to be damaged: 28 bytes each in every checkpoint. Above: gaps
 /// between runs are closed, so that sound objects are stored once more.
@@ -74,6 +74,64 @@ pub const REPLAY_FAULTS_MAX: u32 = 10;
 pub const BACKOFF_FIRST_NS: u64 = 100_000_000;
 /// Longest pause before a call is repeated, in nanoseconds: four fit in a lease.
 pub const BACKOFF_LAST_NS: u64 = 3_000_000_000;
+
+/// A bound of the log's state that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// [`POLICIES_MAX`].
+    Policies,
+    /// [`VOLUMES_MAX`].
+    Volumes,
+    /// [`STRETCHES_MAX`].
+    Stretches,
+    /// [`POINTS_MAX`].
+    Points,
+    /// [`RUNNING_MAX`].
+    Running,
+    /// [`SEGMENTS_MAX`].
+    Segments,
+    /// [`NAME_RUNS_MAX`].
+    NameRuns,
+    /// [`RETIRED_MAX`].
+    Retired,
+    /// [`PINS_MAX`].
+    Pins,
+    /// [`ABANDONED_MAX`].
+    Abandoned,
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let new = "begin a new repository with `windlass repo init`";
+        let (max, what, then) = match self {
+            Bound::Policies => (POLICIES_MAX, "policies, those among them that were removed", new),
+            Bound::Volumes => (VOLUMES_MAX, "volumes", new),
+            Bound::Stretches => {
+                (STRETCHES_MAX, "separate parts of a running backup", "let fewer nodes share it")
+            }
+            Bound::Points => (POINTS_MAX, "recovery points", new),
+            Bound::Running => (
+                RUNNING_MAX,
+                "unfinished backups",
+                "let those that run end, or start those that stopped again",
+            ),
+            Bound::Segments => (
+                SEGMENTS_MAX,
+                "segments of tables",
+                "they are merged after the next backup that ends, and by nodes without other work: stop backups for a while",
+            ),
+            Bound::NameRuns => (NAME_RUNS_MAX, "runs of object names", new),
+            Bound::Retired => (
+                RETIRED_MAX,
+                "names of objects that were merged away",
+                "room is made when no backup runs: let those that run end",
+            ),
+            Bound::Pins => (PINS_MAX, "restores that run", "let some of them end"),
+            Bound::Abandoned => (ABANDONED_MAX, "backups that were given up", new),
+        };
+        write!(f, "the repository has {max} {what}, the most it may have: {then}")
+    }
+}
 
 const _: () =
     assert!(POLICY_BODY_BYTES_MAX + POLICY_VOLUMES_MAX * (DEVICE_BYTES_MAX + 8) + 1024 < SLOT_BYTES_MAX);

@@ -63,7 +63,6 @@ pub struct Session<'a, S> {
     open: usize,
     writer: Writer<S>,
     last_store_fault: Option<StoreFault>,
-    warnings: Vec<LogFault>,
 }
 
 /// Longest time between looks at whether a lease that is waited for was let go, in nanoseconds: short for a person, and one or two GETs.
@@ -72,8 +71,6 @@ pub const LOOK_NS: u64 = 1_000_000_000;
 const NAP_NS: u64 = 250_000_000;
 /// Attempts at each of the calls that let a log begin anew, while beats go through: half a minute of pauses.
 const ANEW_ATTEMPTS_MAX: u32 = 16;
-/// Warnings kept for the caller; more are dropped.
-const WARNINGS_MAX: usize = 16;
 
 /// Reads the log, without a lease: the state as of a moment ago. `warn` hears what was lost and found elsewhere. Blocks; one GET at a time.
 pub fn open_read<S: Sealer>(
@@ -131,8 +128,7 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
         let mut nonces = Nonces::new(seed);
         let mut begin = |hands, round| {
             let writer = Writer::new(identity, sealer.clone(), options, nonces.seed());
-            let (last_store_fault, warnings) = (None, Vec::new());
-            Session { around, hands, round, open: 0, writer, last_store_fault, warnings }
+            Session { around, hands, round, open: 0, writer, last_store_fault: None }
         };
         let mut session = begin(hands, 0);
         let mut waiting = None;
@@ -188,11 +184,6 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
     /// What the store said when it last failed, in its own words.
     pub fn last_store_fault(&self) -> Option<&StoreFault> {
         self.last_store_fault.as_ref()
-    }
-
-    /// What did not work in the background since the last call.
-    pub fn take_warnings(&mut self) -> Vec<LogFault> {
-        std::mem::take(&mut self.warnings)
     }
 
     /// Commits a batch; returns when it counts.
@@ -313,11 +304,8 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
                     self.answered(id, answer, fault);
                 }
             },
-            Action::Warning(fault) => {
-                if self.warnings.len() < WARNINGS_MAX {
-                    self.warnings.push(fault);
-                }
-            }
+            // Work goes on; whoever looks after the repository should know.
+            Action::Warning(fault) => log::warn!("log: {fault}"),
             Action::Wait { .. }
             | Action::Ready { .. }
             | Action::Committed { .. }

@@ -521,3 +521,26 @@ fn housekeeping_that_is_never_answered_is_in_nobodys_way() {
     }
     assert_eq!(session.view().head, Slot(101));
 }
+
+#[test]
+fn a_store_that_answers_503_at_once_is_not_asked_without_a_pause() {
+    let store = MemoryStore::default();
+    let mut writer = Writer::new(who(1), PlainForTests, WriterOptions::default(), [3; 32]);
+    let (mut now, mut creates, mut calls) = (10_000_000_000, 0, 0);
+    let end = now + 10_000_000_000;
+    while now < end {
+        while let Some(action) = writer.next_action() {
+            let Action::Call { id, call } = action else { continue };
+            calls += 1;
+            let is_slot = matches!(&call, Call::Create { key, .. } if key.starts_with("log/"));
+            creates += usize::from(is_slot);
+            let answer =
+                if is_slot { Answer::Fault(StoreFaultKind::Unknown) } else { perform(&store, &call).0 };
+            writer.handle(now, id, answer);
+            assert!(calls < 100, "{creates} creates after {} ms", (now + 10_000_000_000 - end) / 1_000_000);
+        }
+        now = writer.deadline().map_or(end, |due| due.max(now + 1));
+        writer.wake(now);
+    }
+    assert!((4..20).contains(&creates), "{creates}");
+}

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::damage::Damage;
 use super::limits::{
-    ABANDONED_MAX, CHECKPOINTS_MAX, NAME_RUNS_MAX, PINS_MAX, POINTS_MAX, POLICIES_MAX, RETIRED_MAX,
+    ABANDONED_MAX, Bound, CHECKPOINTS_MAX, NAME_RUNS_MAX, PINS_MAX, POINTS_MAX, POLICIES_MAX, RETIRED_MAX,
     RUNNING_MAX, SEGMENTS_MAX, UNFINISHED_MAX, VOLUMES_MAX,
 };
 use super::names::NameSet;
@@ -183,7 +183,7 @@ pub enum Refusal {
     /// A checkpoint of a later slot or of one that is older than the newest.
     Checkpoint,
     /// A bound of `log::limits` is reached.
-    Full,
+    Full(Bound),
 }
 
 impl fmt::Display for Refusal {
@@ -208,7 +208,7 @@ impl fmt::Display for Refusal {
             Refusal::Floor => "the orphan floor goes back or reaches the current epoch",
             Refusal::Pin => "there is no such pin, or it exists already",
             Refusal::Checkpoint => "a checkpoint is out of order",
-            Refusal::Full => "a bound of the log's state is reached: expire points or merge segments first",
+            Refusal::Full(bound) => return bound.fmt(f),
         })
     }
 }
@@ -336,7 +336,7 @@ impl State {
             Record::OrphanFloor { epoch } => self.raise_floor(*epoch)?,
             Record::Pin { pin, node } => {
                 require(!self.pins.contains_key(pin), Refusal::Pin)?;
-                require(self.pins.len() < PINS_MAX, Refusal::Full)?;
+                require(self.pins.len() < PINS_MAX, Refusal::Full(Bound::Pins))?;
                 self.pins.insert(*pin, Pin { slot: header.slot, node: *node, counter: 0 });
             }
             Record::PinRefreshed { pin, counter } => {
@@ -387,7 +387,7 @@ impl State {
     fn change_policy(&mut self, slot: Slot, change: &PolicyChange) -> Result<(), Refusal> {
         let before = self.policies.get(&change.name).map_or(0, |policy| policy.revision);
         require(before.checked_add(1) == Some(change.revision), Refusal::Revision)?;
-        require(before > 0 || self.policies.len() < POLICIES_MAX, Refusal::Full)?;
+        require(before > 0 || self.policies.len() < POLICIES_MAX, Refusal::Full(Bound::Policies))?;
         let mut volumes: Vec<VolumeId> = Vec::with_capacity(change.volumes.len());
         for (volume, device) in &change.volumes {
             require(!volumes.contains(volume) && volume.0 > 0, Refusal::Volume)?;
@@ -397,7 +397,7 @@ impl State {
                     known.device.clone_from(device);
                 }
                 None => {
-                    require(self.volumes.len() < VOLUMES_MAX, Refusal::Full)?;
+                    require(self.volumes.len() < VOLUMES_MAX, Refusal::Full(Bound::Volumes))?;
                     require(self.next_volume() == Some(*volume), Refusal::Volume)?;
                     self.volumes
                         .insert(*volume, Volume { policy: change.name.clone(), device: device.clone() });
@@ -416,7 +416,7 @@ impl State {
         let policy = self.policies.get(&start.policy).ok_or(Refusal::NoPolicy)?;
         require(!policy.removed, Refusal::NoPolicy)?;
         require(self.unfinished(&start.policy).count() < UNFINISHED_MAX, Refusal::Backup)?;
-        require(self.running.len() < RUNNING_MAX, Refusal::Full)?;
+        require(self.running.len() < RUNNING_MAX, Refusal::Full(Bound::Running))?;
         let ascending = start.volumes.windows(2).all(|pair| pair[0].volume < pair[1].volume);
         let known =
             |volume: &BackupVolume| policy.volumes.contains(&volume.volume) && volume.newest_secs.is_none();
@@ -487,7 +487,7 @@ impl State {
         require(id.epoch > self.orphan_floor && id.epoch <= epoch, Refusal::Gone)?;
         require(!self.retired.contains_key(id), Refusal::Gone)?;
         require(!self.live.contains(id), Refusal::Duplicate)?;
-        require(self.live.runs() < NAME_RUNS_MAX, Refusal::Full)?;
+        require(self.live.runs() < NAME_RUNS_MAX, Refusal::Full(Bound::NameRuns))?;
         Arc::make_mut(&mut self.live).insert(id);
         Ok(())
     }
@@ -506,7 +506,7 @@ impl State {
         require(running.all(apart), Refusal::Segment)?;
         require(self.volumes.contains_key(&segment.volume), Refusal::Volume)?;
         let total: usize = self.segments.values().map(|list| list.len()).sum();
-        require(total < SEGMENTS_MAX, Refusal::Full)?;
+        require(total < SEGMENTS_MAX, Refusal::Full(Bound::Segments))?;
         let list = Arc::make_mut(self.segments.entry(segment.volume).or_default());
         let at =
             list.partition_point(|other| (other.first_inode, other.id) < (segment.first_inode, segment.id));
@@ -516,7 +516,8 @@ impl State {
 
     fn retire(&mut self, id: &ObjectId, slot: Slot) -> Result<(), Refusal> {
         require(self.live.contains(id), Refusal::NotLive)?;
-        require(self.retired.len() < RETIRED_MAX && self.live.runs() < NAME_RUNS_MAX, Refusal::Full)?;
+        require(self.retired.len() < RETIRED_MAX, Refusal::Full(Bound::Retired))?;
+        require(self.live.runs() < NAME_RUNS_MAX, Refusal::Full(Bound::NameRuns))?;
         Arc::make_mut(&mut self.live).remove(id);
         Arc::make_mut(&mut self.retired).insert(*id, slot);
         if self.damage.distrusts(id) {
@@ -544,7 +545,7 @@ impl State {
             self.unfinished(policy).map(|(backup, _)| backup).filter(|&backup| backup <= last).collect();
         for backup in given_up {
             self.running.remove(&backup);
-            require(self.abandoned.len() < ABANDONED_MAX, Refusal::Full)?;
+            require(self.abandoned.len() < ABANDONED_MAX, Refusal::Full(Bound::Abandoned))?;
             self.forget_point(&backup);
             let at = self.abandoned.partition_point(|other| *other < backup);
             self.abandoned.insert(at, backup);
@@ -554,7 +555,7 @@ impl State {
     }
 
     fn end_backup(&mut self, slot: Slot, end: &BackupEnd) -> Result<(), Refusal> {
-        require(self.points.len() < POINTS_MAX, Refusal::Full)?;
+        require(self.points.len() < POINTS_MAX, Refusal::Full(Bound::Points))?;
         let running = self.running.remove(&end.backup).ok_or(Refusal::Backup)?;
         let whole = running.volumes.iter().all(|volume| running.done.is_whole(volume.volume));
         require(whole, Refusal::Gap)?;

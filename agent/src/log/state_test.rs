@@ -300,7 +300,7 @@ fn a_floor_now_and_then_keeps_room_for_merges_for_years() {
         // A backup that makes 400 segments, which are all merged.
         retire(&mut state, 400);
         begin(&mut state, 2 * day, day).unwrap();
-        if let Some(floor) = merges::floor(&state) {
+        if let Some(floor) = merges::floor(&state, merges::RETIRED_FLOOR_MIN, false) {
             put(&mut state, 2 * day + 1, &[floor]).unwrap();
             floors += 1;
         }
@@ -314,17 +314,26 @@ fn a_floor_now_and_then_keeps_room_for_merges_for_years() {
     assert!(floors < 400, "not at every backup: {floors}");
 
     retire(&mut state, 2000);
-    assert_eq!(merges::floor(&state), None, "names of this epoch");
+    assert_eq!(merges::floor(&state, merges::RETIRED_FLOOR_MIN, false), None, "names of this epoch");
     begin(&mut state, 2000, 1000).unwrap();
     let floor = Some(Record::OrphanFloor { epoch: Epoch(999) });
-    assert_eq!(merges::floor(&state), floor);
+    assert_eq!(merges::floor(&state, merges::RETIRED_FLOOR_MIN, false), floor);
     let mut pinned = state.clone();
     pinned.pins.insert(7, Pin { slot: Slot(2), node: NodeId(1), counter: 0 });
-    assert_eq!(merges::floor(&pinned), None, "a pin is older");
+    assert_eq!(merges::floor(&pinned, merges::RETIRED_FLOOR_MIN, false), None, "a pin is older");
     put(&mut state, 2001, &[start(2)]).unwrap();
-    assert_eq!(merges::floor(&state), None, "another worker may still report for it");
+    assert_eq!(
+        merges::floor(&state, merges::RETIRED_FLOOR_MIN, false),
+        None,
+        "another worker may still report for it"
+    );
+    assert_eq!(
+        merges::floor(&state, merges::RETIRED_FLOOR_MIN, true),
+        floor,
+        "all are known to work under this epoch"
+    );
     put(&mut state, 2002, &[all_done(2), end(2)]).unwrap();
-    assert_eq!(merges::floor(&state), floor);
+    assert_eq!(merges::floor(&state, merges::RETIRED_FLOOR_MIN, false), floor);
 }
 
 fn names(of: &[ObjectId]) -> NameSet {

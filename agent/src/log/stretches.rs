@@ -8,7 +8,7 @@
 //! Invariants: stretches are ascending, have a length, do not overlap, and do not touch (those that do are one). So a volume is done
 //! when one stretch covers it (I5). Bound: [`STRETCHES_MAX`]. Source: ours; commit-log C4 and I5.
 
-use super::limits::STRETCHES_MAX;
+use super::limits::{Bound, STRETCHES_MAX};
 use super::state::Refusal;
 use crate::format::cursor::{Reader, Wire, WireFault, emit_list};
 use crate::format::record::Stretch;
@@ -69,7 +69,7 @@ impl Stretches {
         let before = before.filter(|before| before.to == new.from);
         let after = after.filter(|after| after.from == new.to);
         if before.is_none() && after.is_none() && self.list.len() >= STRETCHES_MAX {
-            return Err(Refusal::Full);
+            return Err(Refusal::Full(Bound::Stretches));
         }
         let joined = Stretch {
             volume: new.volume,
@@ -192,9 +192,9 @@ mod tests {
             done.add(&stretch(1, (3 * n, 0), (3 * n + 1, 0))).unwrap();
         }
         let far = 3 * STRETCHES_MAX as u64;
-        assert_eq!(done.add(&stretch(1, (far, 0), (far + 1, 0))), Err(Refusal::Full));
+        assert_eq!(done.add(&stretch(1, (far, 0), (far + 1, 0))), Err(Refusal::Full(Bound::Stretches)));
         done.add(&stretch(1, (1, 0), (2, 0))).unwrap();
-        assert_eq!(done.add(&stretch(1, (far, 0), (far + 1, 0))), Err(Refusal::Full));
+        assert_eq!(done.add(&stretch(1, (far, 0), (far + 1, 0))), Err(Refusal::Full(Bound::Stretches)));
         done.add(&stretch(1, (2, 0), (3, 0))).unwrap();
         done.add(&stretch(1, (far, 0), (far + 1, 0))).unwrap();
     }

@@ -178,6 +178,8 @@ struct Flight {
     /// What to report unless a higher epoch explains it.
     doubt: Option<LogFault>,
     attempts: u32,
+    /// When the create is sent again, after one that decided nothing.
+    again_ns: Option<u64>,
 }
 
 /// The machine.
@@ -281,7 +283,8 @@ impl<S: Sealer + Clone> Writer<S> {
     pub fn deadline(&self) -> Option<u64> {
         let lease = self.lease.as_ref().and_then(Lease::deadline);
         let replay = self.replay.as_ref().and_then(Replay::deadline);
-        [lease, replay, self.calls.deadline(), self.keep.deadline()].into_iter().flatten().min()
+        let again = self.flight.as_ref().and_then(|flight| flight.again_ns);
+        [lease, replay, again, self.calls.deadline(), self.keep.deadline()].into_iter().flatten().min()
     }
 
     /// Time passed.
@@ -294,6 +297,10 @@ impl<S: Sealer + Clone> Writer<S> {
         }
         self.calls.wake(now_ns);
         self.keep.wake(now_ns);
+        let again = self.flight.as_mut().and_then(|flight| flight.again_ns.take_if(|due| *due <= now_ns));
+        if again.is_some() {
+            self.create(now_ns);
+        }
         self.settle(now_ns);
     }
 
@@ -502,7 +509,7 @@ impl<S: Sealer + Clone> Writer<S> {
         })?;
         let next = View { head: header.slot, digest, state, last: bytes.as_slice().into() };
         let body = carry(bytes, &self.view.last).into();
-        Ok(Flight { header, body, next, with_checkpoint, doubt: None, attempts: 0 })
+        Ok(Flight { header, body, next, with_checkpoint, doubt: None, attempts: 0, again_ns: None })
     }
 
     fn take_off(&mut self, now_ns: u64, phase: Phase, flight: Flight) {
@@ -563,7 +570,12 @@ impl<S: Sealer + Clone> Writer<S> {
                     self.lose(LogFault::Store { place: Place::Slot(slot), kind });
                 }
             }
-            (Step::Resolving, Answer::Absent) => self.create(now_ns),
+            // The same bytes again (C2), after a pause: a store that answers 503 at once would be asked without one.
+            (Step::Resolving, Answer::Absent) => {
+                if let Some(flight) = &mut self.flight {
+                    flight.again_ns = Some(later);
+                }
+            }
             (Step::Resolving | Step::Checking, Answer::Body(bytes)) => self.slot_read(&bytes),
             (Step::Checking, Answer::Absent) => {
                 // It was there a moment ago: collected, so somebody has moved on; or the store lost it.

@@ -3,16 +3,18 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::backplane::message::{Assignment, AssignmentId, Command, Found, Reply};
-use crate::coordinator::{PROBES_NODE_MAX, QUEUE_MAX};
+use crate::backplane::message::{Assignment, AssignmentId, Command, Found, MergeOrder, Reply, Report};
+use crate::coordinator::PROBES_NODE_MAX;
+use crate::coordinator::bounds::Room;
 use crate::format::record::{BackupVolume, PolicyChange, Record};
 use crate::format::slot::{Author, PlainForTests};
-use crate::id::Boot;
+use crate::id::{Boot, ObjectId};
 use crate::log::call::perform;
 use crate::log::lease::Identity;
 use crate::log::writer::WriterOptions;
 use crate::store::memory::MemoryStore;
 use crate::table::plan::Bounds;
+use crate::table::segment::SegmentMeta;
 
 pub const S: u64 = 1_000_000_000;
 pub const PEER: NodeId = NodeId(2);
@@ -40,6 +42,10 @@ pub fn found(volume: VolumeId, end: u64) -> Found {
 
 impl Alone {
     pub fn new(peers: &[NodeId], volumes: Vec<String>) -> Alone {
+        Alone::with_room(peers, volumes, Room::default())
+    }
+
+    fn with_room(peers: &[NodeId], volumes: Vec<String>, room: Room) -> Alone {
         let me = Author { node: NodeId(1), boot: Boot(78) };
         let config = Config {
             identity: Identity { cluster: [9; 16], me },
@@ -49,8 +55,8 @@ impl Alone {
             present: Present { boot: me.boot, weight: 1, lanes: 1, volumes, ..Present::default() },
             rest_ns: 600 * S,
             merges: Bounds::default(),
-            queue_max: QUEUE_MAX,
-            request_ns: 600 * S,
+            room,
+            request_ns: 60 * S,
             seed: [9; 32],
         };
         Alone {
@@ -64,7 +70,16 @@ impl Alone {
 
     /// One that coordinates, with policies of so many volumes each, numbered on.
     pub fn lead(peers: &[NodeId], volumes: Vec<String>, policies: &[(&str, usize)]) -> Alone {
-        let mut alone = Alone::new(peers, volumes);
+        Alone::new(peers, volumes).leads(peers, policies)
+    }
+
+    /// One of a single volume, with little room.
+    fn lead_in(room: Room) -> Alone {
+        Alone::with_room(&[], names(1), room).leads(&[], &[("p", 1)])
+    }
+
+    fn leads(self, peers: &[NodeId], policies: &[(&str, usize)]) -> Alone {
+        let mut alone = self;
         alone.run();
         for &peer in peers {
             alone.handle(Event::Up(peer));
@@ -288,4 +303,235 @@ fn orders_are_of_the_lease_that_they_were_made_under() {
         }
     }
     assert!(orders > 0);
+}
+
+/// A volume that both nodes can read, whose job reports first after `first_report_s`; the peer says in its beats that it sends bytes, or not.
+/// How often the work was handed out until the point is there, within hours.
+fn slow_uplinks(first_report_s: u64, sends: bool) -> Option<usize> {
+    let mut alone = Alone::lead(&[PEER], names(1), &[("p", 1)]);
+    let mut uploaded = 0;
+    let present = |held: &Option<(Assignment, u64)>, uploaded| Present {
+        boot: Boot(1),
+        weight: 1,
+        lanes: 1,
+        volumes: names(1),
+        held: held.iter().map(|(a, _)| (*a, a.from)).collect(),
+        uploaded,
+        ..Present::default()
+    };
+    let mut mine: Option<(Assignment, u64)> = None;
+    let mut theirs = None;
+    alone.peer(Epoch(1), Message::Present(present(&theirs, 0)));
+    alone.ask(ASKER, Command::Backup("p".to_owned()));
+    let (mut given, end) = (0, alone.now + 4 * 3600 * S);
+    while alone.now < end {
+        for action in alone.take() {
+            match action {
+                Action::Probe { ask, volumes, .. } => {
+                    let mut found = found(volumes[0], 64);
+                    // Nothing proves it unchanged: one node reads all of it.
+                    found.volume.state = None;
+                    alone.handle(Event::Probed { ask, found: vec![found], failed: vec![] });
+                }
+                Action::Send { message: Message::Probe { ask, volumes, .. }, .. } => {
+                    let mut found = found(volumes[0], 64);
+                    found.volume.state = None;
+                    alone.peer(Epoch(1), Message::Probed { ask, found: vec![found], failed: vec![] });
+                }
+                Action::Start { assignment, .. } => {
+                    given += 1;
+                    mine = Some((assignment, alone.now + first_report_s * S));
+                }
+                Action::Stop(id) => {
+                    mine = None;
+                    alone.handle(Event::Ended { id, result: Ok(()) });
+                }
+                Action::Send { message: Message::Assign(assignment), .. } => {
+                    given += 1;
+                    theirs = Some((assignment, alone.now + first_report_s * S));
+                }
+                Action::Send { message: Message::Revoke { .. }, .. } => theirs = None,
+                Action::Send { message: Message::Announce { .. }, .. } => {
+                    uploaded += u64::from(sends) << 20;
+                    alone.node.set_uploaded(uploaded);
+                    alone.peer(Epoch(1), Message::Present(present(&theirs, uploaded)));
+                }
+                _ => {}
+            }
+        }
+        if let Some((a, _)) = mine.take_if(|(_, due)| *due <= alone.now) {
+            let progress =
+                crate::worker::backup::Progress { from: a.from, to: a.to, last: true, ..Default::default() };
+            alone.handle(Event::Progressed { id: a.id, progress });
+            alone.handle(Event::Ended { id: a.id, result: Ok(()) });
+        }
+        if let Some((a, _)) = theirs.take_if(|(_, due)| *due <= alone.now) {
+            let report = Report { assignment: a, sequence: 1, from: a.from, to: a.to, ..Report::default() };
+            alone.peer(Epoch(1), Message::Report(report));
+        }
+        if !alone.node.view().state.points.is_empty() {
+            return Some(given);
+        }
+        alone.pass(S);
+    }
+    None
+}
+
+#[test]
+fn work_stays_with_a_node_whose_uplink_is_slow_and_leaves_one_that_does_nothing() {
+    assert_eq!(slow_uplinks(100, false), Some(1));
+    assert_eq!(slow_uplinks(2000, true), Some(1));
+    assert_eq!(slow_uplinks(400, false), None, "neither sends anything: it goes from one to the other");
+}
+
+/// Bounds that a test comes near to.
+const LITTLE: Room = Room { queue: 64, segments: 1024, retired_old: 64, retired_own: 512 };
+
+/// Segments of a report.
+fn segments(count: &mut u32, a: &Assignment, from: u64, number: u64) -> Vec<SegmentMeta> {
+    let segment = |at| {
+        *count += 1;
+        SegmentMeta {
+            id: ObjectId { epoch: a.id.epoch, node: NodeId(1), boot: Boot(78), count: *count },
+            volume: a.volume.volume,
+            backup_min: a.backup,
+            backup_max: a.backup,
+            index_bytes: 1,
+            first_inode: from + at,
+            last_inode: from + at,
+            bytes: 4096,
+            ..SegmentMeta::default()
+        }
+    };
+    (0..number).map(segment).collect()
+}
+
+/// What takes the place of segments.
+fn merged(count: &mut u32, order: &MergeOrder, state: &crate::log::state::State) -> SegmentMeta {
+    let list = &state.segments[&order.volume];
+    let group: Vec<&SegmentMeta> = list.iter().filter(|s| order.segments.contains(&s.id)).collect();
+    *count += 1;
+    SegmentMeta {
+        id: ObjectId { epoch: order.id.epoch, node: NodeId(1), boot: Boot(78), count: *count },
+        first_inode: group.iter().map(|s| s.first_inode).min().unwrap_or(0),
+        last_inode: group.iter().map(|s| s.last_inode).max().unwrap_or(0),
+        backup_min: group.iter().map(|s| s.backup_min).min().unwrap_or_default(),
+        backup_max: group.iter().map(|s| s.backup_max).max().unwrap_or_default(),
+        bytes: 2 << 20,
+        ..*group[0]
+    }
+}
+
+#[test]
+fn a_backup_of_more_segments_than_there_may_be_waits_for_merges_and_ends() {
+    let mut alone = Alone::lead_in(LITTLE);
+    alone.ask(ASKER, Command::Backup("p".to_owned()));
+    let (mut count, mut at, mut most, mut merges) = (0, 0, 0, 0);
+    let mut job: Option<Assignment> = None;
+    // Some times as many as may be live.
+    let end = 8 * LITTLE.segments as u64;
+    for _ in 0..1000 {
+        for action in alone.take() {
+            match action {
+                Action::Probe { ask, volumes, .. } => {
+                    alone.handle(Event::Probed { ask, found: vec![found(volumes[0], end)], failed: vec![] });
+                }
+                Action::Start { assignment, .. } => (job, at) = (Some(assignment), assignment.from.0),
+                Action::Stop(id) => {
+                    job = None;
+                    alone.handle(Event::Ended { id, result: Ok(()) });
+                }
+                Action::Merge { order, state } => {
+                    merges += 1;
+                    let added = merged(&mut count, &order, &state);
+                    alone.handle(Event::Merged { id: order.id, result: Ok(vec![added]) });
+                }
+                _ => {}
+            }
+        }
+        if let Some(a) = job {
+            let segments = segments(&mut count, &a, at, 128);
+            let last = at + 128 >= end;
+            let (from, to) = ((at, 0), (at + 128, 0));
+            let progress = crate::worker::backup::Progress { segments, from, to, last, ..Default::default() };
+            alone.handle(Event::Progressed { id: a.id, progress });
+            at += 128;
+            if last {
+                job = None;
+                alone.handle(Event::Ended { id: a.id, result: Ok(()) });
+            }
+        }
+        alone.pass(2 * S);
+        let state = &alone.node.view().state;
+        most = most.max(state.segments.values().map(|list| list.len()).sum());
+        if !state.points.is_empty() {
+            assert!(most < LITTLE.segments * 3 / 2 && merges > 10, "{most} segments, {merges} merges");
+            assert!(state.retired.len() < LITTLE.retired_own * 3, "{}", state.retired.len());
+            return;
+        }
+    }
+    panic!("it does not end: {most} segments at most, {merges} merges");
+}
+
+#[test]
+fn merges_go_on_for_ever_under_one_holder() {
+    let mut alone = Alone::lead_in(LITTLE);
+    let (mut count, mut retired) = (0, 0);
+    for round in 0..40u64 {
+        alone.ask(ASKER + round, Command::Backup("p".to_owned()));
+        for _ in 0..60 {
+            for action in alone.take() {
+                match action {
+                    Action::Probe { ask, volumes, .. } => {
+                        alone.handle(Event::Probed {
+                            ask,
+                            found: vec![found(volumes[0], 64)],
+                            failed: vec![],
+                        });
+                    }
+                    Action::Start { assignment: a, .. } => {
+                        let segments = segments(&mut count, &a, 0, 128);
+                        let progress = crate::worker::backup::Progress {
+                            segments,
+                            from: a.from,
+                            to: a.to,
+                            last: true,
+                            ..Default::default()
+                        };
+                        alone.handle(Event::Progressed { id: a.id, progress });
+                        alone.handle(Event::Ended { id: a.id, result: Ok(()) });
+                    }
+                    Action::Merge { order, state } => {
+                        let added = merged(&mut count, &order, &state);
+                        alone.handle(Event::Merged { id: order.id, result: Ok(vec![added]) });
+                    }
+                    _ => {}
+                }
+            }
+            alone.pass(S);
+            if alone.node.view().state.points.len() as u64 > round
+                && alone.out.is_empty()
+                && alone.node.waits() == 0
+            {
+                break;
+            }
+        }
+        let state = &alone.node.view().state;
+        assert_eq!(state.points.len() as u64, round + 1, "the backup does not end");
+        let live: usize = state.segments.values().map(|list| list.len()).sum();
+        assert!(live < 400, "{live} segments after {round} backups: nothing merges");
+        retired = retired.max(state.retired.len());
+    }
+    assert!((LITTLE.retired_own..LITTLE.retired_own * 3).contains(&retired), "{retired}");
+    assert!(alone.node.epoch().0 > 3, "{}", alone.node.epoch());
+}
+
+#[test]
+fn the_status_says_what_is_left_of_the_lease() {
+    let mut alone = Alone::lead(&[], names(1), &[("p", 1)]);
+    alone.ask(ASKER, Command::Status);
+    let Some(Reply::Status(json)) = reply_to(&alone.take(), ASKER) else { panic!("no status") };
+    let status: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let left = status["coordinator"]["lease_left_ms"].as_u64().unwrap();
+    assert!((1..=15_000).contains(&left), "{left} ms");
 }

@@ -66,6 +66,11 @@ impl Follow {
         self.resting = successor.is_none();
     }
 
+    /// This node takes the lease next: at once.
+    pub(super) fn take_next(&mut self) {
+        (self.asked, self.away_until_ns) = (true, 0);
+    }
+
     /// This node is not the coordinator any more, or did not become it.
     pub(super) fn stepped_down(&mut self, now_ns: u64, me: NodeId) {
         if self.holder == Some(me) {

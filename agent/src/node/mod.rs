@@ -194,13 +194,18 @@ impl<S: Sealer + Clone> Node<S> {
 
     /// What it has, from now on: a profile was read again. The rate stays as it was measured.
     pub fn set_present(&mut self, present: Present) {
-        let rate = self.config.present.rate;
-        self.config.present = Present { rate, ..present };
+        let Present { rate, uploaded, .. } = self.config.present;
+        self.config.present = Present { rate, uploaded, ..present };
     }
 
     /// How fast it uploads, in bytes a second.
     pub fn set_rate(&mut self, rate: u64) {
         self.config.present.rate = rate;
+    }
+
+    /// How many bytes it has sent to the store since it started.
+    pub fn set_uploaded(&mut self, bytes: u64) {
+        self.config.present.uploaded = bytes;
     }
 
     /// Lets the lease go, if it is held, so that a clean stop costs nobody a wait.
@@ -228,6 +233,7 @@ impl<S: Sealer + Clone> Node<S> {
             Event::Progressed { id, progress } => self.role.progressed(id, progress),
             Event::Ended { id, result } => self.role.ended(id, result),
             Event::Merged { id, result } => self.role.merged(id, result),
+            Event::Flushed { id } => self.role.flushed(id),
             Event::Local { client, command } => self.requests.add(now_ns, client, command),
         }
         self.settle(now_ns, wall_ns);
@@ -352,9 +358,11 @@ impl<S: Sealer + Clone> Node<S> {
         match message {
             Message::Announce { resting, successor } => self.announced(now_ns, from, resting, successor),
             Message::Probe { ask, policy, volumes } => self.probe_asked(ask, policy, volumes),
-            Message::Assign(_) | Message::Merge(_) | Message::Accepted { .. } | Message::Revoke { .. } => {
-                self.role.handle(message);
-            }
+            Message::Assign(_)
+            | Message::Merge(_)
+            | Message::Accepted { .. }
+            | Message::Revoke { .. }
+            | Message::Flush { .. } => self.role.handle(message),
             Message::Reply { request, reply } => {
                 if let Some(client) = self.requests.answered(request) {
                     self.actions.push_back(Action::Reply { client, reply });
@@ -372,10 +380,12 @@ impl<S: Sealer + Clone> Node<S> {
             | Message::Report(_)
             | Message::Merged { .. }
             | Message::Failed { .. }
+            | Message::Flushed { .. }
             | Message::Request { .. } => {
                 let Some((_, writer)) = &self.writer else { return };
                 let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
                 if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.set_lease_end(writer.lease_end_ns());
                     coordinator.handle(now, from, message);
                 }
             }
@@ -442,6 +452,10 @@ impl<S: Sealer + Clone> Node<S> {
                         None => self.actions.push_back(Action::Stop(id)),
                     }
                 }
+                role::Out::Flush(id) if self.waiting.iter().any(|waiting| waiting.job() == Some(id)) => {
+                    self.role.flushed(id);
+                }
+                role::Out::Flush(id) => self.actions.push_back(Action::Flush(id)),
                 role::Out::Committed(id) => self.actions.push_back(Action::Committed(id)),
             }
         }
@@ -584,7 +598,7 @@ impl<S: Sealer + Clone> Node<S> {
             beat_ns: self.config.options.timing.beat_ns,
             rest_ns: self.config.rest_ns,
             merges: self.config.merges,
-            queue_max: self.config.queue_max,
+            room: self.config.room,
             checks: self.config.options.checks,
         };
         let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
@@ -621,6 +635,9 @@ impl<S: Sealer + Clone> Node<S> {
         }
         self.step_down(now_ns);
         self.follow.rest(now_ns, successor);
+        if successor == Some(self.me()) {
+            self.follow.take_next();
+        }
     }
 
     /// The lease is gone, and the coordinator with it.

@@ -54,6 +54,10 @@ struct Host {
     replies: Vec<(u64, Reply)>,
     notes: Vec<String>,
     read: u64,
+    /// Orders to flush.
+    flushed: u32,
+    /// It does none, and its job stands still.
+    deaf: bool,
 }
 
 impl Host {
@@ -63,6 +67,9 @@ impl Host {
 
     fn step(&mut self) {
         let Some((job, at, _)) = self.job else { return };
+        if self.deaf {
+            return;
+        }
         let next = (at.0.max(1).saturating_add(64).min(job.to.0), 0);
         let last = next == job.to || next.0 >= INODES;
         let next = if last { job.to } else { next };
@@ -186,6 +193,12 @@ impl Ports for Host {
             self.step();
         }
     }
+    fn flush(&mut self, id: AssignmentId) {
+        self.flushed += 1;
+        if !self.deaf {
+            self.event(MS, Event::Flushed { id });
+        }
+    }
     fn reply(&mut self, client: u64, reply: Reply) {
         self.replies.push((client, reply));
     }
@@ -241,7 +254,7 @@ impl Cluster {
             },
             rest_ns: 60_000 * MS,
             merges: Bounds { run: 4, ..Bounds::default() },
-            queue_max: crate::coordinator::QUEUE_MAX,
+            room: Default::default(),
             request_ns: 120_000 * MS,
             seed: [self.boots as u8; 32],
         };
@@ -259,6 +272,8 @@ impl Cluster {
             replies: Vec::new(),
             notes: Vec::new(),
             read: 0,
+            flushed: 0,
+            deaf: false,
         };
         self.nodes[index] = Some((Node::new(self.now, config), host));
         for other in (0..self.nodes.len()).filter(|&other| other != index) {
@@ -433,6 +448,46 @@ fn a_moved_lease_needs_no_wait_and_work_goes_on() {
 }
 
 #[test]
+fn a_flush_reaches_every_worker_once_and_comes_before_a_move_of_the_lease() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"], &["c"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    cluster
+        .run_until(60, "work", |cluster| cluster.nodes.iter().flatten().all(|(_, host)| host.job.is_some()));
+    let flushed = |cluster: &Cluster| -> Vec<u32> {
+        cluster.nodes.iter().flatten().map(|(_, host)| host.flushed).collect()
+    };
+    cluster.local(1, 3, Command::Flush);
+    cluster.run_until(10, "the answer", |cluster| cluster.reply_to(3).is_some());
+    assert_eq!((cluster.reply_to(3), flushed(&cluster)), (Some(Reply::Done(None)), vec![1, 1, 1]));
+    let from = cluster.holder().expect("a coordinator");
+    let to = (from + 1) % 3;
+    cluster.local(from, 4, Command::Move(NodeId(to as u32 + 1)));
+    cluster.run_until(10, "the move", |cluster| cluster.holder() == Some(to));
+    assert_eq!((cluster.reply_to(4), flushed(&cluster)), (Some(Reply::Done(None)), vec![2, 2, 2]));
+    cluster.run_until(300, "a point", |cluster| cluster.points() == 1);
+    // With nothing at work it is done at once.
+    cluster.local(0, 5, Command::Flush);
+    cluster.run_until(60, "the answer", |cluster| cluster.reply_to(5).is_some());
+    assert_eq!((cluster.reply_to(5), flushed(&cluster)), (Some(Reply::Done(None)), vec![2, 2, 2]));
+}
+
+#[test]
+fn a_flush_that_a_node_cannot_do_in_time_says_which() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    cluster
+        .run_until(60, "work", |cluster| cluster.nodes.iter().flatten().all(|(_, host)| host.job.is_some()));
+    cluster.nodes[1].as_mut().expect("it lives").1.deaf = true;
+    cluster.local(0, 3, Command::Flush);
+    cluster.run_until(130, "the answer", |cluster| cluster.reply_to(3).is_some());
+    assert!(
+        matches!(cluster.reply_to(3), Some(Reply::Refused(why)) if why.starts_with("node 2 did not answer"))
+    );
+}
+
+#[test]
 fn a_cut_off_coordinator_neither_commits_twice_nor_stops_the_others() {
     let mut cluster = Cluster::new(&[&["shared"], &["shared"], &["shared"]]);
     cluster.set_policy();
@@ -488,7 +543,7 @@ fn a_job_that_waits_for_the_log_has_it_read_at_once() {
         options: WriterOptions::default(),
         present: Present::default(),
         merges: Bounds { run: 4, ..Bounds::default() },
-        queue_max: crate::coordinator::QUEUE_MAX,
+        room: Default::default(),
         rest_ns: 60_000 * MS,
         request_ns: 120_000 * MS,
         seed: [1; 32],

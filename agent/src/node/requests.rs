@@ -115,6 +115,14 @@ impl<S: Sealer + Clone> Node<S> {
                 done.push((number, None));
                 continue;
             }
+            if now_ns >= request.until_ns
+                && request.command.may_take_long()
+                && request.sent == known.map(|holder| (holder, epoch))
+                && known.is_some()
+            {
+                // The coordinator has it, and is alive: it looks at volumes, or waits for workers, and answers in the end.
+                request.until_ns = now_ns.saturating_add(self.requests.patience_ns);
+            }
             if now_ns >= request.until_ns {
                 let why = match self.follow.holder {
                     Some(holder) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::backplane::message::{
     Assignment, AssignmentId, Command, Found, MergeOrder, Message, Present, Reply,
 };
+use crate::coordinator::bounds::Room;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::{Answer, Call, CallId};
 use crate::log::fault::LogFault;
@@ -40,8 +41,8 @@ pub struct Config<S> {
     pub rest_ns: u64,
     /// When tables are in order.
     pub merges: Bounds,
-    /// Commits that wait for their turn at a coordinator: [`QUEUE_MAX`](crate::coordinator::QUEUE_MAX) but in tests.
-    pub queue_max: usize,
+    /// How near to bounds it lets its state come while it coordinates.
+    pub room: Room,
     /// How long a command waits for a coordinator, in nanoseconds.
     pub request_ns: u64,
     /// Random, and used for nothing else.
@@ -98,6 +99,11 @@ pub enum Event {
         /// How.
         result: Result<Vec<SegmentMeta>, String>,
     },
+    /// The running job has sent what it had packed when `Action::Flush` came, and it counts.
+    Flushed {
+        /// Which.
+        id: AssignmentId,
+    },
     /// Somebody on this machine wants something.
     Local {
         /// Comes back in the reply.
@@ -153,6 +159,8 @@ pub enum Action {
     Stop(AssignmentId),
     /// What the running job wanted committed is.
     Committed(AssignmentId),
+    /// Have the running job send what it has packed; `Event::Flushed` or `Event::Ended` follows.
+    Flush(AssignmentId),
     /// Answer somebody on this machine.
     Reply {
         /// Whom.

@@ -38,6 +38,8 @@ pub enum Out {
     Stop(AssignmentId),
     /// The job's last commit counts.
     Committed(AssignmentId),
+    /// Have this job send what it has packed; it will say that it has, or end.
+    Flush(AssignmentId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,16 @@ struct Merge {
     beats: u8,
 }
 
+/// An order to send what is packed, until it is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Flush {
+    ask: u64,
+    /// The job that was at work, until it says that it has.
+    running: Option<AssignmentId>,
+    /// Those whose reports must count first.
+    ids: Vec<AssignmentId>,
+}
+
 /// Beats after which what is not accepted is sent again: the coordinator takes no more than its queue holds, and says nothing of the rest.
 const REPEAT_BEATS: u8 = 2;
 
@@ -89,6 +101,7 @@ pub struct Role {
     merge: Option<Merge>,
     /// Nothing new begins.
     leaving: bool,
+    flush: Option<Flush>,
     out: VecDeque<Out>,
 }
 
@@ -160,7 +173,41 @@ impl Role {
             Message::Merge(order) => self.merge_ordered(order),
             Message::Accepted { id, sequence } => self.accepted(id, sequence),
             Message::Revoke { id } => self.revoked(id),
+            Message::Flush { ask } => self.flush_ordered(ask),
             _ => {}
+        }
+        self.settle_flush();
+    }
+
+    fn flush_ordered(&mut self, ask: u64) {
+        if self.flush.as_ref().is_some_and(|flush| flush.ask == ask) {
+            return;
+        }
+        let id = |held: &Held| held.assignment.id;
+        let running = self.held.iter().find(|held| held.run == Run::Running).map(id);
+        let ids = self.held.iter().filter(|held| held.run == Run::Running || held.report.is_some());
+        self.flush = Some(Flush { ask, running, ids: ids.map(id).collect() });
+        self.out.extend(running.map(Out::Flush));
+    }
+
+    /// The job has sent what it had packed when it was told to, and it counts.
+    pub fn flushed(&mut self, id: AssignmentId) {
+        if let Some(flush) = &mut self.flush {
+            flush.running = flush.running.filter(|running| *running != id);
+        }
+        self.settle_flush();
+    }
+
+    /// Says so once the job has flushed, or is over, and nothing that it reported waits for its commit.
+    fn settle_flush(&mut self) {
+        let Some(flush) = &self.flush else { return };
+        let waits = |held: &&Held| {
+            let id = held.assignment.id;
+            flush.running == Some(id) || held.report.is_some() && flush.ids.contains(&id)
+        };
+        if !self.held.iter().any(|held| waits(&held)) {
+            self.out.push_back(Out::Send(Message::Flushed { ask: flush.ask }));
+            self.flush = None;
         }
     }
 
@@ -309,6 +356,7 @@ impl Role {
             _ => drop(self.held.remove(at)),
         }
         self.start_next();
+        self.settle_flush();
     }
 }
 
@@ -394,6 +442,39 @@ mod tests {
         );
         role.handle(Message::Accepted { id, sequence: 1 });
         assert_eq!((drain(&mut role), role.held.len()), (vec![Out::Committed(id)], 1));
+    }
+
+    #[test]
+    fn a_flush_is_answered_once_all_that_was_done_counts() {
+        let mut role = Role::default();
+        let flush = |ask| Message::Flush { ask };
+        let flushed = |ask| Out::Send(Message::Flushed { ask });
+        role.handle(flush(1));
+        assert_eq!(drain(&mut role), [flushed(1)], "nothing is at work");
+        let (first, second) = (assignment(1).id, assignment(2).id);
+        role.handle(Message::Assign(assignment(1)));
+        role.handle(Message::Assign(assignment(2)));
+        role.progressed(first, Progress { from: (1, 0), to: (11, 0), last: true, ..Progress::default() });
+        role.ended(first, Ok(()));
+        drain(&mut role);
+        role.handle(flush(2));
+        role.handle(flush(2));
+        assert_eq!(drain(&mut role), [Out::Flush(second)], "once, however often it comes");
+        role.progressed(second, Progress { from: (2, 0), to: (5, 0), ..Progress::default() });
+        role.handle(Message::Accepted { id: second, sequence: 1 });
+        role.flushed(second);
+        drain(&mut role);
+        // The last report of the job before holds it up, and one more of this job, which came before that was settled.
+        role.progressed(second, Progress { from: (5, 0), to: (6, 0), ..Progress::default() });
+        drain(&mut role);
+        role.handle(Message::Accepted { id: first, sequence: 1 });
+        assert_eq!(drain(&mut role), [Out::Committed(first)]);
+        role.handle(Message::Accepted { id: second, sequence: 2 });
+        assert_eq!(drain(&mut role), [Out::Committed(second), flushed(2)]);
+        // A job that ends has nothing left.
+        role.handle(flush(3));
+        role.ended(second, Err("gone".to_owned()));
+        assert!(drain(&mut role).contains(&flushed(3)));
     }
 
     #[test]

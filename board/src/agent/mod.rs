@@ -135,7 +135,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         present: present(&profile, &volumes, boot),
         rest_ns: REST_NS,
         merges: Bounds::default(),
-        queue_max: windlass_agent::coordinator::QUEUE_MAX,
+        room: Default::default(),
         request_ns: REQUEST_LEASES.saturating_mul(timing.lease_ns),
         seed: host::random()?,
     };
@@ -166,6 +166,7 @@ fn present(profile: &Profile, volumes: &Volumes, boot: Boot) -> Present {
         volumes: volumes.titles(),
         held: Vec::new(),
         merging: None,
+        uploaded: 0,
     }
 }
 

@@ -63,8 +63,8 @@ impl Ports for Host {
         if let Some(net) = &mut self.net
             && let Err(why) = net.send(now, to, epoch, slot, message)
         {
-            // The machines send again what matters.
-            log::debug!("backplane: not sent to={to} kind={} why={why:?}", message.kind());
+            // With the connection that broke both ends know that it was not.
+            log::warn!("backplane: not sent to={to} kind={} why={why:?}", message.kind());
         }
     }
 
@@ -104,6 +104,12 @@ impl Ports for Host {
     fn committed(&mut self, id: AssignmentId) {
         if self.job == Some(id) {
             self.worker.committed();
+        }
+    }
+
+    fn flush(&mut self, id: AssignmentId) {
+        if self.job == Some(id) {
+            self.worker.flush();
         }
     }
 
@@ -344,6 +350,7 @@ impl Reactor {
 
     /// Every beat: how fast this node uploads, for its share of the work.
     fn tell_rate(&mut self, node: &mut Node<LogSealer>) {
+        node.set_uploaded(self.throttle.sent());
         let busy = self.host.job.is_some();
         if let Some(rate) = self.rate.look(HostClock.boot_ns(), self.beat_ns, self.throttle.sent(), busy) {
             node.set_rate(rate);

@@ -77,6 +77,7 @@ pub struct Worker {
     looks: Sender<Look>,
     acks: SyncSender<()>,
     stop: Arc<AtomicBool>,
+    flush: Arc<AtomicBool>,
     waker: JobWaker,
 }
 
@@ -100,20 +101,21 @@ impl Worker {
         let (looks, to_look) = channel();
         // A job has one commit out at most.
         let (acks, acked) = sync_channel(1);
-        let (stop, waker) = (Arc::new(AtomicBool::new(false)), JobWaker::default());
+        let (stop, flush) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let waker = JobWaker::default();
         let looker = Looker {
             repository: Arc::clone(&work.repository),
             volumes: work.volumes.clone(),
             post: post.clone(),
         };
-        let runner = Runner::new(work, post.clone(), acked, &stop, &waker)?;
+        let runner = Runner::new(work, post.clone(), acked, (&stop, &flush), &waker)?;
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned());
             thread.spawn(body).map_err(|error| Failure::at("cannot start a thread", error))
         };
         spawn("job", Box::new(move || runner.serve(&to_do)))?;
         spawn("look", Box::new(move || looker.serve(&to_look)))?;
-        Ok(Worker { jobs, looks, acks, stop, waker })
+        Ok(Worker { jobs, looks, acks, stop, flush, waker })
     }
 
     /// Runs a job; the one before has ended.
@@ -128,6 +130,7 @@ impl Worker {
 
     fn begin(&self, task: Task, state: Arc<State>) {
         self.stop.store(false, Ordering::Relaxed);
+        self.flush.store(false, Ordering::Relaxed);
         // The threads live as long as this end does.
         let _ = self.jobs.send((task, state));
     }
@@ -135,6 +138,12 @@ impl Worker {
     /// Ends the running job or merge soon.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    /// Has the running job send what it has packed.
+    pub fn flush(&self) {
+        self.flush.store(true, Ordering::Relaxed);
         self.waker.wake();
     }
 
@@ -230,6 +239,10 @@ impl CommitLog for Reports<'_> {
             Err(TryRecvError::Disconnected) => Some(Err(LogFault::NotReady)),
         }
     }
+
+    fn flushed(&mut self) {
+        self.post.event(Event::Flushed { id: self.id });
+    }
 }
 
 struct Runner {
@@ -237,6 +250,7 @@ struct Runner {
     post: Post,
     acked: Receiver<()>,
     stop: Arc<AtomicBool>,
+    flush: Arc<AtomicBool>,
     waker: JobWaker,
     frames: windlass_hal::buf::Pool,
     /// With the pieces and the names of all jobs.
@@ -264,7 +278,7 @@ impl Runner {
         work: Work,
         post: Post,
         acked: Receiver<()>,
-        stop: &Arc<AtomicBool>,
+        (stop, flush): (&Arc<AtomicBool>, &Arc<AtomicBool>),
         waker: &JobWaker,
     ) -> Result<Runner, Failure> {
         let (frames, pieces) = pools(&work.budget, work.block_bytes_max)?;
@@ -277,8 +291,8 @@ impl Runner {
             names: NameCounter::default(),
             author: work.author,
         };
-        let (stop, waker) = (Arc::clone(stop), waker.clone());
-        Ok(Runner { work, post, acked, stop, waker, frames, merger, uplink, sweep: Beside::default() })
+        let (stop, flush, waker) = (Arc::clone(stop), Arc::clone(flush), waker.clone());
+        Ok(Runner { work, post, acked, stop, flush, waker, frames, merger, uplink, sweep: Beside::default() })
     }
 
     fn serve(mut self, jobs: &Receiver<(Task, Arc<State>)>) {
@@ -329,7 +343,8 @@ impl Runner {
         self.waker.set(Some(reactor.waker()));
         let last = state.last_point_of(&policy.name, volume).map(|(_, last)| *last);
         let earlier = Earlier::of(state, &policy.name, volume, assignment.backup);
-        let base = point_rows(&self.work.repository, volume, earlier, state);
+        let base = point_rows(&self.work.repository, volume, earlier, state)
+            .ok_or_else(|| Failure::new("no memory for a compression context"))?;
         let (node, boot) = self.work.author;
         let mut machinery = Machinery {
             frames: self.frames.clone(),
@@ -340,6 +355,7 @@ impl Runner {
             wake: self.waker.as_fn(),
             reactor: &mut reactor,
             stop: &self.stop,
+            flush: &self.flush,
         };
         let writer = (assignment.id.epoch, node, boot);
         let mut packing = Packing::start(&self.work.repository.keys, writer, &settings, &machinery)

@@ -122,6 +122,15 @@ pub enum Command {
     /// Say which node coordinates
     #[command(subcommand)]
     Coordinator(Coordinator),
+    /// Have all nodes send what they have packed
+    #[command(after_long_help = "\
+Example:
+  windlass flush
+
+Objects that are not full yet are closed and sent, and what was done so far is committed: from then on nothing of it is done again, \
+whatever happens to a node. Before a planned stop of nodes or of the network, for example. Running backups go on. It returns when all \
+is in the repository, at most two minutes later; asking again does no harm.")]
+    Flush,
     /// Look at a node's board profile
     #[command(subcommand)]
     Board(Board),

@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::{Map, Value, json};
 use windlass_agent::drive::backup::{self as drive, Machinery, Report, VolumeJob};
@@ -159,6 +160,7 @@ pub fn run_policy(
         wake,
         reactor: &mut reactor,
         stop: job.stop_flag(),
+        flush: &NO_FLUSH,
     };
     let sweeping = damage::begin_sweep(repository, &session.view().state, job);
     log::info!("backup: begun policy={name}");
@@ -495,21 +497,20 @@ pub fn start_uplink(
         .map_err(|error| Failure::at("cannot start the uplink threads", error))
 }
 
-/// Rows of a volume that a backup looks at.
+/// Nobody asks a process that acts alone to send what it has packed.
+static NO_FLUSH: AtomicBool = AtomicBool::new(false);
+
+/// Rows of a volume that a backup looks at; `None` when there is no memory for a context of some hundred KiB.
 pub fn point_rows(
     repository: &Repository,
     volume: VolumeId,
     earlier: Earlier,
     state: &State,
-) -> PointRows<ClientFetch> {
+) -> Option<PointRows<ClientFetch>> {
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
     let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
-    let Some(reader) = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments) else {
-        // zstd could not get a context of a few hundred KiB: nothing else will work either.
-        logger::say("windlass: out of memory");
-        std::process::exit(Exit::Failed.code().into());
-    };
-    PointRows::new(reader, volume, earlier, &state.damage)
+    let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments)?;
+    Some(PointRows::new(reader, volume, earlier, &state.damage))
 }
 
 /// Copies the worker's sums to where people look.

@@ -70,6 +70,7 @@ fn does(command: &Command) -> bool {
         | Command::Restore(_)
         | Command::Agent(_)
         | Command::Coordinator(_)
+        | Command::Flush
         | Command::Pki(_)
         | Command::Repo(args::Repo::Init(_) | args::Repo::Rebuild)
         | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. }) => true,
@@ -116,6 +117,7 @@ fn need(command: &Command) -> Need {
         | Command::Volume(_)
         | Command::Status(_)
         | Command::Coordinator(_)
+        | Command::Flush
         | Command::Board(_)
         | Command::Pki(_) => Need::Nothing,
     }
@@ -163,6 +165,7 @@ fn dispatch(
         Command::Coordinator(args::Coordinator::Move { node }) => {
             status::move_coordinator(global, node, output)
         }
+        Command::Flush => status::flush(global, output),
         Command::Board(args::Board::Check(args)) => board::check(global, &args.file, output),
         Command::Board(args::Board::New(args)) => board::new(&args.name, output),
         Command::Board(args::Board::Explain(args)) => board::explain(&args.file, output),

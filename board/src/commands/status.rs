@@ -77,3 +77,12 @@ pub fn move_coordinator(global: &Global, node: u32, output: &Output) -> Result<E
     output.document(&serde_json::json!({ "node": node }));
     Ok(Exit::Done)
 }
+
+/// `flush`.
+pub fn flush(global: &Global, output: &Output) -> Result<Exit, Failure> {
+    let mut agent = Agent::required(global.socket.as_deref())?;
+    agent.command(Command::Flush)?;
+    output.say("all nodes have sent what they had packed, and it is committed");
+    output.document(&serde_json::json!({ "flushed": true }));
+    Ok(Exit::Done)
+}

@@ -102,6 +102,7 @@ enum AskLine {
     Backup { policy: String },
     Stop { policy: String },
     Move { node: u32 },
+    Flush {},
     Submit { records: String },
 }
 
@@ -154,6 +155,7 @@ impl Request {
             Request::Command(Command::Backup(policy)) => AskLine::Backup { policy: policy.clone() },
             Request::Command(Command::Stop(policy)) => AskLine::Stop { policy: policy.clone() },
             Request::Command(Command::Move(node)) => AskLine::Move { node: node.0 },
+            Request::Command(Command::Flush) => AskLine::Flush {},
             Request::Command(Command::Submit(records)) => AskLine::Submit { records: hex_of(records) },
         };
         emit(&line)
@@ -169,6 +171,7 @@ impl Request {
             AskLine::Backup { policy } => Command::Backup(policy),
             AskLine::Stop { policy } => Command::Stop(policy),
             AskLine::Move { node } => Command::Move(NodeId(node)),
+            AskLine::Flush {} => Command::Flush,
             AskLine::Submit { records } => Command::Submit(records_of(&records)?),
         }))
     }
@@ -245,6 +248,7 @@ mod tests {
             Request::Command(Command::Backup("home".to_owned())),
             Request::Command(Command::Stop("home".to_owned())),
             Request::Command(Command::Move(NodeId(65_535))),
+            Request::Command(Command::Flush),
             Request::Command(Command::Submit(vec![removed.clone(), removed])),
         ] {
             let line = request.emit();

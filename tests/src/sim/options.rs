@@ -176,6 +176,9 @@ pub struct Options {
     pub peer_latency_ns: u64,
     /// Frames that wait on a connection at most.
     pub frames_max: usize,
+    /// What a piece of a backup takes to send over a slow uplink, in nanoseconds: many times what a coordinator waits for a report; 0: no
+    /// time.
+    pub slow_uplink_ns: u64,
     /// When a request without an answer is given up, in nanoseconds.
     pub timeout_ns: u64,
     /// How late a node wakes at most, in nanoseconds.
@@ -203,6 +206,8 @@ const FRAMES_MAX: usize = 96;
 /// The same in seeds with [`FULL_QUEUE_SEEDS`] by eight: what a node says at once after a connection was lost, and not much more.
 const FRAMES_FEW: usize = 32;
 const FULL_QUEUE_SEEDS: u64 = 5;
+/// In seeds with this remainder by 16, nodes have slow uplinks.
+const SLOW_UPLINK_SEEDS: u64 = 9;
 
 /// Ways of skewed draws: `range` picks the magnitude first, so that small values come often.
 fn range(prng: &mut Prng, from: u64, to: u64) -> u64 {
@@ -261,6 +266,7 @@ impl Options {
             peer_latency_ns: range(&mut prng, MS / 10, lease_ns / 30),
             // Not drawn: the other seeds stay as they are.
             frames_max: if seed % 8 == FULL_QUEUE_SEEDS { FRAMES_FEW } else { FRAMES_MAX },
+            slow_uplink_ns: if seed % 16 == SLOW_UPLINK_SEEDS { 250 * SECOND } else { 0 },
             timeout_ns: lease_ns / 8 + prng.below(lease_ns),
             wake_late_ns: range(&mut prng, MS / 10, 20 * MS),
             work_ns,

@@ -194,6 +194,7 @@ impl Ports for Wants {
     fn committed(&mut self, id: AssignmentId) {
         self.list.push(Want::Committed(id));
     }
+    fn flush(&mut self, _id: AssignmentId) {}
     fn reply(&mut self, _client: u64, reply: Reply) {
         self.list.push(Want::Reply(reply));
     }
@@ -293,7 +294,7 @@ fn start(seat: usize, nodes: usize, rate: u64) -> Seat {
         present: present(seat, 0),
         rest_ns: REST_NS,
         merges: Bounds::default(),
-        queue_max: windlass_agent::coordinator::QUEUE_MAX,
+        room: Default::default(),
         request_ns: REQUEST_NS,
         seed: seed(number, boot),
     };

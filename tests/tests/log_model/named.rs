@@ -217,6 +217,8 @@ fn t2_a_lost_answer_and_then_our_own_412_is_a_commit() {
     let read = a.at(reads_slot);
     a.perform(&mut shelf, read); // absent
     shelf.apply(&sent).unwrap(); // the first attempt lands now
+    // After a pause.
+    a.run(&mut shelf, creates_slot, |actor| actor.open.iter().any(|(_, call)| creates_slot(call)));
     let again = a.at(creates_slot);
     assert_eq!(a.open[again].1, sent, "the same bytes to the same slot");
     a.perform(&mut shelf, again); // 412

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::{Action, Backup, Base, COMMITS_CLOSE_MAX, Committing, Growing, Sweeping};
+use super::{Action, Backup, Base, COMMITS_CLOSE_MAX, Committing, Flush, Growing, Sweeping};
 use crate::format::record::Totals as PointTotals;
 use crate::id::ObjectId;
 
@@ -48,7 +48,9 @@ impl<B: Base> Backup<B> {
             Committing::Idle => {
                 let last = self.is_emptied();
                 let due = self.commit_due_ns().is_some_and(|due| now >= due);
-                if !last && !due {
+                let flush = self.flush == Flush::Wanted && self.has_news();
+                self.flush = if flush { Flush::Committing } else { Flush::None };
+                if !last && !due && !flush {
                     return None;
                 }
                 if last {
@@ -72,6 +74,10 @@ impl<B: Base> Backup<B> {
                     || self.objects_out.iter().any(|(id, _)| id.count < before)
                     || self.segments_out.iter().any(|(id, _)| id.count < before)
                     || !self.to_put.is_empty();
+                if open && self.flush == Flush::Committing {
+                    self.placer().close();
+                    return self.next_put();
+                }
                 if open || out {
                     return None;
                 }
@@ -107,7 +113,7 @@ impl<B: Base> Backup<B> {
         let objects = self.uncommitted.objects.len() + self.objects_out.len();
         let apart = 1 + self.totals.segments as usize / COMMITS_CLOSE_MAX;
         let many = objects >= self.task.commit_objects * apart;
-        let interval = self.task.commit_interval_ns;
+        let interval = self.task.commit_interval_ns.saturating_mul(apart as u64);
         let wait = if many { self.task.commit_pause_ns.min(interval) } else { interval };
         self.has_news().then(|| self.last_commit_ns.saturating_add(wait))
     }
@@ -122,6 +128,9 @@ impl<B: Base> Backup<B> {
             unreachable!("a commit that was not asked for")
         };
         self.committing = if last { Committing::Done } else { Committing::Idle };
+        if self.flush == Flush::Committing {
+            self.flush = Flush::None;
+        }
         self.last_commit_ns = now;
     }
 

@@ -136,6 +136,17 @@ enum Committing {
     Done,
 }
 
+/// How far an order to send what is packed is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// There is none.
+    None,
+    /// A commit is to begin.
+    Wanted,
+    /// Its commit is under way, and holds back no object that is open.
+    Committing,
+}
+
 /// The state machine. See the module's text.
 pub struct Backup<B: Base> {
     task: Task,
@@ -167,6 +178,7 @@ pub struct Backup<B: Base> {
     /// Rows below are committed or about to be, and what had been done by then.
     told: (Key, Totals),
     committing: Committing,
+    flush: Flush,
     last_commit_ns: u64,
     /// The newest change time met so far, in seconds.
     newest_secs: Option<i64>,
@@ -222,6 +234,7 @@ impl<B: Base> Backup<B> {
             emitted: (task.from, Totals::default()),
             told: (task.from, Totals::default()),
             committing: Committing::Idle,
+            flush: Flush::None,
             last_commit_ns: now,
             newest_secs: None,
             open_since_ns: None,
@@ -256,6 +269,17 @@ impl<B: Base> Backup<B> {
     /// Whether everything is committed.
     pub fn is_done(&self) -> bool {
         self.committing == Committing::Done
+    }
+
+    /// Sends what is packed as soon as it can, in objects that need not be full, and commits what is done. Asked for twice it is done once.
+    pub fn flush(&mut self) {
+        self.placer().close();
+        self.flush = Flush::Wanted;
+    }
+
+    /// Whether there is something left to do of the last [`Backup::flush`].
+    pub fn is_flushing(&self) -> bool {
+        self.flush != Flush::None && !self.is_done()
     }
 
     /// The earliest moment at which `next_action` has something to do without an event: a commit or a flush.

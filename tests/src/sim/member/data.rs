@@ -195,6 +195,14 @@ impl Data {
         self.machine.is_done()
     }
 
+    pub fn flush(&mut self) {
+        self.machine.flush();
+    }
+
+    pub fn is_flushing(&self) -> bool {
+        self.machine.is_flushing()
+    }
+
     pub fn deadline(&self) -> Option<u64> {
         self.machine.deadline()
     }

@@ -95,6 +95,8 @@ struct Job {
     data: Option<Box<Data>>,
     /// When the machine is looked at again.
     look_ns: u64,
+    /// It was told to send what it has packed, and has not said that it has.
+    flushing: bool,
 }
 
 /// The running merge.
@@ -130,6 +132,8 @@ pub struct Host {
     /// Answers of the coordinator to refuse for want of one: asked again when the work must be done.
     pub unanswered: Vec<Client>,
     pub lease_end_ns: Option<u64>,
+    /// Bytes that have left while jobs ran, and when that was last looked at: one a nanosecond.
+    uploaded: (u64, u64),
     /// Orders of an older epoch must not lead to any of these.
     pub acted: u32,
     pub fenced: Option<usize>,
@@ -159,10 +163,19 @@ impl Host {
             clients: BTreeMap::new(),
             unanswered: Vec::new(),
             lease_end_ns: None,
+            uploaded: (0, now),
             acted: 0,
             fenced: None,
             fault: None,
         }
+    }
+
+    /// Bytes that have left so far.
+    pub fn uploaded(&mut self) -> u64 {
+        let (bytes, since) = self.uploaded;
+        let more = if self.job.is_some() { self.now.saturating_sub(since) } else { 0 };
+        self.uploaded = (bytes + more, self.now);
+        bytes + more
     }
 
     pub fn is_idle(&self) -> bool {
@@ -380,10 +393,15 @@ impl Host {
         let (id, mut steps, mut event) = (job.assignment.id, Vec::new(), None);
         data.pump(self.now, &mut steps)?;
         let is_done = data.is_done();
+        let flushed = job.flushing && !data.is_flushing();
+        job.flushing &= !flushed;
         let look = data.deadline().map(|due| due.max(self.now + MS)).filter(|due| *due < job.look_ns);
         job.look_ns = look.unwrap_or(job.look_ns);
         if let Some(due) = look {
             self.after(due - self.now, Timer::Job(id));
+        }
+        if flushed {
+            self.after(0, Timer::Event(Box::new(Event::Flushed { id })));
         }
         for step in steps {
             match step {
@@ -458,7 +476,8 @@ impl Host {
         job.phase = Phase::Reading { next };
         let (id, read_ns) = (job.assignment.id, ground.read_ns);
         drop(ground);
-        self.soon(read_ns, Timer::Job(id));
+        let pause = self.options.slow_uplink_ns + 1 + self.prng.below(read_ns.max(1));
+        self.after(pause, Timer::Job(id));
     }
 
     fn name(&mut self, epoch: Epoch) -> ObjectId {
@@ -477,7 +496,10 @@ impl Host {
         let all = state.segments.get(&order.volume).map(|list| list.as_slice()).unwrap_or_default();
         let group: Vec<&SegmentMeta> = all.iter().filter(|s| order.segments.contains(&s.id)).collect();
         if group.len() != order.segments.len() {
-            let known = |id: &ObjectId| state.live.contains(id) || state.retired.contains_key(id);
+            // Below the floor retired names have no entry any more.
+            let known = |id: &ObjectId| {
+                state.live.contains(id) || state.retired.contains_key(id) || id.epoch <= state.orphan_floor
+            };
             if !order.segments.iter().all(known) {
                 self.fail(format!("{order:?} is to be merged, and the log was not read so far"));
             }
@@ -632,6 +654,7 @@ impl Ports for Host {
             state,
             data: None,
             look_ns: u64::MAX,
+            flushing: false,
         });
         self.soon(SECOND, Timer::Job(assignment.id));
     }
@@ -674,6 +697,20 @@ impl Ports for Host {
         };
         self.outputs.push_back(Output::Fact(fact));
         self.goes_on();
+    }
+
+    fn flush(&mut self, id: AssignmentId) {
+        self.acted += 1;
+        let Some(job) = self.job.as_mut().filter(|job| job.assignment.id == id) else { return };
+        match &mut job.data {
+            Some(data) => {
+                data.flush();
+                job.flushing = true;
+                self.after(0, Timer::Job(id));
+            }
+            // It keeps nothing back.
+            None => self.soon(SECOND, Timer::Event(Box::new(Event::Flushed { id }))),
+        }
     }
 
     fn reply(&mut self, client: u64, reply: Reply) {

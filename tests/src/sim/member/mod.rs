@@ -121,7 +121,7 @@ impl Tenant for Member {
             },
             rest_ns: ground.rest_ns,
             merges: ground.merges,
-            queue_max: ground.queue_max,
+            room: ground.room,
             request_ns: ground.request_ns,
             seed,
         };
@@ -148,7 +148,10 @@ impl Tenant for Member {
     /// Waits of the coordinator: a probe without an answer, a worker without a report, a node that failed, a holder that is alone; and some
     /// hundred pieces.
     fn finish_bound_ns(options: &Options) -> u64 {
-        let piece = 4 * SECOND + 12 * options.store_latency_ns + options.writer.timing.lease_ns;
+        let piece = options.slow_uplink_ns
+            + 4 * SECOND
+            + 12 * options.store_latency_ns
+            + options.writer.timing.lease_ns;
         2 * (1200 * SECOND + 30 * options.writer.timing.lease_ns + 100 * piece)
     }
 
@@ -247,6 +250,7 @@ impl Member {
         let now = self.host.now;
         // An assignment that follows from this event is judged by the lease as it was: answers can only prolong it.
         self.host.lease_end_ns = self.node.lease_end_ns();
+        self.node.set_uploaded(self.host.uploaded());
         turn(&mut self.node, &mut self.host, now, now as i64, event);
         if let Some(fault) = self.host.fault.take() {
             return Err(fault);
@@ -358,6 +362,7 @@ impl Member {
                 self.ask(Client::Other, Command::Move(to))
             }
             9 => self.ask(Client::Other, Command::Stop(name)),
+            10 => self.ask(Client::Other, Command::Flush),
             _ => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use windlass_agent::backplane::message::{Found, Key};
-use windlass_agent::coordinator::QUEUE_MAX;
+use windlass_agent::coordinator::bounds::Room;
 use windlass_agent::format::record::BackupVolume;
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::call::Body;
@@ -111,6 +111,8 @@ impl Disk {
 
 /// In seeds with this remainder by eight, the coordinator's queue is small.
 const FULL_QUEUE_SEEDS: u64 = 3;
+/// In seeds with this one, the tables may have few segments and retired names.
+const FULL_TABLES_SEEDS: u64 = 6;
 
 /// What a node is like.
 #[derive(Clone, Copy, Debug)]
@@ -134,8 +136,9 @@ pub struct Ground {
     pub rest_ns: u64,
     /// When tables are in order: soon out of it in most seeds.
     pub merges: Bounds,
-    /// Commits that wait at a coordinator: a few in some seeds, so that reports are not taken and come again.
-    pub queue_max: usize,
+    /// How near to bounds a coordinator comes: with a small queue in some seeds, so that reports are not taken and come again, and with few
+    /// segments and retired names in others, so that backups wait for merges and epochs are renewed.
+    pub room: Room,
     /// How long a command waits.
     pub request_ns: u64,
     /// A piece of a stretch takes so long to read at most.
@@ -190,12 +193,7 @@ impl Ground {
             rest_ns: lease / 4 + prng.below(4 * lease),
             request_ns: lease + prng.below(20 * lease),
             merges: Bounds { deep: 1 + prng.below(8) as usize, run: 2 + prng.below(12) as usize },
-            // Not drawn: the other seeds stay as they are.
-            queue_max: if options.seed % 8 == FULL_QUEUE_SEEDS {
-                1 + options.seed as usize / 8 % 4
-            } else {
-                QUEUE_MAX
-            },
+            room: Ground::room(options.seed),
             read_ns: 10 * MS + prng.below(slowest_ns),
             piece_grains: 1 + prng.below(8),
             tries: 1 + prng.below(8) as u32,
@@ -204,6 +202,19 @@ impl Ground {
             bodies: BTreeMap::new(),
             pools: BTreeMap::new(),
             prng,
+        }
+    }
+
+    /// Not drawn: the other seeds stay as they are.
+    fn room(seed: u64) -> Room {
+        let usual = Room::default();
+        let few = (seed / 8 % 8) as usize;
+        match seed % 8 {
+            FULL_QUEUE_SEEDS => Room { queue: 1 + few / 2, ..usual },
+            FULL_TABLES_SEEDS => {
+                Room { segments: 4 + 4 * few, retired_old: 2, retired_own: 4 + 2 * few, ..usual }
+            }
+            _ => usual,
         }
     }
 
