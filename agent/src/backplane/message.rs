@@ -23,8 +23,9 @@
 //! | 31 | flush | holder -> node | ask u64 |
 //! | 32 | flushed | node -> holder | ask u64 |
 //!
-//! Version 1 of the protocol has no 31 and 32, no command 6, and a `Present` without its last field: to a node that speaks it the first are
-//! not sent, and the last is left out ([`Message::since`], [`Message::emit_for`]).
+//! Version 1 of the protocol has no 31 and 32 and no command 6: they are not sent to a node that speaks it ([`Message::since`]). It has a
+//! present without its last field, and a probed without [`Marks`], 31 u64 for each that was found, behind all else: they are left out
+//! ([`Message::emit_for`]).
 //!
 //! Kinds below 16 are the session's own (`session`). Invariants: one encoding per message; counts are bounded so that a full message
 //! fits a frame (const-asserted). Does not: judge messages. Source: commit-log design; coordination 4.
@@ -38,6 +39,7 @@ use crate::policy::select::Unmatched;
 use crate::table::plan::GROUP_MAX;
 use crate::table::segment::SEGMENT_META_BYTES;
 use crate::wire_struct;
+use crate::worker::density::{MARKS, Marks};
 
 /// Kind numbers of messages: a frame of another kind is refused by its header. Those below are the session's own.
 pub const KINDS: std::ops::RangeInclusive<u8> = 16..=32;
@@ -70,7 +72,7 @@ const _: () = assert!(
 const _: () =
     assert!(NODE_VOLUMES_MAX * (DEVICE_BYTES_MAX + 4) + NODE_ASSIGNMENTS_MAX * 128 + 1024 < BODY_BYTES_MAX);
 const _: () = assert!(GROUP_MAX * (SEGMENT_META_BYTES + 24) + 1024 < BODY_BYTES_MAX);
-const _: () = assert!(POLICY_VOLUMES_MAX * (WHAT_BYTES_MAX + 128) + 1024 < BODY_BYTES_MAX);
+const _: () = assert!(POLICY_VOLUMES_MAX * (WHAT_BYTES_MAX + 128 + MARKS_BYTES) + 1024 < BODY_BYTES_MAX);
 
 /// Names an assignment: never used twice, as epochs are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,15 +153,50 @@ pub struct Found {
     pub bytes: u64,
     /// Include patterns of the policy that match nothing on it.
     pub unmatched: Unmatched,
+    /// Where its bytes lie. Not among the fields of a `Found` on the wire: the message has them behind all else, from version 2 on.
+    pub marks: Marks,
 }
-wire_struct!(Found {
-    volume: BackupVolume,
-    end: Key,
-    grain: u64,
-    items: u64,
-    bytes: u64,
-    unmatched: Unmatched
-});
+
+impl Wire for Found {
+    const BYTES_MIN: usize =
+        BackupVolume::BYTES_MIN + Key::BYTES_MIN + 3 * u64::BYTES_MIN + Unmatched::BYTES_MIN;
+    fn emit(&self, out: &mut Vec<u8>) {
+        self.volume.emit(out);
+        self.end.emit(out);
+        self.grain.emit(out);
+        self.items.emit(out);
+        self.bytes.emit(out);
+        self.unmatched.emit(out);
+    }
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
+        Ok(Found {
+            volume: reader.value()?,
+            end: reader.value()?,
+            grain: reader.value()?,
+            items: reader.value()?,
+            bytes: reader.value()?,
+            unmatched: reader.value()?,
+            marks: Marks::default(),
+        })
+    }
+}
+
+impl Wire for Marks {
+    const BYTES_MIN: usize = MARKS_BYTES;
+    fn emit(&self, out: &mut Vec<u8>) {
+        self.0.iter().for_each(|mark| mark.emit(out));
+    }
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
+        let mut marks = Marks::default();
+        for mark in &mut marks.0 {
+            *mark = reader.value()?;
+        }
+        Ok(marks)
+    }
+}
+
+/// Bytes of a volume's marks.
+const MARKS_BYTES: usize = 8 * MARKS;
 
 impl Wire for Unmatched {
     const BYTES_MIN: usize = size_of::<Unmatched>();
@@ -376,8 +413,17 @@ impl Message {
     /// Appends the body as version `proto` of the protocol, which has the message, has it.
     pub fn emit_for(&self, proto: u8, out: &mut Vec<u8>) {
         self.emit(out);
-        if proto < 2 && matches!(self, Message::Present(_)) {
-            out.truncate(out.len() - UPLOADED_BYTES);
+        if proto < 2 {
+            out.truncate(out.len() - self.newer_bytes());
+        }
+    }
+
+    /// Bytes at the end that version 1 does not have.
+    fn newer_bytes(&self) -> usize {
+        match self {
+            Message::Present(_) => UPLOADED_BYTES,
+            Message::Probed { found, .. } => found.len() * MARKS_BYTES,
+            _ => 0,
         }
     }
 
@@ -402,6 +448,7 @@ impl Message {
                     volume.emit(out);
                     emit_text(out, what, WHAT_BYTES_MAX);
                 }
+                found.iter().for_each(|found| found.marks.emit(out));
             }
             Message::Assign(assignment) => assignment.emit(out),
             Message::Report(report) => report.emit(out),
@@ -453,13 +500,20 @@ impl Message {
                 policy: reader.text(POLICY_NAME_BYTES_MAX)?,
                 volumes: reader.list(POLICY_VOLUMES_MAX)?,
             },
-            19 => Message::Probed {
-                ask: reader.value()?,
-                found: reader.list(POLICY_VOLUMES_MAX)?,
-                failed: parse_list(reader, POLICY_VOLUMES_MAX, |reader| {
+            19 => {
+                let ask = reader.value()?;
+                let mut found: Vec<Found> = reader.list(POLICY_VOLUMES_MAX)?;
+                let failed = parse_list(reader, POLICY_VOLUMES_MAX, |reader| {
                     Ok((reader.value()?, reader.text(WHAT_BYTES_MAX)?))
-                })?,
-            },
+                })?;
+                // Version 1 ends here.
+                if !reader.is_empty() {
+                    for found in &mut found {
+                        found.marks = reader.value()?;
+                    }
+                }
+                Message::Probed { ask, found, failed }
+            }
             20 => Message::Assign(reader.value()?),
             21 => Message::Report(Report::parse(reader)?),
             22 => Message::Accepted { id: reader.value()?, sequence: reader.value()? },
@@ -704,6 +758,7 @@ mod tests {
                     items: 90,
                     bytes: 1 << 30,
                     unmatched: Unmatched::first(67),
+                    marks: Marks(std::array::from_fn(|at| at as u64)),
                 }],
                 failed: vec![(VolumeId(3), "no such device".to_owned())],
             },
@@ -757,8 +812,8 @@ mod tests {
             assert_eq!(Message::parse(message.kind(), &body), Ok(message.clone()));
             assert!(KINDS.contains(&message.kind()));
             // Version 1 ends a field earlier.
-            let older = matches!(message, Message::Present(_)).then(|| body.len() - UPLOADED_BYTES);
-            for cut in (0..body.len()).filter(|cut| Some(*cut) != older) {
+            let older = body.len() - message.newer_bytes();
+            for cut in (0..body.len()).filter(|cut| *cut != older) {
                 assert!(Message::parse(message.kind(), &body[..cut]).is_err(), "{message:?} cut at {cut}");
             }
             body.push(0);
@@ -776,6 +831,11 @@ mod tests {
         let without = Present { uploaded: 0, ..present.clone() };
         assert_eq!(Message::parse(17, &old), Ok(Message::Present(without)));
         assert_eq!(Message::parse(17, &new), Ok(Message::Present(present)));
+        let marked = Found { marks: Marks([9; MARKS]), ..Found::default() };
+        let probed = |found| Message::Probed { ask: 1, found: vec![found], failed: Vec::new() };
+        old.clear();
+        probed(marked).emit_for(1, &mut old);
+        assert_eq!(Message::parse(19, &old), Ok(probed(Found::default())));
         let newer: Vec<u8> = every_message().iter().filter(|m| m.since() > 1).map(Message::kind).collect();
         assert_eq!(newer, [26, 31, 32]);
     }

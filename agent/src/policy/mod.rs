@@ -26,6 +26,7 @@
 pub mod hidden;
 pub mod inodes;
 pub mod paths;
+pub mod sample;
 pub mod schedule;
 pub mod select;
 pub mod selected;

@@ -470,17 +470,20 @@ fn an_include_that_matches_nothing_is_known_by_its_place() {
 #[test]
 fn a_snapshot_stands_for_the_contents() {
     use crate::policy::selected::Selected;
-    let state = |own: Option<[u8; 16]>, snapshot: Option<&str>| {
+    let with_sample = |own: Option<[u8; 16]>, snapshot: Option<&str>, sample: u8| {
         let (mut tree, _) = Tree::new(&PATHS);
         tree.info.state = own;
+        let snapshot = snapshot.map(|name| (name, [sample; 16]));
         Selected::new(Box::new(tree), Selection::All, snapshot).info().state
     };
+    let state = |own, snapshot| with_sample(own, snapshot, 1);
     assert_eq!(state(None, None), None, "nothing proves anything");
     assert_eq!(state(Some([7; 16]), None), Some([7; 16]));
     let monday = state(None, Some("monday"));
     assert!(monday.is_some());
     assert_eq!(state(Some([7; 16]), Some("monday")), monday, "what the volume says does not matter");
     assert_ne!(state(None, Some("tuesday")), monday);
+    assert_ne!(with_sample(None, Some("monday"), 2), monday, "a copy of that name with other bytes");
 }
 
 #[test]

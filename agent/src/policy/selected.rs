@@ -23,11 +23,11 @@ pub struct Selected {
 }
 
 impl Selected {
-    /// Shows of `inner` what is in `selection`. `snapshot` is what the snapshot service calls the contents of a frozen device: it stands for
-    /// them, whatever the volume itself says or does not say of its state.
-    pub fn new(inner: Box<dyn Volume>, selection: Selection, snapshot: Option<&str>) -> Selected {
+    /// Shows of `inner` what is in `selection`. `snapshot` is what the snapshot service calls the contents of a frozen device, and their
+    /// [sample](super::sample): they stand for the contents, whatever the volume itself says or does not say of its state.
+    pub fn new(inner: Box<dyn Volume>, selection: Selection, snapshot: Option<(&str, [u8; 16])>) -> Selected {
         let mut info = inner.info().clone();
-        info.state = snapshot.map(|snapshot| frozen(&info, snapshot)).or(info.state);
+        info.state = snapshot.map(|(name, sample)| frozen(&info, name, &sample)).or(info.state);
         Selected { inner, selection, info, names: Vec::new() }
     }
 
@@ -55,10 +55,11 @@ fn to_usize(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
-/// The state of a volume whose device does not change while `snapshot` stays the same.
-fn frozen(info: &VolumeInfo, snapshot: &str) -> [u8; 16] {
+/// The state of a volume whose device does not change while `snapshot` stays the same; `sample` tells copies of that name apart.
+fn frozen(info: &VolumeInfo, snapshot: &str, sample: &[u8; 16]) -> [u8; 16] {
     // An image with and without its free blocks has other contents.
-    digest(&[&info.uuid, &info.size_bytes.to_le_bytes(), &info.used_bytes.to_le_bytes(), snapshot.as_bytes()])
+    let (size, used) = (info.size_bytes.to_le_bytes(), info.used_bytes.to_le_bytes());
+    digest(&[&info.uuid, &size, &used, sample, snapshot.as_bytes()])
 }
 
 /// The last part only may be of any length.

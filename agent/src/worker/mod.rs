@@ -15,6 +15,7 @@
 pub mod backup;
 pub mod base;
 pub mod batch;
+pub mod density;
 pub mod item;
 pub mod merge;
 pub mod rate;

@@ -9,6 +9,7 @@ use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::State;
 use windlass_agent::policy::{Policy, Reader};
 use windlass_agent::progress::Progress;
+use windlass_agent::worker::density::Marks;
 use windlass_agent::worker::stretch;
 use windlass_hal::buf::Pool;
 
@@ -92,7 +93,8 @@ impl Volumes {
         let (end, grain) = stretch::span(volume.info(), &settings.shape());
         let bytes = volume.info().used_bytes;
         let job = VolumeJob { id, device, volume, rules };
-        let found = Found { volume: job.found(), end, grain, items, bytes, unmatched };
+        let found =
+            Found { volume: job.found(), end, grain, items, bytes, unmatched, marks: Marks::default() };
         Ok(Opened { job, found, device: own.device.value, reader, iops_max })
     }
 }

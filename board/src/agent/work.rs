@@ -23,7 +23,7 @@ use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job::{self, Assigned, Machinery, Packing, Settings};
 use windlass_agent::drive::merge::Merger;
 use windlass_agent::drive::volume::CommitLog;
-use windlass_agent::format::record::Record;
+use windlass_agent::format::record::{BackupVolume, Record};
 use windlass_agent::id::{Boot, Key, Lin, NodeId, VolumeId};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
@@ -35,6 +35,7 @@ use windlass_agent::store::uplink::Uplink;
 use windlass_agent::table::lost::LostRows;
 use windlass_agent::worker::backup::{ItemTrouble, Progress};
 use windlass_agent::worker::base::Earlier;
+use windlass_agent::worker::density;
 use windlass_hal::volume::verify::Verified;
 
 use super::post::{JobWaker, Post};
@@ -172,6 +173,30 @@ fn settings(repository: &Repository, policy: &Policy) -> Settings {
     Settings { commit_objects: REPORT_OBJECTS, commit_interval_ns: REPORT_NS, ..usual }
 }
 
+/// What of a volume as this node opened it is not what the backup began with, and what to do.
+fn differs(begun: &BackupVolume, here: &BackupVolume) -> String {
+    let size = |of: &BackupVolume| of.basis.map(|basis| basis.size_bytes);
+    let rules = |of: &BackupVolume| of.basis.map(|basis| basis.rules);
+    let what = if begun.fs_uuid != here.fs_uuid {
+        "another volume: its UUID differs".to_owned()
+    } else if size(begun) != size(here) {
+        let bytes = |of| size(of).unwrap_or(0);
+        format!("another copy: it has {} bytes, not {}", bytes(here), bytes(begun))
+    } else if rules(begun) != rules(here) {
+        "read in another way: the reader in this node's board profile differs, or the policy was changed"
+            .to_owned()
+    } else {
+        "not what the backup began with: it was written to since, or is a copy with another snapshot text or other bytes (a sample of \
+         its blocks is compared)"
+            .to_owned()
+    };
+    format!(
+        "what this node has there is {what}; give all nodes that name volume {} the same frozen copy, or take it out of this node's board \
+         profile",
+        here.volume
+    )
+}
+
 struct Looker {
     repository: Arc<Repository>,
     volumes: Volumes,
@@ -188,7 +213,17 @@ impl Looker {
                     self.volumes.open(volume, &look.state, &policy, &settings, &[])
                 });
                 match opened {
-                    Ok(opened) => found.push(opened.found),
+                    Ok(mut opened) => {
+                        let job = &mut opened.job;
+                        match density::look(&mut *job.volume, &mut *job.device) {
+                            Ok(marks) => opened.found.marks = marks,
+                            // It is cut by inode numbers; the job will meet the fault, and name it.
+                            Err(fault) => {
+                                log::warn!("volume: not looked through volume={volume} fault={fault}")
+                            }
+                        }
+                        found.push(opened.found);
+                    }
                     Err(failure) => failed.push((volume, failure.to_string())),
                 }
             }
@@ -335,8 +370,10 @@ impl Runner {
         let pools = std::slice::from_ref(&self.frames);
         let mut opened = self.work.volumes.open(volume, state, &policy, &settings, pools)?;
         if opened.found.volume != assignment.volume {
-            let why = "it is not what it was when the backup began; a new backup begins";
-            return Err(Failure::at(format_args!("volume {volume}"), why));
+            return Err(Failure::at(
+                opened.device.display(),
+                differs(&assignment.volume, &opened.found.volume),
+            ));
         }
         let mut reactor = HostReactor::new()?;
         reactor.add(&*opened.job.device)?;

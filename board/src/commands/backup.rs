@@ -21,6 +21,7 @@ use windlass_agent::log::state::State;
 use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::paths;
+use windlass_agent::policy::sample;
 use windlass_agent::policy::select::{self, Selection, Unmatched, unmatched_include};
 use windlass_agent::policy::selected::Selected;
 use windlass_agent::policy::{Compression, Policy, Reader};
@@ -467,6 +468,10 @@ pub fn open_selected(
         Selection::All => (true, volume.info().inodes_used),
         Selection::Only { inodes, .. } => (false, inodes.count()),
     };
+    let sampled = |name| Ok::<_, windlass_hal::block::Fault>((name, sample::digest(&mut *device, name)?));
+    let snapshot = snapshot.map(sampled).transpose();
+    let snapshot =
+        snapshot.map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
     let volume = if whole && snapshot.is_none() {
         volume
     } else {
