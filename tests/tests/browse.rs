@@ -24,7 +24,7 @@ use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink, SegmentWriter};
-use windlass_agent::table::source::TableLimits;
+use windlass_agent::table::source::{TableFault, TableLimits};
 use windlass_hal::clock::SystemClock;
 use windlass_hal::volume::ItemKind;
 use windlass_tests::prng::Prng;
@@ -135,6 +135,11 @@ impl Repo {
 
     /// `change` may spoil the rows before they are written.
     fn with(change: &mut dyn FnMut(&mut Vec<Row>)) -> Repo {
+        Repo::apart(change, |_| false)
+    }
+
+    /// With a segment of their own for the rows that `is_apart` chooses.
+    fn apart(change: &mut dyn FnMut(&mut Vec<Row>), is_apart: fn(&Row) -> bool) -> Repo {
         let dir = Workdir::new("browse").unwrap();
         let clock = Arc::new(SystemClock);
         let throttle = Arc::new(Throttle::new(clock.clone(), 0, 0));
@@ -178,12 +183,15 @@ impl Repo {
             item(18, ItemKind::File, 0, RowPayload::None),
         ];
         change(&mut rows);
-        let mut writer = SegmentWriter::new(1, 1 << 20, &keys).unwrap();
         let mut sink = Sink(&client, Vec::new(), Vec::new());
-        for row in &rows {
-            writer.push(row.as_ref(), &mut sink).unwrap();
+        let (apart, together): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(is_apart);
+        for rows in [together, apart].into_iter().filter(|rows| !rows.is_empty()) {
+            let mut writer = SegmentWriter::new(1, 1 << 20, &keys).unwrap();
+            for row in &rows {
+                writer.push(row.as_ref(), &mut sink).unwrap();
+            }
+            writer.finish(&mut sink).unwrap();
         }
-        writer.finish(&mut sink).unwrap();
         let metas = sink.1;
         Repo { dir, client, keys, metas, big }
     }
@@ -237,6 +245,20 @@ fn faults(report: &CheckReport) -> Vec<(Option<u32>, Wrong, Vec<String>)> {
     assert!(!report.is_sound());
     let text = |paths: &[Vec<u8>]| paths.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
     report.faults.iter().map(|f| (f.place.map(|(id, _)| id.count), f.what, text(&f.paths))).collect()
+}
+
+#[test]
+fn a_lost_row_in_the_middle_of_a_file_is_no_hole() {
+    let is_middle = |row: &Row| matches!(row, Row::Location(row) if row.lin.inode == 12 && row.base == 4);
+    let repo = Repo::apart(&mut |_| {}, is_middle);
+    assert_eq!(repo.cat("big", 0..BIG).unwrap(), repo.big);
+    let segment = repo.dir.join("repo").join(repo.metas[1].id.segment_key());
+    fs::remove_file(segment).unwrap();
+    for range in [0..BIG, 3 * BLOCK as u64..5 * BLOCK as u64, 8 * BLOCK as u64..BIG] {
+        let result = repo.cat("big", range.clone());
+        assert!(matches!(result, Err(BrowseFault::Rows(TableFault::Lost(_)))), "{range:?}: {result:?}");
+    }
+    assert_eq!(repo.cat("dir/a.conf", 0..77).unwrap(), vec![b'c'; 77]);
 }
 
 #[test]

@@ -546,6 +546,8 @@ impl Cat<'_> {
             }
             sought = true;
         }
+        // What lies before the end of the range may have been among rows that are lost: nothing tells a hole from it.
+        lookup.all_locations(lin, item)?;
         self.zeros(self.range.end)
     }
 

@@ -143,6 +143,11 @@ impl<F: Fetch> Lookup<F> {
             }
         }
         self.locations.at.inode = lin.inode.saturating_add(1);
+        self.all_locations(lin, item)
+    }
+
+    /// Says so when location rows of an item may be among those that were found lost so far.
+    pub fn all_locations(&mut self, lin: Lin, item: &ItemAttributes) -> Result<(), TableFault> {
         match self.reader.source().lost_at(RowKind::Location, lin, item.rows_from..=self.cut) {
             Some(lost) => Err(TableFault::Lost(lost)),
             None => Ok(()),
