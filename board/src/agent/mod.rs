@@ -13,6 +13,7 @@
 //! | [`reactor`] | the loop: what carries the node's actions out |
 //! | [`boot`] | the repository at boot: waited for, and its store tested |
 //! | [`work`] | the job thread and the one that looks at volumes |
+//! | [`limits`] | how fast the store may be written and read |
 //! | [`volumes`] | the profile's volumes |
 //! | [`post`] | how threads tell the loop what has happened |
 //!
@@ -21,6 +22,7 @@
 //! Source: architecture section 3.
 
 mod boot;
+mod limits;
 mod post;
 mod reactor;
 mod volumes;
@@ -53,6 +55,7 @@ use crate::profile::{Backplane, Profile, read::Loaded};
 use crate::repository::Repository;
 use crate::{logger, signal};
 
+use limits::StoreLimits;
 use post::{Letter, Post};
 use reactor::{NET_TOKEN, Reactor};
 use volumes::Volumes;
@@ -92,6 +95,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let (post, letters) = Post::new(poll.waker());
     let wishes = post.clone();
     signal::tell(move |wish| wishes.send(Letter::Wish(wish)))?;
+    logger::never_wait()?;
 
     let mut notify = Notify::from_environment();
     let Some(repository) = boot::reach(&global, &letters, &mut notify)? else { return Ok(Exit::Done) };
@@ -100,13 +104,13 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let me = Author { node: profile.id(), boot };
     let budget = profile.budget().map_err(Failure::usage)?;
     let volumes = Volumes::new(&profile);
-    let kib = |limit: Option<u32>| limit.map_or(0, |kib| u64::from(kib) << 10);
+    let limits = Arc::new(StoreLimits::new(Arc::clone(&repository.opened.throttle), &profile.limits));
     let work = Work {
         repository: Arc::clone(&repository),
         volumes: volumes.clone(),
         budget,
         block_bytes_max: profile.block_bytes_max(),
-        limits: (kib(profile.limits.upload_kib_s), kib(profile.limits.download_kib_s)),
+        limits: Arc::clone(&limits),
         author: (me.node, me.boot),
     };
     let answered = post.clone();
@@ -149,6 +153,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         let profile = load(file)?;
         let tls = profile.backplane.as_ref().map(|backplane| tls(me.node, backplane)).transpose()?;
         volumes.replace(&profile);
+        limits.set_profile(&profile.limits);
         Ok((present(&profile, &volumes, boot), tls))
     };
     reactor.run(node, &mut notify, &reload);

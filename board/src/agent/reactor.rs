@@ -186,7 +186,8 @@ impl Reactor {
                     Wish::Reload => match reload() {
                         Ok((present, tls)) => {
                             logger::say(
-                                "windlass: the profile was read again: weight, volumes, limits and certificates hold from now on",
+                                "windlass: the profile was read again: weight, volumes, certificates and the limits of uploads and \
+                                 downloads hold from now on, device_iops from the next backup on, the rest after a restart",
                             );
                             node.set_present(present);
                             if let (Some(net), Some(tls)) = (&mut self.host.net, tls) {

@@ -38,6 +38,7 @@ use windlass_agent::worker::base::Earlier;
 use windlass_agent::worker::density;
 use windlass_hal::volume::verify::Verified;
 
+use super::limits::StoreLimits;
 use super::post::{JobWaker, Post};
 use super::volumes::{Opened, Volumes};
 use crate::commands::backup::{job_settings, point_rows, start_uplink};
@@ -66,8 +67,8 @@ pub struct Work {
     pub budget: Budget,
     /// Largest block that the pools are made for, in bytes.
     pub block_bytes_max: u32,
-    /// Limits of the profile in bytes a second, to the store and from it; 0: none.
-    pub limits: (u64, u64),
+    /// Of the traffic with the store.
+    pub limits: Arc<StoreLimits>,
     /// This node and this start of it: in the names of objects.
     pub author: (NodeId, Boot),
 }
@@ -366,7 +367,7 @@ impl Runner {
                 ),
             ));
         }
-        self.limit(&policy);
+        self.work.limits.set_policy(&policy.limits);
         let pools = std::slice::from_ref(&self.frames);
         let mut opened = self.work.volumes.open(volume, state, &policy, &settings, pools)?;
         if opened.found.volume != assignment.volume {
@@ -471,18 +472,6 @@ impl Runner {
             }
         }
         Ok(troubles)
-    }
-
-    /// The narrower of the profile's limits and the policy's.
-    fn limit(&self, policy: &Policy) {
-        let narrow = |own: u64, said: Option<u64>| match (own, said.unwrap_or(0)) {
-            (0, said) => said,
-            (own, 0) => own,
-            (own, said) => own.min(said),
-        };
-        let (up, down) = self.work.limits;
-        let limits = &policy.limits;
-        self.work.repository.opened.throttle.set(narrow(up, limits.upload), narrow(down, limits.download));
     }
 }
 
