@@ -71,8 +71,10 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     logger::install(cli.global.verbose, matches!(cli.command, args::Command::Agent(_)));
     let output = output::Output::new(cli.global.json, cli.global.quiet);
-    match commands::run(&cli.global, cli.command, &output) {
+    let code = match commands::run(&cli.global, cli.command, &output) {
         Ok(code) => signal::exit_code(code),
         Err(failure) => signal::exit_code(output.fail(&failure)),
-    }
+    };
+    log::logger().flush();
+    code
 }

@@ -1,23 +1,41 @@
 //! The `log` facade on stderr: `warn: device: no direct I/O path=/x`. Errors and warnings always, more with `-v`. Where stderr is no
 //! terminal a line begins with the time, `2026-11-21T03:16:00Z warn: ...`, unless a journal puts its own there.
 //!
-//! While a progress bar is on the screen, lines go above it. Does not: write files, keep history. Source: ours.
+//! While a progress bar is on the screen, lines go above it. A daemon hands its lines to a thread ([`never_wait`]), because its lease must not
+//! wait for whoever reads stderr: [`LINES_MAX`] lines wait at most, what comes then is dropped, and how many were is the next line.
+//!
+//! Does not: write files, keep history. Source: ours.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use windlass_agent::foreign;
 
 use crate::calendar::iso_utc;
+use crate::failure::Failure;
 use crate::host::HostClock;
+
+/// Lines that wait for whoever reads stderr: some minutes of a daemon in trouble, below 256 KiB with lines of the usual length.
+const LINES_MAX: usize = 1024;
+/// How long the end of a daemon waits until its last lines are read, in nanoseconds.
+const LAST_LINES_NS: u64 = 1_000_000_000;
+/// Between looks at whether they are.
+const LOOK: Duration = Duration::from_millis(5);
+/// Stack of the thread, in bytes: it prints.
+const STACK_BYTES: usize = 64 << 10;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static LOGGER: Stderr = Stderr;
 /// Whether lines begin with the time.
 static DATED: OnceLock<bool> = OnceLock::new();
+/// Where lines go instead of stderr.
+static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
 
 struct Stderr;
 
@@ -44,7 +62,12 @@ impl Log for Stderr {
         }
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        let until_ns = HostClock.boot_ns().saturating_add(LAST_LINES_NS);
+        while LINES.get().is_some_and(|lines| !lines.are_printed()) && HostClock.boot_ns() < until_ns {
+            HostClock.sleep(LOOK);
+        }
+    }
 }
 
 /// Starts logging: warnings, with `verbose` 1 info (what a `service` begins with), 2 debug, 3 everything.
@@ -69,13 +92,112 @@ pub fn set_bar(bar: Option<ProgressBar>) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
+/// From now on no line waits for whoever reads stderr: a thread prints them. Call once, after signals are blocked, and [`Log::flush`] at the
+/// end.
+///
+/// # Errors
+/// The thread cannot be started; lines are printed as before.
+pub fn never_wait() -> Result<(), Failure> {
+    let (lines, waiting) = Lines::new();
+    let kept = Arc::clone(&lines);
+    std::thread::Builder::new()
+        .name("stderr".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || lines.print_all(&waiting, print))
+        .map_err(|error| Failure::at("cannot start a thread", error))?;
+    // A second daemon in one process keeps the first one's thread.
+    let _ = LINES.set(kept);
+    Ok(())
+}
+
+/// Lines on their way to the thread that prints them.
+struct Lines {
+    queue: SyncSender<String>,
+    /// In the queue, or being printed.
+    waiting: AtomicU64,
+    /// Dropped, and not told of yet.
+    dropped: AtomicU64,
+}
+
+impl Lines {
+    fn new() -> (Arc<Lines>, Receiver<String>) {
+        let (queue, lines) = sync_channel(LINES_MAX);
+        let (waiting, dropped) = (AtomicU64::new(0), AtomicU64::new(0));
+        (Arc::new(Lines { queue, waiting, dropped }), lines)
+    }
+
+    fn say(&self, line: String) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.queue.try_send(line).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn are_printed(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    fn print_all(&self, lines: &Receiver<String>, print: impl Fn(&str)) {
+        while let Ok(line) = lines.recv() {
+            print(&line);
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                print(&format!(
+                    "windlass: {dropped} lines of the log are missing here: stderr was not read, and {LINES_MAX} lines wait at most"
+                ));
+            }
+            self.waiting.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+fn print(line: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}
+
 /// A line on stderr, above the bar if there is one; nothing in it drives the terminal. Nothing can be done about a stderr that is gone.
 pub fn say(line: impl fmt::Display) {
-    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let line = foreign::harmless(&line.to_string());
-    let write = || drop(writeln!(std::io::stderr().lock(), "{line}"));
+    if let Some(lines) = LINES.get() {
+        return lines.say(line);
+    }
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match bar {
-        Some(bar) => bar.suspend(write),
-        None => write(),
+        Some(bar) => bar.suspend(|| print(&line)),
+        None => print(&line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_nobody_reads_are_dropped_and_counted() {
+        let (lines, waiting) = Lines::new();
+        let (begun, has_begun) = sync_channel(0);
+        let (read, is_read) = sync_channel::<()>(0);
+        let (printed, told) = std::sync::mpsc::channel();
+        let printer = Arc::clone(&lines);
+        // The first line is printed only when somebody reads it.
+        std::thread::spawn(move || {
+            printer.print_all(&waiting, |line| {
+                if line == "first" {
+                    let _ = begun.send(());
+                    let _ = is_read.recv();
+                }
+                let _ = printed.send(line.to_owned());
+            });
+        });
+        lines.say("first".to_owned());
+        has_begun.recv().expect("the thread prints");
+        (0..LINES_MAX + 5).for_each(|number| lines.say(number.to_string()));
+        assert!(!lines.are_printed());
+        read.send(()).expect("the thread prints");
+        let next = || told.recv().expect("a line");
+        assert_eq!(next(), "first");
+        assert!(next().starts_with("windlass: 5 lines of the log are missing here"));
+        (0..LINES_MAX).for_each(|number| assert_eq!(next(), number.to_string()));
     }
 }

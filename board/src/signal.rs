@@ -95,6 +95,7 @@ fn start(mut obey: impl FnMut(Signal) + Send + 'static) -> Result<(), Failure> {
 fn end_if(asked: bool, signal: Signal) {
     if asked {
         logger::say(format_args!("windlass: {signal} again, ended at once; what was committed is kept"));
+        log::logger().flush();
         std::process::exit(EXIT_OF_SIGNALS + signal as i32);
     }
 }

@@ -5,11 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use windlass_agent::id::BackupId;
 use windlass_board::host::HostClock;
 use windlass_tests::cluster::{Cluster, LEASE_MS, POLICY, Place, SHARED, Setup, seconds_since};
@@ -181,6 +185,27 @@ fn an_item_that_is_not_whole_is_seen_in_the_status() {
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     println!("{shown}");
     assert!(shown.contains("volume shared inode ") && shown.contains("PARTIAL"), "{shown}");
+}
+
+#[test]
+fn an_agent_whose_stderr_is_not_read_works_and_stops() {
+    let work = Workdir::new("cluster-unread").unwrap();
+    let place = Place::directory(&work.join("repository"));
+    let mut cluster = Cluster::make(PROGRAM, Setup { nodes: 1, ..Setup::new(place) }, None);
+    let pipe = cluster.log_path(1);
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    let flags = OFlag::O_NONBLOCK.bits();
+    let reader = fs::File::options().read(true).custom_flags(flags).open(&pipe).unwrap();
+    // Full after some thirty lines.
+    fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    cluster.boot(1);
+    cluster.watch("a coordinator", 1, |_| true);
+    for _ in 0..100 {
+        cluster.signal(1, Signal::SIGHUP);
+        HostClock.sleep(Duration::from_millis(20));
+    }
+    assert!(cluster.look(1).is_some(), "it answers");
+    assert!(cluster.stop(1) < 5.0, "a signal ends it though nobody reads");
 }
 
 #[test]

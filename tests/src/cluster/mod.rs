@@ -157,13 +157,15 @@ impl Cluster {
         self.agents.insert(node, child);
     }
 
-    fn log_path(&self, node: u32) -> PathBuf {
+    /// Where a node's stderr goes.
+    pub fn log_path(&self, node: u32) -> PathBuf {
         self.work.join(&format!("node-{node}.log"))
     }
 
-    /// What a node has said.
+    /// What a node has said, if that goes into a file.
     pub fn told(&self, node: u32) -> String {
-        fs::read_to_string(self.log_path(node)).unwrap_or_default()
+        let path = self.log_path(node);
+        if path.is_file() { fs::read_to_string(path).unwrap_or_default() } else { String::new() }
     }
 
     /// Ends a node without a word, as a power cut does.
