@@ -14,19 +14,20 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use windlass_agent::backplane::message::Command;
-use windlass_agent::format::record::{DamageNews, Record, Swept};
+use windlass_agent::format::record::{DamageNews, Record};
 use windlass_agent::id::{BackupId, ObjectId};
-use windlass_agent::log::names::NameSet;
 use windlass_agent::log::presence::{self, Presence};
 use windlass_agent::log::state::State;
 use windlass_agent::progress::Progress;
 use windlass_agent::restore::affected;
 use windlass_agent::restore::lookup::ClientFetch;
+use windlass_agent::restore::noticed;
+pub use windlass_agent::restore::noticed::Found;
 use windlass_agent::store::StoreFault;
 use windlass_agent::store::retry::{Client, RetryPolicy};
-use windlass_agent::table::lost::LostRows;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
+use windlass_agent::units::Counted;
 
 use crate::args::global::Global;
 use crate::commands::through::Through;
@@ -41,36 +42,6 @@ const SWEEP_RETRIES: RetryPolicy =
     RetryPolicy { backoff_min_ms: 100, backoff_max_ms: 5_000, budget_ms: 30_000, attempts_max: 8 };
 /// Points named in a message; more are counted.
 const POINTS_NAMED: usize = 8;
-
-/// What a command found.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// Objects and segments that are not there.
-    pub missing: NameSet,
-    /// Objects and segments whose bytes are not what was written.
-    pub damaged: NameSet,
-    /// A point that needs them, or that needs none of what is lost.
-    pub point: Option<BackupId>,
-    /// A point that was made knowing of all this, and needs nothing of it.
-    pub made: Option<BackupId>,
-}
-
-impl Found {
-    /// Segments of which rows could not be read.
-    pub fn of_segments(lost: &[LostRows]) -> Found {
-        let mut found = Found::default();
-        for rows in lost {
-            let set = if rows.what.is_none() { &mut found.missing } else { &mut found.damaged };
-            set.insert(&rows.segment);
-        }
-        found
-    }
-
-    /// Whether nothing is lost.
-    pub fn is_sound(&self) -> bool {
-        self.missing.is_empty() && self.damaged.is_empty()
-    }
-}
 
 /// Writes into the log what is new of it, and says what became of that.
 pub fn record(global: &Global, repository: &Repository, state: &State, found: Found, job: &Progress) {
@@ -99,26 +70,7 @@ pub fn records(
 
 /// What the log does not say yet.
 fn news(repository: &Repository, state: &State, found: Found, job: &Progress) -> Result<DamageNews, Failure> {
-    let known = &state.damage;
-    let is_sound = found.is_sound();
-    let mut news = DamageNews { missing: found.missing, damaged: found.damaged, ..DamageNews::default() };
-    news.missing.subtract(&known.missing);
-    news.damaged.subtract(&known.damaged);
-    let (missing, damaged) = (&news.missing, &news.damaged);
-    let mut points = BTreeSet::new();
-    if !(missing.is_empty() && damaged.is_empty()) {
-        points = points_on(repository, state, &|id| missing.contains(id) || damaged.contains(id), job)?;
-    }
-    if let Some(made) = found.made {
-        points.remove(&made);
-    }
-    match found.point {
-        Some(point) if is_sound => news.points_sound.extend(known.points.get(&point)),
-        Some(point) => drop(points.insert(point)),
-        None => {}
-    }
-    news.points = points.difference(&known.points).copied().collect();
-    Ok(news)
+    noticed::news(state, found, &mut |is_lost| points_on(repository, state, is_lost, job))
 }
 
 /// The points that need an object or segment that `is_lost` names.
@@ -189,28 +141,16 @@ pub fn end_sweep(global: &Global, repository: &Repository, sweeping: Sweeping, j
     }
 }
 
-/// What a sweep has to say, with the points that need what is missing or need nothing lost any more, and the records for it.
+/// What a sweep has to say of the points that there are by now, and the records for it.
 pub fn sweep_records(
     repository: &Repository,
     state: &State,
     found: Presence,
     job: &Progress,
 ) -> Result<(DamageNews, Vec<Record>), Failure> {
-    let known = &state.damage;
-    let mut sound = Vec::new();
-    if !found.present.is_empty() {
-        let mut lost = known.missing.clone();
-        lost.subtract(&found.present);
-        lost.add(&known.damaged);
-        let still = points_on(repository, state, &|id| lost.contains(id), job)?;
-        sound = state.sound_but(&still);
-    }
-    let missing = Found { missing: found.missing, ..Found::default() };
-    let mut news = news(repository, state, missing, job)?;
-    news.present = found.present;
-    news.points_sound = sound;
-    let mut records = news.clone().into_records();
-    records.push(Record::Swept(Swept { wall_ns: HostClock.wall_ns(), after: found.after }));
+    let on = &mut |is_lost: &dyn Fn(&ObjectId) -> bool| points_on(repository, state, is_lost, job);
+    let (news, swept) = noticed::of_sweep(state, found, HostClock.wall_ns(), on)?;
+    let records = news.clone().into_records().into_iter().chain([Record::Swept(swept)]).collect();
     Ok((news, records))
 }
 
@@ -225,15 +165,27 @@ fn tell(state: &State, news: &DamageNews) {
     if lost.is_empty() {
         return;
     }
+    let of_tables: Vec<_> = state
+        .segments
+        .values()
+        .flat_map(|list| list.iter())
+        .filter(|segment| lost.contains(&segment.id))
+        .collect();
+    let (segments, objects) = (of_tables.len() as u64, lost.len().saturating_sub(of_tables.len() as u64));
+    let counted: Vec<String> = [(objects, "object"), (segments, "table segment")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| Counted(count, what).to_string())
+        .collect();
+    let verb = if objects + segments == 1 { "is" } else { "are" };
     logger::say(format_args!(
-        "windlass: {} objects of the store are lost; recorded, and the next backup reads and stores again what it \
-         needs of them",
-        lost.len()
+        "windlass: {} of the store {verb} missing or damaged; recorded, and the next backup stores again what it needs",
+        counted.join(" and ")
     ));
-    let segments = state.segments.values().flat_map(|list| list.iter());
-    for segment in segments.filter(|segment| lost.contains(&segment.id)).take(POINTS_NAMED) {
+    for segment in of_tables.iter().take(POINTS_NAMED) {
         logger::say(format_args!(
-            "windlass: segment {} of the tables is lost; `windlass repo rebuild` makes the tables anew from the objects",
+            "windlass: segment {} of the tables is missing or damaged; `windlass repo rebuild` makes the tables anew \
+             from the objects",
             segment.id
         ));
     }

@@ -24,6 +24,7 @@
 //! | [`device`] | a device or image file as a target |
 //! | [`browse`] | list, stat, find, cat |
 //! | [`affected`] | which points need what the store has lost |
+//! | [`noticed`] | what the log is told of it |
 //! | [`check`] | every reference, and with `read_data` every byte |
 //! | [`fault`] | what could not be restored, and why |
 //!
@@ -42,6 +43,7 @@ pub mod inode_flags;
 pub mod lane;
 pub mod lookup;
 mod names;
+pub mod noticed;
 mod orphan;
 pub mod place;
 pub mod plan;
