@@ -108,12 +108,14 @@ fn a_backup_finds_what_is_not_listed_any_more_once_a_day() {
         let Two { work, cli } = one;
         fs::remove_file(largest(&work, "obj")).unwrap();
         // The sweep goes on beside the backup, whose point stands on what the last one stands on.
-        let swept = cli.run(&["backup", policy]);
-        assert_eq!(swept.code, 0, "{}", swept.stderr);
-        assert!(swept.stderr.contains("1 objects of the store are lost"), "{}", swept.stderr);
+        let swept = cli.run(&["backup", policy, "--json"]);
+        assert_eq!(swept.code, 3, "a damaged point is no success: {}", swept.stderr);
+        assert!(swept.stderr.contains("1 object of the store is missing or damaged"), "{}", swept.stderr);
+        let outcome = swept.documents().pop().unwrap();
+        assert_eq!(outcome["damaged"], true, "{outcome}");
         assert_eq!(states(&cli, policy), ["damaged", "damaged"]);
         let again = cli.run(&["backup", policy]);
-        assert!(again.code == 0 && !again.stderr.contains("lost"), "not twice a day: {}", again.stderr);
+        assert!(again.code == 0 && !again.stderr.contains("missing"), "not twice a day: {}", again.stderr);
         assert_eq!(states(&cli, policy), ["damaged", "damaged", "complete"]);
         cli.ok(&["check", policy, "--read-data"]);
     }

@@ -76,6 +76,8 @@ pub struct Outcome {
     pub unmatched: Vec<String>,
     /// Volumes that the point is without: device, and why it could not be opened.
     pub missing: Vec<(String, String)>,
+    /// Whether the point is known to need something that the store has lost: it was begun before that was noticed.
+    pub damaged: bool,
 }
 
 impl Outcome {
@@ -83,7 +85,7 @@ impl Outcome {
     pub fn exit(&self) -> Exit {
         let differs = self.compared.iter().any(|compared| compared.sums.differences > 0);
         let nothing_named = self.unmatched.is_empty() && self.in_use.is_empty() && self.missing.is_empty();
-        let whole = self.report.totals.fault_count == 0 && nothing_named;
+        let whole = self.report.totals.fault_count == 0 && nothing_named && !self.damaged;
         if whole && !differs { Exit::Done } else { Exit::Partial }
     }
 }
@@ -213,11 +215,16 @@ pub fn run_policy(
         (session, _) => (session, Merged::default()),
     };
     let kept = session.as_ref().map_or(0, |session| stored_of(&session.view().state, name));
+    let mut damaged = match (&session, &result) {
+        (Some(session), Ok(report)) => session.view().state.damage.points.contains(&report.backup),
+        _ => false,
+    };
     if let Some(session) = session {
         repository::release(session);
     }
     let report = result.map_err(|fault| ended_early(&fault, &policy, kept))?;
-    if !report.lost.is_empty() {
+    let mut is_told = !report.lost.is_empty();
+    if is_told {
         // What was missing as a whole was known to be from its first row on.
         let knew = !report.resumed && report.lost.iter().all(|lost| lost.what.is_none());
         let found = Found { made: knew.then_some(report.backup), ..Found::of_segments(&report.lost) };
@@ -225,6 +232,11 @@ pub fn run_policy(
     }
     if let Some(sweeping) = sweeping {
         damage::end_sweep(global, repository, sweeping, job);
+        is_told = true;
+    }
+    // Read again only by a backup that may have been told of damage: any other one saves the requests.
+    if is_told {
+        damaged = repository.view()?.state.damage.points.contains(&report.backup);
     }
     let compared = verify::after_backup(global, &policy, job)?;
     job.enter(Phase::Done);
@@ -251,6 +263,7 @@ pub fn run_policy(
         in_use,
         unmatched,
         missing,
+        damaged,
     };
     Ok((policy, outcome))
 }
@@ -613,8 +626,15 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
         let device = text::printable(device.as_bytes());
         output.say(format_args!("  without {device}, which could not be opened; see above"));
     }
+    if outcome.damaged {
+        output.say(format_args!("  {DAMAGED}"));
+    }
     tell_compared(outcome, output);
 }
+
+/// What is said of a new point that needs something lost.
+pub const DAMAGED: &str = "this point is damaged: something that it needs is missing from the store, or was changed there, and \
+                           that was noticed after the backup began; make another one, which stores it again";
 
 /// Prints what the comparison with the kernel found.
 fn tell_compared(outcome: &Outcome, output: &Output) {
@@ -687,5 +707,6 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "includes_unmatched": outcome.unmatched,
         "compared": compared,
         "in_use": outcome.in_use,
+        "damaged": outcome.damaged,
     })
 }

@@ -144,7 +144,9 @@ fn tell(point: &Point, elapsed_ns: u64, output: &Output) -> Exit {
             named.join(", ")
         ));
     }
-    if !whole && (missing == 0 || point.faults > 0) {
+    if point.status == "damaged" {
+        output.say(format_args!("  {}", crate::commands::backup::DAMAGED));
+    } else if !whole && (missing == 0 || point.faults > 0) {
         output.say("  some items could not be read in full; `windlass status` names the last ones");
     }
     output.event(
