@@ -81,7 +81,7 @@ pub struct Repository {
     clock: SystemClock,
     memory: Option<Memory>,
     accept_older: Option<u64>,
-    /// How long to wait for a lock whose holder is at work, in nanoseconds; `None`: as long as it is.
+    /// How long to wait for a lock that another one has, in nanoseconds; `None`: as long as its holder is at work.
     wait_ns: Option<u64>,
 }
 
@@ -95,6 +95,8 @@ const SAY_NS: u64 = 30_000_000_000;
 /// Waits for a lock that another one has, and says so.
 struct Waiting {
     most_ns: Option<u64>,
+    /// Whether it is found out in any case if the holder lives: the lock may be this process's own, which ran out.
+    watches: bool,
     begun_ns: Option<u64>,
     /// When it was said last, and whether the holder was known to be at work.
     said: Option<(u64, bool)>,
@@ -102,25 +104,36 @@ struct Waiting {
 
 impl Waiting {
     fn new(most_ns: Option<u64>) -> Waiting {
-        Waiting { most_ns, begun_ns: None, said: None }
+        Waiting { most_ns, watches: false, begun_ns: None, said: None }
     }
 
-    /// Whether to go on. Whether the holder lives is found out in any case: `--no-wait` does not wait for one that does.
+    /// For a lock that was lost.
+    fn again(most_ns: Option<u64>) -> Waiting {
+        Waiting { watches: true, ..Waiting::new(most_ns) }
+    }
+
+    /// Whether to go on. A lock that was not let go is refused when the time is over, at once without any: only taking it over needs the
+    /// holder to be watched.
     fn goes_on(&mut self, now_ns: u64, held: &LogFault, left_ns: u64) -> bool {
         let waited_ns = now_ns.saturating_sub(*self.begun_ns.get_or_insert(now_ns));
         let LogFault::Held { watched_ns, .. } = *held else { return false };
         let lives = watched_ns > 0;
-        if signal::is_asked() || lives && self.most_ns.is_some_and(|most| waited_ns >= most) {
+        let is_over = self.most_ns.is_some_and(|most| waited_ns >= most);
+        if signal::is_asked() || is_over && (lives || !self.watches) {
             return false;
         }
         if self.said.is_none_or(|(said_ns, lived)| lived != lives || now_ns.saturating_sub(said_ns) >= SAY_NS)
         {
             self.said = Some((now_ns, lives));
             match (lives, self.most_ns) {
-                (false, _) => logger::say(format_args!(
-                    "windlass: {held}; waiting up to {} s to see if it still runs",
-                    left_ns.div_ceil(1_000_000_000)
-                )),
+                (false, most) => {
+                    let most = most.filter(|_| !self.watches).unwrap_or(u64::MAX);
+                    let wait_ns = left_ns.min(most.saturating_sub(waited_ns));
+                    logger::say(format_args!(
+                        "windlass: {held}; waiting up to {} s to see if it still runs",
+                        wait_ns.div_ceil(1_000_000_000)
+                    ));
+                }
                 (true, None) => logger::say(format_args!(
                     "windlass: {held}; waiting for it to finish, {} s so far (Ctrl-C ends it)",
                     waited_ns / 1_000_000_000
@@ -406,7 +419,7 @@ impl Repository {
         Ok(repository)
     }
 
-    /// How long to wait for a lock whose holder is at work, in nanoseconds; `None`: as long as it is.
+    /// How long to wait for a lock that another one has, in nanoseconds; `None`: as long as its holder is at work.
     pub fn wait_for_lock(&mut self, wait_ns: Option<u64>) {
         self.wait_ns = wait_ns;
     }
@@ -473,7 +486,7 @@ impl Repository {
     pub fn claim_again(&self, stop: &AtomicBool) -> Result<LogSession<'_>, Failure> {
         let begun_ns = HostClock.boot_ns();
         loop {
-            let fault = match self.try_claim(&mut Waiting::new(self.wait_ns)) {
+            let fault = match self.try_claim(&mut Waiting::again(self.wait_ns)) {
                 Ok(session) => return Ok(session),
                 Err(fault) => fault,
             };
@@ -509,7 +522,13 @@ impl Repository {
             LogFault::Held { .. } if signal::is_asked() => {
                 Failure::at(place, "stopped while waiting for the repository's lock")
             }
-            LogFault::Held { watched_ns: 1.., .. } => Failure::at(
+            LogFault::Held { watched_ns: 0, .. } => Failure::at(
+                place,
+                format_args!(
+                    "{fault}; wait for it with --wait TIME: 20 s or more also take over from one that died"
+                ),
+            ),
+            LogFault::Held { .. } => Failure::at(
                 place,
                 format_args!(
                     "{fault}; wait for it with --wait TIME, or as long as it takes without --wait and --no-wait"

@@ -143,6 +143,29 @@ fn a_second_backup_goes_on_when_the_first_is_done() {
 }
 
 #[test]
+fn a_backup_waits_for_the_lock_no_longer_than_it_is_told_to() {
+    let scratch = Scratch::new("cli-no-wait");
+    let cli = cli(&scratch);
+    let [a, b] = [("a", 1, 120_000_000), ("b", 2, 300_000)]
+        .map(|(name, seed, bytes)| image(&scratch, name, seed, bytes));
+    set(&cli, "long", &[&a]);
+    set(&cli, "short", &[&b]);
+    let first = start(&cli, &["backup", "long", "--limit-up", "1MiB"]);
+    wait_for(&scratch, "obj");
+    for (wait, at_least_s) in [(&["--no-wait"][..], 0), (&["--wait", "0"], 0), (&["--wait", "2s"], 2)] {
+        let begun = Instant::now();
+        let refused = cli.run(&[&["backup", "short"], wait].concat());
+        assert!(refused.code != 0, "{wait:?}: {}", refused.stderr);
+        assert!(refused.failure().contains("in use by another windlass"), "{wait:?}: {}", refused.stderr);
+        // Whether the holder lives would take 16 s to find out.
+        let took = begun.elapsed().as_secs();
+        assert!((at_least_s..at_least_s + 8).contains(&took), "{wait:?}: {took} s");
+    }
+    kill(Pid::from_raw(first.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    first.wait_with_output().unwrap();
+}
+
+#[test]
 fn a_signal_ends_a_backup_with_its_number_and_says_what_is_kept() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let scratch = Scratch::new("cli-signal");

@@ -202,7 +202,8 @@ pub struct Global {
         hide_short_help = true
     )]
     pub socket: Option<PathBuf>,
-    /// How long to wait for a repository that another windlass has locked and works on [default: as long as it works]
+    /// How long to wait for a repository that another windlass has locked; 20s or more also take over from one that died
+    /// [default: as long as it works]
     #[arg(long, global = true, value_name = "TIME", help_heading = "Repository", hide_short_help = true)]
     pub wait: Option<Duration>,
     /// Do it in this process, also when an agent runs on this machine

@@ -413,7 +413,7 @@ When an agent runs on this machine, its cluster does the backup and this command
 pub struct Backup {
     /// The policy
     pub name: String,
-    /// With an agent: start it and return, it goes on by itself. Without: fail at once when another windlass works on the repository
+    /// With an agent: start it and return, it goes on by itself. Without: fail at once when another windlass has locked the repository, like `--wait 0`
     #[arg(long, conflicts_with = "wait")]
     pub no_wait: bool,
     /// Open and compare all that was packed before it is sent, not only a sample: for a machine whose memory or processor is in doubt

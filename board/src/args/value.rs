@@ -58,7 +58,8 @@ impl FromStr for Duration {
     type Err = UnitFault;
 
     fn from_str(text: &str) -> Result<Duration, UnitFault> {
-        units::parse_duration_ms(text).map(Duration)
+        // Nothing needs no unit.
+        if text == "0" { Ok(Duration(0)) } else { units::parse_duration_ms(text).map(Duration) }
     }
 }
 
