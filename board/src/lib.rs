@@ -58,14 +58,12 @@ pub mod within;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// Runs a command line, with the program's name first. Prints, and returns the exit code.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Before any thread: the memory budget counts on it.
     windlass_hal::linux::share_heap();
     let line: Vec<OsString> = line.into_iter().collect();
-    let cli = match args::Cli::try_parse_from(&line) {
+    let cli = match args::parse(&line) {
         Ok(cli) => cli,
         Err(wrong) => return args::explain(wrong, &line),
     };

@@ -1,6 +1,8 @@
 //! What this machine has seen of a repository, so that a store cannot show an older one, or another, without a word.
 //!
-//! One small text file for each place of a repository, in the directory that `--state-dir` names:
+//! Small text files in the directory that `--state-dir` names: one for each repository, `repository-UUID`, so that all places of it share what
+//! was seen; and one for each place, `seen-PLACE-CHECKSUM`, which says what repository is there (what else is in it counts as long as there is
+//! none for the repository: earlier versions kept all of it there).
 //!
 //! | line | meaning |
 //! |---|---|
@@ -37,9 +39,10 @@ pub struct Seen {
     pub slot: Slot,
 }
 
-/// The file of one place.
+/// The files of one place and of the repositories.
 #[derive(Clone, Debug)]
 pub struct Memory {
+    dir: PathBuf,
     path: PathBuf,
     place: String,
 }
@@ -51,50 +54,58 @@ impl Memory {
         let kept = place.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
         let name: String = kept.take(NAME_CHARS_MAX).collect();
         let path = dir.join(format!("seen-{name}-{}", checksum(place)));
-        Ok(Memory { path, place: place.to_owned() })
+        Ok(Memory { dir: dir.to_owned(), path, place: place.to_owned() })
     }
 
-    /// What was seen there; `None` when nothing was.
-    pub fn recall(&self) -> Result<Option<Seen>, Failure> {
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Failure::at(self.path.display(), error)),
-        };
-        parse(&text).map(Some).ok_or_else(|| {
-            Failure::at(
-                self.path.display(),
-                "this is not what windlass writes there; remove it when you know that the store shows what it should",
-            )
-        })
+    /// The file of a repository, wherever it is.
+    fn path_of(&self, repository: &[u8; 16]) -> PathBuf {
+        self.dir.join(format!("repository-{}", text::uuid(repository)))
+    }
+
+    /// What was seen of a repository, here or at another place; `None` when nothing was.
+    fn recall(&self, repository: &[u8; 16]) -> Result<Option<Seen>, Failure> {
+        match recall(&self.path_of(repository))? {
+            Some(seen) => Ok(Some(seen)),
+            None => Ok(recall(&self.path)?.filter(|seen| seen.repository == *repository)),
+        }
     }
 
     /// Refuses what is not the repository that was seen here.
     pub fn check_identity(&self, repository: &[u8; 16], encrypted: bool) -> Result<(), Failure> {
-        let Some(seen) = self.recall()? else { return Ok(()) };
-        let what = if seen.repository != *repository {
-            format!(
-                "here is repository {}, and this machine knows {} at this place",
-                text::uuid(repository),
-                text::uuid(&seen.repository)
-            )
-        } else if seen.encrypted && !encrypted {
-            "the repository says that it is not encrypted, and this machine knows that it is".to_owned()
-        } else {
-            return Ok(());
+        let of_place = recall(&self.path)?;
+        let (what, path) = match (of_place, self.recall(repository)?) {
+            (Some(seen), _) if seen.repository != *repository => (
+                format!(
+                    "another repository is at this address than the one known: here is {}, and this machine knows {}",
+                    text::uuid(repository),
+                    text::uuid(&seen.repository)
+                ),
+                self.path.clone(),
+            ),
+            (_, Some(seen)) if seen.encrypted && !encrypted => (
+                "the repository says that it is not encrypted, and this machine knows that it is".to_owned(),
+                self.path_of(repository),
+            ),
+            _ => return Ok(()),
         };
         Err(Failure::at(
             &self.place,
             format_args!(
                 "{what}: somebody has replaced it; nothing was read or written; when that was right, remove {}",
-                self.path.display()
+                path.display()
             ),
         ))
     }
 
     /// Refuses a log that ends before what was seen, unless a person says that it is right to end at `accept`.
-    pub fn check_age(&self, epoch: Epoch, slot: Slot, accept: Option<u64>) -> Result<(), Failure> {
-        let Some(seen) = self.recall()? else { return Ok(()) };
+    pub fn check_age(
+        &self,
+        repository: &[u8; 16],
+        epoch: Epoch,
+        slot: Slot,
+        accept: Option<u64>,
+    ) -> Result<(), Failure> {
+        let Some(seen) = self.recall(repository)? else { return Ok(()) };
         if slot >= seen.slot && epoch >= seen.epoch || accept == Some(slot.0) {
             return Ok(());
         }
@@ -111,12 +122,30 @@ impl Memory {
 
     /// Remembers what is there now. Call it after the checks.
     pub fn remember(&self, seen: Seen) -> Result<(), Failure> {
-        if self.recall()? == Some(seen) {
-            return Ok(());
+        let replace = |path: &Path| {
+            durable::replace(path, emit(&seen).as_bytes()).map_err(|error| Failure::at(path.display(), error))
+        };
+        let path = self.path_of(&seen.repository);
+        if recall(&path)? != Some(seen) {
+            replace(&path)?;
         }
-        durable::replace(&self.path, emit(&seen).as_bytes())
-            .map_err(|error| Failure::at(self.path.display(), error))
+        let here = recall(&self.path)?.map(|here| (here.repository, here.encrypted));
+        if here == Some((seen.repository, seen.encrypted)) { Ok(()) } else { replace(&self.path) }
     }
+}
+
+fn recall(path: &Path) -> Result<Option<Seen>, Failure> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::at(path.display(), error)),
+    };
+    parse(&text).map(Some).ok_or_else(|| {
+        Failure::at(
+            path.display(),
+            "this is not what windlass writes there; remove it when you know that the store shows what it should",
+        )
+    })
 }
 
 fn emit(seen: &Seen) -> String {
@@ -168,7 +197,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("windlass-memory-{}", std::process::id()));
         let memory = Memory::of(&dir, "file:///srv/repo").unwrap();
         let seen = Seen { repository: [1; 16], encrypted: true, epoch: Epoch(3), slot: Slot(40) };
-        assert!(memory.check_age(Epoch(0), Slot(0), None).is_ok());
+        assert!(memory.check_age(&[1; 16], Epoch(0), Slot(0), None).is_ok());
         memory.remember(seen).unwrap();
         for (epoch, slot, accept, good) in [
             (3, 40, None, true),
@@ -179,7 +208,7 @@ mod tests {
             (3, 39, Some(39), true),
         ] {
             assert_eq!(
-                memory.check_age(Epoch(epoch), Slot(slot), accept).is_ok(),
+                memory.check_age(&[1; 16], Epoch(epoch), Slot(slot), accept).is_ok(),
                 good,
                 "{epoch} {slot} {accept:?}"
             );
@@ -188,7 +217,21 @@ mod tests {
         assert!(
             memory.check_identity(&[2; 16], true).is_err() && memory.check_identity(&[1; 16], false).is_err()
         );
-        assert!(Memory::of(&dir, "file:///srv/other").unwrap().check_identity(&[2; 16], false).is_ok());
+        let why = memory.check_identity(&[2; 16], true).unwrap_err().to_string();
+        assert!(why.contains("another repository is at this address than the one known"), "{why}");
+        let other = Memory::of(&dir, "file:///srv/other").unwrap();
+        assert!(other.check_identity(&[2; 16], false).is_ok());
+        // The same repository at another place is no younger, and as encrypted.
+        assert!(other.check_age(&[1; 16], Epoch(3), Slot(39), None).is_err());
+        assert!(other.check_identity(&[1; 16], false).is_err());
+        // What an earlier version left: all of it in the file of the place.
+        fs::remove_file(memory.path_of(&[1; 16])).unwrap();
+        assert!(memory.check_age(&[1; 16], Epoch(3), Slot(39), None).is_err());
+        // Brought back on purpose: that holds at both places.
+        memory.remember(Seen { slot: Slot(39), ..seen }).unwrap();
+        other.remember(Seen { slot: Slot(39), ..seen }).unwrap();
+        assert!(memory.check_age(&[1; 16], Epoch(3), Slot(39), None).is_ok());
+        assert!(other.check_age(&[1; 16], Epoch(3), Slot(39), None).is_ok());
         fs::remove_dir_all(&dir).unwrap();
     }
 }

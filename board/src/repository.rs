@@ -438,7 +438,7 @@ impl Repository {
         let view = self.read_log(|fault| logger::say(format_args!("windlass: {fault}")));
         let view = view.map_err(|fault| self.log_failure(&fault))?;
         if let Some(memory) = &self.memory {
-            memory.check_age(view.state.epoch, view.head, self.accept_older)?;
+            memory.check_age(&self.format.uuid, view.state.epoch, view.head, self.accept_older)?;
             self.remember(view.state.epoch, view.head)?;
         }
         Ok(view)

@@ -188,7 +188,26 @@ fn another_repository_or_an_older_one_is_refused() {
     bare.ok(&["--repo", &url, "repo", "init", "--no-encryption"]);
     bare.ok(&["--repo", &url, "repo", "info"]);
     let ended = bare.run(&["--repo", &url, "--state-dir", &state, "repo", "info"]);
-    assert!(ended.code == 1 && ended.failure().contains("somebody has replaced it"), "{}", ended.stderr);
+    let why = "another repository is at this address than the one known";
+    assert!(ended.code == 1 && ended.failure().contains(why), "{}", ended.stderr);
+    // The one that is known, older, at an address that is new.
+    let elsewhere = scratch.path().join("elsewhere");
+    copy(&scratch.path().join("older"), &elsewhere);
+    let ended = cli.run(&[
+        "--repo",
+        &format!("file://{}", elsewhere.display()),
+        "--state-dir",
+        &state,
+        "repo",
+        "info",
+    ]);
+    assert!(ended.code == 0, "it was brought back to that on purpose: {}", ended.stderr);
+    // A variable that is set to nothing is none.
+    let empty =
+        bare.clone().with("WINDLASS_STATE_DIR", "").with("WINDLASS_KEY_FILE", "").with("WINDLASS_MEMORY", "");
+    empty.ok(&["--repo", &url, "repo", "info"]);
+    let none = empty.with("WINDLASS_REPO", "").run(&["repo", "info"]);
+    assert!(none.stderr.contains("no repository"), "{}", none.stderr);
 }
 
 /// A log of which parts are gone: what is left is read, or named, and a rebuild brings back the points.

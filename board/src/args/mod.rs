@@ -14,13 +14,13 @@ pub mod global;
 pub mod pki;
 pub mod value;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::StyledStr;
+use clap::builder::{Resettable, StyledStr};
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Exit;
 use crate::point::Target;
@@ -648,6 +648,21 @@ pub struct VolumeVerify {
     /// Draw the same items again [default: different ones each time, the seed is printed]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
+}
+
+/// Parses a command line. A variable of the environment that is set to nothing counts as one that is not set.
+pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
+    fn without_empty(command: clap::Command) -> clap::Command {
+        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        command
+            .mut_args(|arg| match arg.get_env() {
+                Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+                _ => arg,
+            })
+            .mut_subcommands(without_empty)
+    }
+    let mut matches = without_empty(Cli::command()).try_get_matches_from(line)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|wrong| wrong.format(&mut Cli::command()))
 }
 
 /// Prints help, version or what is wrong with the command line `line`, and says how to exit.
