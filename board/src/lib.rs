@@ -51,6 +51,7 @@ pub mod requests;
 pub mod signal;
 pub mod status;
 pub mod text;
+pub mod unknown;
 pub mod unlock;
 pub mod watch;
 pub mod within;

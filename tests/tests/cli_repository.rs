@@ -284,6 +284,50 @@ fn a_damaged_log_is_named_and_rebuilt() {
     }
 }
 
+/// A log that is older than the objects beside it, beats and grants too: what it does not know of is named, and comes back.
+#[test]
+fn objects_of_lost_backups_are_named_and_make_points_again() {
+    let scratch = Scratch::new("cli-log-older");
+    let (cli, place) = (cli(&scratch), scratch.path().join("repository"));
+    let image = scratch.path().join("image");
+    let back_up = |salt: u8| {
+        fs::write(&image, vec![salt; 300_000]).unwrap();
+        cli.ok(&["backup", "a"]);
+    };
+    cli.ok(&["repo", "init"]);
+    cli.ok(&["policy", "set", "a", "--volume", &format!("{}=image", image.display())]);
+    back_up(1);
+    let older = scratch.path().join("older");
+    copy(&place, &older);
+    back_up(2);
+    for part in ["beat", "boundary", "ckpt", "epoch", "log"] {
+        fs::remove_dir_all(place.join(part)).ok();
+        if older.join(part).is_dir() {
+            copy(&older.join(part), &place.join(part));
+        }
+    }
+    assert_eq!(cli.json(&["points", "a"])["points"].as_array().unwrap().len(), 1);
+    let checked = cli.run(&["check", "a", "--read-data"]);
+    assert!(
+        checked.code == 3 && checked.stdout.contains("of which the commit log says nothing"),
+        "{}",
+        checked.stdout
+    );
+    let rebuilt = cli.run(&["repo", "rebuild"]);
+    assert!(
+        rebuilt.code == 3 && rebuilt.stdout.contains("its newest entries are lost"),
+        "{} {}",
+        rebuilt.stdout,
+        rebuilt.stderr
+    );
+    assert_eq!(cli.json(&["points", "a"])["points"].as_array().unwrap().len(), 2);
+    let out = scratch.path().join("out");
+    cli.ok(&["restore", "a@2", "--to-device", out.to_str().unwrap()]);
+    assert_eq!(fs::read(&out).unwrap(), vec![2; 300_000]);
+    back_up(3);
+    cli.ok(&["check", "a", "--read-data"]);
+}
+
 #[test]
 fn a_wrong_key_is_told_and_a_needless_one_too() {
     let scratch = Scratch::new("cli-keys");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::intact::{self, Flaw};
+use windlass_agent::log::state::State;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::check::{self, CheckEnd, CheckFault, CheckOptions, CheckReport};
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
@@ -27,6 +28,7 @@ use crate::machinery::refuse_small;
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::Repository;
+use crate::unknown::{self, Unknown};
 use crate::{signal, text};
 
 /// `check`.
@@ -64,16 +66,33 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
         })?
     };
     let (mut log_objects, mut log_damaged) = (0, Vec::new());
+    let mut unknown = Unknown::default();
     if args.read_data {
         let each = &mut |key: &str, flaw: Flaw| log_damaged.push((key.to_owned(), flaw));
         log_objects = intact::check(&repository.opened.client, &repository.format.uuid, each)
             .map_err(|fault| Failure::at("checking the log", fault))?;
+        unknown = look_for_unknown(&repository, &state)?;
+    }
+    let mut log_damaged: Vec<_> =
+        log_damaged.into_iter().map(|(key, flaw)| (key, flaw.to_string())).collect();
+    if let Some((id, backup)) = unknown.ahead {
+        let what = format!(
+            "it is of backup {backup}, of which the commit log says nothing: its newest entries are lost, and `windlass repo rebuild` \
+             makes points of what there is"
+        );
+        log_damaged.push((id.object_key(), what));
     }
     job.enter(Phase::Done);
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     let what = format!("{}@{}", point.policy, point.backup);
     for (key, flaw) in &log_damaged {
         output.say(format_args!("DAMAGED   {key}: {flaw}"));
+    }
+    if unknown.objects > 0 && unknown.ahead.is_none() {
+        output.say(format_args!(
+            "note      {} of backups that are under way or were stopped: no entry of the log has them, and nothing depends on them",
+            Counted(unknown.objects, "object")
+        ));
     }
     if !log_damaged.is_empty() {
         output.say("  nothing of this point depends on that; `windlass repo rebuild` makes the log and the format objects whole again");
@@ -85,9 +104,9 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
     document.insert("point".to_owned(), point.backup.0.into());
     document.insert("read_data".to_owned(), args.read_data.into());
     document.insert("log_objects".to_owned(), log_objects.into());
-    let log_damaged =
-        log_damaged.iter().map(|(key, flaw)| json!({ "object": key, "what": flaw.to_string() }));
+    let log_damaged = log_damaged.iter().map(|(key, what)| json!({ "object": key, "what": what }));
     document.insert("log_damaged".to_owned(), log_damaged.collect::<Vec<_>>().into());
+    document.insert("objects_unknown".to_owned(), unknown.objects.into());
     document.insert("peak_memory_bytes".to_owned(), host::peak_memory_bytes().into());
     document.insert("elapsed_ms".to_owned(), (elapsed_ns / 1_000_000).into());
     output.event("done", Value::Object(document));
@@ -105,6 +124,15 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
     damage::record(global, &repository, &state, found, &job);
     let all = args.at.volume.is_some() || !points::warn_missing(&state, point);
     Ok(if report.is_sound() && is_log_whole && all { Exit::Done } else { Exit::Partial })
+}
+
+/// Objects that the log does not know. What seems to be of a backup that it knows nothing of may have begun since it was read.
+fn look_for_unknown(repository: &Repository, state: &State) -> Result<Unknown, Failure> {
+    let failure = |fault| Failure::at("looking for objects that the log does not know", fault);
+    let found = unknown::look(repository, state, &mut || Ok(())).map_err(failure)?;
+    let Some((_, backup)) = found.ahead else { return Ok(found) };
+    let begun = repository.view()?.state.last_backup;
+    Ok(Unknown { ahead: found.ahead.filter(|_| backup > begun), ..found })
 }
 
 fn tell(what: &str, report: &CheckReport, read_data: bool, elapsed_ns: u64, output: &Output) {

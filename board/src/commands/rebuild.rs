@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  log is whole:    LIST obj/ --> those that the log has committed --> their tails --> new segments --> one commit: new in, old out
-//!  log is damaged:  what is left of it (`log::salvage`) --> those that it does not call dead --> their tails --> new segments
+//!  log is damaged, or an object is of a backup that it has not heard of (`unknown`):
+//!                     what is left of it (`log::salvage`) --> those that it does not call dead --> their tails --> new segments
 //!                       --> a checkpoint of all that is known, and a boundary: the log goes on behind it
 //! ```
 //!
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use windlass_agent::format::record::{Commit, Record};
 use windlass_agent::format::tail::TailKind;
-use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
+use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId, Slot};
 use windlass_agent::limits::{REBUILD_FAN_IN, SEGMENT_BYTES_MAX};
 use windlass_agent::log::fault::{LogFault, Place};
 use windlass_agent::log::lease::Seek;
@@ -32,7 +33,7 @@ use windlass_agent::store::retry::Client;
 use windlass_agent::store::{ByteRange, StoreFault, StoreFaultKind};
 use windlass_agent::table::rebuild::{RebuildSettings, Rebuilt, rebuild};
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
-use windlass_agent::table::source::{Fetch, Source, TableLimits};
+use windlass_agent::table::source::{Fetch, Source, TableFault, TableLimits};
 use windlass_agent::units::Counted;
 
 use crate::args::global::Global;
@@ -40,7 +41,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{LogSession, Repository};
-use crate::{damage, host, logger};
+use crate::{damage, host, logger, unknown};
 
 /// What was done.
 struct Done {
@@ -76,15 +77,26 @@ pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
         .find(|fault| !fault.is_damage() && !matches!(fault, LogFault::Mended { .. }))
     {
         Some(fault) => return Err(Failure::at(repository.opened.log_place(), fault)),
-        None if damage.is_empty() => repository.with_session(|session| work(&repository, session, &job))?,
-        None => renew(&repository, &job)?,
+        None if damage.is_empty() => {
+            match repository.with_session(|session| work(&repository, session, &job))? {
+                Ok(done) => done,
+                Err((id, backup)) => {
+                    output.say(format_args!(
+                        "found: {} is of backup {backup}, of which the commit log says nothing: its newest entries are lost",
+                        id.object_key()
+                    ));
+                    renew(&repository, &job, true)?
+                }
+            }
+        }
+        None => renew(&repository, &job, false)?,
     };
     drop(watcher);
     for fault in &damage {
         output.say(format_args!("found: {fault}"));
     }
     for (id, fault) in &done.rebuilt.skipped {
-        logger::say(format_args!("not read: {}: {fault}", id.object_key()));
+        logger::say(format_args!("not read: {}: {}", id.object_key(), skipped_text(fault)));
     }
     output.say(format_args!(
         "{} of {} in {}",
@@ -96,7 +108,7 @@ pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
         .rebuilt
         .skipped
         .iter()
-        .map(|(id, fault)| json!({ "object": id.object_key(), "what": fault.to_string() }))
+        .map(|(id, fault)| json!({ "object": id.object_key(), "what": skipped_text(fault) }))
         .collect();
     let mut document = json!({
         "rows": done.rebuilt.rows,
@@ -117,6 +129,18 @@ pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
     }
     output.event("done", document);
     Ok(if whole { Exit::Done } else { Exit::Partial })
+}
+
+/// Why the tail of an object was not read, and what that means.
+fn skipped_text(fault: &TableFault) -> String {
+    let what = match fault {
+        TableFault::Format { fault, .. } => fault.to_string(),
+        TableFault::Store(fault) => fault.to_string(),
+        other => other.to_string(),
+    };
+    format!(
+        "{what}; rows that only this object had are missing from the tables, and `windlass check` names what needs it"
+    )
 }
 
 fn tell(log: &NewLog, output: &Output) {
@@ -141,8 +165,17 @@ fn tell(log: &NewLog, output: &Output) {
     }
 }
 
-fn work(repository: &Repository, session: &mut LogSession<'_>, job: &Progress) -> Result<Done, Failure> {
+/// `Err`: an object of a backup of which the log knows nothing; nothing was done.
+fn work(
+    repository: &Repository,
+    session: &mut LogSession<'_>,
+    job: &Progress,
+) -> Result<Result<Done, (ObjectId, BackupId)>, Failure> {
     let state = session.view().state.clone();
+    let unknown = unknown::look(repository, &state, &mut || session.poll().map(drop).map_err(lease_fault));
+    if let Some(ahead) = unknown.map_err(Failure::new)?.ahead {
+        return Ok(Err(ahead));
+    }
     let given_up: Vec<BackupId> = state.abandoned.iter().chain(state.running.keys()).copied().collect();
     let (epoch, node) = (session.epoch(), state.holder.node);
     let (made, session) = {
@@ -153,11 +186,12 @@ fn work(repository: &Repository, session: &mut LogSession<'_>, job: &Progress) -
     commit(session, &state, &made.segments)?;
     made.drop_scratch(repository);
     let (objects, segments) = (made.objects.len() as u64, made.segments.len() as u64);
-    Ok(Done { rebuilt: made.rebuilt, objects, segments, log: None })
+    Ok(Ok(Done { rebuilt: made.rebuilt, objects, segments, log: None }))
 }
 
 /// The log begins anew with what is left of it, and with the tables of the objects that it does not call dead.
-fn renew(repository: &Repository, job: &Progress) -> Result<Done, Failure> {
+/// `is_cut`: an object shows that entries behind the last one are lost.
+fn renew(repository: &Repository, job: &Progress, is_cut: bool) -> Result<Done, Failure> {
     let client = &repository.opened.client;
     let (cluster, sealer) = (repository.format.uuid, LogSealer::new(&repository.keys));
     let read = |keep: salvage::Keep<'_>| {
@@ -169,7 +203,10 @@ fn renew(repository: &Repository, job: &Progress) -> Result<Done, Failure> {
     let (hold, me) = repository.hold(Seek { epoch: before.epoch, holder: None, yielded })?;
     let hold = RefCell::new(hold);
     // Whoever held the lease may have written until now.
-    let salvage = read(&mut || hold.borrow_mut().poll().map_err(lease_fault))?;
+    let mut salvage = read(&mut || hold.borrow_mut().poll().map_err(lease_fault))?;
+    if is_cut {
+        salvage.lost.push(Place::Slot(Slot(salvage.highest.0.saturating_add(1))));
+    }
     let epoch = hold.borrow().epoch();
     let keep = RefCell::new(|| hold.borrow_mut().poll().map_err(lease_fault));
     let made = tables(repository, job, epoch, me.node, &keep, &salvage.given_up(), |id| salvage.counts(id))?;
