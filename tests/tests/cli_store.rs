@@ -1,15 +1,24 @@
 //! Stores that are not there, cannot be written, or say what they should not: what a command says, and how soon.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests, and their helpers")]
+#![allow(clippy::disallowed_methods, reason = "the test waits for another process, with a deadline")]
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use windlass_tests::cli::{Cli, Ended};
 use windlass_tests::engines::faulty::{Fault, Faulty};
 use windlass_tests::engines::scratch::Scratch;
 use windlass_tests::engines::{free_port, skip};
-use windlass_tests::image::Tmpfs;
+use windlass_tests::error::{Result, output};
+use windlass_tests::fixture::noise;
+use windlass_tests::image::{Access, Loop, Tmpfs};
+
+/// Longest wait for another process to get somewhere.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn cli(scratch: &Scratch) -> Cli {
     Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(scratch.path())
@@ -146,6 +155,93 @@ fn a_file_system_without_hard_links_holds_a_repository_and_one_without_either_is
         let said = ended.failure();
         assert!(said.contains("neither hard links nor a rename") && said.contains("--lease-store"), "{said}");
     }
+}
+
+/// An exFAT volume of 64 MiB, mounted by exfat-fuse: it has no hard links, and no rename that replaces nothing.
+struct Exfat {
+    dir: PathBuf,
+    /// Detached after the volume is unmounted.
+    _device: Loop,
+}
+
+impl Exfat {
+    fn mount(scratch: &Path) -> Result<Exfat> {
+        let (image, dir) = (scratch.join("exfat.img"), scratch.join("exfat"));
+        fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        fs::create_dir(&dir).unwrap();
+        output(Command::new("mkfs.exfat").arg(&image))?;
+        let device = Loop::attach(&image, Access::ReadWrite)?;
+        output(Command::new("mount.exfat-fuse").arg(device.device()).arg(&dir))?;
+        Ok(Exfat { dir, _device: device })
+    }
+}
+
+impl Drop for Exfat {
+    fn drop(&mut self) {
+        let _ = umount2(&self.dir, MntFlags::empty()).or_else(|_| umount2(&self.dir, MntFlags::MNT_DETACH));
+    }
+}
+
+#[test]
+fn a_repository_on_exfat_is_refused_by_name_and_holds_with_its_log_elsewhere() {
+    let name = "a_repository_on_exfat_is_refused_by_name_and_holds_with_its_log_elsewhere";
+    windlass_tests::requires_root!(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for program in ["mkfs.exfat", "mount.exfat-fuse"] {
+        if !std::env::split_paths(&path).any(|dir| dir.join(program).exists()) {
+            return skip(name, &format!("no {program}"));
+        }
+    }
+    let scratch = Scratch::new("cli-store-exfat");
+    let volume = match Exfat::mount(scratch.path()) {
+        Ok(volume) => volume,
+        Err(why) => return windlass_tests::privilege::unsupported(name, &why.to_string()),
+    };
+    assert!(
+        fs::write(volume.dir.join("a"), "").is_ok()
+            && fs::hard_link(volume.dir.join("a"), volume.dir.join("b")).is_err()
+    );
+    let (repository, log) = (volume.dir.join("repository"), scratch.path().join("log"));
+    fs::create_dir(&repository).unwrap();
+    fs::create_dir(&log).unwrap();
+    let cli = cli(&scratch).with("WINDLASS_REPO", &format!("file://{}", repository.display()));
+    let refused = cli.run(&["repo", "init"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let said = refused.failure();
+    assert!(said.contains("neither hard links nor a rename") && said.contains("--lease-store"), "{said}");
+
+    let cli = cli.with("WINDLASS_LEASE_STORE", &format!("file://{}", log.display()));
+    cli.ok(&["repo", "init"]);
+    cli.ok(&["repo", "probe"]);
+    let device = scratch.path().join("image");
+    let write = |seed| fs::write(&device, noise(seed, 20 << 20)).unwrap();
+    write(1);
+    cli.ok(&["policy", "set", "a", "--volume", &format!("{}=image", device.display())]);
+    cli.ok(&["backup", "a"]);
+    // Killed when it has put something: the next finishes.
+    write(2);
+    let objects = || fs::read_dir(repository.join("obj")).map_or(0, Iterator::count);
+    let (before, begun) = (objects(), Instant::now());
+    let mut child =
+        cli.command(&["backup", "a"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while objects() == before && begun.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success(), "it was over before it was killed");
+    assert!(objects() > before, "it put nothing");
+    cli.ok(&["backup", "a"]);
+    for (point, seed) in [("a@1", 1), ("a", 2)] {
+        cli.ok(&["check", point]);
+        let to = scratch.path().join(format!("restored-{seed}"));
+        cli.ok(&["restore", point, "--to", to.to_str().unwrap()]);
+        assert!(fs::read(to.join("image")).unwrap() == noise(seed, 20 << 20), "{point}");
+    }
+    assert_eq!(
+        fs::read_dir(repository.join(".tmp")).unwrap().count(),
+        0,
+        "what the killed one left is removed"
+    );
 }
 
 #[test]
