@@ -9,16 +9,20 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use support::guest::{Guest, listing};
+use support::guest::{Guest, kept, listed};
 use support::kernel::{Differences, differences};
-use support::{Scratch, TestDevice, make_ext4, sound, unsupported, xfs};
+use support::{Scratch, TestDevice, make_ext4, run, sound, xfs};
 use windlass_hal::volume::{VolumeFault, detect};
 
 /// Seconds for one boot of the guest.
 const BOOT_SECONDS: u32 = 400;
-/// How long the storm rages: longer than the five seconds between ext4's own commits.
+/// How long the storm rages once it has made something: longer than the five seconds between ext4's own commits.
 const STORM_MILLISECONDS: u32 = 9000;
+
+/// Items that a volume holds on the average, at least: a storm that got nothing to its disk shows nothing.
+const ITEMS_MIN: usize = 75;
 
 /// mke2fs arguments. Each has a journal.
 const EXT4: [&[&str]; 13] = [
@@ -53,6 +57,25 @@ const XFS: [&str; 12] = [
     "-l su=32k",
 ];
 
+/// Keeps the images of a test that panics, and says where.
+struct Evidence<'a>(&'a Scratch, &'a str);
+
+impl Drop for Evidence<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let to = kept().join(self.1);
+            let _ = std::fs::remove_dir_all(&to);
+            let copied = Command::new("cp").args(["-r", "--sparse=always"]).arg(&self.0.0).arg(&to).status();
+            eprintln!("images: {} ({copied:?})", to.display());
+        }
+    }
+}
+
+/// A copy of a disk, without what was never written.
+fn copy(disk: &Path, to: &Path) {
+    run("cp", &["--sparse=always", disk.to_str().unwrap(), to.to_str().unwrap()]);
+}
+
 /// Runs a storm on each of `disks`, which hold empty file systems.
 fn storm(guest: &Guest, scratch: &Scratch, disks: &[PathBuf]) -> String {
     let mut job = String::new();
@@ -74,36 +97,47 @@ fn refusal(disk: &Path, said: &str) -> Option<(String, &'static str)> {
 
 /// Compares volumes with what the guest found: (image, listed as). Returns how many items they hold.
 fn compare(scratch: &Scratch, names: &[(String, String)], said: &str) -> usize {
-    let mut items = 0;
-    for (name, listed) in names {
-        let listing = listing(scratch, listed, said);
-        let (mut device, tree) = sound(&scratch.join(name), name);
-        assert_eq!(differences(&listing, &tree, &mut device), Differences::default(), "{name}");
-        items += tree.len();
+    let (mut items, mut wrong) = (0, Vec::new());
+    for (name, listed_as) in names {
+        match listed(scratch, listed_as) {
+            Ok(listing) => {
+                let (mut device, tree) = sound(&scratch.join(name), name);
+                let found = differences(&listing, &tree, &mut device);
+                if found != Differences::default() {
+                    wrong.push(format!("{name}: differs: {found:?}"));
+                }
+                items += tree.len();
+            }
+            Err(why) => wrong.push(why),
+        }
     }
+    assert!(wrong.is_empty(), "{}\n{said}", wrong.join("\n"));
+    assert!(
+        items >= names.len() * ITEMS_MIN,
+        "{items} items in {} volumes: the storms did nothing",
+        names.len()
+    );
     items
 }
 
-/// What `e2fsck -p` says about a volume by its code.
-fn e2fsck(image: &Path) -> Option<i32> {
+/// Replays the journal and clears orphans, as a boot does.
+fn e2fsck(image: &Path) {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let output =
-        std::process::Command::new("e2fsck").arg("-p").arg(image).env("PATH", path).output().unwrap();
-    output.status.code()
+    let output = Command::new("e2fsck").arg("-p").arg(image).env("PATH", path).output().unwrap();
+    // 1: it did something.
+    let code = output.status.code().unwrap_or(i32::MAX);
+    assert!(code <= 1, "e2fsck -p ends with {code}: {}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]
 fn ext4_is_refused_and_equal_after_either_way_out() {
     let test = "ext4_is_refused_and_equal_after_either_way_out";
-    if std::env::var_os("WINDLASS_POWER_FAILURE").is_none() {
-        // How far a storm gets is for the machine's pace to say, and on a fast one some volumes end otherwise than is expected below.
-        return unsupported(test, "runs with WINDLASS_POWER_FAILURE=1 only");
-    }
     let Some(guest) = Guest::or_skip(test, &["mke2fs", "e2fsck"]) else { return };
     let scratch = Scratch::new("power-ext4");
+    let _evidence = Evidence(&scratch, "power-ext4");
     let mut disks = Vec::new();
     for (n, args) in EXT4.iter().enumerate() {
-        let disk = scratch.join(&format!("replayed{n}"));
+        let disk = scratch.join(&format!("cut{n}"));
         make_ext4(&disk, args, "40M");
         disks.push(disk);
     }
@@ -114,11 +148,10 @@ fn ext4_is_refused_and_equal_after_either_way_out() {
             panic!("{n}: read although its journal holds changes: {said}");
         };
         assert!(what.contains("needs_recovery") && way_out.contains("mount"), "{what}; {way_out}");
+        copy(disk, &scratch.join(&format!("replayed{n}")));
         let repaired = scratch.join(&format!("repaired{n}"));
-        std::fs::copy(disk, &repaired).unwrap();
-        // Replays the journal and clears orphans; 1: it did something.
-        let status = e2fsck(&repaired);
-        assert!(status.is_some_and(|code| code <= 1), "{n}: e2fsck -p ends with {status:?}");
+        copy(disk, &repaired);
+        e2fsck(&repaired);
         job += &format!("replay replayed{n}\nwalk repaired{n}\n");
         names.extend([format!("replayed{n}"), format!("repaired{n}")].map(|name| (name.clone(), name)));
     }
@@ -130,15 +163,12 @@ fn ext4_is_refused_and_equal_after_either_way_out() {
 #[test]
 fn xfs_is_refused_and_equal_after_the_kernel_replayed_its_log() {
     let test = "xfs_is_refused_and_equal_after_the_kernel_replayed_its_log";
-    if std::env::var_os("WINDLASS_POWER_FAILURE").is_none() {
-        // How far a storm gets is for the machine's pace to say, and on a fast one some volumes end otherwise than is expected below.
-        return unsupported(test, "runs with WINDLASS_POWER_FAILURE=1 only");
-    }
     let Some(guest) = Guest::or_skip(test, &["mkfs.xfs"]) else { return };
     let scratch = Scratch::new("power-xfs");
+    let _evidence = Evidence(&scratch, "power-xfs");
     let mut disks = Vec::new();
     for args in XFS {
-        let disk = scratch.join(&format!("replayed{}", disks.len()));
+        let disk = scratch.join(&format!("cut{}", disks.len()));
         match xfs::make(&disk, "160M", args, None) {
             Ok(()) => disks.push(disk),
             Err(why) => eprintln!("{args}: not known here: {why}"),
@@ -153,9 +183,9 @@ fn xfs_is_refused_and_equal_after_the_kernel_replayed_its_log() {
             assert!(what.contains("dirty log") && way_out.contains("mount"), "{what}; {way_out}");
             refused += 1;
         } else {
-            std::fs::copy(disk, scratch.join(&format!("cut{n}"))).unwrap();
             names.push((format!("cut{n}"), name.clone()));
         }
+        copy(disk, &scratch.join(&name));
         job += &format!("replay {name}\n");
         names.push((name.clone(), name));
     }

@@ -359,11 +359,23 @@ impl UserMode {
 /// What the guest listed of an image in `work` that it mounted.
 ///
 /// # Panics
-/// When it did not finish, or refused the image; `said` is what it printed.
+/// As [`listed`] fails; `said` is what it printed.
 pub fn listing(work: &Scratch, name: &str, said: &str) -> String {
+    listed(work, name).unwrap_or_else(|why| panic!("{why}: {said}"))
+}
+
+/// What the guest listed of an image in `work`.
+///
+/// # Errors
+/// It did not finish, or refused the image.
+pub fn listed(work: &Scratch, name: &str) -> Result<String, String> {
     let listing = fs::read_to_string(work.join(&format!("{name}.list"))).unwrap_or_default();
-    assert!(listing.starts_with("mounted") && listing.ends_with("end\n"), "{name}: {listing}: {said}");
-    listing
+    let lines = listing.lines().count();
+    match listing.lines().next() {
+        Some("mounted") if listing.ends_with("end\n") => Ok(listing),
+        Some("mounted") | None => Err(format!("{name}: the guest did not finish: {lines} lines listed")),
+        Some(refused) => Err(format!("{name}: the guest does not mount it: {refused}")),
+    }
 }
 
 /// Runs a shell line in `dir`.
