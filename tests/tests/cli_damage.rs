@@ -128,6 +128,11 @@ fn an_object_that_a_restore_found_cut_short_stays_damaged_though_the_store_lists
     let Two { work, cli } = one;
     let victim = largest(&work, "obj");
     fs::OpenOptions::new().write(true).open(&victim).unwrap().set_len(64).unwrap();
+    // One object is one fault, with all that needs it.
+    let checked = cli.run(&["check", "files", "--json"]).documents().pop().unwrap();
+    let (faults, damaged) = (checked["fault_list"].as_array().unwrap(), &checked["items_damaged"]);
+    assert!(faults.len() == 1 && faults[0]["path_count"] == *damaged, "{checked}");
+    assert!(damaged.as_u64() > Some(1), "{checked}");
     let restored = cli.run(&["restore", "files", "--to", work.join("to").to_str().unwrap()]);
     assert_eq!(restored.code, 3, "{}", restored.stderr);
     assert!(restored.stderr.contains("is cut short"), "{}", restored.stderr);

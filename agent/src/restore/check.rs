@@ -46,6 +46,8 @@ use crate::table::source::{Fetch, TableFault};
 pub const OBJECTS_MAX: usize = 4_000_000;
 /// Most paths that one fault names; more are counted.
 pub const FAULT_PATHS_MAX: usize = 8;
+/// Where the faults of an object as a whole are collected: no frame begins there.
+const WHOLE: u32 = u32::MAX;
 /// Stack of a reading thread in bytes.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -317,13 +319,14 @@ struct Subject {
     damaged: AtomicBool,
 }
 
-/// What faults are collected by: where, or whose. A missing object is one fault, whatever is asked of it; so is a segment with lost rows.
+/// What faults are collected by: where, or whose. A missing or cut object is one fault, whatever is asked of it; so is a segment with lost rows.
 type FaultKey = (Option<(ObjectId, u32)>, Vec<u8>);
 
 /// Faults as they are found, by any thread.
 #[derive(Default)]
 struct Findings {
-    faults: Mutex<BTreeMap<FaultKey, CheckFault>>,
+    /// Each with the path that was counted last.
+    faults: Mutex<BTreeMap<FaultKey, (CheckFault, Vec<u8>)>>,
     dropped: AtomicU64,
     items_damaged: AtomicU64,
     /// Names that are missing, and damaged.
@@ -354,23 +357,28 @@ impl Findings {
         self.lose(place, what);
         let path = subject.path.clone();
         let key = match (place, what) {
-            (Some((object, _)), Wrong::Missing) => (Some((object, 0)), Vec::new()),
+            (Some((object, _)), Wrong::Missing | Wrong::Short { .. }) => (Some((object, WHOLE)), Vec::new()),
             // One fault a segment, which no object has the name of.
-            (_, Wrong::Lost(lost)) => (Some((lost.segment, 0)), Vec::new()),
+            (_, Wrong::Lost(lost)) => (Some((lost.segment, WHOLE)), Vec::new()),
             (Some(place), _) => (Some(place), Vec::new()),
             (None, _) => (None, path.clone()),
         };
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = faults.get_mut(&key) {
+        if let Some((known, last)) = faults.get_mut(&key) {
+            if let (Wrong::Short { need, .. }, Wrong::Short { need: more, .. }) = (&mut known.what, what) {
+                *need = more.max(*need);
+            }
             // Blocks of one item come one after another.
-            if known.paths.last() != Some(&path) && !known.paths.contains(&path) {
+            if *last != path && !known.paths.contains(&path) {
                 known.path_count += 1;
                 if known.paths.len() < FAULT_PATHS_MAX {
-                    known.paths.push(path);
+                    known.paths.push(path.clone());
                 }
             }
+            *last = path;
         } else if faults.len() < FAULTS_MAX {
-            faults.insert(key, CheckFault { place, what, paths: vec![path], path_count: 1 });
+            let fault = CheckFault { place, what, paths: vec![path.clone()], path_count: 1 };
+            faults.insert(key, (fault, path));
         } else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -418,8 +426,8 @@ pub fn run<F: Fetch>(
     report.items_damaged = findings.items_damaged.into_inner();
     report.faults_dropped = findings.dropped.into_inner();
     (report.missing, report.damaged) = findings.lost.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report.faults =
-        findings.faults.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect();
+    let faults = findings.faults.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.faults = faults.into_values().map(|(fault, _)| fault).collect();
     Ok(report)
 }
 
