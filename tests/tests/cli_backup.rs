@@ -182,5 +182,8 @@ fn a_signal_ends_a_backup_with_its_number_and_says_what_is_kept() {
         let info = cli.json(&["repo", "info"]);
         assert_eq!(info["unfinished"], 1);
         assert!(cli.ok(&["repo", "info"]).contains("unfinished  backup 1 of p, "));
+        // Nobody goes on with the backup of a policy that is removed.
+        assert!(cli.ok(&["policy", "remove", "p"]).contains("its backup 1 had not ended and is given up"));
+        assert_eq!(cli.json(&["repo", "info"])["unfinished"], 0);
     }
 }

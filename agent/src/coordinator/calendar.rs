@@ -16,11 +16,17 @@ pub struct Calendar {
 }
 
 impl Calendar {
-    /// The earliest time at which a backup is due, and of which policy; in the past or now: it is due. Nanoseconds since 1970.
-    pub fn next(&mut self, state: &State, wall_ns: i64) -> Option<(i64, String)> {
+    /// The earliest time at which a backup is due, and of which policy; in the past or now: it is due. Nanoseconds since 1970. Policies of
+    /// which `is_busy` says that a backup is under way are left out: what was due meanwhile is due when it has ended, once.
+    pub fn next(
+        &mut self,
+        state: &State,
+        wall_ns: i64,
+        is_busy: &dyn Fn(&str) -> bool,
+    ) -> Option<(i64, String)> {
         self.read.retain(|name, _| state.policies.contains_key(name));
         let mut first: Option<(i64, String)> = None;
-        for (name, entry) in state.policies.iter().filter(|(_, entry)| !entry.removed) {
+        for (name, entry) in state.policies.iter().filter(|(name, entry)| !entry.removed && !is_busy(name)) {
             let read = self.read.entry(name.clone()).or_default();
             if read.0 != entry.revision {
                 *read = (entry.revision, Policy::parse(&entry.body).ok());
@@ -71,19 +77,22 @@ mod tests {
         let mut calendar = Calendar::default();
         let state = with_policy(Some(6));
         let now = 7 * HOUR_NS;
-        assert!(calendar.next(&state, now).is_some_and(|(due, name)| due <= now && name == "home"));
+        assert!(
+            calendar.next(&state, now, &|_| false).is_some_and(|(due, name)| due <= now && name == "home")
+        );
+        assert_eq!(calendar.next(&state, now, &|name| name == "home"), None, "one is under way");
         calendar.tried("home", now);
-        assert_eq!(calendar.next(&state, now), Some((12 * HOUR_NS, "home".to_owned())));
+        assert_eq!(calendar.next(&state, now, &|_| false), Some((12 * HOUR_NS, "home".to_owned())));
     }
 
     #[test]
     fn without_a_schedule_nothing_is_due_and_a_changed_policy_is_read_again() {
         let mut calendar = Calendar::default();
-        assert_eq!(calendar.next(&with_policy(None), HOUR_NS), None);
+        assert_eq!(calendar.next(&with_policy(None), HOUR_NS, &|_| false), None);
         let mut changed = with_policy(Some(1));
         changed.policies.get_mut("home").unwrap().revision = 2;
-        assert!(calendar.next(&changed, HOUR_NS).is_some());
+        assert!(calendar.next(&changed, HOUR_NS, &|_| false).is_some());
         changed.policies.get_mut("home").unwrap().removed = true;
-        assert_eq!(calendar.next(&changed, HOUR_NS), None);
+        assert_eq!(calendar.next(&changed, HOUR_NS, &|_| false), None);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! | phase | waits for | next |
 //! |---|---|---|
+//! | `Queued` | its turn: at most [`RUNNING_MAX`] backups go on at once, and who asked first begins first | `Probing` |
 //! | `Probing` | every volume looked at by a node that can read it | `Beginning`, `Running`, or refused |
 //! | `Beginning` | the commit of "backup begun" | `Running` |
 //! | `Running` | reports, until the stretches tile every volume | `Ending`; `Probing` again when nodes fail |
 //! | `Ending` | the commit of "backup ended" | gone: a recovery point |
-//! | `Stopped` | somebody to start it again | `Probing` |
+//! | `Stopped` | somebody to start it again | `Queued` |
 
 use std::collections::BTreeMap;
 
@@ -57,6 +58,7 @@ impl Look {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
+    Queued,
     Probing { looks: BTreeMap<VolumeId, Look>, since_ns: u64 },
     Beginning { found: BTreeMap<VolumeId, Found> },
     Running { backup: BackupId, found: BTreeMap<VolumeId, Found> },
@@ -68,6 +70,8 @@ enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     phase: Phase,
+    /// Its place in the queue: who asked first has the smallest.
+    place: u64,
     askers: Vec<Asker>,
     /// Failures since the last progress.
     failures: u32,
@@ -84,11 +88,25 @@ impl Job {
         self.phase == Phase::Stopped
     }
 
+    pub(super) fn is_queued(&self) -> bool {
+        self.phase == Phase::Queued
+    }
+
+    /// Whether it takes one of the places of backups that go on at once.
+    fn is_at_work(&self) -> bool {
+        !self.is_stopped() && !self.is_queued()
+    }
+
+    /// Its place among those whose backup has not begun.
+    pub(super) fn place(&self) -> u64 {
+        self.place
+    }
+
     /// Its backup, once it runs.
     pub(super) fn backup(&self) -> Option<BackupId> {
         match self.phase {
             Phase::Running { backup, .. } | Phase::Ending { backup } => Some(backup),
-            Phase::Probing { .. } | Phase::Beginning { .. } | Phase::Stopped => None,
+            Phase::Queued | Phase::Probing { .. } | Phase::Beginning { .. } | Phase::Stopped => None,
         }
     }
 
@@ -96,7 +114,11 @@ impl Job {
     pub(super) fn found(&self) -> Option<&BTreeMap<VolumeId, Found>> {
         match &self.phase {
             Phase::Running { found, .. } => Some(found),
-            Phase::Probing { .. } | Phase::Beginning { .. } | Phase::Ending { .. } | Phase::Stopped => None,
+            Phase::Queued
+            | Phase::Probing { .. }
+            | Phase::Beginning { .. }
+            | Phase::Ending { .. }
+            | Phase::Stopped => None,
         }
     }
 }
@@ -122,13 +144,9 @@ impl Coordinator {
             }
             return;
         }
-        if self.jobs.values().filter(|job| !job.is_stopped()).count() >= RUNNING_MAX {
-            let why = format!("{RUNNING_MAX} backups run already; wait for one to end");
-            return asker.into_iter().for_each(|asker| self.reply(asker, Reply::Refused(why.clone())));
-        }
-        let phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
         let job = Job {
-            phase,
+            phase: Phase::Queued,
+            place: self.next_place(),
             askers: asker.into_iter().collect(),
             failures: 0,
             on_request: false,
@@ -136,6 +154,52 @@ impl Coordinator {
             relook_ns: 0,
         };
         self.jobs.insert(policy.to_owned(), job);
+    }
+
+    fn next_place(&mut self) -> u64 {
+        self.places += 1;
+        self.places
+    }
+
+    /// Lets those begin whose turn it is. Whoever asked for one that has to wait is told so: it will not be forgotten.
+    fn admit(&mut self, now: Now<'_>) {
+        loop {
+            let queued = self.jobs.iter().filter(|(_, job)| job.is_queued());
+            let Some(next) = queued.min_by_key(|(_, job)| job.place).map(|(policy, _)| policy.clone()) else {
+                return;
+            };
+            let at_work = self.jobs.values().filter(|job| job.is_at_work()).count();
+            if at_work >= RUNNING_MAX && !self.make_way(now) {
+                break;
+            }
+            if let Some(job) = self.jobs.get_mut(&next) {
+                job.phase = Phase::Probing { looks: looks(now.state, &next), since_ns: now.ns };
+            }
+        }
+        let queued = self.jobs.values_mut().filter(|job| job.is_queued());
+        let told: Vec<Asker> = queued.flat_map(|job| std::mem::take(&mut job.askers)).collect();
+        told.into_iter().for_each(|asker| self.reply(asker, Reply::Done(None)));
+    }
+
+    /// A backup that nobody is at, because nobody could open what is left of it for a while, goes to the end of the queue.
+    fn make_way(&mut self, now: Now<'_>) -> bool {
+        let waits = |job: &Job| job.relook_ns <= now.ns && self.waits_for_volumes(now.state, job);
+        let waiting = self.jobs.iter().filter(|(_, job)| waits(job));
+        let first = waiting.min_by_key(|(_, job)| job.place).map(|(policy, _)| policy.clone());
+        let place = self.next_place();
+        let Some(job) = first.and_then(|policy| self.jobs.get_mut(&policy)) else { return false };
+        (job.phase, job.place) = (Phase::Queued, place);
+        true
+    }
+
+    /// Whether all that is left of a backup is on volumes that nobody could open.
+    fn waits_for_volumes(&self, state: &State, job: &Job) -> bool {
+        let Phase::Running { backup, found } = &job.phase else { return false };
+        let Some(running) = state.running.get(backup) else { return false };
+        let is_done = |volume: &BackupVolume| running.done.is_whole(volume.volume);
+        let mut left = running.volumes.iter().filter(|volume| !is_done(volume)).peekable();
+        let is_out = self.assigned.values().any(|a| a.assignment.backup == *backup);
+        !is_out && left.peek().is_some() && left.all(|volume| !found.contains_key(&volume.volume))
     }
 
     /// Stops a backup; what is committed stays, and starting it again goes on there.
@@ -176,6 +240,7 @@ impl Coordinator {
 
     /// Moves every backup on.
     pub(super) fn turn_jobs(&mut self, now: Now<'_>) {
+        self.admit(now);
         let asked = self.jobs.values().filter_map(|job| match &job.phase {
             Phase::Probing { looks, .. } => Some(looks.values()),
             _ => None,
@@ -183,8 +248,11 @@ impl Coordinator {
         let asked: Vec<NodeId> =
             asked.flatten().filter_map(|look| look.asked.map(|(node, ..)| node)).collect();
         self.probes.begin(asked.into_iter());
-        let policies: Vec<String> = self.jobs.keys().cloned().collect();
-        for policy in policies {
+        // Who asked first is served first: what is due again meanwhile comes behind all others.
+        let mut policies: Vec<(u64, String)> =
+            self.jobs.iter().map(|(policy, job)| (job.place, policy.clone())).collect();
+        policies.sort_unstable();
+        for (_, policy) in policies {
             let Some(mut job) = self.jobs.remove(&policy) else { continue };
             let goes_on = match &mut job.phase {
                 Phase::Probing { looks, since_ns } => {
@@ -193,7 +261,7 @@ impl Coordinator {
                     self.turn_probing(now, &policy, job, &mut looks, since_ns)
                 }
                 Phase::Running { .. } => self.turn_running(now, &policy, job),
-                Phase::Beginning { .. } | Phase::Ending { .. } | Phase::Stopped => Some(job),
+                Phase::Queued | Phase::Beginning { .. } | Phase::Ending { .. } | Phase::Stopped => Some(job),
             };
             if let Some(job) = goes_on {
                 self.jobs.insert(policy, job);
@@ -299,12 +367,16 @@ impl Coordinator {
                 job.phase = Phase::Running { backup, found };
                 return self.turn_running(now, policy, job);
             }
-            self.revoke_all(Some(backup));
             // Its rows stay for the new one to look at, so that nothing is stored twice.
-            if !now.state.can_keep_unfinished(policy) {
-                records.push(Record::BackupAbandoned { backup });
-            }
+            self.revoke_all(Some(backup));
         }
+        // One number for one backup: the next begins when this one has.
+        if self.queue.iter().chain(&self.in_flight).any(|pending| matches!(pending, Pending::Begin { .. })) {
+            return Some(job);
+        }
+        let is_at_work = |name: &str| self.jobs.get(name).is_some_and(Job::is_at_work);
+        let given_up = now.state.to_give_up(policy, &is_at_work).into_iter();
+        records.extend(given_up.map(|backup| Record::BackupAbandoned { backup }));
         let start = BackupStart {
             backup: next,
             policy: policy.to_owned(),
@@ -365,7 +437,9 @@ impl Coordinator {
                     let running = now.state.running.get(backup);
                     running.is_some_and(|r| r.volumes.iter().any(|v| !found.contains_key(&v.volume)))
                 }
-                Phase::Probing { .. } | Phase::Beginning { .. } | Phase::Ending { .. } => false,
+                Phase::Queued | Phase::Probing { .. } | Phase::Beginning { .. } | Phase::Ending { .. } => {
+                    false
+                }
             };
             if wanting {
                 job.failures = 0;
@@ -431,7 +505,13 @@ impl Coordinator {
     }
 
     pub(super) fn begin_refused(&mut self, now: Now<'_>, policy: &str, why: Refusal) {
-        if let Some(job) = self.jobs.remove(policy) {
+        if let Some(mut job) = self.jobs.remove(policy) {
+            // Another one ended meanwhile, and gave up what was to be given up.
+            if why == Refusal::Backup {
+                job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
+                self.jobs.insert(policy.to_owned(), job);
+                return;
+            }
             let kept = self.give_up(now, policy, job, &why.to_string());
             kept.into_iter().for_each(|job| drop(self.jobs.insert(policy.to_owned(), job)));
         }
@@ -450,6 +530,15 @@ impl Coordinator {
         self.merges.backups_changed();
         if self.jobs.get(policy).is_some_and(|job| job.backup() == Some(backup)) {
             self.jobs.remove(policy);
+        }
+    }
+
+    /// Its policy was removed, and what was unfinished of it given up.
+    pub(super) fn policy_removed(&mut self, policy: &str) {
+        let Some(job) = self.jobs.remove(policy) else { return };
+        self.revoke_all(job.backup());
+        for asker in job.askers {
+            self.reply(asker, Reply::Refused(format!("policy {policy} was removed")));
         }
     }
 

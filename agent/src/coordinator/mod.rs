@@ -119,6 +119,20 @@ enum Pending {
 }
 
 impl Pending {
+    /// Whether it removes a policy: then it is the first of its batch, so that what it leaves unfinished is as the state says.
+    fn removes(&self) -> bool {
+        let is_removal = |record: &Record| matches!(record, Record::PolicyRemoved { .. });
+        matches!(self, Pending::Submit(_, records) if records.iter().any(is_removal))
+    }
+
+    /// Adds what it leaves unfinished and gives up, as of `state`, in place of what an earlier attempt has added.
+    fn give_up(&mut self, state: &State) {
+        let Pending::Submit(_, records) = self else { return };
+        records.retain(|record| !matches!(record, Record::BackupAbandoned { .. }));
+        let given_up: Vec<Record> = records.iter().filter_map(|record| state.given_up_with(record)).collect();
+        records.extend(given_up);
+    }
+
     fn records(&self) -> Vec<Record> {
         match self {
             Pending::Report(_, report) => vec![Record::Commit(Commit {
@@ -162,6 +176,8 @@ pub struct Coordinator {
     epoch: Epoch,
     roster: Roster,
     jobs: BTreeMap<String, Job>,
+    /// Places given in the queue of backups.
+    places: u64,
     assigned: BTreeMap<AssignmentId, Assigned>,
     merges: Merges,
     probes: Probes,
@@ -198,6 +214,7 @@ impl Coordinator {
             roster: Roster::new(now.ns, nodes),
             epoch,
             jobs: BTreeMap::new(),
+            places: 0,
             assigned: BTreeMap::new(),
             merges: Merges::default(),
             probes: Probes::default(),
@@ -309,7 +326,10 @@ impl Coordinator {
     }
 
     fn start_what_is_due(&mut self, now: Now<'_>) {
-        while let Some((due, policy)) = self.calendar.next(now.state, now.wall_ns) {
+        loop {
+            let jobs = &self.jobs;
+            let is_busy = |policy: &str| jobs.get(policy).is_some_and(|job| !job.is_stopped());
+            let Some((due, policy)) = self.calendar.next(now.state, now.wall_ns, &is_busy) else { return };
             if due > now.wall_ns {
                 let left = u64::try_from(due.saturating_sub(now.wall_ns)).unwrap_or(0);
                 return self.wake_at(now.ns.saturating_add(left));
@@ -415,7 +435,13 @@ impl Coordinator {
             return None;
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(pending) = self.queue.front() {
+        while let Some(pending) = self.queue.front_mut() {
+            if pending.removes() {
+                if !batch.is_empty() {
+                    break;
+                }
+                pending.give_up(now.state);
+            }
             let records = pending.records();
             let size: usize = records.iter().map(Record::encoded_len).sum();
             let full = bytes + size > GROUP_BYTES_MAX || batch.len() + records.len() >= SLOT_RECORDS_MAX;
@@ -438,7 +464,14 @@ impl Coordinator {
                 Pending::Merge(node, order, _) => self.merge_committed(node, &order),
                 Pending::Begin { policy, backup, .. } => self.begun(now, &policy, backup),
                 Pending::End { policy, backup, .. } => self.ended(now, &policy, backup),
-                Pending::Submit(asker, _) => self.reply(asker, Reply::Done(None)),
+                Pending::Submit(asker, records) => {
+                    for record in &records {
+                        if let Record::PolicyRemoved { name, .. } = record {
+                            self.policy_removed(name);
+                        }
+                    }
+                    self.reply(asker, Reply::Done(None));
+                }
                 Pending::Floor(_) => {}
             }
         }

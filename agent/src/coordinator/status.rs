@@ -5,7 +5,7 @@
 //! | `node`, `coordinator` | who answers; who holds the lease: node, epoch, resting |
 //! | `nodes` | each node: up, weight, memory, lanes, rate, volumes, number of assignments |
 //! | `backups` | each running backup: items, bytes, rate, time left, assignments |
-//! | `queue` | policies whose backup has not begun |
+//! | `queue` | policies whose backup has not begun, in the order in which they will |
 //! | `points` | the newest recovery points: how they went, and the volumes that they are without |
 //! | `errors` | the newest faults: when, on which node, what |
 //!
@@ -125,6 +125,8 @@ impl Coordinator {
             .filter_map(|(policy, job)| Some(self.backup_json(now, policy, job.backup()?, job.found())))
             .collect();
         let waiting = self.jobs.iter().filter(|(_, job)| job.backup().is_none() && !job.is_stopped());
+        let mut waiting: Vec<_> = waiting.map(|(policy, job)| (job.place(), policy.as_str())).collect();
+        waiting.sort_unstable();
         json!({
             "node": self.settings.me.0,
             "coordinator": {
@@ -135,7 +137,7 @@ impl Coordinator {
             },
             "nodes": nodes,
             "backups": backups,
-            "queue": waiting.map(|(policy, _)| policy.as_str()).collect::<Vec<_>>(),
+            "queue": waiting.into_iter().map(|(_, policy)| policy).collect::<Vec<_>>(),
             "points": points(now.state),
             "errors": self.errors.to_json(),
         })

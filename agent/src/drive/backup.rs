@@ -147,8 +147,11 @@ where
         }
         let mut state = state;
         let begin = Begin::decide(&state, settings, volumes, next);
-        if begin.abandons() {
-            state.running.retain(|_, running| running.policy != settings.policy);
+        for last in begin.gives_up() {
+            let policy = state.running.get(&last).map(|running| running.policy.clone());
+            state
+                .running
+                .retain(|&backup, running| Some(&running.policy) != policy.as_ref() || backup > last);
         }
         let (mut commits, handle) = Commits::start(scope, session, clock, begin.backup, wake);
         let result =
@@ -193,10 +196,9 @@ impl Begin {
             if running.volumes == found && running.missing == settings.missing && is_proven {
                 return Begin { backup, records, resume: Some(running.clone()) };
             }
-            if !state.can_keep_unfinished(&settings.policy) {
-                records.push(Record::BackupAbandoned { backup });
-            }
         }
+        let given_up = state.to_give_up(&settings.policy, &|_| false).into_iter();
+        records.extend(given_up.map(|backup| Record::BackupAbandoned { backup }));
         records.push(Record::BackupBegun(BackupStart {
             backup: next,
             policy: settings.policy.clone(),
@@ -208,9 +210,12 @@ impl Begin {
         Begin { backup: next, records, resume: None }
     }
 
-    /// Whether the unfinished backups of the policy are given up at once.
-    fn abandons(&self) -> bool {
-        self.records.iter().any(|record| matches!(record, Record::BackupAbandoned { .. }))
+    /// Unfinished backups that are given up at once, each with those of its policy before it.
+    fn gives_up(&self) -> impl Iterator<Item = BackupId> {
+        self.records.iter().filter_map(|record| match record {
+            Record::BackupAbandoned { backup } => Some(*backup),
+            _ => None,
+        })
     }
 }
 

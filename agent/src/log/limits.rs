@@ -113,7 +113,7 @@ impl std::fmt::Display for Bound {
             Bound::Running => (
                 RUNNING_MAX,
                 "unfinished backups",
-                "let those that run end, or start those that stopped again",
+                "let those that run end, or remove policies whose backups never end",
             ),
             Bound::Segments => (
                 SEGMENTS_MAX,

@@ -259,9 +259,39 @@ impl State {
         self.running.iter().map(|(&id, running)| (id, running)).filter(is_last)
     }
 
-    /// Whether another backup of a policy can begin while the rows of its unfinished ones are kept.
-    pub fn can_keep_unfinished(&self, policy: &str) -> bool {
-        self.unfinished(policy).count() < UNFINISHED_MAX && self.running.len() < RUNNING_MAX - UNFINISHED_MAX
+    /// The unfinished backups that make room when another backup of `policy` begins, each with all of its own policy before it: none while
+    /// there is room. Else those of removed policies go, and of all others those that are not the last: nothing is at work on them. When that
+    /// is not enough, one that is the last goes too: of `policy` itself, or the oldest of a policy that is not at work.
+    pub fn to_give_up(&self, policy: &str, is_at_work: &dyn Fn(&str) -> bool) -> Vec<BackupId> {
+        let is_full = self.running.len() >= RUNNING_MAX - UNFINISHED_MAX;
+        let policies: BTreeSet<&str> = self.running.values().map(|running| running.policy.as_str()).collect();
+        let (mut given_up, mut kept, mut left) = (Vec::new(), Vec::new(), self.running.len());
+        for name in policies {
+            let all: Vec<BackupId> = self.unfinished(name).map(|(backup, _)| backup).collect();
+            let is_removed = self.policies.get(name).is_none_or(|policy| policy.removed);
+            let gone = match is_full {
+                _ if name == policy && all.len() >= UNFINISHED_MAX => all.len(),
+                true if is_removed => all.len(),
+                true => all.len().saturating_sub(1),
+                false => 0,
+            };
+            left = left.saturating_sub(gone);
+            given_up.extend(gone.checked_sub(1).and_then(|at| all.get(at)));
+            if gone < all.len() && (name == policy || !is_at_work(name)) {
+                kept.extend(all.last().map(|&last| (name != policy, last)));
+            }
+        }
+        if left >= RUNNING_MAX {
+            given_up.extend(kept.iter().min().map(|&(_, last)| last));
+        }
+        given_up.sort_unstable();
+        given_up
+    }
+
+    /// What a record leaves unfinished that nobody goes on with: the record that gives it up, to be written behind it.
+    pub fn given_up_with(&self, record: &Record) -> Option<Record> {
+        let Record::PolicyRemoved { name, .. } = record else { return None };
+        self.running_of(name).map(|(backup, _)| Record::BackupAbandoned { backup })
     }
 
     /// Retired names that may be deleted: no pin is older than the retirement (G1).

@@ -565,8 +565,62 @@ fn rows_of_a_backup_that_stopped_stay_until_the_next_one_ends() {
         put(&mut state, u64::from(backup) + 4, &[start(backup)]).unwrap();
     }
     let (next, last) = (3 + UNFINISHED_MAX as u32, 2 + UNFINISHED_MAX as u32);
-    assert!(!state.can_keep_unfinished("homes"));
+    assert_eq!(state.to_give_up("homes", &|_| true), [BackupId(last)]);
     assert_eq!(put(&mut state, 20, &[start(next)]), Err(Refusal::Backup));
     put(&mut state, 20, &[Record::BackupAbandoned { backup: BackupId(last) }, start(next)]).unwrap();
     assert_eq!(state.running.len(), 1);
+}
+
+#[test]
+fn unfinished_backups_make_room_for_those_of_other_policies() {
+    let mut state = State::default();
+    begin(&mut state, 1, 1).unwrap();
+    let (names, mut slot) = (["a", "b", "c", "d", "e"], 2);
+    let policy = |name: &str, volume| {
+        let volumes = vec![(VolumeId(volume), "/dev/x".to_owned())];
+        Record::PolicyChanged(PolicyChange { name: name.into(), revision: 1, body: b"{}".to_vec(), volumes })
+    };
+    let policies: Vec<Record> = names.iter().zip(1..).map(|(name, volume)| policy(name, volume)).collect();
+    put(&mut state, slot, &policies).unwrap();
+    let start = |state: &State, name: &str| {
+        let Record::BackupBegun(mut start) = start(state.last_backup.0 + 1) else { unreachable!() };
+        start.policy = name.into();
+        start.volumes[0].volume = state.policies[name].volumes[0];
+        Record::BackupBegun(start)
+    };
+    // Four policies with four each: the table is full.
+    for name in &names[..4] {
+        for _ in 0..UNFINISHED_MAX {
+            slot += 1;
+            let record = start(&state, name);
+            put(&mut state, slot, &[record]).unwrap();
+        }
+    }
+    assert_eq!(put(&mut state.clone(), slot + 1, &[start(&state, "e")]), Err(Refusal::Full(Bound::Running)));
+    let given_up = state.to_give_up("e", &|_| true);
+    assert_eq!(given_up, [3, 7, 11, 15].map(BackupId), "all but the last of each");
+    let mut records: Vec<Record> =
+        given_up.iter().map(|&backup| Record::BackupAbandoned { backup }).collect();
+    records.push(start(&state, "e"));
+    put(&mut state, slot + 1, &records).unwrap();
+    assert_eq!(state.running.keys().copied().collect::<Vec<_>>(), [4, 8, 12, 16, 17].map(BackupId));
+    assert_eq!(state.to_give_up("e", &|_| true), []);
+    // Sixteen policies with one each: of those that nobody is at, the oldest makes room; of its own, the one before.
+    let mut crowd = state.clone();
+    crowd.running = (1..=RUNNING_MAX as u32)
+        .map(|backup| {
+            let policy = format!("p{backup}");
+            let entry = crowd.policies["a"].clone();
+            crowd.policies.insert(policy.clone(), entry);
+            (BackupId(backup), Running { policy, ..crowd.running[&BackupId(17)].clone() })
+        })
+        .collect();
+    assert_eq!(crowd.to_give_up("e", &|name| name != "p5" && name != "p9"), [BackupId(5)]);
+    assert_eq!(crowd.to_give_up("p9", &|name| name != "p5"), [BackupId(9)]);
+    assert_eq!(crowd.to_give_up("e", &|_| true), []);
+    // What a removal leaves is given up with it.
+    let removal = Record::PolicyRemoved { name: "a".into(), revision: 2 };
+    let given_up = state.given_up_with(&removal).unwrap();
+    put(&mut state, slot + 2, &[removal, given_up]).unwrap();
+    assert!(state.unfinished("a").next().is_none());
 }

@@ -432,7 +432,7 @@ impl<S: Sealer + Clone> Node<S> {
     fn read_calendar(&mut self, now_ns: u64, wall_ns: i64) {
         self.due_ns = None;
         if self.writer.is_none() && self.reader.is_none() && self.follow.is_resting() {
-            let due = self.calendar.next(&self.view.state, wall_ns);
+            let due = self.calendar.next(&self.view.state, wall_ns, &|_| false);
             let left = |(due, _): (i64, String)| u64::try_from(due.saturating_sub(wall_ns)).unwrap_or(0);
             self.due_ns = due.map(|due| now_ns.saturating_add(left(due)));
         }

@@ -335,18 +335,22 @@ pub fn remove(
     through: Option<Through>,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let points = submit(global, through, |state| {
+    let (points, unfinished) = submit(global, through, |state| {
         required(state, name)?;
         let revision = state.policies.get(name).map_or(0, |entry| entry.revision) + 1;
         let points = state.points.values().filter(|point| point.policy == name).count();
-        Ok((Record::PolicyRemoved { name: name.to_owned(), revision }, points))
+        let unfinished = state.running_of(name).map(|(backup, _)| backup.0);
+        Ok((Record::PolicyRemoved { name: name.to_owned(), revision }, (points, unfinished)))
     })?;
     output.say(format_args!(
         "policy {name} removed; its {} stay{}",
         Counted(points as u64, "point"),
         if points == 1 { "s" } else { "" }
     ));
-    output.document(&json!({ "removed": name, "points": points }));
+    if let Some(backup) = unfinished {
+        output.say(format_args!("its backup {backup} had not ended and is given up"));
+    }
+    output.document(&json!({ "removed": name, "points": points, "given_up": unfinished }));
     Ok(Exit::Done)
 }
 
@@ -361,7 +365,8 @@ fn submit<T>(
     let Some(mut through) = through else {
         return repository.with_session(|session| {
             let (record, planned) = plan(&session.view().state)?;
-            session.commit(vec![record]).map_err(Failure::new)?;
+            let given_up = session.view().state.given_up_with(&record);
+            session.commit([record].into_iter().chain(given_up).collect()).map_err(Failure::new)?;
             Ok(planned)
         });
     };
