@@ -12,6 +12,7 @@
 
 use super::merges::{self, RETIRED_BY_MERGES_MAX, RETIRED_FLOOR_MIN};
 use super::{Coordinator, Now, Pending};
+use crate::format::record::Record;
 use crate::log::limits::{ABANDONED_MAX, Bound, NAME_RUNS_MAX, POINTS_MAX, SEGMENTS_MAX, UNFINISHED_MAX};
 use crate::log::state::State;
 
@@ -113,7 +114,11 @@ impl Coordinator {
     fn raise_floor(&mut self, now: Now<'_>) {
         let state = now.state;
         if state.retired.len() < self.settings.room.retired_old
-            || self.queue.iter().chain(&self.in_flight).any(|p| matches!(p, Pending::Floor(_)))
+            || self
+                .queue
+                .iter()
+                .chain(&self.in_flight)
+                .any(|p| matches!(p, Pending::Own(Record::OrphanFloor { .. })))
         {
             return;
         }
@@ -123,7 +128,7 @@ impl Coordinator {
             && self.assigned.keys().all(|id| id.epoch == self.epoch)
             && self.queue.iter().chain(&self.in_flight).all(|pending| self.is_of_epoch(pending));
         if let Some(record) = merges::floor(state, self.settings.room.retired_old, nothing_older) {
-            self.queue.push_back(Pending::Floor(record));
+            self.queue.push_back(Pending::Own(record));
         } else if state.retired.len() >= self.settings.room.retired_own
             && state.orphan_floor.0.saturating_add(1) >= self.epoch.0
             && state.pins.is_empty()
@@ -131,6 +136,8 @@ impl Coordinator {
             // No floor of this epoch takes them: not those named in it, nor those below the floor that were retired since.
             log::info!("log: the epoch is renewed retired={}", state.retired.len());
             self.release(Some(self.settings.me));
+        } else {
+            self.warn_of_retired(now);
         }
     }
 

@@ -202,6 +202,17 @@ impl Coordinator {
         !is_out && left.peek().is_some() && left.all(|volume| !found.contains_key(&volume.volume))
     }
 
+    /// Whether nothing goes on but waits for volumes that none of the nodes that are up can open.
+    pub fn only_waits(&self, state: &State) -> bool {
+        let mut active = self.jobs.values().filter(|job| !job.is_stopped()).peekable();
+        active.peek().is_some()
+            && active.all(|job| self.waits_for_volumes(state, job))
+            && self.merges.len() == 0
+            && self.queue.is_empty()
+            && self.in_flight.is_empty()
+            && self.flush.is_none()
+    }
+
     /// Stops a backup; what is committed stays, and starting it again goes on there.
     pub(super) fn stop_backup(&mut self, asker: Asker, policy: &str) {
         let Some(job) = self.jobs.get_mut(policy).filter(|job| !job.is_stopped()) else {

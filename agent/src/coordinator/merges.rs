@@ -29,6 +29,8 @@ const TRIES_MAX: u32 = 3;
 const MISSES_MAX: u8 = 2;
 /// Retired names up to which more may be retired by merges: backups that are given up need room too.
 pub const RETIRED_BY_MERGES_MAX: usize = RETIRED_MAX / 2;
+/// Retired names from which on there is a warning: half of what merges may retire.
+pub const RETIRED_WARN_MIN: usize = RETIRED_BY_MERGES_MAX / 2;
 /// Retired names of epochs that are over, from which on a floor is raised: two or three large backups, so that small ones write no record
 /// for it.
 pub const RETIRED_FLOOR_MIN: usize = 1024;
@@ -48,11 +50,11 @@ pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrde
     Some(MergeOrder { id: AssignmentId::default(), volume, segments })
 }
 
-/// The orphan floor that makes room for further merges; `None` when fewer than `least` names are to be forgotten, or it must wait. `nothing_older`: nobody can report
-/// a name of an epoch before this one any more.
+/// The orphan floor that makes room for further merges; `None` when fewer than `least` names are to be forgotten, or it must wait.
+/// `nothing_older`: nobody can report a name of an epoch before this one any more.
 ///
-/// From then on no name of an epoch before this one may enter the tables (commit-log G2). A process that acts alone gives names of its own
-/// epoch only. A worker of a coordinator before it could still report older ones, but reports count for backups that have begun and not
+/// From then on no name of an epoch before this one may enter the tables (commit-log G2). Whoever holds the lease has names given of its
+/// own epoch only. A worker of a coordinator before it could still report older ones, but reports count for backups that have begun and not
 /// ended only, and while there is one the floor stays, unless its coordinator knows better; a merge of such a worker is refused, and what it
 /// made dropped.
 pub fn floor(state: &State, least: usize, nothing_older: bool) -> Option<Record> {
@@ -82,6 +84,8 @@ pub(super) struct Merges {
     failures: BTreeMap<VolumeId, u32>,
     /// Lists that are in order, as long as no backup begins or ends.
     in_order: BTreeMap<VolumeId, Arc<Vec<SegmentMeta>>>,
+    /// Once for each coordinator.
+    has_warned: bool,
 }
 
 impl Merges {
@@ -146,6 +150,22 @@ impl Merges {
 }
 
 impl Coordinator {
+    /// Says once when there is little room for further merges, and nothing that this coordinator can do makes more.
+    pub(super) fn warn_of_retired(&mut self, now: Now<'_>) {
+        let retired = now.state.retired.len();
+        if retired < RETIRED_WARN_MIN || self.merges.has_warned {
+            return;
+        }
+        self.merges.has_warned = true;
+        let what = format!(
+            "the log keeps {retired} retired names; from {RETIRED_BY_MERGES_MAX} on (RETIRED_BY_MERGES_MAX) \
+             tables are not merged any more. They go when all nodes work under one epoch or no backup is under way, \
+             and no reader holds them: end, or remove, what never ends"
+        );
+        log::warn!("log: {what}");
+        self.errors.add(now.wall_ns, None, what);
+    }
+
     /// Gives merges to nodes that have nothing else to do.
     pub(super) fn turn_merges(&mut self, now: Now<'_>) {
         // A node may still be at what the coordinator before has ordered.

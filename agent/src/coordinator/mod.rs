@@ -112,10 +112,19 @@ pub struct Settings {
 enum Pending {
     Report(NodeId, Report),
     Merge(NodeId, MergeOrder, Vec<SegmentMeta>),
-    Begin { policy: String, backup: BackupId, records: Vec<Record> },
-    End { policy: String, backup: BackupId, wall_ns: i64 },
+    Begin {
+        policy: String,
+        backup: BackupId,
+        records: Vec<Record>,
+    },
+    End {
+        policy: String,
+        backup: BackupId,
+        wall_ns: i64,
+    },
     Submit(Asker, Vec<Record>),
-    Floor(Record),
+    /// Of the coordinator's own: nobody waits for it.
+    Own(Record),
 }
 
 impl Pending {
@@ -150,7 +159,7 @@ impl Pending {
             })],
             Pending::Merge(_, order, added) => vec![merges::record(order, added.clone())],
             Pending::Begin { records, .. } | Pending::Submit(_, records) => records.clone(),
-            Pending::Floor(record) => vec![record.clone()],
+            Pending::Own(record) => vec![record.clone()],
             Pending::End { backup, wall_ns, .. } => {
                 vec![Record::BackupEnded(BackupEnd { backup: *backup, wall_end_ns: *wall_ns })]
             }
@@ -339,6 +348,11 @@ impl Coordinator {
         }
     }
 
+    /// Whether it has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.is_idle()
+    }
+
     fn is_idle(&self) -> bool {
         self.jobs.values().all(Job::is_stopped)
             && self.merges.len() == 0
@@ -423,7 +437,7 @@ impl Coordinator {
         // Somebody waits for it: a person, or a worker that has nothing else to do.
         let hurries = self.queue.iter().any(|pending| match pending {
             Pending::Report(node, _) => !at_work.contains(node),
-            Pending::Merge(..) | Pending::Floor(_) => false,
+            Pending::Merge(..) | Pending::Own(_) => false,
             Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
         });
         Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
@@ -472,7 +486,7 @@ impl Coordinator {
                     }
                     self.reply(asker, Reply::Done(None));
                 }
-                Pending::Floor(_) => {}
+                Pending::Own(_) => {}
             }
         }
         self.wake_ns = Some(now.ns);
@@ -501,8 +515,7 @@ impl Coordinator {
                     self.reply(asker, Reply::Done(None));
                 }
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Refused(why.to_string())),
-                // Another was first.
-                Pending::Floor(_) => {}
+                Pending::Own(record) => log::warn!("log: refused record={record:?} why={why}"),
             }
         }
         again.into_iter().rev().for_each(|pending| self.queue.push_front(pending));

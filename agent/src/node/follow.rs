@@ -4,6 +4,10 @@ use super::{Node, SILENT_BEATS};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
 
+/// Longest pause of a node that sees no peer between its looks at a backup that only others can go on with, in nanoseconds: an hour. A peer
+/// that comes ends it.
+const LOOK_AGAIN_NS_MAX: u64 = 3_600_000_000_000;
+
 /// What is known of the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Follow {
@@ -13,6 +17,10 @@ pub(super) struct Follow {
     pub holder: Option<NodeId>,
     /// No claim before this time.
     pub away_until_ns: u64,
+    /// Backups that run in the log are looked at again then: this node let go of them, because only peers that it does not see can do them.
+    pub again_ns: Option<u64>,
+    /// How often it did that since it saw a peer.
+    pub let_go: u32,
     /// The epoch under which this node has told the coordinator all that it holds.
     greeted: Option<(NodeId, Epoch)>,
     heard_ns: u64,
@@ -31,6 +39,8 @@ impl Follow {
             epoch: Epoch(0),
             holder: None,
             away_until_ns: 0,
+            again_ns: None,
+            let_go: 0,
             greeted: None,
             heard_ns: now_ns,
             resting: false,
@@ -51,6 +61,19 @@ impl Follow {
             self.heard_ns = self.heard_ns.min(now_ns.saturating_sub(silence));
         }
         self.greeted = self.greeted.filter(|(holder, _)| *holder != node);
+    }
+
+    /// A peer has come: it may be able to do what was left.
+    pub(super) fn connected(&mut self, now_ns: u64) {
+        self.let_go = 0;
+        self.again_ns = self.again_ns.map(|_| now_ns);
+    }
+
+    /// Nothing is left here but what only others can do. It is looked at again later and later: each look is an epoch.
+    pub(super) fn leave_to_others(&mut self, now_ns: u64, first_ns: u64) {
+        let pause = first_ns.saturating_mul(1 << self.let_go.min(16)).min(LOOK_AGAIN_NS_MAX);
+        self.let_go = self.let_go.saturating_add(1);
+        self.again_ns = Some(now_ns.saturating_add(pause));
     }
 
     /// A node says itself that it does not coordinate. Its silence began when it was heard last.
@@ -96,7 +119,7 @@ impl<S: Sealer + Clone> Node<S> {
             0
         } else if follow.resting {
             let work = has_work.then_some(follow.heard_ns);
-            work.into_iter().chain(self.due_ns).min()?.saturating_add(turn_ns)
+            work.into_iter().chain(self.due_ns).chain(follow.again_ns).min()?.saturating_add(turn_ns)
         } else if follow.holder.is_some() || has_work || !self.view().state.running.is_empty() {
             // Somebody was working here, or should be: by its silence, one after the other.
             silence.saturating_add(turn_ns)
@@ -129,6 +152,9 @@ impl<S: Sealer + Clone> Node<S> {
             return;
         }
         self.follow.resting = false;
+        if from != me {
+            (self.trouble, self.follow.again_ns) = (None, None);
+        }
         if self.follow.holder != Some(from) {
             self.follow.holder = Some(from);
             if from != me {

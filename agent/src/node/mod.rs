@@ -59,7 +59,8 @@ pub const SILENT_BEATS: u64 = 3;
 /// worker's role has one on its way at most.
 const PROBES_WAITING_MAX: usize = 64;
 const _: () = assert!(4 * crate::coordinator::PROBES_NODE_MAX <= PROBES_WAITING_MAX);
-/// Lease times that a holder without any peer waits before it lets go of work that only others can do, and then stays away.
+/// Lease times that a holder without any peer waits before it lets go of work that only others can do. It looks at it again after twice as
+/// many, then later and later.
 const ALONE_LEASES: u64 = 2;
 
 /// Something that waits until the log is read far enough.
@@ -111,6 +112,8 @@ pub struct Node<S> {
     /// Schedules in the log: somebody must coordinate when the first is due.
     calendar: Calendar,
     due_ns: Option<u64>,
+    /// What kept this node from the lease last, while nobody is known to coordinate.
+    trouble: Option<LogFault>,
 }
 
 impl<S: Sealer + Clone> Node<S> {
@@ -141,6 +144,7 @@ impl<S: Sealer + Clone> Node<S> {
             now_ns,
             calendar: Calendar::default(),
             due_ns: None,
+            trouble: None,
             config,
         };
         node.read_log();
@@ -210,8 +214,10 @@ impl<S: Sealer + Clone> Node<S> {
 
     /// Lets the lease go, if it is held, so that a clean stop costs nobody a wait.
     pub fn leave(&mut self, now_ns: u64, wall_ns: i64) {
-        if self.coordinator.is_some() && self.releasing.is_none() {
-            self.releasing = Some(None);
+        if let (Some(coordinator), None) = (&self.coordinator, self.releasing) {
+            // With work left, somebody is named who takes it at once: others would rest.
+            let heir = self.up.first().copied().filter(|_| coordinator.has_work());
+            self.releasing = Some(heir);
         }
         self.follow.away_until_ns = u64::MAX;
         self.role.leave();
@@ -317,7 +323,9 @@ impl<S: Sealer + Clone> Node<S> {
             _ if !self.up.is_empty() => None,
             since => since.or(Some(now_ns)),
         };
-        if !up {
+        if up {
+            self.follow.connected(now_ns);
+        } else {
             self.follow.disconnected(now_ns, node);
             self.requests.disconnected(node);
         }
@@ -430,11 +438,14 @@ impl<S: Sealer + Clone> Node<S> {
     /// When the next backup is due, on this node's clock. Asked for while nobody coordinates, and not of a log that is being read:
     /// the backup that was due may be in what is still to come.
     fn read_calendar(&mut self, now_ns: u64, wall_ns: i64) {
-        self.due_ns = None;
+        let before = self.due_ns.take();
         if self.writer.is_none() && self.reader.is_none() && self.follow.is_resting() {
             let due = self.calendar.next(&self.view.state, wall_ns, &|_| false);
             let left = |(due, _): (i64, String)| u64::try_from(due.saturating_sub(wall_ns)).unwrap_or(0);
-            self.due_ns = due.map(|due| now_ns.saturating_add(left(due)));
+            let due_ns = due.map(|due| now_ns.saturating_add(left(due)));
+            // What is due since a while is not due from now on: this node's turn after the others would never come.
+            let since = before.filter(|&before| before <= now_ns && due_ns == Some(now_ns));
+            self.due_ns = since.or(due_ns);
         }
     }
 
@@ -529,6 +540,7 @@ impl<S: Sealer + Clone> Node<S> {
             Some(Err(fault)) => {
                 self.reader = None;
                 self.note(Note::Warning(fault));
+                self.trouble = Some(fault);
                 self.log_is_unreadable(fault);
             }
         }
@@ -574,7 +586,10 @@ impl<S: Sealer + Clone> Node<S> {
                 writer::Action::Call { id, call } => {
                     self.actions.push_back(Action::Call(Ticket { machine, id }, call));
                 }
-                writer::Action::Wait { held, .. } => self.note(Note::Waiting(held)),
+                writer::Action::Wait { held, .. } => {
+                    self.trouble = Some(held);
+                    self.note(Note::Waiting(held));
+                }
                 writer::Action::Ready { epoch, .. } => self.ready(now_ns, wall_ns, epoch),
                 writer::Action::Committed { .. } => {
                     let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
@@ -582,6 +597,7 @@ impl<S: Sealer + Clone> Node<S> {
                 }
                 writer::Action::Released { .. } => self.released(now_ns),
                 writer::Action::Lost(fault) => {
+                    self.trouble = Some(fault);
                     self.note(Note::Lost(fault));
                     self.step_down(now_ns);
                 }
@@ -612,6 +628,7 @@ impl<S: Sealer + Clone> Node<S> {
             // It was asked to leave while it claimed.
             self.releasing = Some(None);
         }
+        (self.trouble, self.follow.again_ns) = (None, None);
         self.note(Note::Coordinates(epoch));
         self.announce(now_ns);
     }
@@ -688,18 +705,18 @@ impl<S: Sealer + Clone> Node<S> {
         }
     }
 
-    /// A holder that sees no peer lets go of work that only they could do, so that one that sees the others may try.
+    /// A holder that sees no peer, and has nothing to do but what only they could, lets it go, so that one that sees the others may try.
+    /// What comes meanwhile, a command or a backup that is due, it does itself.
     fn leave_when_alone(&mut self, now_ns: u64) {
         let patience = ALONE_LEASES * self.config.options.timing.lease_ns;
         let alone = self.alone_ns.is_some_and(|since| now_ns >= since.saturating_add(patience));
-        if alone
-            && !self.config.peers.is_empty()
-            && self.coordinator.is_some()
-            && !self.role.is_busy()
-            && self.releasing.is_none()
-        {
+        if !alone || self.config.peers.is_empty() || self.releasing.is_some() || self.role.is_busy() {
+            return;
+        }
+        let (Some(coordinator), Some((_, writer))) = (&self.coordinator, &self.writer) else { return };
+        if coordinator.only_waits(&writer.view().state) {
             self.releasing = Some(None);
-            self.follow.away_until_ns = now_ns.saturating_add(2 * patience);
+            self.follow.leave_to_others(now_ns, 2 * patience);
         }
     }
 }

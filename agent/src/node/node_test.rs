@@ -14,6 +14,7 @@ use crate::format::slot::{Author, PlainForTests};
 use crate::id::{BackupId, Boot, ObjectId};
 use crate::log::call::{Call, perform};
 use crate::log::lease::Identity;
+use crate::log::limits::RUNNING_MAX;
 use crate::log::session::{Surroundings, open_read};
 use crate::log::state::State;
 use crate::log::writer::WriterOptions;
@@ -51,6 +52,7 @@ struct Host {
     job: Option<(Assignment, Key, bool)>,
     count: u32,
     step_ms: u64,
+    piece: u64,
     replies: Vec<(u64, Reply)>,
     notes: Vec<String>,
     read: u64,
@@ -70,11 +72,11 @@ impl Host {
         if self.deaf {
             return;
         }
-        let next = (at.0.max(1).saturating_add(64).min(job.to.0), 0);
+        let next = (at.0.max(1).saturating_add(self.piece).min(job.to.0), 0);
         let last = next == job.to || next.0 >= INODES;
         let next = if last { job.to } else { next };
         self.count += 1;
-        self.read += 64;
+        self.read += self.piece;
         let object = ObjectId {
             epoch: job.id.epoch,
             node: NodeId(self.index as u32 + 1),
@@ -88,7 +90,7 @@ impl Host {
             from: at,
             to: next,
             last,
-            totals: Totals { items: 64, bytes_logical: 64, ..Totals::default() },
+            totals: Totals { items: self.piece, bytes_logical: self.piece, ..Totals::default() },
             ..Progress::default()
         };
         self.job = Some((job, next, true));
@@ -216,6 +218,8 @@ struct Cluster {
     now: u64,
     boots: u64,
     step_ms: u64,
+    /// Inodes between reports.
+    piece: u64,
 }
 
 impl Cluster {
@@ -231,6 +235,7 @@ impl Cluster {
             now: 0,
             boots: 0,
             step_ms: 300,
+            piece: 64,
         };
         (0..cluster.nodes.len()).for_each(|index| cluster.boot(index));
         cluster
@@ -269,6 +274,7 @@ impl Cluster {
             job: None,
             count: 0,
             step_ms: self.step_ms,
+            piece: self.piece,
             replies: Vec::new(),
             notes: Vec::new(),
             read: 0,
@@ -520,6 +526,163 @@ fn backups_come_by_schedule_once_each_and_nobody_holds_the_lease_in_between() {
     assert_eq!(state.points.len(), 6, "{}", cluster.told().join("\n"));
     assert!(state.epoch.0 <= 7, "the lease went round {} times\n{}", state.epoch, cluster.told().join("\n"));
     assert_eq!(cluster.holder(), None);
+}
+
+/// Sets as many policies as there are volumes, each over one of them.
+fn one_policy_each(cluster: &mut Cluster, schedule: Option<Schedule>) -> Vec<String> {
+    let devices: BTreeSet<String> = cluster.volumes.iter().flatten().cloned().collect();
+    let named = |device: &String| {
+        let volume = PolicyVolume { device: device.clone(), reader: Reader::Auto };
+        Policy { schedule, ..Policy::new(device, vec![volume]) }
+    };
+    let policies: Vec<Policy> = devices.iter().map(named).collect();
+    let changes = policies.iter().zip(1..).map(|(policy, volume)| {
+        let volumes = vec![(VolumeId(volume), policy.name.clone())];
+        let (name, body) = (policy.name.clone(), policy.emit().unwrap());
+        Record::PolicyChanged(PolicyChange { name, revision: 1, body, volumes })
+    });
+    cluster.local(0, 1, Command::Submit(changes.collect()));
+    cluster.run_until(60, "policies", |cluster| cluster.reply_to(1).is_some());
+    assert_eq!(cluster.reply_to(1), Some(Reply::Done(None)));
+    devices.into_iter().collect()
+}
+
+/// As the node that knows most sees it.
+fn points_of(cluster: &Cluster, policies: &[String]) -> Vec<usize> {
+    let views = cluster.nodes.iter().flatten().map(|(node, _)| node.view());
+    let Some(view) = views.max_by_key(|view| view.head) else { return Vec::new() };
+    let of = |name: &String| view.state.points.values().filter(|point| point.policy == *name).count();
+    policies.iter().map(of).collect()
+}
+
+/// Points of six policies after six minutes, each due every minute, by nodes that report so many inodes at a time.
+fn six_every_minute(piece: u64) -> Vec<usize> {
+    let all = ["a", "b", "c", "d", "e", "f"];
+    let mut cluster = Cluster::new(&[&all, &all]);
+    cluster.piece = piece;
+    (0..2).for_each(|index| cluster.boot(index));
+    let schedule = Schedule { every: 60_000, at: None, since: None };
+    let policies = one_policy_each(&mut cluster, Some(schedule));
+    cluster.run_until(400, "six minutes", |cluster| cluster.now > 358_000 * MS);
+    points_of(&cluster, &policies)
+}
+
+#[test]
+fn policies_that_are_due_at_one_moment_get_equally_many_points() {
+    // By nodes that have time for it, and by nodes that have not.
+    for (piece, least) in [(INODES, 4), (64, 1)] {
+        let points = six_every_minute(piece);
+        let (fewest, most) = (points.iter().min().copied(), points.iter().max().copied());
+        let even = fewest.zip(most).is_some_and(|(fewest, most)| fewest >= least && most - fewest <= 1);
+        assert!(even, "{points:?}");
+    }
+}
+
+#[test]
+fn more_clients_than_backups_may_run_all_get_their_point() {
+    let names: Vec<String> = (0..RUNNING_MAX + 4).map(|number| format!("v{number:02}")).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut cluster = Cluster::new(&[&all, &all]);
+    cluster.piece = INODES;
+    (0..2).for_each(|index| cluster.boot(index));
+    let policies = one_policy_each(&mut cluster, None);
+    for (client, policy) in (100..).zip(&policies) {
+        cluster.local(client as usize % 2, client, Command::Backup(policy.clone()));
+    }
+    let clients = 100..100 + policies.len() as u64;
+    cluster.run_until(60, "answers", |c| clients.clone().all(|client| c.reply_to(client).is_some()));
+    let begun: Vec<Option<BackupId>> = clients
+        .filter_map(|client| match cluster.reply_to(client) {
+            Some(Reply::Done(begun)) => Some(begun),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(begun.len(), policies.len(), "none is refused");
+    assert_eq!(begun.iter().flatten().collect::<BTreeSet<_>>().len(), RUNNING_MAX, "{begun:?}");
+    cluster.run_until(900, "their points", |cluster| points_of(cluster, &policies).iter().all(|&n| n == 1));
+}
+
+/// A backup under way over volumes of both nodes, and one of which dies for good; what is left to read.
+fn one_of_two_dies(victim_coordinates: bool) -> Cluster {
+    let mut cluster = Cluster::new(&[&["shared"], &["shared"]]);
+    let schedule = Schedule { every: 600_000, at: None, since: None };
+    one_policy_each(&mut cluster, Some(schedule));
+    cluster.run_until(60, "some of it", |cluster| {
+        cluster.state().running.values().any(|running| running.totals.items > 500)
+    });
+    let holder = cluster.holder().expect("a coordinator");
+    cluster.kill(if victim_coordinates { holder } else { 1 - holder });
+    cluster
+}
+
+#[test]
+fn a_cluster_of_two_of_which_one_died_works_for_good() {
+    for victim_coordinates in [false, true] {
+        let mut cluster = one_of_two_dies(victim_coordinates);
+        let (died, lease) = (cluster.now, WriterOptions::default().timing.lease_ns);
+        let items = |cluster: &Cluster| cluster.state().running.values().map(|r| r.totals.items).sum::<u64>();
+        let before = items(&cluster);
+        cluster.run_until(60, "work", |cluster| items(cluster) > before + 100 || cluster.points() == 1);
+        assert!(cluster.now - died < 2 * lease + 5_000 * MS, "{} ms", (cluster.now - died) / MS);
+        cluster.run_until(300, "the point", |cluster| cluster.points() == 1);
+        let left = usize::from(cluster.nodes[0].is_none());
+        // Hours later, after as many pauses: commands and schedules.
+        cluster.run_until(7200, "two hours", |cluster| cluster.now > 7_190_000 * MS);
+        assert!(cluster.points() >= 12, "{} points\n{}", cluster.points(), cluster.told().join("\n"));
+        let before = cluster.now;
+        cluster.local(left, 9, Command::Backup("shared".to_owned()));
+        cluster.run_until(60, "an answer", |cluster| cluster.reply_to(9).is_some());
+        assert!(matches!(cluster.reply_to(9), Some(Reply::Done(Some(_)))), "{:?}", cluster.reply_to(9));
+        assert!(cluster.now - before < 2 * lease, "{} ms", (cluster.now - before) / MS);
+    }
+}
+
+#[test]
+fn a_node_that_boots_alone_goes_on_with_what_it_can_read_and_rests_beside_the_rest() {
+    let mut cluster = Cluster::new(&[&["shared"], &["shared", "b"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    cluster.run_until(60, "some of it", |cluster| {
+        cluster.state().running.values().any(|running| running.totals.items > 500)
+    });
+    // A power failure of both; one comes back.
+    cluster.kill(0);
+    cluster.kill(1);
+    cluster.boot(0);
+    let whole = |cluster: &Cluster| {
+        let state = cluster.state();
+        let shared = state.volumes.iter().find(|(_, volume)| volume.device == "shared").map(|(id, _)| *id);
+        state.running.values().any(|running| shared.is_some_and(|id| running.done.is_whole(id)))
+    };
+    cluster.run_until(200, "all that it can read", whole);
+    cluster.run_until(60, "rest beside what only the other can do", |cluster| cluster.holder().is_none());
+    let epoch = cluster.state().epoch.0;
+    let until = cluster.now + 6 * 3_600_000 * MS;
+    cluster.run_until(8 * 3600, "six hours", |cluster| cluster.now >= until);
+    let looks = cluster.state().epoch.0 - epoch;
+    assert!((6..=16).contains(&looks), "it looks again now and then: {looks} times");
+    let before = cluster.now;
+    cluster.boot(1);
+    cluster.run_until(200, "the point", |cluster| cluster.points() == 1);
+    assert!(cluster.now - before < 120_000 * MS, "{} ms", (cluster.now - before) / MS);
+}
+
+#[test]
+fn a_policy_that_is_removed_leaves_no_backup_behind() {
+    let mut cluster = Cluster::new(&[&["a", "shared"], &["b", "shared"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    cluster.run_until(60, "some of it", |cluster| {
+        cluster.state().running.values().any(|running| running.totals.items > 500)
+    });
+    let removal = Record::PolicyRemoved { name: "homes".to_owned(), revision: 2 };
+    cluster.local(1, 3, Command::Submit(vec![removal]));
+    cluster.run_until(60, "the removal", |cluster| cluster.reply_to(3).is_some());
+    assert_eq!(cluster.reply_to(3), Some(Reply::Done(None)));
+    assert_eq!((cluster.state().running.len(), cluster.points()), (0, 0));
+    cluster.run_until(120, "rest", |cluster| cluster.holder().is_none());
+    assert!(cluster.nodes.iter().flatten().all(|(_, host)| host.job.is_none()), "nobody works on it");
+    assert_eq!(cluster.points(), 0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::backplane::session::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX};
 use crate::coordinator::{PROBES_NODE_MAX, status};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
+use crate::log::fault::LogFault;
 
 /// Commands that wait at once; more are refused.
 const REQUESTS_MAX: usize = 64;
@@ -127,6 +128,10 @@ impl<S: Sealer + Clone> Node<S> {
                 let why = match self.follow.holder {
                     Some(holder) => {
                         format!("node {holder} coordinates (epoch {epoch}), and did not answer; try again")
+                    }
+                    None if self.trouble.is_some() => {
+                        let why = self.trouble.iter().map(LogFault::to_string).collect::<String>();
+                        format!("nobody coordinates whom node {me} can reach: {why}; try again")
                     }
                     None => "no node holds the lease, and this one could not take it: is the store there? \
                              `windlass repo probe` tells"

@@ -3,7 +3,7 @@
 //! Source: ours.
 
 use serde_json::{Value, json};
-use windlass_agent::coordinator::merges::RETIRED_BY_MERGES_MAX;
+use windlass_agent::coordinator::merges::{RETIRED_BY_MERGES_MAX, RETIRED_WARN_MIN};
 use windlass_agent::format::repo::Lock;
 use windlass_agent::format::wrap::SlotKind;
 use windlass_agent::id::BackupId;
@@ -117,7 +117,7 @@ fn unfinished(state: &State) -> String {
 
 /// What to do before merges have to stop, when half of what they may leave is there.
 pub fn retired_warning(retired: usize) -> Option<String> {
-    (retired >= RETIRED_BY_MERGES_MAX / 2).then(|| {
+    (retired >= RETIRED_WARN_MIN).then(|| {
         format!(
             "the log keeps {} retired names; from {} on (RETIRED_BY_MERGES_MAX) the tables are not merged any more, and reads \
              slow down and fail. A backup without an agent makes room when no other backup is unfinished and no restore runs \
