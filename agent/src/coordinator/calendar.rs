@@ -1,52 +1,89 @@
-//! Which policy's backup is due next, by the schedules in the log. Source: ours; `policy::schedule`.
+//! Which policy's backup is due next, by the schedules in the log and by what ran. Source: ours; `policy::schedule`.
+//!
+//! | the log says of the policy | due |
+//! |---|---|
+//! | its last backup began at L | at the schedule's next time after L |
+//! | L is more than a period ahead | its time is set, now: a record with the time of now, from which the schedule goes on |
+//! | the last try failed for the n-th time | [`RETRY_NS_MIN`] * 2^(n-1) after it, at most [`RETRY_NS_MAX`] |
+//! | nothing | as `policy::schedule` says |
+//!
+//! Invariants: a function of the log and the clock alone, so that a takeover tries nothing anew that was tried a moment ago.
 
 use std::collections::BTreeMap;
 
 use crate::log::state::State;
 use crate::policy::Policy;
-use crate::policy::schedule::next_due;
+use crate::policy::schedule::{Schedule, is_ahead, next_due};
 
-/// Schedules as last read from the log, and what was tried.
+/// A backup that could not begin, or gave up, is tried again after this time, in nanoseconds; it doubles with each failure.
+pub const RETRY_NS_MIN: i64 = 60_000_000_000;
+/// Longest time until such a backup is tried again, in nanoseconds: an hour, so that the cluster rests in between.
+pub const RETRY_NS_MAX: i64 = 3_600_000_000_000;
+
+/// Something that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// When, in nanoseconds since 1970; in the past or now: it is due.
+    pub wall_ns: i64,
+    /// Of which policy.
+    pub policy: String,
+    /// Not a backup: the policy's last start is this far ahead, in nanoseconds, and its schedule must be given another time.
+    pub ahead_ns: Option<i64>,
+}
+
+/// Schedules as last read from the log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calendar {
     /// By policy: the revision that was read, and what it says.
     read: BTreeMap<String, (u32, Option<Policy>)>,
-    /// When a backup was last tried, wall clock: one that could not begin is due again at its next time, not at once.
-    tried: BTreeMap<String, i64>,
+}
+
+/// After how many nanoseconds a try is made again that has failed so often.
+pub fn retry_ns(failures: u32) -> i64 {
+    RETRY_NS_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RETRY_NS_MAX)
+}
+
+/// When a policy is due, and how far ahead its last start is if that is too far.
+fn due(state: &State, name: &str, policy: &Policy, schedule: &Schedule, wall_ns: i64) -> (i64, Option<i64>) {
+    let start = state.last_start_ns(name).max(schedule.since.map(|secs| secs.saturating_mul(1_000_000_000)));
+    let tried = state.tried.get(name);
+    let last = tried.map(|tried| tried.wall_ns).or(start);
+    if let Some(last) = last.filter(|&last| is_ahead(schedule, last, wall_ns)) {
+        return (wall_ns, Some(last.saturating_sub(wall_ns)));
+    }
+    match tried {
+        // From a clock that was ahead by less than that: it is not waited for.
+        Some(tried) if tried.failures > 0 => {
+            let pause = retry_ns(tried.failures);
+            (tried.wall_ns.min(wall_ns.saturating_add(RETRY_NS_MIN)).saturating_add(pause), None)
+        }
+        Some(tried) => {
+            let from = Policy { schedule: Some(Schedule { since: None, ..*schedule }), ..policy.clone() };
+            (next_due(&from, Some(tried.wall_ns), wall_ns).unwrap_or(wall_ns), None)
+        }
+        None => (next_due(policy, state.last_start_ns(name), wall_ns).unwrap_or(wall_ns), None),
+    }
 }
 
 impl Calendar {
-    /// The earliest time at which a backup is due, and of which policy; in the past or now: it is due. Nanoseconds since 1970. Policies of
-    /// which `is_busy` says that a backup is under way are left out: what was due meanwhile is due when it has ended, once.
-    pub fn next(
-        &mut self,
-        state: &State,
-        wall_ns: i64,
-        is_busy: &dyn Fn(&str) -> bool,
-    ) -> Option<(i64, String)> {
+    /// What is due first. Policies of which `is_busy` says that something is under way are left out: what was due meanwhile is due when that
+    /// has ended, once.
+    pub fn next(&mut self, state: &State, wall_ns: i64, is_busy: &dyn Fn(&str) -> bool) -> Option<Due> {
         self.read.retain(|name, _| state.policies.contains_key(name));
-        let mut first: Option<(i64, String)> = None;
+        let mut first: Option<Due> = None;
         for (name, entry) in state.policies.iter().filter(|(name, entry)| !entry.removed && !is_busy(name)) {
             let read = self.read.entry(name.clone()).or_default();
             if read.0 != entry.revision {
                 *read = (entry.revision, Policy::parse(&entry.body).ok());
             }
-            let Some(policy) = read.1.as_ref().filter(|policy| policy.schedule.is_some()) else { continue };
-            let point = state.last_point(name).map(|point| point.wall_ns.0);
-            let running = state.running_of(name).map(|(_, running)| running.wall_start_ns);
-            let tried = self.tried.get(name).copied();
-            let last = [point, running, tried].into_iter().flatten().max();
-            let Some(due) = next_due(policy, last, wall_ns) else { continue };
-            if first.as_ref().is_none_or(|(earliest, _)| due < *earliest) {
-                first = Some((due, name.clone()));
+            let Some(policy) = &read.1 else { continue };
+            let Some(schedule) = &policy.schedule else { continue };
+            let (due_ns, ahead_ns) = due(state, name, policy, schedule, wall_ns);
+            if first.as_ref().is_none_or(|earliest| due_ns < earliest.wall_ns) {
+                first = Some(Due { wall_ns: due_ns, policy: name.clone(), ahead_ns });
             }
         }
         first
-    }
-
-    /// A backup was asked for.
-    pub fn tried(&mut self, policy: &str, wall_ns: i64) {
-        self.tried.insert(policy.to_owned(), wall_ns);
     }
 }
 
@@ -55,41 +92,73 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::format::record::Tried;
     use crate::id::Slot;
     use crate::log::state;
-    use crate::policy::schedule::Schedule;
     use crate::policy::{PolicyVolume, Reader};
 
     const HOUR_NS: i64 = 3_600_000_000_000;
+    const YEAR_NS: i64 = 366 * 24 * HOUR_NS;
 
-    fn with_policy(every_hours: Option<u64>) -> State {
+    fn with_policy(every_ms: Option<u64>) -> State {
         let mut policy =
             Policy::new("home", vec![PolicyVolume { device: "/dev/x".into(), reader: Reader::Auto }]);
-        policy.schedule =
-            every_hours.map(|hours| Schedule { every: hours * 3_600_000, at: None, since: None });
+        policy.schedule = every_ms.map(|every| Schedule { every, at: None, since: None });
         let body = Arc::from(policy.emit().unwrap().as_slice());
         let entry = state::Policy { revision: 1, slot: Slot(2), removed: false, body, volumes: Vec::new() };
         State { policies: [("home".to_owned(), entry)].into(), ..State::default() }
     }
 
+    fn next(state: &State, wall_ns: i64) -> Option<(i64, Option<i64>)> {
+        Calendar::default().next(state, wall_ns, &|_| false).map(|due| (due.wall_ns, due.ahead_ns))
+    }
+
+    fn try_at(state: &mut State, wall_ns: i64, failures: u32) {
+        state.tried.insert("home".to_owned(), Tried::new("home", wall_ns, failures, "why"));
+    }
+
     #[test]
     fn a_backup_is_due_once_and_then_at_its_next_time() {
-        let mut calendar = Calendar::default();
-        let state = with_policy(Some(6));
+        let mut state = with_policy(Some(6 * 3_600_000));
         let now = 7 * HOUR_NS;
-        assert!(
-            calendar.next(&state, now, &|_| false).is_some_and(|(due, name)| due <= now && name == "home")
-        );
-        assert_eq!(calendar.next(&state, now, &|name| name == "home"), None, "one is under way");
-        calendar.tried("home", now);
-        assert_eq!(calendar.next(&state, now, &|_| false), Some((12 * HOUR_NS, "home".to_owned())));
+        assert_eq!(next(&state, now), Some((now, None)));
+        assert_eq!(Calendar::default().next(&state, now, &|name| name == "home"), None, "one is under way");
+        try_at(&mut state, now, 0);
+        assert_eq!(next(&state, now), Some((12 * HOUR_NS, None)));
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_later_and_later_and_each_hour_at_least() {
+        let mut state = with_policy(Some(60_000));
+        let now = 7 * HOUR_NS;
+        for (failures, minutes) in [(1, 1), (2, 2), (3, 4), (7, 60), (u32::MAX, 60)] {
+            try_at(&mut state, now, failures);
+            assert_eq!(next(&state, now + 1), Some((now + minutes * 60_000_000_000, None)));
+        }
+    }
+
+    #[test]
+    fn a_start_far_ahead_stops_no_schedule_and_makes_nothing_due_at_once() {
+        for every_ms in [60_000, 86_400_000] {
+            let mut state = with_policy(Some(every_ms));
+            let every = every_ms as i64 * 1_000_000;
+            let now = 20_000 * 24 * HOUR_NS + HOUR_NS;
+            try_at(&mut state, now + YEAR_NS, 3);
+            assert_eq!(next(&state, now), Some((now, Some(YEAR_NS))), "its time is set");
+            // And the schedule goes on from there, also by clocks that are behind.
+            try_at(&mut state, now, 0);
+            let due = next(&state, now + 1).unwrap().0;
+            assert!(due > now && due <= now + every, "{due}");
+            assert!(next(&state, now - every / 2).unwrap().0 <= now + every);
+            assert_eq!(next(&state, now - YEAR_NS), Some((now - YEAR_NS, Some(YEAR_NS))));
+        }
     }
 
     #[test]
     fn without_a_schedule_nothing_is_due_and_a_changed_policy_is_read_again() {
         let mut calendar = Calendar::default();
         assert_eq!(calendar.next(&with_policy(None), HOUR_NS, &|_| false), None);
-        let mut changed = with_policy(Some(1));
+        let mut changed = with_policy(Some(3_600_000));
         changed.policies.get_mut("home").unwrap().revision = 2;
         assert!(calendar.next(&changed, HOUR_NS, &|_| false).is_some());
         changed.policies.get_mut("home").unwrap().removed = true;

@@ -73,6 +73,8 @@ pub(super) struct Job {
     /// Its place in the queue: who asked first has the smallest.
     place: u64,
     askers: Vec<Asker>,
+    /// Nobody asked for it: it was due, or runs in the log.
+    by_schedule: bool,
     /// Failures since the last progress.
     failures: u32,
     /// Stopped by a command: only a command starts it again.
@@ -147,6 +149,7 @@ impl Coordinator {
         let job = Job {
             phase: Phase::Queued,
             place: self.next_place(),
+            by_schedule: asker.is_none(),
             askers: asker.into_iter().collect(),
             failures: 0,
             on_request: false,
@@ -214,7 +217,7 @@ impl Coordinator {
     }
 
     /// Stops a backup; what is committed stays, and starting it again goes on there.
-    pub(super) fn stop_backup(&mut self, asker: Asker, policy: &str) {
+    pub(super) fn stop_backup(&mut self, now: Now<'_>, asker: Asker, policy: &str) {
         let Some(job) = self.jobs.get_mut(policy).filter(|job| !job.is_stopped()) else {
             return self.reply(asker, Reply::Refused(format!("no backup of {policy} is running")));
         };
@@ -225,6 +228,8 @@ impl Coordinator {
         for asker in askers {
             self.reply(asker, Reply::Refused("the backup was stopped on request".to_owned()));
         }
+        // What is due already is not begun again at once.
+        self.tried(now, policy, 0, format!("the backup of {policy} was stopped on request"));
         self.reply(asker, Reply::Done(backup));
     }
 
@@ -235,7 +240,9 @@ impl Coordinator {
             let what = format!(
                 "backup {backup} of {policy} stopped; with room again, `windlass backup {policy}` goes on"
             );
-            self.errors.add(now.wall_ns, None, what);
+            let policy = policy.clone();
+            // What is due already is not begun again at once.
+            self.try_failed(now, &policy, &what);
         }
         self.revoke_all(Some(backup));
     }
@@ -494,7 +501,11 @@ impl Coordinator {
 
     fn give_up(&mut self, now: Now<'_>, policy: &str, mut job: Job, why: &str) -> Option<Job> {
         let what = format!("backup of {policy}: {why}");
-        self.errors.add(now.wall_ns, None, what.clone());
+        if job.by_schedule {
+            self.try_failed(now, policy, &what);
+        } else {
+            self.errors.add(now.wall_ns, None, what.clone());
+        }
         for asker in std::mem::take(&mut job.askers) {
             self.reply(asker, Reply::Refused(what.clone()));
         }
@@ -554,7 +565,7 @@ impl Coordinator {
     }
 
     pub(super) fn end_refused(&mut self, now: Now<'_>, policy: &str, why: Refusal) {
-        self.errors.add(now.wall_ns, None, format!("the end of the backup of {policy} was refused: {why}"));
+        self.try_failed(now, policy, &format!("the end of the backup of {policy} was refused: {why}"));
         if let Some(job) = self.jobs.get_mut(policy) {
             job.phase = Phase::Stopped;
         }
@@ -722,7 +733,8 @@ impl Coordinator {
                 "backup {backup} of {policy} stopped after {FAILURES_MAX} failures, the last: {what}; \
                  `windlass backup {policy}` goes on"
             );
-            self.errors.add(now.wall_ns, Some(node), what);
+            let policy = policy.clone();
+            self.try_failed(now, &policy, &format!("node {node}: {what}"));
             self.revoke_all(Some(backup));
         } else if idle {
             job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };

@@ -43,12 +43,12 @@ mod roster;
 mod share;
 pub mod status;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::backplane::message::{
     AssignmentId, Command, MergeOrder, Message, NODE_ASSIGNMENTS_MAX, Reply, Report,
 };
-use crate::format::record::{BackupEnd, Commit, Record, Stretch};
+use crate::format::record::{BackupEnd, Commit, Record, Stretch, Tried};
 use crate::id::{BackupId, Epoch, NodeId};
 use crate::log::limits::{RUNNING_MAX, SLOT_RECORDS_MAX};
 use crate::log::state::{Refusal, State};
@@ -58,7 +58,7 @@ use crate::table::segment::SegmentMeta;
 
 use assign::Assigned;
 use bounds::Room;
-use calendar::Calendar;
+use calendar::{Calendar, Due};
 use flush::Flush;
 use jobs::Job;
 use merges::Merges;
@@ -128,6 +128,14 @@ enum Pending {
 }
 
 impl Pending {
+    /// The policy of which it says how a try went.
+    fn tried(&self) -> Option<&str> {
+        match self {
+            Pending::Own(Record::BackupTried(tried)) => Some(&tried.policy),
+            _ => None,
+        }
+    }
+
     /// Whether it removes a policy: then it is the first of its batch, so that what it leaves unfinished is as the state says.
     fn removes(&self) -> bool {
         let is_removal = |record: &Record| matches!(record, Record::PolicyRemoved { .. });
@@ -247,6 +255,9 @@ impl Coordinator {
             wake_ns: Some(now.ns),
             settings,
         };
+        for tried in now.state.tried.values() {
+            coordinator.errors.add(tried.wall_ns, None, tried.why.clone());
+        }
         for (_, running) in now.state.at_work() {
             coordinator.start(now, &running.policy, None);
         }
@@ -337,15 +348,51 @@ impl Coordinator {
     fn start_what_is_due(&mut self, now: Now<'_>) {
         loop {
             let jobs = &self.jobs;
-            let is_busy = |policy: &str| jobs.get(policy).is_some_and(|job| !job.is_stopped());
-            let Some((due, policy)) = self.calendar.next(now.state, now.wall_ns, &is_busy) else { return };
+            let pending = self.queue.iter().chain(&self.in_flight);
+            let tried: BTreeSet<&str> = pending.filter_map(Pending::tried).collect();
+            let is_busy = |policy: &str| {
+                tried.contains(policy) || jobs.get(policy).is_some_and(|job| !job.is_stopped())
+            };
+            let next = self.calendar.next(now.state, now.wall_ns, &is_busy);
+            let Some(Due { wall_ns: due, policy, ahead_ns }) = next else { return };
             if due > now.wall_ns {
                 let left = u64::try_from(due.saturating_sub(now.wall_ns)).unwrap_or(0);
                 return self.wake_at(now.ns.saturating_add(left));
             }
-            self.calendar.tried(&policy, now.wall_ns);
-            self.start(now, &policy, None);
+            match ahead_ns {
+                Some(ahead_ns) => self.count_from_now(now, &policy, ahead_ns),
+                None => self.start(now, &policy, None),
+            }
         }
+    }
+
+    /// The last start of a policy's backup is ahead of this node's clock by more than the schedule allows.
+    fn count_from_now(&mut self, now: Now<'_>, policy: &str, ahead_ns: i64) {
+        let seconds = ahead_ns / 1_000_000_000;
+        let why = format!(
+            "the schedule of {policy} counts from now on: the log has a start of it {seconds} s ahead of the clock of node {}; \
+             look at the clocks of all nodes",
+            self.settings.me
+        );
+        log::warn!("schedule: {why}");
+        self.tried(now, policy, 0, why);
+    }
+
+    /// Notes a try, or a schedule's new time, in the log. One that does not fit the queue is noted when it comes to the same again.
+    fn tried(&mut self, now: Now<'_>, policy: &str, failures: u32, why: String) {
+        let tried = Tried::new(policy, now.wall_ns, failures, &why);
+        self.errors.add(now.wall_ns, Some(self.settings.me), why);
+        self.queue.push_back(Pending::Own(Record::BackupTried(tried)));
+    }
+
+    /// The same of a try that failed, with when the next one is due by its schedule.
+    fn try_failed(&mut self, now: Now<'_>, policy: &str, why: &str) {
+        let failures = now.state.tried.get(policy).map_or(0, |tried| tried.failures).saturating_add(1);
+        let minutes = calendar::retry_ns(failures) / 60_000_000_000;
+        log::warn!("backup: not done policy={policy} failures={failures} why={why}");
+        let again =
+            format!("{why} (failure {failures}; if it has a schedule it is tried again {minutes} min later)");
+        self.tried(now, policy, failures, again);
     }
 
     /// Whether it has something to do.
@@ -382,7 +429,7 @@ impl Coordinator {
         self.busy_ns = now.ns;
         match command {
             Command::Backup(policy) => self.start(now, &policy, Some(asker)),
-            Command::Stop(policy) => self.stop_backup(asker, &policy),
+            Command::Stop(policy) => self.stop_backup(now, asker, &policy),
             Command::Status => {
                 let json = self.status(now);
                 self.reply(asker, Reply::Status(json));
@@ -554,11 +601,12 @@ fn may_be_submitted(record: &Record) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::backplane::message::{Found, Present};
     use crate::format::record::{BackupVolume, PolicyChange};
-    use crate::id::Slot;
-    use crate::id::VolumeId;
+    use crate::id::{ObjectId, Slot, VolumeId};
     use crate::log::state::{Policy, Volume};
 
     const ME: NodeId = NodeId(1);
@@ -596,6 +644,29 @@ mod tests {
     fn a_submission_that_counts_already_is_done_and_one_that_another_made_is_refused() {
         assert_eq!(answer(b"x"), Reply::Done(None));
         assert_eq!(answer(b"y"), Reply::Refused(Refusal::Revision.to_string()));
+    }
+
+    #[test]
+    fn names_that_merges_have_retired_make_room_by_a_floor() {
+        let mut state = State { epoch: Epoch(3), ..State::default() };
+        let name = |count| ObjectId { epoch: Epoch(1), count, ..ObjectId::default() };
+        let retired = (0..merges::RETIRED_FLOOR_MIN as u32).map(|count| (name(count), Slot(1)));
+        state.retired = Arc::new(retired.collect());
+        let settings = Settings {
+            me: ME,
+            peers: Vec::new(),
+            beat_ns: 1,
+            rest_ns: 1 << 40,
+            merges: Bounds::default(),
+            room: Room::default(),
+            checks: Checks::default(),
+        };
+        let at = |ns| Now { ns, wall_ns: 1, state: &state };
+        let mut coordinator = Coordinator::new(settings, Epoch(3), at(1));
+        coordinator.turn(at(2));
+        coordinator.turn(at(3));
+        let floor = vec![Record::OrphanFloor { epoch: Epoch(2) }];
+        assert_eq!(coordinator.next_batch(at(2 * GROUP_NS)), Some(floor), "once");
     }
 
     /// Policy `p` of as many volumes as `devices`, of which this node opens those that are not `gone`: the answer to whoever starts its

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{Coordinator, Now, share};
 use crate::backplane::message::Found;
-use crate::format::record::PointStatus;
+use crate::format::record::{PointStatus, Tried};
 use crate::id::{BackupId, Epoch, NodeId, VolumeId};
 use crate::log::state::{Point, State};
 
@@ -71,6 +71,11 @@ pub fn point(state: &State, point: &Point) -> Value {
     })
 }
 
+/// What became of a try, as an error is shown.
+fn tried(tried: &Tried) -> Value {
+    json!({ "wall_ns": tried.wall_ns, "node": Value::Null, "what": tried.why })
+}
+
 /// The newest points, newest last.
 fn points(state: &State) -> Vec<Value> {
     let mut newest: Vec<Value> =
@@ -94,7 +99,7 @@ pub fn resting(node: NodeId, epoch: Epoch, resting: bool, state: &State) -> Stri
         })).collect::<Vec<_>>(),
         "queue": [],
         "points": points(state),
-        "errors": [],
+        "errors": state.tried.values().rev().take(ERRORS_MAX).map(tried).collect::<Vec<_>>(),
     })
     .to_string()
 }

@@ -21,6 +21,7 @@
 //! | 15 | checkpoint | slot u64, nonce 16, digest 32 |
 //! | 16 | damage | runs of missing names, of damaged ones, of present ones: list of (first 24, last count u32); list of points u32, of sound points u32 |
 //! | 17 | swept | wall clock i64, key text |
+//! | 18 | backup tried | policy text, wall clock i64, failures u32, why text |
 //!
 //! A [`BackupVolume`]:
 //!
@@ -41,7 +42,7 @@ use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};
 use crate::log::limits::{
     DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX, RECORD_OBJECTS_MAX,
     RECORD_POINTS_MAX, RECORD_RUNS_MAX, RECORD_SEGMENTS_MAX, RECORD_STRETCHES_MAX, SLOT_RECORDS_MAX,
-    SWEEP_KEY_BYTES_MAX,
+    SWEEP_KEY_BYTES_MAX, TRIED_WHY_BYTES_MAX,
 };
 use crate::log::names::NameSet;
 use crate::table::segment::SEGMENT_META_BYTES;
@@ -121,6 +122,46 @@ pub enum Record {
     Damage(DamageNews),
     /// Live names were compared with what the store lists, up to a key.
     Swept(Swept),
+    /// A backup was tried and did not begin, or did not go on; or its schedule counts from another time.
+    BackupTried(Tried),
+}
+
+/// What became of the last try to back up a policy, when that is neither a point nor a backup that is under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tried {
+    /// Its policy's name.
+    pub policy: String,
+    /// Wall clock, nanoseconds since 1970 UTC: the schedule goes on from here.
+    pub wall_ns: i64,
+    /// Failures in a row; 0: nothing failed, and it is due at its next time.
+    pub failures: u32,
+    /// Why, for people; at most [`TRIED_WHY_BYTES_MAX`] bytes.
+    pub why: String,
+}
+
+impl Tried {
+    /// The same with as much of `why` as fits.
+    pub fn new(policy: &str, wall_ns: i64, failures: u32, why: &str) -> Tried {
+        let fits = why.floor_char_boundary(TRIED_WHY_BYTES_MAX);
+        let why = why.get(..fits).unwrap_or_default().to_owned();
+        Tried { policy: policy.to_owned(), wall_ns, failures, why }
+    }
+
+    pub(crate) fn emit(&self, out: &mut Vec<u8>) {
+        emit_bytes(out, self.policy.as_bytes());
+        self.wall_ns.emit(out);
+        self.failures.emit(out);
+        emit_bytes(out, self.why.as_bytes());
+    }
+
+    pub(crate) fn parse(fields: &mut Reader<'_>) -> Result<Tried, WireFault> {
+        Ok(Tried {
+            policy: parse_policy_name(fields)?,
+            wall_ns: fields.value()?,
+            failures: fields.value()?,
+            why: fields.text(TRIED_WHY_BYTES_MAX)?,
+        })
+    }
 }
 
 /// What somebody found out about objects, segments, and the points that need them.
@@ -448,7 +489,7 @@ fn optional_list<T: Wire>(fields: &mut Reader<'_>, max: usize) -> Result<Vec<T>,
 }
 
 impl Record {
-    /// Number of the record's kind, `1..=17`.
+    /// Number of the record's kind, `1..=18`.
     pub fn kind(&self) -> u8 {
         match self {
             Record::EpochBegun { .. } => 1,
@@ -468,6 +509,7 @@ impl Record {
             Record::Checkpoint(_) => 15,
             Record::Damage(_) => 16,
             Record::Swept(_) => 17,
+            Record::BackupTried(_) => 18,
         }
     }
 
@@ -548,6 +590,7 @@ impl Record {
                 swept.wall_ns.emit(out);
                 emit_bytes(out, swept.after.as_bytes());
             }
+            Record::BackupTried(tried) => tried.emit(out),
         }
     }
 
@@ -607,6 +650,7 @@ impl Record {
                 points_sound: fields.list(RECORD_POINTS_MAX)?,
             }),
             17 => Record::Swept(Swept { wall_ns: fields.value()?, after: fields.text(SWEEP_KEY_BYTES_MAX)? }),
+            18 => Record::BackupTried(Tried::parse(fields)?),
             _ => return Err(WireFault::Kind(kind)),
         })
     }

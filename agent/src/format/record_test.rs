@@ -133,6 +133,12 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
         17 => {
             Record::Swept(Swept { wall_ns: rng.next() as i64, after: rng.text(SWEEP_KEY_BYTES_MAX as u64) })
         }
+        18 => Record::BackupTried(Tried {
+            policy: rng.text(64),
+            wall_ns: rng.next() as i64,
+            failures: rng.next() as u32,
+            why: rng.text(TRIED_WHY_BYTES_MAX as u64),
+        }),
         _ => Record::Checkpoint(CheckpointName {
             slot: Slot(rng.next()),
             nonce: rng.bytes(),
@@ -145,8 +151,8 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
 fn random_records_round_trip_and_their_cuts_are_refused() {
     let mut rng = Rng(1);
     for round in 0..600 {
-        let record = record(&mut rng, 1 + (round % 17) as u8);
-        assert_eq!(u64::from(record.kind()), 1 + round % 17);
+        let record = record(&mut rng, 1 + (round % 18) as u8);
+        assert_eq!(u64::from(record.kind()), 1 + round % 18);
         let mut bytes = Vec::new();
         record.emit(&mut bytes);
         assert_eq!(bytes.len(), record.encoded_len());
@@ -201,7 +207,7 @@ fn counts_at_their_bounds_pass_and_one_more_is_refused() {
     Record::Unpin { pin: 1 }.emit(&mut many);
     assert!(parse_records(&many).is_err());
     assert_eq!(parse_records(&[]), Err(WireFault::Short));
-    assert_eq!(parse_records(&[18, 0, 0, 0, 0]), Err(WireFault::Kind(18)));
+    assert_eq!(parse_records(&[19, 0, 0, 0, 0]), Err(WireFault::Kind(19)));
     let damage = |runs: u32| {
         let mut news = DamageNews::default();
         for at in 0..runs {
@@ -235,6 +241,22 @@ fn the_golden_slot_parses_and_is_emitted_byte_for_byte() {
     let (bytes, digest) = contents.header.emit(&contents.records, &PlainForTests).unwrap();
     assert_eq!(bytes, golden);
     assert_eq!(digest, contents.digest);
+}
+
+#[test]
+fn a_try_is_these_bytes_and_what_is_too_long_of_it_is_cut_off() {
+    let mut bytes = Vec::new();
+    Record::BackupTried(Tried::new("p", 5, 2, "no")).emit(&mut bytes);
+    let golden = [
+        18, 23, 0, 0, 0, // kind, length
+        1, 0, 0, 0, b'p', 5, 0, 0, 0, 0, 0, 0, 0, // policy, wall clock
+        2, 0, 0, 0, 2, 0, 0, 0, b'n', b'o', // failures, why
+    ];
+    assert_eq!(bytes, golden);
+    let long = Tried::new("p", 0, 1, &"é".repeat(TRIED_WHY_BYTES_MAX));
+    assert_eq!(long.why.len(), TRIED_WHY_BYTES_MAX);
+    let odd = Tried::new("p", 0, 1, &format!("x{}", "é".repeat(TRIED_WHY_BYTES_MAX)));
+    assert_eq!(odd.why.len(), TRIED_WHY_BYTES_MAX - 1, "characters stay whole");
 }
 
 #[test]

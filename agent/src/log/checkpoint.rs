@@ -27,7 +27,7 @@ use super::limits::{
 use super::replay::View;
 use super::state::{Pin, Point, Policy, Running, State, Volume};
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
-use crate::format::record::{BackupVolume, SegmentMeta, parse_policy_name};
+use crate::format::record::{BackupVolume, SegmentMeta, Tried, parse_policy_name};
 use crate::format::slot::{
     Author, CHECKPOINT_LENGTH_AT, CHECKPOINT_MAGIC, ClusterId, LogDigest, SealBroken, Sealer, check_digest,
     emit_digest, emit_start, parse_start, seal_nonce,
@@ -168,12 +168,17 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
         pin.emit(out);
     }
     emit_list(out, &state.checkpoints);
-    let missing = missing(state);
-    if *state.damage != Damage::default() || !missing.is_empty() {
+    // Parts of later programs: each is there when it, or one behind it, has something in it.
+    let (missing, has_tried) = (missing(state), !state.tried.is_empty());
+    if *state.damage != Damage::default() || !missing.is_empty() || has_tried {
         state.damage.emit(out);
     }
-    if !missing.is_empty() {
+    if !missing.is_empty() || has_tried {
         emit_list(out, &missing);
+    }
+    if has_tried {
+        emit_count(state.tried.len(), out);
+        state.tried.values().for_each(|tried| tried.emit(out));
     }
 }
 
@@ -196,7 +201,18 @@ fn parse_missing(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireF
         list.ok_or(WireFault::Value)?.push(volume);
     }
     // One encoding: in the order in which they are written, and nothing when there are none.
-    if missing.is_empty() || self::missing(state) != missing { Err(WireFault::Value) } else { Ok(()) }
+    let is_needless = missing.is_empty() && reader.is_empty();
+    if is_needless || self::missing(state) != missing { Err(WireFault::Value) } else { Ok(()) }
+}
+
+fn parse_tried(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFault> {
+    let count = count(reader, POLICIES_MAX)?;
+    for _ in 0..count {
+        let tried = Tried::parse(reader)?;
+        ascending(state.tried.keys().next_back(), &tried.policy)?;
+        state.tried.insert(tried.policy.clone(), tried);
+    }
+    if count == 0 { Err(WireFault::Count(0)) } else { Ok(()) }
 }
 
 fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
@@ -287,6 +303,9 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     }
     if !reader.is_empty() {
         parse_missing(&mut state, reader)?;
+    }
+    if !reader.is_empty() {
+        parse_tried(&mut state, reader)?;
     }
     Ok(state)
 }

@@ -2,7 +2,8 @@
 //!
 //! After each slot that passed its check: when the last checkpoint is far enough behind, PUT ckpt/<slot>-<nonce>; once that is
 //! acknowledged a checkpoint record waits for the next batch; once that is committed, and the checkpoint lies 256 slots behind,
-//! PUT boundary/<slot>; once that is acknowledged, LIST and delete slots up to it, and older checkpoints and boundaries.
+//! PUT boundary/<slot>; once that is acknowledged, LIST and delete slots up to it, older checkpoints and boundaries, and the
+//! beats of epochs that are over. Grants of epochs stay for ever: they fence late writers (C1).
 //!
 //! Invariants: I6: nothing is deleted before the boundary that allows it is acknowledged. A boundary is a checkpoint's slot, so a
 //! replay that starts at b + 1 needs nothing else. Deletes are repeated by the next boundary when they fail.
@@ -18,7 +19,7 @@ use super::limits::{DELETE_KEYS_MAX, DELETES_MAX};
 use super::replay::View;
 use crate::format::record::CheckpointName;
 use crate::format::slot::{ClusterId, Sealer, emit_boundary};
-use crate::id::Slot;
+use crate::id::{Epoch, Slot};
 use crate::store::StoreFaultKind;
 
 /// Failures in a row of one call before it is left for the next time.
@@ -55,6 +56,8 @@ pub struct Housekeeping {
     begun: Slot,
     /// Highest boundary known to be in the store.
     boundary: Slot,
+    /// Whose beats are needed; those of epochs before it are not: nobody looks at any but the highest one's.
+    epoch: Epoch,
     doomed: VecDeque<String>,
     faults: u32,
     news: VecDeque<KeepNews>,
@@ -72,6 +75,7 @@ impl Housekeeping {
             pending: None,
             begun: Slot(0),
             boundary: Slot(0),
+            epoch: Epoch(0),
             doomed: VecDeque::new(),
             faults: 0,
             news: VecDeque::new(),
@@ -126,6 +130,7 @@ impl Housekeeping {
         if with_checkpoint {
             self.pending = None;
         }
+        self.epoch = view.state.epoch;
         self.advance_boundary(view);
         let last = view.state.checkpoints.last().map_or(Slot(0), |name| name.slot).max(self.begun);
         let due = view.head.0.saturating_sub(last.0) >= self.checkpoint_slots;
@@ -172,14 +177,15 @@ impl Housekeeping {
             (For::Checkpoint, _) => self.pending = self.writing.take(),
             (For::Boundary(slot), _) => {
                 self.boundary = self.boundary.max(slot);
-                for prefix in [keys::SLOTS, keys::CHECKPOINTS, keys::BOUNDARIES] {
+                for prefix in [keys::SLOTS, keys::CHECKPOINTS, keys::BOUNDARIES, keys::BEATS] {
                     self.calls.submit(For::List(prefix), Call::List { prefix, max: DELETE_KEYS_MAX });
                 }
             }
             (For::List(prefix), Answer::Keys(keys)) => {
-                let boundary = self.boundary;
+                let (boundary, epoch) = (self.boundary, self.epoch);
                 let gone = keys.into_iter().filter(|key| match keys::number(key, prefix) {
                     Some(slot) if prefix == keys::SLOTS => slot <= boundary,
+                    Some(of) if prefix == keys::BEATS => of.0 < epoch.0,
                     Some(slot) => slot < boundary,
                     None => false,
                 });

@@ -32,6 +32,8 @@ pub const RECORD_STRETCHES_MAX: usize = 256;
 pub const STRETCHES_MAX: usize = 4096;
 /// Recovery points that have not expired: 16 a day for 2.8 years. Above: [`Bound`], expire some.
 pub const POINTS_MAX: usize = 16 * 1024;
+/// Bytes of what kept a backup from going on, as the log says it: some nodes with a path and an error each. The rest is cut off.
+pub const TRIED_WHY_BYTES_MAX: usize = 512;
 /// Backups that run at once, and those that stopped and whose rows are kept: few policies overlap. Above: [`Bound`].
 pub const RUNNING_MAX: usize = 16;
 /// Backups of a policy that began and did not end: the one at work, and some that stopped before it, whose rows say what need not be stored

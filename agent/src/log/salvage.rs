@@ -266,8 +266,8 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
             Record::Retire { objects } => retire(state, header.slot, objects),
             Record::OrphanFloor { epoch } => state.orphan_floor = state.orphan_floor.max(*epoch),
             Record::Damage(news) => state.add_damage(news),
-            // What is there and what is not is found out anew.
-            Record::Swept(_) => {}
+            // What is there and what is not is found out anew; what could not begin is tried anew.
+            Record::Swept(_) | Record::BackupTried(_) => {}
             // Readers of the old tables: they go with the old log.
             Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => {}
         }

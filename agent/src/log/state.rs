@@ -19,7 +19,7 @@ use super::names::NameSet;
 use super::stretches::Stretches;
 use crate::format::record::{
     BackupEnd, BackupStart, BackupVolume, CheckpointName, Commit, DamageNews, PointStatus, PolicyChange,
-    Record, SegmentMeta, Totals,
+    Record, SegmentMeta, Totals, Tried,
 };
 use crate::format::slot::{Author, SlotHeader};
 use crate::id::{BackupId, Epoch, NodeId, ObjectId, Slot, VolumeId};
@@ -141,6 +141,8 @@ pub struct State {
     pub pins: BTreeMap<u64, Pin>,
     /// Committed checkpoints, ascending by slot, the newest few.
     pub checkpoints: Vec<CheckpointName>,
+    /// Policies whose last try is neither a point nor under way: what became of it.
+    pub tried: BTreeMap<String, Tried>,
     /// What the store has lost of all this.
     pub damage: Arc<Damage>,
 }
@@ -294,6 +296,13 @@ impl State {
         self.running_of(name).map(|(backup, _)| Record::BackupAbandoned { backup })
     }
 
+    /// What the wall clock said when the last backup of a policy began: the last by the log, whatever the clocks say.
+    pub fn last_start_ns(&self, policy: &str) -> Option<i64> {
+        let point = self.last_point(policy).map(|point| (point.backup, point.wall_ns.0));
+        let running = self.running_of(policy).map(|(backup, running)| (backup, running.wall_start_ns));
+        point.max(running).map(|(_, wall_ns)| wall_ns)
+    }
+
     /// Retired names that may be deleted: no pin is older than the retirement (G1).
     pub fn deletable(&self) -> impl Iterator<Item = ObjectId> + '_ {
         let oldest = self.oldest_pin();
@@ -341,6 +350,7 @@ impl State {
                 policy.revision = *revision;
                 policy.slot = header.slot;
                 policy.removed = true;
+                self.tried.remove(name);
             }
             Record::BackupBegun(start) => self.begin_backup(header.slot, start)?,
             Record::Commit(commit) => self.commit(header, commit)?,
@@ -387,6 +397,11 @@ impl State {
             }
             Record::Damage(news) => self.add_damage(news),
             Record::Swept(swept) => Arc::make_mut(&mut self.damage).swept(swept),
+            Record::BackupTried(tried) => {
+                let is_there = self.policies.get(&tried.policy).is_some_and(|policy| !policy.removed);
+                require(is_there, Refusal::NoPolicy)?;
+                self.tried.insert(tried.policy.clone(), tried.clone());
+            }
         }
         Ok(())
     }
@@ -438,6 +453,7 @@ impl State {
         let body = Arc::from(change.body.as_slice());
         let policy = Policy { revision: change.revision, slot, removed: false, body, volumes };
         self.policies.insert(change.name.clone(), policy);
+        self.tried.remove(&change.name);
         Ok(())
     }
 
@@ -457,6 +473,7 @@ impl State {
         let known = |missing: &VolumeId| policy.volumes.contains(missing) && !is_read(missing);
         require(ascending && start.missing.iter().all(known), Refusal::Volume)?;
         self.last_backup = start.backup;
+        self.tried.remove(&start.policy);
         let running = Running {
             policy: start.policy.clone(),
             slot,
@@ -590,6 +607,7 @@ impl State {
         let whole = running.volumes.iter().all(|volume| running.done.is_whole(volume.volume));
         require(whole, Refusal::Gap)?;
         self.give_up(&running.policy, end.backup, slot)?;
+        self.tried.remove(&running.policy);
         let status =
             if running.missing.is_empty() { running.totals.status() } else { PointStatus::WithErrors };
         let point = Point {

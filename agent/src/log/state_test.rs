@@ -4,7 +4,7 @@ use super::super::checkpoint::Checkpoint;
 use super::*;
 use crate::coordinator::merges;
 use crate::format::cursor::WireFault;
-use crate::format::record::{Stretch, Swept};
+use crate::format::record::{Stretch, Swept, Tried};
 use crate::format::slot::PlainForTests;
 use crate::id::{Boot, KEY_END, KEY_START, Key};
 use crate::log::limits::UNFINISHED_MAX;
@@ -408,6 +408,28 @@ fn damage_that_is_found_while_a_backup_is_under_way_reaches_its_point() {
     let expired = Record::PointExpired { backup: BackupId(1) };
     put(&mut state, 8, &[all_done(2), end(2), expired]).unwrap();
     assert!(state.damage.points.iter().eq(&[BackupId(2)]), "a point that ends goes on being damaged");
+}
+
+#[test]
+fn a_try_counts_until_the_next_backup_and_is_in_checkpoints() {
+    let mut state = with_point();
+    let tried = |failures| Record::BackupTried(Tried::new("homes", 7, failures, "no node could open it"));
+    let nowhere = Record::BackupTried(Tried::new("nowhere", 7, 1, ""));
+    assert_eq!(put(&mut state, 4, &[nowhere]), Err(Refusal::NoPolicy));
+    put(&mut state, 4, &[tried(1), tried(2)]).unwrap();
+    assert_eq!(state.tried["homes"].failures, 2);
+    let made = |state: State| Checkpoint {
+        cluster: [1; 16],
+        slot: Slot(4),
+        nonce: [8; 16],
+        slot_digest: [9; 32],
+        state,
+    };
+    let checkpoint = made(state.clone());
+    let (bytes, digest) = checkpoint.emit(&PlainForTests).unwrap();
+    assert_eq!(Checkpoint::parse(&bytes, &PlainForTests), Ok((checkpoint, digest)));
+    put(&mut state, 5, &[start(3)]).unwrap();
+    assert!(state.tried.is_empty());
 }
 
 #[test]

@@ -36,7 +36,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::backplane::message::{Assignment, AssignmentId, MergeOrder, Message, Present};
-use crate::coordinator::calendar::Calendar;
+use crate::coordinator::calendar::{Calendar, Due};
 use crate::coordinator::{self, Coordinator, Now};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
@@ -441,7 +441,7 @@ impl<S: Sealer + Clone> Node<S> {
         let before = self.due_ns.take();
         if self.writer.is_none() && self.reader.is_none() && self.follow.is_resting() {
             let due = self.calendar.next(&self.view.state, wall_ns, &|_| false);
-            let left = |(due, _): (i64, String)| u64::try_from(due.saturating_sub(wall_ns)).unwrap_or(0);
+            let left = |due: Due| u64::try_from(due.wall_ns.saturating_sub(wall_ns)).unwrap_or(0);
             let due_ns = due.map(|due| now_ns.saturating_add(left(due)));
             // What is due since a while is not due from now on: this node's turn after the others would never come.
             let since = before.filter(|&before| before <= now_ns && due_ns == Some(now_ns));

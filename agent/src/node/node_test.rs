@@ -220,6 +220,8 @@ struct Cluster {
     step_ms: u64,
     /// Inodes between reports.
     piece: u64,
+    /// How far all wall clocks are ahead, in nanoseconds.
+    ahead_ns: i64,
 }
 
 impl Cluster {
@@ -236,6 +238,7 @@ impl Cluster {
             boots: 0,
             step_ms: 300,
             piece: 64,
+            ahead_ns: 0,
         };
         (0..cluster.nodes.len()).for_each(|index| cluster.boot(index));
         cluster
@@ -302,7 +305,7 @@ impl Cluster {
         let now = self.now;
         if let Some((node, host)) = &mut self.nodes[index] {
             host.now = now;
-            turn(node, host, now, now as i64, event);
+            turn(node, host, now, now as i64 + self.ahead_ns, event);
         }
     }
 
@@ -665,6 +668,57 @@ fn a_node_that_boots_alone_goes_on_with_what_it_can_read_and_rests_beside_the_re
     cluster.boot(1);
     cluster.run_until(200, "the point", |cluster| cluster.points() == 1);
     assert!(cluster.now - before < 120_000 * MS, "{} ms", (cluster.now - before) / MS);
+}
+
+#[test]
+fn a_backup_that_cannot_begin_is_tried_again_later_and_later_and_the_cluster_rests() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    let volume = PolicyVolume { device: "gone".to_owned(), reader: Reader::Auto };
+    let schedule = Some(Schedule { every: 60_000, at: None, since: None });
+    let body = Policy { schedule, ..Policy::new("homes", vec![volume]) }.emit().unwrap();
+    let volumes = vec![(VolumeId(1), "gone".to_owned())];
+    let change = PolicyChange { name: "homes".to_owned(), revision: 1, body, volumes };
+    cluster.local(0, 1, Command::Submit(vec![Record::PolicyChanged(change)]));
+    cluster.run_until(6 * 3600, "five hours", |cluster| cluster.now > 5 * 3_600_000 * MS);
+    let state = cluster.state();
+    // After 1, 2, 4, 8, 16, 32 minutes, and each hour.
+    assert!((8..=13).contains(&state.epoch.0), "{} epochs\n{}", state.epoch, cluster.told().join("\n"));
+    let tried = &state.tried["homes"];
+    assert!(tried.failures > 6 && tried.why.contains("\"gone\" in its board profile"), "{tried:?}");
+    assert_eq!(cluster.holder(), None);
+    cluster.local(1, 2, Command::Status);
+    cluster.run_until(60, "an answer", |cluster| cluster.reply_to(2).is_some());
+    assert!(matches!(cluster.reply_to(2), Some(Reply::Status(json)) if json.contains("tried again 60 min")));
+    // Somebody has it: it begins at the next try, and is tried as planned from then on.
+    cluster.volumes[1].push("gone".to_owned());
+    cluster.kill(1);
+    cluster.boot(1);
+    cluster.run_until(4000, "a point", |cluster| cluster.points() > 0);
+    assert!(cluster.state().tried.is_empty());
+}
+
+#[test]
+fn clocks_that_are_wrong_neither_stop_a_schedule_nor_repeat_it() {
+    const DAY: i64 = 86_400_000_000_000;
+    for wrong in [30 * 60_000_000_000, DAY, 366 * DAY, -30 * 60_000_000_000, -366 * DAY] {
+        let mut cluster = Cluster::new(&[&["a"], &["a"]]);
+        cluster.piece = INODES;
+        cluster.ahead_ns = 1000 * DAY;
+        (0..2).for_each(|index| cluster.boot(index));
+        one_policy_each(&mut cluster, Some(Schedule { every: 600_000, at: None, since: None }));
+        let hour = |hours: u64| move |cluster: &Cluster| cluster.now >= hours * 3_600_000 * MS;
+        for (hours, ahead) in (1..).zip([wrong, 0, wrong, 0]) {
+            cluster.run_until(8000, "an hour", hour(hours));
+            cluster.ahead_ns = 1000 * DAY + ahead;
+        }
+        cluster.run_until(8000, "the last hour", hour(5));
+        let points = cluster.points();
+        assert!(
+            (22..=36).contains(&points),
+            "{points} in five hours, {wrong}\n{}",
+            cluster.told().join("\n")
+        );
+    }
 }
 
 #[test]

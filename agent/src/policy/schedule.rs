@@ -9,7 +9,7 @@
 //!  never                     the first time after the schedule was set; now when nobody knows when that was
 //!  L <= N                    the first time after L; when that has passed (runs were missed), it is due once, now
 //!  N < L <= N + every        the first time after L: a clock that was set back a little repeats no run
-//!  L > N + every             the first time after N: a clock that was far ahead holds nothing up for long
+//!  L > N + every             a clock is or was wrong ([`is_ahead`]): whoever coordinates writes N into the log, and that counts as L
 //! ```
 //!
 //! Invariants: after a run that starts at N nothing is due at or before N, whatever the clock did; the next one is due at most two
@@ -95,8 +95,13 @@ pub fn next_due(policy: &Policy, last_start_wall_ns: Option<i64>, now_wall_ns: i
     let schedule = policy.schedule?;
     let since = schedule.since.map(|secs| secs.saturating_mul(NS_PER_SEC));
     let Some(last) = last_start_wall_ns.max(since) else { return Some(now_wall_ns) };
-    let far_ahead = last > now_wall_ns.saturating_add(schedule.every_ns());
-    Some(schedule.first_after(if far_ahead { now_wall_ns } else { last }))
+    Some(schedule.first_after(if is_ahead(&schedule, last, now_wall_ns) { now_wall_ns } else { last }))
+}
+
+/// Whether a start, or the time since when a schedule holds, is so far ahead that a clock is or was wrong. Counted from now at each look,
+/// the next time would never come: the time of one look must be kept.
+pub fn is_ahead(schedule: &Schedule, start_wall_ns: i64, now_wall_ns: i64) -> bool {
+    start_wall_ns > now_wall_ns.saturating_add(schedule.every_ns())
 }
 
 impl fmt::Display for Schedule {

@@ -140,12 +140,24 @@ impl Oracle {
             | Record::PinRefreshed { .. }
             | Record::Unpin { .. }
             | Record::Damage(_)
-            | Record::Swept(_) => {}
+            | Record::Swept(_)
+            | Record::BackupTried(_) => {}
         }
         Ok(())
     }
 
     fn may_delete(&self, key: &str) -> Verdict<()> {
+        if let Some(of) = keys::number(key, keys::BEATS) {
+            let is_over = of.0 < self.model.state.epoch.0;
+            return if is_over {
+                Ok(())
+            } else {
+                Err(format!("I6: {key} is deleted, and its epoch is not over"))
+            };
+        }
+        if key.starts_with(keys::EPOCHS) {
+            return Err(format!("I6: {key} is deleted, and fences late writers"));
+        }
         let Some(name) = key.strip_prefix(OBJECTS).or_else(|| key.strip_prefix(SEGMENTS)) else {
             return Ok(());
         };
