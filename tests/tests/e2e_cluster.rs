@@ -199,7 +199,7 @@ fn an_agent_whose_stderr_is_not_read_works_and_stops() {
     // Full after some thirty lines.
     fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     cluster.boot(1);
-    cluster.watch("a coordinator", 1, |_| true);
+    cluster.wait("an answer", |cluster| cluster.look(1));
     for _ in 0..100 {
         cluster.signal(1, Signal::SIGHUP);
         HostClock.sleep(Duration::from_millis(20));
