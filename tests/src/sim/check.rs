@@ -10,13 +10,14 @@
 //! | I11 | an epoch begins, and at the end: state from checkpoint and log equals the fold of the whole log |
 //! | I5 | a backup ends: its stretches tile every volume, and every object says what stretch it is of ([`pieces`](super::pieces)) |
 //! | P2 | a slot lands: no point is gone. a node is told that its report, its backup, its policy is in the log: it is |
+//! | P1, C1, C4, G1, G2 | the records add up to what the tables and points say ([`ledger`](super::ledger)) |
 //! | P2 | at the end: whatever was reported is in the log; whatever was denied is not |
 //!
 //! Does not: change anything. Source: commit-log design, "Invariants".
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_agent::format::record::{CheckpointName, Record, Stretch};
+use windlass_agent::format::record::{CheckpointName, Commit, Record};
 use windlass_agent::format::slot::{LogDigest, PlainForTests, SlotContents, parse_boundary};
 use windlass_agent::id::{BackupId, Epoch, ObjectId, Slot};
 use windlass_agent::log::call::{Body, Call};
@@ -24,6 +25,7 @@ use windlass_agent::log::fault::{LogFault, Place};
 use windlass_agent::log::keys;
 use windlass_agent::log::replay::{Replay, ReplayOptions, View, apply_slot};
 
+use super::ledger::Ledger;
 use super::pieces::Pieces;
 use super::store::{CLUSTER, OBJECTS, SEGMENTS, Shelf};
 use super::{Fact, Verdict};
@@ -49,6 +51,7 @@ pub struct Oracle {
     /// What nodes have reported: slot -> marker, 0 for slots of the writer's own.
     reported: BTreeMap<Slot, u64>,
     pieces: Pieces,
+    ledger: Ledger,
     /// Backups and their policies, as they began.
     begun: BTreeMap<BackupId, String>,
     /// Bodies of policies that were ever in the log.
@@ -93,6 +96,13 @@ impl Oracle {
                 .map_err(|why| format!("I1: slot {slot}: {why}"))?;
             contents.records.iter().try_for_each(|record| self.record(shelf, slot, record))?;
             self.pieces.check_points(&self.model)?;
+            let mut is_due = false;
+            for record in &contents.records {
+                is_due |= self.ledger.record(record)?;
+            }
+            if is_due {
+                self.ledger.compare(&self.model.state)?;
+            }
         }
         Ok(())
     }
@@ -247,7 +257,7 @@ impl Oracle {
                 }
                 Oracle::expected(&fault, excused)?;
             }
-            Fact::Accepted { backup, stretch, names } => self.accepted(backup, &stretch, &names)?,
+            Fact::Accepted { report } => self.accepted(&report)?,
             Fact::Answered { begun, changed } => {
                 if let Some((policy, backup)) = begun
                     && self.begun.get(&backup) != Some(&policy)
@@ -274,14 +284,12 @@ impl Oracle {
     }
 
     /// C1: whoever is told that a report counts may rely on all of it: its later rows may refer to these objects.
-    fn accepted(&self, backup: BackupId, stretch: &Stretch, names: &[ObjectId]) -> Verdict<()> {
-        if !self.pieces.covers(backup, stretch) {
+    fn accepted(&self, report: &Commit) -> Verdict<()> {
+        let backup = report.backup;
+        if report.progress.iter().any(|stretch| !self.pieces.covers(backup, stretch)) {
             return Err(format!("C1: a report of backup {backup} is accepted, and no slot has its stretch"));
         }
-        match names.iter().find(|name| !self.ever.contains(name)) {
-            Some(name) => Err(format!("C1: a report is accepted, and no slot names its {name}")),
-            None => Ok(()),
-        }
+        self.ledger.accepted(report)
     }
 
     fn expected(fault: &LogFault, excused: bool) -> Verdict<()> {
@@ -323,6 +331,7 @@ impl Oracle {
             let live = self.model.state.live.contains(id);
             live && !shelf.holds(&id.object_key()) && !shelf.holds(&id.segment_key())
         });
-        lost.map_or(Ok(()), |id| Err(format!("I4: the tables name {id}, which is not in the store")))
+        lost.map_or(Ok(()), |id| Err(format!("I4: the tables name {id}, which is not in the store")))?;
+        self.ledger.finish(shelf, &self.model.state)
     }
 }

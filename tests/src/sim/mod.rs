@@ -9,6 +9,7 @@
 //! | [`clock`] | clocks that drift |
 //! | [`check`] | what every node claims against what the log says: I4, I6, I7, I9, I11 |
 //! | [`pieces`] | what backups are made of: I5, and whether objects are of the stretch that they were committed for |
+//! | [`ledger`] | the log's records added up a second time: points with totals and status, segments, live names, garbage |
 //! | [`scale`] | many nodes and one large volume, without faults: how long it takes |
 //! | [`committer`] | a small node: the real log writer, objects of peers, retirement, orphans |
 //! | [`member`] | a whole node: the real `Node`, jobs that store and report, commands of users |
@@ -22,6 +23,7 @@
 pub mod check;
 pub mod clock;
 pub mod committer;
+pub mod ledger;
 pub mod member;
 pub mod net;
 pub mod options;
@@ -30,7 +32,7 @@ pub mod scale;
 pub mod store;
 pub mod world;
 
-use windlass_agent::format::record::Stretch;
+use windlass_agent::format::record::Commit;
 use windlass_agent::format::slot::LogDigest;
 use windlass_agent::id::{BackupId, Epoch, ObjectId, Slot};
 use windlass_agent::log::call::{Answer, Call};
@@ -172,12 +174,8 @@ pub enum Fact {
     },
     /// It was told that its report counts.
     Accepted {
-        /// Which backup and stretch.
-        backup: BackupId,
-        /// Where.
-        stretch: Stretch,
-        /// Objects and segments in the report.
-        names: Vec<ObjectId>,
+        /// What it had reported, as the log is to have it.
+        report: Box<Commit>,
     },
     /// A command has its answer.
     Answered {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use windlass_agent::backplane::message::{Assignment, AssignmentId, Key, MergeOrder, Message, Reply};
 use windlass_agent::coordinator::ASK_BITS;
 use windlass_agent::drive::node::Ports;
-use windlass_agent::format::record::{Stretch, Totals};
+use windlass_agent::format::record::{Commit, Stretch, Totals};
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
 use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::state::State;
@@ -36,6 +36,11 @@ use super::{Client, Wire};
 const PAUSE_NS: u64 = 100 * MS;
 /// Longest pause.
 const PAUSE_MAX_NS: u64 = 20 * SECOND;
+
+/// Objects, and segments, of a report at most, in seeds with rich reports.
+const SEVERAL_MAX: u64 = 4;
+/// One report in so many names faults there.
+const FAULTY: u64 = 16;
 
 /// What a call was for.
 enum Purpose {
@@ -76,7 +81,8 @@ enum Phase {
     /// The machine of `data` is at work, and no commit of its is under way.
     Packing,
     Asked {
-        names: Vec<ObjectId>,
+        /// What was reported, as the log is to have it.
+        report: Box<Commit>,
         next: Key,
     },
     /// `Ended` is under way.
@@ -428,9 +434,16 @@ impl Host {
     /// The job has something to report: it waits for the answer, unless it is the last.
     fn asked(&mut self, progress: &Progress, next: Key) {
         let Some(job) = self.job.as_mut() else { return };
-        let names = progress.objects.iter().map(|(id, _)| *id);
-        let names = names.chain(progress.segments.iter().map(|s| s.id)).collect();
-        job.phase = Phase::Asked { names, next };
+        let report = Box::new(Commit {
+            backup: job.assignment.backup,
+            objects: progress.objects.iter().map(|&(id, bytes)| (id, u64::from(bytes))).collect(),
+            segments: progress.segments.clone(),
+            removed: Vec::new(),
+            progress: vec![Stretch { volume: job.assignment.volume.volume, from: job.at, to: next }],
+            totals: progress.totals,
+            newest_secs: progress.newest_secs,
+        });
+        job.phase = Phase::Asked { report, next };
         if next == job.assignment.to {
             let (id, fact) = (job.assignment.id, self.counts());
             self.reported.extend(fact.map(|fact| (id, fact)));
@@ -441,12 +454,11 @@ impl Host {
     /// What the job's report says, taken as read.
     fn counts(&mut self) -> Option<Fact> {
         let job = self.job.as_mut()?;
-        let Phase::Asked { names, next } = std::mem::replace(&mut job.phase, Phase::Opening) else {
+        let Phase::Asked { report, next } = std::mem::replace(&mut job.phase, Phase::Opening) else {
             return None;
         };
-        let stretch = Stretch { volume: job.assignment.volume.volume, from: job.at, to: next };
         job.at = next;
-        Some(Fact::Accepted { backup: job.assignment.backup, stretch, names })
+        Some(Fact::Accepted { report })
     }
 
     /// The job's report is not waited for any more.
@@ -478,6 +490,36 @@ impl Host {
         drop(ground);
         let pause = self.options.slow_uplink_ns + 1 + self.prng.below(read_ns.max(1));
         self.after(pause, Timer::Job(id));
+    }
+
+    /// How many of something that there is, if there is any: one, or more in seeds with rich reports.
+    fn several(&mut self, some: bool) -> u64 {
+        match some {
+            true if self.shared.borrow().rich => 1 + self.prng.below(SEVERAL_MAX),
+            some => some.into(),
+        }
+    }
+
+    /// In seeds with rich reports, totals in all their parts, now and then with faults.
+    fn more_to_tell(&mut self, progress: &mut Progress) {
+        if !self.shared.borrow().rich {
+            return;
+        }
+        let mut some = || self.prng.below(1 << 20);
+        progress.totals = Totals {
+            items: some(),
+            items_changed: some(),
+            items_deleted: some(),
+            bytes_logical: some(),
+            bytes_read: some(),
+            bytes_reused: some(),
+            bytes_stored: some(),
+            objects: progress.objects.len() as u64,
+            segments: progress.segments.len() as u64,
+            faults: 0,
+        };
+        progress.totals.faults = if self.prng.one_in(FAULTY) { 1 + self.prng.below(3) } else { 0 };
+        progress.newest_secs = self.prng.one_in(2).then(|| self.prng.below(1 << 31) as i64);
     }
 
     fn name(&mut self, epoch: Epoch) -> ObjectId {
@@ -524,13 +566,15 @@ impl Host {
         let version = self.shared.borrow().disks[job.disk].version;
         let mut progress = Progress { from, to: next, last: next == assignment.to, ..Progress::default() };
         let mut puts = Vec::new();
-        if !self.prng.one_in(6) {
+        let (objects, segments) = (!self.prng.one_in(6), self.prng.one_in(2));
+        let (objects, segments) = (self.several(objects), self.several(segments));
+        for _ in 0..objects {
             let id = self.name(assignment.id.epoch);
             let body = Made { volume, from, to: next, version }.emit();
             progress.objects.push((id, body.len() as u32));
             puts.push((id.object_key(), body));
         }
-        if self.prng.one_in(2) {
+        for _ in 0..segments {
             let id = self.name(assignment.id.epoch);
             let body = id.to_bytes().to_vec();
             progress.segments.push(SegmentMeta {
@@ -561,6 +605,7 @@ impl Host {
         let job = self.job.as_mut()?;
         let (id, mut progress) = (job.assignment.id, std::mem::take(&mut job.progress));
         progress.totals = Totals { items: 1, objects: progress.objects.len() as u64, ..Totals::default() };
+        self.more_to_tell(&mut progress);
         self.asked(&progress, next);
         Some(Event::Progressed { id, progress })
     }

@@ -24,6 +24,8 @@ pub const GRAIN: u64 = 64;
 const GRAINS_MAX: u64 = 24;
 /// One seed in so many has volumes with bytes in them, and jobs that back them up.
 const DATA_SEEDS: u64 = 20;
+/// Seeds with rich reports, modulo 4: from this one on. None of them is kept for something else.
+const RICH_SEEDS: u64 = 2;
 /// Blocks of such a volume at most.
 const BLOCKS_MAX: u64 = 48;
 /// Bytes of a block there.
@@ -149,6 +151,8 @@ pub struct Ground {
     pub tries: u32,
     /// Which volume each node reads now. It does not change meanwhile.
     pub reading: BTreeMap<usize, usize>,
+    /// Whether reports have several objects and segments, faults, and totals in all their parts.
+    pub rich: bool,
     /// Whether volumes have bytes in them.
     pub data: bool,
     /// What the store has acknowledged, in seeds with data.
@@ -198,6 +202,7 @@ impl Ground {
             piece_grains: 1 + prng.below(8),
             tries: 1 + prng.below(8) as u32,
             reading: BTreeMap::new(),
+            rich: options.seed % 4 >= RICH_SEEDS,
             data,
             bodies: BTreeMap::new(),
             pools: BTreeMap::new(),

@@ -226,6 +226,8 @@ struct Seat<T: Tenant> {
     to_store_cut_until_ns: u64,
     from_store_cut_until_ns: u64,
     issued: Issued,
+    /// When its last beat or claim set out, on its own clock.
+    beat_ns: u64,
     /// It read bytes that were changed on the way, in this life.
     excused: bool,
 }
@@ -307,6 +309,7 @@ impl<T: Tenant> World<T> {
             to_store_cut_until_ns: 0,
             from_store_cut_until_ns: 0,
             issued: Issued::default(),
+            beat_ns: 0,
             excused: false,
         });
         let at = self.prng.below(self.options.writer.timing.lease_ns / 2);
@@ -438,8 +441,15 @@ impl<T: Tenant> World<T> {
         self.seats.iter().any(holds)
     }
 
-    /// I9: no two holders at one true time.
+    /// L1: a lease lasts for its length from when its last beat set out. I9: no two holders at one true time.
     fn check_leases(&self) -> Verdict<()> {
+        let lease_ns = self.options.writer.timing.lease_ns;
+        for (node, seat) in self.seats.iter().enumerate() {
+            let end = seat.tenant.as_ref().and_then(T::lease_end_ns);
+            if end.is_some_and(|end| end > seat.beat_ns.saturating_add(lease_ns)) {
+                return Err(format!("L1: node {}'s lease is longer than from its last beat on", node + 1));
+            }
+        }
         if self.options.drift == Drift::Beyond {
             return Ok(());
         }

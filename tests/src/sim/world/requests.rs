@@ -47,6 +47,11 @@ impl<T: Tenant> World<T> {
         {
             self.oracle.issues(&self.shelf, &mut self.seats[node].issued, slot, body)?;
         }
+        if let Call::Create { key, .. } | Call::Put { key, .. } = &call
+            && (key.starts_with(keys::BEATS) || key.starts_with(keys::EPOCHS))
+        {
+            self.seats[node].beat_ns = self.seats[node].clock.local_ns(self.now);
+        }
         let life = self.seats[node].life;
         let give_up_ns = self.now + self.options.timeout_ns;
         let there = 1 + self.prng.below(self.options.store_latency_ns);
