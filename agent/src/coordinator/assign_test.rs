@@ -125,3 +125,71 @@ fn last_reports_gather_while_their_workers_go_on() {
     assert_eq!(coordinator.commit_due(), Some(0), "a worker waits");
     assert_eq!(coordinator.next_batch(now).map(|batch| batch.len()), Some(2));
 }
+
+#[test]
+fn work_on_another_state_of_the_volume_is_taken_back() {
+    let state = state();
+    let mut coordinator = coordinator(&state);
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    let mut report = report(&state, 2);
+    (report.from, report.to) = ((10, 0), (20, 0));
+    report.assignment.volume.state = Some([1; 16]);
+    let (id, held) = (report.assignment.id, vec![(report.assignment, (10, 0))]);
+    coordinator.report(now, WORKER, report);
+    assert_eq!(sent(&mut coordinator), [Message::Revoke { id }], "it would come into the point");
+    coordinator.present(now, WORKER, Present { weight: 1, held, ..Present::default() });
+    assert_eq!(sent(&mut coordinator), [Message::Revoke { id }], "nor is it adopted");
+}
+
+/// A coordinator of a state with a volume's name, and what it handed out: the rest of the backup.
+fn handed_out(state: &mut State, to: NodeId) -> (Coordinator, AssignmentId) {
+    let volume = crate::log::state::Volume { policy: "p".to_owned(), device: "v".to_owned() };
+    state.volumes.insert(VolumeId(1), volume);
+    let mut coordinator = coordinator(state);
+    let now = Now { ns: 1, wall_ns: 1, state };
+    for node in [NodeId(1), WORKER] {
+        coordinator.set_up(now, node, true);
+        let volumes = vec!["v".to_owned()];
+        coordinator.present(now, node, Present { weight: 1, volumes, ..Present::default() });
+    }
+    let volume = state.running[&BACKUP].volumes[0];
+    let (from, to_key) = ((10, 0), (20, 0));
+    let rest = Assignment { backup: BACKUP, volume, from, to: to_key, ..Assignment::default() };
+    coordinator.assign(now, to, rest);
+    sent(&mut coordinator);
+    let id = *coordinator.assigned.keys().next().unwrap();
+    (coordinator, id)
+}
+
+#[test]
+fn a_node_whose_work_another_did_is_told() {
+    let mut state = state();
+    let (mut coordinator, id) = handed_out(&mut state, NodeId(1));
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    let report = Report { from: (10, 0), to: (20, 0), ..report(&state, 2) };
+    let accepted = Message::Accepted { id: report.assignment.id, sequence: 1 };
+    coordinator.report_committed(now, WORKER, &report);
+    assert_eq!(sent(&mut coordinator), [accepted, Message::Revoke { id }]);
+}
+
+#[test]
+fn a_node_that_says_that_it_holds_what_another_has_is_told() {
+    let mut state = state();
+    let (mut coordinator, _) = handed_out(&mut state, NodeId(1));
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    let assignment = report(&state, 2).assignment;
+    let held = vec![(assignment, (10, 0))];
+    coordinator.present(now, WORKER, Present { weight: 1, held, ..Present::default() });
+    assert_eq!(sent(&mut coordinator), [Message::Revoke { id: assignment.id }]);
+}
+
+#[test]
+fn a_slow_node_is_told_that_its_work_goes_to_another() {
+    let mut state = state();
+    let (mut coordinator, id) = handed_out(&mut state, WORKER);
+    let now = Now { ns: SLOW_NS, wall_ns: 1, state: &state };
+    coordinator.look_after_nodes(now);
+    assert_eq!(sent(&mut coordinator), []);
+    coordinator.look_after_nodes(Now { ns: SLOW_NS + 1, ..now });
+    assert_eq!(sent(&mut coordinator), [Message::Revoke { id }]);
+}
