@@ -123,7 +123,11 @@ pub fn run(global: &Global, args: &Demo, output: &Output) -> Result<Exit, Failur
     let made_of = steps.image(args, &job)?;
     let (repository, first) = steps.first_backup()?;
     let first_peak = host::peak_memory_bytes();
-    steps.step(3, "the same again: nothing has changed, so next to nothing is stored");
+    steps.step(
+        3,
+        "the same again: next to nothing is stored. Files of an image that mke2fs has just made are read once more, \
+         because their inodes prove nothing; those of a volume that a kernel wrote are not",
+    );
     let second = steps.backup(&repository, &places.ext4)?;
     steps.step(4, format_args!("everything back into {}", places.ext4.restored.display()));
     steps.restore(&repository, &places.ext4)?;
