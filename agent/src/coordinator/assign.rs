@@ -65,7 +65,7 @@ impl Coordinator {
         let done = now.state.running.get(&backup).map(|running| running.done.of(volume)).unwrap_or_default();
         let of = |a: &&Assigned| a.assignment.backup == backup && a.assignment.volume.volume == volume;
         let out = self.assigned.values().filter(of).map(|a| (a.assignment.from, a.assignment.to));
-        let waiting = self.queue.iter().chain(&self.in_flight).filter_map(|pending| match pending {
+        let waiting = self.pending().filter_map(|pending| match pending {
             Pending::Report(_, report) => {
                 let a = &report.assignment;
                 (a.backup == backup && a.volume.volume == volume).then_some((report.from, report.to))
@@ -155,15 +155,14 @@ impl Coordinator {
 
     fn has_report_of(&self, id: AssignmentId) -> bool {
         let of = |p: &Pending| matches!(p, Pending::Report(_, report) if report.assignment.id == id);
-        self.queue.iter().chain(&self.in_flight).any(of)
+        self.pending().any(of)
     }
 
     /// A worker has something in the store.
     pub(super) fn report(&mut self, now: Now<'_>, from: NodeId, report: Report) {
         let (assignment, id) = (report.assignment, report.assignment.id);
         let twice = |p: &Pending| matches!(p, Pending::Report(_, r) if r.assignment.id == id && r.sequence == report.sequence);
-        if self.queue.iter().chain(&self.in_flight).any(twice) || self.queue.len() >= self.settings.room.queue
-        {
+        if self.pending().any(twice) || self.queue.len() >= self.settings.room.queue {
             return;
         }
         let Some(running) = now.state.running.get(&assignment.backup) else {

@@ -85,7 +85,7 @@ impl Coordinator {
 
     /// After merges were given out: when there is nothing to merge, waiting longer does not help.
     pub(super) fn end_pause(&mut self, now: Now<'_>) {
-        let merges_end = self.queue.iter().chain(&self.in_flight).any(|p| matches!(p, Pending::Merge(..)));
+        let merges_end = self.pending().any(|p| matches!(p, Pending::Merge(..)));
         if !self.paused || merges_end || !self.at_work().is_empty() || self.roster.workers().next().is_none()
         {
             return;
@@ -114,11 +114,7 @@ impl Coordinator {
     fn raise_floor(&mut self, now: Now<'_>) {
         let state = now.state;
         if state.retired.len() < self.settings.room.retired_old
-            || self
-                .queue
-                .iter()
-                .chain(&self.in_flight)
-                .any(|p| matches!(p, Pending::Own(Record::OrphanFloor { .. })))
+            || self.pending().any(|p| matches!(p, Pending::Own(Record::OrphanFloor { .. })))
         {
             return;
         }
@@ -126,7 +122,7 @@ impl Coordinator {
         // Nobody can report a name of an epoch before this one any more.
         let nothing_older = all_here
             && self.assigned.keys().all(|id| id.epoch == self.epoch)
-            && self.queue.iter().chain(&self.in_flight).all(|pending| self.is_of_epoch(pending));
+            && self.pending().all(|pending| self.is_of_epoch(pending));
         if let Some(record) = merges::floor(state, self.settings.room.retired_old, nothing_older) {
             self.queue.push_back(Pending::Own(record));
         } else if state.retired.len() >= self.settings.room.retired_own

@@ -389,7 +389,7 @@ impl Coordinator {
             self.revoke_all(Some(backup));
         }
         // One number for one backup: the next begins when this one has.
-        if self.queue.iter().chain(&self.in_flight).any(|pending| matches!(pending, Pending::Begin { .. })) {
+        if self.pending().any(|pending| matches!(pending, Pending::Begin { .. })) {
             return Some(job);
         }
         let is_at_work = |name: &str| self.jobs.get(name).is_some_and(Job::is_at_work);

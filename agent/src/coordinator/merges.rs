@@ -175,7 +175,7 @@ impl Coordinator {
         };
         let is_free = |node: &NodeId| self.held(*node) == 0 && !merges(node);
         let mut free: Vec<NodeId> = self.roster.workers().filter(is_free).collect();
-        let pending = self.queue.iter().chain(&self.in_flight);
+        let pending = self.pending();
         let ended: Vec<VolumeId> = pending
             .filter_map(|pending| match pending {
                 Pending::Merge(_, order, _) => Some(order.volume),
@@ -199,8 +199,7 @@ impl Coordinator {
     /// A worker has merged, under this coordinator or the one before.
     pub(super) fn merged(&mut self, from: NodeId, order: MergeOrder, added: Vec<SegmentMeta>) {
         let twice = |p: &Pending| matches!(p, Pending::Merge(_, known, _) if known.id == order.id);
-        if self.queue.len() < self.settings.room.queue && !self.queue.iter().chain(&self.in_flight).any(twice)
-        {
+        if self.queue.len() < self.settings.room.queue && !self.pending().any(twice) {
             self.queue.push_back(Pending::Merge(from, order, added));
         }
     }

@@ -395,12 +395,13 @@ impl Coordinator {
         self.tried(now, policy, failures, again);
     }
 
-    /// Whether it has something to do.
-    pub fn has_work(&self) -> bool {
-        !self.is_idle()
+    /// What waits for its commit, and what is being committed.
+    fn pending(&self) -> impl Iterator<Item = &Pending> {
+        self.queue.iter().chain(&self.in_flight)
     }
 
-    fn is_idle(&self) -> bool {
+    /// Whether it has nothing to do.
+    pub fn is_idle(&self) -> bool {
         self.jobs.values().all(Job::is_stopped)
             && self.merges.len() == 0
             && self.queue.is_empty()

@@ -216,7 +216,7 @@ impl<S: Sealer + Clone> Node<S> {
     pub fn leave(&mut self, now_ns: u64, wall_ns: i64) {
         if let (Some(coordinator), None) = (&self.coordinator, self.releasing) {
             // With work left, somebody is named who takes it at once: others would rest.
-            let heir = self.up.first().copied().filter(|_| coordinator.has_work());
+            let heir = self.up.first().copied().filter(|_| !coordinator.is_idle());
             self.releasing = Some(heir);
         }
         self.follow.away_until_ns = u64::MAX;
