@@ -112,6 +112,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         block_bytes_max: profile.block_bytes_max(),
         limits: Arc::clone(&limits),
         author: (me.node, me.boot),
+        has_peers: profile.backplane.is_some() && !profile.peer.is_empty(),
     };
     let answered = post.clone();
     let calls = Calls::start(&repository.opened.shared(), LOG_THREADS, move |ticket, answer, fault| {

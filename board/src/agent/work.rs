@@ -71,6 +71,8 @@ pub struct Work {
     pub limits: Arc<StoreLimits>,
     /// This node and this start of it: in the names of objects.
     pub author: (NodeId, Boot),
+    /// Whether there are nodes to split volumes with.
+    pub has_peers: bool,
 }
 
 /// The reactor's end.
@@ -108,6 +110,7 @@ impl Worker {
         let looker = Looker {
             repository: Arc::clone(&work.repository),
             volumes: work.volumes.clone(),
+            has_peers: work.has_peers,
             post: post.clone(),
         };
         let runner = Runner::new(work, post.clone(), acked, (&stop, &flush), &waker)?;
@@ -201,6 +204,7 @@ fn differs(begun: &BackupVolume, here: &BackupVolume) -> String {
 struct Looker {
     repository: Arc<Repository>,
     volumes: Volumes,
+    has_peers: bool,
     post: Post,
 }
 
@@ -214,6 +218,8 @@ impl Looker {
                     self.volumes.open(volume, &look.state, &policy, &settings, &[])
                 });
                 match opened {
+                    // Nobody else takes a share of it.
+                    Ok(opened) if !self.has_peers => found.push(opened.found),
                     Ok(mut opened) => {
                         let job = &mut opened.job;
                         match density::look(&mut *job.volume, &mut *job.device) {
