@@ -5,7 +5,8 @@
 //! | [`args`] | what may be written on the command line |
 //! | [`commands`] | one module per command: from arguments to calls of the agent, and what is printed |
 //! | [`demo`] | the main job on this machine, with nothing to configure |
-//! | [`agent`] | a node of a cluster, for good: the composition of hardware and agent |
+//! | [`agent`] | a node of a cluster, for good |
+//! | [`engine`] | the composition of hardware and agent that a node runs on |
 //! | [`repository`] | store, keys and log state, opened in one place |
 //! | [`calls`] | threads that ask the store for the commit log |
 //! | [`profile`] | board profiles: what a node is and has, as data |
@@ -34,6 +35,7 @@ pub mod control;
 pub mod damage;
 pub mod demo;
 pub mod durable;
+pub mod engine;
 pub mod failure;
 pub mod host;
 pub mod logger;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use super::post::Letter;
 use crate::args::global::Global;
+use crate::engine::post::Letter;
 use crate::failure::Failure;
 use crate::host::HostClock;
 use crate::logger;

@@ -12,21 +12,13 @@
 //! |---|---|
 //! | [`reactor`] | the loop: what carries the node's actions out |
 //! | [`boot`] | the repository at boot: waited for, and its store tested |
-//! | [`work`] | the job thread and the one that looks at volumes |
-//! | [`limits`] | how fast the store may be written and read |
-//! | [`volumes`] | the profile's volumes |
-//! | [`post`] | how threads tell the loop what has happened |
 //!
 //! Data has threads of its own because a sweep waits for the device, and neither a beat nor a frame may wait for a sweep.
 //!
 //! Source: architecture section 3.
 
 mod boot;
-mod limits;
-mod post;
 mod reactor;
-mod volumes;
-mod work;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +40,10 @@ use windlass_hal::linux::poll::Poll;
 use crate::args::global::Global;
 use crate::calls::Calls;
 use crate::control::server::Server;
+use crate::engine::limits::StoreLimits;
+use crate::engine::post::{Letter, Post};
+use crate::engine::volumes::Volumes;
+use crate::engine::worker::{Work, Worker};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
 use crate::notify::Notify;
@@ -55,11 +51,7 @@ use crate::profile::{Backplane, Profile, read::Loaded};
 use crate::repository::Repository;
 use crate::{logger, signal};
 
-use limits::StoreLimits;
-use post::{Letter, Post};
 use reactor::{NET_TOKEN, Reactor};
-use volumes::Volumes;
-use work::{Work, Worker};
 
 /// Idle time after which the coordinator lets the lease go, in nanoseconds: an idle cluster asks the store for nothing.
 const REST_NS: u64 = 60_000_000_000;

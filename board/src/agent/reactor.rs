@@ -22,11 +22,11 @@ use windlass_hal::clock::Instant;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
 
-use super::post::Letter;
-use super::work::Worker;
 use crate::calls::Calls;
 use crate::control::server::{CLIENTS_MAX, ClientId, Served, Server};
 use crate::control::wire::{Answer, Identity, Request};
+use crate::engine::post::Letter;
+use crate::engine::worker::Worker;
 use crate::failure::Failure;
 use crate::host::HostClock;
 use crate::logger;
