@@ -20,23 +20,15 @@ use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
 use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
 use windlass_agent::pack::object::NameCounter;
+use windlass_agent::policy::Policy;
 use windlass_agent::policy::paths;
-use windlass_agent::policy::sample;
-use windlass_agent::policy::select::{self, Selection, Unmatched, unmatched_include};
-use windlass_agent::policy::selected::Selected;
-use windlass_agent::policy::{Compression, Policy, Reader};
+use windlass_agent::policy::select::{Unmatched, unmatched_include};
 use windlass_agent::progress::{Phase, Progress};
-use windlass_agent::restore::lookup::ClientFetch;
 use windlass_agent::store::retry::Client;
-use windlass_agent::store::uplink::{Uplink, UplinkSettings};
-use windlass_agent::table::read::TableReader;
-use windlass_agent::table::source::TableLimits;
+use windlass_agent::store::uplink::UplinkSettings;
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 use windlass_agent::worker::backup::Totals;
-use windlass_agent::worker::base::{Earlier, PointRows};
-use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
-use windlass_hal::volume::image::Image;
 use windlass_hal::volume::{Volume, VolumeKind};
 
 use crate::args::Backup;
@@ -44,9 +36,11 @@ use crate::args::global::Global;
 use crate::commands::verify::{self, Compared};
 use crate::commands::{policy, repo};
 use crate::damage::{self, Found};
+use crate::engine::volumes::{Selectable, open_selected};
+use crate::engine::worker::{job_settings, point_rows, start_uplink};
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
-use crate::machinery::{HostReactor, open_device, open_volume, pools, refuse_written};
+use crate::machinery::{HostReactor, pools, refuse_written};
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{self, LogSession, Repository};
@@ -353,17 +347,6 @@ fn settings(repository: &Repository, policy: &Policy) -> drive::Settings {
     }
 }
 
-/// How a policy's blocks are made and stored.
-pub fn job_settings(repository: &Repository, policy: &Policy) -> job::Settings {
-    let level = match policy.compression {
-        Compression::None => None,
-        Compression::Zstd(level) => Some(level.into()),
-    };
-    let rows = repository.format.location_blocks.into();
-    let flush_ns = policy.flush_interval.saturating_mul(1_000_000);
-    job::Settings::new(policy.block_size as u32, rows, level, flush_ns)
-}
-
 /// Limits of the command line go before those of the policy.
 fn apply_limits(global: &Global, repository: &Repository, policy: &Policy) {
     let pick = |given: Option<crate::args::value::Rate>, kept: Option<u64>| given.map(|rate| rate.0).or(kept);
@@ -442,57 +425,6 @@ fn open_volumes(
     Ok((jobs, missing, unmatched))
 }
 
-/// A volume with what a policy selects of it.
-pub struct Selectable {
-    /// Where it is.
-    pub device: Box<dyn BlockDevice>,
-    /// What of it is backed up.
-    pub volume: Box<dyn Volume>,
-    /// How many items, as it counts them.
-    pub items: u64,
-    /// Whether that is all of it.
-    pub whole: bool,
-    /// Include patterns that match nothing on it.
-    pub unmatched: Unmatched,
-}
-
-/// Opens a volume and finds out what a policy's patterns select: a sweep of its names, when there are any. `snapshot` is what stands for
-/// the contents of a frozen device.
-pub fn open_selected(
-    path: &Path,
-    reader: Reader,
-    iops_max: Option<u32>,
-    pools: &[Pool],
-    policy: &Policy,
-    snapshot: Option<&str>,
-    job: &Progress,
-) -> Result<Selectable, Failure> {
-    let mut device = open_device(path, iops_max, pools)?;
-    refuse_written(path)?;
-    let mut volume = match reader {
-        Reader::Image if policy.all_blocks => Box::new(Image::open(&mut *device)),
-        reader => open_volume(path, &mut *device, reader)?,
-    };
-    let patterns = policy.patterns().map_err(Failure::new)?;
-    job.enter(Phase::Selecting);
-    let (selection, unmatched) = select::build(&mut *volume, &mut *device, &patterns, job)
-        .map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
-    let (whole, items) = match &selection {
-        Selection::All => (true, volume.info().inodes_used),
-        Selection::Only { inodes, .. } => (false, inodes.count()),
-    };
-    let sampled = |name| Ok::<_, windlass_hal::block::Fault>((name, sample::digest(&mut *device, name)?));
-    let snapshot = snapshot.map(sampled).transpose();
-    let snapshot =
-        snapshot.map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
-    let volume = if whole && snapshot.is_none() {
-        volume
-    } else {
-        Box::new(Selected::new(volume, selection, snapshot))
-    };
-    Ok(Selectable { device, volume, items, whole, unmatched })
-}
-
 fn volume_id(state: &State, policy: &Policy, device: &str) -> Result<VolumeId, Failure> {
     let mut known = state.volumes.iter();
     let found = known.find(|(_, volume)| volume.policy == policy.name && volume.device == device);
@@ -501,35 +433,8 @@ fn volume_id(state: &State, policy: &Policy, device: &str) -> Result<VolumeId, F
     })
 }
 
-/// Threads that upload what is in `pieces`.
-pub fn start_uplink(
-    client: &Arc<Client>,
-    pieces: &Pool,
-    threads: usize,
-    wake: Arc<dyn Fn() + Send + Sync>,
-) -> Result<Uplink, Failure> {
-    // As many jobs as there can be objects, which are at least a piece each.
-    let in_flight_max = pieces.count();
-    let settings = UplinkSettings { in_flight_max, threads, ..UplinkSettings::default() };
-    Uplink::start(Arc::clone(client), settings, wake)
-        .map_err(|error| Failure::at("cannot start the uplink threads", error))
-}
-
 /// Nobody asks a process that acts alone to send what it has packed.
 static NO_FLUSH: AtomicBool = AtomicBool::new(false);
-
-/// Rows of a volume that a backup looks at; `None` when there is no memory for a context of some hundred KiB.
-pub fn point_rows(
-    repository: &Repository,
-    volume: VolumeId,
-    earlier: Earlier,
-    state: &State,
-) -> Option<PointRows<ClientFetch>> {
-    let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
-    let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments)?;
-    Some(PointRows::new(reader, volume, earlier, &state.damage))
-}
 
 /// Copies the worker's sums to where people look.
 fn show(job: &Progress, totals: &Totals, client: &Client) {

@@ -26,13 +26,13 @@ use windlass_agent::table::lost::known;
 use windlass_agent::units::{Counted, Human};
 use windlass_hal::volume::{Cursor, ExtentState, ItemKind, Swept, Window};
 
-use super::backup::{Selectable, open_selected};
 use super::browse::{PointLookup, open_lookup};
 use super::selected::{self, Part};
 use super::through::Through;
 use super::{points, policy};
 use crate::args::global::Global;
 use crate::args::{Backup, Restore};
+use crate::engine::volumes::{Selectable, open_selected};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Watcher;

@@ -1,21 +1,26 @@
 //! The volumes of a board profile: found by the name that a policy uses, opened, and told apart. Source: ours.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use windlass_agent::backplane::message::Found;
 use windlass_agent::drive::job::{Settings, VolumeJob};
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::State;
-use windlass_agent::policy::{Policy, Reader};
-use windlass_agent::progress::Progress;
+use windlass_agent::policy::select::{self, Selection, Unmatched};
+use windlass_agent::policy::selected::Selected;
+use windlass_agent::policy::{Policy, Reader, sample};
+use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::worker::density::Marks;
 use windlass_agent::worker::stretch;
+use windlass_hal::block::BlockDevice;
 use windlass_hal::buf::Pool;
+use windlass_hal::volume::Volume;
+use windlass_hal::volume::image::Image;
 
-use crate::commands::backup::{Selectable, open_selected};
 use crate::failure::Failure;
-use crate::{profile, within};
+use crate::machinery::{open_device, open_volume, refuse_written};
+use crate::{profile, text, within};
 
 /// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs. With them the
 /// repository's URL.
@@ -97,4 +102,55 @@ impl Volumes {
             Found { volume: job.found(), end, grain, items, bytes, unmatched, marks: Marks::default() };
         Ok(Opened { job, found, device: own.device.value, reader, iops_max })
     }
+}
+
+/// A volume with what a policy selects of it.
+pub struct Selectable {
+    /// Where it is.
+    pub device: Box<dyn BlockDevice>,
+    /// What of it is backed up.
+    pub volume: Box<dyn Volume>,
+    /// How many items, as it counts them.
+    pub items: u64,
+    /// Whether that is all of it.
+    pub whole: bool,
+    /// Include patterns that match nothing on it.
+    pub unmatched: Unmatched,
+}
+
+/// Opens a volume and finds out what a policy's patterns select: a sweep of its names, when there are any. `snapshot` is what stands for
+/// the contents of a frozen device.
+pub fn open_selected(
+    path: &Path,
+    reader: Reader,
+    iops_max: Option<u32>,
+    pools: &[Pool],
+    policy: &Policy,
+    snapshot: Option<&str>,
+    job: &Progress,
+) -> Result<Selectable, Failure> {
+    let mut device = open_device(path, iops_max, pools)?;
+    refuse_written(path)?;
+    let mut volume = match reader {
+        Reader::Image if policy.all_blocks => Box::new(Image::open(&mut *device)),
+        reader => open_volume(path, &mut *device, reader)?,
+    };
+    let patterns = policy.patterns().map_err(Failure::new)?;
+    job.enter(Phase::Selecting);
+    let (selection, unmatched) = select::build(&mut *volume, &mut *device, &patterns, job)
+        .map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
+    let (whole, items) = match &selection {
+        Selection::All => (true, volume.info().inodes_used),
+        Selection::Only { inodes, .. } => (false, inodes.count()),
+    };
+    let sampled = |name| Ok::<_, windlass_hal::block::Fault>((name, sample::digest(&mut *device, name)?));
+    let snapshot = snapshot.map(sampled).transpose();
+    let snapshot =
+        snapshot.map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))?;
+    let volume = if whole && snapshot.is_none() {
+        volume
+    } else {
+        Box::new(Selected::new(volume, selection, snapshot))
+    };
+    Ok(Selectable { device, volume, items, whole, unmatched })
 }

@@ -29,19 +29,23 @@ use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
 use windlass_agent::node::Event;
 use windlass_agent::pack::object::NameCounter;
-use windlass_agent::policy::Policy;
+use windlass_agent::policy::{Compression, Policy};
 use windlass_agent::progress::Progress as Shown;
-use windlass_agent::store::uplink::Uplink;
+use windlass_agent::restore::lookup::ClientFetch;
+use windlass_agent::store::retry::Client;
+use windlass_agent::store::uplink::{Uplink, UplinkSettings};
 use windlass_agent::table::lost::LostRows;
+use windlass_agent::table::read::TableReader;
+use windlass_agent::table::source::TableLimits;
 use windlass_agent::worker::backup::{ItemTrouble, Progress};
-use windlass_agent::worker::base::Earlier;
+use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_agent::worker::density;
+use windlass_hal::buf::Pool;
 use windlass_hal::volume::verify::Verified;
 
 use super::limits::StoreLimits;
 use super::post::{JobWaker, Post};
 use super::volumes::{Opened, Volumes};
-use crate::commands::backup::{job_settings, point_rows, start_uplink};
 use crate::commands::verify;
 use crate::damage::{self, Found};
 use crate::failure::Failure;
@@ -163,6 +167,44 @@ impl Worker {
     pub fn look(&self, ask: u64, policy: &str, volumes: Vec<VolumeId>, state: Arc<State>) {
         let _ = self.looks.send(Look { ask, policy: policy.to_owned(), volumes, state });
     }
+}
+
+/// How a policy's blocks are made and stored.
+pub fn job_settings(repository: &Repository, policy: &Policy) -> Settings {
+    let level = match policy.compression {
+        Compression::None => None,
+        Compression::Zstd(level) => Some(level.into()),
+    };
+    let rows = repository.format.location_blocks.into();
+    let flush_ns = policy.flush_interval.saturating_mul(1_000_000);
+    Settings::new(policy.block_size as u32, rows, level, flush_ns)
+}
+
+/// Threads that upload what is in `pieces`.
+pub fn start_uplink(
+    client: &Arc<Client>,
+    pieces: &Pool,
+    threads: usize,
+    wake: Arc<dyn Fn() + Send + Sync>,
+) -> Result<Uplink, Failure> {
+    // As many jobs as there can be objects, which are at least a piece each.
+    let in_flight_max = pieces.count();
+    let settings = UplinkSettings { in_flight_max, threads, ..UplinkSettings::default() };
+    Uplink::start(Arc::clone(client), settings, wake)
+        .map_err(|error| Failure::at("cannot start the uplink threads", error))
+}
+
+/// Rows of a volume that a backup looks at; `None` when there is no memory for a context of some hundred KiB.
+pub fn point_rows(
+    repository: &Repository,
+    volume: VolumeId,
+    earlier: Earlier,
+    state: &State,
+) -> Option<PointRows<ClientFetch>> {
+    let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
+    let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
+    let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments)?;
+    Some(PointRows::new(reader, volume, earlier, &state.damage))
 }
 
 /// The policy of a state.
@@ -294,7 +336,7 @@ struct Runner {
     stop: Arc<AtomicBool>,
     flush: Arc<AtomicBool>,
     waker: JobWaker,
-    frames: windlass_hal::buf::Pool,
+    frames: Pool,
     /// With the pieces and the names of all jobs.
     merger: Merger,
     uplink: Uplink,
