@@ -1,4 +1,4 @@
-//! Windlass: the product's logic. See `README.md` for what it does and the module table for where.
+//! Windlass: the product's logic. `agent/doc/architecture.md` says how it is divided, `agent/doc/commit-log.md` has the rules.
 //!
 //! | folder | what |
 //! |---|---|
