@@ -8,6 +8,7 @@
 //! | [`table`] | the cloud tables: segments, merging reads, coalescing, rebuild |
 //! | [`pack`] | blocks of many files into upload objects |
 //! | [`worker`] | the backup of a volume, as a state machine |
+//! | [`read`] | rows and blocks of a recovery point |
 //! | [`restore`] | back to a directory or a device; browsing and checking |
 //! | [`backplane`] | what nodes say to each other |
 //! | [`node`] | a node of the cluster: follower, coordinator, worker |
@@ -18,7 +19,7 @@
 //! | [`units`] | sizes and durations as people write them |
 //! | [`limits`] | every bound |
 //!
-//! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `restore` on those; `drive` runs them.
+//! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `read` on those, `restore` on `read`; `drive` runs them.
 
 pub mod backplane;
 pub mod coordinator;
@@ -32,6 +33,7 @@ pub mod node;
 pub mod pack;
 pub mod policy;
 pub mod progress;
+pub mod read;
 pub mod restore;
 pub mod store;
 pub mod table;

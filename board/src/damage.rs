@@ -20,7 +20,6 @@ use windlass_agent::log::presence::{self, Presence};
 use windlass_agent::log::state::State;
 use windlass_agent::progress::Progress;
 use windlass_agent::restore::affected;
-use windlass_agent::restore::lookup::ClientFetch;
 use windlass_agent::restore::noticed;
 pub use windlass_agent::restore::noticed::Found;
 use windlass_agent::store::StoreFault;
@@ -87,7 +86,7 @@ pub fn points_on(
         };
         let cuts: Vec<BackupId> =
             state.points.values().filter(|point| has(&point.volumes)).map(|point| point.backup).collect();
-        let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
+        let fetch = Arc::clone(&repository.opened.client);
         let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments);
         let reader = reader.ok_or_else(|| Failure::new("not enough memory to read the tables"))?;
         let stop = || job.is_stop_requested();

@@ -39,7 +39,7 @@ use windlass_agent::log::session::{Session, Surroundings, open_read};
 use windlass_agent::log::state::State;
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::pack::object::NameCounter;
-use windlass_agent::restore::lookup::{ClientFetch, Lookup};
+use windlass_agent::read::lookup::Lookup;
 use windlass_agent::restore::walk::{self, RestoreReport, Root};
 use windlass_agent::restore::{file::RestoreOptions, place::Protected, target::Existing};
 use windlass_agent::store::dir::DirStore;
@@ -274,9 +274,9 @@ impl Appliance {
     }
 
     /// Rows of the volume that a backup looks at.
-    pub fn rows(&self, earlier: Earlier, state: &State) -> PointRows<ClientFetch> {
+    pub fn rows(&self, earlier: Earlier, state: &State) -> PointRows<Arc<Client>> {
         let segments = state.segments.get(&VOLUME).map(|list| list.as_slice()).unwrap_or_default();
-        let fetch = ClientFetch::new(Arc::clone(&self.client));
+        let fetch = Arc::clone(&self.client);
         let Some(reader) = TableReader::new(fetch, &self.keys, TableLimits::default(), segments) else {
             eprintln!("appliance: no memory for a table reader");
             std::process::abort();
@@ -374,7 +374,7 @@ impl Appliance {
             None => self.last_point()?,
         };
         let segments = view.state.segments.get(&VOLUME).map(|list| list.as_slice()).unwrap_or_default();
-        let fetch = ClientFetch::new(Arc::clone(&self.client));
+        let fetch = Arc::clone(&self.client);
         let reader = TableReader::new(fetch, &self.keys, TableLimits::default(), segments)
             .ok_or_else(|| Error::new("no memory for a table reader"))?;
         let mut rows =

@@ -306,15 +306,13 @@ impl SegmentSink for Output {
 }
 
 impl Fetch for Memory {
-    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
-        let mut bytes = self.fetch_afresh(id, kind, range)?;
-        if let (true, Some(byte)) = (self.0.borrow().first_reads_flipped, bytes.last_mut()) {
-            *byte ^= 1;
-        }
-        Ok(bytes)
-    }
-
-    fn fetch_afresh(&mut self, id: &ObjectId, _: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
+    fn fetch(
+        &mut self,
+        id: &ObjectId,
+        _: TailKind,
+        range: ByteRange,
+        afresh: bool,
+    ) -> Result<Vec<u8>, StoreFault> {
         let fault = |kind| StoreFault { kind, call: format!("GET {id}"), detail: String::new() };
         let mut inner = self.0.borrow_mut();
         let body = inner.stored.get(id).ok_or(fault(StoreFaultKind::NotFound))?;
@@ -323,9 +321,12 @@ impl Fetch for Memory {
             ByteRange::From { offset, len } => offset as usize..(offset + len) as usize,
             ByteRange::Last(len) => body.len().saturating_sub(len as usize)..body.len(),
         };
-        let bytes = body.get(range).ok_or(fault(StoreFaultKind::Rejected))?.to_vec();
+        let mut bytes = body.get(range).ok_or(fault(StoreFaultKind::Rejected))?.to_vec();
         inner.fetches += 1;
         inner.fetched_bytes += bytes.len() as u64;
+        if let (true, false, Some(byte)) = (inner.first_reads_flipped, afresh, bytes.last_mut()) {
+            *byte ^= 1;
+        }
         Ok(bytes)
     }
 }

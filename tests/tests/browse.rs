@@ -15,9 +15,11 @@ use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::id::{BackupId, Boot, Epoch, Lin, NodeId, ObjectId, VolumeId};
 use windlass_agent::policy::select::Patterns;
 use windlass_agent::progress::Progress;
+use windlass_agent::read::decode::Unread;
+use windlass_agent::read::lookup::Lookup;
+use windlass_agent::read::range::ReadFault;
 use windlass_agent::restore::browse::{self, BrowseFault};
 use windlass_agent::restore::check::{self, CheckEnd, CheckOptions, CheckReport, Wrong};
-use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::store::StoreFault;
 use windlass_agent::store::dir::DirStore;
 use windlass_agent::store::retry::{Client, RetryPolicy};
@@ -196,8 +198,8 @@ impl Repo {
         Repo { dir, client, keys, metas, big }
     }
 
-    fn lookup(&self) -> Lookup<ClientFetch> {
-        let fetch = ClientFetch::new(Arc::clone(&self.client));
+    fn lookup(&self) -> Lookup<Arc<Client>> {
+        let fetch = Arc::clone(&self.client);
         Lookup::new(TableReader::new(fetch, &self.keys, TableLimits::default(), &self.metas).unwrap(), BACKUP)
     }
 
@@ -363,13 +365,20 @@ fn a_file_is_read_up_to_its_damage() {
     let (mut lookup, mut out) = (repo.lookup(), Vec::new());
     let (lin, item) = browse::resolve(&mut lookup, lin(2), b"big").unwrap();
     let ended = browse::cat(&mut lookup, &repo.client, &repo.keys, lin, &item, 0..BIG, &mut out);
-    let Err(BrowseFault::Damaged { object: found, frame_offset: 0, offset, .. }) = ended else {
+    let Err(BrowseFault::Read(ReadFault::Unread {
+        object: found,
+        frame_offset: 0,
+        offset,
+        what: Unread::Damaged(_),
+    })) = ended
+    else {
         panic!("damage was not found: {ended:?}");
     };
     assert_eq!((found, offset), (object(2), 4 * BLOCK as u64));
     assert!(out == repo.big[..4 * BLOCK]);
     fs::remove_file(repo.file(2)).unwrap();
-    assert!(matches!(repo.cat("big", 0..BIG), Err(BrowseFault::Missing { .. })));
+    let missing = repo.cat("big", 0..BIG);
+    assert!(matches!(missing, Err(BrowseFault::Read(ReadFault::Unread { what: Unread::Missing, .. }))));
     assert!(repo.cat("big", 0..2 * BLOCK as u64).is_ok());
 }
 

@@ -24,7 +24,6 @@ use crate::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
 use crate::log::session::Session;
 use crate::log::state::State;
 use crate::pack::object::{NameCounter, ObjectBuf, PIECE_BYTES, Placer};
-use crate::restore::lookup::ClientFetch;
 use crate::store::StoreFault;
 use crate::store::retry::Client;
 use crate::table::plan::{Bounds, SEGMENT_BYTES};
@@ -65,7 +64,7 @@ impl Merger {
             return Err(MergeFault::Busy);
         }
         let mut sink = Uploads { client: &self.client, placer, open: None, stored: Vec::new() };
-        let fetch = ClientFetch::new(Arc::clone(&self.client));
+        let fetch = Arc::clone(&self.client);
         merge::run(fetch, &self.keys, state, order, &mut sink, &|| stop.load(Ordering::Relaxed))?;
         Ok(sink.stored)
     }

@@ -7,43 +7,37 @@
 //! | [`list`] | a directory's entries in the order they are stored, which is by name | a chunk of entries |
 //! | [`walk`] | everything below a directory, depth first, a directory before what is in it | a chunk per level |
 //! | [`find`] | what of a walk matches | the same |
-//! | [`cat`] | a file's bytes, in order | a fetch and a frame |
+//! | [`cat`] | a file's bytes, in order | of `read::range` |
 //!
-//! Invariants: nothing is written to an output that its digest did not verify; what is missing is an error that says which component
-//! or which object; rows are foreign, so nesting has a bound and a directory inside itself is not entered.
+//! Invariants: what is missing is an error that says which component or which object; rows are foreign, so nesting has a bound and a
+//! directory inside itself is not entered.
 //!
-//! Does not: follow symlinks, cache beyond the last fetch and frame, or print. Source: ours; reading rules in `format::row`.
+//! Does not: follow symlinks, or print. Source: ours; reading rules in `format::row`.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::ops::Range;
 
 use windlass_hal::volume::ItemKind;
 
-use super::lookup::Lookup;
-use super::plan::{GAP_BYTES_MAX, READ_BYTES_MAX};
 use super::target::is_safe_name;
 use super::walk::DEPTH_MAX;
 use crate::foreign::name as printable;
-use crate::format::compress::Decompressor;
-use crate::format::fault::FormatFault;
-use crate::format::frame;
-use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, Place, RowPayload, RunKind};
-use crate::format::seal::{Keys, ObjectKey};
-use crate::id::{BackupId, Lin, ObjectId, VolumeId};
-use crate::limits::LOCATION_BLOCKS_MAX;
+use crate::format::row::{ItemAttributes, RowPayload};
+use crate::format::seal::Keys;
+use crate::id::{BackupId, Lin, VolumeId};
+use crate::limits::FRAME_RAW_BYTES_MAX;
 use crate::policy::select::{Patterns, Verdict};
+use crate::read::cache::BlockCache;
+use crate::read::lookup::Lookup;
+use crate::read::range::{self, Copied, ReadFault};
 use crate::store::retry::Client;
-use crate::store::{ByteRange, StoreFault, StoreFaultKind};
 use crate::table::lost::{LostRows, known};
 use crate::table::read::Names;
 use crate::table::source::{Fetch, TableFault};
 
 /// Directory entries read at once, so that their items are looked up in the order of the tables.
 pub const CHUNK_NAMES: usize = 1024;
-/// Zero bytes written in one call.
-const ZEROS_BYTES: usize = 64 << 10;
-static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
 
 /// Why something cannot be shown. Paths are from the volume's root, without a slash in front.
 #[derive(Debug)]
@@ -72,36 +66,10 @@ pub enum BrowseFault {
         /// What it is.
         kind: ItemKind,
     },
-    /// Rows contradict each other; which rule.
-    Contradiction(&'static str),
-    /// Stored bytes are damaged.
-    Damaged {
-        /// In which object.
-        object: ObjectId,
-        /// Offset of the frame in the object.
-        frame_offset: u32,
-        /// First byte of the block in the item.
-        offset: u64,
-        /// What the check said.
-        what: FormatFault,
-    },
-    /// An object is gone or shorter than its rows say.
-    Missing {
-        /// Which.
-        object: ObjectId,
-        /// Offset of the frame in the object.
-        frame_offset: u32,
-        /// First byte of the block in the item.
-        offset: u64,
-    },
     /// The tables cannot be read.
     Rows(TableFault),
-    /// The store does not answer.
-    Store(StoreFault),
-    /// The output cannot be written to.
-    Output(io::Error),
-    /// No memory for the work.
-    Resources(&'static str),
+    /// Its bytes cannot be read, or not written.
+    Read(ReadFault),
 }
 
 impl fmt::Display for BrowseFault {
@@ -119,18 +87,8 @@ impl fmt::Display for BrowseFault {
                 write!(f, "{} names item {lin}, which the tables do not have; run a check", shown(path))
             }
             BrowseFault::NotFile { kind } => write!(f, "it is {}, which has no contents", kind_text(*kind)),
-            BrowseFault::Contradiction(rule) => write!(f, "the tables contradict themselves: {rule}"),
-            BrowseFault::Damaged { object, frame_offset, offset, what } => {
-                write!(f, "bytes from {offset} on are damaged (object {object}, byte {frame_offset}): {what}")
-            }
-            BrowseFault::Missing { object, frame_offset, offset } => write!(
-                f,
-                "bytes from {offset} on are missing: object {object} is gone or cut short (byte {frame_offset})"
-            ),
             BrowseFault::Rows(fault) => write!(f, "reading the tables: {fault}"),
-            BrowseFault::Store(fault) => write!(f, "reading the store: {fault}"),
-            BrowseFault::Output(error) => write!(f, "writing: {error}"),
-            BrowseFault::Resources(what) => write!(f, "not enough {what}"),
+            BrowseFault::Read(fault) => fault.fmt(f),
         }
     }
 }
@@ -140,6 +98,15 @@ impl std::error::Error for BrowseFault {}
 impl From<TableFault> for BrowseFault {
     fn from(fault: TableFault) -> BrowseFault {
         BrowseFault::Rows(fault)
+    }
+}
+
+impl From<ReadFault> for BrowseFault {
+    fn from(fault: ReadFault) -> BrowseFault {
+        match fault {
+            ReadFault::Rows(fault) => BrowseFault::Rows(fault),
+            other => BrowseFault::Read(other),
+        }
     }
 }
 
@@ -415,61 +382,6 @@ pub fn find<F: Fetch>(
     Ok(())
 }
 
-/// What [`cat`] wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CatReport {
-    /// Bytes written.
-    pub bytes: u64,
-    /// Bytes of them that are zero because the medium did not give them when they were backed up.
-    pub lost: u64,
-}
-
-/// Opens frames, keeping buffers and the last object's key.
-pub(super) struct Decoder<'a> {
-    keys: &'a Keys,
-    decompressor: Decompressor,
-    plain: Vec<u8>,
-    key: Option<(ObjectId, ObjectKey)>,
-}
-
-impl<'a> Decoder<'a> {
-    /// `None` when there is no memory.
-    pub(super) fn new(keys: &'a Keys) -> Option<Decoder<'a>> {
-        Some(Decoder { keys, decompressor: Decompressor::new()?, plain: Vec::new(), key: None })
-    }
-
-    /// Opens a frame in place; its plain bytes are [`Decoder::block`]'s until the next.
-    pub(super) fn open(
-        &mut self,
-        object: &ObjectId,
-        offset: u32,
-        bytes: &mut [u8],
-    ) -> Result<(), FormatFault> {
-        let key = match self.key.take() {
-            Some((of, key)) if of == *object => key,
-            _ => self.keys.object(object),
-        };
-        self.plain.clear();
-        let opened = frame::open(bytes, &key, offset.into());
-        self.key = Some((*object, key));
-        let opened = opened?;
-        self.plain.resize(opened.raw_len, 0);
-        opened.plain(&mut self.decompressor, &mut self.plain)
-    }
-
-    /// A block of the last frame, verified.
-    pub(super) fn block(&self, from: u32, len: u32, digest: &[u8; 16]) -> Result<&[u8], FormatFault> {
-        let from = from as usize;
-        let bytes = self.plain.get(from..from.saturating_add(len as usize));
-        let bytes = bytes.ok_or(FormatFault::damaged("block", "not within its frame"))?;
-        if self.keys.digest(bytes) == *digest {
-            Ok(bytes)
-        } else {
-            Err(FormatFault::damaged("block", "digest differs"))
-        }
-    }
-}
-
 /// Writes bytes `range` of a file or image to `out`, in order; the range is cut at the end. Stops at the first byte that cannot be
 /// verified.
 #[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
@@ -481,214 +393,11 @@ pub fn cat<F: Fetch>(
     item: &ItemAttributes,
     range: Range<u64>,
     out: &mut dyn Write,
-) -> Result<CatReport, BrowseFault> {
+) -> Result<Copied, BrowseFault> {
     if !matches!(item.kind, ItemKind::File | ItemKind::Image) {
         return Err(BrowseFault::NotFile { kind: item.kind });
     }
-    let end = range.end.min(item.size);
-    let range = range.start.min(end)..end;
-    if let RowPayload::Inline(bytes) = &item.payload {
-        let stored = bytes.len() as u64;
-        if stored > item.size {
-            return Err(BrowseFault::Contradiction("small contents longer than the item"));
-        }
-        let part = range.start.min(stored) as usize..range.end.min(stored) as usize;
-        out.write_all(&bytes[part.clone()]).map_err(BrowseFault::Output)?;
-        let zeros = (range.end - range.start) - part.len() as u64;
-        io::copy(&mut io::repeat(0).take(zeros), out).map_err(BrowseFault::Output)?;
-        return Ok(CatReport { bytes: range.end - range.start, lost: 0 });
-    }
-    let decoder = Decoder::new(keys).ok_or(BrowseFault::Resources("memory"))?;
-    let report = CatReport::default();
-    let at = range.start;
-    let mut cat = Cat { client, decoder, fetched: None, frame: None, out, range, at, report };
-    cat.rows(lookup, lin, item)?;
-    Ok(cat.report)
-}
-
-/// A file on its way to an output.
-struct Cat<'a> {
-    client: &'a Client,
-    decoder: Decoder<'a>,
-    /// The last bytes that were fetched: object, offset, bytes. A frame is opened in place, once.
-    fetched: Option<(ObjectId, u64, Vec<u8>)>,
-    /// Which frame the decoder has.
-    frame: Option<(ObjectId, u32, u32)>,
-    out: &'a mut dyn Write,
-    range: Range<u64>,
-    /// Next byte to write.
-    at: u64,
-    report: CatReport,
-}
-
-impl Cat<'_> {
-    fn rows<F: Fetch>(
-        &mut self,
-        lookup: &mut Lookup<F>,
-        lin: Lin,
-        item: &ItemAttributes,
-    ) -> Result<(), BrowseFault> {
-        let mut rows = lookup.locations_from(lin, item, 0);
-        let mut sought = false;
-        while self.at < self.range.end
-            && let Some(row) = lookup.next_location(&mut rows)?
-        {
-            let block_bytes = u64::from(row.block_bytes);
-            if block_bytes == 0 {
-                return Err(BrowseFault::Contradiction("blocks of no bytes"));
-            }
-            // The row with the first wanted block begins at most a row's length before it.
-            let near = (self.range.start / block_bytes).saturating_sub(LOCATION_BLOCKS_MAX as u64);
-            if !sought && row.base < near {
-                rows = lookup.locations_from(lin, item, near);
-            } else {
-                self.row(&row, item.size)?;
-            }
-            sought = true;
-        }
-        // What lies before the end of the range may have been among rows that are lost: nothing tells a hole from it.
-        lookup.all_locations(lin, item)?;
-        self.zeros(self.range.end)
-    }
-
-    fn row(&mut self, row: &LocationRow, size: u64) -> Result<(), BrowseFault> {
-        let block_bytes = u64::from(row.block_bytes);
-        let past = BrowseFault::Contradiction("a location past the end of all numbers");
-        let Some(start) = row.base.checked_mul(block_bytes) else { return Err(past) };
-        self.count_lost(row, start);
-        for (index, place) in row.blocks.iter().enumerate() {
-            let offset = start.saturating_add(index as u64 * block_bytes);
-            if offset >= self.range.end {
-                break;
-            }
-            let BlockPlace::Stored(place) = place else { continue };
-            let len = block_bytes.min(size - offset);
-            if u64::from(place.len) != len {
-                return Err(BrowseFault::Contradiction("a block of another length than the item has there"));
-            }
-            if offset + len <= self.at {
-                continue;
-            }
-            self.zeros(offset)?;
-            if self.at > self.range.start.max(offset) {
-                return Err(BrowseFault::Contradiction("blocks that overlap"));
-            }
-            self.load(place, offset, &row.blocks[index + 1..])?;
-            let bytes = self.decoder.block(place.inner_offset, place.len, &place.digest);
-            let bytes = bytes.map_err(|what| damaged(place, offset, what))?;
-            let (from, to) = (self.at - offset, (self.range.end - offset).min(len));
-            self.out.write_all(&bytes[from as usize..to as usize]).map_err(BrowseFault::Output)?;
-            self.report.bytes += to - from;
-            self.at = offset + to;
-        }
-        Ok(())
-    }
-
-    /// Writes zeros up to `to`: holes and zero blocks.
-    fn zeros(&mut self, to: u64) -> Result<(), BrowseFault> {
-        while self.at < to {
-            let len = (to - self.at).min(ZEROS_BYTES as u64);
-            self.out.write_all(&ZEROS[..len as usize]).map_err(BrowseFault::Output)?;
-            self.report.bytes += len;
-            self.at += len;
-        }
-        Ok(())
-    }
-
-    fn count_lost(&mut self, row: &LocationRow, start: u64) {
-        let wanted = self.range.clone();
-        let mut lost = |from: u64, len: u64| {
-            let to = from.saturating_add(len).min(wanted.end);
-            self.report.lost += to.saturating_sub(from.max(wanted.start));
-        };
-        let mut at = start;
-        for &(kind, len) in &row.runs {
-            if kind == RunKind::Lost {
-                lost(at, len);
-            }
-            at = at.saturating_add(len);
-        }
-        if row.runs.is_empty() {
-            let block_bytes = u64::from(row.block_bytes);
-            for (index, place) in row.blocks.iter().enumerate() {
-                if *place == BlockPlace::Lost {
-                    lost(start.saturating_add(index as u64 * block_bytes), block_bytes);
-                }
-            }
-        }
-    }
-
-    /// Makes the decoder have the frame of a block. A fetch takes the frames of the next blocks along where they lie near.
-    fn load(&mut self, place: &Place, offset: u64, next: &[BlockPlace]) -> Result<(), BrowseFault> {
-        let frame = (place.object, place.frame_offset, place.frame_bytes);
-        if self.frame == Some(frame) {
-            return Ok(());
-        }
-        self.frame = None;
-        let (from, len) = (u64::from(place.frame_offset), u64::from(place.frame_bytes));
-        let has = |(object, at, bytes): &(ObjectId, u64, Vec<u8>)| {
-            *object == place.object && *at <= from && from + len <= *at + bytes.len() as u64
-        };
-        if !self.fetched.as_ref().is_some_and(has) {
-            self.fetch(place, next)?;
-        }
-        if let Some((_, at, bytes)) = self.fetched.as_mut().filter(|fetched| has(fetched)) {
-            let from = (from - *at) as usize;
-            // Opening in place spoils the bytes: a copy, so that a frame that comes again in the same fetch can be opened again.
-            let mut bytes = bytes[from..from + len as usize].to_vec();
-            if self.decoder.open(&place.object, place.frame_offset, &mut bytes).is_ok()
-                && self.decoder.block(place.inner_offset, place.len, &place.digest).is_ok()
-            {
-                self.frame = Some(frame);
-                return Ok(());
-            }
-        }
-        // Once more, from another connection, before it counts as damage.
-        let mut bytes = Vec::new();
-        let range = ByteRange::From { offset: from, len: len.max(1) };
-        let missing = BrowseFault::Missing { object: place.object, frame_offset: place.frame_offset, offset };
-        match self.client.get_afresh(&place.object.object_key(), range, &mut bytes) {
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => return Err(missing),
-            other => other.map_err(BrowseFault::Store)?,
-        };
-        if (bytes.len() as u64) < len {
-            return Err(missing);
-        }
-        self.decoder
-            .open(&place.object, place.frame_offset, &mut bytes)
-            .map_err(|what| damaged(place, offset, what))?;
-        self.frame = Some(frame);
-        Ok(())
-    }
-
-    /// Fetches the frame of a block, and those of the next ones; nothing when the object is missing.
-    fn fetch(&mut self, place: &Place, next: &[BlockPlace]) -> Result<(), BrowseFault> {
-        let from = u64::from(place.frame_offset);
-        let mut end = from + u64::from(place.frame_bytes);
-        for other in next {
-            let BlockPlace::Stored(other) = other else { continue };
-            let other_from = u64::from(other.frame_offset);
-            let reach = other_from + u64::from(other.frame_bytes);
-            let near = other_from >= from && other_from <= end + u64::from(GAP_BYTES_MAX);
-            if other.object != place.object || !near || reach - from > u64::from(READ_BYTES_MAX) {
-                break;
-            }
-            end = end.max(reach);
-        }
-        let mut bytes = self.fetched.take().map(|(_, _, bytes)| bytes).unwrap_or_default();
-        bytes.clear();
-        let range = ByteRange::From { offset: from, len: (end - from).max(1) };
-        match self.client.get(&place.object.object_key(), range, &mut bytes) {
-            Ok(_) => {
-                self.fetched = Some((place.object, from, bytes));
-                Ok(())
-            }
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),
-            Err(fault) => Err(BrowseFault::Store(fault)),
-        }
-    }
-}
-
-fn damaged(place: &Place, offset: u64, what: FormatFault) -> BrowseFault {
-    BrowseFault::Damaged { object: place.object, frame_offset: place.frame_offset, offset, what }
+    let cache = BlockCache::new(client, keys, FRAME_RAW_BYTES_MAX);
+    let mut cache = cache.ok_or(BrowseFault::Read(ReadFault::Resources("memory")))?;
+    range::copy(lookup, &mut cache, lin, item, range, out).map_err(BrowseFault::from)
 }

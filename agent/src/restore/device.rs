@@ -28,12 +28,12 @@ use super::file::{File, Job, RestoreOptions};
 use super::gather::Gather;
 use super::lane::{self, Gate, Queue, Task};
 use super::place::{self, Protected};
-use super::plan::{Merging, WantedBlock};
 use super::target::{Existing, Target, Temp};
 use super::walk::{RestoreReport, Source, lanes_for};
 use crate::format::row::{BlockPlace, ItemAttributes, LocationRow};
 use crate::id::Lin;
 use crate::progress::Progress;
+use crate::read::plan::{Merging, WantedBlock};
 use crate::table::lost::known;
 use crate::table::source::Fetch;
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use super::fault::Reason;
 use super::file::{File, Job};
 use super::lane::{Gate, Queue, Task, Window};
-use super::plan::{Merging, Plan, WantedBlock};
 use crate::format::row::{BlockPlace, LocationRow, RunKind};
+use crate::read::plan::{Merging, Plan, WantedBlock};
 
 /// Windows alive at once: one written by the lanes, one gathered.
 pub const WINDOWS_MAX: usize = 2;

@@ -1,8 +1,7 @@
 //! Restore lanes: threads that fetch, open, verify and write, and finish files and directories.
 //!
 //! ```text
-//!  task   Fetch   one ranged GET: its frames opened, every wanted block verified and written;
-//!                 a frame that is not what was written is fetched once more, over another connection, before it is damage
+//!  task   Fetch   one ranged GET: every block of it that can be verified is written (`read::fetch`)
 //!         Zeros   data that is zero: written as such, so that it is allocated as it was
 //!         Finish  a file without blocks, or the end of the planning of one
 //! ```
@@ -20,14 +19,13 @@ use windlass_hal::buf::{BUF_ALIGN_BYTES, Pool};
 
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job};
-use super::plan::{Fetch, Frame, Plan, PlannedBlock};
-use crate::format::compress::Decompressor;
-use crate::format::fault::FormatFault;
-use crate::format::frame;
-use crate::format::seal::{Keys, ObjectKey};
+use crate::format::seal::Keys;
 use crate::id::ObjectId;
+use crate::read::decode::Unread;
+use crate::read::fetch::{Blocks, Fetcher};
+use crate::read::plan::{Frame, Plan, PlannedBlock};
+use crate::store::StoreFault;
 use crate::store::retry::Client;
-use crate::store::{ByteRange, StoreFaultKind};
 
 /// Most tasks that wait for a lane.
 pub const TASKS_MAX: usize = 256;
@@ -167,14 +165,7 @@ pub fn start<'scope, 'env: 'scope>(
 /// A lane's own state.
 struct Lane<'a> {
     job: &'a Job,
-    client: &'a Client,
-    keys: &'a Keys,
-    fetched: Vec<u8>,
-    plain: Vec<u8>,
-    /// Whether each wanted block of a frame is what its row says.
-    holds: Vec<bool>,
-    decompressor: Decompressor,
-    key: Option<(ObjectId, ObjectKey)>,
+    fetcher: Fetcher<'a>,
     /// Aligned memory for direct writes, made for the first one.
     aligned: Option<Pool>,
 }
@@ -182,25 +173,19 @@ struct Lane<'a> {
 impl<'a> Lane<'a> {
     /// `None` when there is no memory.
     fn new(job: &'a Job, client: &'a Client, keys: &'a Keys) -> Option<Lane<'a>> {
-        let decompressor = Decompressor::new()?;
-        Some(Lane {
-            job,
-            client,
-            keys,
-            fetched: Vec::new(),
-            plain: Vec::new(),
-            holds: Vec::new(),
-            decompressor,
-            key: None,
-            aligned: None,
-        })
+        Some(Lane { job, fetcher: Fetcher::new(client, keys, &job.progress)?, aligned: None })
     }
 
     /// Works until the queue is closed and empty. When the restore ends early, tasks are only taken off.
     fn run(&mut self, queue: &Queue) {
         while let Some(task) = queue.pop() {
             match task {
-                Task::Fetch(window, index) => self.fetch(&window, &window.plan.fetches[index]),
+                Task::Fetch(window, index) => {
+                    let fetch = &window.plan.fetches[index];
+                    let (job, aligned, object) = (self.job, &mut self.aligned, fetch.object);
+                    let mut writing = Writing { job, window: &window, object, aligned };
+                    self.fetcher.run(&window.plan, fetch, &mut writing);
+                }
                 Task::Zeros(file, offset, len) => {
                     if !self.job.is_over() {
                         file.write(self.job, "write", len, |fd| write_zeros(fd, offset, len));
@@ -212,152 +197,51 @@ impl<'a> Lane<'a> {
             }
         }
     }
+}
 
-    fn fetch(&mut self, window: &Window, fetch: &Fetch) {
-        let mut fetched = std::mem::take(&mut self.fetched);
-        fetched.clear();
-        let range = ByteRange::From { offset: fetch.offset.into(), len: fetch.bytes.into() };
-        let there = self.get(fetch, range, false, &mut fetched) || self.get(fetch, range, true, &mut fetched);
-        for frame in window.plan.frames_of(fetch) {
-            let at = (frame.offset - fetch.offset) as usize;
-            let end = (at + frame.bytes as usize).min(fetched.len());
-            let bytes = fetched.get_mut(at..end).unwrap_or_default();
-            let whole = bytes.len() == frame.bytes as usize;
-            if !there {
-                self.missing(window, fetch, frame, false);
-            } else if !whole || self.frame(window, fetch, frame, bytes, false).is_err() {
-                self.once_more(window, fetch, frame);
-            }
-            let blocks = window.plan.blocks_of(frame);
-            for group in blocks.chunk_by(|a, b| a.file == b.file) {
-                window.files[group[0].file as usize].done(self.job, group.len() as u64);
-            }
-        }
-        self.fetched = fetched;
+/// Writes the blocks of a fetch to their files.
+struct Writing<'l> {
+    job: &'l Job,
+    window: &'l Window,
+    object: ObjectId,
+    aligned: &'l mut Option<Pool>,
+}
+
+impl Blocks for Writing<'_> {
+    fn is_over(&self) -> bool {
+        self.job.is_over()
     }
 
-    /// Fetches a frame by itself, from another connection: what is wrong with it now is damage.
-    fn once_more(&mut self, window: &Window, fetch: &Fetch, frame: &Frame) {
-        let mut bytes = Vec::new();
-        let range = ByteRange::From { offset: frame.offset.into(), len: frame.bytes.into() };
-        let there = self.get(fetch, range, true, &mut bytes);
-        if !there || bytes.len() < frame.bytes as usize {
-            self.missing(window, fetch, frame, there);
-        } else if let Err(what) = self.frame(window, fetch, frame, &mut bytes, true) {
-            self.damaged(window, fetch, frame, what);
-        }
-    }
-
-    /// Gets bytes of an object; `false` when it is missing, or the restore ends early. What else fails ends the restore.
-    fn get(&self, fetch: &Fetch, range: ByteRange, afresh: bool, out: &mut Vec<u8>) -> bool {
-        if self.job.is_over() {
-            return false;
-        }
-        self.job.progress.gets.add(1);
-        let key = fetch.object.object_key();
-        let got = match afresh {
-            true => self.client.get_afresh(&key, range, out),
-            false => self.client.get(&key, range, out),
+    fn block(&mut self, frame: &Frame, block: &PlannedBlock, bytes: Result<&[u8], Unread>) {
+        let file = &self.window.files[block.file as usize];
+        let (object, offset, frame_offset) = (self.object, block.offset, frame.offset);
+        let lost = match bytes {
+            Ok(bytes) => {
+                let runs = &self.window.runs[block.runs.0 as usize..block.runs.1 as usize];
+                let aligned = &mut *self.aligned;
+                file.write(self.job, "write", u64::from(block.len), |fd| match file.direct() {
+                    Some(direct) => write_direct(fd, direct, aligned, offset, bytes),
+                    None => write_block(fd, block, runs, bytes),
+                });
+                self.job.progress.bytes_done.add(u64::from(block.len));
+                None
+            }
+            Err(Unread::Damaged(what)) => Some(Reason::Damaged { object, frame_offset, offset, what }),
+            Err(Unread::Short { .. }) => Some(Reason::Short { object, offset }),
+            Err(Unread::Missing) => Some(Reason::Missing { object, offset }),
+            // The restore is over, so the file gets no name anyway.
+            Err(Unread::Ended) => None,
         };
-        match got {
-            Ok(_) => {
-                self.job.progress.bytes_read.add(out.len() as u64);
-                true
-            }
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => false,
-            Err(fault) => {
-                self.job.fail(RestoreFault::Store(fault));
-                false
-            }
+        if let Some(reason) = lost
+            && file.damage()
+        {
+            self.job.faults.add(file.path(), reason);
         }
+        file.done(self.job, 1);
     }
 
-    /// Opens a frame and writes the blocks that are wanted of it: all or none of them, but the `last` time, when those that hold are written
-    /// and the others are reported.
-    fn frame(
-        &mut self,
-        window: &Window,
-        fetch: &Fetch,
-        frame: &Frame,
-        bytes: &mut [u8],
-        last: bool,
-    ) -> Result<(), FormatFault> {
-        let key = match self.key.take() {
-            Some((of, key)) if of == fetch.object => key,
-            _ => self.keys.object(&fetch.object),
-        };
-        let opened = frame::open(bytes, &key, frame.offset.into());
-        self.key = Some((fetch.object, key));
-        let opened = opened?;
-        let plain = if opened.zstd {
-            self.plain.resize(opened.raw_len, 0);
-            opened.plain(&mut self.decompressor, &mut self.plain)?;
-            &self.plain[..]
-        } else {
-            opened.body
-        };
-        let bytes_of = |block: &PlannedBlock| {
-            let from = block.inner_offset as usize;
-            plain.get(from..from + block.len as usize)
-        };
-        let differs = FormatFault::damaged("block", "digest differs");
-        self.holds.clear();
-        for block in window.plan.blocks_of(frame) {
-            let holds = bytes_of(block).is_some_and(|bytes| self.keys.digest(bytes) == block.digest);
-            if !holds && !last {
-                return Err(differs);
-            }
-            self.holds.push(holds);
-        }
-        self.job.progress.bytes_packed.add(plain.len() as u64);
-        for (block, &holds) in window.plan.blocks_of(frame).iter().zip(&self.holds) {
-            let file = &window.files[block.file as usize];
-            match bytes_of(block).filter(|_| holds) {
-                Some(bytes) => {
-                    let runs = &window.runs[block.runs.0 as usize..block.runs.1 as usize];
-                    let aligned = &mut self.aligned;
-                    file.write(self.job, "write", u64::from(block.len), |fd| match file.direct() {
-                        Some(direct) => write_direct(fd, direct, aligned, block.offset, bytes),
-                        None => write_block(fd, block, runs, bytes),
-                    });
-                    self.job.progress.bytes_done.add(u64::from(block.len));
-                }
-                None => self.fault(file, fetch, frame, block, differs),
-            }
-        }
-        Ok(())
-    }
-
-    fn fault(&self, file: &File, fetch: &Fetch, frame: &Frame, block: &PlannedBlock, what: FormatFault) {
-        let (object, frame_offset, offset) = (fetch.object, frame.offset, block.offset);
-        if file.damage() {
-            self.job.faults.add(file.path(), Reason::Damaged { object, frame_offset, offset, what });
-        }
-    }
-
-    fn damaged(&self, window: &Window, fetch: &Fetch, frame: &Frame, what: FormatFault) {
-        for block in window.plan.blocks_of(frame) {
-            self.fault(&window.files[block.file as usize], fetch, frame, block, what);
-        }
-    }
-
-    /// A frame that is not there, with its object or, when that `is_short`, behind the object's end.
-    fn missing(&self, window: &Window, fetch: &Fetch, frame: &Frame, is_short: bool) {
-        if self.job.is_over() {
-            return;
-        }
-        let object = fetch.object;
-        for block in window.plan.blocks_of(frame) {
-            let file = &window.files[block.file as usize];
-            if file.damage() {
-                let offset = block.offset;
-                let reason = match is_short {
-                    true => Reason::Short { object, offset },
-                    false => Reason::Missing { object, offset },
-                };
-                self.job.faults.add(file.path(), reason);
-            }
-        }
+    fn fail(&mut self, fault: StoreFault) {
+        self.job.fail(RestoreFault::Store(fault));
     }
 }
 

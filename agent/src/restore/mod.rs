@@ -2,14 +2,12 @@
 //!
 //! ```text
 //!  walk (main thread)    names and items of a tree, in order -> files of a window, their blocks
-//!  plan                  blocks by (object, frame), near frames merged into ranged GETs
+//!  read::plan            blocks by (object, frame), near frames merged into ranged GETs
 //!  lanes (threads)       GET -> open, decompress, verify every block -> write at its final offset -> attributes -> name
 //! ```
 //!
 //! | module | what |
 //! |---|---|
-//! | [`plan`] | pure: wanted blocks to fetches |
-//! | [`lookup`] | items and locations of a point, read forward: neighbours cost nothing |
 //! | [`walk`] | the tree at a point, selected paths |
 //! | [`gather`] | blocks of many files, until there are enough to plan |
 //! | [`file`](mod@file) | a file or directory on its way to its name |
@@ -41,12 +39,10 @@ pub mod file;
 pub mod gather;
 pub mod inode_flags;
 pub mod lane;
-pub mod lookup;
 mod names;
 pub mod noticed;
 mod orphan;
 pub mod place;
-pub mod plan;
 mod remove;
 pub mod target;
 pub mod walk;

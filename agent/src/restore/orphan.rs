@@ -18,11 +18,11 @@ use windlass_hal::volume::ItemKind;
 
 use super::fault::{Reason, RestoreFault};
 use super::file::Dir;
-use super::lookup::Lookup;
 use super::walk::Walk;
 use crate::format::key::KeyRef;
 use crate::format::row::{Row, RowKind};
 use crate::id::{Lin, VolumeId};
+use crate::read::lookup::Lookup;
 use crate::table::lost::known;
 use crate::table::source::{Fetch, TableFault};
 

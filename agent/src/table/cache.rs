@@ -18,7 +18,7 @@ struct Entry<K, V> {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Cache<K, V> {
+pub(crate) struct Cache<K, V> {
     entries: Vec<Entry<K, V>>,
     bytes: usize,
     bytes_max: usize,
@@ -26,18 +26,18 @@ pub(super) struct Cache<K, V> {
 }
 
 impl<K: Eq, V> Cache<K, V> {
-    pub(super) fn new(bytes_max: usize) -> Cache<K, V> {
+    pub(crate) fn new(bytes_max: usize) -> Cache<K, V> {
         Cache { entries: Vec::new(), bytes: 0, bytes_max, tick: 0 }
     }
 
-    pub(super) fn get(&mut self, key: &K) -> Option<Arc<V>> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<Arc<V>> {
         self.tick += 1;
         let entry = self.entries.iter_mut().find(|entry| entry.key == *key)?;
         entry.used = self.tick;
         Some(Arc::clone(&entry.value))
     }
 
-    pub(super) fn put(&mut self, key: K, value: Arc<V>, bytes: usize) {
+    pub(crate) fn put(&mut self, key: K, value: Arc<V>, bytes: usize) {
         let bytes = bytes.max(CHARGE_BYTES_MIN);
         if bytes > self.bytes_max {
             return;
@@ -54,12 +54,12 @@ impl<K: Eq, V> Cache<K, V> {
         self.entries.push(Entry { key, value, bytes, used: self.tick });
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }

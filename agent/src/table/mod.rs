@@ -13,7 +13,7 @@
 //!
 //! Does not: decide which segments count (the commit log does). Source: log-structured merge trees; the rules are ours.
 
-mod cache;
+pub(crate) mod cache;
 pub mod lost;
 pub mod merge;
 pub mod plan;

@@ -23,21 +23,40 @@ use crate::format::seal::Keys;
 use crate::format::tail::{Index, TRAILER_BYTES, TailKind, Trailer};
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::limits::{READ_AHEAD_BYTES, READ_BLOCK_CACHE_BYTES, READ_INDEX_CACHE_BYTES, READ_SOURCES_MAX};
+use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault, StoreFaultKind};
 
 /// Reads ranges of segments and upload objects; blocks, and has done its own retries.
 pub trait Fetch {
-    /// The bytes of `range`, exactly as many as it says ([`ByteRange::Last`]: or all, when there are fewer).
-    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault>;
-
-    /// The same over a connection that was not used before, where there are connections.
-    fn fetch_afresh(
+    /// The bytes of `range`, exactly as many as it says ([`ByteRange::Last`]: or all, when there are fewer). `afresh`: over a connection
+    /// that was not used before, where there are connections.
+    fn fetch(
         &mut self,
         id: &ObjectId,
         kind: TailKind,
         range: ByteRange,
+        afresh: bool,
+    ) -> Result<Vec<u8>, StoreFault>;
+}
+
+impl Fetch for Arc<Client> {
+    fn fetch(
+        &mut self,
+        id: &ObjectId,
+        kind: TailKind,
+        range: ByteRange,
+        afresh: bool,
     ) -> Result<Vec<u8>, StoreFault> {
-        self.fetch(id, kind, range)
+        let key = match kind {
+            TailKind::Object => id.object_key(),
+            TailKind::Segment => id.segment_key(),
+        };
+        let mut out = Vec::new();
+        match afresh {
+            true => self.get_afresh(&key, range, &mut out)?,
+            false => self.get(&key, range, &mut out)?,
+        };
+        Ok(out)
     }
 }
 
@@ -280,7 +299,7 @@ impl<F: Fetch> Source<F> {
         range: ByteRange,
         mut open: impl FnMut(&mut Source<F>, &mut [u8]) -> Result<T, FormatFault>,
     ) -> Result<T, TableFault> {
-        let first = self.fetch.fetch(id, kind, range);
+        let first = self.fetch.fetch(id, kind, range, false);
         let missing = |fault: &StoreFault| fault.kind == StoreFaultKind::NotFound;
         match first {
             Ok(mut bytes) => {
@@ -291,7 +310,7 @@ impl<F: Fetch> Source<F> {
             Err(fault) if missing(&fault) => {}
             Err(fault) => return Err(fault.into()),
         }
-        let mut bytes = self.fetch.fetch_afresh(id, kind, range)?;
+        let mut bytes = self.fetch.fetch(id, kind, range, true)?;
         open(self, &mut bytes).map_err(|fault| TableFault::Format { id: *id, fault })
     }
 
@@ -391,7 +410,7 @@ impl<F: Fetch> Source<F> {
     /// Bytes of a stretch of row blocks, for streams: one GET, not cached.
     pub(super) fn stretch(&mut self, tail: &TailRef, offset: u64, len: u64) -> Result<Vec<u8>, TableFault> {
         let range = ByteRange::From { offset: tail.data_bytes + offset, len };
-        Ok(self.fetch.fetch(&tail.id, tail.kind, range)?)
+        Ok(self.fetch.fetch(&tail.id, tail.kind, range, false)?)
     }
 
     /// Opens the row block that `bytes` hold.

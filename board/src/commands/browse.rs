@@ -18,8 +18,10 @@ use windlass_agent::format::row::{ItemAttributes, RowPayload};
 use windlass_agent::id::{Lin, VolumeId};
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::select::Patterns;
+use windlass_agent::read::lookup::Lookup;
+use windlass_agent::read::range::ReadFault;
 use windlass_agent::restore::browse::{self, BrowseFault, components};
-use windlass_agent::restore::lookup::{ClientFetch, Lookup};
+use windlass_agent::store::retry::Client;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
 use windlass_agent::units::{Counted, Grouped, Human};
@@ -39,7 +41,7 @@ use crate::{logger, text};
 const OUT_BYTES: usize = 64 << 10;
 
 /// Reads a point's tables of one volume.
-pub type PointLookup = Lookup<ClientFetch>;
+pub type PointLookup = Lookup<Arc<Client>>;
 
 /// Opens the tables of `volume` at `point`.
 pub fn open_lookup(
@@ -49,7 +51,7 @@ pub fn open_lookup(
     volume: VolumeId,
 ) -> Result<PointLookup, Failure> {
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
+    let fetch = Arc::clone(&repository.opened.client);
     let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments);
     let reader = reader.ok_or_else(|| Failure::new("not enough memory to read the tables"))?;
     Ok(Lookup::new(reader, point.backup))
@@ -430,7 +432,7 @@ pub fn cat(global: &Global, args: &Cat, output: &Output) -> Result<Exit, Failure
     let flushed = out.flush();
     let shown = || text::printable(&place.shown(&place.path));
     let report = match (written, flushed) {
-        (Err(BrowseFault::Output(error)), _) | (Ok(_), Err(error)) => {
+        (Err(BrowseFault::Read(ReadFault::Output(error))), _) | (Ok(_), Err(error)) => {
             return match error.kind() {
                 io::ErrorKind::BrokenPipe => Ok(Exit::Done),
                 _ => Err(Failure::at("standard output", error)),

@@ -21,7 +21,6 @@ use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::inodes::InodeSet;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::browse::{self, BrowseFault, Met};
-use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::table::lost::known;
 use windlass_agent::units::{Counted, Human};
 use windlass_hal::volume::{Cursor, ExtentState, ItemKind, Swept, Window};
@@ -181,7 +180,7 @@ struct Plan {
 impl Plan {
     fn item(
         &mut self,
-        lookup: &mut Lookup<ClientFetch>,
+        lookup: &mut PointLookup,
         lin: Lin,
         item: &ItemAttributes,
         place: Option<&Path>,

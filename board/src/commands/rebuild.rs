@@ -28,7 +28,6 @@ use windlass_agent::log::salvage::{self, Salvage};
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::state::State;
 use windlass_agent::progress::{Phase, Progress};
-use windlass_agent::restore::lookup::ClientFetch;
 use windlass_agent::store::retry::Client;
 use windlass_agent::store::{ByteRange, StoreFault, StoreFaultKind};
 use windlass_agent::table::rebuild::{RebuildSettings, Rebuilt, rebuild};
@@ -247,24 +246,20 @@ fn lease_fault(fault: LogFault) -> StoreFault {
 
 /// Reads tails and segments, and keeps the lease meanwhile.
 struct KeepingFetch<'k> {
-    fetch: ClientFetch,
+    fetch: Arc<Client>,
     keep: &'k Keep<'k>,
 }
 
 impl Fetch for KeepingFetch<'_> {
-    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
-        self.keep.borrow_mut()()?;
-        self.fetch.fetch(id, kind, range)
-    }
-
-    fn fetch_afresh(
+    fn fetch(
         &mut self,
         id: &ObjectId,
         kind: TailKind,
         range: ByteRange,
+        afresh: bool,
     ) -> Result<Vec<u8>, StoreFault> {
         self.keep.borrow_mut()()?;
-        self.fetch.fetch_afresh(id, kind, range)
+        self.fetch.fetch(id, kind, range, afresh)
     }
 }
 
@@ -299,7 +294,7 @@ fn tables<'k>(
     let objects = objects_that(client, keep, counts)?;
     let writer = Writer { client, epoch, node, boot: host::boot()?, next: Cell::new(0), keep };
     let (mut scratch, mut out) = (Sink::new(&writer, job), Sink::new(&writer, job));
-    let fetch = KeepingFetch { fetch: ClientFetch::new(Arc::clone(client)), keep };
+    let fetch = KeepingFetch { fetch: Arc::clone(client), keep };
     let source = Source::new(fetch, &repository.keys, TableLimits::default());
     let mut source = source.ok_or_else(|| Failure::new("no memory for a compression context"))?;
     let settings = RebuildSettings {

@@ -31,7 +31,6 @@ use windlass_agent::node::Event;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::{Compression, Policy};
 use windlass_agent::progress::Progress as Shown;
-use windlass_agent::restore::lookup::ClientFetch;
 use windlass_agent::store::retry::Client;
 use windlass_agent::store::uplink::{Uplink, UplinkSettings};
 use windlass_agent::table::lost::LostRows;
@@ -200,9 +199,9 @@ pub fn point_rows(
     volume: VolumeId,
     earlier: Earlier,
     state: &State,
-) -> Option<PointRows<ClientFetch>> {
+) -> Option<PointRows<Arc<Client>>> {
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = ClientFetch::new(Arc::clone(&repository.opened.client));
+    let fetch = Arc::clone(&repository.opened.client);
     let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments)?;
     Some(PointRows::new(reader, volume, earlier, &state.damage))
 }

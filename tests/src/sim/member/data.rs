@@ -25,8 +25,8 @@ use windlass_agent::pack::object::{NameCounter, ObjectBuf, PIECE_BYTES, Placer};
 use windlass_agent::pack::proof::Proofs;
 use windlass_agent::pack::reading::Reading;
 use windlass_agent::pack::{frame_buf_bytes, frame_bytes};
+use windlass_agent::read::lookup::Lookup;
 use windlass_agent::restore::browse::cat;
-use windlass_agent::restore::lookup::{ClientFetch, Lookup};
 use windlass_agent::store::memory::MemoryStore;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
@@ -68,7 +68,13 @@ fn shape() -> Shape {
 pub struct Acknowledged(Shared);
 
 impl Fetch for Acknowledged {
-    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
+    fn fetch(
+        &mut self,
+        id: &ObjectId,
+        kind: TailKind,
+        range: ByteRange,
+        _: bool,
+    ) -> Result<Vec<u8>, StoreFault> {
         let key = if kind == TailKind::Object { id.object_key() } else { id.segment_key() };
         let ground = self.0.borrow();
         let Some(body) = ground.bodies.get(&key) else {
@@ -324,7 +330,7 @@ pub fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
             let Some(disk) = ground.disk_of(device) else { continue };
             let what = format!("I8: volume {} at point {}", volume.volume, point.backup);
             let segments = view.state.segments.get(&volume.volume).map(|list| list.as_slice());
-            let fetch = ClientFetch::new(Arc::clone(&client));
+            let fetch = Arc::clone(&client);
             let reader =
                 TableReader::new(fetch, &keys(), TableLimits::default(), segments.unwrap_or_default())
                     .ok_or_else(|| "no memory".to_owned())?;

@@ -15,39 +15,36 @@
 //!
 //! Does not: repair, take a lease, or look at what no point refers to. Rows that cannot be read cost their items. Source: ours.
 
-use std::collections::BTreeMap;
+mod findings;
+mod objects;
+
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_hal::volume::ItemKind;
 
-use super::browse::{self, BrowseFault, Decoder, Met};
-use super::fault::{FAULT_PATH_BYTES_MAX, FAULTS_MAX};
+pub use self::findings::{CheckFault, FAULT_PATHS_MAX, Wrong};
+use self::findings::{Findings, Subject, subject};
+pub use self::objects::{OBJECTS_MAX, Objects};
+use super::browse::{self, BrowseFault, Met};
 use super::gather::{WINDOW_BLOCKS_MAX, WINDOW_FILES_MAX};
-use super::lookup::Lookup;
-use super::plan::{Fetch as PlannedFetch, Frame, Merging, Plan, WantedBlock};
 use super::walk::lanes_for;
-use crate::foreign::name as printable;
-use crate::format::fault::FormatFault;
 use crate::format::row::{BlockPlace, ItemAttributes, LocationRow, Place, RowPayload, RunKind};
 use crate::format::seal::Keys;
-use crate::id::{Boot, Epoch, Lin, NodeId, ObjectId, VolumeId};
-use crate::log::limits::DAMAGED_RUNS_MAX;
+use crate::id::{Lin, ObjectId, VolumeId};
 use crate::log::names::NameSet;
 use crate::policy::inodes::InodeSet;
 use crate::progress::{Phase, Progress};
+use crate::read::decode::Unread;
+use crate::read::fetch::{Blocks, Fetcher};
+use crate::read::lookup::Lookup;
+use crate::read::plan::{Frame, Merging, Plan, PlannedBlock, WantedBlock};
+use crate::store::StoreFault;
 use crate::store::retry::Client;
-use crate::store::{ByteRange, StoreFault, StoreFaultKind};
-use crate::table::lost::{LostRows, known};
+use crate::table::lost::known;
 use crate::table::source::{Fetch, TableFault};
 
-/// Most upload objects that a check takes on: 32 MiB of list. At 64 MiB an object that is 256 TiB.
-pub const OBJECTS_MAX: usize = 4_000_000;
-/// Most paths that one fault names; more are counted.
-pub const FAULT_PATHS_MAX: usize = 8;
-/// Where the faults of an object as a whole are collected: no frame begins there.
-const WHOLE: u32 = u32::MAX;
 /// Stack of a reading thread in bytes.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -60,82 +57,6 @@ pub struct CheckOptions {
     pub location_blocks: u8,
     /// Memory budget in bytes: how many threads read.
     pub memory: u64,
-}
-
-/// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrong {
-    /// A name leads to an item that has no row.
-    NoItem(Lin),
-    /// The name is not one that a directory can hold.
-    BadName,
-    /// A directory is inside itself.
-    Loop,
-    /// Directories nest deeper than is followed; what is below was not checked.
-    TooDeep,
-    /// The item's rows contradict each other; which rule.
-    Rows(&'static str),
-    /// Rows of the item, or of its listing, are among those that cannot be read.
-    Lost(LostRows),
-    /// The object is not in the store.
-    Missing,
-    /// The object ends before the frame does.
-    Short {
-        /// Bytes that it should have at least.
-        need: u64,
-        /// Bytes that it has, when known.
-        have: u64,
-    },
-    /// The frame, or a block in it, is damaged.
-    Damaged(FormatFault),
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Wrong::NoItem(lin) => write!(f, "no row for item {lin}"),
-            Wrong::BadName => f.write_str("the name is not one that a directory can hold"),
-            Wrong::Loop => f.write_str("the directory is inside itself"),
-            Wrong::TooDeep => f.write_str("directories nest too deep here; what is below was not checked"),
-            Wrong::Rows(rule) => write!(f, "the tables contradict themselves: {rule}"),
-            Wrong::Lost(lost) => lost.fmt(f),
-            Wrong::Missing => f.write_str("the object is missing"),
-            Wrong::Short { need, have } => {
-                write!(f, "the object is cut short: it has {have} bytes and needs {need}")
-            }
-            Wrong::Damaged(what) => what.fmt(f),
-        }
-    }
-}
-
-/// One thing that is wrong, and who is affected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckFault {
-    /// Object and frame offset, when it is about stored data. Of a missing object the first frame that was asked for.
-    pub place: Option<(ObjectId, u32)>,
-    /// What is wrong.
-    pub what: Wrong,
-    /// Paths that need it, from the volume's root; at most [`FAULT_PATHS_MAX`].
-    pub paths: Vec<Vec<u8>>,
-    /// How many there are in all.
-    pub path_count: u64,
-}
-
-impl fmt::Display for CheckFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((object, offset)) = self.place {
-            write!(f, "object {object}, byte {offset}: ")?;
-        }
-        write!(f, "{}", self.what)?;
-        for (index, path) in self.paths.iter().enumerate() {
-            let lead = if index == 0 { "; affects " } else { ", " };
-            write!(f, "{lead}/{}", printable(path))?;
-        }
-        match self.path_count.saturating_sub(self.paths.len() as u64) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
 }
 
 /// What a check found.
@@ -219,169 +140,6 @@ impl std::error::Error for CheckEnd {}
 impl From<TableFault> for CheckEnd {
     fn from(fault: TableFault) -> CheckEnd {
         CheckEnd::Rows(fault)
-    }
-}
-
-/// Who wrote an object.
-type Writer = (Epoch, NodeId, Boot);
-
-/// Which upload objects there are, and how long they are.
-#[derive(Debug, Default)]
-pub struct Objects {
-    /// Writers with the first of their objects, ascending.
-    writers: Vec<(Writer, usize)>,
-    /// Count and size, ascending within a writer. Sizes that do not fit are as good as the largest: offsets have 32 bits too.
-    sizes: Vec<(u32, u32)>,
-    /// A bit per object: referred to.
-    used: Vec<u64>,
-}
-
-impl Objects {
-    /// Lists the store: one LIST, of many pages when there are many objects.
-    pub fn list(client: &Client, progress: &Progress) -> Result<Objects, CheckEnd> {
-        let mut objects = Objects::default();
-        let mut end = None;
-        let listed = client.list("obj/", "", &mut |key, size| {
-            if progress.is_stop_requested() {
-                end = Some(CheckEnd::Cancelled);
-            } else if objects.sizes.len() >= OBJECTS_MAX {
-                end = Some(CheckEnd::TooManyObjects);
-            } else if let Some(id) = key.strip_prefix("obj/").and_then(|name| name.parse().ok()) {
-                objects.push(id, size);
-            }
-            end.is_none()
-        });
-        if let Some(end) = end {
-            return Err(end);
-        }
-        listed.map_err(CheckEnd::Store)?;
-        objects.finish();
-        Ok(objects)
-    }
-
-    fn push(&mut self, id: ObjectId, size: u64) {
-        let writer = (id.epoch, id.node, id.boot);
-        if self.writers.last().is_none_or(|(last, _)| *last != writer) {
-            self.writers.push((writer, self.sizes.len()));
-        }
-        self.sizes.push((id.count, u32::try_from(size).unwrap_or(u32::MAX)));
-    }
-
-    /// Keys of one writer come together; past eight digits they no longer come by number.
-    fn finish(&mut self) {
-        for at in 0..self.writers.len() {
-            let range = self.range(at);
-            self.sizes[range].sort_unstable();
-        }
-        self.used = vec![0; self.sizes.len().div_ceil(64)];
-    }
-
-    fn range(&self, writer: usize) -> std::ops::Range<usize> {
-        let end = self.writers.get(writer + 1).map_or(self.sizes.len(), |next| next.1);
-        self.writers[writer].1..end
-    }
-
-    fn place(&self, id: &ObjectId) -> Option<usize> {
-        let writer = (id.epoch, id.node, id.boot);
-        let at = self.writers.binary_search_by(|(have, _)| have.cmp(&writer)).ok()?;
-        let range = self.range(at);
-        let first = range.start;
-        self.sizes[range].binary_search_by_key(&id.count, |entry| entry.0).ok().map(|at| first + at)
-    }
-
-    /// Bytes of an object, if there is one. It counts as referred to from now on.
-    pub fn refer(&mut self, id: &ObjectId) -> Option<u64> {
-        let at = self.place(id)?;
-        self.used[at / 64] |= 1 << (at % 64);
-        Some(self.sizes[at].1.into())
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> u64 {
-        self.sizes.len() as u64
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.sizes.is_empty()
-    }
-
-    /// How many were referred to.
-    pub fn referred(&self) -> u64 {
-        self.used.iter().map(|word| u64::from(word.count_ones())).sum()
-    }
-}
-
-/// An item that is being checked.
-#[derive(Debug)]
-struct Subject {
-    path: Vec<u8>,
-    damaged: AtomicBool,
-}
-
-/// What faults are collected by: where, or whose. A missing or cut object is one fault, whatever is asked of it; so is a segment with lost rows.
-type FaultKey = (Option<(ObjectId, u32)>, Vec<u8>);
-
-/// Faults as they are found, by any thread.
-#[derive(Default)]
-struct Findings {
-    /// Each with the path that was counted last.
-    faults: Mutex<BTreeMap<FaultKey, (CheckFault, Vec<u8>)>>,
-    dropped: AtomicU64,
-    items_damaged: AtomicU64,
-    /// Names that are missing, and damaged.
-    lost: Mutex<(NameSet, NameSet)>,
-}
-
-impl Findings {
-    /// Keeps the name of an object or segment that is not whole.
-    fn lose(&self, place: Option<(ObjectId, u32)>, what: Wrong) {
-        let (id, missing) = match (place, what) {
-            (Some((object, _)), Wrong::Missing) => (object, true),
-            (Some((object, _)), Wrong::Short { .. } | Wrong::Damaged(_)) => (object, false),
-            (_, Wrong::Lost(lost)) => (lost.segment, lost.what.is_none()),
-            _ => return,
-        };
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = if missing { &mut lost.0 } else { &mut lost.1 };
-        set.insert(&id);
-        set.shrink(DAMAGED_RUNS_MAX);
-    }
-
-    fn add(&self, subject: &Subject, place: Option<(ObjectId, u32)>, what: Wrong, progress: &Progress) {
-        let first = !subject.damaged.swap(true, Ordering::Relaxed);
-        if first {
-            self.items_damaged.fetch_add(1, Ordering::Relaxed);
-            progress.faults.add(1);
-        }
-        self.lose(place, what);
-        let path = subject.path.clone();
-        let key = match (place, what) {
-            (Some((object, _)), Wrong::Missing | Wrong::Short { .. }) => (Some((object, WHOLE)), Vec::new()),
-            // One fault a segment, which no object has the name of.
-            (_, Wrong::Lost(lost)) => (Some((lost.segment, WHOLE)), Vec::new()),
-            (Some(place), _) => (Some(place), Vec::new()),
-            (None, _) => (None, path.clone()),
-        };
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, last)) = faults.get_mut(&key) {
-            if let (Wrong::Short { need, .. }, Wrong::Short { need: more, .. }) = (&mut known.what, what) {
-                *need = more.max(*need);
-            }
-            // Blocks of one item come one after another.
-            if *last != path && !known.paths.contains(&path) {
-                known.path_count += 1;
-                if known.paths.len() < FAULT_PATHS_MAX {
-                    known.paths.push(path.clone());
-                }
-            }
-            *last = path;
-        } else if faults.len() < FAULTS_MAX {
-            let fault = CheckFault { place, what, paths: vec![path.clone()], path_count: 1 };
-            faults.insert(key, (fault, path));
-        } else {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 
@@ -691,12 +449,6 @@ impl Check<'_> {
     }
 }
 
-/// Of a path that is longer than a fault shows its end: windows hold a thousand of them.
-fn subject(path: &[u8]) -> Subject {
-    let path = path[path.len().saturating_sub(FAULT_PATH_BYTES_MAX)..].to_vec();
-    Subject { path, damaged: AtomicBool::new(false) }
-}
-
 /// What is known of a file between its rows.
 struct FileState {
     subject: Arc<Subject>,
@@ -725,138 +477,53 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn work(&self) {
-        let Some(mut decoder) = Decoder::new(self.keys) else {
+        let Some(mut fetcher) = Fetcher::new(self.client, self.keys, self.progress) else {
             return self.fail(CheckEnd::Resources("memory"));
         };
-        let mut bytes = Vec::new();
         while let Some(fetch) = self.plan.fetches.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            if self.progress.is_stop_requested() || self.is_over() {
+            let mut verify = Verify { reading: self, object: fetch.object };
+            if verify.is_over() {
                 return;
             }
-            self.fetch(&mut decoder, fetch, &mut bytes);
+            fetcher.run(self.plan, fetch, &mut verify);
         }
-    }
-
-    fn is_over(&self) -> bool {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn fail(&self, end: CheckEnd) {
         self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(end);
     }
+}
 
-    fn fetch(&self, decoder: &mut Decoder<'_>, fetch: &PlannedFetch, bytes: &mut Vec<u8>) {
-        bytes.clear();
-        let Some(mut have) = self.get(fetch, (fetch.offset, fetch.bytes), false, bytes) else { return };
-        if have.is_none() {
-            let Some(again) = self.get(fetch, (fetch.offset, fetch.bytes), true, bytes) else { return };
-            have = again;
-        }
-        for frame in self.plan.frames_of(fetch) {
-            let from = (frame.offset - fetch.offset) as usize;
-            let part = bytes.get_mut(from..from.saturating_add(frame.bytes as usize));
-            let sound = part.is_some_and(|part| {
-                // Rows are foreign, and frames of a plan may overlap; opening is in place.
-                let opened = if self.is_alone(fetch, frame) {
-                    decoder.open(&fetch.object, frame.offset, part)
-                } else {
-                    decoder.open(&fetch.object, frame.offset, &mut part.to_vec())
-                };
-                opened.is_ok() && self.blocks(decoder, fetch, frame, false)
-            });
-            if have.is_none() {
-                self.wrong(fetch, frame, Wrong::Missing);
-            } else if !sound {
-                self.once_more(decoder, fetch, frame);
-            }
-            let wanted: u64 = self.plan.blocks_of(frame).iter().map(|block| u64::from(block.len)).sum();
-            self.progress.bytes_done.add(wanted);
-        }
+/// Counts the blocks of a fetch that hold, and finds the others.
+struct Verify<'r, 'a> {
+    reading: &'r Reading<'a>,
+    object: ObjectId,
+}
+
+impl Blocks for Verify<'_, '_> {
+    fn is_over(&self) -> bool {
+        let end = &self.reading.end;
+        self.reading.progress.is_stop_requested()
+            || end.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Reads a range of an object: its size, or `None` inside when it is missing; `None` when the check ends.
-    fn get(
-        &self,
-        fetch: &PlannedFetch,
-        (offset, len): (u32, u32),
-        afresh: bool,
-        out: &mut Vec<u8>,
-    ) -> Option<Option<u64>> {
-        let range = ByteRange::From { offset: offset.into(), len: u64::from(len).max(1) };
-        let key = fetch.object.object_key();
-        self.progress.gets.add(1);
-        let got = match afresh {
-            true => self.client.get_afresh(&key, range, out),
-            false => self.client.get(&key, range, out),
-        };
-        self.progress.bytes_read.add(out.len() as u64);
-        match got {
-            Ok(have) => Some(Some(have)),
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => Some(None),
-            Err(fault) => {
-                self.fail(CheckEnd::Store(fault));
-                None
-            }
-        }
-    }
-
-    /// Reads a frame once more, from another connection: what is wrong with it now is damage.
-    fn once_more(&self, decoder: &mut Decoder<'_>, fetch: &PlannedFetch, frame: &Frame) {
-        let mut bytes = Vec::new();
-        let Some(have) = self.get(fetch, (frame.offset, frame.bytes), true, &mut bytes) else { return };
-        let need = u64::from(frame.offset) + u64::from(frame.bytes);
-        match have {
-            None => self.wrong(fetch, frame, Wrong::Missing),
-            Some(have) if bytes.len() < frame.bytes as usize => {
-                self.wrong(fetch, frame, Wrong::Short { need, have });
-            }
-            Some(_) => match decoder.open(&fetch.object, frame.offset, &mut bytes) {
-                Ok(()) => {
-                    self.blocks(decoder, fetch, frame, true);
-                }
-                Err(what) => self.wrong(fetch, frame, Wrong::Damaged(what)),
-            },
-        }
-    }
-
-    /// Whether a frame overlaps no other of its fetch.
-    fn is_alone(&self, fetch: &PlannedFetch, frame: &Frame) -> bool {
-        let end = |frame: &Frame| u64::from(frame.offset) + u64::from(frame.bytes);
-        self.plan.frames_of(fetch).iter().all(|other| {
-            std::ptr::eq(other, frame)
-                || end(other) <= u64::from(frame.offset)
-                || end(frame) <= u64::from(other.offset)
-        })
-    }
-
-    /// Verifies the blocks of the decoder's frame; whether all hold. Unless it is the `last` time, they count only then.
-    fn blocks(&self, decoder: &Decoder<'_>, fetch: &PlannedFetch, frame: &Frame, last: bool) -> bool {
-        let (mut verified, mut all) = (0, true);
-        for block in self.plan.blocks_of(frame) {
-            match decoder.block(block.inner_offset, block.len, &block.digest) {
-                Ok(bytes) => verified += bytes.len() as u64,
-                Err(_) if !last => return false,
-                Err(what) => {
-                    all = false;
-                    self.found(block.file, fetch, frame, Wrong::Damaged(what));
+    fn block(&mut self, frame: &Frame, block: &PlannedBlock, bytes: Result<&[u8], Unread>) {
+        let reading = self.reading;
+        reading.progress.bytes_done.add(block.len.into());
+        match bytes {
+            Ok(bytes) => drop(reading.verified.fetch_add(bytes.len() as u64, Ordering::Relaxed)),
+            Err(unread) => {
+                if let (Some(wrong), Some(subject)) =
+                    (Wrong::of(unread), reading.subjects.get(block.file as usize))
+                {
+                    let place = Some((self.object, frame.offset));
+                    reading.findings.add(subject, place, wrong, reading.progress);
                 }
             }
         }
-        self.verified.fetch_add(verified, Ordering::Relaxed);
-        self.progress.bytes_packed.add(verified);
-        all
     }
 
-    fn wrong(&self, fetch: &PlannedFetch, frame: &Frame, what: Wrong) {
-        for block in self.plan.blocks_of(frame) {
-            self.found(block.file, fetch, frame, what);
-        }
-    }
-
-    fn found(&self, file: u32, fetch: &PlannedFetch, frame: &Frame, what: Wrong) {
-        let place = Some((fetch.object, frame.offset));
-        if let Some(subject) = self.subjects.get(file as usize) {
-            self.findings.add(subject, place, what, self.progress);
-        }
+    fn fail(&mut self, fault: StoreFault) {
+        self.reading.fail(CheckEnd::Store(fault));
     }
 }

@@ -6,16 +6,11 @@
 //!
 //! Does not: cache rows. Source: ours; reading rules in `format::row`.
 
-use std::sync::Arc;
-
 use windlass_hal::volume::ItemKind;
 
 use crate::format::key::KeyRef;
 use crate::format::row::{ItemAttributes, LocationRow, NameRow, Row, RowKind};
-use crate::format::tail::TailKind;
-use crate::id::{BackupId, Lin, ObjectId, VolumeId};
-use crate::store::retry::Client;
-use crate::store::{ByteRange, StoreFault};
+use crate::id::{BackupId, Lin, VolumeId};
 use crate::table::read::{Items, Locations, Names, TableReader};
 use crate::table::source::{Fetch, TableFault};
 use crate::table::stream::Stream;
@@ -192,44 +187,5 @@ impl<F: Fetch> Lookup<F> {
     /// The tables' source, for its own calls.
     pub fn reader(&mut self) -> &mut TableReader<F> {
         &mut self.reader
-    }
-}
-
-/// Reads tables through a client that repeats what may be repeated. Clones share the client.
-#[derive(Clone)]
-pub struct ClientFetch {
-    client: Arc<Client>,
-}
-
-impl ClientFetch {
-    /// Through `client`.
-    pub fn new(client: Arc<Client>) -> ClientFetch {
-        ClientFetch { client }
-    }
-}
-
-impl Fetch for ClientFetch {
-    fn fetch(&mut self, id: &ObjectId, kind: TailKind, range: ByteRange) -> Result<Vec<u8>, StoreFault> {
-        let mut out = Vec::new();
-        self.client.get(&key_of(id, kind), range, &mut out)?;
-        Ok(out)
-    }
-
-    fn fetch_afresh(
-        &mut self,
-        id: &ObjectId,
-        kind: TailKind,
-        range: ByteRange,
-    ) -> Result<Vec<u8>, StoreFault> {
-        let mut out = Vec::new();
-        self.client.get_afresh(&key_of(id, kind), range, &mut out)?;
-        Ok(out)
-    }
-}
-
-fn key_of(id: &ObjectId, kind: TailKind) -> String {
-    match kind {
-        TailKind::Object => id.object_key(),
-        TailKind::Segment => id.segment_key(),
     }
 }
