@@ -427,7 +427,10 @@ impl Coordinator {
     }
 
     fn command(&mut self, now: Now<'_>, asker: Asker, command: Command) {
-        self.busy_ns = now.ns;
+        // Who only looks keeps nobody from resting.
+        if command != Command::Status {
+            self.busy_ns = now.ns;
+        }
         match command {
             Command::Backup(policy) => self.start(now, &policy, Some(asker)),
             Command::Stop(policy) => self.stop_backup(now, asker, &policy),

@@ -60,6 +60,8 @@ struct Host {
     flushed: u32,
     /// It does none, and its job stands still.
     deaf: bool,
+    /// Requests to the store.
+    calls: u64,
 }
 
 impl Host {
@@ -135,6 +137,7 @@ impl Ports for Host {
         }
     }
     fn call(&mut self, ticket: Ticket, call: Call) {
+        self.calls += 1;
         let (answer, _) = perform(&*self.store, &call);
         self.event(5 * MS, Event::Answered(ticket, answer));
     }
@@ -283,6 +286,7 @@ impl Cluster {
             read: 0,
             flushed: 0,
             deaf: false,
+            calls: 0,
         };
         self.nodes[index] = Some((Node::new(self.now, config), host));
         for other in (0..self.nodes.len()).filter(|&other| other != index) {
@@ -393,6 +397,26 @@ impl Cluster {
     fn points(&self) -> usize {
         self.state().points.len()
     }
+
+    /// Asks every node for the status each second.
+    fn poll_status(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            for index in 0..self.nodes.len() {
+                let client = self.now + index as u64;
+                self.local(index, client, Command::Status);
+                self.run_until(1, "the status", |cluster| cluster.reply_to(client).is_some());
+                assert!(matches!(self.reply_to(client), Some(Reply::Status(_))));
+            }
+            let next = self.now + 1000 * MS;
+            // Nobody's: time passes up to there.
+            push(&self.queue, next, 0, u64::MAX, Event::Down(NodeId(1)));
+            self.run_until(2, "a second", |cluster| cluster.now >= next);
+        }
+    }
+
+    fn calls(&self) -> u64 {
+        self.nodes.iter().flatten().map(|(_, host)| host.calls).sum()
+    }
 }
 
 #[test]
@@ -416,6 +440,17 @@ fn three_nodes_share_a_backup_and_rest() {
     assert!(cluster.now - before < 5_000 * MS, "{} ms", (cluster.now - before) / MS);
     assert_eq!(cluster.state().epoch.0, epochs.0 + 1);
     cluster.run_until(300, "a second point", |cluster| cluster.points() == 2);
+}
+
+#[test]
+fn an_idle_cluster_rests_while_its_status_is_asked_for() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    cluster.set_policy();
+    cluster.poll_status(70);
+    assert_eq!(cluster.holder(), None, "{:?}", cluster.told());
+    let calls = cluster.calls();
+    cluster.poll_status(120);
+    assert_eq!((cluster.holder(), cluster.calls()), (None, calls), "{:?}", cluster.told());
 }
 
 #[test]
