@@ -79,4 +79,11 @@ pub trait Link {
 
     /// Who is at the other end, for people: an address.
     fn describe(&self, id: LinkId) -> String;
+
+    /// Whether [`Link::read`] would say something now: bytes, an end, or a fault. Takes nothing.
+    fn has_bytes(&mut self, id: LinkId) -> bool;
+
+    /// Where a connection comes from, without its port: what bounds count by. An IPv6 host has a /64 of its own at least, so addresses of
+    /// one are the same.
+    fn source(&self, id: LinkId) -> String;
 }

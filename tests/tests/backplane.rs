@@ -5,13 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 use windlass_agent::backplane::message::Message;
-use windlass_agent::backplane::net::{Event, Net, NetConfig, PENDING_MAX, conns_max};
+use windlass_agent::backplane::net::{
+    Event, Net, NetConfig, PENDING_MAX, PENDING_SOURCE_MAX, WAITING_MAX, conns_max,
+};
 use windlass_agent::backplane::reason::Reason;
 use windlass_agent::backplane::session::{Local, PROTOCOLS, SendFault};
 use windlass_agent::backplane::tls::{Pem, Tls, TlsFault};
@@ -120,8 +124,12 @@ impl World {
     }
 
     fn turn(&mut self) {
+        self.turn_of(|_| true);
+    }
+
+    fn turn_of(&mut self, takes_part: impl Fn(u32) -> bool) {
         let now = self.now();
-        for node in self.nodes.values_mut() {
+        for (_, node) in self.nodes.iter_mut().filter(|(id, _)| takes_part(**id)) {
             node.poll.wait(Some(Duration::from_micros(200)), &mut node.ready).unwrap();
             node.net.turn(now, &node.ready);
             while let Some(event) = node.net.next_event(now) {
@@ -315,6 +323,117 @@ fn a_dialler_notices_who_is_at_the_other_end() {
     world.exchange();
 }
 
+/// A connection from an address of this machine, which talks as `n` says: nothing, another protocol, or the head of a TLS record whose rest
+/// never comes.
+fn stranger(from: Ipv4Addr, to: SocketAddr, n: usize) -> TcpStream {
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from, 0))).unwrap();
+    let SocketAddr::V4(to) = to else { panic!("{to}") };
+    socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+    let mut stream = TcpStream::from(socket);
+    let _ = stream.write_all(match n % 3 {
+        0 => &[],
+        1 => b"GET / HTTP/1.1\r\nHost: backup\r\n\r\n",
+        _ => &[22, 3, 1, 0x40, 0],
+    });
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+/// Connections that are made again as soon as they are closed.
+struct Strangers {
+    from: Ipv4Addr,
+    to: SocketAddr,
+    kind: usize,
+    held: Vec<TcpStream>,
+}
+
+/// Connections made between two turns of the nodes: more would wait for the kernel's own queue.
+const AT_ONCE: usize = 8;
+/// Turns of the others for one of the node that comes back.
+const SLOWER: usize = 16;
+
+impl Strangers {
+    fn new(from: Ipv4Addr, to: SocketAddr, kind: usize, count: usize, world: &mut World) -> Strangers {
+        let held = (0..count).map(|n| {
+            if n % AT_ONCE == 0 {
+                world.turn();
+            }
+            stranger(from, to, kind)
+        });
+        Strangers { from, to, kind, held: held.collect() }
+    }
+
+    fn come_again(&mut self) {
+        let mut made = 0;
+        for stream in &mut self.held {
+            let gone = match stream.read(&mut [0; 64]) {
+                Err(error) => error.kind() != ErrorKind::WouldBlock,
+                Ok(count) => count == 0,
+            };
+            if gone && made < AT_ONCE {
+                made += 1;
+                *stream = stranger(self.from, self.to, self.kind);
+            }
+        }
+    }
+}
+
+const NEAR: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const FAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Node 1, which is met from [`NEAR`], loses its connection to node 2 while strangers hold node 2's door.
+fn meets_again(mut strangers: Vec<Strangers>, world: &mut World) {
+    let back = |world: &World| world.nodes[&2].net.peers().any(|peer| peer.node == NodeId(1) && peer.up);
+    let end = SystemClock.now().saturating_add(PATIENCE);
+    world.until("strangers wait", |world| {
+        world.nodes[&2].net.connections() + world.nodes[&2].net.waiting() > PENDING_MAX
+    });
+    // It starts again.
+    drop(world.nodes.remove(&1));
+    world.until("its death is noticed", |world| !back(world));
+    let papers = world.issue(1);
+    let papers = tls(1, &world.ca, &papers, Arc::new(SystemClock)).unwrap();
+    let peers = vec![(NodeId(2), world.nodes[&2].address.to_string())];
+    world.insert(1, listen(1), papers, local(1), peers);
+    while !back(world) {
+        assert!(SystemClock.now() < end, "{:?}", world.report());
+        world.turn();
+        // It is slow, as one with a loaded CPU is.
+        for _ in 0..SLOWER {
+            strangers.iter_mut().for_each(Strangers::come_again);
+            world.turn_of(|id| id != 1);
+        }
+        let net = &world.nodes[&2].net;
+        assert!(net.connections() <= 2 + PENDING_MAX && net.waiting() <= WAITING_MAX);
+    }
+    let third = world.nodes[&2].net.peers().any(|peer| peer.node == NodeId(3) && peer.up);
+    assert!(third, "who was up stayed up");
+    assert!(!world.nodes[&2].seen.iter().any(|event| matches!(event, Event::Down { node: NodeId(3), .. })));
+}
+
+#[test]
+fn a_node_is_met_while_idle_connections_of_its_own_host_come_again_and_again() {
+    for count in [64, 256] {
+        let mut world = World::new();
+        world.all_up();
+        let strangers = Strangers::new(NEAR, world.nodes[&2].address, 0, count, &mut world);
+        meets_again(vec![strangers], &mut world);
+    }
+}
+
+#[test]
+fn a_node_is_met_while_half_handshakes_of_another_host_come_again_and_again() {
+    for count in [64, 256] {
+        let mut world = World::new();
+        world.all_up();
+        let to = world.nodes[&2].address;
+        let strangers = [0, 2].map(|kind| Strangers::new(FAR, to, kind, count / 2, &mut world));
+        meets_again(strangers.into(), &mut world);
+        assert!(world.nodes[&2].net.connections() <= 2 + PENDING_SOURCE_MAX);
+    }
+}
+
 #[test]
 fn connections_that_never_finish_their_handshake_harm_nobody() {
     let mut world = World::new();
@@ -322,16 +441,9 @@ fn connections_that_never_finish_their_handshake_harm_nobody() {
     let address = world.nodes[&2].address;
     let mut held = Vec::new();
     for n in 0..3 * PENDING_MAX {
-        let mut stream = TcpStream::connect(address).unwrap();
-        match n % 3 {
-            0 => {}
-            1 => _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: backup\r\n\r\n"),
-            // The head of a TLS record whose rest never comes.
-            _ => _ = stream.write_all(&[22, 3, 1, 0x40, 0]),
-        }
-        held.push(stream);
+        held.push(stranger(FAR, address, n));
         world.turn();
-        assert!(world.nodes[&2].net.connections() <= PENDING_MAX + 2);
+        assert!(world.nodes[&2].net.connections() <= 2 + PENDING_SOURCE_MAX);
     }
     world.until("all were accepted", |world| world.nodes[&2].net.counters().of(Reason::Tls) >= 1);
     world.exchange();
@@ -340,7 +452,9 @@ fn connections_that_never_finish_their_handshake_harm_nobody() {
         world.turn();
         world.turn();
     }
-    world.until("they are gone", |world| world.nodes[&2].net.connections() == 2);
+    world.until("they are gone", |world| {
+        world.nodes[&2].net.connections() == 2 && world.nodes[&2].net.waiting() == 0
+    });
     let counters = world.nodes[&2].net.counters();
     assert!(counters.of(Reason::HandshakeSlow) > 0 && counters.of(Reason::Evicted) > 0, "{counters:?}");
     world.exchange();

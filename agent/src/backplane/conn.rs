@@ -29,6 +29,8 @@ pub(super) struct Conn {
     pub(super) link: LinkId,
     /// Whom this node dialled.
     pub(super) to: Option<NodeId>,
+    /// Where it came from; empty where this node dialled.
+    pub(super) source: String,
     /// Who it turned out to be.
     pub(super) node: Option<NodeId>,
     pub(super) since: Instant,
@@ -44,18 +46,23 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// One that begins at `now`; `to`: whom this node dialled. Allocates its buffers but the session's.
+    /// One that begins at `now`. `with`: whom this node dialled, or where it came from. Allocates its buffers but the session's.
     pub(super) fn new(
         now: Instant,
         number: u64,
         link: LinkId,
         channel: Box<dyn Channel>,
-        to: Option<NodeId>,
+        with: Result<NodeId, String>,
     ) -> Conn {
+        let (to, source) = match with {
+            Ok(node) => (Some(node), String::new()),
+            Err(source) => (None, source),
+        };
         Conn {
             number,
             link,
             to,
+            source,
             node: None,
             since: now,
             channel,
@@ -66,6 +73,16 @@ impl Conn {
             budget: TURN_BYTES_MAX,
             reached: false,
         }
+    }
+
+    /// Whether it came from elsewhere and has not said which node it is.
+    pub(super) fn is_pending(&self) -> bool {
+        self.to.is_none() && self.node.is_none()
+    }
+
+    /// Whether the other end has shown a certificate of this cluster.
+    pub(super) fn is_certified(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Moves bytes once through every stage. `Ok(false)`: nothing moved. Errors: why the connection is over.

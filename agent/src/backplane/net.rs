@@ -13,10 +13,12 @@
 //! Invariants
 //! - What a peer does ends its own connection at most: bytes are taken from each in turn, [`TURN_BYTES_MAX`](super::conn) at a time, and each has its
 //!   own buffers of fixed size.
-//! - Connections that have not said hello are bounded ([`PENDING_MAX`]); the oldest makes room.
+//! - Connections that have not said hello are bounded ([`PENDING_MAX`], [`WAITING_MAX`]), also by host: see [`incoming`].
 //! - `Up` and `Down` of a node alternate, `Up` first; messages lie between them.
 //!
 //! Does not: know what messages mean, or read a clock. Source: coordination 4, 6.
+
+mod incoming;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,10 +36,9 @@ use super::session::{Event as SessionEvent, HELLO_LIMIT, Local, SendFault, Sessi
 use super::tls::{Channel, Security};
 use crate::id::{Boot, Epoch, NodeId, Slot};
 
-/// Connections that were accepted and have not said hello yet.
-pub const PENDING_MAX: usize = 16;
-/// Connections accepted in one turn, so that a flood of them leaves time for those that are up.
-const ACCEPTS_PER_TURN: usize = 8;
+use incoming::{ACCEPTS_PER_TURN, Waiting};
+pub use incoming::{PENDING_MAX, PENDING_SOURCE_MAX, WAITING_MAX};
+
 /// First pause before a dial is repeated, and the longest: a node that comes back is found within seconds.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -46,10 +47,10 @@ const LASTED: Duration = Duration::from_secs(10);
 /// Nodes of a cluster at most, this one aside.
 pub const PEERS_MAX: usize = 255;
 
-/// Places for connections that a port needs for so many peers: one that is up and one that replaces it, and those without a hello
-/// with one that makes another one leave.
+/// Places for connections that a port needs for so many peers: one that is up and one that replaces it, those without a hello, and those
+/// that wait with what comes in one turn.
 pub const fn conns_max(peers: usize) -> usize {
-    2 * peers + PENDING_MAX + 1
+    2 * peers + PENDING_MAX + WAITING_MAX + ACCEPTS_PER_TURN
 }
 
 /// What a node is told about the others.
@@ -161,6 +162,10 @@ pub struct Net<L> {
     /// Those that dial this node.
     dialers: Arc<[NodeId]>,
     conns: Vec<Conn>,
+    /// Connections that came in and have no buffers yet, the oldest first.
+    waiting: Vec<Waiting>,
+    /// More may have come in than one turn takes.
+    has_more: bool,
     next_number: u64,
     events: VecDeque<Event>,
     /// Which connection is asked first for a message.
@@ -204,6 +209,8 @@ impl<L: Link> Net<L> {
             peers: peers.into_iter().map(peer).collect(),
             dialers,
             conns: Vec::new(),
+            waiting: Vec::new(),
+            has_more: false,
             next_number: 0,
             events: VecDeque::new(),
             turn: 0,
@@ -244,27 +251,6 @@ impl<L: Link> Net<L> {
         self.conns.iter().map(|conn| conn.number).collect()
     }
 
-    fn accept(&mut self, now: Instant) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(link) = self.link.accept() else {
-                return;
-            };
-            let pending = self.conns.iter().filter(|conn| conn.to.is_none() && conn.node.is_none());
-            if pending.clone().count() >= PENDING_MAX
-                && let Some(oldest) = pending.map(|conn| conn.number).min()
-            {
-                self.end(now, oldest, Reason::Evicted);
-            }
-            match self.security.accept() {
-                Some(channel) => _ = self.insert(now, link, channel, None),
-                None => {
-                    self.count(None, Reason::Tls);
-                    self.link.close(link);
-                }
-            }
-        }
-    }
-
     fn dial(&mut self, now: Instant) {
         for index in 0..self.peers.len() {
             let peer = &self.peers[index];
@@ -282,7 +268,7 @@ impl<L: Link> Net<L> {
             };
             match dialled {
                 Some((link, channel)) => {
-                    let number = self.insert(now, link, channel, Some(node));
+                    let number = self.insert(now, link, channel, Ok(node));
                     self.peers[index].dialling = Some(number);
                 }
                 None => {
@@ -293,10 +279,16 @@ impl<L: Link> Net<L> {
         }
     }
 
-    fn insert(&mut self, now: Instant, link: LinkId, channel: Box<dyn Channel>, to: Option<NodeId>) -> u64 {
+    fn insert(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        channel: Box<dyn Channel>,
+        with: Result<NodeId, String>,
+    ) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        self.conns.push(Conn::new(now, number, link, channel, to));
+        self.conns.push(Conn::new(now, number, link, channel, with));
         number
     }
 
@@ -373,15 +365,7 @@ impl<L: Link> Net<L> {
         self.link.close(conn.link);
         let node = conn.node.or(conn.to);
         let count = self.count(node, reason);
-        // Everything that is new, and then ever more rarely.
-        if count.is_power_of_two() && !matches!(reason, Reason::Stopped | Reason::Goodbye) {
-            let whose = match node {
-                Some(node) => format!("connection with node {node} ({address}) ended"),
-                None => format!("incoming connection ({address}) ended before it said which node it is"),
-            };
-            let times = if count == 1 { String::new() } else { format!(" ({count} times)") };
-            log::warn!("backplane: {whose}: {reason}{times} reason={}", reason.name());
-        }
+        tell_ended(node, &address, reason, count);
         let Some(peer) = self.peers.iter().position(|peer| Some(peer.node) == node) else {
             return;
         };
@@ -500,12 +484,13 @@ impl<L: Link> Net<L> {
         let dials = self.peers.iter().filter(|peer| {
             !self.stopped && peer.node > self.local.node && peer.up.is_none() && peer.dialling.is_none()
         });
-        conns.chain(dials.map(|peer| peer.dial_at)).min()
+        conns.chain(dials.map(|peer| peer.dial_at)).chain(self.accept_due()).min()
     }
 
     /// Says goodbye to all and ends all connections; no more are made. The `Down`s can be taken as events.
     pub fn stop(&mut self, now: Instant) {
         self.stopped = true;
+        self.accept_no_more();
         for number in self.numbers() {
             self.end(now, number, Reason::Stopped);
         }
@@ -531,10 +516,28 @@ impl<L: Link> Net<L> {
         })
     }
 
-    /// Connections of any kind, those without a hello included.
+    /// Connections that have buffers, those without a hello included.
     pub fn connections(&self) -> usize {
         self.conns.len()
     }
+
+    /// Connections that came in and wait for theirs.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+/// Everything that is new, and then ever more rarely.
+fn tell_ended(node: Option<NodeId>, address: &str, reason: Reason, count: u64) {
+    if !count.is_power_of_two() || matches!(reason, Reason::Stopped | Reason::Goodbye) {
+        return;
+    }
+    let whose = match node {
+        Some(node) => format!("connection with node {node} ({address}) ended"),
+        None => format!("incoming connection ({address}) ended before it said which node it is"),
+    };
+    let times = if count == 1 { String::new() } else { format!(" ({count} times)") };
+    log::warn!("backplane: {whose}: {reason}{times} reason={}", reason.name());
 }
 
 #[cfg(test)]

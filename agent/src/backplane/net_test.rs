@@ -217,10 +217,17 @@ fn connections_without_a_hello_are_bounded_and_closed_and_the_others_go_on() {
             let _ = stranger.write(id, &[b'x'; 200]);
         }
         world.run(STEP_MS);
-        assert!(world.nodes[&2].connections() <= PENDING_MAX + 1, "{n}");
+        assert!(world.nodes[&2].connections() <= PENDING_SOURCE_MAX + 1, "{n}");
     }
-    world.run(6000);
-    assert_eq!(world.nodes[&2].connections(), 1);
+    assert!(world.nodes[&2].waiting() >= 50, "who says nothing gets no buffers");
+    for _ in 0..WAITING_MAX {
+        stranger.connect("2").unwrap();
+        world.run(STEP_MS);
+        assert!(world.nodes[&2].waiting() <= WAITING_MAX);
+    }
+    // Up to five seconds without a place, and as long with one.
+    world.run(11_000);
+    assert_eq!((world.nodes[&2].connections(), world.nodes[&2].waiting()), (1, 0));
     let counters = world.nodes[&2].counters();
     assert!(counters.of(Reason::Magic) > 0 && counters.of(Reason::Evicted) > 0);
     assert!(counters.of(Reason::HandshakeSlow) > 0);

@@ -77,7 +77,7 @@ reasons! {
     29 Unreachable "the peer cannot be reached",
     30 Stranger "the peer is not in this node's list of peers",
     31 Replaced "the same node made a newer connection",
-    32 Evicted "too many connections were waiting for their handshake; the oldest made room",
+    32 Evicted "too many connections waited for their handshake; this one had shown no certificate, and made room",
     33 Goodbye "the peer stops",
     34 Refused "the peer closed the connection and said why",
     35 Stopped "this node stops",

@@ -9,7 +9,7 @@
 //! Does not: keep time; who dials gives up by closing. Source: tcp(7), mio.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::fd::AsFd as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -335,6 +335,43 @@ impl Link for TcpLink {
             }
             Some(State::Resolving | State::Failed(_)) | None => "not connected".to_owned(),
         }
+    }
+
+    fn has_bytes(&mut self, id: LinkId) -> bool {
+        match self.advance(id) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(_) => return true,
+        }
+        let Ok(conn) = self.find(id) else { return true };
+        let State::Open(stream) = &conn.state else { return false };
+        if !conn.readable {
+            return false;
+        }
+        match stream.peek(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.readable = false;
+                false
+            }
+            Ok(_) | Err(_) => true,
+        }
+    }
+
+    fn source(&self, id: LinkId) -> String {
+        match self.conns.get(id.slot).and_then(Option::as_ref).map(|conn| &conn.state) {
+            Some(State::Open(stream)) => {
+                stream.peer_addr().map_or_else(|_| String::new(), |at| host_of(at.ip()))
+            }
+            Some(_) | None => String::new(),
+        }
+    }
+}
+
+/// The address, or the /64 that it is in.
+fn host_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).to_string(),
     }
 }
 

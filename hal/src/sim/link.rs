@@ -195,4 +195,16 @@ impl Link for SimLink {
             end.and_then(|(number, side)| Some(self.net.net().wires.get(&number)?.ends[1 - side].clone()));
         other.unwrap_or_else(|| "not connected".to_owned())
     }
+
+    fn has_bytes(&mut self, id: LinkId) -> bool {
+        let Ok((number, side)) = self.end(id) else { return true };
+        let net = self.net.net();
+        let Some(wire) = net.wires.get(&number) else { return true };
+        let pipe = &wire.pipes[1 - side];
+        wire.broken || (!net.is_cut(&wire.ends) && (pipe.ended || !pipe.bytes.is_empty()))
+    }
+
+    fn source(&self, id: LinkId) -> String {
+        self.describe(id)
+    }
 }
