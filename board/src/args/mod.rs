@@ -689,22 +689,5 @@ fn usage_of(line: &[OsString]) -> StyledStr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_tree_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_has_an_example() {
-        fn look(command: &clap::Command) {
-            let leaf = command.get_subcommands().next().is_none();
-            let help = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
-            assert!(!leaf || help.is_some_and(|help| help.contains("windlass ")), "{}", command.get_name());
-            command.get_subcommands().for_each(look);
-        }
-        look(&Cli::command());
-    }
-}
+#[path = "args_test.rs"]
+mod tests;
