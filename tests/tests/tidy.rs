@@ -1,0 +1,283 @@
+//! House rules that no compiler sees: labels have a definition, links and paths lead somewhere, the README stays an entrance.
+//!
+//! Reads the repository's text files and nothing else; needs no other package, so `rustc --test` builds it alone. Source: ours;
+//! `CONTRIBUTING.md`.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which say so by failing")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folders and files at the top that belong to the repository.
+const TOP: [&str; 7] = ["hal", "agent", "board", "tests", ".ci", "README.md", "CONTRIBUTING.md"];
+/// Folders below them that hold no text of ours.
+const SKIPPED: [&str; 6] = ["target", "corpus", "artifacts", "images", "golden", "seeds"];
+/// How text files end.
+const TEXTS: [&str; 7] = [".rs", ".md", ".toml", ".sh", ".py", ".service", ".ci/run"];
+/// Where labels are defined: rows of tables that begin with the label.
+const DEFINED_IN: &str = "agent/doc/";
+/// First letters of labels: promises, rules of the lease, of commits, of garbage, invariants, traces.
+const LABELS: [char; 6] = ['P', 'L', 'C', 'G', 'I', 'T'];
+/// Lines of the README at most: one that is longer is a manual, which has pages of its own in `board/doc`.
+const README_LINES_MAX: usize = 120;
+
+/// A text file: its path from the top, and its lines.
+struct Text {
+    path: String,
+    lines: Vec<String>,
+}
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// All text files, by path.
+fn texts() -> Vec<Text> {
+    fn walk(at: &Path, path: &str, found: &mut Vec<Text>) {
+        if at.is_dir() {
+            let name = path.rsplit('/').next().unwrap();
+            if !SKIPPED.contains(&name) {
+                let entries = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().file_name());
+                for name in entries.map(|name| name.to_string_lossy().into_owned()) {
+                    walk(&at.join(&name), &format!("{path}/{name}"), found);
+                }
+            }
+        } else if TEXTS.iter().any(|end| path.ends_with(end)) {
+            let lines = fs::read_to_string(at).unwrap().lines().map(str::to_owned).collect();
+            found.push(Text { path: path.to_owned(), lines });
+        }
+    }
+    let mut found = Vec::new();
+    TOP.iter().for_each(|name| walk(&top().join(name), name, &mut found));
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(found.len() > 300, "the repository has more files than {}", found.len());
+    found
+}
+
+fn fail(findings: &[String]) {
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
+}
+
+/// Labels in a line: a letter and a number from 1 to 99, with nothing before or behind that makes it part of a longer word.
+fn labels(line: &str) -> Vec<String> {
+    let is_inside = |c: char| c.is_alphanumeric() || matches!(c, '_' | '%' | '-' | '\\');
+    let mut found = Vec::new();
+    let mut before = ' ';
+    for (at, letter) in line.char_indices() {
+        let rest = &line[at + letter.len_utf8()..];
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let behind = rest[digits..].chars().next().unwrap_or(' ');
+        let is_number = (1..=2).contains(&digits) && !rest.starts_with('0');
+        if LABELS.contains(&letter) && is_number && !is_inside(before) && !is_inside(behind) {
+            found.push(format!("{letter}{}", &rest[..digits]));
+        }
+        before = letter;
+    }
+    found
+}
+
+#[test]
+fn labels_are_found_in_text_and_not_in_words() {
+    let some = ["C1", "G2", "I12"].map(str::to_owned).to_vec();
+    assert_eq!(labels("(C1) then G2: x, I12"), some);
+    for none in ["%C3%BC", "-T2", "AC1", "C1x", "I0", "I123", "L_1", "Q1", "C1_2"] {
+        assert_eq!(labels(none), Vec::<String>::new(), "{none}");
+    }
+}
+
+#[test]
+fn every_label_is_defined_once() {
+    let texts = texts();
+    let mut defined: BTreeMap<String, String> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for text in texts.iter().filter(|text| text.path.starts_with(DEFINED_IN)) {
+        for (at, line) in text.lines.iter().enumerate() {
+            let cell = line.strip_prefix("| ").and_then(|row| row.split(" |").next()).unwrap_or_default();
+            if labels(cell) == [cell] {
+                let place = format!("{}:{}", text.path, at + 1);
+                if let Some(first) = defined.insert(cell.to_owned(), place.clone()) {
+                    findings.push(format!("{place}: {cell} is defined in {first} already"));
+                }
+            }
+        }
+    }
+    let mut used = BTreeSet::new();
+    for text in texts.iter().filter(|text| !text.path.ends_with("/tidy.rs")) {
+        for (at, line) in text.lines.iter().enumerate() {
+            for label in labels(line) {
+                if !defined.contains_key(&label) {
+                    let place = format!("{}:{}", text.path, at + 1);
+                    findings.push(format!("{place}: {label} is defined nowhere in {DEFINED_IN}"));
+                }
+                if !text.path.starts_with(DEFINED_IN) {
+                    used.insert(label);
+                }
+            }
+        }
+    }
+    assert!(defined.len() > 30 && used.len() > 25, "{} labels defined, {} used", defined.len(), used.len());
+    fail(&findings);
+}
+
+/// The name that a heading has in a link, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+fn anchors(text: &Text) -> BTreeSet<String> {
+    let headings = prose(text).into_iter().filter(|(_, line)| line.starts_with('#'));
+    headings.map(|(_, line)| anchor(line.trim_start_matches('#').trim())).collect()
+}
+
+/// Lines outside of fenced code, with their numbers.
+fn prose(text: &Text) -> Vec<(usize, &str)> {
+    let mut is_code = false;
+    let mut found = Vec::new();
+    for (at, line) in text.lines.iter().enumerate() {
+        let is_fence = line.trim_start().starts_with("```");
+        if !is_fence && !is_code {
+            found.push((at + 1, line.as_str()));
+        }
+        is_code ^= is_fence;
+    }
+    found
+}
+
+/// A path without `.` and `..`.
+fn plain(path: &Path) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for part in path.to_string_lossy().split('/') {
+        match part {
+            "." | "" => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name.to_owned()),
+        }
+    }
+    parts.join("/")
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let texts = texts();
+    let pages: BTreeMap<&str, &Text> = texts.iter().map(|text| (text.path.as_str(), text)).collect();
+    let (mut findings, mut links) = (Vec::new(), 0);
+    for text in texts.iter().filter(|text| text.path.ends_with(".md")) {
+        let folder = Path::new(&text.path).parent().unwrap();
+        for (line, words) in prose(text) {
+            for target in words.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                if target.contains("://") {
+                    continue;
+                }
+                links += 1;
+                let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+                let path = if file.is_empty() { text.path.clone() } else { plain(&folder.join(file)) };
+                let leads = top().join(&path).exists()
+                    && (heading.is_empty()
+                        || pages.get(path.as_str()).is_some_and(|page| anchors(page).contains(heading)));
+                if !leads {
+                    findings.push(format!("{}:{line}: {target} leads nowhere", text.path));
+                }
+            }
+        }
+    }
+    assert!(links > 30, "{links} links");
+    fail(&findings);
+}
+
+/// `a/{b,c}.rs` as both paths that it means.
+fn expand(path: &str) -> Vec<String> {
+    match path.split_once('{').and_then(|(head, rest)| Some((head, rest.split_once('}')?))) {
+        Some((head, (list, tail))) => list.split(',').map(|one| format!("{head}{one}{tail}")).collect(),
+        None => vec![path.to_owned()],
+    }
+}
+
+/// Paths that a document shows as code: those that begin at the top, and files of ours. Names in capitals and patterns stand for others.
+fn paths(line: &str) -> Vec<String> {
+    let code = line.split('`').skip(1).step_by(2).flat_map(|code| code.split_whitespace());
+    let is_path = |word: &&str| {
+        let begins = TOP.iter().any(|top| word.strip_prefix(top).is_some_and(|rest| rest.starts_with('/')));
+        begins || word.contains('/') && [".rs", ".md", ".sh", ".py"].iter().any(|end| word.ends_with(end))
+    };
+    let is_ours = |word: &&str| !word.contains(['*', '<', '$', ':', '\'']) && !word.contains("NAME");
+    let kept = code.filter(is_path).filter(is_ours).filter(|word| !word.starts_with('/'));
+    kept.flat_map(expand).collect()
+}
+
+#[test]
+fn every_path_in_a_document_is_there() {
+    assert_eq!(paths("see `hal/src/{a,b}.rs` and `x/NAME.rs`, `cargo`"), ["hal/src/a.rs", "hal/src/b.rs"]);
+    let (mut findings, mut count) = (Vec::new(), 0);
+    for text in texts().iter().filter(|text| text.path.ends_with(".md")) {
+        let folder = Path::new(&text.path).parent().unwrap();
+        for (line, words) in prose(text) {
+            for path in paths(words) {
+                count += 1;
+                let bases = [Path::new(""), folder, Path::new("agent/src")];
+                if !bases.iter().any(|base| top().join(base).join(&path).exists()) {
+                    findings.push(format!("{}:{line}: there is no {path}", text.path));
+                }
+            }
+        }
+    }
+    assert!(count > 60, "{count} paths");
+    fail(&findings);
+}
+
+#[test]
+fn every_document_that_code_names_is_there() {
+    let mut findings = Vec::new();
+    for text in texts().iter().filter(|text| !text.path.ends_with(".md") && !text.path.ends_with("/tidy.rs"))
+    {
+        let package = Path::new(text.path.split('/').next().unwrap());
+        for (at, line) in text.lines.iter().enumerate() {
+            let words =
+                line.split(|c: char| c.is_whitespace() || matches!(c, '`' | '"' | '(' | ')' | ',' | ';'));
+            for word in words.map(|word| word.trim_end_matches('.')).filter(|word| word.ends_with(".md")) {
+                let folder = Path::new(&text.path).parent().unwrap();
+                let bases = [Path::new(""), package, folder];
+                if !bases.iter().any(|base| top().join(base).join(word).exists()) {
+                    findings.push(format!("{}:{}: there is no {word}", text.path, at + 1));
+                }
+            }
+        }
+    }
+    fail(&findings);
+}
+
+#[test]
+fn the_readme_is_an_entrance() {
+    let readme = fs::read_to_string(top().join("README.md")).unwrap();
+    let lines = readme.lines().count();
+    assert!(lines <= README_LINES_MAX, "{lines} lines: move what is not for everybody to a page in */doc");
+    for command in ["cargo run --release -- demo", "cargo test --workspace"] {
+        assert!(readme.lines().any(|line| line.trim() == command), "{command}");
+    }
+}
+
+/// What speaks of something other than the program: numbers of tickets, promises to oneself, places of one machine.
+fn is_foreign(line: &str) -> bool {
+    let is_ticket = line.split([' ', '(']).filter_map(|word| word.strip_prefix('#')).any(|word| {
+        let digits = word.bytes().take_while(u8::is_ascii_digit).count();
+        digits > 1 && word[digits..].chars().all(|c| !c.is_alphanumeric() && c != '"')
+    });
+    let words = ["TODO", "FIXME", "/issues/", "/pull/", "/work/", "/root/wt", "issue #"];
+    is_ticket || words.iter().any(|word| line.contains(word))
+}
+
+#[test]
+fn texts_speak_of_the_program_alone() {
+    for bad in ["// see #1234", "(#12)", "// TODO: later", "x/issues/7", "issue #3"] {
+        assert!(is_foreign(bad), "{bad}");
+    }
+    for good in ["#[test]", "\"#123abc\"", "{:#04x}", "# Tests", "#!/bin/sh", "## 2. x"] {
+        assert!(!is_foreign(good), "{good}");
+    }
+    let mut findings = Vec::new();
+    for text in texts().iter().filter(|text| !text.path.ends_with("/tidy.rs")) {
+        let lines = text.lines.iter().enumerate().filter(|(_, line)| is_foreign(line));
+        findings.extend(lines.map(|(at, line)| format!("{}:{}: {}", text.path, at + 1, line.trim())));
+    }
+    fail(&findings);
+}
