@@ -106,7 +106,7 @@ impl Segment {
 /// One operation on up to [`SEGMENTS_PER_REQUEST_MAX`] ranges; travels to the port and back.
 #[derive(Debug)]
 pub struct Request {
-    /// The caller's name for it; comes back unchanged.
+    /// Chosen by the caller; returned unchanged.
     pub id: u64,
     /// What to do.
     pub op: Op,
@@ -335,9 +335,10 @@ pub trait BlockDevice: Send {
     /// in flight, and neither counts against the queue depth nor completes any of them.
     fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault>;
 
-    /// Says that `read_at` will be asked for these byte ranges soon, in this order; an empty list, that nothing more will be. A
-    /// hint, for a device that nobody writes to: a port may read them side by side into bounded memory of its own, which the
-    /// empty list gives back, or do nothing. It reports nothing: what fails is read again, and blamed, by `read_at`.
+    /// Says that `read_at` will be asked for these byte ranges soon, in this order; an empty list, that
+    /// nothing more will be. A hint, for a device that is not written meanwhile: a port may read them in
+    /// parallel into bounded memory of its own, which the empty list frees, or do nothing. It reports
+    /// nothing: `read_at` reads a range that failed again, and reports the fault.
     fn read_ahead(&mut self, ranges: &[Range<u64>]) {
         let _ = ranges;
     }

@@ -1,4 +1,4 @@
-//! Time: the only place that reads a clock. Everything else is told what time it is.
+//! Time: the only place that reads a clock. Everything else takes the time as an argument.
 //!
 //! Invariants
 //! - [`Instant`] counts since boot and goes on while the machine sleeps (CLOCK_BOOTTIME), so that a lease that ran out
@@ -23,7 +23,7 @@ const NS_PER_SEC: u64 = 1_000_000_000;
 pub struct Instant(u64);
 
 impl Instant {
-    /// Boot.
+    /// The moment of boot.
     pub const ZERO: Instant = Instant(0);
 
     /// From nanoseconds since boot.

@@ -1,7 +1,7 @@
 //! Random bytes: from the kernel for keys and identities; from a seed in the simulator (`sim::prng`).
 //!
 //! Invariants
-//! - [`SystemEntropy`] is fit for keys. A failure is reported and never papered over with something weaker.
+//! - [`SystemEntropy`] is fit for keys. A failure is reported; no weaker source takes its place.
 //!
 //! Does not: buffer, or derive.
 //!

@@ -1,11 +1,12 @@
 //! The backplane's wire: byte streams between nodes, as the agent sees them.
 //!
 //! Invariants
-//! - Nothing here waits. What cannot go on says [`Transfer::NotNow`], and the reactor is woken when it can.
+//! - No call waits. A call that would have to wait returns [`Transfer::NotNow`], and the reactor is woken
+//!   when it can go on.
 //! - A connection is named by a [`LinkId`], which is never used twice: calls about one that was closed are [`LinkFault::Closed`].
 //! - The number of connections is bounded by the port; beyond it `connect` refuses and connections that come in are dropped.
 //!
-//! Does not: encrypt, frame, or judge who is at the other end. Source: ours.
+//! Does not: encrypt, frame, or authenticate the other end. Source: ours.
 
 use std::fmt;
 
@@ -62,22 +63,23 @@ pub trait Link {
     /// The reactor's poll reported `token`. Tokens of others are ignored.
     fn ready(&mut self, token: usize);
 
-    /// Begins to make a connection to `HOST:PORT` or `IP:PORT`. That it failed is told by the first read or write.
+    /// Begins to make a connection to `HOST:PORT` or `IP:PORT`. A failure is reported by the first read or
+    /// write.
     fn connect(&mut self, address: &str) -> Result<LinkId, LinkFault>;
 
-    /// The next connection that came in. `None`: none at present.
+    /// The next incoming connection; `None` if there is none at present.
     fn accept(&mut self) -> Option<LinkId>;
 
-    /// Reads what is there.
+    /// Reads the bytes that have arrived.
     fn read(&mut self, id: LinkId, into: &mut [u8]) -> Result<Transfer, LinkFault>;
 
-    /// Writes what can go now.
+    /// Writes as many bytes as can be sent now.
     fn write(&mut self, id: LinkId, bytes: &[u8]) -> Result<Transfer, LinkFault>;
 
-    /// Ends a connection. What was written still goes out where that can be.
+    /// Ends a connection. Bytes written before are still sent if possible.
     fn close(&mut self, id: LinkId);
 
-    /// Who is at the other end, for people: an address.
+    /// Address of the other end, for messages.
     fn describe(&self, id: LinkId) -> String;
 
     /// Whether [`Link::read`] would say something now: bytes, an end, or a fault. Takes nothing.

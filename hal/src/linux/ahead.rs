@@ -1,4 +1,5 @@
-//! Reading ahead: which ranges of the device a port is reading, or has read, into memory of its own before anybody asked for them.
+//! Reading ahead: which ranges of the device a port is reading, or has read, into memory of its own before
+//! `read_at` asks for them.
 //!
 //! ```text
 //!  arena   [0][1][1][1][1][2][ ][ ][3][3]...      128 units of 16 KiB; a range takes neighbouring ones
@@ -8,7 +9,7 @@
 //! Invariants
 //! - Ranges do not overlap. A range leaves when its end was asked for, when it failed, or, once it is read, when others want its
 //!   place and it was passed over for [`STALE_READS`] reads.
-//! - The units of a range that flies belong to the kernel and are not given to another.
+//! - The units of a range that is being read belong to the kernel and are not given to another range.
 //!
 //! Does not: read anything, or touch the arena: `ring` does. Source: ours.
 
@@ -19,7 +20,8 @@ pub(super) const ARENA_BYTES: usize = 2 << 20;
 /// Units of the arena, one bit of a word each.
 const UNITS: usize = u128::BITS as usize;
 const UNIT_BYTES: usize = ARENA_BYTES / UNITS;
-/// Calls of `read_at` after which a range is given up that nobody asked for: more than a piece of inodes brings.
+/// Calls of `read_at` after which a range that none of them wanted is dropped: more than a piece of inodes
+/// brings.
 const STALE_READS: u64 = 512;
 
 /// How far a range is.
@@ -41,7 +43,7 @@ struct Reading {
     since: u64,
 }
 
-/// Where bytes that somebody asks for are.
+/// Where wanted bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// The first so many are not here; ask the device.
@@ -54,7 +56,7 @@ pub(super) enum Found {
         name: u16,
         /// Byte of the arena.
         at: usize,
-        /// How many.
+        /// Number of bytes.
         len: usize,
     },
 }
@@ -68,7 +70,7 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Nothing.
+    /// No ranges.
     pub(super) fn new() -> Ahead {
         Ahead { readings: [None; UNITS], taken: 0, asked: 0 }
     }

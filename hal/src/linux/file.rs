@@ -419,19 +419,20 @@ fn open_beside(file: &File, access: Access) -> Result<File, Errno> {
         Err(Errno::EPERM) => open_flags(path.as_ref(), mode | OFlag::O_CLOEXEC),
         other => other,
     }?;
-    // Read ahead, it would bring pages that nobody drops again.
+    // Reading ahead would leave pages in the cache that are not dropped again.
     let _ = fcntl::posix_fadvise(&beside, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
     Ok(beside)
 }
 
-/// What a block device's sectors say.
+/// Alignment by a block device's sector size.
 fn sector(device: &File) -> Option<Alignment> {
     let bytes = sys::block_sizes(device.as_fd()).ok()?.logical_bytes;
     Some(Alignment { memory_bytes: bytes, offset_bytes: bytes })
 }
 
-/// What direct I/O on a plain file is aligned to; `None` where it has none, or nobody says. btrfs, FUSE and network file systems
-/// say nothing and take requests that then go through the page cache, or fail later.
+/// What direct I/O on a plain file is aligned to; `None` if it has none, or if the kernel does not report it.
+/// btrfs, FUSE and network file systems report nothing and take requests that then go through the page cache,
+/// or fail later.
 fn file_alignment(file: &File, access: Access) -> Option<Alignment> {
     if let Some(said) = sys::direct_alignment(file.as_fd(), access == Access::Read) {
         return (said.offset_bytes > 0).then_some(said);

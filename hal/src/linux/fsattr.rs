@@ -1,4 +1,5 @@
-//! What only an ioctl or a handle says about files: project ids, flags, extents, handles, and two file systems' inode lists.
+//! Attributes of files that only an ioctl or a handle gives: project ids, flags, extents, handles, and two
+//! file systems' inode lists.
 //!
 //! | call | of | gives |
 //! |---|---|---|
@@ -356,7 +357,7 @@ pub(crate) fn open_handle(
         )
     };
     let fd = Errno::result(rc)? as libc::c_int;
-    // SAFETY: the call returned a new descriptor, which nobody else owns.
+    // SAFETY: the call returned a new descriptor, which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

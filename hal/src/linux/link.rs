@@ -3,10 +3,10 @@
 //! Invariants
 //! - Sockets are registered once, for reading and writing, edge-triggered; what the poll reported is remembered until a call says
 //!   that there is no more, so a reactor may ask every connection in every turn at the price of a comparison.
-//! - Host names are looked up by a thread of their own, one after the other: a name server that does not answer delays those that
-//!   are reached by name and nobody else.
+//! - Host names are looked up by a thread of their own, one after the other: a name server that does not
+//!   answer delays only connections to host names.
 //!
-//! Does not: keep time; who dials gives up by closing. Source: tcp(7), mio.
+//! Does not: keep time; the caller ends an attempt by closing it. Source: tcp(7), mio.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};

@@ -9,9 +9,9 @@
 //! | [`fault`] | why a device could not be opened |
 //! | [`link`] | connections between nodes over TCP |
 //! | [`poll`] | readiness of descriptors, and a waker |
-//! | [`fsattr`] | what ioctls and handles say about files |
+//! | [`fsattr`] | attributes of files by ioctls and handles |
 //! | `mount` | a read-only mount without a place |
-//! | `writers` | who may write to what is read |
+//! | `writers` | what may write to a volume that is read |
 //! | `sysfs`, `sys` | attributes and system calls |
 //!
 //! Invariants: a source is opened read-only and its page cache stays as it was (P7); a target is opened exclusively.
@@ -39,7 +39,7 @@ pub use file::{Access, Caching};
 pub use sys::share_heap;
 pub use writers::{Writer, writer};
 
-/// Whether the kernel refuses writes to an open block device, whoever asks; `false` for what is no block device.
+/// Whether the kernel refuses all writes to an open block device; `false` for anything else.
 pub fn is_read_only(device: std::os::fd::BorrowedFd<'_>) -> bool {
     sys::is_read_only(device).unwrap_or(false)
 }

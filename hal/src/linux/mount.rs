@@ -1,4 +1,4 @@
-//! A read-only mount that nobody else sees and nothing can leave behind.
+//! A read-only mount that no other process sees and that ends with this one.
 //!
 //! ```text
 //!  image file, or a device that may be written ──> loop device, read-only, gone with its last user ──┐

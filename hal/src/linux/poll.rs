@@ -1,8 +1,8 @@
 //! Readiness of descriptors: a thin wrapper over mio with borrowed descriptors and a waker for other threads.
 //!
 //! Invariants
-//! - Edge-triggered: a descriptor is reported when it becomes ready, once. Whoever is told drains it (reads, writes, accepts
-//!   or completes until nothing is left). Readiness is a hint and may be false.
+//! - Edge-triggered: a descriptor is reported when it becomes ready, once. The caller then drains it (reads,
+//!   writes, accepts or completes until nothing is left). Readiness is a hint and may be false.
 //! - A descriptor is named by the caller's token; [`WAKER_TOKEN`] is the waker's.
 //!
 //! Does not: own descriptors, keep timers, or dispatch.

@@ -118,7 +118,7 @@ pub struct PreadDevice {
     in_flight: usize,
     /// Takes turns with the shared list of finished requests, so that completing allocates nothing.
     spare: VecDeque<Request>,
-    /// Whether somebody polls the eventfd, so that `complete` must empty it.
+    /// Whether the eventfd is polled, so that `complete` must empty it.
     watched: Cell<bool>,
 }
 

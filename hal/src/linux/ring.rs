@@ -262,7 +262,7 @@ pub struct RingDevice {
     in_kernel: usize,
     /// Most bytes in one entry: [`ENTRY_BYTES_MAX`], less in tests so that transfers come out short.
     entry_bytes_max: u32,
-    /// Whether somebody polls the eventfd, so that `complete` must empty it.
+    /// Whether the eventfd is polled, so that `complete` must empty it.
     watched: Cell<bool>,
 }
 
@@ -335,7 +335,7 @@ impl RingDevice {
         slot.request = Some(request);
     }
 
-    /// Finishes a request that never was in the kernel, and wakes whoever polls for completions.
+    /// Finishes a request that never was in the kernel, and wakes the poll that waits for completions.
     fn finish_at_once(&mut self, request: Request) {
         self.finished.push_back(request);
         // Fails only when the counter is full, and then the descriptor is readable already.

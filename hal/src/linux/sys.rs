@@ -106,7 +106,7 @@ pub(super) fn block_zero_out(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Resul
     Ok(())
 }
 
-/// BLKROGET: whether the kernel refuses writes to a block device, whoever asks.
+/// BLKROGET: whether the kernel refuses all writes to a block device.
 pub(super) fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut read_only: libc::c_int = 0;
     // SAFETY: writes one int into a live local; the descriptor is borrowed and so open.
@@ -114,7 +114,8 @@ pub(super) fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(read_only != 0)
 }
 
-/// LOOP_CTL_GET_FREE: the number of a loop device that nobody uses (yet), made if there is none.
+/// LOOP_CTL_GET_FREE: the number of an unused loop device; one is made if there is none. Another process may
+/// take it first.
 pub(super) fn loop_free(control: BorrowedFd<'_>) -> Result<u32, Errno> {
     // SAFETY: the call takes no argument; the descriptor is borrowed and so open.
     let number = unsafe { raw::loop_get_free(control.as_raw_fd())? };

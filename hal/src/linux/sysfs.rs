@@ -1,4 +1,5 @@
-//! What sysfs says about a block device: a stable identity, whether seeks cost, whether discard does something; and what stands on it.
+//! Attributes of a block device in sysfs: a stable identity, whether seeks cost, whether discard works; and
+//! the devices above it.
 //!
 //! Invariants
 //! - A missing or empty attribute is no error: sysfs differs by driver and kernel, and a container may not have it.

@@ -1,4 +1,5 @@
-//! Who may write to a block device or image file while it is read: what is read then fits no moment, and no checksum tells.
+//! What may write to a block device or image file while it is read. A read of such a volume mixes several
+//! moments, and no checksum shows it.
 //!
 //! ```text
 //!  image file --> loop devices over it --.
@@ -10,8 +11,9 @@
 //! Fine: nothing, a mount of which the file system itself is read-only, whatever stands on a device that the kernel does not write
 //! to (`ro`), and what is below: a snapshot may be read while its origin is written.
 //!
-//! Invariants: nothing is changed. To ask whether a device is held it is held for a moment, and only when nothing else says so;
-//! another that asks in that moment gets the answer "held", so whoever refuses for it asks again.
+//! Invariants: nothing is changed. To ask whether a device is held it is held for a moment, and only when
+//! nothing else says so; another process that asks in that moment gets the answer "held", so a caller that
+//! would refuse for it asks again.
 //!
 //! Does not: see programs that write to an image file or device without claiming it.
 //! Source: proc_pid_mountinfo(5), proc_swaps(5), open(2) `O_EXCL`, Documentation/ABI/stable/sysfs-block.
@@ -32,7 +34,7 @@ use super::sysfs;
 /// Devices that are looked at on the way up; stacks of real machines have a handful of levels, disks up to 256 partitions.
 const DEVICES_MAX: usize = 4096;
 
-/// Somebody who may write to a volume.
+/// What may write to a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writer {
     /// What is read.
@@ -49,7 +51,7 @@ enum WriterKind {
     Mounted(String, Option<String>),
     /// Swap space.
     Swap,
-    /// Held exclusively by someone who is not seen.
+    /// Held exclusively; the holder is not visible.
     Held,
 }
 
@@ -84,8 +86,8 @@ impl fmt::Display for Writer {
     }
 }
 
-/// Finds somebody who may write to what is at `path`, a block device or an image file. What cannot be looked at (a path that is not
-/// there, no sysfs, no right to) counts as nobody. Reads `/proc` and `/sys`; allocates.
+/// Finds what may write to the block device or image file at `path`. If that cannot be found out (no such
+/// path, no sysfs, no permission), the answer is `None`. Reads `/proc` and `/sys`; allocates.
 pub fn writer(path: &Path) -> Option<Writer> {
     let stat = fs::metadata(path).ok()?;
     let mut search = Search { mounts: mounts(), swaps: swaps(), seen: BTreeSet::new(), loops: loops() };
@@ -149,7 +151,7 @@ impl Backing {
     }
 }
 
-/// Somebody: through which device, and how.
+/// A writer: through which device, and how.
 type Found = (Option<String>, WriterKind);
 
 struct Search {

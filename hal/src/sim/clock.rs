@@ -1,4 +1,4 @@
-//! A clock that stands still until it is told to move.
+//! A clock that moves only by a call.
 //!
 //! Invariants
 //! - Time since boot never goes back. Wall time moves along with it and may be set to anything, as an operator would.

@@ -1,8 +1,8 @@
-//! A disk in memory that is as unkind as a real one: latency, completions out of order, medium errors, a volatile write
-//! cache, and power cuts that tear and drop what was not flushed.
+//! A disk in memory with the faults of a real one: latency, completions out of order, medium errors, a
+//! volatile write cache, and power cuts that tear and drop what was not flushed.
 //!
 //! ```text
-//!  Disk (one opening: queue, order, latency) --> Media (the platter: durable blocks + versions not flushed yet)
+//!  Disk (one opening: queue, order, latency) --> Media (durable blocks + versions not flushed yet)
 //! ```
 //!
 //! Invariants
@@ -26,7 +26,7 @@ use nix::libc;
 use super::prng::Prng;
 use crate::block::{BlockDevice, DeviceId, Fault, FaultKind, Geometry, Op, Request, Segment, Wait};
 
-/// What a failed read leaves in its part of the buffer, so that nobody uses it by accident.
+/// What a failed read leaves in its part of the buffer, so that a use by accident shows.
 const GARBAGE: u8 = 0xDB;
 
 /// Most versions of a block that the write cache holds; with more, the oldest goes to the platter, as a cache writes back.
@@ -105,7 +105,7 @@ impl Media {
         Media { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Opens it.
+    /// Opens the disk.
     pub fn open(&self, config: DiskConfig) -> Disk {
         let state = self.state();
         let geometry = Geometry {

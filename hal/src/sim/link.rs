@@ -68,7 +68,7 @@ impl SimNet {
         self.net().cut.clear();
     }
 
-    /// Breaks all connections between two nodes: both ends are told.
+    /// Breaks all connections between two nodes: reads and writes at both ends then fail.
     pub fn reset(&self, a: &str, b: &str) {
         for wire in self.net().wires.values_mut() {
             wire.broken |= is_pair(&wire.ends, a, b);

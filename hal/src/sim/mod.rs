@@ -3,11 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | [`prng`] | the generator that everything here draws from |
-//! | [`clock`] | a clock that moves when it is told to |
+//! | [`clock`] | a clock that moves only by a call |
 //! | [`disk`] | a disk with latency, reordering, medium errors and power cuts |
 //! | [`link`] | byte streams between nodes, cut anywhere, late, and broken on request |
 //!
-//! Does not: be kinder than the real thing. Source: ours.
+//! Does not: leave out faults that real hardware has. Source: ours.
 
 pub mod clock;
 pub mod disk;

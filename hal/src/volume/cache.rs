@@ -1,8 +1,9 @@
 //! Metadata blocks outside the inode tables: a bounded cache that reads many at once, for any file system of equal blocks.
 //!
-//! Parsing code asks for one block at a time ([`Cache::load`]) and never plans. Whoever knows what will be asked for next
-//! says so ([`Cache::prefetch`]): the wanted blocks are sorted, those at most 64 KiB apart become one read of up to
-//! 256 KiB, and the device is told of them together. A hint only: what it misses, `load` reads alone, which also turns a failed large read into the exact block that fails.
+//! Parsing code asks for one block at a time ([`Cache::load`]) and never plans. Code that knows which blocks
+//! come next announces them ([`Cache::prefetch`]): they are sorted, those at most 64 KiB apart become one
+//! read of up to 256 KiB, and the device gets the list of reads at once. This is a hint only: `load` reads a
+//! block that was not announced by itself, and finds the exact block that fails where a large read failed.
 //!
 //! Invariants
 //! - Memory is `ARENA_BYTES` and `READ_BYTES`, whatever the volume. The oldest block leaves when a new one comes.
@@ -19,7 +20,7 @@ use crate::block::{BlockDevice, Fault};
 const ARENA_BYTES: usize = 2 << 20;
 /// Largest read in bytes.
 const READ_BYTES: usize = 256 << 10;
-/// Reads that the device is told of at a time, and how many of them are asked for before it is told again.
+/// Reads in one list to the device, and how many of them are used up before the next list.
 const HINTS: usize = 32;
 const HINTS_STEP: usize = 16;
 /// Reads that are announced before their turn, and their bytes: what a port keeps (see `linux/ahead.rs`) less two pieces of inodes.

@@ -1,5 +1,5 @@
 //! What no single item shows: blocks that two items claim, names that lead to no item or are there twice, items without a name. For a check
-//! that somebody asks for, not for a backup: it sweeps the volume two to four times.
+//! on request, not for a backup: it sweeps the volume two to four times.
 //!
 //! Why it is not part of the sweep: whether a block has another owner is known only after all items were seen, and an exact answer
 //! takes a bit per block (32 MiB per TiB in blocks of 4 KiB). The allocation bitmap would be a cheaper witness, but not a
@@ -31,32 +31,32 @@ pub const MEMORY_BYTES_MIN: usize = 64 << 10;
 pub enum Finding {
     /// An item claims device bytes that are claimed more than once (by another item, or by itself in another place).
     Shared {
-        /// The item.
+        /// Inode number of the item.
         inode: u64,
-        /// The device bytes.
+        /// Device bytes that are claimed twice.
         bytes: Range<u64>,
     },
     /// A directory entry names an inode that is no item.
     Nowhere {
-        /// The directory.
+        /// Inode number of the directory.
         directory: u64,
-        /// The name.
+        /// Name of the entry, as bytes.
         name: Vec<u8>,
-        /// What it names.
+        /// Inode number in the entry.
         inode: u64,
     },
     /// A directory has two entries of one name: look-ups find one of them, and the other's item is lost without another name.
     Twice {
-        /// The directory.
+        /// Inode number of the directory.
         directory: u64,
-        /// The name.
+        /// Name of both entries, as bytes.
         name: Vec<u8>,
-        /// What the entry names that comes later in the directory.
+        /// Inode number in the later of the two entries.
         inode: u64,
     },
     /// An item that no directory entry names.
     Nameless {
-        /// The item.
+        /// Inode number of the item.
         inode: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! A whole device as one item: for LUNs, logical volumes, and whatever no reader understands.
+//! A whole device as one item: for LUNs, logical volumes, and volumes without a reader.
 //!
 //! ```text
 //!  window   items   [ inode 1, kind Image, size = device ]

@@ -1,5 +1,5 @@
-//! Volumes: what lives on a block device. A reader turns raw device bytes into items, names and extents; it never
-//! writes and never trusts what it reads. All but [`mounted`] do without the kernel's help.
+//! Volumes: the contents of a block device. A reader turns raw device bytes into items, names and extents; it
+//! never writes and never trusts what it reads. All but [`mounted`] do without the kernel's help.
 //!
 //! The one call that matters is [`Volume::sweep`]: it fills a [`Window`] with the items of the next stretch of inodes,
 //! in ascending inode order, with their extents, names (of directories), extended attributes and small payloads, and
@@ -14,9 +14,10 @@
 //!           bytes    [u8]         names, targets, inline data and xattr values; everything else holds ranges into it
 //! ```
 //!
-//! Errors come in two sizes. A [`VolumeFault`] ends the sweep: the volume is refused by name or its spine (superblock,
-//! group descriptors, inode index) cannot be read. An [`ItemFault`] belongs to one item: it costs that item, or part of
-//! it, never the rest, and is delivered as part of the window.
+//! Errors come in two sizes. A [`VolumeFault`] ends the sweep: the volume is refused by name, or the metadata
+//! that all items depend on (superblock, group descriptors, inode index) cannot be read. An [`ItemFault`]
+//! belongs to one item: it costs that item, or part of it, never the rest, and is delivered as part of the
+//! window.
 //!
 //! Data is read by the caller, from extents, in physical order. Only what has no address ([`ExtentState::Opaque`]) is asked of the
 //! volume, by [`Volume::read_at`].
@@ -92,7 +93,7 @@ impl fmt::Display for VolumeKind {
 /// What a reader found when it opened the volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
-    /// Which reader.
+    /// The reader that opened it.
     pub kind: VolumeKind,
     /// The file system's own identity; for an image a digest-like value of the device identity.
     pub uuid: [u8; 16],
@@ -151,7 +152,8 @@ pub enum ItemKind {
     Image,
 }
 
-/// What `FS_IOC_FSGETXATTR` tells of an inode on XFS and `FS_IOC_GETFLAGS` does not: how to allocate, and what a directory may hold.
+/// Hints of an inode on XFS that `FS_IOC_FSGETXATTR` gives and `FS_IOC_GETFLAGS` does not: how to allocate,
+/// and what a directory may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     /// `FS_XFLAG_*` bits, of those in [`Hints::FLAGS`].
@@ -163,7 +165,7 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// None.
+    /// No hints.
     pub const NONE: Hints = Hints { flags: 0, extent_bytes: 0, cow_extent_bytes: 0 };
     /// `FS_XFLAG_RTINHERIT`: new files of the directory lie on the realtime device.
     pub const REALTIME_INHERIT: u32 = 0x100;
@@ -177,7 +179,7 @@ impl Hints {
     pub const FILE_STREAM: u32 = 0x4000;
     /// `FS_XFLAG_COWEXTSIZE`: there is an extent size hint for copies on write.
     pub const COW_EXTENT_SIZE: u32 = 0x1_0000;
-    /// All flags that are kept; the others are told by `FS_IOC_GETFLAGS`, or are the file system's own.
+    /// All flags that are kept; `FS_IOC_GETFLAGS` gives the others, or they are internal to the file system.
     pub const FLAGS: u32 = Hints::REALTIME_INHERIT
         | Hints::NO_SYMLINKS
         | Hints::EXTENT_SIZE
@@ -203,15 +205,15 @@ pub struct Item {
     pub inode: u64,
     /// Generation: tells a re-used inode number.
     pub generation: u32,
-    /// What it is.
+    /// Type of the item.
     pub kind: ItemKind,
     /// Permission bits, `0..=0o7777`.
     pub mode: u16,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id of the owner.
     pub gid: u32,
-    /// Hard links.
+    /// Number of hard links.
     pub links: u32,
     /// Device number of a special file as (major, minor); zero otherwise.
     pub rdev: (u32, u32),
@@ -320,10 +322,10 @@ pub struct Xattr {
     pub value: Range<u32>,
 }
 
-/// What is wrong with one item. `Display` says it in a sentence, without the path (the caller knows or finds it).
+/// A fault of one item. `Display` is one sentence without the path; the caller knows the path or finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemFault {
-    /// What kind.
+    /// The kind of fault.
     pub kind: ItemFaultKind,
     /// Device byte offset of the metadata that showed it, 0 when none.
     pub device_offset: u64,
@@ -519,8 +521,8 @@ pub trait Volume: Send {
         each: &mut dyn FnMut(Range<u64>),
     ) -> Result<UsedQuality, VolumeFault>;
 
-    /// Whether what [`Volume::used`] leaves out surely holds nothing of anybody's: the file system was left clean, and checksums
-    /// guard what calls its blocks free.
+    /// Whether the ranges that [`Volume::used`] leaves out are certainly free: the file system was unmounted
+    /// cleanly, and checksums protect the metadata that calls its blocks free.
     fn free_is_sure(&self) -> bool {
         false
     }

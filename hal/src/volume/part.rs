@@ -98,7 +98,8 @@ pub(super) fn bare(number: u64, window: &Window) -> Item {
     }
 }
 
-/// The root is its own parent, and nothing else is: that is how whoever reads a recovery point finds it. What says otherwise has a fault.
+/// The root is its own parent, and no other directory is: readers of a recovery point find the root by this.
+/// A directory that breaks the rule gets a fault.
 pub(super) fn settle_parent(item: &mut Item, root: u64, at: u64) {
     if item.kind != ItemKind::Directory {
         return;

@@ -13,7 +13,8 @@
 //!  after   asked of the device
 //! ```
 //!
-//! What lies in a gap is read with the inodes; [`Pieces::at`] gives it, so that nobody reads it again (XFS puts directories there).
+//! The bytes in a gap are read with the inodes; [`Pieces::at`] returns them, so that they are not read again
+//! (XFS puts directories there).
 //!
 //! Invariants: what is listed and read ahead is only a hint; when that ends in a fault, it is done again, and the fault reported,
 //! when its turn comes. A piece that fails to read is tried again block by block, so a bad sector costs the inodes in

@@ -1,8 +1,9 @@
 //! Reading ahead for a sweep: which metadata blocks the next inodes will ask for, guessed, and read in physical order.
 //!
-//! The device is told of the blocks that the inodes of the next piece ask for while those of this one are looked at, and brings them
-//! meanwhile. When its turn comes they are read: round 0 takes from the inodes themselves: attribute blocks, the top of extent trees and block maps, and for directories and
-//! long symlinks their first blocks. Each further round looks into the nodes that the last one brought.
+//! While the inodes of one piece are parsed, the device already reads the blocks that the inodes of the next
+//! piece need. When its turn comes they are read: round 0 takes from the inodes themselves: attribute blocks,
+//! the top of extent trees and block maps, and for directories and long symlinks their first blocks. Each
+//! further round looks into the nodes that the last one brought.
 //!
 //! Invariants: nothing is believed and nothing fails here. A wrong guess costs a read; a missing one is read when it is
 //! needed. At most half the cache is planned, so what is planned is still there when its turn comes.
@@ -51,7 +52,7 @@ pub(super) struct Plan<L> {
 }
 
 impl<L> Plan<L> {
-    /// Nothing planned.
+    /// A plan without blocks.
     pub(super) fn new() -> Plan<L> {
         let wanted = Wanted { blocks: Vec::new(), leads: Vec::new() };
         Plan { from: 0, to: 0, mark: 0, wanted, following: Vec::new() }

@@ -1,4 +1,4 @@
-//! Two readers of one volume, compared item by item: what the raw reader says, and what the kernel says of the same device.
+//! Two readers of one volume, compared item by item: the raw reader and the kernel, on the same device.
 //!
 //! | compared | how |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | contents | every byte of the raw reader's data, inline contents and targets, against the other's [`Volume::read_at`] |
 //! | faults | an item that one reader finds fault with and the other does not |
 //!
-//! Holes and unwritten extents are compared as extents; that the kernel reads them as zeros is its word.
+//! Holes and unwritten extents are compared as extents; that the kernel reads them as zeros is not tested.
 //!
 //! Memory: two windows, two buffers of [`CHUNK_BYTES`]; for a directory that differs up to [`NAMES_MAX`] names of each side.
 //! A difference is delivered when it is found, at most [`ITEM_DIFFERENCES_MAX`] of one item.
@@ -69,7 +69,7 @@ pub struct Verified {
 pub enum Choice<'a> {
     /// All that either reader has.
     All,
-    /// These, whoever has them.
+    /// These inode numbers, if at least one reader has them.
     Inodes(&'a [u64]),
 }
 

@@ -1,9 +1,9 @@
-//! Medium errors on a device that has none: chosen byte ranges, and blocks by lot.
+//! Medium errors on a device that has none: in chosen byte ranges, and in blocks drawn by a seed.
 //!
 //! Invariants
 //! - Whether a block is bad is a function of its address and the seed, not of the order of requests or of how they are cut:
 //!   a bad block stays bad, as on a real disk, and a run with the same seed meets the same errors on any port.
-//! - A segment that fails has its bytes overwritten, so that nobody uses them by accident.
+//! - The bytes of a segment that fails are overwritten, so that a use by accident shows.
 //!
 //! Does not: fail writes, or remap. Source: ours.
 

@@ -46,7 +46,7 @@ pub struct Event {
     pub id: u64,
     /// Device offset of the first segment, 0 when there is none.
     pub device_offset: u64,
-    /// Segments.
+    /// Number of segments.
     pub segments: u32,
     /// Bytes in all segments.
     pub bytes: u64,
@@ -131,7 +131,7 @@ impl<D: BlockDevice> Trace<D> {
         Trace { inner, view: TraceView { log: Arc::new(Mutex::new(log)) } }
     }
 
-    /// The counters and events, for whoever wants to look.
+    /// The counters and events so far.
     pub fn view(&self) -> TraceView {
         self.view.clone()
     }

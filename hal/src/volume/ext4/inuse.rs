@@ -1,8 +1,8 @@
-//! Which inodes the inode bitmaps call free: the first question about a directory entry that may lead nowhere.
+//! Which inodes the inode bitmaps call free: the first check of a directory entry that may lead to no item.
 //!
-//! The bitmap only raises the suspicion; whoever asks then looks at the inode itself, for a bitmap may be stale where the inode
-//! is sound. The other way round, an inode that is gone and whose bit is still set is one that a name may lead to: whoever meets it
-//! in the sweep asks whether it is taken.
+//! The bitmap alone decides nothing: the caller then looks at the inode itself, because a bitmap may be stale
+//! where the inode is sound. The other way round, a name may lead to a deleted inode whose bit is still set:
+//! when the sweep comes to such an inode, it asks whether its bit is set.
 //!
 //! Inodes in the part of the table that a group calls unused are free whatever the bitmap says, because the sweep does not read them.
 //!

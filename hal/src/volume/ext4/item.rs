@@ -1,9 +1,10 @@
 //! From an inode to an item of the window.
 //!
-//! Decides what is an item at all: ordinary numbers (the root, and from `first_ino` on without quota, journal and orphan
-//! files) that have links. An inode without links is free, or an orphan that lives only as long as somebody has it open; when it can be
-//! neither, it is delivered with a fault, for the names that lead to it. An inode on the orphan list that still has links is a file whose truncation was under way; it is a live file with a name and is
-//! delivered. Attribute inodes hold values of other items and are not items.
+//! Decides what is an item at all: ordinary numbers (the root, and from `first_ino` on without quota, journal
+//! and orphan files) that have links. An inode without links is free, or an orphan that exists only while a
+//! process has it open; if it can be neither, it is delivered with a fault, for the names that lead to it. An
+//! inode on the orphan list that still has links is a file whose truncation was under way; it has a name and
+//! is delivered. Attribute inodes hold values of other items and are not items.
 //!
 //! An item that does not fit what is left of the window is taken back and starts the next one; only an item that does not
 //! fit a whole window comes in parts.

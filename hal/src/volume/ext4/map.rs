@@ -19,7 +19,8 @@ pub(super) use crate::volume::part::{damaged, media};
 
 /// Bad nodes that a walk skips before it gives the rest of the item up.
 pub(super) const FAULTS_MAX: u32 = 16;
-/// Nodes that one walk visits at most before it pauses, so that a map of nothing but nodes holds nobody up.
+/// Nodes that one walk visits at most before it pauses, so that a map of nothing but nodes delays no other
+/// work.
 const NODES_PER_WALK_MAX: u32 = 16384;
 /// End of the logical blocks that a map may speak of.
 pub(super) const LOGICAL_END: u64 = 1 << 32;

@@ -115,7 +115,7 @@ impl Superblock {
                 return Err(damaged("a checksum type without the metadata_csum feature"));
             }
         } else if crc32c(!0, &raw[..CHECKSUM_AT]) != u32_at(raw, CHECKSUM_AT) {
-            // Before the type: a flipped type is told from a new one by the checksum itself.
+            // Before the type: the checksum distinguishes a flipped type from a new one.
             return Err(damaged("checksum does not match"));
         } else if checksum_kind != CRC32C {
             return Err(VolumeFault::Refused {
@@ -332,8 +332,9 @@ impl Superblock {
         self.ro_compat & ro_compat::PROJECT != 0
     }
 
-    /// Whether an inode that its bitmap calls in use must have links: not so on a volume without a journal that was not unmounted
-    /// cleanly, whose bitmaps may be stale, and not with orphans, which live without links as long as somebody has them open.
+    /// Whether an inode that its bitmap calls in use must have links: not so on a volume without a journal
+    /// that was not unmounted cleanly, whose bitmaps may be stale, and not with orphans, which exist without
+    /// links while a process has them open.
     pub(super) fn links_settled(&self) -> bool {
         self.links_settled
     }

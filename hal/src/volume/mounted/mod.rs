@@ -1,5 +1,5 @@
-//! Volumes that the kernel reads: the device is mounted read-only, and items are asked for one by one. The fallback where no raw
-//! reader exists, and the second opinion where one does ([`super::verify`]).
+//! Volumes that the kernel reads: the device is mounted read-only, and items are read one by one. The
+//! fallback where no raw reader exists, and the reader to compare with where one does ([`super::verify`]).
 //!
 //! | file system | order, by | contents | a log to replay is refused by |
 //! |---|---|---|---|
@@ -10,8 +10,9 @@
 //! Others are refused by name. They could be mounted as well, but neither their order nor their handles are known here.
 //!
 //! How the promises are kept
-//! - The mount (`linux/mount.rs`) is seen by nobody, is made of a device that the kernel itself refuses to write, and is gone when
-//!   the volume is dropped or the process is killed. Nothing is recovered, nothing on the source changes (P7).
+//! - The mount (`linux/mount.rs`) is visible to no other process, uses a device that the kernel itself
+//!   refuses to write, and ends when the volume is dropped or the process is killed. Nothing is recovered,
+//!   nothing on the source changes (P7).
 //! - Sweeps go in ascending order of numbers, as the trait demands. A walk is not in that order, and sorting its result takes memory
 //!   that grows with the volume. What was weighed:
 //!
@@ -25,14 +26,16 @@
 //!
 //! - Items are opened by handle, from their number (`order.rs`): no paths, so no path changes meaning and no symlink is followed.
 //!   A hard-linked inode is one item; its names come with the directories that hold them, as from the raw readers.
-//! - Data that lies on the device as it is comes as extents, and is read raw, in physical order. What does not is
-//!   [`ExtentState::Opaque`](super::ExtentState::Opaque) and read by [`Volume::read_at`]; the page cache is told to forget it.
+//! - Data that lies on the device as it is comes as extents, and is read raw, in physical order. What does
+//!   not is [`ExtentState::Opaque`](super::ExtentState::Opaque) and read by [`Volume::read_at`]; its pages
+//!   are dropped from the page cache.
 //!
 //! Memory: 16 MiB of bits, a stack of at most 16 MiB and, with inline_data, 20 MiB of parents (ext4); below 1 MiB else.
 //!
-//! Does not: mount damaged superblocks, guest images inside of files, or anything on its own account: the kernel's parsers
-//! believe more than ours, so a policy must ask for this reader by name. Deliver the empty directory that a btrfs snapshot has in place of a
-//! subvolume below it; `nodatacow` and properties of btrfs other than as attributes; used-block maps.
+//! Does not: mount damaged superblocks, guest images inside of files, or anything that was not asked for: the
+//! kernel's parsers check less than ours, so a policy must name this reader. Deliver the empty directory that
+//! a btrfs snapshot has in place of a subvolume below it; `nodatacow` and properties of btrfs other than as
+//! attributes; used-block maps.
 //!
 //! | file | what |
 //! |---|---|

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants: a chunk in which every inode is free, and holes, are never read. A broken tree ends the sweep with its name: like
-//! ext4's group descriptors it is the spine, and nobody could say what is missing.
+//! ext4's group descriptors it is the index of all items, and without it the missing items cannot be named.
 //!
 //! Source: kernel `fs/xfs/libxfs/xfs_format.h` (`xfs_inobt_rec`), `xfs_inobt_check_irec`.
 

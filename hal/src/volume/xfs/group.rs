@@ -38,7 +38,8 @@ pub(super) struct Root {
     pub(super) levels: u32,
     /// Inodes, or free blocks, that the tree's records add up to.
     pub(super) total: u32,
-    /// Whether inodes of the group may be in use without links: somebody had them open when the volume was frozen.
+    /// Whether inodes of the group may be in use without links: a process had them open when the volume was
+    /// frozen.
     pub(super) has_unlinked: bool,
 }
 

@@ -130,7 +130,7 @@ pub(super) fn mode_of(raw: &[u8]) -> u16 {
     u16_at(raw, 2)
 }
 
-/// Link count alone: 0 in an inode that lives only as long as somebody has it open.
+/// Link count alone: 0 in an inode that exists only while a process has it open.
 pub(super) fn links_of(raw: &[u8]) -> u32 {
     u32_at(raw, 16)
 }

@@ -1,7 +1,7 @@
 //! From an inode to an item of the window.
 //!
 //! Decides what is an item at all: inodes in use that have links, without those that the file system keeps for itself
-//! (realtime bitmap and summary, quotas). An inode without links lives only as long as somebody has it open.
+//! (realtime bitmap and summary, quotas). An inode without links exists only while a process has it open.
 //!
 //! An item that does not fit what is left of the window is taken back and starts the next one; only an item that does not
 //! fit a whole window comes in parts.

@@ -20,8 +20,9 @@
 //! | from the tail on nothing but the superblock as it is on the device, its counters aside | xfs_freeze, dmsetup suspend | read |
 //! | anything else, or anything that does not add up | a live file system, a crash | refused: dirty |
 //!
-//! Stricter than the kernel, which may drop a torn record at the head and go on: here a torn record is a dirty log. The
-//! superblock that a freeze leaves in the log is compared, not applied: only counters may differ, which nobody reads items by.
+//! Stricter than the kernel, which may drop a torn record at the head and go on: here a torn record is a
+//! dirty log. The superblock that a freeze leaves in the log is compared, not applied: only counters may
+//! differ, and no item is read by them.
 //!
 //! Does not: replay. Source: kernel `fs/xfs/xfs_log_recover.c` (`xlog_find_head`, `xlog_find_tail`, `xlog_cksum`).
 

@@ -164,7 +164,7 @@ fn pieces(item: &[u8]) -> Option<Wants> {
     (announced && !out.is_empty()).then_some(Wants::Pieces(out))
 }
 
-/// Whether `bytes`, logged for byte `at` of the superblock's sector, say what it says, counters aside.
+/// Whether `bytes`, logged for byte `at` of the superblock's sector, equal it, counters aside.
 fn same(superblock: &[u8], bytes: &[u8], at: usize) -> bool {
     bytes.iter().zip(at..).all(|(&byte, at)| {
         superblock.get(at) == Some(&byte)

@@ -42,7 +42,8 @@ const KEY_BYTES: usize = 8;
 const LEVELS_MAX: u16 = 12;
 /// Bad nodes that a walk skips before it gives the rest of the item up.
 const FAULTS_MAX: u32 = 16;
-/// Nodes that one walk visits at most before it pauses, so that a map of nothing but nodes holds nobody up.
+/// Nodes that one walk visits at most before it pauses, so that a map of nothing but nodes delays no other
+/// work.
 const NODES_PER_WALK_MAX: u32 = 16384;
 
 /// What a walk reads through.

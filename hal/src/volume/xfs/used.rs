@@ -1,11 +1,12 @@
 //! The used-block map, from the free-space trees: what no tree calls free is used.
 //!
-//! That counts as used, though it holds nothing anybody reads: blocks that a group keeps in stock for its trees, and everything
-//! behind the last block of the file system up to the end of the device.
+//! So two kinds of blocks count as used though they hold no data: blocks that a group reserves for its trees,
+//! and everything behind the last block of the file system up to the end of the device.
 //!
-//! A group's tree is walked twice: first to see that it is sound and adds up to what the group's header counts, then to
-//! report it. A group of which that cannot be said is used as a whole, and the map a superset. With an unknown ro_compat feature
-//! the trees may mean something else, and the whole device is reported.
+//! A group's tree is walked twice: first to see that it is sound and adds up to what the group's header
+//! counts, then to report it. A group whose tree fails this counts as used as a whole, and the map is a
+//! superset. With an unknown ro_compat feature the trees may mean something else, and the whole device is
+//! reported.
 //!
 //! Source: kernel `fs/xfs/libxfs/xfs_alloc_btree.c`.
 
