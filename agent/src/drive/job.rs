@@ -6,10 +6,12 @@
 //!  machinery: pools, uplink, reactor --------+
 //! ```
 //!
-//! A process runs one job after the other on one [`Machinery`]: its counter of names goes on, so that a name is never given twice under one
-//! boot number, whatever the epoch. A [`Packing`] is of one backup and one epoch: it remembers where blocks were stored, and a later job may
-//! refer to them because the jobs before it were committed. After a fault nobody knows that, so a packing ends with its first fault; and who
-//! does not wait for a job's last commit, as the nodes of a cluster, takes a new one for each job.
+//! A process runs one job after the other on one [`Machinery`]: its counter of names goes on, so that a name
+//! is never given twice under one boot number, whatever the epoch. A [`Packing`] is of one backup and one
+//! epoch: it remembers where blocks were stored, and a later job may refer to them because the jobs before it
+//! were committed. Do not reuse a packing after a failed job: its remembered blocks may be uncommitted. A
+//! caller that does not wait for a job's last commit, as the nodes of a cluster do, takes a new packing for
+//! each job.
 //!
 //! Does not: choose stretches, or commit. Source: ours; architecture section 4.
 

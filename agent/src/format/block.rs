@@ -353,7 +353,7 @@ impl RowBlock {
         Ok(RowBlock { kind: header.kind, rows: header.rows, raw })
     }
 
-    /// For fuzzing and tests: a block of plain bytes that nothing vouches for.
+    /// For fuzzing and tests: a block of plain bytes that were not authenticated.
     pub fn from_plain(kind: RowKind, rows: u32, raw: Vec<u8>) -> RowBlock {
         RowBlock { kind, rows, raw }
     }

@@ -1,18 +1,19 @@
-//! Two copies in one object: how the few small objects are stored without which nothing else can be found.
+//! Two copies in one object: the form of the few small objects on which all others depend.
 //!
 //! | bytes | what |
 //! |---|---|
-//! | n | the object's bytes, which say how many they are and carry a checksum of their own |
+//! | n | the object's bytes, which contain their own length and a checksum |
 //! | n | the same again |
 //!
 //! The `format` object and everything of the commit log are stored so (tables are made anew from the objects, whose data is
 //! found damaged one frame at a time). A bit that flips, a sector that goes bad, or a write that was cut leaves one copy whole;
 //! readers take that one wherever it lies, and `check` names the object.
 //!
-//! Invariant: whatever a store hands out, at most [`TRIES_MAX`] places are verified. Does not: repair. Source: ours.
+//! Invariant: at most [`TRIES_MAX`] places of an object are verified, whatever its contents. Does not:
+//! repair. Source: ours.
 
-/// Places of an object at which a copy is looked for: the two where they belong, and a few where a copy seems to begin. More are in an
-/// object that somebody made up.
+/// Places of an object at which a copy is looked for: the two where they belong, and a few where a copy seems
+/// to begin. Only a forged object has more.
 const TRIES_MAX: usize = 16;
 
 /// The bytes of an object that is stored as two copies: the first copy that is whole. `whole` says how many bytes the copy takes

@@ -13,7 +13,7 @@
 //!
 //! Written by pack lanes, in place in the upload buffer; read by restores, scrubs and rewrites. Little-endian.
 //!
-//! Invariants: a frame is read whole; nothing of it is believed before the tag has matched.
+//! Invariants: a frame is read whole; no byte of it is used before the tag has matched.
 //! Does not: know which blocks are in it (location rows do), or allocate. Source: ours.
 
 use super::compress::Decompressor;
@@ -38,14 +38,15 @@ pub struct FrameHeader {
     pub zstd: bool,
     /// Whether the body is encrypted.
     pub sealed: bool,
-    /// Plain bytes.
+    /// Length of the plain contents in bytes.
     pub raw_len: u32,
-    /// Body bytes.
+    /// Length of the body in bytes.
     pub body_len: u32,
 }
 
 impl FrameHeader {
-    /// Reads the first [`FRAME_HEADER_BYTES`] of `bytes`. What it says is not yet authentic; use it to know how much to fetch.
+    /// Reads the first [`FRAME_HEADER_BYTES`] of `bytes`. The values are not authenticated yet; use them only
+    /// to know how much to fetch.
     pub fn parse(bytes: &[u8]) -> Result<FrameHeader, FormatFault> {
         let mut reader = Reader::new(bytes, WHAT);
         if reader.array()? != MAGIC {
@@ -129,7 +130,7 @@ pub struct Opened<'a> {
     pub body: &'a [u8],
     /// Whether the body is zstd.
     pub zstd: bool,
-    /// Plain bytes.
+    /// Length of the plain contents in bytes.
     pub raw_len: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Records of the commit log: what a slot's body says.
+//! Records of the commit log: the contents of a slot's body.
 //!
 //! A record is `kind` u8, `length` u32, and `length` bytes of fields as [`cursor`](super::cursor) encodes them:
 //!
@@ -49,26 +49,26 @@ use crate::table::segment::SEGMENT_META_BYTES;
 pub use crate::table::segment::SegmentMeta;
 use crate::wire_struct;
 
-/// One thing that the log says.
+/// One record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Record {
     /// A new holder: the first record of its first slot.
     EpochBegun {
-        /// Its epoch: that of the slot.
+        /// The new epoch: that of the slot.
         epoch: Epoch,
     },
-    /// The holder is done; its lease has ended already.
+    /// The holder gives up the lease; it has ended already.
     Yield {
-        /// Who may claim the next epoch without waiting; anyone when `None`.
+        /// The node that may claim the next epoch without waiting; any node when `None`.
         successor: Option<NodeId>,
     },
     /// A policy made or changed.
     PolicyChanged(PolicyChange),
     /// A policy removed; its points stay.
     PolicyRemoved {
-        /// Its name.
+        /// Name of the policy.
         name: String,
-        /// Its last revision plus 1.
+        /// The policy's last revision plus 1.
         revision: u32,
     },
     /// A backup starts.
@@ -79,7 +79,7 @@ pub enum Record {
     BackupEnded(BackupEnd),
     /// A backup will not be finished: its segments leave the tables and are retired by this record.
     BackupAbandoned {
-        /// Which.
+        /// Number of the backup.
         backup: BackupId,
     },
     /// A recovery point is gone.
@@ -89,36 +89,36 @@ pub enum Record {
     },
     /// Objects that no point needs: they may be deleted when no pin is older (G1).
     Retire {
-        /// Which.
+        /// Names of the objects.
         objects: Vec<ObjectId>,
     },
     /// From here on no commit names an object of this epoch or an older one that is not in the tables (G2).
     OrphanFloor {
-        /// The floor.
+        /// The highest epoch that the floor covers.
         epoch: Epoch,
     },
     /// A reader needs the tables as of this slot.
     Pin {
-        /// Random.
+        /// Random number of the pin.
         pin: u64,
-        /// Who asked.
+        /// Node that asked for it.
         node: NodeId,
     },
     /// The reader is alive.
     PinRefreshed {
-        /// Which.
+        /// Number of the pin.
         pin: u64,
         /// Greater than before.
         counter: u64,
     },
     /// The reader is done, or given up.
     Unpin {
-        /// Which.
+        /// Number of the pin.
         pin: u64,
     },
     /// The state as of an earlier slot is in the store.
     Checkpoint(CheckpointName),
-    /// Somebody found out what the store has lost, or has again.
+    /// Names that were found missing or damaged in the store, or present again.
     Damage(DamageNews),
     /// Live names were compared with what the store lists, up to a key.
     Swept(Swept),
@@ -135,7 +135,7 @@ pub struct Tried {
     pub wall_ns: i64,
     /// Failures in a row; 0: nothing failed, and it is due at its next time.
     pub failures: u32,
-    /// Why, for people; at most [`TRIED_WHY_BYTES_MAX`] bytes.
+    /// The reason, as text for people; at most [`TRIED_WHY_BYTES_MAX`] bytes.
     pub why: String,
 }
 
@@ -164,7 +164,7 @@ impl Tried {
     }
 }
 
-/// What somebody found out about objects, segments, and the points that need them.
+/// Objects and segments that were found missing, damaged or present again, and the points that need them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DamageNews {
     /// Names that the store does not have.
@@ -180,12 +180,12 @@ pub struct DamageNews {
 }
 
 impl DamageNews {
-    /// Whether it says nothing.
+    /// Whether it has no names and no points.
     pub fn is_empty(&self) -> bool {
         *self == DamageNews::default()
     }
 
-    /// The same in records that fit, one a slot.
+    /// The same as records of bounded size, each for a slot of its own.
     pub fn into_records(mut self) -> Vec<Record> {
         fn take<T>(list: &mut Vec<T>) -> Vec<T> {
             list.drain(..list.len().min(RECORD_POINTS_MAX)).collect()
@@ -244,7 +244,7 @@ pub struct BackupStart {
 /// A volume as a backup found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupVolume {
-    /// Which.
+    /// Number of the volume.
     pub volume: VolumeId,
     /// UUID of its file system, zero for an image.
     pub fs_uuid: [u8; 16],
@@ -260,7 +260,8 @@ pub struct BackupVolume {
 /// What decides which volume this is and what of it is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeBasis {
-    /// Digest of what tells a file system from another one at the same place: UUID, label, time of creation, block size.
+    /// Digest of what distinguishes a file system from another one on the same device: UUID, label, time of
+    /// creation, block size.
     pub identity: [u8; 16],
     /// Its size in bytes: one that grew is the same one.
     pub size_bytes: u64,
@@ -358,19 +359,20 @@ impl Wire for SegmentMeta {
 /// A stretch of a volume: what lies in `from..to`, of which there is something (`from < to`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stretch {
-    /// Which volume.
+    /// Number of the volume.
     pub volume: VolumeId,
-    /// First key.
+    /// First key in it.
     pub from: Key,
     /// First key behind it.
     pub to: Key,
 }
 wire_struct!(Stretch { volume: VolumeId, from: Key, to: Key });
 
-/// A backup is a recovery point now: every volume is done from end to end. What it did, and how it went, its commits have said.
+/// A backup becomes a recovery point: every volume is done from end to end. Totals and faults are in its
+/// commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BackupEnd {
-    /// Which.
+    /// Number of the backup.
     pub backup: BackupId,
     /// Wall clock, nanoseconds since 1970 UTC, for people only.
     pub wall_end_ns: i64,
@@ -380,7 +382,7 @@ wire_struct!(BackupEnd { backup: BackupId, wall_end_ns: i64 });
 /// How a backup went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PointStatus {
-    /// All of it.
+    /// Everything was read.
     #[default]
     Complete,
     /// Some items or blocks could not be read; their rows say which.
@@ -421,9 +423,9 @@ pub struct Totals {
     pub bytes_reused: u64,
     /// Bytes put into upload objects.
     pub bytes_stored: u64,
-    /// Upload objects.
+    /// Number of upload objects stored.
     pub objects: u64,
-    /// Segments.
+    /// Number of segments stored.
     pub segments: u64,
     /// Items and blocks that could not be read.
     pub faults: u64,

@@ -1,4 +1,5 @@
-//! The repository's `format` object: what a stranger's agent must know before anything else. Create-only, never deleted.
+//! The repository's `format` object: what an agent must read before anything else. Create-only, never
+//! deleted.
 //!
 //! | offset | bytes | field | meaning |
 //! |---|---|---|---|
@@ -20,11 +21,12 @@
 //! | ... | lease_bytes | lease store | where the log and the lease were when it was made, UTF-8, for people |
 //! | total - 4 | 4 | crc | CRC-32 (IEEE) of all bytes before |
 //!
-//! Little-endian, stored as two copies (`copies`), under two keys: `format`, and `format-copy` for when that is lost. Written once by `init`; read by every command before anything else. Adding a key slot later is a record of the
-//! log, not a change of this object.
+//! Little-endian, stored as two copies (`copies`), under two keys: `format`, and `format-copy` in case the
+//! first is lost. Written once by `init`; read by every command before anything else. This object never
+//! changes.
 //!
-//! A repository whose commit log is in another store (`store::split`) has version 2, so that an agent which knows nothing of that
-//! refuses it and does not begin a second log beside its objects.
+//! A repository whose commit log is in another store (`store::split`) has version 2, so that an agent which
+//! does not support that refuses it and does not begin a second log beside its objects.
 //!
 //! Invariants: an unknown version is refused; a parsed object emits the same bytes. The CRC finds faults, not attackers: an
 //! attacker who changes N or the slots makes the repository unreadable, not readable.
@@ -86,9 +88,9 @@ impl RepoFormat {
         }
     }
 
-    /// The keys; every slot of `unlock`'s kind is tried. [`FormatFaultKind::WrongKey`] when none opens or none was given;
-    /// [`FormatFaultKind::Mode`] when a key was given and the repository says that it is not encrypted: whoever replaces the
-    /// `format` object must not get the next backup in clear.
+    /// The keys; every slot of `unlock`'s kind is tried. [`FormatFaultKind::WrongKey`] when none opens or
+    /// none was given; [`FormatFaultKind::Mode`] when a key was given and the repository is not encrypted: a
+    /// person who replaces the `format` object must not get the next backup in clear.
     pub fn unlock(&self, unlock: Option<&Unlock>) -> Result<Keys, FormatFault> {
         let slots = match &self.lock {
             Lock::Clear(_) if unlock.is_some() => return Err(FormatFault::new(WHAT, FormatFaultKind::Mode)),

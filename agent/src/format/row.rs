@@ -34,30 +34,30 @@ pub type Digest = [u8; DIGEST_BYTES];
 /// A row of the metadata table that describes an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemRow {
-    /// Which item.
+    /// Volume and inode number of the item.
     pub lin: Lin,
-    /// Which backup wrote this row.
+    /// The backup that wrote this row.
     pub backup: BackupId,
     /// The item, or `None` when it was found deleted by this backup.
     pub item: Option<ItemAttributes>,
 }
 
-/// What an item row says of an item that exists.
+/// The attributes of an item that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemAttributes {
-    /// What it is.
+    /// Type of the item.
     pub kind: ItemKind,
-    /// Since which backup this item's name and location rows count.
+    /// The first backup whose name and location rows of this item count.
     pub rows_from: BackupId,
     /// Generation of the inode number.
     pub generation: u32,
     /// Permission bits, `0..=0o7777`.
     pub mode: u16,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id of the owner.
     pub gid: u32,
-    /// Hard links.
+    /// Number of hard links.
     pub links: u32,
     /// Device number of a special file: major, minor.
     pub rdev: (u32, u32),
@@ -68,31 +68,31 @@ pub struct ItemAttributes {
     /// Bytes between the size and `allocated_to` that are not allocated, as (first, one past the last): ascending, apart, none
     /// empty, at most `ITEM_GAPS_MAX`.
     pub gaps: Vec<(u64, u64)>,
-    /// Times.
+    /// Last access.
     pub atime: Timestamp,
     /// Last change of the contents.
     pub mtime: Timestamp,
     /// Last change of the inode.
     pub ctime: Timestamp,
-    /// Creation.
+    /// Creation, if the file system keeps it.
     pub btime: Option<Timestamp>,
     /// `FS_*_FL` flags.
     pub flags: u32,
     /// Project id.
     pub project: u32,
-    /// What else XFS keeps of an inode.
+    /// Allocation hints of XFS.
     pub hints: Hints,
     /// Inode of a directory's parent, 0 otherwise.
     pub parent: u64,
     /// Digest of the names that a directory's listing holds and of what they name, 0 when there is none to compare with: other items, a
     /// listing that came in parts, and rows of older programs.
     pub listing: u64,
-    /// Small contents.
+    /// Contents that are stored in the row.
     pub payload: RowPayload,
     /// Extended attributes, ascending by name: (full name, value).
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Whether the backup that wrote this row cannot say that all is well with the item's contents: the next one reads it whatever its
-    /// attributes say.
+    /// Whether the backup that wrote this row could not prove that it read the item's contents unchanged: the
+    /// next backup reads the item again even if its attributes are equal.
     pub unsure: bool,
     /// What this backup could not read of the item: empty when nothing, else one sentence for people.
     pub fault: String,
@@ -112,11 +112,11 @@ pub enum RowPayload {
 /// A row of the metadata table that names an item: an entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameRow {
-    /// The directory.
+    /// Volume and inode number of the directory.
     pub parent: Lin,
-    /// Which backup wrote this listing.
+    /// The backup that wrote this listing.
     pub backup: BackupId,
-    /// Which part of the listing; names are sorted within a run.
+    /// Number of the part of the listing; names are sorted within a part.
     pub run: u32,
     /// The name, 1..=255 bytes.
     pub name: Vec<u8>,
@@ -127,11 +127,11 @@ pub struct NameRow {
 /// A row of the block location table: `blocks.len()` consecutive blocks of an item, at most N of the repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocationRow {
-    /// Which item.
+    /// Volume and inode number of the item.
     pub lin: Lin,
     /// Index of the first block; a multiple of N.
     pub base: u64,
-    /// Which backup wrote this row.
+    /// The backup that wrote this row.
     pub backup: BackupId,
     /// Block size in bytes that the indices count in: constant for an item between `rows_from` changes.
     pub block_bytes: u32,
@@ -174,7 +174,7 @@ pub enum BlockPlace {
     /// The medium gave none of its data; nothing is stored. (A block of which some is missing is stored with zeros there,
     /// and the row's runs say where.)
     Lost,
-    /// Stored.
+    /// Stored in an upload object.
     Stored(Place),
 }
 
@@ -202,11 +202,11 @@ pub struct Place {
 /// row with extent runs, or whose blocks became empty, must be in a tail as a whole [`LocationRow`], which overrides that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryRow {
-    /// Which item.
+    /// Volume and inode number of the item.
     pub lin: Lin,
     /// Index of the block.
     pub block: u64,
-    /// Which backup wrote it.
+    /// The backup that wrote it.
     pub backup: BackupId,
     /// Block size in bytes that the index counts in.
     pub block_bytes: u32,

@@ -1,4 +1,4 @@
-//! Keys, sealing and digests: what makes a stranger's store safe to write to, and a flipped bit impossible to miss.
+//! Keys, sealing and digests: the store can read no contents, and each changed bit is detected.
 //!
 //! ```text
 //!  master key (32 random bytes; `repo` keeps it wrapped)
@@ -8,7 +8,8 @@
 //!    `- BLAKE3 derive_key "... digest"  block digests
 //! ```
 //!
-//! The four are independent, so a node can be given some and not others (write-only nodes get no data key).
+//! The four are independent, so that a later node can have some and not others (a write-only node would have
+//! no data key).
 //!
 //! | part | bytes | what |
 //! |---|---|---|
@@ -16,8 +17,9 @@
 //! | associated data | 41 + header | object name 32 (id and zeros), region kind 1, byte offset 8, then the structure's own header |
 //! | tag | 16 | AES-256-GCM; or keyed BLAKE3 of (nonce, associated data length, associated data, body), cut to 16 |
 //!
-//! [`Sealing::Off`] keeps the same layout and the MAC as the tag, with a master key that the `format` object holds in clear. This
-//! is integrity against faults (bit flips, misplaced writes), not secrecy, and not protection from anyone who reads that object.
+//! [`Sealing::Off`] keeps the same layout and the MAC as the tag, with a master key that the `format` object
+//! holds in clear. This is integrity against faults (bit flips, misplaced writes), not secrecy, and no
+//! protection from a person who can read that object.
 //!
 //! Invariants: within one object a (region, offset) is sealed once; an object that is packed anew has a new id. The offsets
 //! are byte offsets of headers, and two structures never share one.
@@ -55,7 +57,7 @@ const CONTEXT_DIGEST: &str = "windlass 2025-11 v1: digest key, plain blocks";
 /// Whether a repository is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sealing {
-    /// Not: tags are MACs under a key that anyone who reads the repository has.
+    /// Not encrypted: tags are MACs under a key that is stored in clear.
     Off,
     /// AES-256-GCM.
     Aes256Gcm,
@@ -89,7 +91,7 @@ impl Secret {
         Secret(bytes)
     }
 
-    /// The bytes.
+    /// The secret bytes.
     pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }

@@ -20,7 +20,8 @@
 //! | 108 + n | 32 | digest: BLAKE3 of all bytes before it |
 //! | 140 + n | m | the slot before, as this table draws it up to its digest, where both fit into 64 KiB; else nothing |
 //!
-//! A slot that was lost is so read from the one behind it. What a slot carries is not part of its digest, and proves itself by its own.
+//! So a lost slot can be read from the slot behind it. The carried slot is not part of the digest of the slot
+//! that carries it; it has its own.
 //!
 //! A grant (`epoch/<20 digits>`, magic `WLGR`) and a beat (`beat/<20 digits>`, magic `WLBT`): magic 4, version 2, reserved 2, cluster
 //! 16, epoch 8, node 4, reserved 4, boot 8, counter 8 (lease length in ns for a grant), nonce 16, digest 32. Not sealed: they
@@ -99,27 +100,27 @@ impl<S: Sealer + ?Sized> Sealer for std::sync::Arc<S> {
     }
 }
 
-/// One start of one agent: who writes.
+/// One start of one agent: the writer of a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Author {
-    /// Which node.
+    /// Id of the node.
     pub node: NodeId,
-    /// Which start of it.
+    /// Boot number of this start of its agent.
     pub boot: Boot,
 }
 
-/// What a slot says before its body.
+/// The header of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotHeader {
-    /// The repository.
+    /// UUID of the repository.
     pub cluster: ClusterId,
-    /// Its place.
+    /// Number of the slot.
     pub slot: Slot,
-    /// The writer's epoch.
+    /// Epoch of the writer.
     pub epoch: Epoch,
-    /// The writer.
+    /// Node and boot number of the writer.
     pub writer: Author,
-    /// Random: tells apart attempts.
+    /// Random, so that two attempts differ.
     pub nonce: [u8; 16],
     /// Digest of the slot before.
     pub previous: LogDigest,
@@ -128,7 +129,7 @@ pub struct SlotHeader {
 /// A slot, opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SlotContents {
-    /// What it says before its body.
+    /// The header.
     pub header: SlotHeader,
     /// Its records, in order.
     pub records: Vec<Record>,
@@ -255,18 +256,18 @@ fn body_length(bytes: &[u8], at: usize) -> Option<usize> {
     usize::try_from(length).ok()
 }
 
-/// A lease grant or a beat: both say who holds an epoch.
+/// A lease grant or a beat: both name the holder of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
-    /// The repository.
+    /// UUID of the repository.
     pub cluster: ClusterId,
-    /// The epoch.
+    /// Number of the epoch.
     pub epoch: Epoch,
-    /// Its holder.
+    /// Node and boot number of the holder.
     pub holder: Author,
-    /// Of a grant: lease length in nanoseconds. Of a beat: counts up.
+    /// Of a grant: lease length in nanoseconds. Of a beat: a counter that grows with each beat.
     pub counter: u64,
-    /// Random.
+    /// Random, so that two attempts differ.
     pub nonce: [u8; 16],
 }
 

@@ -89,12 +89,12 @@ pub enum TailKind {
     Segment = 2,
 }
 
-/// Who a tail belongs to.
+/// What a tail belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TailHead {
     /// Upload object or segment.
     pub kind: TailKind,
-    /// Its name.
+    /// Name of the object or segment.
     pub id: ObjectId,
     /// Policy number, 0 when of several.
     pub policy: u32,
@@ -107,7 +107,7 @@ pub struct TailHead {
 /// The last 128 bytes of an object or segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
-    /// Who.
+    /// The object or segment that it ends.
     pub head: TailHead,
     /// Bytes before the tail.
     pub data_bytes: u64,

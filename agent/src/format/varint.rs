@@ -1,4 +1,4 @@
-//! Varints, and a reader over foreign bytes.
+//! Varints, and a reader over untrusted bytes.
 //!
 //! LEB128: seven bits per byte, least significant first, the high bit says "more". Only the shortest spelling of a number is
 //! valid, so that equal values have equal bytes. Signed numbers are zigzag-coded (0, -1, 1, -2, ...).

@@ -14,12 +14,12 @@
 //! ```text
 //!  key file (32 bytes)  -> BLAKE3 derive_key "... key file"   \
 //!                                                              -> keyed BLAKE3 of the salt -> KEK -> AES-256-GCM, nonce 0
-//!  passphrase -> Argon2id(salt, 16 MiB, 4 passes, 1 lane)     /
+//!  passphrase -> Argon2id(salt, 14 MiB, 5 passes, 1 lane)     /
 //! ```
 //!
-//! The KEK is new with every salt and wraps one key, so a fixed nonce is right. Argon2id runs in 16 MiB and not in the usual 64,
-//! because an agent opens its repository inside its memory budget, which may be 24 MiB; a key file has no such limit and is
-//! what the unattended agent should use.
+//! The KEK is new with every salt and wraps one key, so a fixed nonce is right. Argon2id runs in 14 MiB and
+//! not in the usual 64, because an agent opens its repository inside its memory budget, which may be 24 MiB.
+//! A key file has no such limit: use one for an agent that runs unattended.
 //!
 //! Invariants: parameters from the store are bounded before they are obeyed; secrets are wiped on drop.
 //! Does not: read files or draw random bytes (arguments). Source: RFC 9106 (Argon2id), NIST SP 800-38D; layout ours.

@@ -1,7 +1,7 @@
 //! Blocks stored lately: a bounded cache from digest to place, so that a block seen twice in a run is stored once.
 //!
-//! A set-associative table of fixed size; the oldest entry of a set makes room. A miss costs nothing but the second copy. The
-//! digest is keyed and 128 bits long, and the length is compared too.
+//! A set-associative table of fixed size; a new entry replaces the oldest of its set. A block that is not
+//! found is stored again. The digest is keyed and 128 bits long, and the length is compared too.
 //!
 //! Only places written in this run (one epoch) are kept: nothing can have retired their objects. Source: ours.
 

@@ -11,8 +11,8 @@
 //! - Slots of an object never overlap and leave no gap; an object is complete when it is closed and every slot is written.
 //! - An object with its tail is never larger than `object_bytes`; the next count is taken for every object and segment, so
 //!   no name is used twice.
-//! - The pool is the bound (I12). Whoever hands a frame to a lane has made sure that its worst case fits the free pieces
-//!   ([`Placer::can_take`]); so a reservation cannot fail, and a lane never waits.
+//! - The pool is the bound (I12). Before a frame is given to a lane, the caller checks that its worst case
+//!   fits the free pieces ([`Placer::can_take`]); so a reservation cannot fail, and a lane never waits.
 //!
 //! Does not: seal, upload, or know rows. Source: ours.
 
@@ -44,7 +44,7 @@ impl ObjectBuf {
         ObjectBuf { id, pieces: (0..count).map(|_| Mutex::new(None)).collect(), len: AtomicU32::new(0) }
     }
 
-    /// Its name.
+    /// Name of the object.
     pub fn id(&self) -> ObjectId {
         self.id
     }
@@ -138,11 +138,11 @@ impl fmt::Debug for ObjectBuf {
 /// Room in an object that one lane owns until it has written it.
 #[derive(Debug)]
 pub struct Slot {
-    /// The object.
+    /// The object that the slot is in.
     pub object: Arc<ObjectBuf>,
-    /// First byte.
+    /// Byte offset of the slot in the object.
     pub offset: u32,
-    /// Bytes.
+    /// Length of the slot in bytes.
     pub len: u32,
 }
 

@@ -95,7 +95,7 @@ pub struct Policy {
     /// Whether images keep free blocks too; else what a clean file system under checksums calls free restores as zeros.
     #[serde(default, skip_serializing_if = "is_false")]
     pub all_blocks: bool,
-    /// When backups are due; missing: only when somebody asks for one.
+    /// When backups are due; missing: only on request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
 }
@@ -165,7 +165,7 @@ impl Limits {
 pub enum PolicyFault {
     /// Not JSON of this shape; where and why in the parser's words.
     Json(String),
-    /// Another version.
+    /// A version of the policy format that this program does not know.
     Version(u32),
     /// The name breaks its rules.
     Name(String),
@@ -177,7 +177,7 @@ pub enum PolicyFault {
     Pattern(PatternFault),
     /// A number outside its bounds.
     Range {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
         /// What is allowed.
         allowed: &'static str,

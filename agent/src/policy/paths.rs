@@ -1,4 +1,5 @@
-//! From inodes back to paths, for messages: "not whole: /home/ann/x" says more than an inode number.
+//! From inodes back to paths, for messages: a person can act on "not whole: /home/ann/x", not on an inode
+//! number.
 //!
 //! Names are only found from above, so each sweep of the volume finds the names of what is wanted and the directories they are in, which
 //! the next sweep looks for, until the root. A few inodes in a tree of depth d cost d sweeps, and no memory that grows with the volume.

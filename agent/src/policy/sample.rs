@@ -1,5 +1,5 @@
-//! A sample of a device's bytes, which stands beside the name of its snapshot: copies of a volume on several nodes that are called the same
-//! and hold other bytes are told apart before one of them is read.
+//! A sample of a device's bytes, sent with the name of its snapshot: two copies of a volume on several nodes
+//! that have the same name and different bytes are distinguished before one of them is read.
 //!
 //! Which blocks depends on the size and the name alone: the first, the last, and [`BY_NUMBER`] drawn by the name, so that each snapshot has
 //! others. What cannot be read counts as such.

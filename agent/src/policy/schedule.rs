@@ -6,14 +6,15 @@
 //!
 //!  last start L, now N       due
 //!  ------------------        ---
-//!  never                     the first time after the schedule was set; now when nobody knows when that was
+//!  never                     the first time after the schedule was set; now when that time is not known
 //!  L <= N                    the first time after L; when that has passed (runs were missed), it is due once, now
 //!  N < L <= N + every        the first time after L: a clock that was set back a little repeats no run
-//!  L > N + every             a clock is or was wrong ([`is_ahead`]): whoever coordinates writes N into the log, and that counts as L
+//!  L > N + every             a clock is or was wrong ([`is_ahead`]): the coordinator writes N into the log, and that counts as L
 //! ```
 //!
-//! Invariants: after a run that starts at N nothing is due at or before N, whatever the clock did; the next one is due at most two
-//! periods after N. Pure: does not read a clock, and local time is for whoever shows it. Source: ours.
+//! Invariants: after a run that starts at N nothing is due at or before N, whatever the clock did; the next
+//! one is due at most two periods after N. Pure: does not read a clock. Converting to local time is left to
+//! the caller. Source: ours.
 
 use std::fmt;
 use std::str::FromStr;

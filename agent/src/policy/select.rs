@@ -223,11 +223,11 @@ pub fn unmatched_include(text: &str) -> String {
 pub enum Selection {
     /// All of them.
     All,
-    /// Some.
+    /// Some of them.
     Only {
-        /// These.
+        /// Their inode numbers.
         inodes: InodeSet,
-        /// Under all of their names but these.
+        /// Names of them that are left out.
         hidden: HiddenNames,
     },
 }
@@ -299,7 +299,7 @@ pub enum SelectFault {
     TooManyInodes,
     /// More names of files that are taken under others than are kept.
     TooManyNames,
-    /// Somebody asked to stop.
+    /// Stopped on request.
     Stopped,
 }
 

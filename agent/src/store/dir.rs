@@ -9,7 +9,8 @@
 //! - A name of a temporary file is never used twice. Its writer holds an flock on it for as long as it lives; [`DirStore::open`]
 //!   removes only those whose lock it can take, which means that their writer is dead. Where a share has no working locks
 //!   the worst case is that a live writer finds its temporary file gone: its link fails, nothing is published, it repeats.
-//! - Every directory that this process puts something into has been fsynced into its parent, up to the root, whoever made it.
+//! - Every directory that this process puts something into has been fsynced into its parent, up to the root,
+//!   even if another process made it.
 //! - Every call opens the root by its path and compares its identity with that at the start: when a disk was unmounted
 //!   below us, the empty mount point is not taken for the store.
 //! - A walk holds at most [`LIST_BATCH_NAMES`] names per level; a larger directory is read again for the next batch.
@@ -139,7 +140,7 @@ impl DirStore {
         }
         if self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(dir) {
             match openat(root, dir, DIR_FLAGS, Mode::empty()) {
-                // Somebody removed it; make it again below.
+                // Another process removed it; make it again below.
                 Err(Errno::ENOENT) => {}
                 other => return other,
             }

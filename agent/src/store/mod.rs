@@ -1,4 +1,4 @@
-//! Object stores: the four calls that everything stands on, and what their answers mean.
+//! Object stores: the four calls that all other code uses, and what their answers mean.
 //!
 //! | module | what |
 //! |---|---|
@@ -107,11 +107,11 @@ pub trait Store: Send + Sync {
 pub enum Versioning {
     /// Never switched on.
     Off,
-    /// On.
+    /// Switched on.
     On,
     /// Was on; versions from then are kept.
     Suspended,
-    /// The server does not tell (no permission, or no such call).
+    /// The server does not answer this question (no permission, or no such call).
     NotTold,
 }
 
@@ -132,7 +132,7 @@ pub enum ByteRange {
     Whole(u64),
     /// `len` bytes from `offset`.
     From {
-        /// First byte.
+        /// Offset of the first byte.
         offset: u64,
         /// Bytes, at least 1.
         len: u64,
@@ -212,10 +212,10 @@ fn check_prefix(prefix: &str) -> Result<(), StoreFault> {
     Err(StoreFault::new(StoreFaultKind::Rejected, "LIST", prefix, "not a valid prefix"))
 }
 
-/// Why a call failed: what, with which key, and the server's own words.
+/// Why a call failed: the kind, the key, and the server's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreFault {
-    /// What kind.
+    /// The kind of failure.
     pub kind: StoreFaultKind,
     /// "PUT", "GET", "LIST", "DELETE" and the key.
     pub call: String,

@@ -44,7 +44,7 @@ const LISTED_FLAT: [&str; 4] = ["a-", "a0", "a_b", "b"];
 pub enum Check {
     /// Whether the bucket keeps versions.
     Versioning,
-    /// Concurrent creates.
+    /// Concurrent creates have one winner.
     Race,
     /// Create on an existing key.
     CreateOnExisting,
@@ -109,7 +109,7 @@ impl fmt::Display for Wrong {
 pub struct ProbeFault {
     /// Which check failed.
     pub check: Check,
-    /// How.
+    /// How it failed.
     pub wrong: Wrong,
     /// Whether the bucket keeps versions, which is a likely reason.
     pub versioning: Versioning,

@@ -170,7 +170,8 @@ impl Client {
         self.shared.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Stores an immutable object under a name that nobody else uses (`obj/`, `seg/`, `ckpt/`), repeating as needed.
+    /// Stores an immutable object under a name that no other process uses (`obj/`, `seg/`, `ckpt/`),
+    /// repeating as needed.
     ///
     /// Up to [`CONDITIONAL_BODY_BYTES_MAX`] the PUT is create-only, so that a name used twice is noticed; `Exists` after an
     /// unanswered attempt of our own is resolved by reading it back. Larger bodies are plain PUTs: repeating one writes
@@ -279,7 +280,8 @@ impl Client {
         result
     }
 
-    /// Somebody created our unique name while an attempt of ours was in doubt: it was us when the bytes are ours.
+    /// Our unique name exists after an attempt of ours without an answer: if the bytes are ours, that attempt
+    /// succeeded.
     fn verify_own(&self, key: &str, body: &[&[u8]], exists: StoreFault) -> Result<(), StoreFault> {
         let mut found = Vec::new();
         let size =

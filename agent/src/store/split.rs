@@ -5,12 +5,13 @@
 //! | `epoch/` `beat/` `log/` `boundary/` `home`, and `probe/` | the log store | create-only PUT, plain PUT, GET, LIST, DELETE |
 //! | `format` `ckpt/` `seg/` `obj/` and the rest | the object store | plain PUT, GET, LIST, DELETE, all strongly consistent |
 //!
-//! The probe writes below `probe/`, so it tests the store that holds the log, whoever runs it.
+//! The probe writes below `probe/`, so it always tests the store that holds the log.
 //!
-//! The object store is never asked for a create-only PUT: names below a directory there are unique by construction (epoch, node and
-//! boot number, or a random nonce), so a plain PUT does; a name without a slash (`format`) is looked for first, which
-//! finds everybody but a racer. Two racing `repo init` with different log stores are found out when the loser's repository is
-//! opened: its log store is the home of another one.
+//! The object store is never asked for a create-only PUT: names below a directory there are unique by
+//! construction (epoch, node and boot number, or a random nonce), so a plain PUT does; a name without a slash
+//! (`format`) is looked for first, which finds each earlier writer but not a concurrent one. Two concurrent
+//! `repo init` with different log stores are detected when the repository of the second is opened: its log
+//! store is the home of another repository.
 //!
 //! Invariants: a key is in one store only; what lies in the other under such a name is neither read nor listed.
 //! Does not: move a log from one store to another. Source: ours; the coordination reference, section 0 (4).

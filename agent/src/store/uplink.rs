@@ -49,42 +49,42 @@ pub enum PutHow {
     Replace,
 }
 
-/// Where the bytes of a GET land.
+/// Memory for the bytes of a GET.
 #[derive(Debug)]
 pub enum Landing {
-    /// Appended.
+    /// Appended to the vector.
     Vec(Vec<u8>),
-    /// From the buffer's start. A range that does not fit is refused before anything is sent.
+    /// Written from the buffer's start. A range that does not fit is refused before anything is sent.
     Buf(Buf),
 }
 
-/// One piece of work. `tag` is the caller's name for it and comes back unchanged.
+/// One call to the store. The caller chooses `tag`; it is returned unchanged.
 pub enum Job {
     /// Store an object.
     Put {
-        /// Comes back.
+        /// Returned with the answer.
         tag: u64,
-        /// Where.
+        /// Key of the object.
         key: String,
-        /// Which promise.
+        /// Which call of the client stores it.
         how: PutHow,
-        /// What.
+        /// Bytes of the object.
         body: Arc<dyn Body>,
     },
     /// Read an object or a piece of it.
     Get {
-        /// Comes back.
+        /// Returned with the answer.
         tag: u64,
-        /// Where.
+        /// Key of the object.
         key: String,
-        /// Which bytes.
+        /// Which bytes to read.
         range: ByteRange,
-        /// Into what.
+        /// Memory for them.
         into: Landing,
     },
     /// List up to `limit` keys.
     List {
-        /// Comes back.
+        /// Returned with the answer.
         tag: u64,
         /// Keys start with it.
         prefix: String,
@@ -95,9 +95,9 @@ pub enum Job {
     },
     /// Delete an object.
     Delete {
-        /// Comes back.
+        /// Returned with the answer.
         tag: u64,
-        /// Where.
+        /// Key of the object.
         key: String,
     },
 }

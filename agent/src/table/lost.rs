@@ -1,8 +1,9 @@
 //! Rows that cannot be read: of which segment, and where they would be.
 //!
-//! A reader that tolerates damage goes on behind it, and whoever asks for an item learns whether rows of it may be among those: an item
-//! whose newest row is older than what was lost there is not known, whatever its older rows say. A row block takes its stretch of
-//! keys along, an index or a missing segment all that it covers.
+//! A reader that tolerates damage goes on behind it, and reports for each item whether rows of it may be
+//! lost: if the newest row of an item is older than what was lost there, the item is not known, even if older
+//! rows of it can be read. A row block takes its stretch of keys along, an index or a missing segment all
+//! that it covers.
 //!
 //! Invariants: nothing is taken for absent, or for in force, that a lost row could contradict. Bound: [`LOST_ROWS_MAX`]; past it the next damage
 //! ends the reading, as without tolerance.
@@ -24,7 +25,7 @@ pub const LOST_ROWS_MAX: usize = 1024;
 /// The segment in which rows are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LostRows {
-    /// Which segment.
+    /// Name of the segment.
     pub segment: ObjectId,
     /// What is wrong with it; `None`: the store does not have it.
     pub what: Option<FormatFault>,

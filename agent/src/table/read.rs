@@ -231,7 +231,7 @@ impl Locations {
     }
 }
 
-/// Live items.
+/// A stream of the items that live at a cut, in LIN order.
 pub struct Items {
     stream: Stream,
     cut: BackupId,

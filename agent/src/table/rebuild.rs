@@ -9,7 +9,8 @@
 //! - otherwise the backup's entries are laid over the row of the backup before it, when that is of `rows_from` or later and of
 //!   the same block size, else over nothing.
 //!
-//! So whoever writes tails must put a whole location row there when a block became empty or when extent runs changed.
+//! So a writer of tails must write a whole location row when a block became empty or when extent runs
+//! changed.
 //!
 //! Memory: per pass [`REBUILD_FAN_IN`] runs (a row block, a row and a share of the read-ahead each), a segment builder, the
 //! list of scratch segments, and [`REBUILD_GROUP_ROWS_MAX`] rows at most for one base. Time: each pass reads and writes all rows.

@@ -1,4 +1,4 @@
-//! Segments: immutable sorted runs of table rows, and what the commit log says of each.
+//! Segments: immutable sorted runs of table rows, and the entry of each in the commit log.
 //!
 //! A segment is a tail and nothing else (`format::tail`). Rows of the three tables interleave by LIN, so a segment covers one
 //! stretch of LINs of one volume in all of them. [`SegmentMeta`] is its entry in a commit record:
@@ -40,7 +40,7 @@ const WHAT: &str = "segment entry";
 /// What the commit log says of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentMeta {
-    /// Its name.
+    /// Name of the segment.
     pub id: ObjectId,
     /// Volume of all its rows.
     pub volume: VolumeId,
@@ -65,7 +65,7 @@ pub struct SegmentMeta {
 }
 
 impl SegmentMeta {
-    /// Its bytes.
+    /// The entry as bytes; see the table in the module header.
     pub fn emit(&self) -> [u8; SEGMENT_META_BYTES] {
         let mut out = [0; SEGMENT_META_BYTES];
         out[..24].copy_from_slice(&self.id.to_bytes());
@@ -248,7 +248,7 @@ impl SegmentBuilder {
     }
 }
 
-/// Where finished segments go: implemented by whoever uploads.
+/// Where finished segments go; the uploader implements it.
 pub trait SegmentSink {
     /// A new segment begins; its name.
     fn begin(&mut self) -> ObjectId;

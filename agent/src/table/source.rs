@@ -142,7 +142,7 @@ impl Default for TableLimits {
 pub struct TailRef {
     /// Segment or upload object.
     pub kind: TailKind,
-    /// Its name.
+    /// Name of the segment or object.
     pub id: ObjectId,
     /// Byte offset of the tail.
     pub data_bytes: u64,
@@ -206,7 +206,7 @@ pub struct BlockAt {
     pub kind: RowKind,
     /// Byte offset in the tail.
     pub offset: u64,
-    /// Stored bytes.
+    /// Length in bytes as stored.
     pub bytes: u32,
     /// Rows in it.
     pub rows: u32,

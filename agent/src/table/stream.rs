@@ -123,8 +123,8 @@ impl Stream {
             match head.cmp(&self.last.as_ref().map(RowKey::as_ref)) {
                 Ordering::Equal if self.merge_duplicates => self.open[at].head = None,
                 Ordering::Equal | Ordering::Greater => return Ok(Some(at)),
-                // A tail whose blocks are not what its index says, or which begins before the log says: whoever writes these rows
-                // relies on their order.
+                // A tail whose blocks differ from its index, or which begins before the key in the log:
+                // merges and rebuilds rely on the order.
                 Ordering::Less => {
                     let fault = FormatFault::damaged("row block", "rows are not in order");
                     return Err(TableFault::Format { id: self.open[at].tail.id, fault });

@@ -57,7 +57,7 @@ pub struct Pair {
     /// The whole key.
     #[serde(default, deserialize_with = "bytes")]
     pub key: Vec<u8>,
-    /// Its value.
+    /// Value of the key.
     #[serde(default, deserialize_with = "bytes")]
     pub value: Vec<u8>,
 }

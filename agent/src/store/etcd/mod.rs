@@ -18,10 +18,12 @@
 //! in turn. A call that was sent and got no answer is `Unknown` and is not sent again: it may have been applied. The next call
 //! begins at the next endpoint.
 //!
-//! Invariants: one call is sent once. Answers of another cluster than the first one's are refused: two clusters would each let
-//! somebody win; and so are answers of a cluster whose revision went back: it forgot what it had acknowledged. Nothing is throttled: bodies are small, and beats must not wait behind data.
-//! Does not: leases, watches and locks of etcd (the epoch objects fence, see the commit log); passwords; compaction of etcd's
-//! history, which its operator switches on (`--auto-compaction-retention`). Source: etcd 3.4 API reference, "gRPC gateway".
+//! Invariants: one call is sent once. Answers of another cluster than the first one's are refused, because
+//! two clusters would each let one create win. So are answers of a cluster whose revision went back, because
+//! it lost acknowledged writes. Nothing is throttled: bodies are small, and beats must not wait behind data.
+//! Does not: leases, watches and locks of etcd (the epoch objects fence, see the commit log); passwords;
+//! compaction of etcd's history, which its operator switches on (`--auto-compaction-retention`). Source: etcd
+//! 3.4 API reference, "gRPC gateway".
 
 pub mod answer;
 mod place;
@@ -93,7 +95,7 @@ pub struct EtcdStore {
     preferred: AtomicUsize,
     /// The cluster that answered first; 0 before.
     cluster: AtomicU64,
-    /// The highest revision that an answer has told.
+    /// The highest revision in an answer so far.
     revision: AtomicU64,
 }
 

@@ -1,7 +1,7 @@
 //! Where an etcd store is: `etcd://host[:port][,host[:port]...]/prefix`, with TLS `etcd+https://...`.
 //!
-//! Invariants: at least one endpoint and a prefix of at least one character, so that nobody else's keys are in the way.
-//! Source: ours; 2379 is etcd's port by IANA.
+//! Invariants: at least one endpoint and a prefix of at least one character, so that keys of other programs
+//! do not collide. Source: ours; 2379 is etcd's port by IANA.
 
 use std::fmt;
 

@@ -3,7 +3,7 @@
 //!
 //! | question | what fits |
 //! |---|---|
-//! | PUT | no body; an ETag, once this store has sent one; its own CRC-32, if one is told |
+//! | PUT | no body; an ETag, once this store has sent one; the CRC-32 that was sent, if the answer has one |
 //! | GET | no page of HTML; an ETag, once this store has sent one; the length, and exactly the range that was asked for |
 //! | LIST | a whole listing; keys below the prefix, ascending over all pages; another token for each page |
 //! | DELETE | no body |

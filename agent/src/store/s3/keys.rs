@@ -33,7 +33,7 @@ pub enum CredentialSource {
     Env,
     /// A file and the profile in it.
     File {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
         /// `default` when the operator names none.
         profile: String,

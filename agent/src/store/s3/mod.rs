@@ -5,7 +5,7 @@
 //! | [`sign`] | SigV4 |
 //! | [`answer`] | what answers mean |
 //! | [`keys`] | where credentials come from |
-//! | `settings` | what a store is told when it is opened, and what may be wrong with it |
+//! | `settings` | how a store is opened, and which settings are refused |
 //! | `fit` | whether an answer that claims success fits the question |
 //! | `read` | GETs of an object |
 //! | `body` | streaming parts out, reading bodies in, through the throttle |

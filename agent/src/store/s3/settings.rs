@@ -1,4 +1,4 @@
-//! What an S3 store is told when it is opened, and what may be wrong with it. Source: ours.
+//! Settings of an S3 store, and why they are refused. Source: ours.
 
 use std::fmt;
 use std::path::PathBuf;
