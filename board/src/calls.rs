@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use windlass_agent::log::call::{Answer, Call, CallId, Lane, perform};
+use windlass_agent::log::limits::REPLAY_GETS_MAX;
 use windlass_agent::log::session::{Done, Hands};
 use windlass_agent::store::{Store, StoreFault};
 
@@ -23,6 +24,8 @@ use crate::failure::Failure;
 const LEASE_THREADS: usize = 2;
 /// Threads for housekeeping: as slow as it may be, and faster than commits make work for it.
 const KEEP_THREADS: usize = 2;
+/// Threads that read the log when it is opened: as many as a replay has calls open.
+const READ_THREADS: usize = REPLAY_GETS_MAX;
 /// Stack of each, in bytes: TLS and HTTP, as in the uplink's.
 const STACK_BYTES: usize = 512 << 10;
 
@@ -40,6 +43,15 @@ impl<T: Send + 'static> Calls<T> {
         log_threads: usize,
         tell: impl Fn(T, Answer, Option<StoreFault>) + Clone + Send + 'static,
     ) -> Result<Calls<T>, Failure> {
+        Calls::with(store, [LEASE_THREADS, log_threads, KEEP_THREADS], tell)
+    }
+
+    /// With so many threads for each of lease, log and keep. What is submitted to a lane without any has no answer.
+    fn with(
+        store: &Arc<dyn Store>,
+        threads: [usize; 3],
+        tell: impl Fn(T, Answer, Option<StoreFault>) + Clone + Send + 'static,
+    ) -> Result<Calls<T>, Failure> {
         let lane = |name: &str, threads: usize| {
             let (ask, asked) = channel();
             let asked = Arc::new(Mutex::new(asked));
@@ -53,11 +65,8 @@ impl<T: Send + 'static> Calls<T> {
             }
             Ok(ask)
         };
-        Ok(Calls {
-            lease: lane("lease", LEASE_THREADS)?,
-            log: lane("log", log_threads)?,
-            keep: lane("keep", KEEP_THREADS)?,
-        })
+        let [lease, log, keep] = threads;
+        Ok(Calls { lease: lane("lease", lease)?, log: lane("log", log)?, keep: lane("keep", keep)? })
     }
 
     /// Performs a call. The machines keep a bounded number of calls open.
@@ -92,14 +101,23 @@ pub struct SessionCalls {
 }
 
 impl SessionCalls {
-    /// Starts the threads.
+    /// Starts the threads of a session.
     pub fn start(store: &Arc<dyn Store>) -> Result<SessionCalls, Failure> {
+        SessionCalls::with(store, [LEASE_THREADS, 1, KEEP_THREADS])
+    }
+
+    /// Starts the threads of a reader, which asks for the log and for nothing else.
+    pub fn reading(store: &Arc<dyn Store>) -> Result<SessionCalls, Failure> {
+        SessionCalls::with(store, [0, READ_THREADS, 0])
+    }
+
+    fn with(store: &Arc<dyn Store>, threads: [usize; 3]) -> Result<SessionCalls, Failure> {
         let (tell, answers) = channel();
         let tell = move |(round, id), answer, fault| {
             // Nobody listens any more: the session is over.
             let _ = tell.send(Done { round, id, answer, fault });
         };
-        Ok(SessionCalls { calls: Calls::start(store, 1, tell)?, answers })
+        Ok(SessionCalls { calls: Calls::with(store, threads, tell)?, answers })
     }
 }
 

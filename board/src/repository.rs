@@ -9,8 +9,8 @@
 //! Invariants: what counts requests sees every one that is sent. Does not: keep anything on this machine (P6), but for what it has seen,
 //! where it is told to ([`memory`](crate::memory)). Source: ours.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use windlass_agent::format::fault::FormatFaultKind;
@@ -25,7 +25,7 @@ use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::lease::{Identity, Seek};
 use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
-use windlass_agent::log::session::{Hands, Hold, Session, Surroundings, open_read};
+use windlass_agent::log::session::{Hands, Hold, Session, Start, Surroundings, open_read, open_read_with};
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::store::etcd::EtcdSettings;
 use windlass_agent::store::open::{OpenFault, Settings, open as open_store, open_split};
@@ -83,6 +83,8 @@ pub struct Repository {
     accept_older: Option<u64>,
     /// How long to wait for a lock that another one has, in nanoseconds; `None`: as long as its holder is at work.
     wait_ns: Option<u64>,
+    /// The log as it was read last: a claim, or who reads it again, begins there.
+    last: Mutex<Option<View>>,
 }
 
 /// How long a lost lock is tried for again, in nanoseconds: what a store needs to come back after a failure of its own, or a link.
@@ -343,7 +345,7 @@ impl Repository {
         }
         let wait_ns = global.wait.map(|wait| wait.0.saturating_mul(1_000_000));
         let (clock, accept_older) = (SystemClock, global.accept_older);
-        Ok(Repository { opened, format, keys, clock, memory, accept_older, wait_ns })
+        Ok(Repository { opened, format, keys, clock, memory, accept_older, wait_ns, last: Mutex::default() })
     }
 
     /// Makes a repository in an empty place, or with `force` beside what is there. A key file is made, last of all that can fail, when it
@@ -414,6 +416,7 @@ impl Repository {
             memory,
             accept_older: global.accept_older,
             wait_ns: None,
+            last: Mutex::default(),
         };
         repository.remember(Epoch(0), Slot(0))?;
         Ok(repository)
@@ -437,8 +440,8 @@ impl Repository {
     pub fn view(&self) -> Result<View, Failure> {
         let view = self.read_log(|fault| logger::say(format_args!("windlass: {fault}")));
         let view = view.map_err(|fault| self.log_failure(&fault))?;
-        if let Some(memory) = &self.memory {
-            memory.check_age(&self.format.uuid, view.state.epoch, view.head, self.accept_older)?;
+        if self.memory.is_some() {
+            self.check_age_of(&view)?;
             self.remember(view.state.epoch, view.head)?;
         }
         Ok(view)
@@ -446,7 +449,16 @@ impl Repository {
 
     /// Refuses a log that is older than what this machine has seen of it, where that is kept: before anything is written.
     pub fn check_age(&self) -> Result<(), Failure> {
-        if self.memory.is_some() { self.view().map(drop) } else { Ok(()) }
+        match (self.last_view(), self.memory.is_some()) {
+            (Some(view), _) => self.check_age_of(&view),
+            (None, true) => self.view().map(drop),
+            (None, false) => Ok(()),
+        }
+    }
+
+    fn check_age_of(&self, view: &View) -> Result<(), Failure> {
+        let Some(memory) = &self.memory else { return Ok(()) };
+        memory.check_age(&self.format.uuid, view.state.epoch, view.head, self.accept_older)
     }
 
     /// Remembers how far the log has come, where there is a place to.
@@ -459,7 +471,22 @@ impl Repository {
     /// The same, with the log's own fault; `warn` hears what was lost and found elsewhere.
     pub fn read_log(&self, warn: impl FnMut(LogFault)) -> Result<View, LogFault> {
         let _opening = self.opened.store.watch().opening();
-        open_read(self.around(), self.format.uuid, LogSealer::new(&self.keys), warn)
+        let (around, cluster, sealer) = (self.around(), self.format.uuid, LogSealer::new(&self.keys));
+        let view = match SessionCalls::reading(&self.opened.shared()) {
+            Ok(mut hands) => open_read_with(around, &mut hands, cluster, sealer, self.last_view(), warn),
+            // Without threads to give, all is done on this one.
+            Err(_) => open_read(around, cluster, sealer, warn),
+        }?;
+        self.keep_view(&view);
+        Ok(view)
+    }
+
+    fn keep_view(&self, view: &View) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
+    }
+
+    fn last_view(&self) -> Option<View> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes the lease without the log, which is damaged.
@@ -506,12 +533,12 @@ impl Repository {
     fn try_claim(&self, waiting: &mut Waiting) -> Result<LogSession<'_>, LogFault> {
         let me = Author { node: NODE, boot: host::boot().map_err(|_| LogFault::NotReady)? };
         let identity = Identity { cluster: self.format.uuid, me };
-        let seed = host::random().map_err(|_| LogFault::NotReady)?;
+        let start = Start { seed: host::random().map_err(|_| LogFault::NotReady)?, view: self.last_view() };
         let (sealer, options) = (LogSealer::new(&self.keys), WriterOptions::default());
         // Without threads to give, all is done on this one.
         let hands =
             SessionCalls::start(&self.opened.shared()).ok().map(|calls| Box::new(calls) as Box<dyn Hands>);
-        Session::claim(self.around(), hands, identity, sealer, options, seed, |held, left_ns| {
+        Session::claim(self.around(), hands, identity, sealer, options, start, |held, left_ns| {
             waiting.goes_on(HostClock.boot_ns(), held, left_ns)
         })
     }
@@ -556,6 +583,7 @@ impl Repository {
         let result = work(&mut session);
         let view = session.view();
         let remembered = self.remember(view.state.epoch, view.head);
+        self.keep_view(view);
         release(session);
         result.and_then(|done| remembered.map(|()| done))
     }

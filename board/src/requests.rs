@@ -95,6 +95,7 @@ impl Counted {
         call: impl FnOnce() -> Result<T, StoreFault>,
     ) -> Result<T, StoreFault> {
         let waiting = self.watch.begin(verb, key)?;
+        log::debug!("store: {verb} {key}");
         let result = call();
         self.watch.end(waiting, result.as_ref().err());
         result

@@ -45,17 +45,21 @@ pub enum Call {
         /// Its bytes.
         body: Body,
     },
-    /// The greatest key below a prefix. Answers: `Keys` with none or one, `Fault`.
+    /// The greatest keys below a prefix, ascending. Answers: `Keys`, `Fault`.
     Last {
         /// The prefix.
         prefix: &'static str,
+        /// How many at most.
+        max: usize,
     },
-    /// The first key below a prefix that is greater than `after`. Answers: `Keys` with none or one, `Fault`.
+    /// The first keys below a prefix that are greater than `after`, ascending. Answers: `Keys`, `Fault`.
     Above {
         /// The prefix.
         prefix: &'static str,
         /// A key, which need not exist.
         after: String,
+        /// How many at most.
+        max: usize,
     },
     /// The first keys below a prefix, ascending. Answers: `Keys`, `Fault`.
     List {
@@ -124,21 +128,28 @@ pub fn perform(store: &dyn Store, call: &Call) -> (Answer, Option<StoreFault>) {
             store.put(key, &[body, body], PutMode::CreateOnly).map(|()| Answer::Done)
         }
         Call::Put { key, body } => store.put(key, &[body, body], PutMode::Replace).map(|()| Answer::Done),
-        Call::Last { prefix } => {
-            let mut last = None;
+        Call::Last { prefix, max } => {
+            let mut last = VecDeque::new();
             let listed = store.list(prefix, "", &mut |key, _| {
-                last = Some(key.to_owned());
+                if !keys::is_foreign(key, prefix) {
+                    last.push_back(key.to_owned());
+                }
+                if last.len() > *max {
+                    last.pop_front();
+                }
                 true
             });
-            listed.map(|()| Answer::Keys(last.into_iter().collect()))
+            listed.map(|()| Answer::Keys(last.into()))
         }
-        Call::Above { prefix, after } => {
-            let mut first = None;
+        Call::Above { prefix, after, max } => {
+            let mut first = Vec::new();
             let listed = store.list(prefix, after, &mut |key, _| {
-                first = Some(key.to_owned());
-                false
+                if !keys::is_foreign(key, prefix) {
+                    first.push(key.to_owned());
+                }
+                first.len() < *max
             });
-            listed.map(|()| Answer::Keys(first.into_iter().collect()))
+            listed.map(|()| Answer::Keys(first))
         }
         Call::List { prefix, max } => {
             let mut keys = Vec::new();

@@ -58,6 +58,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// The digest that a checkpoint gives its slot when there never was one: a log begins anew with it, and nothing of an older one follows.
+    pub fn digest_of_beginning(nonce: &[u8; 16]) -> LogDigest {
+        *blake3::hash(nonce).as_bytes()
+    }
+
+    /// Whether a log begins anew with it.
+    pub fn is_beginning(&self) -> bool {
+        self.slot_digest == Checkpoint::digest_of_beginning(&self.nonce)
+    }
+
     /// The object's bytes and their digest, or the size in bytes when it is above the bound.
     pub fn emit<S: Sealer>(&self, sealer: &S) -> Result<(Vec<u8>, LogDigest), u64> {
         let mut out = Vec::with_capacity(4096);
@@ -80,7 +90,7 @@ impl Checkpoint {
 
     /// The log up to its slot, as a replay that begins here takes it.
     pub fn into_view(self) -> View {
-        View { head: self.slot, digest: self.slot_digest, state: self.state, last: Arc::from([]) }
+        View { head: self.slot, digest: self.slot_digest, state: self.state, ..View::default() }
     }
 
     /// Inverse of [`Checkpoint::emit`]; returns the object's digest too.

@@ -1,8 +1,9 @@
 //! Housekeeping: checkpoints, the boundary, and the deletes behind it (G3). Works beside commits, never in their way.
 //!
-//! After each slot that passed its check: when the last checkpoint is far enough behind, PUT ckpt/<slot>-<nonce>; once that is
-//! acknowledged a checkpoint record waits for the next batch; once that is committed, and the checkpoint lies 256 slots behind,
-//! PUT boundary/<slot>; once that is acknowledged, LIST and delete slots up to it, older checkpoints and boundaries, and the
+//! After each slot that passed its check: when the last checkpoint is far enough behind, PUT ckpt/<slot>-<nonce>. Whoever opens the log
+//! begins with the newest one, so there is one every 8 slots, or as often as its size allows. Of those, one every 256 slots is named by the
+//! log: once it is acknowledged a checkpoint record waits for the next batch; once that is committed, and the checkpoint lies 256 slots
+//! behind, PUT boundary/<slot>; once that is acknowledged, LIST and delete slots up to it, older checkpoints and boundaries, and the
 //! beats of epochs that are over. Grants of epochs stay for ever: they fence late writers (C1).
 //!
 //! Invariants: I6: nothing is deleted before the boundary that allows it is acknowledged. A boundary is a checkpoint's slot, so a
@@ -15,8 +16,8 @@ use super::call::{Answer, Call, CallId, Calls, backoff_ns};
 use super::checkpoint::Checkpoint;
 use super::fault::{LogFault, Place};
 use super::keys;
-use super::limits::{DELETE_KEYS_MAX, DELETES_MAX};
-use super::replay::View;
+use super::limits::{COVER_BYTES_PER_SLOT, COVER_SLOTS, DELETE_KEYS_MAX, DELETES_MAX};
+use super::replay::{Cover, View};
 use crate::format::record::CheckpointName;
 use crate::format::slot::{ClusterId, Sealer, emit_boundary};
 use crate::id::{Epoch, Slot};
@@ -48,12 +49,12 @@ pub struct Housekeeping {
     checkpoint_slots: u64,
     lag_slots: u64,
     calls: Calls<For>,
-    /// Put, and not in the log yet.
-    writing: Option<CheckpointName>,
+    /// Being put, and whether the log is to name it.
+    writing: Option<(CheckpointName, bool)>,
     /// In the store, waiting for a batch to ride in.
     pending: Option<CheckpointName>,
-    /// Slot of the newest checkpoint that was begun, so that a failed one is not tried at each slot.
-    begun: Slot,
+    /// The newest checkpoint that was seen, or begun: a failed one is not tried at each slot.
+    cover: Cover,
     /// Highest boundary known to be in the store.
     boundary: Slot,
     /// Whose beats are needed; those of epochs before it are not: nobody looks at any but the highest one's.
@@ -73,7 +74,7 @@ impl Housekeeping {
             calls: Calls::new(1),
             writing: None,
             pending: None,
-            begun: Slot(0),
+            cover: Cover::default(),
             boundary: Slot(0),
             epoch: Epoch(0),
             doomed: VecDeque::new(),
@@ -82,9 +83,12 @@ impl Housekeeping {
         }
     }
 
-    /// A replay began at this boundary.
-    pub fn saw_boundary(&mut self, boundary: Slot) {
+    /// A replay saw this boundary, and lies behind this checkpoint.
+    pub fn saw(&mut self, boundary: Slot, cover: Cover) {
         self.boundary = self.boundary.max(boundary);
+        if cover.slot > self.cover.slot {
+            self.cover = cover;
+        }
     }
 
     /// A checkpoint that is in the store and not in the log.
@@ -132,12 +136,18 @@ impl Housekeeping {
         }
         self.epoch = view.state.epoch;
         self.advance_boundary(view);
-        let last = view.state.checkpoints.last().map_or(Slot(0), |name| name.slot).max(self.begun);
-        let due = view.head.0.saturating_sub(last.0) >= self.checkpoint_slots;
-        if !due || self.writing.is_some() || self.pending.is_some() {
+        if self.writing.is_some() || self.pending.is_some() {
             return;
         }
-        self.begun = view.head;
+        let since = |slot: Slot| view.head.0.saturating_sub(slot.0);
+        let (named, covered) =
+            (view.state.checkpoints.last().map_or(Slot(0), |name| name.slot), self.cover.slot);
+        // One that failed is not tried again with each slot.
+        let is_named =
+            since(named) >= self.checkpoint_slots && since(covered) >= COVER_SLOTS.min(self.checkpoint_slots);
+        if !is_named && since(covered) < slots_between(self.cover.bytes) {
+            return;
+        }
         let checkpoint = Checkpoint {
             cluster: self.cluster,
             slot: view.head,
@@ -147,11 +157,20 @@ impl Housekeeping {
         };
         match checkpoint.emit(sealer) {
             Ok((bytes, digest)) => {
-                self.writing = Some(CheckpointName { slot: view.head, nonce, digest });
+                self.cover.bytes = bytes.len() as u64;
+                // It has grown, or its size was not known.
+                if !is_named && since(covered) < slots_between(self.cover.bytes) {
+                    return;
+                }
+                self.cover.slot = view.head;
+                self.writing = Some((CheckpointName { slot: view.head, nonce, digest }, is_named));
                 let key = keys::checkpoint(view.head, &nonce);
                 self.calls.submit(For::Checkpoint, Call::Put { key, body: bytes.into() });
             }
-            Err(bytes) => self.news.push_back(KeepNews::Warning(LogFault::CheckpointTooLarge { bytes })),
+            Err(bytes) => {
+                self.cover.slot = view.head;
+                self.news.push_back(KeepNews::Warning(LogFault::CheckpointTooLarge { bytes }));
+            }
         }
     }
 
@@ -174,7 +193,9 @@ impl Housekeeping {
         }
         self.faults = 0;
         match (tag, answer) {
-            (For::Checkpoint, _) => self.pending = self.writing.take(),
+            (For::Checkpoint, _) => {
+                self.pending = self.writing.take().filter(|&(_, is_named)| is_named).map(|(name, _)| name);
+            }
             (For::Boundary(slot), _) => {
                 self.boundary = self.boundary.max(slot);
                 for prefix in [keys::SLOTS, keys::CHECKPOINTS, keys::BOUNDARIES, keys::BEATS] {
@@ -213,7 +234,7 @@ impl Housekeeping {
         }
         self.faults = 0;
         let place = match tag {
-            For::Checkpoint => Place::Checkpoint(self.writing.take().map_or(Slot(0), |name| name.slot)),
+            For::Checkpoint => Place::Checkpoint(self.writing.take().map_or(Slot(0), |(name, _)| name.slot)),
             For::Boundary(slot) => Place::Boundary(slot),
             For::List(_) | For::Delete => Place::Boundary(self.boundary),
         };
@@ -223,4 +244,9 @@ impl Housekeeping {
         self.news.push_back(KeepNews::Warning(LogFault::Store { place, kind }));
         self.delete_more();
     }
+}
+
+/// Slots between checkpoints of this size.
+fn slots_between(bytes: u64) -> u64 {
+    COVER_SLOTS.max(bytes / COVER_BYTES_PER_SLOT)
 }

@@ -72,6 +72,15 @@ pub fn number(key: &str, prefix: &str) -> Option<Slot> {
     if well_formed { digits.parse().ok().map(Slot) } else { None }
 }
 
+/// Whether a key below one of the log's prefixes is none of its names: somebody else put it there, and nothing depends on it.
+pub fn is_foreign(key: &str, prefix: &str) -> bool {
+    match prefix {
+        CHECKPOINTS => checkpoint_name(key).is_none(),
+        SLOTS | BOUNDARIES | EPOCHS | BEATS => number(key, prefix).is_none(),
+        _ => false,
+    }
+}
+
 /// The slot and the nonce of a checkpoint's key.
 pub fn checkpoint_name(key: &str) -> Option<(Slot, [u8; 16])> {
     let slot = number(key, CHECKPOINTS)?;
@@ -119,10 +128,13 @@ mod tests {
         assert_eq!(number(&slot(Slot(7)), SLOTS), Some(Slot(7)));
         assert_eq!(number(&checkpoint(Slot(u64::MAX), &[255; 16]), CHECKPOINTS), Some(Slot(u64::MAX)));
         assert_eq!(number(&boundary(Slot(0)), BOUNDARIES), Some(Slot(0)));
+        assert!(!is_foreign(&slot(Slot(7)), SLOTS) && !is_foreign("obj/x", "obj/"));
+        assert!(is_foreign("ckpt/00000000000000000012-x", CHECKPOINTS));
         for bad in
             ["log/7", "log/0000000000000000000x", "log/00000000000000000007.tmp", "boundary/1", "log/", "é"]
         {
             assert_eq!(number(bad, SLOTS), None, "{bad}");
+            assert!(is_foreign(bad, SLOTS), "{bad}");
         }
     }
 }

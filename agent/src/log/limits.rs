@@ -62,8 +62,18 @@ pub const SWEEP_KEY_BYTES_MAX: usize = 96;
 pub const CHECKPOINTS_MAX: usize = 8;
 /// Bytes of a checkpoint, sealed. Above: `LogFault::CheckpointTooLarge`; the log goes on and grows.
 pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Slots between checkpoints, and the distance that the boundary keeps from the last checked slot (rule G3).
+/// Slots between checkpoints that the log names, and the distance that the boundary keeps from the last checked slot (rule G3).
 pub const CHECKPOINT_SLOTS: u64 = 256;
+/// Slots between the checkpoints that openings begin with: whoever opens the log reads so many slots behind one, and some more that were
+/// committed while it was written.
+pub const COVER_SLOTS: u64 = 8;
+/// Bytes of a checkpoint that a slot pays for: one above [`COVER_SLOTS`] times this is written less often.
+pub const COVER_BYTES_PER_SLOT: u64 = 8 * 1024;
+/// Checkpoints that an opening tries from the newest on, before it begins where the boundary says: one that is damaged, one of a rebuild that
+/// did not end, and one more.
+pub const COVERS_TRIED_MAX: usize = 3;
+/// Slots taken from one LIST of the log by a replay; the next one takes the rest.
+pub const REPLAY_KEYS_MAX: usize = 1000;
 /// GETs of slots in flight in a replay: hides a slow link's round trip without flooding it.
 pub const REPLAY_GETS_MAX: usize = 8;
 /// Deletes in flight of old slots: background work stays behind commits.
@@ -139,6 +149,7 @@ const _: () =
     assert!(POLICY_BODY_BYTES_MAX + POLICY_VOLUMES_MAX * (DEVICE_BYTES_MAX + 8) + 1024 < SLOT_BYTES_MAX);
 const _: () = assert!(3 * RECORD_RUNS_MAX * 28 + 2 * RECORD_POINTS_MAX * 4 + 1024 < SLOT_BYTES_MAX);
 const _: () = assert!(UNFINISHED_MAX < RUNNING_MAX);
+const _: () = assert!(COVER_SLOTS < CHECKPOINT_SLOTS);
 const _: () = assert!(
     RECORD_OBJECTS_MAX * 32 + RECORD_SEGMENTS_MAX * (80 + 24) + RECORD_STRETCHES_MAX * 36 + 4096
         < SLOT_BYTES_MAX

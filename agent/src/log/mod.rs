@@ -10,7 +10,8 @@
 //! | [`presence`] | whether the store lists all that the tables refer to |
 //! | [`checkpoint`] | the state as bytes: `ckpt/<slot>-<nonce>` |
 //! | [`call`] | calls to the store as values, their answers, and the book of those under way |
-//! | [`replay`] | state machine: from the boundary and a checkpoint to the head of the log |
+//! | [`view`] | a verified prefix of the log, and how it grows by a slot |
+//! | [`replay`] | state machine: from a checkpoint to the head of the log |
 //! | [`lease`] | state machine: claim an epoch, keep it with beats, know when it is lost |
 //! | [`housekeeping`] | state machine: checkpoints, the boundary, deletes of old slots |
 //! | [`writer`] | state machine: claim, begin, commit, check, yield |
@@ -39,4 +40,5 @@ pub mod sealer;
 pub mod session;
 pub mod state;
 pub mod stretches;
+pub mod view;
 pub mod writer;

@@ -69,29 +69,54 @@ pub struct Session<'a, S> {
 pub const LOOK_NS: u64 = 1_000_000_000;
 /// Longest wait for an answer before the writer's own deadlines are looked at again, in nanoseconds.
 const NAP_NS: u64 = 250_000_000;
+/// For a replay whose calls are performed one by one.
+const ONE_BY_ONE: ReplayOptions = ReplayOptions { gets_max: 1, second_list: true, look_beyond: true };
 /// Attempts at each of the calls that let a log begin anew, while beats go through: half a minute of pauses.
 const ANEW_ATTEMPTS_MAX: u32 = 16;
 
-/// Reads the log, without a lease: the state as of a moment ago. `warn` hears what was lost and found elsewhere. Blocks; one GET at a time.
+/// Reads the log, without a lease: the state as of a moment ago. `warn` hears what was lost and found elsewhere. Blocks; one call at a time.
 pub fn open_read<S: Sealer>(
     around: Surroundings<'_>,
     cluster: ClusterId,
     sealer: S,
     mut warn: impl FnMut(LogFault),
 ) -> Result<View, LogFault> {
-    let options = ReplayOptions { gets_max: 1, ..ReplayOptions::default() };
-    read(around, Replay::from_boundary(cluster, sealer, options, 1), &mut warn)
+    read(around, None, Replay::from_start(cluster, sealer, ONE_BY_ONE, 1), &mut warn)
+}
+
+/// The same with `hands`, several calls at once, and behind `view`, when the log was read that far before.
+pub fn open_read_with<S: Sealer>(
+    around: Surroundings<'_>,
+    hands: &mut dyn Hands,
+    cluster: ClusterId,
+    sealer: S,
+    view: Option<View>,
+    mut warn: impl FnMut(LogFault),
+) -> Result<View, LogFault> {
+    let options = ReplayOptions::default();
+    let replay = match view {
+        Some(view) => Replay::from_view(cluster, sealer, options, 1, view),
+        None => Replay::from_start(cluster, sealer, options, 1),
+    };
+    read(around, Some(hands), replay, &mut warn)
 }
 
 fn read<S: Sealer>(
     around: Surroundings<'_>,
+    mut hands: Option<&mut dyn Hands>,
     mut replay: Replay<S>,
     warn: &mut dyn FnMut(LogFault),
 ) -> Result<View, LogFault> {
+    let mut open = 0usize;
     loop {
         while let Some((id, call)) = replay.next_call() {
-            let (answer, _) = perform(around.store, &call);
-            replay.handle(around.clock.now().as_ns(), id, answer);
+            if let Some(hands) = &mut hands {
+                hands.submit(0, id, call);
+                open += 1;
+            } else {
+                let (answer, _) = perform(around.store, &call);
+                replay.handle(around.clock.now().as_ns(), id, answer);
+            }
         }
         match replay.result() {
             Some(Ok(_)) => {
@@ -101,17 +126,39 @@ fn read<S: Sealer>(
             Some(Err(fault)) => return Err(fault),
             None => {}
         }
-        let Some(due) = replay.deadline() else { return Err(LogFault::Moving) };
-        sleep_until(around.clock, due);
+        match (replay.deadline(), &mut hands) {
+            (_, Some(hands)) if open > 0 => {
+                if let Some(done) = hands.take(Duration::from_nanos(NAP_NS)) {
+                    open -= 1;
+                    replay.handle(around.clock.now().as_ns(), done.id, done.answer);
+                }
+            }
+            (Some(due), _) => sleep_until(around.clock, due),
+            (None, _) => return Err(LogFault::Moving),
+        }
         replay.wake(around.clock.now().as_ns());
+    }
+}
+
+/// How a session begins.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Random, and used for nothing else.
+    pub seed: [u8; 32],
+    /// The log as it was read before, which saves reading it again.
+    pub view: Option<View>,
+}
+
+impl From<[u8; 32]> for Start {
+    fn from(seed: [u8; 32]) -> Start {
+        Start { seed, view: None }
     }
 }
 
 impl<'a, S: Sealer + Clone> Session<'a, S> {
     /// Claims the lease and begins an epoch. While another holder may be alive, `on_wait` is called at least every [`LOOK_NS`] with what
     /// to show and for how many more nanoseconds the holder's beat is watched at least; it returns whether to go on waiting. When the log
-    /// says that the holder let the lease go, it is claimed at once. `seed` is random and used for nothing else. Without `hands` all calls are
-    /// performed on this thread.
+    /// says that the holder let the lease go, it is claimed at once. Without `hands` all calls are performed on this thread.
     ///
     /// Errors: [`LogFault::Held`] when `on_wait` gave up; whatever else the writer reports.
     pub fn claim(
@@ -120,17 +167,24 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
         identity: Identity,
         sealer: S,
         options: WriterOptions,
-        seed: [u8; 32],
+        start: impl Into<Start>,
         mut on_wait: impl FnMut(&LogFault, u64) -> bool,
     ) -> Result<Session<'a, S>, LogFault> {
         let mut options = options;
-        options.replay.gets_max = 1;
+        if hands.is_none() {
+            options.replay.gets_max = ONE_BY_ONE.gets_max;
+        }
+        let Start { seed, view } = start.into();
         let mut nonces = Nonces::new(seed);
-        let mut begin = |hands, round| {
-            let writer = Writer::new(identity, sealer.clone(), options, nonces.seed());
+        let mut begin = |hands, round, view| {
+            let (seed, sealer) = (nonces.seed(), sealer.clone());
+            let writer = match view {
+                Some(view) => Writer::with_view(identity, sealer, options, seed, view),
+                None => Writer::new(identity, sealer, options, seed),
+            };
             Session { around, hands, round, open: 0, writer, last_store_fault: None }
         };
-        let mut session = begin(hands, 0);
+        let mut session = begin(hands, 0, view);
         let mut waiting = None;
         loop {
             while let Some(action) = session.writer.next_action() {
@@ -152,23 +206,22 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
             }
             sleep_until(around.clock, until_ns.min(now_ns.saturating_add(LOOK_NS)));
             session.writer.wake(around.clock.now().as_ns());
-            if session.was_let_go(&held, identity, &sealer) {
+            if let Some(view) = session.view_let_go(&held, identity, &sealer) {
                 let (hands, round) = (session.hands.take(), session.round + 1);
-                (session, waiting) = (begin(hands, round), None);
+                (session, waiting) = (begin(hands, round, Some(view)), None);
             }
         }
     }
 
-    /// Whether the log has gone on to where the holder that is waited for, or a later one, let the lease go to `identity` or to anyone. What
+    /// The log, when it has gone on to where the holder that is waited for, or a later one, let the lease go to `identity` or to anyone. What
     /// cannot be read now is looked at again later.
-    fn was_let_go(&self, held: &LogFault, identity: Identity, sealer: &S) -> bool {
-        let (options, view) =
-            (ReplayOptions { gets_max: 1, ..ReplayOptions::default() }, self.view().clone());
-        let replay = Replay::from_view(identity.cluster, sealer.clone(), options, 1, view);
-        let LogFault::Held { epoch, .. } = held else { return false };
-        let state = read(self.around, replay, &mut |_| {}).ok().map(|view| view.state);
-        let yielded = state.filter(|state| state.epoch >= *epoch).and_then(|state| state.yielded);
-        yielded.is_some_and(|successor| successor.is_none_or(|node| node == identity.me.node))
+    fn view_let_go(&self, held: &LogFault, identity: Identity, sealer: &S) -> Option<View> {
+        let LogFault::Held { epoch, .. } = held else { return None };
+        let view = self.view().clone();
+        let replay = Replay::from_view(identity.cluster, sealer.clone(), ONE_BY_ONE, 1, view);
+        let view = read(self.around, None, replay, &mut |_| {}).ok()?;
+        let successor = view.state.yielded.filter(|_| view.state.epoch >= *epoch)?;
+        successor.is_none_or(|node| node == identity.me.node).then_some(view)
     }
 
     /// The state as of the last slot that counts.

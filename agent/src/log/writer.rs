@@ -192,6 +192,8 @@ pub struct Writer<S> {
     epoch: Epoch,
     view: View,
     replay: Option<Replay<S>>,
+    /// The log was read for this claim: what it says of the lease is no older.
+    has_read: bool,
     lease: Option<Lease>,
     flight: Option<Flight>,
     calls: Calls<Step>,
@@ -203,10 +205,27 @@ pub struct Writer<S> {
 }
 
 impl<S: Sealer + Clone> Writer<S> {
+    /// Starts with a claim, by what `view` says of the lease; the log is read again when that says that somebody may hold it. For
+    /// whoever has read it a while ago. The rest is as in [`Writer::new`].
+    pub fn with_view(
+        identity: Identity,
+        sealer: S,
+        options: WriterOptions,
+        seed: [u8; 32],
+        view: View,
+    ) -> Writer<S> {
+        let mut writer = Writer::new(identity, sealer, options, seed);
+        (writer.replay, writer.has_read) = (None, false);
+        writer.keep.saw(Slot(0), view.cover);
+        writer.view = view;
+        writer.seek();
+        writer
+    }
+
     /// Starts with a replay. `seed` is random and used for nothing else.
     pub fn new(identity: Identity, sealer: S, options: WriterOptions, seed: [u8; 32]) -> Writer<S> {
         let generation = 2;
-        let replay = Replay::from_boundary(identity.cluster, sealer.clone(), options.replay, generation);
+        let replay = Replay::from_start(identity.cluster, sealer.clone(), options.replay, generation);
         Writer {
             identity,
             sealer,
@@ -215,6 +234,7 @@ impl<S: Sealer + Clone> Writer<S> {
             epoch: Epoch(0),
             view: View::default(),
             replay: Some(replay),
+            has_read: true,
             lease: None,
             flight: None,
             calls: Calls::new(0),
@@ -346,12 +366,17 @@ impl<S: Sealer + Clone> Writer<S> {
     fn settle(&mut self, now_ns: u64) {
         while let Some(news) = self.lease.as_mut().and_then(Lease::next_news) {
             match news {
+                LeaseNews::Waiting { .. } if !self.has_read => {
+                    // Whoever took it since may have let it go.
+                    (self.lease, self.has_read) = (None, true);
+                    self.read_on(Phase::Replaying);
+                }
                 LeaseNews::Waiting { held, until_ns } => {
                     self.actions.push_back(Action::Wait { held, until_ns });
                 }
                 LeaseNews::Granted(epoch) => {
                     self.epoch = epoch;
-                    self.catch_up();
+                    self.read_on(Phase::CatchingUp);
                 }
                 LeaseNews::Lost(fault) => self.lose(fault),
             }
@@ -372,7 +397,7 @@ impl<S: Sealer + Clone> Writer<S> {
         if let Some(fault) = fault {
             return self.lose(fault);
         }
-        self.keep.saw_boundary(replay.boundary());
+        self.keep.saw(replay.boundary(), replay.cover());
         let mended = replay.mended().iter().map(|&place| Action::Warning(LogFault::Mended { place }));
         self.actions.extend(mended);
         self.view = replay.into_view();
@@ -420,8 +445,9 @@ impl<S: Sealer + Clone> Writer<S> {
         self.lease = Some(lease);
     }
 
-    fn catch_up(&mut self) {
-        self.phase = Phase::CatchingUp;
+    /// Reads what came behind the view.
+    fn read_on(&mut self, phase: Phase) {
+        self.phase = phase;
         self.flight = None;
         self.calls.clear();
         let generation = self.next_generation();
@@ -507,7 +533,8 @@ impl<S: Sealer + Clone> Writer<S> {
             WireFault::Count(size) => LogFault::TooLarge { size },
             why => LogFault::Format { place: Place::Slot(header.slot), why },
         })?;
-        let next = View { head: header.slot, digest, state, last: bytes.as_slice().into() };
+        let (last, cover) = (bytes.as_slice().into(), self.view.cover);
+        let next = View { head: header.slot, digest, state, last, cover };
         let body = carry(bytes, &self.view.last).into();
         Ok(Flight { header, body, next, with_checkpoint, doubt: None, attempts: 0, again_ns: None })
     }
@@ -621,7 +648,7 @@ impl<S: Sealer + Clone> Writer<S> {
             self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
         } else if self.phase == Phase::Beginning {
             // The old holder was faster: its commit is good. The replay asks the boundary whether this slot counts at all.
-            self.catch_up();
+            self.read_on(Phase::CatchingUp);
         } else {
             self.doubt(LogFault::Author { slot, epoch: found.epoch, holds: self.epoch });
         }

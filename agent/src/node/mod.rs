@@ -508,7 +508,7 @@ impl<S: Sealer + Clone> Node<S> {
         let (cluster, sealer) = (self.config.identity.cluster, self.config.sealer.clone());
         let options = self.config.options.replay;
         let reader = if self.view.head.0 == 0 {
-            Replay::from_boundary(cluster, sealer, options, 1)
+            Replay::from_start(cluster, sealer, options, 1)
         } else {
             Replay::from_view(cluster, sealer, options, 1, self.view.clone())
         };
@@ -572,7 +572,12 @@ impl<S: Sealer + Clone> Node<S> {
     fn seek(&mut self) {
         let machine = self.next_machine();
         let seed = self.nonces.seed();
-        let writer = Writer::new(self.config.identity, self.config.sealer.clone(), self.config.options, seed);
+        let (identity, sealer, options) =
+            (self.config.identity, self.config.sealer.clone(), self.config.options);
+        let writer = match self.view.head {
+            Slot(0) => Writer::new(identity, sealer, options, seed),
+            _ => Writer::with_view(identity, sealer, options, seed, self.view.clone()),
+        };
         self.writer = Some((machine, writer));
         self.note(Note::Seeking);
     }

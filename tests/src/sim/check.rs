@@ -311,7 +311,7 @@ impl Oracle {
     /// # Errors
     /// It does not say what was reported, or not what the whole log says.
     pub fn finish(&self, shelf: &mut Shelf) -> Verdict<()> {
-        let mut replay = Replay::from_boundary(CLUSTER, PlainForTests, ReplayOptions::default(), 1);
+        let mut replay = Replay::from_start(CLUSTER, PlainForTests, ReplayOptions::default(), 1);
         while let Some((id, call)) = replay.next_call() {
             let answer = shelf.apply(&call)?;
             replay.handle(0, id, answer);

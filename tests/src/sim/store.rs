@@ -109,12 +109,15 @@ impl Shelf {
                 self.objects.insert(key.as_str().into(), body.clone());
                 Answer::Done
             }
-            Call::Last { prefix } => {
-                Answer::Keys(self.below(prefix).next_back().into_iter().map(ToString::to_string).collect())
+            Call::Last { prefix, max } => {
+                let mut last: Vec<String> =
+                    self.below(prefix).rev().take(*max).map(ToString::to_string).collect();
+                last.reverse();
+                Answer::Keys(last)
             }
-            Call::Above { prefix, after } => {
-                let above = self.below(prefix).find(|key| ***key > **after);
-                Answer::Keys(above.into_iter().map(ToString::to_string).collect())
+            Call::Above { prefix, after, max } => {
+                let above = self.below(prefix).filter(|key| ***key > **after);
+                Answer::Keys(above.take(*max).map(ToString::to_string).collect())
             }
             Call::List { prefix, max } => {
                 Answer::Keys(self.below(prefix).take(*max).map(ToString::to_string).collect())

@@ -203,7 +203,7 @@ impl<T: Tenant> World<T> {
             Call::Get { key } => (1, key.as_str()),
             Call::Create { key, .. } => (2, key.as_str()),
             Call::Put { key, .. } => (3, key.as_str()),
-            Call::Last { prefix } => (4, *prefix),
+            Call::Last { prefix, .. } => (4, *prefix),
             Call::List { prefix, .. } => (5, *prefix),
             Call::Above { after, .. } => (7, after.as_str()),
             Call::Delete { key } => (6, key.as_str()),

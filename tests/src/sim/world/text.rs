@@ -9,9 +9,9 @@ pub fn call_text(call: &Call) -> String {
         Call::Get { key } => format!("GET {key}"),
         Call::Create { key, .. } => format!("CREATE {key}"),
         Call::Put { key, .. } => format!("PUT {key}"),
-        Call::Last { prefix } => format!("LAST {prefix}"),
+        Call::Last { prefix, .. } => format!("LAST {prefix}"),
         Call::List { prefix, .. } => format!("LIST {prefix}"),
-        Call::Above { prefix, after } => format!("LIST {prefix} above {after}"),
+        Call::Above { prefix, after, .. } => format!("LIST {prefix} above {after}"),
         Call::Delete { key } => format!("DELETE {key}"),
     }
 }

@@ -1,0 +1,89 @@
+//! What a replay does about a slot that is not there or cannot be read. See the table in the module above.
+//!
+//! Source: commit-log design "Replay".
+
+use super::{For, Lost, Phase, Replay};
+use crate::format::slot::{Sealer, carried};
+use crate::id::Slot;
+use crate::log::call::{Answer, Call};
+use crate::log::fault::{LogFault, Place};
+use crate::log::keys;
+
+/// What objects and segments begin with: there is none before the log has a slot.
+const TABLES: [&str; 2] = ["obj/", "seg/"];
+
+impl<S: Sealer> Replay<S> {
+    pub(super) fn read_again(&mut self, answer: Answer) {
+        let Phase::Again(mut lost) = self.phase else { return };
+        match answer {
+            Answer::Body(bytes) => match self.apply(&bytes) {
+                Ok(()) => return self.go_on(),
+                Err(fault) => lost.fault = Some(fault),
+            },
+            Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_)
+                if lost.fault == Some(LogFault::Gone) => {}
+            // It was there, and is gone: the boundary will tell.
+            Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => lost.fault = None,
+        }
+        self.ask_whether_moved(lost);
+    }
+
+    /// A slot at or below the boundary may be gone, or be another's: then nothing is wrong.
+    pub(super) fn ask_whether_moved(&mut self, lost: Lost) {
+        self.clear();
+        self.phase = Phase::Moved(lost);
+        self.calls.submit(For::Moved, Call::Last { prefix: keys::BOUNDARIES, max: 1 });
+    }
+
+    pub(super) fn looked_for_boundary(&mut self, boundary: Slot) {
+        let Phase::Moved(lost) = self.phase else { return };
+        self.boundary = Some(boundary);
+        let behind = Slot(lost.slot.0.saturating_add(1));
+        if boundary > self.base {
+            self.restart();
+        } else if lost.is_followed && !matches!(lost.fault, Some(LogFault::Inconsistent { .. })) {
+            self.phase = Phase::Carried(lost);
+            self.calls.submit(For::Behind, Call::Get { key: keys::slot(behind) });
+        } else {
+            self.look_for_covers(Some(lost));
+        }
+    }
+
+    pub(super) fn read_behind(&mut self, answer: Answer) {
+        let Phase::Carried(lost) = self.phase else { return };
+        let slot = match &answer {
+            Answer::Body(bytes) => carried(bytes),
+            Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => None,
+        };
+        if slot.is_some_and(|slot| self.apply(slot).is_ok()) {
+            self.proven();
+            self.mended.push(Place::Slot(lost.slot));
+            self.go_on();
+        } else {
+            self.look_for_covers(Some(lost));
+        }
+    }
+
+    pub(super) fn look_for_tables(&mut self, asked: usize) {
+        match TABLES.get(asked) {
+            Some(prefix) => {
+                self.phase = Phase::Empty(asked + 1);
+                self.calls.submit(For::Empty, Call::Above { prefix, after: String::new(), max: 1 });
+            }
+            None => self.confirm(None),
+        }
+    }
+
+    /// A log without its first slot is a new one only when nothing has ever been written beside it.
+    pub(super) fn looked_for_tables(&mut self, is_any: bool) {
+        let Phase::Empty(asked) = self.phase else { return };
+        if is_any {
+            // Somebody may have begun since: the slot is asked for once more before anything is said.
+            self.phase =
+                Phase::Again(Lost { slot: Slot(1), is_followed: false, fault: Some(LogFault::Gone) });
+            self.calls.submit(For::Again, Call::Get { key: keys::slot(Slot(1)) });
+        } else {
+            self.look_for_tables(asked);
+        }
+    }
+}
