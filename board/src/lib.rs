@@ -38,6 +38,7 @@ pub mod durable;
 pub mod engine;
 pub mod failure;
 pub mod host;
+pub mod levels;
 pub mod logger;
 pub mod machinery;
 pub mod memory;
@@ -48,6 +49,7 @@ pub mod point;
 pub mod profile;
 pub mod progress;
 pub mod prompt;
+pub mod repeats;
 pub mod repository;
 pub mod requests;
 pub mod signal;
@@ -70,7 +72,8 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(wrong) => return args::explain(wrong, &line),
     };
-    logger::install(cli.global.verbose, matches!(cli.command, args::Command::Agent(_)));
+    let service = matches!(cli.command, args::Command::Agent(_));
+    logger::install(cli.global.verbose, cli.global.log.as_ref(), service);
     let output = output::Output::new(cli.global.json, cli.global.quiet);
     let code = match commands::run(&cli.global, cli.command, &output) {
         Ok(code) => signal::exit_code(code),

@@ -20,6 +20,8 @@ use windlass_agent::foreign;
 use crate::calendar::iso_utc;
 use crate::failure::Failure;
 use crate::host::HostClock;
+use crate::levels::Levels;
+use crate::repeats::Repeats;
 
 /// Lines that wait for whoever reads stderr: some minutes of a daemon in trouble, below 256 KiB with lines of the usual length.
 const LINES_MAX: usize = 1024;
@@ -32,6 +34,10 @@ const STACK_BYTES: usize = 64 << 10;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static LOGGER: Stderr = Stderr;
+/// Which lines are said.
+static LEVELS: OnceLock<Levels> = OnceLock::new();
+/// Lines that a service has said.
+static REPEATS: Mutex<Option<Repeats>> = Mutex::new(None);
 /// Whether lines begin with the time.
 static DATED: OnceLock<bool> = OnceLock::new();
 /// Where lines go instead of stderr.
@@ -41,12 +47,15 @@ struct Stderr;
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Crates of others speak up only when everything is asked for.
-        metadata.target().starts_with("windlass") || log::max_level() >= LevelFilter::Trace
+        LEVELS.get().is_none_or(|levels| metadata.level() <= levels.of(metadata.target()))
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
+            let text = record.args().to_string();
+            // What goes well is said as often as it does.
+            let more = if record.level() <= Level::Warn { again(&text) } else { Some(String::new()) };
+            let Some(more) = more else { return };
             let level = match record.level() {
                 Level::Error => "error",
                 Level::Warn => "warn",
@@ -58,7 +67,7 @@ impl Log for Stderr {
             let dated = DATED.get().is_some_and(|&dated| dated);
             let secs = HostClock.wall_ns().div_euclid(1_000_000_000);
             let time = if dated { format!("{} ", iso_utc(secs)) } else { String::new() };
-            say(foreign::line(&format!("{time}{level}: {}", record.args())));
+            say(foreign::line(&format!("{time}{level}: {text}{more}")));
         }
     }
 
@@ -70,8 +79,9 @@ impl Log for Stderr {
     }
 }
 
-/// Starts logging: warnings, with `verbose` 1 info (what a `service` begins with), 2 debug, 3 everything.
-pub fn install(verbose: u8, service: bool) {
+/// Starts logging: warnings, with `verbose` 1 info (what a `service` begins with), 2 debug, 3 everything; `levels` say otherwise for all or
+/// some of the program. A service says what repeats ever more rarely.
+pub fn install(verbose: u8, levels: Option<&Levels>, service: bool) {
     // systemd says by this variable that stderr is its journal, which knows the time of each line.
     let dated = !std::io::stderr().is_terminal() && std::env::var_os("JOURNAL_STREAM").is_none();
     let _ = DATED.set(dated);
@@ -82,9 +92,37 @@ pub fn install(verbose: u8, service: bool) {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
+    let levels = levels.cloned().unwrap_or_default().or(level);
     // Fails only when a logger is set already: a second run in one process, which keeps the first.
     let _ = log::set_logger(&LOGGER);
-    log::set_max_level(level);
+    log::set_max_level(levels.max());
+    let _ = LEVELS.set(levels);
+    if service {
+        REPEATS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+    }
+}
+
+/// What to say behind a line that may have come before; `None`: nothing, it was said a moment ago.
+fn again(line: &str) -> Option<String> {
+    let mut repeats = REPEATS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(repeats) = &mut *repeats else { return Some(String::new()) };
+    Some(match repeats.admit(HostClock.boot_ns(), line)? {
+        0 => String::new(),
+        held => format!(" ({held} more like this since it was said last)"),
+    })
+}
+
+/// A line as [`say`] says it, ever more rarely when it repeats.
+pub fn say_rarely(line: impl fmt::Display) {
+    let line = line.to_string();
+    say_rarely_as(&line, &line);
+}
+
+/// The same of lines that differ and are of one `kind`.
+pub fn say_rarely_as(kind: &str, line: &str) {
+    if let Some(more) = again(kind) {
+        say(format_args!("{line}{more}"));
+    }
 }
 
 /// Puts a bar on the screen, or takes it away.

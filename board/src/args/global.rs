@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::value::{Bytes, Duration, Rate};
+use crate::levels::Levels;
 
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
@@ -219,4 +220,15 @@ pub struct Global {
     /// Say more on stderr: -v what happens, -vv each object, -vvv everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
+    /// Levels of what is said on stderr, for all or for parts of the program: warn,agent::log=debug
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_LOG",
+        hide_env_values = true,
+        value_name = "LEVELS",
+        help_heading = "Output",
+        hide_short_help = true
+    )]
+    pub log: Option<Levels>,
 }

@@ -74,6 +74,7 @@ impl Place {
             json: false,
             quiet: false,
             verbose: 0,
+            log: None,
         }
     }
 
