@@ -137,6 +137,8 @@ pub struct PeerStatus<'a> {
     pub round_trip: Option<Duration>,
     /// Why its last connection or dial ended.
     pub last: Option<Reason>,
+    /// Two machines that both say they are this node: their addresses.
+    pub twins: Option<&'a (String, String)>,
 }
 
 struct Peer {
@@ -151,6 +153,33 @@ struct Peer {
     dial_at: Instant,
     backoff: Duration,
     last: Option<Reason>,
+    /// Which start of it is up, and which was before that, with their addresses.
+    boots: [Option<(Boot, String)>; 2],
+    twins: Option<(String, String)>,
+}
+
+impl Peer {
+    /// A start of the node is up. One that comes back after another was up is a second machine: a start that has ended never comes back.
+    fn has_start(&mut self, boot: Boot, address: String) {
+        let is = |known: &Option<(Boot, String)>| known.as_ref().is_some_and(|(of, _)| *of == boot);
+        if is(&self.boots[0]) {
+            return;
+        }
+        let comes_back = is(&self.boots[1]);
+        self.boots = [Some((boot, address.clone())), self.boots[0].take()];
+        let other = self.boots[1].as_ref().map_or("", |(_, address)| address.as_str());
+        if !comes_back {
+            // One that was restarted, until the other start is heard of again.
+            self.twins = None;
+        } else if self.twins.is_none() {
+            let node = self.node;
+            log::error!(
+                "backplane: two machines say that they are node {node}: {other} and {address}; give one of the two another number, and a \
+                 certificate for it"
+            );
+            self.twins = Some((other.to_owned(), address));
+        }
+    }
 }
 
 /// The backplane of a node. See [the module's](super) text for how it is used.
@@ -172,6 +201,8 @@ pub struct Net<L> {
     turn: usize,
     counters: Counters,
     jitter: u64,
+    /// What [`Net::peers`] says is not what it was.
+    changed: bool,
     stopped: bool,
 }
 
@@ -201,6 +232,8 @@ impl<L: Link> Net<L> {
             dial_at: Instant::ZERO,
             backoff: BACKOFF_MIN,
             last: None,
+            boots: [None, None],
+            twins: None,
         };
         Ok(Net {
             link,
@@ -216,6 +249,7 @@ impl<L: Link> Net<L> {
             turn: 0,
             counters: Counters::default(),
             jitter: seed,
+            changed: true,
             stopped: false,
         })
     }
@@ -349,6 +383,10 @@ impl<L: Link> Net<L> {
         }
         peer.up = Some(number);
         peer.up_since = now;
+        let conn = self.conns.iter().find(|conn| conn.number == number);
+        let address = conn.map_or_else(String::new, |conn| self.link.describe(conn.link));
+        peer.has_start(boot, address);
+        self.changed = true;
         log::info!("backplane: up node={node} name={name}");
         peer.name = name;
         self.events.push_back(Event::Up { node, boot });
@@ -378,6 +416,7 @@ impl<L: Link> Net<L> {
             }
             let lasted = now.saturating_since(self.peers[peer].up_since) >= LASTED;
             self.peers[peer].up = None;
+            self.changed = true;
             if lasted {
                 self.peers[peer].backoff = BACKOFF_MIN;
             }
@@ -400,6 +439,7 @@ impl<L: Link> Net<L> {
 
     fn count(&mut self, node: Option<NodeId>, reason: Reason) -> u64 {
         if let Some(peer) = self.peers.iter_mut().find(|peer| Some(peer.node) == node) {
+            self.changed |= peer.last != Some(reason);
             peer.last = Some(reason);
         }
         self.counters.count(reason)
@@ -501,6 +541,11 @@ impl<L: Link> Net<L> {
         &self.counters
     }
 
+    /// Whether [`Net::peers`] says something else since this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
     /// All peers, as the configuration orders them.
     pub fn peers(&self) -> impl Iterator<Item = PeerStatus<'_>> {
         self.peers.iter().map(|peer| {
@@ -512,6 +557,7 @@ impl<L: Link> Net<L> {
                 up: peer.up.is_some(),
                 round_trip: conn.and_then(|conn| conn.session.as_ref()).and_then(Session::round_trip),
                 last: peer.last,
+                twins: peer.twins.as_ref(),
             }
         })
     }

@@ -190,6 +190,36 @@ fn a_node_that_comes_back_replaces_its_old_connection() {
 }
 
 #[test]
+fn two_machines_with_one_number_are_named_on_all_sides_and_a_restart_is_none() {
+    let mut world = World::new(&[1, 2], 14);
+    world.run(2000);
+    let twins = |world: &World| world.nodes[&2].peers().next().and_then(|peer| peer.twins.cloned());
+    // It starts again, twice.
+    for boot in [2, 3] {
+        world.nodes.remove(&1);
+        world.start(1, &[1, 2], boot);
+        world.run(12_000);
+        assert_eq!((world.ups(2), twins(&world)), (vec![1], None));
+    }
+    // A second machine has been given its number.
+    let config =
+        NetConfig { local: local(1, 77), peers: vec![(NodeId(2), "2".to_owned())], seed: world.seed ^ 77 };
+    let port = world.net.port("other", 77);
+    world.nodes.insert(77, Net::new(port, Box::new(PlainForTests), config).unwrap());
+    world.run(12_000);
+    let named = twins(&world).expect("node 2 has seen both");
+    assert!([("1", "other"), ("other", "1")].contains(&(named.0.as_str(), named.1.as_str())), "{named:?}");
+    for id in [1, 77] {
+        assert!(world.nodes[&id].counters().of(Reason::Displaced) > 0, "{id}");
+    }
+    // One of them is switched off: the other is the node.
+    world.nodes.remove(&77);
+    world.start(1, &[1, 2], 4);
+    world.run(12_000);
+    assert_eq!((world.ups(2), twins(&world)), (vec![1], None));
+}
+
+#[test]
 fn stopping_says_goodbye() {
     let mut world = World::new(&[1, 2], 10);
     world.run(2000);

@@ -82,6 +82,7 @@ reasons! {
     34 Refused "the peer closed the connection and said why",
     35 Stopped "this node stops",
     36 Congested "more messages waited for the peer than may wait; it is slow, or the network is",
+    37 Displaced "another machine with this node's number took its place at the peer; give one of the two another number, and a certificate for it",
 }
 
 /// How many connections ended, by reason.

@@ -309,11 +309,13 @@ impl Session {
             (State::Hello, KIND_HELLO) => self.take_hello(now, header, body),
             (State::Hello | State::Up { .. }, KIND_GOODBYE) => {
                 let number = one::<u8>(&self.assembly[body])?;
-                let said = Reason::from_number(number);
-                self.end(
-                    if said == Some(Reason::Stopped) { Reason::Goodbye } else { Reason::Refused },
-                    false,
-                );
+                let reason = match Reason::from_number(number) {
+                    Some(Reason::Stopped) => Reason::Goodbye,
+                    // This process has one connection with the peer: the newer one is somebody else's.
+                    Some(Reason::Replaced) => Reason::Displaced,
+                    Some(_) | None => Reason::Refused,
+                };
+                self.end(reason, false);
                 Ok(())
             }
             (State::Up { .. }, KIND_PING) => {
