@@ -112,6 +112,7 @@ impl Worker {
         let waker = JobWaker::default();
         let looker = Looker {
             repository: Arc::clone(&work.repository),
+            block_bytes_max: work.block_bytes_max,
             volumes: work.volumes.clone(),
             has_peers: work.has_peers,
             post: post.clone(),
@@ -242,8 +243,24 @@ fn differs(begun: &BackupVolume, here: &BackupVolume) -> String {
     )
 }
 
+/// Refuses a policy whose blocks no buffer of this node takes: here and now, not after a job has failed.
+fn check_blocks(policy: &Policy, block_bytes_max: u32) -> Result<(), Failure> {
+    if policy.block_size <= u64::from(block_bytes_max) {
+        return Ok(());
+    }
+    Err(Failure::at(
+        &policy.name,
+        format_args!(
+            "blocks of {} KiB are larger than this node's buffers of {} KiB; raise memory.block_kib_max in its board profile",
+            policy.block_size >> 10,
+            block_bytes_max >> 10
+        ),
+    ))
+}
+
 struct Looker {
     repository: Arc<Repository>,
+    block_bytes_max: u32,
     volumes: Volumes,
     has_peers: bool,
     post: Post,
@@ -255,6 +272,7 @@ impl Looker {
             let (mut found, mut failed) = (Vec::new(), Vec::new());
             for &volume in &look.volumes {
                 let opened = policy(&look.state, &look.policy).and_then(|policy| {
+                    check_blocks(&policy, self.block_bytes_max)?;
                     let settings = settings(&self.repository, &policy);
                     self.volumes.open(volume, &look.state, &policy, &settings, &[])
                 });
@@ -405,15 +423,7 @@ impl Runner {
             .ok_or_else(|| Failure::new(format_args!("backup {} is not running", assignment.backup)))?;
         let policy = policy(state, &running.policy)?;
         let settings = settings(&self.work.repository, &policy);
-        if settings.block_bytes > self.work.block_bytes_max {
-            return Err(Failure::at(
-                &policy.name,
-                format_args!(
-                    "blocks of {} KiB are larger than this node's buffers; raise memory.block_kib_max in its board profile",
-                    settings.block_bytes >> 10
-                ),
-            ));
-        }
+        check_blocks(&policy, self.work.block_bytes_max)?;
         self.work.limits.set_policy(&policy.limits);
         let pools = std::slice::from_ref(&self.frames);
         let mut opened = self.work.volumes.open(volume, state, &policy, &settings, pools)?;
