@@ -73,8 +73,6 @@ pub(super) struct Job {
     /// Its place in the queue: who asked first has the smallest.
     place: u64,
     askers: Vec<Asker>,
-    /// Nobody asked for it: it was due, or runs in the log.
-    by_schedule: bool,
     /// Failures since the last progress.
     failures: u32,
     /// Stopped by a command: only a command starts it again.
@@ -149,7 +147,6 @@ impl Coordinator {
         let job = Job {
             phase: Phase::Queued,
             place: self.next_place(),
-            by_schedule: asker.is_none(),
             askers: asker.into_iter().collect(),
             failures: 0,
             on_request: false,
@@ -501,11 +498,7 @@ impl Coordinator {
 
     fn give_up(&mut self, now: Now<'_>, policy: &str, mut job: Job, why: &str) -> Option<Job> {
         let what = format!("backup of {policy}: {why}");
-        if job.by_schedule {
-            self.try_failed(now, policy, &what);
-        } else {
-            self.errors.add(now.wall_ns, None, what.clone());
-        }
+        self.try_failed(now, policy, &what);
         for asker in std::mem::take(&mut job.askers) {
             self.reply(asker, Reply::Refused(what.clone()));
         }
@@ -643,7 +636,8 @@ impl Coordinator {
         match stuck {
             // Nothing proves that a volume is still what it was, and nobody has been at it all the time: from the start.
             Some(volume) if now.state.running.contains_key(&backup) => {
-                let what = format!("volume {volume} may have changed since the backup began: it begins anew");
+                let what =
+                    format!("volume {volume} may have changed since the backup began: it has to begin anew");
                 self.errors.add(now.wall_ns, None, what);
                 job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
                 self.wake_at(now.ns);

@@ -20,11 +20,13 @@ use windlass_agent::units::{Counted, format_bytes};
 use crate::args::PolicySet;
 use crate::args::global::Global;
 use crate::args::value::VolumeSpec;
+use crate::calendar::table_utc;
 use crate::commands::through::Through;
 use crate::failure::{Exit, Failure};
 use crate::host::HostClock;
 use crate::output::{Align, Output};
 use crate::repository::Repository;
+use crate::text;
 
 /// A day in milliseconds.
 const DAY_MS: u64 = 86_400_000;
@@ -310,7 +312,13 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
             schedule,
             volumes_text(&policy),
         ]);
-        documents.push(json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points }));
+        let mut document =
+            json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points });
+        if let Some(tried) = state.tried.get(name) {
+            document["tried"] =
+                json!({ "wall_ns": tried.wall_ns, "failures": tried.failures, "why": tried.why });
+        }
+        documents.push(document);
     }
     if rows.is_empty() {
         output.say("there is no policy yet; make one with `windlass policy set NAME --volume DEV`");
@@ -323,6 +331,11 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
             ("VOLUMES", Align::Left),
         ];
         output.table(&heads, &rows);
+    }
+    // What failed, until a backup of the policy does not.
+    for tried in state.tried.values() {
+        let when = table_utc(tried.wall_ns.div_euclid(1_000_000_000));
+        output.say(format_args!("{}, {when} UTC: {}", tried.policy, text::printable(tried.why.as_bytes())));
     }
     output.document(&json!({ "policies": documents }));
     Ok(Exit::Done)
@@ -342,11 +355,11 @@ pub fn remove(
         let unfinished = state.running_of(name).map(|(backup, _)| backup.0);
         Ok((Record::PolicyRemoved { name: name.to_owned(), revision }, (points, unfinished)))
     })?;
-    output.say(format_args!(
-        "policy {name} removed; its {} stay{}",
-        Counted(points as u64, "point"),
-        if points == 1 { "s" } else { "" }
-    ));
+    output.say(match points {
+        0 => format!("policy {name} removed; it has no points"),
+        1 => format!("policy {name} removed; its 1 point stays"),
+        _ => format!("policy {name} removed; its {} stay", Counted(points as u64, "point")),
+    });
     if let Some(backup) = unfinished {
         output.say(format_args!("its backup {backup} had not ended and is given up"));
     }
