@@ -2,10 +2,12 @@
 //! answer is waited for, and a start leaves nothing behind.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests, and their helpers")]
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use windlass_board::host::HostClock;
-use windlass_tests::cluster::{Cluster, Place, Setup};
+use windlass_tests::cluster::{Cluster, POLICY, Place, Setup};
 use windlass_tests::engines::faulty::{Fault, Faulty};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_windlass-under-test");
@@ -73,5 +75,38 @@ fn a_store_that_does_not_answer_is_waited_for() {
     server.clear();
     cluster.wait("the agent to be up", |cluster| cluster.told(1)[before..].contains("is up").then_some(()));
     assert!(cluster.keys("probe/").is_empty(), "{:?}", cluster.keys("probe/"));
+    cluster.stop(1);
+}
+
+#[test]
+fn an_outage_of_the_store_is_in_the_status_and_is_what_a_backup_waits_for() {
+    let server = Faulty::start();
+    let mut cluster = alone(&server);
+    cluster.boot(1);
+    cluster.wait("the agent to be up", |cluster| cluster.told(1).contains("is up").then_some(()));
+    cluster.make_policy(1);
+    server.plan("", &Fault::Reset, ALWAYS);
+    let shown = cluster.wait("the status to say so", |cluster| {
+        let shown = cluster.at(1, &["status"]).output().unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        shown.contains("the store: ").then_some(shown)
+    });
+    println!("{shown}");
+    assert!(
+        shown.starts_with("COORDINATOR  none since ") && shown.contains(" UTC  (says node 1)"),
+        "{shown}"
+    );
+    assert!(shown.contains("closed the connection"), "the store's words: {shown}");
+    assert!(shown.contains("   1  up "), "the node itself: {shown}");
+    let mut backup = cluster.at(1, &["backup", POLICY]);
+    let mut backup = backup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(backup.stderr.take().unwrap()).lines();
+    let told = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("waiting")));
+    let told = told.unwrap().unwrap();
+    assert!(told.contains("the store: ") && told.contains("closed the connection"), "{told}");
+    server.clear();
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    let ended = backup.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{rest:?}");
     cluster.stop(1);
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::backplane::message::Present;
+use crate::backplane::reason::Reason;
 use crate::id::NodeId;
 
 /// Uplink rate taken for a lane whose node has not measured one, in bytes a second: what a lane packs at zstd level 1 on a slow core.
@@ -35,6 +36,42 @@ impl Node {
         let lanes = u64::from(present.lanes.max(1)).saturating_mul(LANE_BYTES_PER_SECOND);
         let rate = if present.rate == 0 { lanes } else { present.rate.min(lanes) };
         (rate >> 10).saturating_mul(u64::from(present.weight)).max(1)
+    }
+}
+
+/// A connection with a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// Whether it is up.
+    pub up: bool,
+    /// Since when, in nanoseconds since 1970: up, or not.
+    pub since_ns: i64,
+    /// Why the last connection or dial ended.
+    pub why: Option<Reason>,
+    /// Two machines that both say they are this node: where they are.
+    pub twins: Option<(String, String)>,
+}
+
+impl Contact {
+    /// What is wrong with the peer, if something is. A peer that stopped in an orderly way is well.
+    pub fn trouble(&self) -> Option<String> {
+        match (&self.twins, self.up, self.why) {
+            (Some((one, other)), _, _) => Some(format!(
+                "two machines have this number, {one} and {other}; give one of them another number"
+            )),
+            (None, true, _) | (None, false, Some(Reason::Goodbye)) => None,
+            (None, false, Some(why)) => Some(why.to_string()),
+            (None, false, None) => Some("not heard of since this node started".to_owned()),
+        }
+    }
+
+    /// `up`, `stopped` or `down`.
+    pub fn state(&self) -> &'static str {
+        match (self.up, self.why) {
+            (true, _) => "up",
+            (false, Some(Reason::Goodbye)) => "stopped",
+            (false, _) => "down",
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! | field | what |
 //! |---|---|
-//! | `node`, `coordinator` | who answers; who holds the lease: node, epoch, resting |
-//! | `nodes` | each node: up, weight, memory, lanes, rate, volumes, number of assignments |
+//! | `node`, `coordinator` | who answers; who holds the lease: node, epoch, resting; without one why, and since when |
+//! | `nodes` | each node: up, since when, why not; weight, memory, lanes, rate, volumes, number of assignments, as far as they are known |
 //! | `backups` | each running backup: items, bytes, rate, time left, assignments |
 //! | `queue` | policies whose backup has not begun, in the order in which they will |
 //! | `points` | the newest recovery points: how they went, and the volumes that they are without |
@@ -15,8 +15,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
 
-use super::{Coordinator, Now, share};
-use crate::backplane::message::Found;
+use super::jobs::Job;
+use super::{Contact, Coordinator, Now, share};
+use crate::backplane::message::{Found, Present};
 use crate::format::record::{PointStatus, Tried};
 use crate::id::{BackupId, Epoch, NodeId, VolumeId};
 use crate::log::state::{Point, State};
@@ -84,12 +85,40 @@ fn points(state: &State) -> Vec<Value> {
     newest
 }
 
-/// What a node without a coordinator can say: the log as it last read it.
-pub fn resting(node: NodeId, epoch: Epoch, resting: bool, state: &State) -> String {
+/// What a node says while nobody coordinates whom it can reach.
+#[derive(Clone, Copy, Debug)]
+pub struct NoCoordinator<'a> {
+    /// The node.
+    pub me: NodeId,
+    /// The highest epoch that it knows.
+    pub epoch: Epoch,
+    /// Whether the lease was let go, as there was nothing to do.
+    pub resting: bool,
+    /// Why nobody coordinates; `None`: there is nothing to do.
+    pub why: Option<&'a str>,
+    /// Since when, in nanoseconds since 1970.
+    pub since_ns: Option<i64>,
+    /// What the node has itself.
+    pub present: &'a Present,
+    /// Whom it can reach.
+    pub contacts: &'a BTreeMap<NodeId, Contact>,
+}
+
+/// The status without a coordinator: the node's connections, and the log as it last read it.
+pub fn without(none: &NoCoordinator<'_>, state: &State) -> String {
+    let me = (none.me, node_json(none.me, true, Some(none.present), None, 0));
+    let peer = |(&id, contact): (&NodeId, &Contact)| (id, node_json(id, contact.up, None, Some(contact), 0));
+    let nodes: BTreeMap<NodeId, Value> = none.contacts.iter().map(peer).chain([me]).collect();
     json!({
-        "node": node.0,
-        "coordinator": { "node": Value::Null, "epoch": epoch.0, "resting": resting },
-        "nodes": [],
+        "node": none.me.0,
+        "coordinator": {
+            "node": Value::Null,
+            "epoch": none.epoch.0,
+            "resting": none.resting,
+            "why": none.why,
+            "since_wall_ns": none.since_ns,
+        },
+        "nodes": nodes.into_values().collect::<Vec<_>>(),
         "backups": state.at_work().map(|(backup, running)| json!({
             "backup": backup.0,
             "policy": running.policy,
@@ -104,33 +133,59 @@ pub fn resting(node: NodeId, epoch: Epoch, resting: bool, state: &State) -> Stri
     .to_string()
 }
 
+/// A node: what it says it has, and what is known of the connection with it.
+fn node_json(
+    id: NodeId,
+    up: bool,
+    present: Option<&Present>,
+    contact: Option<&Contact>,
+    assignments: usize,
+) -> Value {
+    let mut node = json!({
+        "node": id.0,
+        "up": up,
+        "state": contact.filter(|contact| contact.up == up).map_or(if up { "up" } else { "down" }, Contact::state),
+        "since_wall_ns": contact.map(|contact| contact.since_ns),
+        "why": contact.and_then(Contact::trouble),
+        "assignments": assignments,
+    });
+    if let Some(present) = present {
+        node["boot"] = format!("{:016x}", present.boot.0).into();
+        node["weight"] = present.weight.into();
+        node["memory_bytes"] = present.memory_bytes.into();
+        node["lanes"] = present.lanes.into();
+        node["rate"] = present.rate.into();
+        node["volumes"] = json!(present.volumes);
+    }
+    node
+}
+
 impl Coordinator {
-    pub(super) fn status(&self, now: Now<'_>) -> String {
+    /// What people see while this node coordinates. `contacts`: its connections with the others.
+    pub fn status(&self, now: Now<'_>, contacts: &BTreeMap<NodeId, Contact>) -> String {
         let nodes: Vec<Value> = self
             .roster
             .iter()
             .map(|(id, node)| {
-                let present = node.present.clone().unwrap_or_default();
-                json!({
-                    "node": id.0,
-                    "up": node.up,
-                    "boot": format!("{:016x}", present.boot.0),
-                    "weight": present.weight,
-                    "memory_bytes": present.memory_bytes,
-                    "lanes": present.lanes,
-                    "rate": present.rate,
-                    "volumes": present.volumes,
-                    "assignments": self.held_or_reported(id),
-                })
+                let assignments = self.held_or_reported(id);
+                node_json(id, node.up, node.present.as_ref(), contacts.get(&id), assignments)
             })
             .collect();
+        // One that this coordinator has taken over runs also while its volumes are looked at.
+        let backup_of = |policy: &str, job: &Job| {
+            let running = || Some(now.state.running_of(policy)?.0);
+            job.backup().or_else(running).filter(|_| !job.is_stopped() && !job.is_queued())
+        };
         let backups: Vec<Value> = self
             .jobs
             .iter()
-            .filter_map(|(policy, job)| Some(self.backup_json(now, policy, job.backup()?, job.found())))
+            .filter_map(|(policy, job)| {
+                Some(self.backup_json(now, policy, backup_of(policy, job)?, job.found()))
+            })
             .collect();
-        let waiting = self.jobs.iter().filter(|(_, job)| job.backup().is_none() && !job.is_stopped());
-        let mut waiting: Vec<_> = waiting.map(|(policy, job)| (job.place(), policy.as_str())).collect();
+        let waits = |(policy, job): &(&String, &Job)| backup_of(policy, job).is_none() && !job.is_stopped();
+        let mut waiting: Vec<_> =
+            self.jobs.iter().filter(waits).map(|(policy, job)| (job.place(), policy.as_str())).collect();
         waiting.sort_unstable();
         json!({
             "node": self.settings.me.0,

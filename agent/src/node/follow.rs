@@ -54,6 +54,11 @@ impl Follow {
         self.resting
     }
 
+    /// For how long nobody was heard who coordinates.
+    pub(super) fn silence_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.heard_ns)
+    }
+
     /// A connection broke. When it was the holder's, its silence has begun long ago: a broken connection is a quick sign of death.
     pub(super) fn disconnected(&mut self, now_ns: u64, node: NodeId) {
         if self.holder == Some(node) {
@@ -133,6 +138,7 @@ impl<S: Sealer + Clone> Node<S> {
         let me = self.me();
         self.follow.heard_ns = now_ns;
         self.follow.asked = false;
+        self.health.is_well();
         if from != me && self.writer.is_some() {
             // Somebody else's epoch is the highest: this node's own claim, or its own epoch, is over.
             let own = self.writer.as_ref().map_or(Epoch(0), |(_, writer)| writer.epoch());
@@ -153,7 +159,7 @@ impl<S: Sealer + Clone> Node<S> {
         }
         self.follow.resting = false;
         if from != me {
-            (self.trouble, self.follow.again_ns) = (None, None);
+            self.follow.again_ns = None;
         }
         if self.follow.holder != Some(from) {
             self.follow.holder = Some(from);

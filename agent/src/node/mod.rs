@@ -23,19 +23,21 @@
 //! | `types` | what it is given, told, and says |
 //! | `follow` | who coordinates, and when to claim |
 //! | `requests` | commands of people on this machine |
+//! | `health` | what it says while nobody coordinates |
 //!
 //! Invariants: messages of an older epoch than the highest seen are dropped and answered with `Fenced`; nothing is assigned or
 //! committed when the lease could end before it arrives (L1); a coordinator is gone in the same call in which its lease is.
 //! Source: commit-log design; architecture section 6; coordination 1.1 and 4.
 
 mod follow;
+mod health;
 mod requests;
 mod types;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::backplane::message::{Assignment, AssignmentId, MergeOrder, Message, Present};
+use crate::backplane::message::{Assignment, AssignmentId, Command, MergeOrder, Message, Present, Reply};
 use crate::coordinator::calendar::{Calendar, Due};
 use crate::coordinator::{self, Coordinator, Now};
 use crate::format::slot::Sealer;
@@ -48,6 +50,7 @@ use crate::log::writer::{self, Writer};
 use crate::worker::role::{self, Role};
 
 use follow::Follow;
+use health::Health;
 use requests::Requests;
 
 pub use types::{Action, Config, Event, Note, Ticket};
@@ -112,8 +115,7 @@ pub struct Node<S> {
     /// Schedules in the log: somebody must coordinate when the first is due.
     calendar: Calendar,
     due_ns: Option<u64>,
-    /// What kept this node from the lease last, while nobody is known to coordinate.
-    trouble: Option<LogFault>,
+    health: Health,
 }
 
 impl<S: Sealer + Clone> Node<S> {
@@ -144,7 +146,7 @@ impl<S: Sealer + Clone> Node<S> {
             now_ns,
             calendar: Calendar::default(),
             due_ns: None,
-            trouble: None,
+            health: Health::default(),
             config,
         };
         node.read_log();
@@ -303,6 +305,11 @@ impl<S: Sealer + Clone> Node<S> {
         }
     }
 
+    /// Who coordinates, if this node is that or is connected with it.
+    fn reachable_holder(&self) -> Option<NodeId> {
+        self.follow.holder.filter(|holder| *holder == self.me() || self.up.contains(holder))
+    }
+
     /// Sends to whoever coordinates. What is lost for want of one is sent again when there is one, or asked for again.
     fn tell_coordinator(&mut self, message: Message) {
         if let Some(holder) = self.follow.holder {
@@ -392,15 +399,20 @@ impl<S: Sealer + Clone> Node<S> {
             | Message::Request { .. } => {
                 let Some((_, writer)) = &self.writer else { return };
                 let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
-                if let Some(coordinator) = &mut self.coordinator {
-                    coordinator.set_lease_end(writer.lease_end_ns());
-                    coordinator.handle(now, from, message);
+                let Some(coordinator) = &mut self.coordinator else { return };
+                coordinator.set_lease_end(writer.lease_end_ns());
+                // Who only looks keeps nobody from resting.
+                if let Message::Request { request, command: Command::Status } = message {
+                    let reply = Reply::Status(coordinator.status(now, &self.health.contacts));
+                    return self.send(from, Message::Reply { request, reply });
                 }
+                coordinator.handle(now, from, message);
             }
         }
     }
 
     fn answered(&mut self, now_ns: u64, ticket: Ticket, answer: Answer) {
+        self.health.answered(&answer);
         if let Some((machine, writer)) = &mut self.writer
             && *machine == ticket.machine
         {
@@ -420,6 +432,8 @@ impl<S: Sealer + Clone> Node<S> {
             self.settle_writer(now_ns, wall_ns);
             self.settle_coordinator(now_ns, wall_ns);
             self.settle_role();
+            let is_held = self.reachable_holder().is_some();
+            self.health.look(wall_ns, is_held, self.follow.silence_ns(now_ns));
             self.settle_requests(now_ns);
             self.settle_waiting();
             if let Some(message) = self.loopback.pop_front() {
@@ -535,12 +549,13 @@ impl<S: Sealer + Clone> Node<S> {
                         self.note(Note::Warning(LogFault::Mended { place }));
                     }
                     self.take_view(reader.into_view());
+                    self.health.has_read();
                 }
             }
             Some(Err(fault)) => {
                 self.reader = None;
                 self.note(Note::Warning(fault));
-                self.trouble = Some(fault);
+                self.health.keeps_from_lease(fault);
                 self.log_is_unreadable(fault);
             }
         }
@@ -592,8 +607,9 @@ impl<S: Sealer + Clone> Node<S> {
                     self.actions.push_back(Action::Call(Ticket { machine, id }, call));
                 }
                 writer::Action::Wait { held, .. } => {
-                    self.trouble = Some(held);
-                    self.note(Note::Waiting(held));
+                    self.health.keeps_from_lease(held);
+                    let is_twin = self.is_twin(&held);
+                    self.note(if is_twin { Note::SameNumber(held) } else { Note::Waiting(held) });
                 }
                 writer::Action::Ready { epoch, .. } => self.ready(now_ns, wall_ns, epoch),
                 writer::Action::Committed { .. } => {
@@ -602,7 +618,7 @@ impl<S: Sealer + Clone> Node<S> {
                 }
                 writer::Action::Released { .. } => self.released(now_ns),
                 writer::Action::Lost(fault) => {
-                    self.trouble = Some(fault);
+                    self.health.keeps_from_lease(fault);
                     self.note(Note::Lost(fault));
                     self.step_down(now_ns);
                 }
@@ -633,7 +649,8 @@ impl<S: Sealer + Clone> Node<S> {
             // It was asked to leave while it claimed.
             self.releasing = Some(None);
         }
-        (self.trouble, self.follow.again_ns) = (None, None);
+        self.health.is_well();
+        self.follow.again_ns = None;
         self.note(Note::Coordinates(epoch));
         self.announce(now_ns);
     }

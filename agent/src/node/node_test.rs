@@ -20,6 +20,7 @@ use crate::log::state::State;
 use crate::log::writer::WriterOptions;
 use crate::policy::schedule::Schedule;
 use crate::policy::{Policy, PolicyVolume, Reader};
+use crate::store::StoreFaultKind;
 use crate::store::memory::MemoryStore;
 use crate::table::plan::Bounds;
 use crate::table::segment::SegmentMeta;
@@ -62,6 +63,8 @@ struct Host {
     deaf: bool,
     /// Requests to the store.
     calls: u64,
+    /// What the store answers to all of them.
+    broken: Option<StoreFaultKind>,
 }
 
 impl Host {
@@ -138,7 +141,10 @@ impl Ports for Host {
     }
     fn call(&mut self, ticket: Ticket, call: Call) {
         self.calls += 1;
-        let (answer, _) = perform(&*self.store, &call);
+        let answer = match self.broken {
+            Some(kind) => Answer::Fault(kind),
+            None => perform(&*self.store, &call).0,
+        };
         self.event(5 * MS, Event::Answered(ticket, answer));
     }
     fn probe(&mut self, ask: u64, _policy: &str, volumes: Vec<VolumeId>, state: Arc<State>) {
@@ -287,6 +293,7 @@ impl Cluster {
             flushed: 0,
             deaf: false,
             calls: 0,
+            broken: None,
         };
         self.nodes[index] = Some((Node::new(self.now, config), host));
         for other in (0..self.nodes.len()).filter(|&other| other != index) {
@@ -412,6 +419,12 @@ impl Cluster {
             push(&self.queue, next, 0, u64::MAX, Event::Down(NodeId(1)));
             self.run_until(2, "a second", |cluster| cluster.now >= next);
         }
+    }
+
+    fn run(&mut self, seconds: u64) {
+        let until = self.now + seconds * 1000 * MS;
+        push(&self.queue, until, 0, u64::MAX, Event::Down(NodeId(1)));
+        self.run_until(seconds + 1, "time", |cluster| cluster.now >= until);
     }
 
     fn calls(&self) -> u64 {
@@ -829,3 +842,6 @@ fn a_job_that_waits_for_the_log_has_it_read_at_once() {
         "it would wait for whatever comes next: {asked:?}"
     );
 }
+
+#[path = "health_test.rs"]
+mod health_test;

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use super::{Action, Node};
 use crate::backplane::message::{Command, Message, REPLY_BYTES_MAX, Reply, SUBMIT_BYTES_MAX};
 use crate::backplane::session::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX};
-use crate::coordinator::{PROBES_NODE_MAX, status};
+use crate::coordinator::PROBES_NODE_MAX;
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
-use crate::log::fault::LogFault;
 
 /// Commands that wait at once; more are refused.
 const REQUESTS_MAX: usize = 64;
@@ -95,7 +94,7 @@ impl<S: Sealer + Clone> Node<S> {
         }
         let me = self.me();
         let epoch = self.follow.epoch;
-        let known = self.follow.holder.filter(|holder| *holder == me || self.up.contains(holder));
+        let known = self.reachable_holder();
         let (mut send, mut done) = (Vec::new(), Vec::new());
         let mut room = (LARGE_OUT_MAX, SMALL_OUT_MAX);
         if let Some(holder) = known {
@@ -129,8 +128,7 @@ impl<S: Sealer + Clone> Node<S> {
                     Some(holder) => {
                         format!("node {holder} coordinates (epoch {epoch}), and did not answer; try again")
                     }
-                    None if self.trouble.is_some() => {
-                        let why = self.trouble.iter().map(LogFault::to_string).collect::<String>();
+                    None if let Some(why) = self.health.trouble() => {
                         format!("nobody coordinates whom node {me} can reach: {why}; try again")
                     }
                     None => "no node holds the lease, and this one could not take it: is the store there? \
@@ -144,9 +142,7 @@ impl<S: Sealer + Clone> Node<S> {
             let Some(client) = self.requests.answered(number) else { continue };
             let reply = match why {
                 Some(why) => Reply::Refused(why),
-                None => {
-                    Reply::Status(status::resting(me, epoch, self.follow.is_resting(), &self.view().state))
-                }
+                None => Reply::Status(self.own_status(now_ns)),
             };
             self.actions.push_back(Action::Reply { client, reply });
         }

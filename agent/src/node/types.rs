@@ -179,6 +179,8 @@ pub enum Note {
     Seeking,
     /// Somebody may hold it.
     Waiting(LogFault),
+    /// Another machine holds it under this node's number.
+    SameNumber(LogFault),
     /// Coordinates.
     Coordinates(Epoch),
     /// Another node coordinates.
@@ -196,6 +198,10 @@ impl fmt::Display for Note {
         match self {
             Note::Seeking => f.write_str("there is work and no coordinator: claiming the lease"),
             Note::Waiting(held) => write!(f, "waiting: {held}"),
+            Note::SameNumber(held) => write!(
+                f,
+                "another machine has this node's number; give one of the two another, and a certificate for it: {held}"
+            ),
             Note::Coordinates(epoch) => write!(f, "this node coordinates, epoch {epoch}"),
             Note::Follows(node, epoch) => write!(f, "node {node} coordinates, epoch {epoch}"),
             Note::Released => f.write_str("this node let the lease go"),

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::host::HostClock;
 use crate::logger;
 use crate::notify::Notify;
+use crate::repeats::without_numbers;
 use crate::repository::{Opened, Repository, answers};
 use crate::signal::Wish;
 
@@ -49,13 +50,17 @@ pub fn reach(
     thread
         .spawn(move || try_until_told(&global, &tell))
         .map_err(|error| Failure::at("cannot start a thread", error))?;
-    let mut waits = false;
+    let (mut waits, mut told_of) = (false, String::new());
     loop {
         match told.recv_timeout(Duration::from_millis(TURN_MS)) {
             Ok(Ok(Ok(repository))) => return Ok(Some(repository)),
             Ok(Ok(Err(why))) => {
-                if !waits {
+                let kind = without_numbers(&why);
+                if kind != told_of {
                     logger::say(format_args!("windlass: waiting for the store: {why}"));
+                    told_of = kind;
+                }
+                if !waits {
                     // The service manager would end what takes long to be ready.
                     notify.ready();
                     waits = true;

@@ -32,7 +32,7 @@ use windlass_agent::id::{Boot, NodeId};
 use windlass_agent::log::lease::Identity;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::writer::WriterOptions;
-use windlass_agent::node::{Config, Event, Node};
+use windlass_agent::node::{Config, Node};
 use windlass_agent::table::plan::Bounds;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
@@ -108,10 +108,9 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     };
     let answered = post.clone();
     let calls = Calls::start(&repository.opened.shared(), LOG_THREADS, move |ticket, answer, fault| {
-        if let Some(fault) = fault {
-            log::debug!("log: {fault}");
-        }
-        answered.event(Event::Answered(ticket, answer));
+        let words = fault.map(|fault| fault.to_string());
+        words.iter().for_each(|words| log::debug!("log: {words}"));
+        answered.send(Letter::Answer(ticket, answer, words));
     })?;
     let worker = Worker::start(work, &post)?;
     let server = Server::open(&profile.control.socket)?;

@@ -10,9 +10,11 @@ use std::time::Duration;
 use windlass_agent::backplane::message::{Assignment, AssignmentId, MergeOrder, Message, Present, Reply};
 use windlass_agent::backplane::net::{self, Net};
 use windlass_agent::backplane::tls::Tls;
+use windlass_agent::coordinator::Contact;
 use windlass_agent::drive::node::{Ports, turn};
 use windlass_agent::id::{Epoch, NodeId, Slot, VolumeId};
 use windlass_agent::log::call::Call;
+use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Event, Node, Note, Ticket};
@@ -31,6 +33,7 @@ use crate::failure::Failure;
 use crate::host::HostClock;
 use crate::logger;
 use crate::notify::Notify;
+use crate::repeats::without_numbers;
 use crate::signal::Wish;
 
 /// Token of the control socket's listener; its clients follow.
@@ -53,6 +56,8 @@ struct Host {
     next_client: u64,
     replies: Vec<(ClientId, Answer)>,
     status: String,
+    /// What the store said, while its last answer is a failure.
+    words: Option<String>,
     /// Requests to the store for log and lease so far.
     calls_made: u64,
 }
@@ -120,8 +125,16 @@ impl Ports for Host {
     }
 
     fn note(&mut self, note: Note) {
-        self.status = note.to_string();
-        logger::say(format_args!("windlass: {note}"));
+        let of_store = matches!(
+            note,
+            Note::Lost(LogFault::Store { .. })
+                | Note::Waiting(LogFault::Store { .. })
+                | Note::Warning(LogFault::Store { .. })
+        );
+        let words = self.words.as_ref().filter(|_| of_store);
+        let words = words.map_or_else(String::new, |words| format!(" ({words})"));
+        self.status = format!("{note}{words}");
+        logger::say_rarely_as(&without_numbers(&self.status), &format!("windlass: {}", self.status));
     }
 }
 
@@ -162,6 +175,7 @@ impl Reactor {
             next_client: 0,
             replies: Vec::new(),
             status: String::new(),
+            words: None,
             calls_made: 0,
         };
         Ok(Reactor { poll, letters, server, host, identity, beat_ns, rate: Rate::default(), throttle })
@@ -248,11 +262,11 @@ impl Reactor {
         while let Some(event) = self.host.net.as_mut().and_then(|net| net.next_event(now)) {
             let event = match event {
                 net::Event::Up { node, .. } => {
-                    logger::say(format_args!("windlass: node {node} is connected"));
+                    logger::say_rarely(format_args!("windlass: node {node} is connected"));
                     Event::Up(node)
                 }
                 net::Event::Down { node, reason } => {
-                    logger::say(format_args!("windlass: node {node} is gone: {reason}"));
+                    logger::say_rarely(format_args!("windlass: node {node} is gone: {reason}"));
                     Event::Down(node)
                 }
                 net::Event::Message { from, epoch, log_slot, message } => {
@@ -261,6 +275,15 @@ impl Reactor {
             };
             turn(node, &mut self.host, now_ns, HostClock.wall_ns(), Some(event));
         }
+        if let Some(net) = &mut self.host.net
+            && net.take_changed()
+        {
+            let since_ns = HostClock.wall_ns();
+            for peer in net.peers() {
+                let contact = Contact { up: peer.up, since_ns, why: peer.last, twins: peer.twins.cloned() };
+                node.set_contact(peer.node, contact);
+            }
+        }
     }
 
     /// What threads say; a signal ends the round.
@@ -268,12 +291,20 @@ impl Reactor {
         while let Ok(letter) = self.letters.try_recv() {
             match letter {
                 Letter::Wish(wish) => return Some(wish),
+                Letter::Answer(ticket, answer, words) => {
+                    self.host.words.clone_from(&words);
+                    words.into_iter().for_each(|words| node.store_said(words));
+                    let event = Event::Answered(ticket, answer);
+                    turn(node, &mut self.host, HostClock.boot_ns(), HostClock.wall_ns(), Some(event));
+                }
                 Letter::Event(event) => {
                     if let Event::Ended { id, result } = &event {
                         self.host.job = self.host.job.filter(|job| job != id);
                         match result {
                             Ok(()) => log::info!("job: ended"),
-                            Err(why) => logger::say(format_args!("windlass: a job ended early: {why}")),
+                            Err(why) => {
+                                logger::say_rarely(format_args!("windlass: a job ended early: {why}"))
+                            }
                         }
                     }
                     if let Event::Merged { id, result } = &event {

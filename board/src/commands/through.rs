@@ -27,6 +27,7 @@ use crate::failure::{Exit, Failure};
 use crate::host::HostClock;
 use crate::output::Output;
 use crate::progress::Watcher;
+use crate::repeats::without_numbers;
 use crate::repository::Repository;
 use crate::status::{Backup as Running, Point, Status, Trouble, Volume};
 use crate::{logger, signal, text};
@@ -92,6 +93,9 @@ pub fn backup(
     }
     let begun_ns = HostClock.boot_ns();
     let before = Status::parse(&through.agent.status()?).map_err(Failure::new)?;
+    if let Some(why) = before.why_none() {
+        logger::say(format_args!("windlass: waiting for a coordinator: {}", text::printable(why.as_bytes())));
+    }
     let number = match through.agent.command(Command::Backup(args.name.clone()))? {
         Reply::Done(number) => number.map(|number| number.0),
         Reply::Status(_) | Reply::Refused(_) => None,
@@ -104,8 +108,13 @@ pub fn backup(
     }
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
-    let wait =
-        Wait { policy: &args.name, number, after: last_point(&before, &args.name), errors: before.errors };
+    let wait = Wait {
+        policy: &args.name,
+        number,
+        after: last_point(&before, &args.name),
+        waits_for: String::new(),
+        errors: before.errors,
+    };
     let ended = {
         let _watcher = Watcher::start(&job, *output)?;
         wait.run(&mut through, global, &job)?
@@ -172,6 +181,8 @@ struct Wait<'a> {
     number: Option<u32>,
     /// Points up to this number are older.
     after: u32,
+    /// What it waits for, as far as that was told; without its numbers.
+    waits_for: String,
     /// Errors that were told.
     errors: Vec<Trouble>,
 }
@@ -214,6 +225,7 @@ impl Wait<'_> {
                 }
             };
             self.tell_errors(&status);
+            self.tell_waiting(&status);
             match self.look(&status) {
                 Seen::Point(point) => return Ok(Some(point.clone())),
                 Seen::Running(running) => {
@@ -249,6 +261,16 @@ impl Wait<'_> {
         } else {
             Seen::Unknown
         }
+    }
+
+    /// Whoever waits is told what for, when that is something else than before.
+    fn tell_waiting(&mut self, status: &Status) {
+        let why = status.why_none().unwrap_or_default();
+        let kind = without_numbers(why);
+        if kind != self.waits_for && !why.is_empty() {
+            logger::say(format_args!("windlass: waiting: {}", text::printable(why.as_bytes())));
+        }
+        self.waits_for = kind;
     }
 
     fn tell_errors(&mut self, status: &Status) {

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use windlass_agent::log::call::Answer;
 use windlass_agent::node;
 use windlass_hal::linux::poll::Waker;
 
@@ -17,6 +18,8 @@ const POST_MAX: usize = 256;
 pub enum Letter {
     /// For the node.
     Event(node::Event),
+    /// The store's answer to a call of the node, and what it said when that is a failure.
+    Answer(node::Ticket, Answer, Option<String>),
     /// A signal.
     Wish(Wish),
 }

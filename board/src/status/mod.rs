@@ -45,6 +45,10 @@ pub struct Coordinator {
     pub resting: bool,
     /// What is left of the lease, in milliseconds.
     pub lease_left_ms: Option<u64>,
+    /// Why nobody does; `None`: there is nothing to do, or somebody does.
+    pub why: Option<String>,
+    /// Since when nobody does, in nanoseconds since 1970.
+    pub since_wall_ns: Option<i64>,
 }
 
 /// A node.
@@ -55,6 +59,12 @@ pub struct Node {
     pub node: u32,
     /// Whether it is heard from.
     pub up: bool,
+    /// `up`, `stopped` in an orderly way, or `down`.
+    pub state: String,
+    /// Since when, in nanoseconds since 1970.
+    pub since_wall_ns: Option<i64>,
+    /// What is wrong with it.
+    pub why: Option<String>,
     /// Its share of the work.
     pub weight: u32,
     /// Memory budget in bytes.
@@ -166,8 +176,14 @@ impl Status {
         self.coordinator.as_ref().is_some_and(|holder| holder.node.is_some())
     }
 
+    /// Why nobody coordinates though somebody should.
+    pub fn why_none(&self) -> Option<&str> {
+        self.coordinator.as_ref().filter(|holder| holder.node.is_none())?.why.as_deref()
+    }
+
     /// Whether nobody coordinates because there is nothing to do.
     pub fn is_resting(&self) -> bool {
-        !self.is_held() && self.coordinator.as_ref().is_some_and(|holder| holder.resting)
+        !self.is_held()
+            && self.coordinator.as_ref().is_some_and(|holder| holder.resting && holder.why.is_none())
     }
 }

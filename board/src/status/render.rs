@@ -48,27 +48,47 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
     });
     out.push(match holder.node {
         Some(node) => format!("COORDINATOR  node {node}{left}  {asked}"),
-        None if holder.resting => format!("COORDINATOR  none: idle, nothing to do  {asked}"),
-        None => format!("COORDINATOR  none: no node holds the repository's lock yet  {asked}"),
+        None if holder.why.is_none() => format!("COORDINATOR  none: idle, nothing to do  {asked}"),
+        None => {
+            let since =
+                holder.since_wall_ns.map_or_else(String::new, |ns| format!(" since {} UTC", when(ns)));
+            format!("COORDINATOR  none{since}  {asked}")
+        }
     });
+    if let (None, Some(why)) = (holder.node, &holder.why) {
+        wrap(&name(why), out);
+    }
 }
 
 fn nodes(status: &Status, out: &mut Vec<String>) {
     out.push(String::new());
-    out.push("NODE  STATE  WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES".to_owned());
+    out.push("NODE  STATE    WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES".to_owned());
     for node in &status.nodes {
         let volumes: Vec<String> = node.volumes.iter().map(|volume| name(volume)).collect();
+        // A node has memory: without any, it has not said what it has.
+        let known = |text: String| if node.memory_bytes == 0 { "-".to_owned() } else { text };
         out.push(format!(
-            "{:>4}  {:<5}  {:>6}  {:>5}  {:>8}  {:>10}  {:>4}  {}",
+            "{:>4}  {:<7}  {:>6}  {:>5}  {:>8}  {:>10}  {:>4}  {}",
             node.node,
-            if node.up { "up" } else { "DOWN" },
-            node.weight,
-            node.lanes,
-            Human(node.memory_bytes).to_string(),
+            match (node.up, node.state.as_str()) {
+                (true, _) => "up",
+                (false, "stopped") => "stopped",
+                (false, _) => "DOWN",
+            },
+            known(node.weight.to_string()),
+            known(node.lanes.to_string()),
+            known(Human(node.memory_bytes).to_string()),
             rate(node.rate),
             node.assignments,
             volumes.join(" "),
         ));
+        let since = node.since_wall_ns.map(|ns| format!("since {} UTC", when(ns)));
+        match (&node.why, since.filter(|_| !node.up || node.why.is_some())) {
+            (Some(why), Some(since)) => wrap_by(8, &format!("{since}: {}", name(why)), out),
+            (Some(text), None) => wrap_by(8, &name(text), out),
+            (None, Some(since)) => wrap_by(8, &since, out),
+            (None, None) => {}
+        }
     }
     for volume in &status.volumes_missing {
         out.push(format!("NO DEVICE on this machine: {}", name(volume)));
@@ -183,18 +203,22 @@ fn errors(status: &Status, out: &mut Vec<String>) {
 
 /// A sentence on as many lines as it needs, at spaces where there are any.
 fn wrap(sentence: &str, out: &mut Vec<String>) {
-    const INDENT: &str = "    ";
-    let width = COLUMNS_MAX - INDENT.len();
+    wrap_by(4, sentence, out);
+}
+
+/// The same, behind so many spaces.
+fn wrap_by(spaces: usize, sentence: &str, out: &mut Vec<String>) {
+    let (indent, width) = (" ".repeat(spaces), COLUMNS_MAX - spaces);
     let mut line = String::new();
     for word in sentence.split(' ') {
         let mut word: Vec<char> = word.chars().collect();
         if !line.is_empty() && line.chars().count() + 1 + word.len() > width {
-            out.push(format!("{INDENT}{line}"));
+            out.push(format!("{indent}{line}"));
             line.clear();
         }
         while word.len() > width {
             let rest = word.split_off(width);
-            out.push(format!("{INDENT}{}", word.iter().collect::<String>()));
+            out.push(format!("{indent}{}", word.iter().collect::<String>()));
             word = rest;
         }
         if !line.is_empty() {
@@ -203,7 +227,7 @@ fn wrap(sentence: &str, out: &mut Vec<String>) {
         line.extend(word);
     }
     if !line.is_empty() {
-        out.push(format!("{INDENT}{line}"));
+        out.push(format!("{indent}{line}"));
     }
 }
 
@@ -214,7 +238,9 @@ mod tests {
     const FULL: &str = r#"{"node":2,"coordinator":{"node":1,"epoch":7,"resting":false,"lease_left_ms":12345},
       "nodes":[
         {"node":1,"up":true,"boot":"00ff","weight":100,"memory_bytes":67108864,"lanes":2,"rate":125829120,"volumes":["home","lun-7"],"assignments":2},
-        {"node":2,"up":false,"boot":"0100","weight":0,"memory_bytes":50331648,"lanes":1,"rate":0,"volumes":[],"assignments":0}],
+        {"node":2,"up":false,"boot":"0100","weight":0,"memory_bytes":50331648,"lanes":1,"rate":0,"volumes":[],"assignments":0},
+        {"node":3,"up":false,"state":"down","since_wall_ns":1763692800000000000,"why":"the peer's certificate is not of this cluster's CA"},
+        {"node":4,"up":false,"state":"stopped","since_wall_ns":1763692800000000000}],
       "backups":[{"backup":9,"policy":"home","items_done":12345,"items_total":90000,"bytes_done":1288490188,"bytes_total":2741489762,
         "rate":125829120,"eta_s":3661,"assignments":[
           {"node":1,"volume":3,"from":[1,0],"to":[4096,0],"done":[2048,0]},
@@ -230,9 +256,14 @@ mod tests {
     const GOLDEN: &str = "\
 COORDINATOR  node 1, locks the repository for 12.3 s more  (says node 2)
 
-NODE  STATE  WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES
-   1  up        100      2  64.0 MiB   120 MiB/s     2  home lun-7
-   2  DOWN        0      1  48.0 MiB           -     0
+NODE  STATE    WEIGHT  LANES    MEMORY        RATE  WORK  VOLUMES
+   1  up          100      2  64.0 MiB   120 MiB/s     2  home lun-7
+   2  DOWN          0      1  48.0 MiB           -     0
+   3  DOWN          -      -         -           -     0
+        since 2025-11-21 02:40:00 UTC: the peer's certificate is not of this
+        cluster's CA
+   4  stopped       -      -         -           -     0
+        since 2025-11-21 02:40:00 UTC
 
 BACKUP  POLICY                DONE        SIZE        RATE       ETA  ITEMS
      9  home                   46%    1.20 GiB   120 MiB/s  01:01:01  12,345
@@ -267,10 +298,17 @@ LAST ERRORS
     #[test]
     fn a_status_that_says_little_is_still_one() {
         let empty = lines(&Status::parse("{}").unwrap()).join("\n");
-        assert!(
-            empty.starts_with("COORDINATOR  none: no node") && empty.ends_with("none running"),
-            "{empty}"
-        );
+        assert!(empty.starts_with("COORDINATOR  none: idle") && empty.ends_with("none running"), "{empty}");
+        let silent = r#"{"coordinator":{"node":null,"resting":true,"since_wall_ns":1763692800000000000,
+            "why":"the store: GET epoch/1: no clear answer from the store (connection refused by etcd-1:2379)"}}"#;
+        let silent = Status::parse(silent).unwrap();
+        assert!(!silent.is_resting() && !silent.is_held(), "a backup that was asked for still waits");
+        let expected = [
+            "COORDINATOR  none since 2025-11-21 02:40:00 UTC  (says node 0)",
+            "    the store: GET epoch/1: no clear answer from the store (connection refused",
+            "    by etcd-1:2379)",
+        ];
+        assert_eq!(lines(&silent)[..3], expected);
         let resting =
             r#"{"coordinator":{"node":null,"epoch":9,"resting":true},"errors":[{"node":null,"what":"x"}]}"#;
         assert!(lines(&Status::parse(resting).unwrap())[0].contains("none: idle"));

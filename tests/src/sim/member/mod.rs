@@ -288,7 +288,14 @@ impl Member {
                 }
                 (Note::Lost(fault), _) => facts.push(Fact::Lost { fault, marker: None }),
                 (Note::Warning(fault), _) => facts.push(Fact::Warned { fault }),
-                (Note::Seeking | Note::Waiting(_) | Note::Follows(..) | Note::Coordinates(_), _) => {}
+                (
+                    Note::Seeking
+                    | Note::Waiting(_)
+                    | Note::SameNumber(_)
+                    | Note::Follows(..)
+                    | Note::Coordinates(_),
+                    _,
+                ) => {}
             }
         }
         // They are about this moment: before what the node sends.

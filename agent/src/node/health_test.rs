@@ -1,0 +1,134 @@
+//! What a status says while nobody coordinates.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::backplane::reason::Reason;
+use crate::coordinator::Contact;
+
+impl Cluster {
+    /// What a node says of the cluster.
+    fn status(&mut self, index: usize) -> Value {
+        let client = self.now + 7;
+        self.local(index, client, Command::Status);
+        self.run_until(1, "the status", |cluster| cluster.reply_to(client).is_some());
+        let Some(Reply::Status(json)) = self.reply_to(client) else { panic!("{:?}", self.reply_to(client)) };
+        serde_json::from_str(&json).expect("it is JSON")
+    }
+}
+
+/// Why nobody coordinates, as a status says it.
+fn why(status: &Value) -> &str {
+    assert_eq!(status["coordinator"]["node"], Value::Null, "{status}");
+    status["coordinator"]["why"].as_str().unwrap_or("")
+}
+
+#[test]
+fn an_outage_of_the_store_is_named_with_its_begin_and_its_words() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    cluster.set_policy();
+    let begun = cluster.now as i64;
+    let breaks = |cluster: &mut Cluster, kind| {
+        cluster.nodes.iter_mut().flatten().for_each(|(_, host)| host.broken = kind);
+    };
+    breaks(&mut cluster, Some(StoreFaultKind::Unknown));
+    cluster.local(0, 2, Command::Backup("homes".to_owned()));
+    cluster.run(45);
+    for index in 0..2 {
+        cluster.nodes[index]
+            .as_mut()
+            .expect("it lives")
+            .0
+            .store_said("GET log/1: etcd-1 is silent".to_owned());
+        cluster.run(10);
+        let status = cluster.status(index);
+        assert!(why(&status).contains("no clear answer from the store"), "{status}");
+        let since = status["coordinator"]["since_wall_ns"].as_i64().expect("since when");
+        assert!(since > begun && since < begun + 30_000 * MS as i64, "{since}");
+        // Each is there itself.
+        assert_eq!(status["nodes"][0]["node"], json!(index + 1), "{status}");
+        assert_eq!(status["nodes"][0]["up"], json!(true), "{status}");
+    }
+    // A store that says why is believed, also when it says it to a claim only.
+    breaks(&mut cluster, Some(StoreFaultKind::Full));
+    cluster.run(20);
+    assert!(why(&cluster.status(0)).contains("no space left"), "{}", cluster.status(0));
+    breaks(&mut cluster, None);
+    cluster.run_until(300, "a point", |cluster| cluster.points() == 1);
+    assert_ne!(cluster.status(0)["coordinator"]["node"], Value::Null);
+}
+
+#[test]
+fn a_node_that_is_cut_off_says_who_works_and_why_it_does_not_reach_it() {
+    let mut cluster = Cluster::new(&[&["shared"], &["shared"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    let holder = cluster.holder().expect("a coordinator");
+    let other = 1 - holder;
+    let peer = NodeId(holder as u32 + 1);
+    cluster.cut.borrow_mut().extend([(holder, other), (other, holder)]);
+    push(&cluster.queue, cluster.now + MS, other, 0, Event::Down(peer));
+    push(&cluster.queue, cluster.now + MS, holder, 0, Event::Down(NodeId(other as u32 + 1)));
+    let contact =
+        Contact { up: false, since_ns: cluster.now as i64, why: Some(Reason::Unreachable), twins: None };
+    cluster.nodes[other].as_mut().expect("it lives").0.set_contact(peer, contact);
+    cluster.run(6);
+    let status = cluster.status(other);
+    let seen = &status["nodes"][holder];
+    assert_eq!((&seen["state"], &seen["up"]), (&json!("down"), &json!(false)), "{status}");
+    assert_eq!(seen["why"], json!(Reason::Unreachable.to_string()));
+    for text in [format!("node {peer}"), Reason::Unreachable.to_string()] {
+        assert!(why(&status).contains(&text), "{text}: {status}");
+    }
+    // It watches the other's beats: that one still runs.
+    cluster.step_ms = 3000;
+    cluster.run(20);
+    let status = cluster.status(other);
+    assert!(why(&status).contains("still runs"), "{status}");
+}
+
+#[test]
+fn another_machine_with_this_nodes_number_is_named() {
+    let mut first = Cluster::new(&[&["a"]]);
+    first.set_policy();
+    let mut second = Cluster::new(&[&["a"]]);
+    second.kill(0);
+    (second.store, second.boots, second.now) = (Rc::clone(&first.store), 100, first.now);
+    second.queue.borrow_mut().0.clear();
+    second.boot(0);
+    second.run(1);
+    second.local(0, 2, Command::Backup("homes".to_owned()));
+    // Until it has watched the beats, it may be its own earlier start.
+    let mut said = Vec::new();
+    for _ in 0..50 {
+        first.poll_status(1);
+        first.local(0, u64::MAX - first.now, Command::Flush);
+        second.run(1);
+        if second.holder().is_none() {
+            let status = second.status(0);
+            said.push(why(&status).to_owned());
+        }
+    }
+    assert!(said.iter().any(|why| why.contains("this node's earlier start")), "{said:?}");
+    let last = said.last().expect("it does not hold the lease");
+    assert!(last.contains("another machine has this node's number, 1,"), "{said:?}");
+    assert!(second.told().iter().any(|line| line.contains("another machine has this node's number")));
+}
+
+#[test]
+fn a_backup_that_was_taken_over_is_never_said_not_to_run() {
+    let mut cluster = Cluster::new(&[&["a", "shared"], &["b", "shared"], &["shared"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    let victim = cluster.holder().expect("a coordinator");
+    cluster.kill(victim);
+    cluster.run_until(60, "another coordinator", |cluster| cluster.holder().is_some());
+    let index = cluster.holder().expect("a coordinator");
+    let begun = cluster.now;
+    while cluster.now < begun + 12_000 * MS {
+        let status = cluster.status(index);
+        assert_eq!(status["backups"][0]["backup"], json!(1), "{status}");
+        assert_eq!(status["queue"], json!([]));
+        cluster.step();
+    }
+}
