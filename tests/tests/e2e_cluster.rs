@@ -123,6 +123,60 @@ fn the_coordinator_is_killed_with_the_log_in_etcd_and_objects_in_ceph() {
     kill_the_coordinator(cluster);
 }
 
+/// What a command says at a node's agent. It must succeed.
+fn says(cluster: &Cluster, node: u32, arguments: &[&str]) -> String {
+    let ended = cluster.at(node, arguments).output().unwrap();
+    let (said, told) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{arguments:?}: {said}{told}\n{}", cluster.told(node));
+    said.into_owned()
+}
+
+#[test]
+fn of_two_nodes_one_is_killed_and_the_other_backs_up_by_command_and_by_schedule() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let setup = Setup { nodes: 2, ..Setup::new(Place::directory(&work.join("repository"))) };
+    let mut cluster = Cluster::make(PROGRAM, setup, None);
+    cluster.start();
+    says(&cluster, 1, &["policy", "set", POLICY, "--volume", SHARED, "--every", "1m"]);
+    says(&cluster, 2, &["backup", POLICY]);
+    let victim = cluster.watch("a coordinator", 1, |_| true).coordinator;
+    let survivor = cluster.other(victim);
+    cluster.kill(victim);
+    let killed_ns = HostClock.boot_ns();
+    let shown = cluster.wait("the status to say so", |cluster| {
+        let shown = says(cluster, survivor, &["status"]);
+        shown.contains("COORDINATOR  none since").then_some(shown)
+    });
+    println!("{shown}");
+    let gone = |line: &str| line.starts_with(&format!("   {victim}  DOWN"));
+    assert!(shown.contains(&format!("node {victim} held the repository's lock")), "{shown}");
+    assert!(
+        shown.lines().any(gone) && shown.contains("        since "),
+        "who is gone, and since when: {shown}"
+    );
+    says(&cluster, survivor, &["backup", POLICY, "--no-wait"]);
+    let begun = seconds_since(killed_ns);
+    println!("node {victim} killed: a backup began {begun:.1} s later");
+    assert!(begun <= 2.0 * LEASE_SECS + 2.0 + SLACK_SECS, "{begun:.1} s until a backup began");
+    let points = |cluster: &Cluster| {
+        let seen = cluster.look(survivor);
+        seen.map_or(0, |seen| seen.status["points"].as_array().map_or(0, Vec::len))
+    };
+    cluster.wait("a point by command", |cluster| (points(cluster) >= 2).then_some(()));
+    let before = points(&cluster);
+    cluster.wait("a point by schedule", |cluster| (points(cluster) > before).then_some(()));
+    // It comes back, and takes its share of what is read in full.
+    let told = cluster.told(victim).len();
+    cluster.boot(victim);
+    cluster.wait("the nodes to see each other", |cluster| {
+        cluster.told(victim)[told..].contains(&format!("node {survivor} is connected")).then_some(())
+    });
+    says(&cluster, survivor, &["policy", "set", "again", "--volume", SHARED]);
+    says(&cluster, survivor, &["backup", "again"]);
+    assert!(cluster.told(victim)[told..].contains("job: begins"), "{}", cluster.told(victim));
+    cluster.check_log();
+}
+
 #[test]
 fn a_backup_through_an_agent_shows_who_works_and_prints_its_point() {
     let work = Workdir::new("e2e-cluster").unwrap();
