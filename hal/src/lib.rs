@@ -5,6 +5,7 @@
 //! | raw disk, partition, snapshot device, plain file | [`block::BlockDevice`] | `linux` (io_uring, threads), `sim` |
 //! | time | [`clock::Clock`] | [`clock::SystemClock`], `sim` |
 //! | byte streams between nodes | [`link::Link`] | `linux::link` (TCP), `sim::link` |
+//! | what a restore makes | [`tree::Node`] | `linux::tree`, `sim::tree` |
 //! | random bytes | [`entropy::Entropy`] | [`entropy::SystemEntropy`], `sim` |
 //! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::xfs`, `volume::image`, `volume::mounted`; `volume::detect` picks among the raw ones |
 //!
@@ -22,5 +23,6 @@ pub mod entropy;
 pub mod link;
 pub mod linux;
 pub mod sim;
+pub mod tree;
 pub mod volume;
 pub mod wrap;

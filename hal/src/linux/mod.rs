@@ -10,6 +10,7 @@
 //! | [`link`] | connections between nodes over TCP |
 //! | [`poll`] | readiness of descriptors, and a waker |
 //! | [`fsattr`] | attributes of files by ioctls and handles |
+//! | [`tree`] | what a restore makes in a directory |
 //! | `mount` | a read-only mount without a place |
 //! | `writers` | what may write to a volume that is read |
 //! | `sysfs`, `sys` | attributes and system calls |
@@ -32,6 +33,7 @@ pub mod pread;
 pub mod ring;
 pub(crate) mod sys;
 mod sysfs;
+pub mod tree;
 mod writers;
 
 pub use fault::{OpenFault, OpenFaultKind};

@@ -6,6 +6,7 @@
 //! | [`clock`] | a clock that moves only by a call |
 //! | [`disk`] | a disk with latency, reordering, medium errors and power cuts |
 //! | [`link`] | byte streams between nodes, cut anywhere, late, and broken on request |
+//! | [`tree`] | a target of restores that is full, fails, is killed and loses power |
 //!
 //! Does not: leave out faults that real hardware has. Source: ours.
 
@@ -13,3 +14,4 @@ pub mod clock;
 pub mod disk;
 pub mod link;
 pub mod prng;
+pub mod tree;

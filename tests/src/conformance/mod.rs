@@ -2,4 +2,5 @@
 
 pub mod block;
 pub mod store;
+pub mod tree;
 pub mod volume;
