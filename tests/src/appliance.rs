@@ -389,8 +389,9 @@ impl Appliance {
             repository: Protected::default(),
         };
         let nonce = host::boot().context(|| "random")?.0;
-        let memory = self.setup.memory;
-        walk::run(&mut rows, &roots, &[], to, nonce, options, memory, &Arc::default()).context(|| "restore")
+        let progress = Arc::default();
+        let work = walk::Work { roots: &roots, selection: &[], options, nonce, progress: &progress };
+        walk::run(&mut rows, &work, to, self.setup.memory).context(|| "restore")
     }
 }
 

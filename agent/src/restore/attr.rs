@@ -17,10 +17,7 @@
 //! Errors never end an item: each attribute that could not be set is reported and the others are set.
 //! Does not: restore ctime and btime; no call can. Source: blocks reference, section E (measured).
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
-use rustix::io::Errno;
+use windlass_hal::tree::{Errno, Node};
 use windlass_hal::volume::{ItemKind, Timestamp};
 
 use super::fault::{Feature, Reason};
@@ -49,13 +46,13 @@ impl Known {
     /// Nothing is known: everything is set.
     pub const NOTHING: Known = Known { owner: None, mode: None, mtime: None, is_old: false };
 
-    /// What `fd`, which was there before, has.
-    pub fn of(fd: BorrowedFd<'_>) -> Known {
-        let Ok(stat) = rustix::fs::fstat(fd) else { return Known { is_old: true, ..Known::NOTHING } };
+    /// What `node`, which was there before, has.
+    pub fn of(node: &impl Node) -> Known {
+        let Ok(stat) = node.stat() else { return Known { is_old: true, ..Known::NOTHING } };
         Known {
-            owner: Some((stat.st_uid, stat.st_gid)),
-            mode: Some((stat.st_mode & 0o7777) as u16),
-            mtime: Some(Timestamp { secs: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 }),
+            owner: Some((stat.uid, stat.gid)),
+            mode: Some(stat.mode),
+            mtime: Some(stat.mtime),
             is_old: true,
         }
     }
@@ -68,7 +65,7 @@ impl Known {
 
 /// Sets everything but flags on an open file or directory, as far as it differs from what is `known`.
 pub fn settle(
-    fd: BorrowedFd<'_>,
+    node: &impl Node,
     item: &ItemAttributes,
     known: Known,
     owners: bool,
@@ -78,31 +75,30 @@ pub fn settle(
     let mut owner = known.owner;
     if owners && known.owner != Some((item.uid, item.gid)) {
         mode = None;
-        let wanted = (Some(Uid::from_raw(item.uid)), Some(Gid::from_raw(item.gid)));
-        let set = rustix::fs::fchown(fd, wanted.0, wanted.1);
+        let set = node.set_owner(item.uid, item.gid);
         owner = set.is_ok().then_some((item.uid, item.gid)).or(owner);
         check("set owner", set, fault);
     }
-    let owner = owner.or_else(|| rustix::fs::fstat(fd).ok().map(|stat| (stat.st_uid, stat.st_gid)));
+    let owner = owner.or_else(|| node.stat().ok().map(|stat| (stat.uid, stat.gid)));
     let trusted = is_trusted(item, owner);
     for (name, value) in item.xattrs.iter().filter(|(name, _)| name != CAPABILITY) {
-        if known.is_old && has_xattr(fd, name, value) {
+        if known.is_old && has_xattr(node, name, value) {
             continue;
         }
         if name == ACL_ACCESS {
             mode = None;
         }
-        if let Err(errno) = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()) {
+        if let Err(errno) = node.set_xattr(name, value) {
             fault(Reason::Xattr { name: name.clone(), errno });
         }
     }
     let wanted = if trusted { item.mode } else { item.mode & !PRIVILEGES };
     if mode != Some(wanted) {
-        check("set mode", rustix::fs::fchmod(fd, Mode::from_raw_mode(u32::from(wanted & 0o7777))), fault);
+        check("set mode", node.set_mode(wanted), fault);
     }
     if let Some((name, value)) = item.xattrs.iter().find(|(name, _)| name == CAPABILITY)
         && trusted
-        && let Err(errno) = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())
+        && let Err(errno) = node.set_xattr(name, value)
     {
         fault(Reason::Xattr { name: name.clone(), errno });
     }
@@ -110,11 +106,10 @@ pub fn settle(
         fault(Reason::NotKept { what: Feature::Privileges, items: 1 });
     }
     if item.project != 0 {
-        let set = windlass_hal::linux::fsattr::set_project(fd, item.project);
-        check("set project id", set.map_err(|e| Errno::from_raw_os_error(e as i32)), fault);
+        check("set project id", node.set_project(item.project), fault);
     }
     if known.mtime != Some(item.mtime) {
-        check("set times", rustix::fs::futimens(fd, &times(item)), fault);
+        check("set times", node.set_times(item.atime, item.mtime), fault);
     }
 }
 
@@ -129,60 +124,41 @@ fn is_trusted(item: &ItemAttributes, owner: Option<(u32, u32)>) -> bool {
 }
 
 /// Whether an extended attribute is there with that value.
-fn has_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> bool {
+fn has_xattr(node: &impl Node, name: &[u8], value: &[u8]) -> bool {
     // A byte more: a longer value is another one.
     let mut have = vec![0; value.len() + 1];
-    rustix::fs::fgetxattr(fd, name, &mut have[..]).is_ok_and(|len| have[..len] == *value)
+    node.xattr(name, &mut have).is_ok_and(|len| have[..len] == *value)
 }
 
 /// Sets everything but flags on a symlink or special file, by its name in a directory that only this restore writes to.
 pub fn settle_name(
-    dir: BorrowedFd<'_>,
-    name: &str,
+    dir: &impl Node,
+    name: &[u8],
     item: &ItemAttributes,
     owners: bool,
     fault: &mut dyn FnMut(Reason),
 ) {
-    let by_proc = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
     if owners {
-        let owner = (Some(Uid::from_raw(item.uid)), Some(Gid::from_raw(item.gid)));
-        let set = rustix::fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW);
-        check("set owner", set, fault);
+        check("set owner", dir.set_owner_of(name, item.uid, item.gid), fault);
     }
-    for (name, value) in &item.xattrs {
-        if let Err(errno) =
-            rustix::fs::lsetxattr(by_proc.as_str(), name.as_slice(), value, XattrFlags::empty())
-        {
-            fault(Reason::Xattr { name: name.clone(), errno });
+    for (key, value) in &item.xattrs {
+        if let Err(errno) = dir.set_xattr_of(name, key, value) {
+            fault(Reason::Xattr { name: key.clone(), errno });
         }
     }
     if item.kind != ItemKind::Symlink {
         // What is no program runs with nobody's rights, so the mode is whole whoever owns it.
-        check("set mode", rustix::fs::chmodat(dir, name, mode_of(item), AtFlags::empty()), fault);
+        check("set mode", dir.set_mode_of(name, item.mode), fault);
     }
-    check("set times", rustix::fs::utimensat(dir, name, &times(item), AtFlags::SYMLINK_NOFOLLOW), fault);
+    check("set times", dir.set_times_of(name, item.atime, item.mtime), fault);
 }
 
 /// Removes what a new file or directory inherited from the default ACL of the one above; whether there was anything.
-pub fn drop_inherited_acls(fd: impl AsFd) -> bool {
+pub fn drop_inherited_acls(node: &impl Node) -> bool {
     // Without an ACL both fail with ENODATA or EOPNOTSUPP, which is what is wanted; the mode is set afterwards.
-    let access = rustix::fs::fremovexattr(&fd, ACL_ACCESS).is_ok();
-    let default = rustix::fs::fremovexattr(&fd, ACL_DEFAULT).is_ok();
+    let access = node.remove_xattr(ACL_ACCESS).is_ok();
+    let default = node.remove_xattr(ACL_DEFAULT).is_ok();
     access || default
-}
-
-/// Permission bits of a row.
-pub fn mode_of(item: &ItemAttributes) -> Mode {
-    Mode::from_raw_mode(u32::from(item.mode & 0o7777))
-}
-
-fn times(item: &ItemAttributes) -> Timestamps {
-    Timestamps { last_access: timespec(item.atime), last_modification: timespec(item.mtime) }
-}
-
-/// Nanoseconds are cut to their range: the kernel gives larger values a meaning of their own.
-fn timespec(time: Timestamp) -> Timespec {
-    Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos.min(999_999_999)) }
 }
 
 fn check(call: &'static str, result: Result<(), Errno>, fault: &mut dyn FnMut(Reason)) {

@@ -6,7 +6,7 @@
 //! | new file | without a name, which it gets when it is whole (`target`) | a hole |
 //!
 //! Blocks are written with `O_DIRECT` where the target can: an image is larger than memory and nobody reads it soon, so the
-//! page cache stays what it was. The end of an item that is no multiple of [`DIRECT_ALIGN_BYTES`](lane::DIRECT_ALIGN_BYTES) goes through the cache.
+//! page cache stays what it was. The end of an item that is no multiple of [`DIRECT_ALIGN_BYTES`] goes through the cache.
 //!
 //! Invariants: a new file gets its name only when every block is verified and written and the file is durable; with damaged
 //! blocks it gets a name that says so. A device is at least as large as the item and takes writes, or nothing is written.
@@ -14,23 +14,24 @@
 //! Source: blocks reference, section E.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Mode, OFlags};
+use windlass_hal::linux::tree::{DIRECT_ALIGN_BYTES, LinuxNode};
+use windlass_hal::tree::{Errno, Node};
 use windlass_hal::volume::ItemKind;
 
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job, RestoreOptions};
 use super::gather::Gather;
-use super::lane::{self, Gate, Queue, Task};
+use super::lane::{self, Crew, Gate, Task};
 use super::place::{self, Protected};
 use super::target::{Existing, Target, Temp};
 use super::walk::{RestoreReport, Source, lanes_for};
-use crate::format::row::{BlockPlace, ItemAttributes, LocationRow};
+use crate::format::row::{BlockPlace, LocationRow};
 use crate::id::Lin;
 use crate::progress::Progress;
 use crate::read::plan::{Merging, WantedBlock};
@@ -43,16 +44,15 @@ const PARTIAL: &str = ".windlass-partial-";
 /// An open target and what becomes of it.
 enum Opened {
     /// A block device.
-    Device(OwnedFd),
+    Device(Arc<Temp<LinuxNode>>),
     /// A new file without its name: the directory above, and the file.
-    New(Box<Target>, Temp),
+    New(Box<Target<LinuxNode>>, Arc<Temp<LinuxNode>>),
 }
 
 impl Opened {
-    fn fd(&self) -> &OwnedFd {
+    fn temp(&self) -> &Arc<Temp<LinuxNode>> {
         match self {
-            Opened::Device(fd) => fd,
-            Opened::New(_, temp) => &temp.fd,
+            Opened::Device(temp) | Opened::New(_, temp) => temp,
         }
     }
 
@@ -86,7 +86,8 @@ pub fn run<F: Fetch>(
     let name = path.file_name().unwrap_or_default();
     repository.look(path)?;
     place::look(path)?;
-    let opened = open(path, item.size, nonce)?;
+    let (lanes, read_bytes_max) = lanes_for(memory);
+    let opened = open(path, item.size, nonce, lanes)?;
     let options = RestoreOptions {
         existing: Existing::Refuse,
         keep_damaged: true,
@@ -99,10 +100,12 @@ pub fn run<F: Fetch>(
         job.faults.add(name.as_bytes().to_vec(), Reason::Backup(item.fault.clone()));
     }
     let label = path.as_os_str().as_bytes().to_vec();
-    let result = write(source, lin, item, label, &opened, &job, memory);
+    let merging = Merging { read_bytes_max, ..Merging::default() };
+    let file = File::of_device(lin, item, label, Arc::clone(opened.temp()));
+    let result = write(source, file, opened.needs_zeros(), &job, Crew::Lanes(lanes), merging);
     let report = result.and_then(|report| finish(&opened, name, nonce, &report).map(|()| report));
     if let Opened::New(target, temp) = opened {
-        target.close(temp);
+        target.close(&temp);
         let cleared = target.clear_staging(&mut |_, _| {});
         if report.is_ok() {
             cleared.map_err(failed("remove the staging directory"))?;
@@ -111,7 +114,7 @@ pub fn run<F: Fetch>(
     report
 }
 
-fn open(path: &Path, size: u64, nonce: u64) -> Result<Opened, RestoreFault> {
+fn open(path: &Path, size: u64, nonce: u64, lanes: usize) -> Result<Opened, RestoreFault> {
     match rustix::fs::stat(path) {
         Ok(have) if FileType::from_raw_mode(have.st_mode) == FileType::BlockDevice => {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
@@ -132,12 +135,12 @@ fn open(path: &Path, size: u64, nonce: u64) -> Result<Opened, RestoreFault> {
             if windlass_hal::linux::is_read_only(fd.as_fd()) {
                 return Err(RestoreFault::ReadOnlyDevice);
             }
-            let have = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))
-                .map_err(failed("ask for the device's size"))?;
+            let device = LinuxNode::from(fd);
+            let have = device.device_bytes().map_err(failed("ask for the device's size"))?;
             if have < size {
                 return Err(RestoreFault::TooSmall { have, need: size });
             }
-            Ok(Opened::Device(fd))
+            Ok(Opened::Device(Arc::new(Temp::of_device(device.directly(lanes)))))
         }
         Ok(have) if FileType::from_raw_mode(have.st_mode) == FileType::RegularFile => {
             Err(RestoreFault::Exists)
@@ -146,49 +149,31 @@ fn open(path: &Path, size: u64, nonce: u64) -> Result<Opened, RestoreFault> {
         Err(Errno::NOENT) => {
             let above = path.parent().filter(|above| !above.as_os_str().is_empty());
             let target = Target::open_existing(above.unwrap_or(Path::new(".")), nonce)?;
-            let temp = target
-                .create(target.root()?.as_fd(), Mode::from_raw_mode(0o600))
-                .map_err(failed("create the file"))?;
-            rustix::fs::ftruncate(&temp.fd, size).map_err(failed("set the file's length"))?;
-            Ok(Opened::New(Box::new(target), temp))
+            let mut temp = target.create(&target.root(), 0o600).map_err(failed("create the file"))?;
+            temp.node.set_len(size).map_err(failed("set the file's length"))?;
+            temp.node = temp.node.directly(lanes);
+            Ok(Opened::New(Box::new(target), Arc::new(temp)))
         }
         Err(errno) => Err(failed("look at the target")(errno)),
     }
 }
 
-fn write<F: Fetch>(
+fn write<F: Fetch, N: Node>(
     source: &mut Source<'_, F>,
-    lin: Lin,
-    item: ItemAttributes,
-    label: Vec<u8>,
-    opened: &Opened,
-    job: &Job,
-    memory: u64,
+    file: Arc<File<N>>,
+    zeroes: bool,
+    job: &Job<N>,
+    crew: Crew<'_>,
+    merging: Merging,
 ) -> Result<RestoreReport, RestoreFault> {
-    let fd = opened.fd().try_clone().map_err(|_| RestoreFault::Resources("file descriptors"))?;
-    // The same inode once more, whatever has its name by now. Some file systems (tmpfs) have no direct writes.
-    let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let direct =
-        rustix::fs::open(again, OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).ok();
-    let file = File::of_device(lin, item, label, fd, direct);
-    let queue = Queue::default();
-    let (lanes, read_bytes_max) = lanes_for(memory);
-    let merging = Merging { read_bytes_max, ..Merging::default() };
-    std::thread::scope(|scope| {
-        lane::start(scope, lanes, job, source.client, source.keys, &queue)?;
+    let Source { lookup, client, keys } = source;
+    lane::with(crew, job, (client, keys), |hands| {
         let gate = Arc::new(Gate::default());
         let (mut files, mut wanted, mut runs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut gather = Gather {
-            files: &mut files,
-            wanted: &mut wanted,
-            runs: &mut runs,
-            gate: &gate,
-            merging,
-            queue: &queue,
-        };
+        let mut gather =
+            Gather { files: &mut files, wanted: &mut wanted, runs: &mut runs, gate: &gate, merging, hands };
         let mut reached = 0;
-        let zeroes = opened.needs_zeros();
-        let walked = source.lookup.locations(lin, &file.item.clone(), &mut |row| {
+        let walked = lookup.locations(file.lin, &file.item, &mut |row| {
             reached = take(&row, reached, zeroes, job, &file, &mut gather);
             Ok(())
         });
@@ -203,28 +188,22 @@ fn write<F: Fetch>(
             zero(job, &file, reached, file.item.size);
         }
         gather.send();
-        queue.push(Task::Finish(Arc::clone(&file)));
-        queue.close();
+        hands.push(Task::Finish(file));
         walked.map_err(RestoreFault::from)
     })?;
-    if let Some(fault) = job.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return Err(fault);
-    }
-    if job.progress.is_stop_requested() {
-        return Err(RestoreFault::Cancelled);
-    }
+    job.ended()?;
     let (faults, fault_count) = job.faults.take();
     Ok(RestoreReport { items: 1, bytes: job.progress.bytes_done.get(), faults, fault_count })
 }
 
 /// Plans a row's stored blocks, zeroes what lies between them; returns how far the item is dealt with.
-fn take(
+fn take<N: Node>(
     row: &LocationRow,
     mut reached: u64,
     zeroes: bool,
-    job: &Job,
-    file: &Arc<File>,
-    gather: &mut Gather<'_>,
+    job: &Job<N>,
+    file: &Arc<File<N>>,
+    gather: &mut Gather<'_, N>,
 ) -> u64 {
     let block_bytes = u64::from(row.block_bytes);
     for (index, place) in row.blocks.iter().enumerate() {
@@ -243,22 +222,21 @@ fn take(
 }
 
 /// Makes a range read as zero. A device clears whole blocks only: the ends of the range are written.
-fn zero(job: &Job, file: &Arc<File>, from: u64, to: u64) {
-    const ALIGN: u64 = lane::DIRECT_ALIGN_BYTES as u64;
+fn zero<N: Node>(job: &Job<N>, file: &Arc<File<N>>, from: u64, to: u64) {
+    const ALIGN: u64 = DIRECT_ALIGN_BYTES as u64;
     if from >= to {
         return;
     }
     let start = from.checked_next_multiple_of(ALIGN).unwrap_or(to).min(to);
     let end = (to / ALIGN * ALIGN).max(start);
-    file.write(job, "zero", 0, |fd| {
-        lane::write_zeros(fd, from, start - from)?;
-        lane::write_zeros(fd, end, to - end)?;
+    file.write(job, "zero", 0, |device| {
+        device.write_zeros(from, start - from)?;
+        device.write_zeros(end, to - end)?;
         if start == end {
             return Ok(());
         }
-        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(fd, flags, start, end - start) {
-            Err(Errno::OPNOTSUPP) => lane::write_zeros(fd, start, end - start),
+        match device.clear(start, end - start) {
+            Err(Errno::OPNOTSUPP) => device.write_zeros(start, end - start),
             other => other,
         }
     });
@@ -266,16 +244,16 @@ fn zero(job: &Job, file: &Arc<File>, from: u64, to: u64) {
 
 /// Durability, and the name of a new file.
 fn finish(opened: &Opened, name: &OsStr, nonce: u64, report: &RestoreReport) -> Result<(), RestoreFault> {
-    rustix::fs::fsync(opened.fd()).map_err(failed("sync"))?;
-    // What could not be written directly. A hint only.
-    let _ = rustix::fs::fadvise(opened.fd(), 0, None, rustix::fs::Advice::DontNeed);
+    opened.temp().node.sync().map_err(failed("sync"))?;
+    // What could not be written directly.
+    opened.temp().node.forget();
     let Opened::New(target, temp) = opened else { return Ok(()) };
     let mut name = name.as_bytes().to_vec();
     if report.fault_count > 0 {
         name.extend_from_slice(format!("{PARTIAL}{nonce:016x}").as_bytes());
         log::warn!("restore: image is not whole, it is kept as name={}", name.escape_ascii());
     }
-    let root = target.root()?;
-    target.link(temp, root.as_fd(), &name, false).map_err(failed("give the file its name"))?;
-    rustix::fs::fsync(root).map_err(failed("sync the directory"))
+    let root = target.root();
+    target.link(temp, &root, &name, false).map_err(failed("give the file its name"))?;
+    root.sync().map_err(failed("sync the directory"))
 }

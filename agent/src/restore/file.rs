@@ -12,18 +12,16 @@
 //! Source: ours; order of attributes in `attr`.
 
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FallocateFlags, Mode};
-use rustix::io::Errno;
+use windlass_hal::tree::{Errno, Node};
 
 use super::attr::{self, Known};
 use super::fault::{FaultLog, Feature, Reason, RestoreFault, is_fatal, is_space, is_target_in_doubt};
 use super::inode_flags;
 use super::place::Protected;
-use super::target::{Existing, Inherited, Target, Temp, open_dir};
+use super::target::{Existing, Inherited, Target, Temp};
 use crate::format::row::ItemAttributes;
 use crate::id::Lin;
 use crate::limits::ITEM_GAPS_MAX;
@@ -48,9 +46,9 @@ pub struct RestoreOptions {
 }
 
 /// What all threads of a restore share.
-pub struct Job {
+pub struct Job<N> {
     /// The directory that it goes to; `None` when it goes to a device.
-    pub target: Option<Target>,
+    pub target: Option<Target<N>>,
     /// How.
     pub options: RestoreOptions,
     /// What did not work.
@@ -63,9 +61,9 @@ pub struct Job {
     pub device_faults: AtomicU64,
 }
 
-impl Job {
+impl<N: Node> Job<N> {
     /// For a directory, or with `None` for a device.
-    pub fn new(target: Option<Target>, options: RestoreOptions, progress: &Arc<Progress>) -> Job {
+    pub fn new(target: Option<Target<N>>, options: RestoreOptions, progress: &Arc<Progress>) -> Job<N> {
         Job {
             target,
             options,
@@ -80,6 +78,15 @@ impl Job {
     pub fn fail(&self, fault: RestoreFault) {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         fatal.get_or_insert(fault);
+    }
+
+    /// What ended it early, if something did.
+    pub fn ended(&self) -> Result<(), RestoreFault> {
+        match self.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(fault) => Err(fault),
+            None if self.progress.is_stop_requested() => Err(RestoreFault::Cancelled),
+            None => Ok(()),
+        }
     }
 
     /// Whether the restore should end.
@@ -127,13 +134,13 @@ const REOPENED: usize = 256;
 /// A directory that is being restored into. It is open, but for one that many open ones are below: that is closed meanwhile, and
 /// opened again when the walk comes back to it, or for a moment when a file of it is finished.
 #[derive(Debug)]
-pub struct Dir {
+pub struct Dir<N> {
     /// The directory above; `None` for the target itself.
-    pub parent: Option<Arc<Dir>>,
+    pub parent: Option<Arc<Dir<N>>>,
     /// Its name there.
     pub name: Vec<u8>,
     /// `None` while it is closed.
-    fd: Mutex<Option<Arc<OwnedFd>>>,
+    node: Mutex<Option<Arc<N>>>,
     /// What to set in the end; `None` leaves it as it is.
     pub item: Option<ItemAttributes>,
     /// Whether nothing can be in it yet.
@@ -143,71 +150,30 @@ pub struct Dir {
     left: AtomicU64,
 }
 
-impl Dir {
+impl<N> Dir<N> {
     /// A directory that is about to be walked.
     pub fn new(
-        parent: Option<Arc<Dir>>,
+        parent: Option<Arc<Dir<N>>>,
         name: Vec<u8>,
-        fd: OwnedFd,
+        node: Arc<N>,
         item: Option<ItemAttributes>,
         fresh: bool,
         inherited: Option<Inherited>,
-    ) -> Arc<Dir> {
+    ) -> Arc<Dir<N>> {
         if let Some(parent) = &parent {
             parent.left.fetch_add(1, Ordering::Relaxed);
         }
-        let fd = Mutex::new(Some(Arc::new(fd)));
-        Arc::new(Dir { parent, name, fd, item, fresh, inherited, left: AtomicU64::new(1) })
+        let node = Mutex::new(Some(node));
+        Arc::new(Dir { parent, name, node, item, fresh, inherited, left: AtomicU64::new(1) })
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
-        self.fd.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The open directory; one that is closed is opened for the caller alone.
-    pub fn fd(&self) -> Result<Arc<OwnedFd>, Errno> {
-        if let Some(fd) = &*self.slot() {
-            return Ok(Arc::clone(fd));
-        }
-        let (mut fd, way) = self.way()?;
-        for dir in way.into_iter().rev() {
-            fd = Arc::new(open_dir(fd.as_fd(), &dir.name)?);
-        }
-        Ok(fd)
-    }
-
-    /// The nearest directory above that is open, and the closed ones from this one up to it.
-    fn way(&self) -> Result<(Arc<OwnedFd>, Vec<&Dir>), Errno> {
-        let mut way = vec![self];
-        let mut at = self;
-        loop {
-            // The target itself is never closed.
-            at = at.parent.as_deref().ok_or(Errno::BADF)?;
-            if let Some(fd) = &*at.slot() {
-                return Ok((Arc::clone(fd), way));
-            }
-            way.push(at);
-        }
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<N>>> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes it until somebody needs it.
     pub fn close(&self) {
         self.slot().take();
-    }
-
-    /// Opens it again, if it is closed, and with it the last of those above it: the walk is on its way up.
-    pub fn reopen(&self) -> Result<(), Errno> {
-        if self.slot().is_some() {
-            return Ok(());
-        }
-        let (mut fd, way) = self.way()?;
-        for (above, dir) in way.into_iter().enumerate().rev() {
-            fd = Arc::new(open_dir(fd.as_fd(), &dir.name)?);
-            if above < REOPENED {
-                *dir.slot() = Some(Arc::clone(&fd));
-            }
-        }
-        Ok(())
     }
 
     /// Path of an entry below the target.
@@ -222,22 +188,65 @@ impl Dir {
         parts.retain(|part| !part.is_empty());
         parts.join(&b'/')
     }
+}
+
+impl<N: Node> Dir<N> {
+    /// The open directory; one that is closed is opened for the caller alone.
+    pub fn node(&self) -> Result<Arc<N>, Errno> {
+        if let Some(node) = &*self.slot() {
+            return Ok(Arc::clone(node));
+        }
+        let (mut node, way) = self.way()?;
+        for dir in way.into_iter().rev() {
+            node = Arc::new(node.open_dir(&dir.name)?);
+        }
+        Ok(node)
+    }
+
+    /// The nearest directory above that is open, and the closed ones from this one up to it.
+    fn way(&self) -> Result<(Arc<N>, Vec<&Dir<N>>), Errno> {
+        let mut way = vec![self];
+        let mut at = self;
+        loop {
+            // The target itself is never closed.
+            at = at.parent.as_deref().ok_or(Errno::BADF)?;
+            if let Some(node) = &*at.slot() {
+                return Ok((Arc::clone(node), way));
+            }
+            way.push(at);
+        }
+    }
+
+    /// Opens it again, if it is closed, and with it the last of those above it: the walk is on its way up.
+    pub fn reopen(&self) -> Result<(), Errno> {
+        if self.slot().is_some() {
+            return Ok(());
+        }
+        let (mut node, way) = self.way()?;
+        for (above, dir) in way.into_iter().enumerate().rev() {
+            node = Arc::new(node.open_dir(&dir.name)?);
+            if above < REOPENED {
+                *dir.slot() = Some(Arc::clone(&node));
+            }
+        }
+        Ok(())
+    }
 
     /// Sets everything, now that its entries are there.
-    fn settle(&self, fd: BorrowedFd<'_>, item: &ItemAttributes, job: &Job) {
+    fn settle(&self, node: &N, item: &ItemAttributes, job: &Job<N>) {
         let mut report = |reason| job.faults.add(self.path_of(b""), reason);
         // What other files were restored into may have other times now; what was there may be as it should.
-        let known = if self.fresh { Known::NOTHING } else { Known::of(fd) };
-        attr::settle(fd, item, known, job.options.owners, &mut report);
-        inode_flags::set_at_end(fd, item, &mut report);
+        let known = if self.fresh { Known::NOTHING } else { Known::of(node) };
+        attr::settle(node, item, known, job.options.owners, &mut report);
+        inode_flags::set_at_end(node, item, &mut report);
     }
 
     /// One entry is there, or the walk is over. The last one settles the directory, and so on upwards.
-    pub fn done(self: &Arc<Dir>, job: &Job) {
+    pub fn done(self: &Arc<Dir<N>>, job: &Job<N>) {
         let mut at = Arc::clone(self);
         while at.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            match (&at.item, at.fd()) {
-                (Some(item), Ok(fd)) => at.settle(fd.as_fd(), item, job),
+            match (&at.item, at.node()) {
+                (Some(item), Ok(node)) => at.settle(&node, item, job),
                 (Some(_), Err(errno)) => job.system(at.path_of(b""), OPEN_AGAIN, errno),
                 (None, _) => {}
             }
@@ -247,7 +256,7 @@ impl Dir {
     }
 }
 
-impl Drop for Dir {
+impl<N> Drop for Dir<N> {
     /// Lets go of those above one by one: each holds the next, and the stack has no room for them all.
     fn drop(&mut self) {
         let mut above = self.parent.take();
@@ -258,19 +267,25 @@ impl Drop for Dir {
 }
 
 /// A name that a file will get.
-#[derive(Clone, Debug)]
-pub struct FileName {
+#[derive(Debug)]
+pub struct FileName<N> {
     /// Where.
-    pub dir: Arc<Dir>,
+    pub dir: Arc<Dir<N>>,
     /// The name.
     pub name: Vec<u8>,
     /// Whether it may replace what is there.
     pub replace: bool,
 }
 
+impl<N> Clone for FileName<N> {
+    fn clone(&self) -> FileName<N> {
+        FileName { dir: Arc::clone(&self.dir), name: self.name.clone(), replace: self.replace }
+    }
+}
+
 /// A file that is being restored.
 #[derive(Debug)]
-pub struct File {
+pub struct File<N> {
     /// Which item.
     pub lin: Lin,
     /// What to set in the end.
@@ -278,33 +293,31 @@ pub struct File {
     left: AtomicU64,
     /// Whether writing all blocks leaves the file shorter than it is: it ends in a hole.
     needs_length: AtomicBool,
-    /// The same inode, opened for direct writes.
-    direct: Option<OwnedFd>,
     /// What a device is called.
     label: Vec<u8>,
-    state: Mutex<State>,
+    state: Mutex<State<N>>,
 }
 
 #[derive(Debug)]
-struct State {
-    temp: Option<Arc<Temp>>,
-    names: Vec<FileName>,
+struct State<N> {
+    temp: Option<Arc<Temp<N>>>,
+    names: Vec<FileName<N>>,
     damaged: bool,
     done: bool,
 }
 
-impl State {
+impl<N: Node> State<N> {
     /// Lets go of the file; without a name it vanishes.
-    fn close(&mut self, job: &Job) {
-        if let (Some(target), Some(temp)) = (&job.target, self.temp.take().and_then(Arc::into_inner)) {
-            target.close(temp);
+    fn close(&mut self, job: &Job<N>) {
+        if let (Some(target), Some(temp)) = (&job.target, self.temp.take()) {
+            target.close(&temp);
         }
     }
 }
 
-impl File {
+impl<N: Node> File<N> {
     /// A file that is about to be planned, with its first name.
-    pub fn new(lin: Lin, item: ItemAttributes, name: FileName) -> Arc<File> {
+    pub fn new(lin: Lin, item: ItemAttributes, name: FileName<N>) -> Arc<File<N>> {
         name.dir.left.fetch_add(1, Ordering::Relaxed);
         let state = State { temp: None, names: vec![name], damaged: false, done: false };
         let needs_length = AtomicBool::new(item.size > 0);
@@ -313,34 +326,17 @@ impl File {
             item,
             left: AtomicU64::new(1),
             needs_length,
-            direct: None,
             label: Vec::new(),
             state: Mutex::new(state),
         })
     }
 
-    /// A device or image file called `label` that is open already, perhaps for direct writes too: no name, no attributes.
-    pub fn of_device(
-        lin: Lin,
-        item: ItemAttributes,
-        label: Vec<u8>,
-        fd: OwnedFd,
-        direct: Option<OwnedFd>,
-    ) -> Arc<File> {
-        let state = State {
-            temp: Some(Arc::new(Temp::of_device(fd))),
-            names: Vec::new(),
-            damaged: false,
-            done: false,
-        };
+    /// A device or image file called `label` that is open already: no name, no attributes.
+    pub fn of_device(lin: Lin, item: ItemAttributes, label: Vec<u8>, temp: Arc<Temp<N>>) -> Arc<File<N>> {
+        let state = State { temp: Some(temp), names: Vec::new(), damaged: false, done: false };
         let needs_length = AtomicBool::new(false);
         let left = AtomicU64::new(1);
-        Arc::new(File { lin, item, left, needs_length, direct, label, state: Mutex::new(state) })
-    }
-
-    /// For direct writes, where the target can and should have them.
-    pub fn direct(&self) -> Option<&OwnedFd> {
-        self.direct.as_ref()
+        Arc::new(File { lin, item, left, needs_length, label, state: Mutex::new(state) })
     }
 
     /// Says that the last byte will be written, so that the length need not be set.
@@ -348,7 +344,7 @@ impl File {
         self.needs_length.store(false, Ordering::Relaxed);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<N>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -358,7 +354,7 @@ impl File {
     }
 
     /// Adds a name; gives it back when the file is finished already.
-    pub fn add_name(&self, name: FileName) -> Result<(), FileName> {
+    pub fn add_name(&self, name: FileName<N>) -> Result<(), FileName<N>> {
         let mut state = self.state();
         if state.done {
             return Err(name);
@@ -384,17 +380,17 @@ impl File {
     }
 
     /// Creates the file without a name, if it is not there yet; `true` when this call did.
-    fn open(&self, state: &mut State, job: &Job) -> Result<bool, Errno> {
+    fn open(&self, state: &mut State<N>, job: &Job<N>) -> Result<bool, Errno> {
         if state.temp.is_some() {
             return Ok(false);
         }
         let Some(first) = state.names.first() else { return Err(Errno::NOENT) };
         // Nobody can open a file without a name, so it may have its mode from the start.
-        let mode = Mode::from_raw_mode(u32::from(self.item.mode & 0o777));
+        let mode = self.item.mode & 0o777;
         let Some(target) = &job.target else { return Err(Errno::BADF) };
-        let dir = first.dir.fd()?;
-        let temp = Arc::new(target.with_room(0, || target.create(dir.as_fd(), mode))?);
-        inode_flags::set_on_new(temp.fd.as_fd(), &self.item, &mut |reason| {
+        let dir = first.dir.node()?;
+        let temp = Arc::new(target.with_room(0, || target.create(&dir, mode))?);
+        inode_flags::set_on_new(&temp.node, &self.item, &mut |reason| {
             job.faults.add(first.dir.path_of(&first.name), reason);
         });
         state.temp = Some(temp);
@@ -405,10 +401,10 @@ impl File {
     /// written then, unless damaged files are wanted.
     pub fn write(
         &self,
-        job: &Job,
+        job: &Job<N>,
         call: &'static str,
         bytes: u64,
-        mut write: impl FnMut(&OwnedFd) -> Result<(), Errno>,
+        mut write: impl FnMut(&N) -> Result<(), Errno>,
     ) {
         let mut state = self.state();
         if state.damaged && !job.options.keep_damaged {
@@ -448,25 +444,23 @@ impl File {
     }
 
     /// Allocates `offset..offset + len` without writing, past the end as well.
-    pub fn preallocate(&self, job: &Job, offset: u64, len: u64) {
-        self.write(job, "preallocate", len, |fd| {
-            match rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len) {
-                // A file system without preallocation: reads as zero all the same.
-                Err(Errno::OPNOTSUPP) => Ok(()),
-                other => other,
-            }
+    pub fn preallocate(&self, job: &Job<N>, offset: u64, len: u64) {
+        self.write(job, "preallocate", len, |file| match file.preallocate(offset, len) {
+            // A file system without preallocation: reads as zero all the same.
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            other => other,
         });
     }
 
     /// One block is written, or the planning is over. The last one finishes the file.
-    pub fn done(&self, job: &Job, count: u64) {
+    pub fn done(&self, job: &Job<N>, count: u64) {
         if self.left.fetch_sub(count, Ordering::AcqRel) == count {
             self.finish(job);
         }
     }
 
     /// Length, attributes, names, flags.
-    fn finish(&self, job: &Job) {
+    fn finish(&self, job: &Job<N>) {
         let mut state = self.state();
         state.done = true;
         let names = std::mem::take(&mut state.names);
@@ -500,12 +494,12 @@ impl File {
         }
     }
 
-    fn name(&self, job: &Job, temp: &Temp, names: &[FileName]) {
+    fn name(&self, job: &Job<N>, temp: &Temp<N>, names: &[FileName<N>]) {
         let (Some(first), Some(target)) = (names.first(), &job.target) else { return };
         let path = || first.dir.path_of(&first.name);
         let mut report = |reason| job.faults.add(path(), reason);
         if self.needs_length.load(Ordering::Relaxed)
-            && let Err(errno) = rustix::fs::ftruncate(&temp.fd, self.item.size)
+            && let Err(errno) = temp.node.set_len(self.item.size)
         {
             job.system(path(), "set the length", errno);
             return name_the_others(job, names);
@@ -513,7 +507,7 @@ impl File {
         // After the length: setting it, even to what it is, frees what is allocated past it.
         for past in past_end(&self.item) {
             let len = past.end - past.start;
-            match rustix::fs::fallocate(&temp.fd, FallocateFlags::KEEP_SIZE, past.start, len) {
+            match temp.node.preallocate(past.start, len) {
                 Ok(()) => {}
                 Err(Errno::OPNOTSUPP) => break,
                 Err(errno) => {
@@ -529,9 +523,9 @@ impl File {
         // It was created in the first name's directory.
         let known = first.dir.inherited.map_or(Known::NOTHING, |has| self.known(has));
         if first.dir.inherited.is_none() {
-            attr::drop_inherited_acls(&temp.fd);
+            attr::drop_inherited_acls(&temp.node);
         }
-        attr::settle(temp.fd.as_fd(), &self.item, known, job.options.owners, &mut report);
+        attr::settle(&temp.node, &self.item, known, job.options.owners, &mut report);
         let flags = inode_flags::has_late(&self.item);
         if self.item.links > 1
             && let Err(errno) = target.stash(temp, self.lin.inode, flags)
@@ -539,8 +533,8 @@ impl File {
             job.system(path(), "keep for further names", errno);
         }
         for name in names {
-            let link = |dir: &OwnedFd| target.link(temp, dir.as_fd(), &name.name, name.replace);
-            let linked = name.dir.fd().and_then(|dir| target.with_room(temp.taken(), || link(&dir)));
+            let link = |dir: &N| target.link(temp, dir, &name.name, name.replace);
+            let linked = name.dir.node().and_then(|dir| target.with_room(temp.taken(), || link(&dir)));
             match linked {
                 Ok(()) => {}
                 Err(Errno::EXIST) => job.faults.add(name.dir.path_of(&name.name), Reason::Exists),
@@ -548,7 +542,9 @@ impl File {
             }
         }
         if flags && self.item.links <= 1 {
-            inode_flags::set_at_end(temp.fd.as_fd(), &self.item, &mut report);
+            // What is immutable keeps all its names.
+            target.close(temp);
+            inode_flags::set_at_end(&temp.node, &self.item, &mut report);
         }
     }
 
@@ -560,7 +556,7 @@ impl File {
 }
 
 /// Names the further names of a file that was not restored; the first one is named with the reason.
-fn name_the_others(job: &Job, names: &[FileName]) {
+fn name_the_others<N: Node>(job: &Job<N>, names: &[FileName<N>]) {
     let Some((first, others)) = names.split_first() else { return };
     for other in others {
         let first = Reason::OtherName(first.dir.path_of(&first.name));

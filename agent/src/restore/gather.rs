@@ -12,9 +12,11 @@
 
 use std::sync::Arc;
 
+use windlass_hal::tree::Node;
+
 use super::fault::Reason;
 use super::file::{File, Job};
-use super::lane::{Gate, Queue, Task, Window};
+use super::lane::{Gate, Hands, Task, Window};
 use crate::format::row::{BlockPlace, LocationRow, RunKind};
 use crate::read::plan::{Merging, Plan, WantedBlock};
 
@@ -26,18 +28,18 @@ pub const WINDOW_FILES_MAX: usize = 1024;
 pub const WINDOW_BLOCKS_MAX: usize = 4096;
 
 /// The window being gathered.
-pub(super) struct Gather<'a> {
-    pub(super) files: &'a mut Vec<Arc<File>>,
+pub(super) struct Gather<'a, N: Node> {
+    pub(super) files: &'a mut Vec<Arc<File<N>>>,
     pub(super) wanted: &'a mut Vec<WantedBlock>,
     pub(super) runs: &'a mut Vec<(u64, u64)>,
     pub(super) gate: &'a Arc<Gate>,
     pub(super) merging: Merging,
-    pub(super) queue: &'a Queue,
+    pub(super) hands: &'a dyn Hands<N>,
 }
 
-impl Gather<'_> {
+impl<N: Node> Gather<'_, N> {
     /// Takes the blocks of a location row; what is no data is made at once.
-    pub(super) fn row(&mut self, job: &Job, file: &Arc<File>, row: &LocationRow) {
+    pub(super) fn row(&mut self, job: &Job<N>, file: &Arc<File<N>>, row: &LocationRow) {
         let block_bytes = u64::from(row.block_bytes);
         let start = row.base.checked_mul(block_bytes);
         let Some(start) = start.filter(|_| block_bytes > 0 && row.blocks.len() < 1 << 16) else {
@@ -91,13 +93,13 @@ impl Gather<'_> {
         }
     }
 
-    fn zeros(&mut self, file: &Arc<File>, offset: u64, len: u64) {
+    fn zeros(&mut self, file: &Arc<File<N>>, offset: u64, len: u64) {
         file.expect(1);
-        self.queue.push(Task::Zeros(Arc::clone(file), offset, len));
+        self.hands.push(Task::Zeros(Arc::clone(file), offset, len));
     }
 
     /// Takes one block.
-    pub(super) fn block(&mut self, file: &Arc<File>, mut block: WantedBlock) {
+    pub(super) fn block(&mut self, file: &Arc<File<N>>, mut block: WantedBlock) {
         if !self.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
             self.files.push(Arc::clone(file));
         }
@@ -115,6 +117,7 @@ impl Gather<'_> {
             self.files.clear();
             return;
         }
+        self.hands.make_room();
         self.gate.enter(WINDOWS_MAX);
         let window = Arc::new(Window {
             plan: Plan::new(self.wanted, self.merging),
@@ -124,7 +127,7 @@ impl Gather<'_> {
         });
         self.wanted.clear();
         for index in 0..window.plan.fetches.len() {
-            self.queue.push(Task::Fetch(Arc::clone(&window), index));
+            self.hands.push(Task::Fetch(Arc::clone(&window), index));
         }
     }
 }

@@ -10,11 +10,7 @@
 //! A flag that the target knows nothing of makes it refuse all of a call, so then they are tried one by one. A file system may also
 //! take a flag and forget it, so what is set is read again. Source: ioctl_iflags(2), ioctl_xfs_fsgetxattr(2), `linux/fs.h`.
 
-use std::os::fd::BorrowedFd;
-
-use rustix::fs::IFlags;
-use rustix::io::Errno;
-use windlass_hal::linux::fsattr;
+use windlass_hal::tree::{Errno, Node};
 use windlass_hal::volume::{Hints, ItemKind};
 
 use super::fault::{Feature, Reason};
@@ -63,25 +59,35 @@ pub fn has_late(item: &ItemAttributes) -> bool {
 }
 
 /// Sets what only an empty inode takes on one that was just made.
-pub fn set_on_new(fd: BorrowedFd<'_>, item: &ItemAttributes, fault: &mut dyn FnMut(Reason)) {
+pub fn set_on_new(node: &impl Node, item: &ItemAttributes, fault: &mut dyn FnMut(Reason)) {
     let (flags, hints) = early(item);
-    set(fd, flags, hints, fault);
+    set(node, flags, hints, fault);
 }
 
 /// Sets everything else.
-pub fn set_at_end(fd: BorrowedFd<'_>, item: &ItemAttributes, fault: &mut dyn FnMut(Reason)) {
+pub fn set_at_end(node: &impl Node, item: &ItemAttributes, fault: &mut dyn FnMut(Reason)) {
     let (flags, hints) = late(item);
-    set(fd, flags, hints, fault);
+    set(node, flags, hints, fault);
 }
 
-fn set(fd: BorrowedFd<'_>, flags: u32, hints: Hints, fault: &mut dyn FnMut(Reason)) {
+/// Takes immutable and append-only away from a file that has them as its item says, so that it can be replaced. Whether that worked shows then.
+pub fn unlock(node: &impl Node, item: &ItemAttributes) {
+    if item.flags & LOCKS != 0
+        && let Ok(have) = node.flags()
+        && have & LOCKS != 0
+    {
+        let _ = node.set_flags(have & !LOCKS);
+    }
+}
+
+fn set(node: &impl Node, flags: u32, hints: Hints, fault: &mut dyn FnMut(Reason)) {
     if hints != Hints::NONE {
-        set_hints(fd, hints, fault);
+        set_hints(node, hints, fault);
     }
     if flags == 0 {
         return;
     }
-    let missing = match add_flags(fd, flags & !VERITY) {
+    let missing = match add_flags(node, flags & !VERITY) {
         Ok(missing) => missing | flags & VERITY,
         Err(errno) => {
             fault(Reason::System { call: "set flags", errno });
@@ -102,34 +108,34 @@ fn set(fd: BorrowedFd<'_>, flags: u32, hints: Hints, fault: &mut dyn FnMut(Reaso
 }
 
 /// Adds flags to those that the inode has; returns those that the file system does not take.
-fn add_flags(fd: BorrowedFd<'_>, wanted: u32) -> Result<u32, Errno> {
-    let have = match rustix::fs::ioctl_getflags(fd) {
+fn add_flags(node: &impl Node, wanted: u32) -> Result<u32, Errno> {
+    let have = match node.flags() {
         Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(wanted),
-        other => other?.bits(),
+        other => other?,
     };
     if have & wanted == wanted {
         return Ok(0);
     }
-    let add = |have: u32, bits: u32| rustix::fs::ioctl_setflags(fd, IFlags::from_bits_retain(have | bits));
+    let add = |have: u32, bits: u32| node.set_flags(have | bits);
     match add(have, wanted) {
         Err(Errno::OPNOTSUPP | Errno::INVAL) => {}
         other => {
             other?;
-            return Ok(wanted & !rustix::fs::ioctl_getflags(fd)?.bits());
+            return Ok(wanted & !node.flags()?);
         }
     }
     let bits = |of: u32| (0..u32::BITS).map(|bit| 1 << bit).filter(move |bit| of & bit != 0);
     for bit in bits(wanted & !LOCKS).chain(bits(wanted & LOCKS)) {
-        match add(rustix::fs::ioctl_getflags(fd)?.bits(), bit) {
+        match add(node.flags()?, bit) {
             Err(Errno::OPNOTSUPP | Errno::INVAL) | Ok(()) => {}
             Err(errno) => return Err(errno),
         }
     }
-    Ok(wanted & !rustix::fs::ioctl_getflags(fd)?.bits())
+    Ok(wanted & !node.flags()?)
 }
 
 /// Sets each hint by itself: one that does not fit this file system keeps no other out.
-fn set_hints(fd: BorrowedFd<'_>, wanted: Hints, fault: &mut dyn FnMut(Reason)) {
+fn set_hints(node: &impl Node, wanted: Hints, fault: &mut dyn FnMut(Reason)) {
     let plain = Hints::FLAGS & !Hints::EXTENT_SIZE & !Hints::COW_EXTENT_SIZE;
     let parts = [
         (Hints::EXTENT_SIZE, Feature::ExtentSize),
@@ -141,7 +147,7 @@ fn set_hints(fd: BorrowedFd<'_>, wanted: Hints, fault: &mut dyn FnMut(Reason)) {
         if part.flags == 0 {
             continue;
         }
-        match fsattr::set_hints(fd, part).map_err(|errno| Errno::from_raw_os_error(errno as i32)) {
+        match node.set_hints(part) {
             Ok(have) => {
                 let have = Hints::of(have.flags & part.flags, have.extent_bytes, have.cow_extent_bytes);
                 if have != part {

@@ -9,13 +9,12 @@
 //! A lane blocks on the store, so there are more lanes than cores; decoding is spread by the scheduler. Each lane has one set
 //! of buffers. Source: ours; peers reference, "restore at line rate".
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
-use rustix::io::Errno;
-use windlass_hal::buf::{BUF_ALIGN_BYTES, Pool};
+use windlass_hal::tree::{Errno, Node};
 
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job};
@@ -31,27 +30,19 @@ use crate::store::retry::Client;
 pub const TASKS_MAX: usize = 256;
 /// Stack of a lane: nothing of size is on it, and the memory counts.
 const STACK_BYTES: usize = 256 << 10;
-/// Zero bytes written in one call.
-const ZEROS_BYTES: usize = 64 << 10;
-/// What address, offset and length of a direct write are multiples of: no logical block is larger.
-pub const DIRECT_ALIGN_BYTES: usize = BUF_ALIGN_BYTES;
-/// Bytes of one direct write: the copy stays in the cache of the core, and the device has enough to do.
-const DIRECT_BYTES: usize = 256 << 10;
-static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
-
 /// A window of files: what is fetched for them, and who wants it.
-pub struct Window {
+pub struct Window<N> {
     /// Fetches, frames, blocks.
     pub plan: Plan,
     /// The files that `PlannedBlock::file` counts in.
-    pub files: Vec<Arc<File>>,
+    pub files: Vec<Arc<File<N>>>,
     /// Byte ranges of files that are data; `PlannedBlock::runs` are ranges of it.
     pub runs: Vec<(u64, u64)>,
     /// Lets the walk go on when the window is done.
     pub gate: Arc<Gate>,
 }
 
-impl Drop for Window {
+impl<N> Drop for Window<N> {
     fn drop(&mut self) {
         self.gate.leave();
     }
@@ -81,46 +72,47 @@ impl Gate {
 }
 
 /// One piece of work.
-pub enum Task {
+pub enum Task<N> {
     /// A fetch of a window's plan.
-    Fetch(Arc<Window>, usize),
+    Fetch(Arc<Window<N>>, usize),
     /// Zero bytes of a file: offset, length.
-    Zeros(Arc<File>, u64, u64),
+    Zeros(Arc<File<N>>, u64, u64),
     /// A file's planning is over.
-    Finish(Arc<File>),
+    Finish(Arc<File<N>>),
+}
+
+/// Who does the tasks.
+pub enum Crew<'c> {
+    /// So many threads.
+    Lanes(usize),
+    /// The thread of the walk, in an order that is asked for: of so many choices, which one. For simulations.
+    Walk(&'c mut dyn FnMut(usize) -> usize),
 }
 
 /// The bounded queue between the walk and the lanes.
-#[derive(Default)]
-pub struct Queue {
-    state: Mutex<(VecDeque<Task>, bool)>,
+pub struct Queue<N> {
+    state: Mutex<(VecDeque<Task<N>>, bool)>,
     some: Condvar,
     room: Condvar,
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, (VecDeque<Task>, bool)> {
+impl<N> Queue<N> {
+    fn new() -> Queue<N> {
+        let state = Mutex::new((VecDeque::new(), false));
+        Queue { state, some: Condvar::new(), room: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (VecDeque<Task<N>>, bool)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a task; waits while [`TASKS_MAX`] are waiting.
-    pub fn push(&self, task: Task) {
-        let mut state = self.lock();
-        while state.0.len() >= TASKS_MAX {
-            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.0.push_back(task);
-        drop(state);
-        self.some.notify_one();
-    }
-
     /// No more tasks will come: lanes end when the queue is empty.
-    pub fn close(&self) {
+    fn close(&self) {
         self.lock().1 = true;
         self.some.notify_all();
     }
 
-    fn pop(&self) -> Option<Task> {
+    fn pop(&self) -> Option<Task<N>> {
         let mut state = self.lock();
         loop {
             if let Some(task) = state.0.pop_front() {
@@ -137,77 +129,156 @@ impl Queue {
     }
 }
 
-/// Starts `count` lanes, which end when the queue is closed and empty. After an error the queue is closed.
-pub fn start<'scope, 'env: 'scope>(
+/// What the walk gives its tasks to.
+pub trait Hands<N> {
+    /// Gives it a task.
+    fn push(&self, task: Task<N>);
+
+    /// Before somebody waits for tasks to be done.
+    fn make_room(&self);
+}
+
+impl<N> Hands<N> for Queue<N> {
+    /// Waits while [`TASKS_MAX`] are waiting.
+    fn push(&self, task: Task<N>) {
+        let mut state = self.lock();
+        while state.0.len() >= TASKS_MAX {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.0.push_back(task);
+        drop(state);
+        self.some.notify_one();
+    }
+
+    fn make_room(&self) {}
+}
+
+/// Tasks of a walk without lanes.
+struct Own<'h, N> {
+    lane: Lane<'h, N>,
+    waiting: Vec<Task<N>>,
+    choose: &'h mut dyn FnMut(usize) -> usize,
+}
+
+impl<N: Node> Own<'_, N> {
+    /// Does waiting tasks in any order until `enough` says so, of how many are waiting and which one is next.
+    fn work(&mut self, enough: impl Fn(usize, usize) -> bool) {
+        loop {
+            let waiting = self.waiting.len();
+            let next = (self.choose)(waiting + 1).min(waiting);
+            if waiting == 0 || enough(waiting, next) {
+                return;
+            }
+            let task = self.waiting.swap_remove(next.min(waiting - 1));
+            self.lane.task(task);
+        }
+    }
+}
+
+impl<N: Node> Hands<N> for RefCell<Own<'_, N>> {
+    fn push(&self, task: Task<N>) {
+        let mut own = self.borrow_mut();
+        own.waiting.push(task);
+        own.work(|waiting, next| waiting < TASKS_MAX && next == waiting);
+    }
+
+    /// Nobody else will do them.
+    fn make_room(&self) {
+        self.borrow_mut().work(|_, _| false);
+    }
+}
+
+/// Has `walk` give its tasks to a crew; back when all of them are done.
+pub fn with<N: Node, R>(
+    crew: Crew<'_>,
+    job: &Job<N>,
+    (client, keys): (&Client, &Keys),
+    walk: impl FnOnce(&dyn Hands<N>) -> Result<R, RestoreFault>,
+) -> Result<R, RestoreFault> {
+    match crew {
+        Crew::Walk(choose) => {
+            let lane = Lane::new(job, client, keys).ok_or(RestoreFault::Resources("memory"))?;
+            let own = RefCell::new(Own { lane, waiting: Vec::new(), choose });
+            let walked = walk(&own);
+            own.make_room();
+            walked
+        }
+        Crew::Lanes(count) => {
+            let queue = Queue::new();
+            std::thread::scope(|scope| {
+                let walked = start(scope, count, job, (client, keys), &queue).and_then(|()| walk(&queue));
+                queue.close();
+                walked
+            })
+        }
+    }
+}
+
+/// Starts `count` lanes, which end when the queue is closed and empty.
+fn start<'scope, 'env: 'scope, N: Node>(
     scope: &'scope Scope<'scope, 'env>,
     count: usize,
-    job: &'env Job,
-    client: &'env Client,
-    keys: &'env Keys,
-    queue: &'env Queue,
+    job: &'env Job<N>,
+    (client, keys): (&'env Client, &'env Keys),
+    queue: &'env Queue<N>,
 ) -> Result<(), RestoreFault> {
     for _ in 0..count {
-        let spawned = match Lane::new(job, client, keys) {
-            None => Err("memory"),
-            Some(mut lane) => std::thread::Builder::new()
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, move || lane.run(queue))
-                .map_err(|_| "threads"),
-        };
-        if let Err(what) = spawned {
-            queue.close();
-            return Err(RestoreFault::Resources(what));
-        }
+        let mut lane = Lane::new(job, client, keys).ok_or(RestoreFault::Resources("memory"))?;
+        std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, move || lane.run(queue))
+            .map_err(|_| RestoreFault::Resources("threads"))?;
     }
     Ok(())
 }
 
 /// A lane's own state.
-struct Lane<'a> {
-    job: &'a Job,
+pub struct Lane<'a, N> {
+    job: &'a Job<N>,
     fetcher: Fetcher<'a>,
-    /// Aligned memory for direct writes, made for the first one.
-    aligned: Option<Pool>,
 }
 
-impl<'a> Lane<'a> {
+impl<'a, N: Node> Lane<'a, N> {
     /// `None` when there is no memory.
-    fn new(job: &'a Job, client: &'a Client, keys: &'a Keys) -> Option<Lane<'a>> {
-        Some(Lane { job, fetcher: Fetcher::new(client, keys, &job.progress)?, aligned: None })
+    fn new(job: &'a Job<N>, client: &'a Client, keys: &'a Keys) -> Option<Lane<'a, N>> {
+        Some(Lane { job, fetcher: Fetcher::new(client, keys, &job.progress)? })
     }
 
-    /// Works until the queue is closed and empty. When the restore ends early, tasks are only taken off.
-    fn run(&mut self, queue: &Queue) {
+    /// Works until the queue is closed and empty.
+    fn run(&mut self, queue: &Queue<N>) {
         while let Some(task) = queue.pop() {
-            match task {
-                Task::Fetch(window, index) => {
-                    let fetch = &window.plan.fetches[index];
-                    let (job, aligned, object) = (self.job, &mut self.aligned, fetch.object);
-                    let mut writing = Writing { job, window: &window, object, aligned };
-                    self.fetcher.run(&window.plan, fetch, &mut writing);
-                }
-                Task::Zeros(file, offset, len) => {
-                    if !self.job.is_over() {
-                        file.write(self.job, "write", len, |fd| write_zeros(fd, offset, len));
-                        self.job.progress.bytes_done.add(len);
-                    }
-                    file.done(self.job, 1);
-                }
-                Task::Finish(file) => file.done(self.job, 1),
+            self.task(task);
+        }
+    }
+
+    /// Does a task. When the restore ends early, it is only counted.
+    fn task(&mut self, task: Task<N>) {
+        match task {
+            Task::Fetch(window, index) => {
+                let fetch = &window.plan.fetches[index];
+                let mut writing = Writing { job: self.job, window: &window, object: fetch.object };
+                self.fetcher.run(&window.plan, fetch, &mut writing);
             }
+            Task::Zeros(file, offset, len) => {
+                if !self.job.is_over() {
+                    file.write(self.job, "write", len, |file| file.write_zeros(offset, len));
+                    self.job.progress.bytes_done.add(len);
+                }
+                file.done(self.job, 1);
+            }
+            Task::Finish(file) => file.done(self.job, 1),
         }
     }
 }
 
 /// Writes the blocks of a fetch to their files.
-struct Writing<'l> {
-    job: &'l Job,
-    window: &'l Window,
+struct Writing<'l, N> {
+    job: &'l Job<N>,
+    window: &'l Window<N>,
     object: ObjectId,
-    aligned: &'l mut Option<Pool>,
 }
 
-impl Blocks for Writing<'_> {
+impl<N: Node> Blocks for Writing<'_, N> {
     fn is_over(&self) -> bool {
         self.job.is_over()
     }
@@ -218,11 +289,8 @@ impl Blocks for Writing<'_> {
         let lost = match bytes {
             Ok(bytes) => {
                 let runs = &self.window.runs[block.runs.0 as usize..block.runs.1 as usize];
-                let aligned = &mut *self.aligned;
-                file.write(self.job, "write", u64::from(block.len), |fd| match file.direct() {
-                    Some(direct) => write_direct(fd, direct, aligned, offset, bytes),
-                    None => write_block(fd, block, runs, bytes),
-                });
+                let write = |file: &N| write_block(file, block, runs, bytes);
+                file.write(self.job, "write", u64::from(block.len), write);
                 self.job.progress.bytes_done.add(u64::from(block.len));
                 None
             }
@@ -246,59 +314,18 @@ impl Blocks for Writing<'_> {
 }
 
 /// Writes what of a block is data: all of it, or its runs.
-fn write_block(fd: &OwnedFd, block: &PlannedBlock, runs: &[(u64, u64)], bytes: &[u8]) -> Result<(), Errno> {
+fn write_block(
+    file: &impl Node,
+    block: &PlannedBlock,
+    runs: &[(u64, u64)],
+    bytes: &[u8],
+) -> Result<(), Errno> {
     if runs.is_empty() {
-        return write_all(fd, block.offset, bytes);
+        return file.write_at(block.offset, bytes);
     }
     for &(offset, len) in runs {
         let from = (offset - block.offset) as usize;
-        write_all(fd, offset, &bytes[from..from + len as usize])?;
-    }
-    Ok(())
-}
-
-/// Writes what can be written directly that way, and the rest through the page cache.
-fn write_direct(
-    fd: &OwnedFd,
-    direct: &OwnedFd,
-    aligned: &mut Option<Pool>,
-    offset: u64,
-    bytes: &[u8],
-) -> Result<(), Errno> {
-    let fits = offset.is_multiple_of(DIRECT_ALIGN_BYTES as u64);
-    let whole = if fits { bytes.len() - bytes.len() % DIRECT_ALIGN_BYTES } else { 0 };
-    let (whole, rest) = bytes.split_at(whole);
-    let pool = aligned.get_or_insert_with(|| Pool::new(1, DIRECT_BYTES));
-    let mut buf = pool.take().ok_or(Errno::NOMEM)?;
-    for (index, piece) in whole.chunks(DIRECT_BYTES).enumerate() {
-        buf[..piece.len()].copy_from_slice(piece);
-        write_all(direct, offset + (index * DIRECT_BYTES) as u64, &buf[..piece.len()])?;
-    }
-    write_all(fd, offset + whole.len() as u64, rest)
-}
-
-fn write_all(fd: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(fd, bytes, offset) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(n) => {
-                bytes = &bytes[n..];
-                offset += n as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-/// Writes zero bytes.
-pub(super) fn write_zeros(fd: &OwnedFd, offset: u64, len: u64) -> Result<(), Errno> {
-    let mut at = 0;
-    while at < len {
-        let n = (len - at).min(ZEROS_BYTES as u64);
-        write_all(fd, offset + at, &ZEROS[..n as usize])?;
-        at += n;
+        file.write_at(offset, &bytes[from..from + len as usize])?;
     }
     Ok(())
 }

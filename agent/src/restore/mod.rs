@@ -18,6 +18,8 @@
 //! | [`place`] | refusing a target that cannot be meant |
 //! | `remove` | removing what was replaced |
 //! | `names` | further names of files that are left as they are |
+//! | `admit` | what is there already |
+//! | `make` | directories, symlinks, special files, files |
 //! | `orphan` | items that no directory names any more |
 //! | [`device`] | a device or image file as a target |
 //! | [`browse`] | list, stat, find, cat |
@@ -29,6 +31,7 @@
 //! Invariants: a name that a user sees is whole; every block's digest is verified; memory is two windows and a buffer set per
 //! lane, whatever is restored (P1, P3).
 
+mod admit;
 pub mod affected;
 pub mod attr;
 pub mod browse;
@@ -39,6 +42,7 @@ pub mod file;
 pub mod gather;
 pub mod inode_flags;
 pub mod lane;
+mod make;
 mod names;
 pub mod noticed;
 mod orphan;

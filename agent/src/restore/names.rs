@@ -10,10 +10,9 @@
 //! Invariants: nothing that was there is changed; memory is bounded by [`PATHS_BYTES_MAX`]. Source: ours.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, Timespec, Timestamps};
-use rustix::io::Errno;
+use windlass_hal::tree::{Errno, Node};
 
 use super::fault::Reason;
 use super::file::{Dir, FileName, Job};
@@ -36,8 +35,15 @@ pub(super) struct Names {
 
 impl Names {
     /// Takes a name that is there as the one that others become links to.
-    pub(super) fn keep(&mut self, job: &Job, target: &Target, dir: &Dir, name: &[u8], inode: u64) {
-        if dir.fd().and_then(|dir| target.keep(dir.as_fd(), name, inode)).is_err() {
+    pub(super) fn keep<N: Node>(
+        &mut self,
+        job: &Job<N>,
+        target: &Target<N>,
+        dir: &Dir<N>,
+        name: &[u8],
+        inode: u64,
+    ) {
+        if dir.node().and_then(|dir| target.keep(&dir, name, inode)).is_err() {
             self.bytes += size_of::<u64>();
             self.is_full |= self.bytes > PATHS_BYTES_MAX;
             if !self.is_full {
@@ -50,12 +56,18 @@ impl Names {
     }
 
     /// Gives a missing name to the file that is kept. Without one it is remembered, and `false`.
-    pub(super) fn link_kept(&mut self, job: &Job, target: &Target, inode: u64, name: &FileName) -> bool {
+    pub(super) fn link_kept<N: Node>(
+        &mut self,
+        job: &Job<N>,
+        target: &Target<N>,
+        inode: u64,
+        name: &FileName<N>,
+    ) -> bool {
         if job.options.existing != Existing::Skip {
             return false;
         }
-        let dir = name.dir.fd();
-        match dir.and_then(|dir| target.link_to_kept(inode, dir.as_fd(), &name.name, false)) {
+        let dir = name.dir.node();
+        match dir.and_then(|dir| target.link_to_kept(inode, &dir, &name.name, false)) {
             Ok(()) => return true,
             Err(Errno::NOENT) if self.unlinkable.contains(&inode) => {
                 job.faults.add(name.dir.path_of(&name.name), Reason::NotOneFile);
@@ -77,7 +89,7 @@ impl Names {
     }
 
     /// When everything is there: makes what was restored before a kept name was met a link to that.
-    pub(super) fn unite(&mut self, job: &Job, target: &Target) {
+    pub(super) fn unite<N: Node>(&mut self, job: &Job<N>, target: &Target<N>) {
         for (inode, paths) in std::mem::take(&mut self.made) {
             for path in paths {
                 if self.unlinkable.contains(&inode) {
@@ -93,23 +105,16 @@ impl Names {
 }
 
 /// Replaces what is at `path` by a link to the kept file; the directory's times stay.
-fn unite_one(target: &Target, inode: u64, path: &[u8]) -> Result<(), Errno> {
-    let (above, name) = match path.iter().rposition(|&b| b == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (&b"."[..], path),
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let root = target.root_fd();
-    let dir: OwnedFd = rustix::fs::openat2(root, above, flags, Mode::empty(), resolve)?;
-    let stat = rustix::fs::fstat(&dir)?;
+fn unite_one<N: Node>(target: &Target<N>, inode: u64, path: &[u8]) -> Result<(), Errno> {
+    let mut parts: Vec<&[u8]> = path.split(|&b| b == b'/').collect();
+    let Some(name) = parts.pop() else { return Err(Errno::NOENT) };
+    let mut dir = target.root();
+    for part in parts {
+        dir = Arc::new(dir.open_dir(part)?);
+    }
+    let stat = dir.stat()?;
     // What could not be restored is not there to be replaced.
-    rustix::fs::statat(&dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-    target.link_to_kept(inode, dir.as_fd(), name, true)?;
-    let time = |secs, nanos: u64| Timespec { tv_sec: secs, tv_nsec: nanos as i64 };
-    let times = Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec as u64),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec as u64),
-    };
-    rustix::fs::futimens(&dir, &times)
+    dir.stat_name(name)?;
+    target.link_to_kept(inode, &dir, name, true)?;
+    dir.set_times(stat.atime, stat.mtime)
 }

@@ -11,9 +11,9 @@
 //! Invariants: memory is a window ([`WINDOW_INODES`]); each of them reads the names once. Done only when a restore of everything met
 //! something damaged. Source: ours.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use windlass_hal::tree::Node;
 use windlass_hal::volume::ItemKind;
 
 use super::fault::{Reason, RestoreFault};
@@ -31,11 +31,11 @@ const WINDOW_INODES: usize = 1 << 20;
 /// Where they go.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 
-impl<F: Fetch> Walk<'_, F> {
+impl<F: Fetch, N: Node> Walk<'_, F, N> {
     /// Restores what of `root`'s volume nothing names into `lost+found` below the target.
-    pub(super) fn orphans(&mut self, top: &Arc<Dir>, root: Lin) -> Result<(), RestoreFault> {
+    pub(super) fn orphans(&mut self, top: &Arc<Dir<N>>, root: Lin) -> Result<(), RestoreFault> {
         let mut from = 0;
-        let mut lost: Option<Arc<Dir>> = None;
+        let mut lost: Option<Arc<Dir<N>>> = None;
         while !self.job.is_over() {
             let mut window = Vec::new();
             let next = nameless(self.lookup, root.volume, from, &mut window)?;
@@ -72,8 +72,8 @@ impl<F: Fetch> Walk<'_, F> {
     }
 
     /// The directory that they go to, which keeps its attributes when it is there.
-    fn lost_and_found(&mut self, top: &Arc<Dir>) -> Option<Arc<Dir>> {
-        let made = top.fd().and_then(|top| self.make_or_open(top.as_fd(), LOST_AND_FOUND));
+    fn lost_and_found(&mut self, top: &Arc<Dir<N>>) -> Option<Arc<Dir<N>>> {
+        let made = top.node().and_then(|top| self.make_or_open(&top, LOST_AND_FOUND));
         match made {
             Ok((fresh, fd)) => {
                 let inherited = if fresh { top.inherited } else { None };

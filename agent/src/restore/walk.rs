@@ -7,24 +7,20 @@
 //! rows are foreign: names and layouts are judged before anything is made of them. Source: ours.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode};
-use rustix::io::Errno;
+use windlass_hal::tree::{Node, Opened};
 use windlass_hal::volume::ItemKind;
 
+use super::admit::settles_root;
 use super::attr::{self, Known};
 use super::fault::{ItemFault, Reason, RestoreFault};
 use super::file::{Dir, File, FileName, Job, OPEN_AGAIN, RestoreOptions};
-use super::gather::Gather;
 use super::inode_flags;
-use super::lane::{self, Gate, Queue, Task};
+use super::lane::{self, Crew, Gate, Hands};
 use super::names::Names as OtherNames;
-use super::place::DirId;
-use super::remove::is_empty;
-use super::target::{Existing, Target, is_safe_name, open_dir};
+use super::target::{Target, is_safe_name};
 use crate::format::row::{ItemAttributes, RowPayload};
 use crate::format::seal::Keys;
 use crate::id::Lin;
@@ -93,35 +89,63 @@ pub fn lanes_for(memory: u64) -> (usize, u32) {
     ((rest / ((1 << 20) + LANE_OVERHEAD_BYTES)).max(1) as usize, 1 << 20)
 }
 
-/// Restores `roots`, or of them the selected paths (components below the root's name), into the directory `target`. `nonce` is
-/// random; `memory` is the budget in bytes. Errors end the restore; what belongs to one item is in the report.
-#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
+/// What is restored, and how.
+pub struct Work<'a> {
+    /// The trees.
+    pub roots: &'a [Root],
+    /// Of them the selected paths (components below the root's name); empty for everything.
+    pub selection: &'a [Vec<u8>],
+    /// How.
+    pub options: RestoreOptions,
+    /// Random.
+    pub nonce: u64,
+    /// For whoever watches.
+    pub progress: &'a Arc<Progress>,
+}
+
+/// Restores `work` into the directory `target`, which is made when it is not there; `memory` is the budget in bytes. Errors end the
+/// restore; what belongs to one item is in the report.
 pub fn run<F: Fetch>(
     source: &mut Source<'_, F>,
-    roots: &[Root],
-    selection: &[Vec<u8>],
+    work: &Work<'_>,
     target: &Path,
-    nonce: u64,
-    options: RestoreOptions,
     memory: u64,
-    progress: &Arc<Progress>,
 ) -> Result<RestoreReport, RestoreFault> {
-    options.repository.look(target)?;
-    let job = Job::new(Some(Target::open(target, nonce)?), options, progress);
-    let Some(target) = &job.target else { return Err(RestoreFault::Resources("target")) };
-    let queue = Queue::default();
+    work.options.repository.look(target)?;
     let (lanes, read_bytes_max) = lanes_for(memory);
     let merging = Merging { read_bytes_max, ..Merging::default() };
+    restore(source, work, Target::open(target, work.nonce)?, Crew::Lanes(lanes), merging)
+}
+
+/// Restores `work` into an open directory of any port. Errors: as of [`run`].
+pub fn run_in<F: Fetch, N: Node>(
+    source: &mut Source<'_, F>,
+    work: &Work<'_>,
+    target: Opened<N>,
+    crew: Crew<'_>,
+    merging: Merging,
+) -> Result<RestoreReport, RestoreFault> {
+    restore(source, work, Target::new(target, work.nonce)?, crew, merging)
+}
+
+fn restore<F: Fetch, N: Node>(
+    source: &mut Source<'_, F>,
+    work: &Work<'_>,
+    target: Target<N>,
+    crew: Crew<'_>,
+    merging: Merging,
+) -> Result<RestoreReport, RestoreFault> {
+    let job = Job::new(Some(target), work.options.clone(), work.progress);
+    let Some(target) = &job.target else { return Err(RestoreFault::Resources("target")) };
     let mut names = OtherNames::default();
-    let walked = std::thread::scope(|scope| {
-        lane::start(scope, lanes, &job, source.client, source.keys, &queue)?;
-        let gate = Arc::new(Gate::default());
+    let Source { lookup, client, keys } = source;
+    lane::with(crew, &job, (client, keys), |hands| {
         let mut walk = Walk {
-            lookup: &mut source.lookup,
+            lookup,
             job: &job,
             target,
-            queue: &queue,
-            gate,
+            hands,
+            gate: Arc::new(Gate::default()),
             merging,
             files: Vec::new(),
             wanted: Vec::new(),
@@ -130,39 +154,38 @@ pub fn run<F: Fetch>(
             names: &mut names,
             is_damaged: false,
         };
-        let walked = walk.roots(roots, selection);
+        let walked = walk.roots(work.roots, work.selection);
         walk.send_window();
-        queue.close();
         walked
-    });
-    walked?;
-    if let Some(fault) = job.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return Err(fault);
-    }
-    if progress.is_stop_requested() {
-        return Err(RestoreFault::Cancelled);
-    }
+    })?;
+    job.ended()?;
     names.unite(&job, target);
-    finish(&job, target, &mut source.lookup, roots, selection)?;
+    finish(&job, target, &mut source.lookup, work)?;
+    job.ended()?;
     let (faults, fault_count) = job.faults.take();
-    let snapshot = progress.snapshot();
+    let snapshot = work.progress.snapshot();
     Ok(RestoreReport { items: snapshot.items_done, bytes: snapshot.bytes_done, faults, fault_count })
 }
 
 /// Flags of files with several names, the staging directory, durability.
-fn finish<F: Fetch>(
-    job: &Job,
-    target: &Target,
+fn finish<F: Fetch, N: Node>(
+    job: &Job<N>,
+    target: &Target<N>,
     lookup: &mut Lookup<F>,
-    roots: &[Root],
-    selection: &[Vec<u8>],
+    work: &Work<'_>,
 ) -> Result<(), RestoreFault> {
-    let cleared = target.clear_staging(&mut |inode, fd| {
-        for root in roots {
+    let sync = || match job.options.sync {
+        true => target.sync().map_err(|errno| RestoreFault::Target { call: "sync", errno }),
+        false => Ok(()),
+    };
+    // Before the staging directory goes: without it the next restore believes what is there.
+    sync()?;
+    let cleared = target.clear_staging(&mut |inode, node| {
+        for root in work.roots {
             if let Ok(Some(item)) = lookup.item(Lin { volume: root.lin.volume, inode })
                 && inode_flags::has_late(&item)
             {
-                inode_flags::set_at_end(fd, &item, &mut |reason| {
+                inode_flags::set_at_end(node, &item, &mut |reason| {
                     job.faults.add(inode.to_string().into_bytes(), reason)
                 });
                 return;
@@ -175,19 +198,16 @@ fn finish<F: Fetch>(
         job.faults.add(Vec::new(), Reason::NotRemoved(left));
     }
     // Removing the staging directory changed the time of the root. What cannot be set was reported when it was set first.
-    for root in roots.iter().filter(|root| root.name.is_empty()) {
+    for root in work.roots.iter().filter(|root| root.name.is_empty()) {
         if let Ok(Some(item)) = lookup.item(root.lin)
             && item.kind == ItemKind::Directory
-            && settles_root(job, target, &item, is_whole(selection))
+            && settles_root(job, target, &item, is_whole(work.selection))
         {
-            let fd = target.root()?;
-            attr::settle(fd.as_fd(), &item, Known::of(fd.as_fd()), job.options.owners, &mut |_| {});
+            let node = target.root();
+            attr::settle(&*node, &item, Known::of(&*node), job.options.owners, &mut |_| {});
         }
     }
-    if job.options.sync {
-        target.sync().map_err(|errno| RestoreFault::Target { call: "sync", errno })?;
-    }
-    Ok(())
+    sync()
 }
 
 /// Whether the selection asks for everything: it is empty, or names a root itself.
@@ -195,23 +215,12 @@ fn is_whole(selection: &[Vec<u8>]) -> bool {
     selection.is_empty() || selection.iter().any(|path| components(path).is_empty())
 }
 
-/// Whether the target gets the attributes of the root item. A directory that was in use keeps its own, and one that only some
-/// paths are restored to; an empty one may be a new file system, whose root is restored too.
-fn settles_root(job: &Job, target: &Target, item: &ItemAttributes, whole: bool) -> bool {
-    let before = target.before();
-    if before.has_owner_and_mode(item, job.options.owners) && before.mtime == Some(item.mtime) {
-        return true;
-    }
-    let changes = job.options.existing.replaces() || target.was_resumed();
-    target.was_made() || whole && (target.was_empty() || changes)
-}
-
 /// What of a directory is wanted: everything, or the paths that remain below it.
 pub(super) type Wanted = Option<Vec<Vec<Vec<u8>>>>;
 
 /// A directory being walked.
-struct Level {
-    dir: Arc<Dir>,
+struct Level<N> {
+    dir: Arc<Dir<N>>,
     lin: Lin,
     names: Option<Names>,
     /// Entries asked for by name instead of `names`.
@@ -221,28 +230,28 @@ struct Level {
     item: ItemAttributes,
 }
 
-pub(super) struct Walk<'a, F> {
+pub(super) struct Walk<'a, F, N: Node> {
     pub(super) lookup: &'a mut Lookup<F>,
-    pub(super) job: &'a Job,
-    target: &'a Target,
-    queue: &'a Queue,
-    gate: Arc<Gate>,
-    merging: Merging,
-    files: Vec<Arc<File>>,
-    wanted: Vec<WantedBlock>,
-    runs: Vec<(u64, u64)>,
+    pub(super) job: &'a Job<N>,
+    pub(super) target: &'a Target<N>,
+    pub(super) hands: &'a dyn Hands<N>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) merging: Merging,
+    pub(super) files: Vec<Arc<File<N>>>,
+    pub(super) wanted: Vec<WantedBlock>,
+    pub(super) runs: Vec<(u64, u64)>,
     /// Files with several names that are not finished yet.
-    links: BTreeMap<Lin, Arc<File>>,
-    names: &'a mut OtherNames,
+    pub(super) links: BTreeMap<Lin, Arc<File<N>>>,
+    pub(super) names: &'a mut OtherNames,
     /// Whether something could not be read when it was backed up: what it named may have no other name.
     is_damaged: bool,
 }
 
-impl<F: Fetch> Walk<'_, F> {
+impl<F: Fetch, N: Node> Walk<'_, F, N> {
     fn roots(&mut self, roots: &[Root], selection: &[Vec<u8>]) -> Result<(), RestoreFault> {
-        let fd = self.target.root()?;
+        let node = self.target.root();
         let (fresh, inherited) = (self.target.was_empty(), self.target.inherited());
-        let top = Dir::new(None, Vec::new(), fd, None, fresh, inherited);
+        let top = Dir::new(None, Vec::new(), node, None, fresh, inherited);
         for root in roots {
             let item = match known(self.lookup.item(root.lin))? {
                 Ok(Some(item)) => item,
@@ -268,12 +277,12 @@ impl<F: Fetch> Walk<'_, F> {
                 }
                 let settles = settles_root(self.job, self.target, &item, wanted.is_none());
                 let settled = settles.then(|| item.clone());
-                let fd = self.target.root()?;
+                let node = self.target.root();
                 if fresh && settled.is_some() {
                     let mut report = |reason| self.job.faults.add(Vec::new(), reason);
-                    inode_flags::set_on_new(fd.as_fd(), &item, &mut report);
+                    inode_flags::set_on_new(&*node, &item, &mut report);
                 }
-                let dir = Dir::new(Some(Arc::clone(&top)), Vec::new(), fd, settled, fresh, inherited);
+                let dir = Dir::new(Some(Arc::clone(&top)), Vec::new(), node, settled, fresh, inherited);
                 self.tree(dir, root.lin, item, wanted)?;
             } else if let Some(dir) = self.enter(&top, &root.name, &item, wanted.is_none()) {
                 self.tree(dir, root.lin, item, wanted)?;
@@ -288,7 +297,7 @@ impl<F: Fetch> Walk<'_, F> {
         Ok(())
     }
 
-    fn level(&mut self, dir: Arc<Dir>, lin: Lin, item: ItemAttributes, wanted: Wanted) -> Level {
+    fn level(&mut self, dir: Arc<Dir<N>>, lin: Lin, item: ItemAttributes, wanted: Wanted) -> Level<N> {
         let mut level = Level { dir, lin, names: None, chosen: Vec::new(), below: Vec::new(), item };
         match wanted {
             Some(paths) if paths.iter().all(|path| !path.is_empty()) => level.chosen = by_first(paths),
@@ -299,7 +308,7 @@ impl<F: Fetch> Walk<'_, F> {
 
     pub(super) fn tree(
         &mut self,
-        dir: Arc<Dir>,
+        dir: Arc<Dir<N>>,
         lin: Lin,
         item: ItemAttributes,
         wanted: Wanted,
@@ -333,15 +342,15 @@ impl<F: Fetch> Walk<'_, F> {
         }
         // Ended early: what is there of the levels above is theirs, so that going on later finds them as they should be.
         for level in levels.iter().rev().filter(|level| level.dir.fresh) {
-            if let (Some(item), Ok(fd)) = (&level.dir.item, level.dir.fd()) {
-                attr::settle(fd.as_fd(), item, Known::NOTHING, self.job.options.owners, &mut |_| {});
+            if let (Some(item), Ok(node)) = (&level.dir.item, level.dir.node()) {
+                attr::settle(&*node, item, Known::NOTHING, self.job.options.owners, &mut |_| {});
             }
         }
         Ok(())
     }
 
     /// Handles the next entries of a directory; `false` when there are none left.
-    fn chunk(&mut self, level: &mut Level) -> Result<bool, RestoreFault> {
+    fn chunk(&mut self, level: &mut Level<N>) -> Result<bool, RestoreFault> {
         let mut entries: Vec<(u64, Vec<u8>, Wanted)> = Vec::new();
         for (name, wanted) in level.chosen.drain(..) {
             match known(self.lookup.lookup(level.lin, &level.item, &name))? {
@@ -390,7 +399,7 @@ impl<F: Fetch> Walk<'_, F> {
     /// One entry: a directory is put off, anything else is made or planned now.
     pub(super) fn entry(
         &mut self,
-        dir: &Arc<Dir>,
+        dir: &Arc<Dir<N>>,
         name: &[u8],
         lin: Lin,
         item: ItemAttributes,
@@ -426,312 +435,6 @@ impl<F: Fetch> Walk<'_, F> {
             }
         }
     }
-
-    /// Whether to restore a name, and if so whether it may replace what is there.
-    fn admit(&mut self, dir: &Dir, name: &[u8], lin: Lin, item: &ItemAttributes) -> Option<bool> {
-        if dir.fresh {
-            return Some(false);
-        }
-        let have = match dir.fd().and_then(|dir| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)) {
-            Err(Errno::NOENT) => return Some(false),
-            Err(errno) => {
-                self.job.system(dir.path_of(name), "look at what is there", errno);
-                return None;
-            }
-            Ok(have) => have,
-        };
-        if FileType::from_raw_mode(have.st_mode) == FileType::Directory {
-            let reason = self.keeps_directory(dir, name, (have.st_dev, have.st_ino));
-            return match reason {
-                Some(reason) => {
-                    self.job.faults.add(dir.path_of(name), reason);
-                    None
-                }
-                None => Some(true),
-            };
-        }
-        let same = have.st_mode == raw_mode(item)
-            && (!self.job.options.owners || (have.st_uid, have.st_gid) == (item.uid, item.gid))
-            && (item.kind != ItemKind::File || have.st_size as u64 == item.size)
-            && (have.st_mtime, have.st_mtime_nsec as u32) == (item.mtime.secs, item.mtime.nanos);
-        let existing = self.job.options.existing;
-        if existing == Existing::Skip {
-            if same && item.links > 1 {
-                self.names.keep(self.job, self.target, dir, name, lin.inode);
-            }
-            return None;
-        }
-        if existing == Existing::Overwrite {
-            // What is there is not trusted, whatever it looks like: no other name is to be linked to it either.
-            return Some(true);
-        }
-        let replaces = existing.replaces() || same && self.target.was_resumed();
-        let fits = same && !(item.links > 1 && self.is_torn(dir, name, lin, item, have.st_ino));
-        if fits {
-            return None;
-        }
-        if !replaces {
-            self.job.faults.add(dir.path_of(name), Reason::Exists);
-        }
-        replaces.then_some(true)
-    }
-
-    /// Why a directory, `id`, that is in the place of something else is left there.
-    fn keeps_directory(&self, dir: &Dir, name: &[u8], id: DirId) -> Option<Reason> {
-        let options = &self.job.options;
-        match options.existing {
-            Existing::Refuse | Existing::Skip => Some(Reason::InTheWay),
-            _ if options.repository.is_needed(id) => Some(Reason::TheRepository),
-            Existing::Overwrite => None,
-            Existing::OverwriteIfDifferent => {
-                let opened = dir.fd().and_then(|dir| open_dir(dir.as_fd(), name));
-                let empty = opened.and_then(|fd| is_empty(fd.as_fd()));
-                (!empty.unwrap_or(false)).then_some(Reason::FullDirectory)
-            }
-        }
-    }
-
-    /// Whether a name that is there, and looks as it should, is not the same file as the item's other names: a restore that was
-    /// killed between two of them leaves it so. The first name that is met becomes the one to link to.
-    fn is_torn(&self, dir: &Dir, name: &[u8], lin: Lin, item: &ItemAttributes, have: u64) -> bool {
-        if self.links.get(&lin).is_some_and(|file| !file.is_done()) {
-            return true;
-        }
-        let Ok(dir) = dir.fd() else { return false };
-        let known = self.target.adopt(dir.as_fd(), name, lin.inode, inode_flags::has_late(item));
-        known.is_some_and(|inode| inode != have)
-    }
-
-    /// Makes or opens a directory; `whole` when everything in it is wanted. One that is there keeps its attributes unless it is
-    /// wanted itself and may be replaced.
-    pub(super) fn enter(
-        &mut self,
-        parent: &Arc<Dir>,
-        name: &[u8],
-        item: &ItemAttributes,
-        whole: bool,
-    ) -> Option<Arc<Dir>> {
-        let made = parent.fd().and_then(|parent| self.make_or_open(parent.as_fd(), name));
-        self.job.progress.items_done.add(1);
-        match made {
-            Ok((fresh, fd)) => {
-                if !fresh && self.is_repository(fd.as_fd()) {
-                    self.job.faults.add(parent.path_of(name), Reason::TheRepository);
-                    return None;
-                }
-                let inherited = if fresh { parent.inherited } else { None };
-                if fresh && inherited.is_none() {
-                    attr::drop_inherited_acls(&fd);
-                }
-                if fresh {
-                    let mut report = |reason| self.job.faults.add(parent.path_of(name), reason);
-                    inode_flags::set_on_new(fd.as_fd(), item, &mut report);
-                }
-                let replaces = whole && self.job.options.existing.replaces();
-                let settled = fresh || replaces || self.is_restored(Known::of(fd.as_fd()), item, whole);
-                let item = settled.then(|| item.clone());
-                Some(Dir::new(Some(Arc::clone(parent)), name.to_vec(), fd, item, fresh, inherited))
-            }
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                self.job.faults.add(parent.path_of(name), Reason::InTheWay);
-                None
-            }
-            Err(errno) => {
-                self.job.system(parent.path_of(name), "make the directory", errno);
-                None
-            }
-        }
-    }
-
-    /// Makes the directory `name`, also in the place of something else when that is to be replaced, or opens it; whether it is new.
-    pub(super) fn make_or_open(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(bool, OwnedFd), Errno> {
-        let make = || rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700));
-        let fresh = match self.target.with_room(0, make) {
-            Err(Errno::EXIST) => false,
-            other => other.map(|()| true)?,
-        };
-        match open_dir(parent, name) {
-            Err(Errno::NOTDIR | Errno::LOOP) if self.job.options.existing.replaces() => {
-                self.target.with_room(0, || self.target.replace_by_directory(parent, name))?;
-                Ok((true, open_dir(parent, name)?))
-            }
-            opened => Ok((fresh, opened?)),
-        }
-    }
-
-    /// Whether an open directory is the repository's.
-    fn is_repository(&self, fd: BorrowedFd<'_>) -> bool {
-        let own = |stat: rustix::fs::Stat| self.job.options.repository.is_own((stat.st_dev, stat.st_ino));
-        rustix::fs::fstat(fd).is_ok_and(own)
-    }
-
-    /// Whether a directory that was there is as the item says, so that it is to be so when something was added; or the work of a restore
-    /// that ended early: then its time may differ, or it is as it was made.
-    fn is_restored(&self, known: Known, item: &ItemAttributes, whole: bool) -> bool {
-        let as_item = known.has_owner_and_mode(item, self.job.options.owners);
-        if !(whole && self.target.was_resumed()) {
-            return as_item && known.mtime == Some(item.mtime);
-        }
-        let own = rustix::process::geteuid().as_raw();
-        as_item || known.mode == Some(0o700) && known.owner.is_some_and(|(uid, _)| uid == own)
-    }
-
-    /// A symlink or special file: made beside, dressed, moved to its name.
-    fn special(&mut self, lin: Lin, item: &ItemAttributes, name: &FileName) {
-        let path = || name.dir.path_of(&name.name);
-        let dir = match name.dir.fd() {
-            Ok(dir) => dir,
-            Err(errno) => return self.job.system(path(), OPEN_AGAIN, errno),
-        };
-        if item.links > 1 {
-            if self.names.link_kept(self.job, self.target, lin.inode, name) {
-                return;
-            }
-            match self.target.link_stashed(lin.inode, false, dir.as_fd(), &name.name, name.replace) {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(errno) => return self.job.system(path(), "link to its other name", errno),
-            }
-        }
-        let staging = self.target.staging();
-        let temp = self.target.temp_name();
-        let made = match (&item.payload, item.kind) {
-            (RowPayload::Target(target), ItemKind::Symlink) => {
-                let make = || rustix::fs::symlinkat(target.as_slice(), staging, temp.as_str());
-                self.target.with_room(0, make)
-            }
-            (_, ItemKind::Symlink) => {
-                self.job.faults.add(path(), Reason::Rows("a symlink without a target"));
-                return;
-            }
-            _ => {
-                let kind = FileType::from_raw_mode(raw_mode(item));
-                let device = rustix::fs::makedev(item.rdev.0, item.rdev.1);
-                let mode = Mode::from_raw_mode(0o600);
-                let make = || rustix::fs::mknodat(staging, temp.as_str(), kind, mode, device);
-                self.target.with_room(0, make)
-            }
-        };
-        if let Err(errno) = made {
-            self.job.system(path(), "make the item", errno);
-            return;
-        }
-        attr::settle_name(staging, &temp, item, self.job.options.owners, &mut |reason| {
-            self.job.faults.add(path(), reason)
-        });
-        if item.links > 1
-            && let Err(errno) = self.target.stash_made(&temp, lin.inode)
-        {
-            self.job.system(path(), "keep for further names", errno);
-        }
-        match self.target.rename(&temp, dir.as_fd(), &name.name, name.replace) {
-            Ok(()) => {}
-            Err(Errno::EXIST) => self.job.faults.add(path(), Reason::Exists),
-            Err(errno) => self.job.system(path(), "give the item its name", errno),
-        }
-    }
-
-    /// A file: another name of one that is there, or blocks to be fetched.
-    fn file(&mut self, lin: Lin, item: ItemAttributes, name: FileName) -> Result<(), RestoreFault> {
-        let mut name = name;
-        if item.links > 1 {
-            if self.names.link_kept(self.job, self.target, lin.inode, &name) {
-                self.job.progress.items_done.add(1);
-                return Ok(());
-            }
-            if let Some(known) = self.links.get(&lin) {
-                match known.add_name(name) {
-                    Ok(()) => return Ok(()),
-                    Err(back) => name = back,
-                }
-            }
-            let flags = inode_flags::has_late(&item);
-            let linked = name.dir.fd().and_then(|dir| {
-                self.target.link_stashed(lin.inode, flags, dir.as_fd(), &name.name, name.replace)
-            });
-            match linked {
-                Ok(true) => {
-                    self.job.progress.items_done.add(1);
-                    return Ok(());
-                }
-                Ok(false) => {}
-                Err(errno) => {
-                    self.job.system(name.dir.path_of(&name.name), "link to its other name", errno);
-                    return Ok(());
-                }
-            }
-        }
-        let several = item.links > 1;
-        let file = File::new(lin, item, name);
-        if several {
-            self.links.insert(lin, Arc::clone(&file));
-        }
-        let planned = self.plan(&file);
-        self.queue.push(Task::Finish(file));
-        planned
-    }
-
-    /// Takes a file's blocks into the window.
-    fn plan(&mut self, file: &Arc<File>) -> Result<(), RestoreFault> {
-        if let RowPayload::Inline(bytes) = &file.item.payload {
-            // Shorter contents end in zeros: the length is set when the file is finished.
-            if bytes.len() as u64 == file.item.size {
-                file.ends_in_data();
-            }
-            file.write(self.job, "write", bytes.len() as u64, |fd| match rustix::io::pwrite(fd, bytes, 0) {
-                Ok(n) if n == bytes.len() => Ok(()),
-                Ok(_) => Err(Errno::IO),
-                Err(errno) => Err(errno),
-            });
-            self.job.progress.bytes_done.add(bytes.len() as u64);
-            return Ok(());
-        }
-        let (lookup, job, queue) = (&mut *self.lookup, self.job, self.queue);
-        let mut window = Gather {
-            files: &mut self.files,
-            wanted: &mut self.wanted,
-            runs: &mut self.runs,
-            gate: &self.gate,
-            merging: self.merging,
-            queue,
-        };
-        let read = lookup.locations(file.lin, &file.item, &mut |row| {
-            window.row(job, file, &row);
-            Ok(())
-        });
-        if let Err(lost) = known(read)?
-            && file.damage()
-        {
-            job.faults.add(file.path(), Reason::Lost(lost));
-        }
-        self.links.retain(|_, file| !file.is_done());
-        Ok(())
-    }
-
-    fn send_window(&mut self) {
-        let mut window = Gather {
-            files: &mut self.files,
-            wanted: &mut self.wanted,
-            runs: &mut self.runs,
-            gate: &self.gate,
-            merging: self.merging,
-            queue: self.queue,
-        };
-        window.send();
-    }
-}
-
-fn raw_mode(item: &ItemAttributes) -> u32 {
-    let kind = match item.kind {
-        ItemKind::File | ItemKind::Image => FileType::RegularFile,
-        ItemKind::Directory => FileType::Directory,
-        ItemKind::Symlink => FileType::Symlink,
-        ItemKind::CharDevice => FileType::CharacterDevice,
-        ItemKind::BlockDevice => FileType::BlockDevice,
-        ItemKind::Fifo => FileType::Fifo,
-        ItemKind::Socket => FileType::Socket,
-    };
-    kind.as_raw_mode() | u32::from(item.mode)
 }
 
 fn components(path: &[u8]) -> Vec<Vec<u8>> {

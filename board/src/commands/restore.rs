@@ -15,7 +15,7 @@ use windlass_agent::restore::fault::{FAULTS_MAX, Reason};
 use windlass_agent::restore::file::RestoreOptions;
 use windlass_agent::restore::place::Protected;
 use windlass_agent::restore::target::Existing as AgentExisting;
-use windlass_agent::restore::walk::{self, RestoreReport, Root, Source};
+use windlass_agent::restore::walk::{self, RestoreReport, Root, Source, Work};
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 use windlass_hal::volume::ItemKind;
 
@@ -156,7 +156,8 @@ pub fn to_directory(
     let mut source = Source { lookup, client: &repository.opened.client, keys: &repository.keys };
     let nonce = u64::from_le_bytes(host::random()?);
     let roots = [Root { lin, name }];
-    let report = walk::run(&mut source, &roots, paths, to, nonce, options, global.memory.0, job);
+    let work = Work { roots: &roots, selection: paths, options, nonce, progress: job };
+    let report = walk::run(&mut source, &work, to, global.memory.0);
     job.enter(Phase::Done);
     report.map_err(|fault| Failure::at(to.display(), fault))
 }

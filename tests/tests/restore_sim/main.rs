@@ -1,0 +1,422 @@
+//! Restores, simulated: a point made up from a seed, a store with faults, and a target that is full, breaks, is killed at any call or loses
+//! power; then a second restore onto a healthy target.
+//!
+//! | rule | |
+//! |---|---|
+//! | R1 | a file that has its name has its contents, whatever ended the restore; after a power failure, when the next one is done |
+//! | R2 | what a restore that ended by itself did not make as the point has it is named, by its path or that of a directory above |
+//! | R3 | without faults nothing is named; with faults of the store alone, those items that need what is lost, and no others |
+//! | R4 | the next restore, with a whole store on a healthy target, names nothing and leaves everything as the point has it |
+//! | R5 | nothing is there that neither the point has nor was there before |
+//!
+//! `WINDLASS_RESTORE_SEEDS=n` runs n seeds; `WINDLASS_RESTORE_SEED=s` one, and says what it did. Source: ours.
+
+// Helpers of tests are tests: what fails here fails a test.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod point;
+mod shelf;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use point::{BACKUP, Point, ROOT, Wanted};
+use shelf::Shelf;
+use windlass_agent::read::lookup::Lookup;
+use windlass_agent::read::plan::Merging;
+use windlass_agent::restore::fault::{Reason, RestoreFault};
+use windlass_agent::restore::file::RestoreOptions;
+use windlass_agent::restore::lane::Crew;
+use windlass_agent::restore::place::Protected;
+use windlass_agent::restore::target::{Existing, STAGING_PREFIX};
+use windlass_agent::restore::walk::{self, RestoreReport, Root, Source, Work};
+use windlass_agent::store::retry::{Client, RetryPolicy};
+use windlass_agent::table::read::TableReader;
+use windlass_agent::table::source::TableLimits;
+use windlass_hal::sim::clock::SimClock;
+use windlass_hal::sim::tree::{Found, SimTree, TreeConfig};
+use windlass_hal::tree::{Errno, Node};
+use windlass_hal::volume::ItemKind;
+use windlass_tests::prng::Prng;
+
+/// Seeds that are run each time.
+const SEEDS: u64 = 2000;
+/// Most kills and power failures one after the other.
+const CRASHES_MAX: u64 = 3;
+
+/// What the seeds met, so that a test which met nothing is noticed.
+#[derive(Debug, Default)]
+struct Tally {
+    whole: u64,
+    named: u64,
+    failed: u64,
+    full: u64,
+    kills: u64,
+    power_cuts: u64,
+    lost_blocks: u64,
+    planted: u64,
+}
+
+struct World {
+    p: Prng,
+    point: Point,
+    tree: SimTree,
+    /// What was there before, by path.
+    planted: BTreeMap<Vec<u8>, Found>,
+    /// `FS_*_FL` that the target keeps.
+    flags: u32,
+    says: bool,
+}
+
+/// A restore of everything, from a whole store unless another is given.
+fn restore(
+    world: &mut World,
+    shelf: Option<Shelf>,
+    existing: Existing,
+) -> Result<RestoreReport, RestoreFault> {
+    let shelf = shelf.unwrap_or_else(|| Shelf::whole(&world.point));
+    let clock = Arc::new(SimClock::new());
+    let policy = RetryPolicy { budget_ms: u64::MAX, attempts_max: 64, ..RetryPolicy::DATA };
+    let client = Arc::new(Client::new(Arc::new(shelf), clock, policy, 1));
+    let keys = &world.point.keys;
+    let reader =
+        TableReader::new(Arc::clone(&client), keys, TableLimits::default(), &world.point.metas).unwrap();
+    let mut source = Source { lookup: Lookup::new(reader, BACKUP), client: &client, keys };
+    let options = RestoreOptions {
+        existing,
+        keep_damaged: false,
+        sync: true,
+        owners: true,
+        repository: Protected::default(),
+    };
+    let roots = [Root { lin: ROOT, name: Vec::new() }];
+    let nonce = world.p.next_u64();
+    let progress = Arc::default();
+    let work = Work { roots: &roots, selection: &[], options, nonce, progress: &progress };
+    let merging = Merging {
+        gap_bytes_max: world.p.below(3) as u32 * 5000,
+        read_bytes_max: 1 + world.p.below(60_000) as u32,
+    };
+    let mut order = Prng::new(world.p.next_u64());
+    let lazy = 1 + order.below(4);
+    let mut choose = |choices: usize| match order.one_in(lazy) {
+        true => choices - 1,
+        false => order.below(choices as u64) as usize,
+    };
+    walk::run_in(&mut source, &work, world.tree.open(), Crew::Walk(&mut choose), merging)
+}
+
+/// What of a path is not as the point has it.
+fn difference(wanted: &Wanted, found: Option<&Found>, kept: u32) -> Option<String> {
+    let Some(found) = found else { return Some("is not there".to_owned()) };
+    let (item, stat) = (&wanted.item, &found.stat);
+    let kind = stat.kind;
+    if kind != item.kind {
+        return Some(format!("is {kind:?}"));
+    }
+    if kind == ItemKind::File && found.contents != wanted.contents {
+        return Some("has other contents".to_owned());
+    }
+    if kind == ItemKind::Symlink && found.contents != wanted.contents || found.device != item.rdev {
+        return Some("leads elsewhere".to_owned());
+    }
+    if (stat.mode, stat.uid, stat.gid) != (item.mode, item.uid, item.gid) {
+        return Some(format!("has mode {:o} of {}:{}", stat.mode, stat.uid, stat.gid));
+    }
+    if stat.mtime != item.mtime {
+        return Some("has another time".to_owned());
+    }
+    let xattrs: BTreeMap<Vec<u8>, Vec<u8>> = item.xattrs.iter().cloned().collect();
+    if found.xattrs != xattrs {
+        return Some("has other attributes".to_owned());
+    }
+    if (found.flags, found.project) != (item.flags & kept, item.project) {
+        return Some(format!(
+            "has flags {:#x}, project {}, not {:#x}, {}",
+            found.flags, found.project, item.flags, item.project
+        ));
+    }
+    None
+}
+
+/// Paths that are not as the point has them, and how. Where that is the `first` restore, what the target cannot keep is one of these;
+/// what a restore leaves as it is was named by another one. The top directory gets its time last, which a kill may prevent.
+fn differences(world: &World, first: bool) -> BTreeMap<Vec<u8>, String> {
+    let kept = if first { u32::MAX } else { world.flags };
+    let look = world.tree.look(STAGING_PREFIX.as_bytes());
+    let mut out = BTreeMap::new();
+    let mut inodes: BTreeMap<u64, (u64, Vec<u8>)> = BTreeMap::new();
+    for (path, wanted) in &world.point.wanted {
+        if path.is_empty() && !first {
+            continue;
+        }
+        let found = look.get(path);
+        if let Some(what) = difference(wanted, found, kept) {
+            out.insert(path.clone(), what);
+        } else if let Some(found) = found {
+            let known = inodes.entry(wanted.inode).or_insert((found.stat.inode, path.clone()));
+            if known.0 != found.stat.inode {
+                out.insert(path.clone(), format!("is another file than {}", known.1.escape_ascii()));
+            }
+        }
+    }
+    out
+}
+
+/// R1 and R5.
+fn names_are_true(world: &World) -> Result<(), String> {
+    for (path, found) in world.tree.look(STAGING_PREFIX.as_bytes()) {
+        if world
+            .planted
+            .get(&path)
+            .is_some_and(|was| was.stat.kind == found.stat.kind && was.contents == found.contents)
+        {
+            continue;
+        }
+        let shown = path.escape_ascii();
+        let Some(wanted) = world.point.wanted.get(&path) else {
+            let above = world.planted.keys().any(|planted| path.starts_with(planted));
+            if above {
+                continue;
+            }
+            return Err(format!("R5: {shown} is neither in the point nor was it there"));
+        };
+        if found.stat.kind == ItemKind::File && found.contents != wanted.contents {
+            return Err(format!("R1: {shown} has its name and other contents"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a report names a path: itself, a directory above, or, of what a target cannot keep, the first item that has it.
+fn is_named(report: &RestoreReport, path: &[u8], what: &str) -> bool {
+    report.faults.iter().any(|fault| {
+        let above = path.strip_prefix(&fault.path[..]);
+        let is_above = above.is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || fault.path.is_empty());
+        let not_kept = matches!(fault.reason, Reason::NotKept { .. }) && what.starts_with("has flags");
+        let by_number = what.starts_with("has flags") && fault.path.iter().all(u8::is_ascii_digit);
+        (is_above && !fault.path.is_empty()) || path == fault.path || not_kept || by_number
+    })
+}
+
+/// R2. What is left as it was, because that was asked for, is not named; nor are the attributes of a directory that was there.
+fn all_is_named(
+    world: &World,
+    report: &RestoreReport,
+    existing: Existing,
+    first: bool,
+) -> Result<(), String> {
+    for (path, what) in differences(world, first) {
+        let was = world.planted.get(&path);
+        let is_left = was.is_some_and(|was| {
+            let both = was.stat.kind == ItemKind::Directory
+                && world.point.wanted[&path].item.kind == ItemKind::Directory;
+            existing == Existing::Skip || existing == Existing::Refuse && both
+        });
+        // Names of one file are as good as each other.
+        let inode = BTreeSet::from([world.point.wanted[&path].inode]);
+        let names = world.point.paths_of(&inode);
+        if !is_left && !names.iter().any(|name| is_named(report, name, &what)) {
+            return Err(format!(
+                "R2: {} {what}, and nothing says so: {:?}",
+                path.escape_ascii(),
+                report.faults
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Puts something in the way of some items of the top directory.
+fn plant(world: &mut World) {
+    let root = world.tree.open().root;
+    let names: Vec<Vec<u8>> =
+        world.point.wanted.keys().filter(|path| !path.is_empty() && !path.contains(&b'/')).cloned().collect();
+    for name in names {
+        if !world.p.one_in(3) {
+            continue;
+        }
+        match world.p.below(4) {
+            0 => root.symlink(&name, b"/etc/passwd").unwrap(),
+            1 => root.make_dir(&name, 0o755).unwrap(),
+            2 => {
+                root.make_dir(&name, 0o755).unwrap();
+                let full = root.open_dir(&name).unwrap();
+                full.create(b"mine", 0o644).unwrap().write_at(0, b"keep this").unwrap();
+            }
+            _ => root.create(&name, 0o644).unwrap().write_at(0, b"something else").unwrap(),
+        }
+    }
+    root.sync_all().unwrap();
+    drop(root);
+    world.planted = world.tree.look(b"");
+    world.planted.remove(&b""[..]);
+}
+
+/// Faults of a target by lot; whether single calls fail.
+fn target_faults(p: &mut Prng, config: &mut TreeConfig, is_calm: bool) -> bool {
+    match p.below(6) {
+        0 => {
+            config.room_bytes = p.below(200_000);
+            config.full = [Errno::NOSPC, Errno::DQUOT][p.below(2) as usize];
+        }
+        1 if !is_calm => config.fault_permille = 1 + p.below(60) as u32,
+        2 => {
+            let errno = [Errno::ROFS, Errno::IO, Errno::STALE, Errno::NODEV][p.below(4) as usize];
+            config.broken_from = Some((p.below(400), errno));
+        }
+        _ => {}
+    }
+    config.fault_permille > 0
+}
+
+const REPLACING: [Existing; 2] = [Existing::OverwriteIfDifferent, Existing::Overwrite];
+
+/// One seed.
+fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
+    let mut p = Prng::new(seed);
+    // What is immutable cannot be replaced by a restore that is asked to overwrite.
+    let is_calm = p.one_in(2);
+    let point = Point::new(&mut p, is_calm);
+    let healthy = TreeConfig {
+        seed: p.next_u64(),
+        has_unnamed: !p.one_in(4),
+        has_rename_flags: !p.one_in(4),
+        flags: if p.one_in(4) { 0x40 } else { u32::MAX },
+        ..TreeConfig::default()
+    };
+    let tree = SimTree::new(healthy.clone());
+    let mut world = World { p, point, tree, planted: BTreeMap::new(), flags: healthy.flags, says };
+    if !is_calm && world.p.one_in(3) {
+        plant(&mut world);
+        tally.planted += 1;
+    }
+    let is_planted = !world.planted.is_empty();
+    // A restore that may be killed or lose power some times, and one that ends by itself.
+    let crashes = if world.p.one_in(2) { 0 } else { 1 + world.p.below(CRASHES_MAX) };
+    let mut existing = if is_planted {
+        [Existing::Refuse, Existing::Skip, REPLACING[0], REPLACING[1]][world.p.below(4) as usize]
+    } else {
+        [Existing::Refuse, REPLACING[0]][world.p.below(2) as usize]
+    };
+    let (mut fails_once, mut trusted) = (false, true);
+    for _ in 0..crashes {
+        let is_power = world.p.one_in(2);
+        let mut config = TreeConfig { stop_at: Some(1 + world.p.below(500)), ..healthy.clone() };
+        fails_once |= target_faults(&mut world.p, &mut config, is_calm);
+        world.tree.set(config);
+        let ended = restore(&mut world, None, existing);
+        if world.says {
+            println!("{}: {ended:?}", if is_power { "power" } else { "kill" });
+        }
+        if is_power {
+            world.tree.power_cut();
+            tally.power_cuts += 1;
+            trusted = false;
+        } else {
+            world.tree.kill();
+            tally.kills += 1;
+        }
+        if trusted {
+            names_are_true(&world)?;
+        }
+    }
+    // One that ends by itself, with a store and a target that fail.
+    if crashes == 0 || world.p.one_in(3) {
+        let mut config = healthy.clone();
+        let is_hurt = !world.p.one_in(3);
+        let target_hurt = world.p.one_in(2);
+        if target_hurt {
+            fails_once |= target_faults(&mut world.p, &mut config, is_calm);
+        }
+        let is_target_healthy =
+            config.room_bytes == u64::MAX && config.fault_permille == 0 && config.broken_from.is_none();
+        world.tree.set(config);
+        let (shelf, hurt) = match is_hurt {
+            true => Shelf::with_faults(&world.point, &mut world.p),
+            false => (Shelf::whole(&world.point), BTreeSet::new()),
+        };
+        let is_denied = shelf.is_denied();
+        if fails_once && crashes > 0 {
+            existing = Existing::Overwrite;
+        }
+        let ended = restore(&mut world, Some(shelf), existing);
+        if world.says {
+            println!("own end: {existing:?} {ended:?}; lost {hurt:?}");
+        }
+        if trusted || ended.is_ok() {
+            names_are_true(&world)?;
+        }
+        tally.lost_blocks += u64::from(!hurt.is_empty());
+        match ended {
+            Ok(report) => {
+                let first = crashes == 0 && !is_planted;
+                all_is_named(&world, &report, existing, first)?;
+                let named: BTreeSet<Vec<u8>> = report
+                    .faults
+                    .iter()
+                    .filter(|fault| !matches!(fault.reason, Reason::NotKept { .. }))
+                    .map(|fault| fault.path.clone())
+                    .collect();
+                let lost = world.point.paths_of(&hurt);
+                if is_target_healthy && !is_planted && crashes == 0 && named != lost {
+                    return Err(format!("R3: lost {lost:?}, and named {:?}", report.faults));
+                }
+                match report.fault_count {
+                    0 => tally.whole += 1,
+                    _ => tally.named += 1,
+                }
+            }
+            Err(RestoreFault::Full(_)) => tally.full += 1,
+            Err(RestoreFault::Store(_)) if is_denied => tally.failed += 1,
+            Err(RestoreFault::Target { .. }) if !is_target_healthy => tally.failed += 1,
+            Err(other) => return Err(format!("R3: ended by {other}")),
+        }
+    }
+    // Everything is well again.
+    world.tree.set(healthy);
+    if fails_once || is_planted {
+        existing = Existing::Overwrite;
+    }
+    let ended = restore(&mut world, None, existing);
+    if world.says {
+        println!("last: {existing:?} {ended:?}");
+    }
+    let report = ended.map_err(|fault| format!("R4: the last restore ended by {fault}"))?;
+    let faults: Vec<String> = report
+        .faults
+        .iter()
+        .filter(|fault| !matches!(fault.reason, Reason::NotKept { .. }))
+        .map(ToString::to_string)
+        .collect();
+    if !faults.is_empty() {
+        return Err(format!("R4: the last restore names {faults:?}"));
+    }
+    names_are_true(&world)?;
+    all_is_named(&world, &report, existing, false).map_err(|why| format!("R4, {why}"))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn seeds() {
+    let mut tally = Tally::default();
+    if let Some(seed) = number("WINDLASS_RESTORE_SEED") {
+        return run(seed, &mut tally, true).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    }
+    let seeds = number("WINDLASS_RESTORE_SEEDS").unwrap_or(SEEDS);
+    let mut failed = Vec::new();
+    for seed in 0..seeds {
+        if let Err(why) = run(seed, &mut tally, false) {
+            println!("seed {seed}: {why}");
+            failed.push(seed);
+        }
+    }
+    println!("{seeds} seeds: {tally:?}");
+    assert!(failed.is_empty(), "{} of {seeds} seeds failed, the first {:?}", failed.len(), failed.first());
+    let Tally { whole, named, failed, full, kills, power_cuts, lost_blocks, planted } = tally;
+    let met = [whole, named, failed, full, kills, power_cuts, lost_blocks, planted];
+    assert!(seeds < SEEDS || met.iter().all(|&count| count > 20), "too little happened: {met:?}");
+}
