@@ -16,12 +16,14 @@
 //! | [`drive`] | the loop that runs it, and its threads |
 //! | [`policy`] | what to back up and how, and which paths |
 //! | [`progress`] | what a running job shows, and how it is stopped |
+//! | [`civil`] | calendar dates in UTC
 //! | [`units`] | sizes and durations as people write them |
 //! | [`limits`] | every bound |
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `read` on those, `restore` on `read`; `drive` runs them.
 
 pub mod backplane;
+pub mod civil;
 pub mod coordinator;
 pub mod drive;
 pub mod foreign;

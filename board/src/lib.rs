@@ -18,7 +18,7 @@
 //! | [`progress`] | bars, plain lines or JSON lines while a job runs |
 //! | [`output`] [`text`] | documents and text on stdout; names made fit for a terminal |
 //! | [`failure`] | what went wrong, where, what to do; and the exit code |
-//! | [`point`] [`calendar`] | `NAME@POINT`, and dates |
+//! | [`point`] | `NAME@POINT` |
 //! | [`logger`] [`signal`] [`prompt`] [`host`] | stderr, Ctrl-C, passphrases, clocks and random numbers |
 //!
 //! What `--json` prints is said in `doc/json.md`.
@@ -28,7 +28,6 @@
 pub mod agent;
 pub mod args;
 pub mod authority;
-pub mod calendar;
 pub mod calls;
 pub mod commands;
 pub mod control;

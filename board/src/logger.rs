@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use windlass_agent::civil::iso_utc;
 use windlass_agent::foreign;
 
-use crate::calendar::iso_utc;
 use crate::failure::Failure;
 use crate::host::HostClock;
 use crate::levels::Levels;

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use windlass_agent::policy::{PolicyFault, check_name};
 
-use crate::calendar::{days_in_month, iso_utc};
+use windlass_agent::civil::{days_in_month, iso_utc};
 
 /// A policy and one of its points.
 #[derive(Clone, Debug, PartialEq, Eq)]

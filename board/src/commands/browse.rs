@@ -29,13 +29,13 @@ use windlass_hal::volume::{ItemKind, Timestamp};
 
 use crate::args::global::Global;
 use crate::args::{At, Cat, Find, Kind, Ls, Stat};
-use crate::calendar::{iso_utc, table_utc};
 use crate::commands::points;
 use crate::damage;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::repository::Repository;
 use crate::{logger, text};
+use windlass_agent::civil::{iso_utc, table_utc};
 
 /// Bytes that are gathered before they are written to stdout.
 const OUT_BYTES: usize = 64 << 10;

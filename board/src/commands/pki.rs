@@ -22,10 +22,10 @@ use zeroize::Zeroizing;
 
 use crate::args::pki::{PkiInit, PkiIssue};
 use crate::authority::{Authority, Issued};
-use crate::calendar::iso_utc;
 use crate::failure::{Exit, Failure};
 use crate::host::HostClock;
 use crate::output::Output;
+use windlass_agent::civil::iso_utc;
 
 /// Bytes of a PEM file at most.
 const PEM_BYTES_MAX: u64 = 64 << 10;

@@ -11,13 +11,13 @@ use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
 use crate::args::global::Global;
 use crate::args::{At, Points};
-use crate::calendar::{iso_utc, table_utc};
 use crate::commands::policy;
 use crate::failure::{Exit, Failure};
 use crate::output::{Align, Output};
 use crate::point::{PointRef, Target};
 use crate::repository::Repository;
 use crate::{logger, text};
+use windlass_agent::civil::{iso_utc, table_utc};
 
 /// `points`.
 pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Failure> {

@@ -14,11 +14,11 @@ use windlass_agent::units::{Grouped, Human, HumanTime};
 
 use crate::args::RepoInit;
 use crate::args::global::Global;
-use crate::calendar::iso_utc;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::repository::{Opened, Repository};
 use crate::text;
+use windlass_agent::civil::iso_utc;
 
 /// `repo init`.
 pub fn init(global: &Global, args: &RepoInit, output: &Output) -> Result<Exit, Failure> {

@@ -11,11 +11,11 @@ use windlass_hal::volume::check::{self, Finding};
 use windlass_hal::volume::{Cursor, ItemFault, Swept, Window};
 
 use crate::args::global::Global;
-use crate::calendar::iso_utc;
 use crate::failure::{Exit, Failure};
 use crate::machinery::{open_device, open_volume, warn_written};
 use crate::output::Output;
 use crate::text;
+use windlass_agent::civil::iso_utc;
 
 /// `volume info`. A volume that is refused is a failure whose line says why and what to do.
 pub fn info(global: &Global, path: &Path, reader: Reader, output: &Output) -> Result<Exit, Failure> {

@@ -6,8 +6,8 @@
 use windlass_agent::units::{Grouped, Human};
 
 use super::{Assignment, Backup, Node, Status};
-use crate::calendar::table_utc;
 use crate::text::printable;
+use windlass_agent::civil::table_utc;
 
 /// Columns of a line at most: one less than a serial console has, so that it does not wrap.
 pub const COLUMNS_MAX: usize = 79;

@@ -51,18 +51,7 @@ pub struct Canonical<'a> {
 
 /// A moment as the signature wants it: `20130524T000000Z`. Times before 1970 are 1970, times after 9999 are refused by servers.
 pub fn amz_time(wall_s: i64) -> String {
-    let seconds = u64::try_from(wall_s).unwrap_or(0);
-    let (days, day_s) = (seconds / 86_400, seconds % 86_400);
-    // Days to civil date (H. Hinnant, "chrono-compatible low-level date algorithms"), for days since 1970 only.
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", day_s / 3600, day_s / 60 % 60, day_s % 60)
+    crate::civil::iso_utc(wall_s.max(0)).replace(['-', ':'], "")
 }
 
 /// The value of the `Authorization` header. `time` is what [`amz_time`] gave and what `x-amz-date` says.
