@@ -170,6 +170,10 @@ fn every_document_is_as_its_table_says() {
             "6h",
             "--limit-up",
             "1GiB",
+            "--keep-daily",
+            "7",
+            "--keep-within",
+            "14d",
         ],
         0,
         &[("", "policy set")],
@@ -192,6 +196,13 @@ fn every_document_is_as_its_table_says() {
     check.run(&["policy", "list"], 0, &[("", "policy list")]);
     check.run(&["repo", "info"], 0, &[("", "repo info")]);
     check.run(&["points", "a"], 0, &[("", "points")]);
+    check.run(&["points", "raw"], 0, &[("", "points")]);
+    check.run(&["retention", "run", "a"], 0, &[("", "retention run")]);
+    check.run(
+        &["retention", "simulate", "--every", "1d", "--for", "1mo", "--keep-weekly", "2"],
+        0,
+        &[("", "retention simulate")],
+    );
     check.run(&["ls", "a", "/"], 0, &[("entry", "ls: entry"), ("done", "ls: done")]);
     check.run(&["ls", "raw", "/"], 0, &[("entry", "ls: entry"), ("done", "ls: done")]);
     check.run(&["find", "a"], 0, &[("entry", "find: entry"), ("done", "find: done")]);

@@ -546,6 +546,7 @@ impl Coordinator {
         if self.jobs.get(policy).is_some_and(|job| job.backup() == Some(backup)) {
             self.jobs.remove(policy);
         }
+        self.expire(now, policy);
     }
 
     /// Its policy was removed, and what was unfinished of it given up.

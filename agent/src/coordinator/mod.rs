@@ -17,6 +17,7 @@
 //! | [`jobs`] | the life of a backup |
 //! | [`assign`] | who has what, and what becomes of it |
 //! | [`bounds`] | what is done before a bound of the log is reached |
+//! | [`expire`] | points that no retention rule keeps |
 //! | [`flush`] | what is packed is sent when somebody asks |
 //! | [`merges`] | which segments become fewer, and who does it |
 //! | [`share`] | how much of a volume for whom |
@@ -35,6 +36,7 @@
 mod assign;
 pub mod bounds;
 pub mod calendar;
+pub mod expire;
 mod flush;
 mod jobs;
 pub mod merges;
@@ -126,6 +128,8 @@ enum Pending {
     Submit(Asker, Vec<Record>),
     /// Of the coordinator's own: nobody waits for it.
     Own(Record),
+    /// Points that no rule keeps.
+    Expire(Vec<Record>),
 }
 
 impl Pending {
@@ -167,7 +171,9 @@ impl Pending {
                 newest_secs: report.newest_secs,
             })],
             Pending::Merge(_, order, added) => vec![merges::record(order, added.clone())],
-            Pending::Begin { records, .. } | Pending::Submit(_, records) => records.clone(),
+            Pending::Begin { records, .. } | Pending::Submit(_, records) | Pending::Expire(records) => {
+                records.clone()
+            }
             Pending::Own(record) => vec![record.clone()],
             Pending::End { backup, wall_ns, .. } => {
                 vec![Record::BackupEnded(BackupEnd { backup: *backup, wall_end_ns: *wall_ns })]
@@ -444,7 +450,7 @@ impl Coordinator {
                 }
             }
             Command::Submit(_) => {
-                let why = "only changes of policies, and damage that was found, may be submitted";
+                let why = "only changes of policies, points that expire, and damage that was found, may be submitted";
                 self.reply(asker, Reply::Refused(why.to_owned()));
             }
         }
@@ -484,7 +490,7 @@ impl Coordinator {
         // Somebody waits for it: a person, or a worker that has nothing else to do.
         let hurries = self.queue.iter().any(|pending| match pending {
             Pending::Report(node, _) => !at_work.contains(node),
-            Pending::Merge(..) | Pending::Own(_) => false,
+            Pending::Merge(..) | Pending::Own(_) | Pending::Expire(_) => false,
             Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
         });
         Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
@@ -527,13 +533,16 @@ impl Coordinator {
                 Pending::End { policy, backup, .. } => self.ended(now, &policy, backup),
                 Pending::Submit(asker, records) => {
                     for record in &records {
-                        if let Record::PolicyRemoved { name, .. } = record {
-                            self.policy_removed(name);
+                        match record {
+                            Record::PolicyRemoved { name, .. } => self.policy_removed(name),
+                            Record::PointExpired { .. } => self.merges.backups_changed(),
+                            _ => {}
                         }
                     }
                     self.reply(asker, Reply::Done(None));
                 }
                 Pending::Own(_) => {}
+                Pending::Expire(_) => self.merges.backups_changed(),
             }
         }
         self.wake_ns = Some(now.ns);
@@ -563,6 +572,10 @@ impl Coordinator {
                 }
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Refused(why.to_string())),
                 Pending::Own(record) => log::warn!("log: refused record={record:?} why={why}"),
+                // Removed by a command meanwhile: the next backup looks again.
+                Pending::Expire(records) => {
+                    log::info!("retention: put off points={} why={why}", records.len())
+                }
             }
         }
         again.into_iter().rev().for_each(|pending| self.queue.push_front(pending));
@@ -587,6 +600,7 @@ fn is_held(state: &State, record: &Record) -> bool {
             *policy.body == *change.body && policy.volumes.iter().eq(change.volumes.iter().map(|(id, _)| id))
         }),
         Record::PolicyRemoved { name, revision } => is(name, *revision, true).is_some(),
+        Record::PointExpired { backup } => *backup <= state.last_backup && !state.points.contains_key(backup),
         _ => false,
     }
 }
@@ -595,7 +609,11 @@ fn is_held(state: &State, record: &Record) -> bool {
 fn may_be_submitted(record: &Record) -> bool {
     matches!(
         record,
-        Record::PolicyChanged(_) | Record::PolicyRemoved { .. } | Record::Damage(_) | Record::Swept(_)
+        Record::PolicyChanged(_)
+            | Record::PolicyRemoved { .. }
+            | Record::Damage(_)
+            | Record::Swept(_)
+            | Record::PointExpired { .. }
     )
 }
 

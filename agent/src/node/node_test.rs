@@ -18,6 +18,7 @@ use crate::log::limits::RUNNING_MAX;
 use crate::log::session::{Surroundings, open_read};
 use crate::log::state::State;
 use crate::log::writer::WriterOptions;
+use crate::policy::retention::{Count, Retention};
 use crate::policy::schedule::Schedule;
 use crate::policy::{Policy, PolicyVolume, Reader};
 use crate::store::StoreFaultKind;
@@ -558,11 +559,11 @@ fn a_cut_off_coordinator_neither_commits_twice_nor_stops_the_others() {
     cluster.run_until(600, "a point", |cluster| cluster.points() == 1);
 }
 
-#[test]
-fn backups_come_by_schedule_once_each_and_nobody_holds_the_lease_in_between() {
+/// An hour of two nodes with a policy that is due each ten minutes.
+fn an_hour_by_schedule(retention: Retention) -> Cluster {
     let mut cluster = Cluster::new(&[&["a"], &["b"]]);
     let volumes = ["a", "b"].map(|device| PolicyVolume { device: device.to_owned(), reader: Reader::Auto });
-    let mut policy = Policy::new("homes", volumes.to_vec());
+    let mut policy = Policy { retention, ..Policy::new("homes", volumes.to_vec()) };
     policy.schedule = Some(Schedule { every: 600_000, at: None, since: None });
     let change = PolicyChange {
         name: "homes".to_owned(),
@@ -572,11 +573,26 @@ fn backups_come_by_schedule_once_each_and_nobody_holds_the_lease_in_between() {
     };
     cluster.local(0, 1, Command::Submit(vec![Record::PolicyChanged(change)]));
     cluster.run_until(4000, "an hour", |cluster| cluster.now > 3_590_000 * MS);
+    assert_eq!(cluster.holder(), None);
+    cluster
+}
+
+#[test]
+fn backups_come_by_schedule_once_each_and_nobody_holds_the_lease_in_between() {
+    let cluster = an_hour_by_schedule(Retention::default());
     let state = cluster.state();
     // One at once, and one at each multiple of ten minutes before the hour.
     assert_eq!(state.points.len(), 6, "{}", cluster.told().join("\n"));
     assert!(state.epoch.0 <= 7, "the lease went round {} times\n{}", state.epoch, cluster.told().join("\n"));
-    assert_eq!(cluster.holder(), None);
+}
+
+#[test]
+fn each_backup_expires_what_the_rules_of_its_policy_keep_no_more() {
+    let cluster = an_hour_by_schedule(Retention { last: Count::Newest(2), ..Retention::default() });
+    let state = cluster.state();
+    let left: Vec<u32> = state.points.keys().map(|backup| backup.0).collect();
+    assert_eq!(left, [5, 6], "{}", cluster.told().join("\n"));
+    assert_eq!(state.last_backup.0, 6);
 }
 
 /// Sets as many policies as there are volumes, each over one of them.

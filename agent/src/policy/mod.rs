@@ -6,7 +6,8 @@
 //!   "include": [], "exclude": [ "*.tmp", "/scratch/" ],
 //!   "block_size": "128KiB", "object_size": "16MiB", "flush_interval": "60s", "compression": "zstd:1",
 //!   "limits": { "upload": "50MiB", "download": "100MiB", "device_iops": 4000 },
-//!   "schedule": { "every": "1d", "at": "02:30" } }
+//!   "schedule": { "every": "1d", "at": "02:30" },
+//!   "retention": { "daily": 7, "weekly": 4, "monthly": "all", "within": "2d" } }
 //! ```
 //!
 //! | module | what |
@@ -14,7 +15,8 @@
 //! | [`select`] | include and exclude patterns, and the set of inodes that they select |
 //! | [`selected`] | a volume that shows only what is selected |
 //! | [`paths`] | from inodes back to paths, for messages |
-//! | [`schedule`] | when a backup is due |
+//! | [`schedule`] | when a backup is due
+//! | [`retention`] | which points stay, and why |
 //! | [`inodes`] | a bounded, sparse set of inode numbers |
 //!
 //! Only `version`, `name` and `volumes` must be there; sizes and durations are written as in [`units`](crate::units); a limit
@@ -26,6 +28,7 @@
 pub mod hidden;
 pub mod inodes;
 pub mod paths;
+pub mod retention;
 pub mod sample;
 pub mod schedule;
 pub mod select;
@@ -44,6 +47,7 @@ use crate::pack::{
     OBJECT_BYTES_MIN,
 };
 use crate::units;
+use retention::Retention;
 use schedule::Schedule;
 use select::{PATTERNS_MAX, PatternFault, Patterns};
 
@@ -95,6 +99,9 @@ pub struct Policy {
     /// Whether images keep free blocks too; else what a clean file system under checksums calls free restores as zeros.
     #[serde(default, skip_serializing_if = "is_false")]
     pub all_blocks: bool,
+    /// Which points stay; without a rule all do.
+    #[serde(default, skip_serializing_if = "Retention::is_none")]
+    pub retention: Retention,
     /// When backups are due; missing: only on request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
@@ -233,6 +240,7 @@ impl Policy {
             limits: Limits::default(),
             verify: 0,
             all_blocks: false,
+            retention: Retention::default(),
             schedule: None,
         }
     }
@@ -291,6 +299,7 @@ impl Policy {
         range(rate(self.limits.upload), "upload limit", "at least 1KiB a second; leave it out for none")?;
         range(rate(self.limits.download), "download limit", "at least 1KiB a second; leave it out for none")?;
         range(self.limits.device_iops != Some(0), "device IOPS limit", "at least 1; leave it out for none")?;
+        self.retention.check()?;
         self.schedule.map_or(Ok(()), |schedule| schedule.check())
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`global`] | options that every command takes: repository, key, store, limits |
 //! | [`pki`] | `pki` |
+//! | [`retention`] | `retention`, and the rules that `policy set` takes too |
 //! | [`value`] | sizes, durations and volumes as values |
 //! | this one | the commands |
 //!
@@ -12,6 +13,7 @@
 
 pub mod global;
 pub mod pki;
+pub mod retention;
 pub mod value;
 
 use std::ffi::{OsStr, OsString};
@@ -97,6 +99,9 @@ pub enum Command {
     Backup(Backup),
     /// List the recovery points of a policy
     Points(Points),
+    /// Expire points by the rules of a policy, or see what rules would keep
+    #[command(subcommand)]
+    Retention(retention::Retention),
     /// List a directory in a recovery point
     Ls(Ls),
     /// Show everything that is known of one path in a recovery point
@@ -393,6 +398,12 @@ pub struct PolicySet {
     /// Read the whole policy from a JSON file ('-' is stdin) first
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
+    /// Which points stay.
+    #[command(flatten)]
+    pub keep: retention::Keep,
+    /// Remove all retention rules: all points stay
+    #[arg(long)]
+    pub no_keep: bool,
 }
 
 /// Options of `backup`.

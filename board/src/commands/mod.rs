@@ -7,6 +7,7 @@
 //! | [`policy`] | `policy set`, `show`, `list`, `remove` |
 //! | [`backup`] | `backup` |
 //! | [`points`] | `points`, and picking one |
+//! | [`retention`] | `retention run`, `simulate` |
 //! | [`browse`] | `ls`, `stat`, `find`, `cat` |
 //! | [`restore`] | `restore` |
 //! | [`preview`] | `--dry-run` of `backup` and `restore` |
@@ -31,6 +32,7 @@ pub mod preview;
 pub mod rebuild;
 pub mod repo;
 pub mod restore;
+pub mod retention;
 pub mod selected;
 pub mod status;
 pub mod through;
@@ -73,7 +75,8 @@ fn does(command: &Command) -> bool {
         | Command::Flush
         | Command::Pki(_)
         | Command::Repo(args::Repo::Init(_) | args::Repo::Rebuild)
-        | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. }) => true,
+        | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
+        | Command::Retention(_) => true,
         Command::Repo(args::Repo::Probe | args::Repo::Info)
         | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
         | Command::Points(_)
@@ -99,9 +102,9 @@ enum Need {
 
 fn need(command: &Command) -> Need {
     match command {
-        Command::Backup(_) | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. }) => {
-            Need::Agent
-        }
+        Command::Backup(_)
+        | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
+        | Command::Retention(args::retention::Retention::Run(_)) => Need::Agent,
         Command::Repo(args::Repo::Probe | args::Repo::Info | args::Repo::Rebuild)
         | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
         | Command::Points(_)
@@ -119,6 +122,7 @@ fn need(command: &Command) -> Need {
         | Command::Coordinator(_)
         | Command::Flush
         | Command::Board(_)
+        | Command::Retention(args::retention::Retention::Simulate(_))
         | Command::Pki(_) => Need::Nothing,
     }
 }
@@ -145,6 +149,10 @@ fn dispatch(
             None => backup::run(global, &args, output),
         },
         Command::Points(args) => points::run(global, &args, output),
+        Command::Retention(args::retention::Retention::Run(args)) => {
+            retention::run(global, &args, through, output)
+        }
+        Command::Retention(args::retention::Retention::Simulate(args)) => retention::simulate(&args, output),
         Command::Ls(args) => browse::ls(global, &args, output),
         Command::Stat(args) => browse::stat(global, &args, output),
         Command::Find(args) => browse::find(global, &args, output),

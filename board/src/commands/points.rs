@@ -2,9 +2,12 @@
 //!
 //! Source: ours.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
+use windlass_agent::coordinator::expire::judge_policy;
 use windlass_agent::format::record::PointStatus;
-use windlass_agent::id::VolumeId;
+use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::check_name;
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
@@ -12,7 +15,9 @@ use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 use crate::args::global::Global;
 use crate::args::{At, Points};
 use crate::commands::policy;
+use crate::commands::retention::reasons;
 use crate::failure::{Exit, Failure};
+use crate::host::HostClock;
 use crate::output::{Align, Output};
 use crate::point::{PointRef, Target};
 use crate::repository::Repository;
@@ -38,21 +43,33 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
             devices.join(", ")
         ));
     }
+    let kept = kept_by(&state, &args.name)?;
     if points.is_empty() {
         output
             .say(format_args!("policy {0} has no point yet; make one with `windlass backup {0}`", args.name));
     } else {
-        table(&state, &points, output);
+        table(&state, &points, &kept, output);
     }
     notes.iter().for_each(|note| output.say(format_args!("{note}")));
-    let documents: Vec<Value> = points.iter().map(|point| to_json(&state, point)).collect();
+    let documents: Vec<Value> = points.iter().map(|point| to_json(&state, point, &kept)).collect();
     output.document(&json!({ "policy": args.name, "points": documents }));
     Ok(Exit::Done)
 }
 
-/// Prints points as a table.
-pub fn table(state: &State, points: &[&Point], output: &Output) {
-    let heads = [
+/// Which retention rules keep each point; empty without a rule.
+type Kept = BTreeMap<BackupId, Vec<String>>;
+
+fn kept_by(state: &State, name: &str) -> Result<Kept, Failure> {
+    let Some(policy) = policy::existing(state, name)?.filter(|policy| !policy.retention.is_empty()) else {
+        return Ok(Kept::new());
+    };
+    let verdicts = judge_policy(state, name, &policy.retention, HostClock.wall_ns());
+    Ok(verdicts.iter().map(|verdict| (verdict.backup, reasons(&verdict.reasons))).collect())
+}
+
+/// Prints points as a table; with retention rules it says which keep each.
+fn table(state: &State, points: &[&Point], kept: &Kept, output: &Output) {
+    let mut heads = vec![
         ("POINT", Align::Right),
         ("BEGUN (UTC)", Align::Left),
         ("TOOK", Align::Right),
@@ -62,17 +79,24 @@ pub fn table(state: &State, points: &[&Point], output: &Output) {
         ("STORED", Align::Right),
         ("STATE", Align::Left),
     ];
-    output.table(&heads, &points.iter().map(|point| row(state, point)).collect::<Vec<_>>());
+    if !kept.is_empty() {
+        heads.push(("KEPT BY", Align::Left));
+    }
+    output.table(&heads, &points.iter().map(|point| row(state, point, kept)).collect::<Vec<_>>());
 }
 
 fn secs(wall_ns: i64) -> i64 {
     wall_ns.div_euclid(1_000_000_000)
 }
 
-fn row(state: &State, point: &Point) -> Vec<String> {
+fn row(state: &State, point: &Point, kept: &Kept) -> Vec<String> {
     let (begun, ended) = point.wall_ns;
     let totals = &point.totals;
-    vec![
+    let rules = kept.get(&point.backup).map(|rules| match rules.as_slice() {
+        [] => "- expires with the next backup".to_owned(),
+        rules => rules.join(", "),
+    });
+    let cells = [
         point.backup.to_string(),
         table_utc(secs(begun)),
         HumanTime(u64::try_from(ended.saturating_sub(begun)).unwrap_or(0)).to_string(),
@@ -81,7 +105,8 @@ fn row(state: &State, point: &Point) -> Vec<String> {
         Human(totals.bytes_logical).to_string(),
         Human(totals.bytes_stored).to_string(),
         state_text(state, point),
-    ]
+    ];
+    cells.into_iter().chain(rules).collect()
 }
 
 /// How a point is, in a few words.
@@ -96,7 +121,7 @@ fn state_text(state: &State, point: &Point) -> String {
     if parts.is_empty() { "complete".to_owned() } else { parts.join(", ") }
 }
 
-fn to_json(state: &State, point: &Point) -> Value {
+fn to_json(state: &State, point: &Point, kept: &Kept) -> Value {
     let volume = |id: VolumeId| {
         let device = state.volumes.get(&id).map(|known| known.device.clone());
         json!({ "volume": id.0, "device": device })
@@ -125,6 +150,7 @@ fn to_json(state: &State, point: &Point) -> Value {
         "objects": totals.objects,
         "segments": totals.segments,
         "faults": totals.faults,
+        "kept_by": kept.get(&point.backup),
     })
 }
 

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use windlass_agent::backplane::message::Command;
+use windlass_agent::civil::table_utc;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
 use windlass_agent::log::state::State;
+use windlass_agent::policy::retention::Retention;
 use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
 use windlass_agent::units::{Counted, format_bytes};
@@ -20,7 +22,6 @@ use windlass_agent::units::{Counted, format_bytes};
 use crate::args::PolicySet;
 use crate::args::global::Global;
 use crate::args::value::VolumeSpec;
-use crate::calendar::table_utc;
 use crate::commands::through::Through;
 use crate::failure::{Exit, Failure};
 use crate::host::HostClock;
@@ -28,6 +29,8 @@ use crate::output::{Align, Output};
 use crate::repository::Repository;
 use crate::text;
 
+/// Records of one commit: a slot holds more, and those of this size fit a frame of the backplane.
+const BATCH: usize = 64;
 /// A day in milliseconds.
 const DAY_MS: u64 = 86_400_000;
 
@@ -41,7 +44,7 @@ pub fn set(
     check_name(&args.name).map_err(Failure::usage)?;
     let from = args.from.as_ref().map(|path| read(path, &args.name)).transpose()?;
     let devices = through.as_ref().map(|through| through.identity.volumes.clone());
-    let (policy, revision) = submit(global, through, |state| {
+    let (policy, revision) = submit(global, through, |state, _| {
         let before = existing(state, &args.name)?;
         let start =
             from.clone().or_else(|| before.clone()).unwrap_or_else(|| Policy::new(&args.name, Vec::new()));
@@ -49,7 +52,7 @@ pub fn set(
         check_block_size(state, before.as_ref(), &policy)?;
         let change = change(state, &policy)?;
         let revision = change.revision;
-        Ok((Record::PolicyChanged(change), (policy, revision)))
+        Ok((vec![Record::PolicyChanged(change)], (policy, revision)))
     })?;
     output.say(format_args!("policy {} set, revision {revision}: {}", policy.name, volumes_text(&policy)));
     if policy.schedule.is_some() && devices.is_none() {
@@ -173,6 +176,10 @@ fn apply(
     policy.verify = args.verify.unwrap_or(policy.verify);
     policy.all_blocks = args.all_blocks || policy.all_blocks && !args.no_all_blocks;
     policy.schedule = schedule(policy.schedule, args);
+    if args.no_keep {
+        policy.retention = Retention::default();
+    }
+    args.keep.apply(&mut policy.retention);
     policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
     policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
     policy.limits.device_iops = global.device_iops_max.or(policy.limits.device_iops);
@@ -348,12 +355,12 @@ pub fn remove(
     through: Option<Through>,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let (points, unfinished) = submit(global, through, |state| {
+    let (points, unfinished) = submit(global, through, |state, _| {
         required(state, name)?;
         let revision = state.policies.get(name).map_or(0, |entry| entry.revision) + 1;
         let points = state.points.values().filter(|point| point.policy == name).count();
         let unfinished = state.running_of(name).map(|(backup, _)| backup.0);
-        Ok((Record::PolicyRemoved { name: name.to_owned(), revision }, (points, unfinished)))
+        Ok((vec![Record::PolicyRemoved { name: name.to_owned(), revision }], (points, unfinished)))
     })?;
     output.say(match points {
         0 => format!("policy {name} removed; it has no points"),
@@ -367,23 +374,31 @@ pub fn remove(
     Ok(Exit::Done)
 }
 
-/// Commits a record that `plan` makes from the log's state: under a lease of this process, or by the coordinator. The record
-/// carries the policy's next revision, so that it does not count when somebody else was faster.
-fn submit<T>(
+/// Commits records that `plan` makes from the log's state and the wall clock: under a lease of this process, or by the coordinator. None
+/// is not a commit. A change of a policy carries its next revision, so that it does not count when another one was faster.
+pub fn submit<T>(
     global: &Global,
     through: Option<Through>,
-    plan: impl FnOnce(&State) -> Result<(Record, T), Failure>,
+    plan: impl FnOnce(&State, i64) -> Result<(Vec<Record>, T), Failure>,
 ) -> Result<T, Failure> {
     let repository = Repository::open(global)?;
+    let now_ns = HostClock.wall_ns();
     let Some(mut through) = through else {
         return repository.with_session(|session| {
-            let (record, planned) = plan(&session.view().state)?;
-            let given_up = session.view().state.given_up_with(&record);
-            session.commit([record].into_iter().chain(given_up).collect()).map_err(Failure::new)?;
+            let (mut records, planned) = plan(&session.view().state, now_ns)?;
+            let state = &session.view().state;
+            let given_up: Vec<Record> =
+                records.iter().filter_map(|record| state.given_up_with(record)).collect();
+            records.extend(given_up);
+            for batch in records.chunks(BATCH) {
+                session.commit(batch.to_vec()).map_err(Failure::new)?;
+            }
             Ok(planned)
         });
     };
-    let (record, planned) = plan(&repository.view()?.state)?;
-    through.agent.command(Command::Submit(vec![record]))?;
+    let (records, planned) = plan(&repository.view()?.state, now_ns)?;
+    for batch in records.chunks(BATCH) {
+        through.agent.command(Command::Submit(batch.to_vec()))?;
+    }
     Ok(planned)
 }
