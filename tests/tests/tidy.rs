@@ -225,6 +225,58 @@ fn every_path_in_a_document_is_there() {
     fail(&findings);
 }
 
+/// Where a path of modules may begin.
+const MODULES: [&str; 5] = ["agent/src", "hal/src", "board/src", "tests/src", "tests/tests"];
+
+/// Paths of modules and what is in them that a document shows as code, such as `log::state`.
+fn modules(line: &str) -> Vec<String> {
+    let code = line.split('`').skip(1).step_by(2).filter(|code| code.contains("::"));
+    let is_path = |code: &&str| {
+        code.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '{' | '}' | ',' | ' '))
+    };
+    let begins = |code: &&str| code.starts_with(|c: char| c.is_ascii_lowercase());
+    code.filter(is_path).filter(begins).flat_map(|code| expand(&code.replace(' ', ""))).collect()
+}
+
+/// Whether below `base` each name is a module of the one before it, or a word in its text.
+fn has_module(base: &Path, path: &str) -> bool {
+    let (mut folder, mut file) = (base.to_owned(), base.join("lib.rs"));
+    for name in path.split("::") {
+        let below = folder.join(name);
+        let found = [folder.join(format!("{name}.rs")), below.join("mod.rs"), below.join("main.rs")];
+        let is_in_text =
+            |text: String| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+        match found.into_iter().find(|file| file.is_file()) {
+            Some(module) => (folder, file) = (below, module),
+            None if folder == base => return false,
+            None => return fs::read_to_string(&file).is_ok_and(is_in_text),
+        }
+    }
+    true
+}
+
+#[test]
+fn every_module_in_a_document_is_there() {
+    assert_eq!(modules("see `log::{state, lease}`, `a.b::c` and `Store::put`"), ["log::state", "log::lease"]);
+    let agent = top().join("agent/src");
+    assert!(has_module(&agent, "log::state") && has_module(&agent, "log::lease::Timing"));
+    assert!(!has_module(&agent, "log::none") && !has_module(&agent, "none::state"));
+    let (mut findings, mut count) = (Vec::new(), 0);
+    for text in texts().iter().filter(|text| text.path.ends_with(".md")) {
+        for (line, words) in prose(text) {
+            for path in modules(words) {
+                count += 1;
+                let path = path.split_once("hal::").map_or(path.as_str(), |(_, rest)| rest);
+                if !MODULES.iter().any(|base| has_module(&top().join(base), path)) {
+                    findings.push(format!("{}:{line}: there is no {path}", text.path));
+                }
+            }
+        }
+    }
+    assert!(count > 80, "{count} paths of modules");
+    fail(&findings);
+}
+
 #[test]
 fn every_document_that_code_names_is_there() {
     let mut findings = Vec::new();
