@@ -220,7 +220,7 @@ impl Geometry {
     }
 }
 
-/// Why a device operation failed: small, copyable, with numbers. `Display` says what to make of it.
+/// Why a device operation failed: small, copyable, with numbers. `Display` is one sentence for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// What kind of failure.
@@ -248,7 +248,7 @@ pub enum FaultKind {
     Misuse,
     /// The operation is not supported by this device.
     Unsupported,
-    /// Anything else; the error number says what.
+    /// Anything else; see the error number.
     Other,
 }
 

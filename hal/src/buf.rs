@@ -1,8 +1,9 @@
 //! Memory for I/O: a fixed pool of equal, page-aligned buffers, and the move-only handle to one of them.
 //!
 //! Invariants
-//! - A pool gets its addresses once, when it is made, and never more (I12); its pages are taken from the machine when a buffer
-//!   is used for the first time. The buffer that came back last goes out first, so what is resident is what was in use at once.
+//! - A pool gets its addresses once, when it is made, and never more (I12); its pages are taken from the
+//!   machine when a buffer is used for the first time. The buffer returned last is taken first, so only as
+//!   many are resident as were in use at the same time.
 //! - A buffer is in exactly one place at a time: in the pool, or owned by one [`Buf`]. Dropping a `Buf` puts it back.
 //! - The memory of a buffer never moves and stays mapped until the pool and all its buffers are gone, so a port may
 //!   register it with the kernel and hold its address while a request is in flight (the request owns the `Buf`).

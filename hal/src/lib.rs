@@ -7,7 +7,7 @@
 //! | byte streams between nodes | [`link::Link`] | `linux::link` (TCP), `sim::link` |
 //! | what a restore makes | [`tree::Node`] | `linux::tree`, `sim::tree` |
 //! | random bytes | [`entropy::Entropy`] | [`entropy::SystemEntropy`], `sim` |
-//! | what lives on a device | [`volume::Volume`] | `volume::ext4`, `volume::xfs`, `volume::image`, `volume::mounted`; `volume::detect` picks among the raw ones |
+//! | contents of a device | [`volume::Volume`] | `volume::ext4`, `volume::xfs`, `volume::image`, `volume::mounted`; `volume::detect` picks among the raw ones |
 //!
 //! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
 //!

@@ -1,4 +1,4 @@
-//! The backplane's wire: byte streams between nodes, as the agent sees them.
+//! The network of the backplane: byte streams between nodes.
 //!
 //! Invariants
 //! - No call waits. A call that would have to wait returns [`Transfer::NotNow`], and the reactor is woken

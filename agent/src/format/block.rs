@@ -67,7 +67,7 @@ pub enum Pushed {
     Full,
 }
 
-/// A finished block, as an index knows it.
+/// A finished block, as the index describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockInfo {
     /// Kind of its rows.

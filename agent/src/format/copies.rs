@@ -16,8 +16,8 @@
 /// to begin. Only a forged object has more.
 const TRIES_MAX: usize = 16;
 
-/// The bytes of an object that is stored as two copies: the first copy that is whole. `whole` says how many bytes the copy takes
-/// that begins where it is pointed to, if one does. `None` when no copy is whole.
+/// The bytes of an object that is stored as two copies: the first copy that is whole. `whole` returns how
+/// many bytes the copy takes that begins where it is pointed to, if one does. `None` when no copy is whole.
 pub fn pick<'a>(stored: &'a [u8], magic: &[u8], whole: impl Fn(&[u8]) -> Option<usize>) -> Option<&'a [u8]> {
     let starts = (0..stored.len()).filter(|&at| stored[at..].starts_with(magic));
     let mut places = [0, stored.len() / 2].into_iter().chain(starts).take(TRIES_MAX);

@@ -1,6 +1,6 @@
 //! Why bytes were refused: one small Copy type for every format.
 //!
-//! Does not: say where the bytes came from; the caller knows the key and says it. Source: ours.
+//! Does not: name the object that the bytes came from; the caller adds its key. Source: ours.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub enum FormatFaultKind {
 }
 
 impl FormatFault {
-    /// Shorthand.
+    /// A fault of this kind in the structure `what`.
     pub const fn new(what: &'static str, kind: FormatFaultKind) -> FormatFault {
         FormatFault { what, kind }
     }

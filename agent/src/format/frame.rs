@@ -31,7 +31,7 @@ const MAGIC: [u8; 4] = *b"WLFR";
 const VERSION: u8 = 1;
 const WHAT: &str = "frame";
 
-/// What a frame's header says.
+/// The fields of a frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     /// Whether the body is zstd.

@@ -25,7 +25,7 @@ const MAGIC: [u8; 8] = *b"WINDHOME";
 const VERSION: u16 = 1;
 const WHAT: &str = "home of the log";
 
-/// The bytes that say that the log of repository `uuid` is here.
+/// The `home` object of the log of repository `uuid`.
 pub fn emit(uuid: &[u8; 16]) -> [u8; HOME_BYTES] {
     let mut out = [0; HOME_BYTES];
     out[..8].copy_from_slice(&MAGIC);

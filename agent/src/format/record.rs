@@ -237,7 +237,8 @@ pub struct BackupStart {
     pub volumes: Vec<BackupVolume>,
     /// Wall clock, nanoseconds since 1970 UTC, for people only.
     pub wall_start_ns: i64,
-    /// Volumes of the policy that could not be opened, ascending: the point will be without them, and says so.
+    /// Volumes of the policy that could not be opened, ascending: the point will be without them, and lists
+    /// them.
     pub missing: Vec<VolumeId>,
 }
 
@@ -271,14 +272,14 @@ pub struct VolumeBasis {
 wire_struct!(VolumeBasis { identity: [u8; 16], size_bytes: u64, rules: [u8; 16] });
 
 impl BackupVolume {
-    /// Whether this is the volume that `before` was: nothing says so when one of them has no basis.
+    /// Whether this is the volume that `before` was; false if one of them has no basis.
     pub fn is_same_volume(&self, before: &BackupVolume) -> bool {
         let (Some(now), Some(then)) = (&self.basis, &before.basis) else { return false };
         (self.fs_uuid, now.identity) == (before.fs_uuid, then.identity) && now.size_bytes >= then.size_bytes
     }
 }
 
-/// Bits of the byte that says which fields of a volume follow.
+/// Bits of the byte that lists which fields of a volume follow.
 mod volume_part {
     pub const STATE: u8 = 1;
     pub const BASIS: u8 = 2;
@@ -385,7 +386,7 @@ pub enum PointStatus {
     /// Everything was read.
     #[default]
     Complete,
-    /// Some items or blocks could not be read; their rows say which.
+    /// Some items, blocks or volumes could not be read; rows and records name them.
     WithErrors,
 }
 

@@ -17,7 +17,7 @@
 //! | 46 | 18 | reserved | zero |
 //! | 64 | 32 | clear_key | sealing off: the master key in clear (integrity only, see `seal`); else zero |
 //! | 96 | slots * 80 | slots | key slots (see `wrap`) |
-//! | ... | identity_bytes | identity | where the repository was made, UTF-8: tells a copy from the original |
+//! | ... | identity_bytes | identity | where the repository was made, UTF-8: distinguishes a copy from the original |
 //! | ... | lease_bytes | lease store | where the log and the lease were when it was made, UTF-8, for people |
 //! | total - 4 | 4 | crc | CRC-32 (IEEE) of all bytes before |
 //!

@@ -9,8 +9,9 @@
 //!
 //! Reading at a recovery point P (a cut), for one item:
 //! - its item row is the one of the greatest backup <= P; a deletion hides the item;
-//! - `rows_from` of that row says since which backup its other rows count: names of a directory are those of backup ==
-//!   `rows_from` (a listing is always rewritten whole); locations at each base are those of the greatest backup in `rows_from ..= P`;
+//! - `rows_from` of that row is the first backup whose other rows count: names of a directory are those of
+//!   backup == `rows_from` (a listing is always rewritten whole); locations at each base are those of the
+//!   greatest backup in `rows_from ..= P`;
 //! - bases without a row, and blocks at or past the item's size, are holes.
 //!
 //! Names are rows of their own because the sweep meets inodes in inode order and names in directory order: no join, no memory
@@ -167,12 +168,12 @@ impl From<ExtentState> for RunKind {
 /// Where one block's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockPlace {
-    /// No data in it at all: hole or unwritten, as the runs say.
+    /// No data in it: a hole or unwritten, by the runs.
     Empty,
     /// All its data is zero bytes; nothing is stored.
     Zero,
     /// The medium gave none of its data; nothing is stored. (A block of which some is missing is stored with zeros there,
-    /// and the row's runs say where.)
+    /// and the row's runs mark the place.)
     Lost,
     /// Stored in an upload object.
     Stored(Place),

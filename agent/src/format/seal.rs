@@ -211,7 +211,7 @@ enum Cipher {
 }
 
 impl ObjectKey {
-    /// Whether sealing encrypts: structures say so in their flags, and must agree.
+    /// Whether sealing encrypts: the flag in each structure must agree.
     pub fn is_sealed(&self) -> bool {
         matches!(self.cipher, Cipher::Aead(_))
     }

@@ -25,7 +25,7 @@
 //! | 68 | 4 | blocks | number of row blocks |
 //! | 72 | 16 | rows | 4 bytes each: item, name, location, entry rows |
 //! | 88 | 20 | reserved | zero |
-//! | 108 | 4 | crc | CRC-32 (IEEE) of bytes 0..108: tells damage from a wrong key, and works without one |
+//! | 108 | 4 | crc | CRC-32 (IEEE) of bytes 0..108: distinguishes damage from a wrong key, and needs no key |
 //! | 112 | 16 | tag | over object id and bytes 0..112, with the row key |
 //!
 //! Index:

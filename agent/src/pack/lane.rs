@@ -56,7 +56,7 @@ pub struct JobPiece {
     pub at: u32,
 }
 
-/// One frame to pack, and afterwards what became of it. Its memory goes round and round.
+/// One frame to pack, and afterwards the outcome. Its memory is used again for the next frame.
 #[derive(Debug)]
 pub struct Job {
     /// Caller's name for the frame.
@@ -246,7 +246,7 @@ impl Lane {
         used
     }
 
-    /// Compresses, seals and places the first `used` plain bytes, and tells the blocks where they are.
+    /// Compresses, seals and places the first `used` plain bytes, and notes the place of each block.
     fn store(&mut self, blocks: &mut [JobBlock], plain: &mut [u8], used: usize, outcome: &mut Outcome) {
         let body = &plain[FRAME_FRONT_BYTES..FRAME_FRONT_BYTES + used];
         let compressed = match &mut self.compressor {

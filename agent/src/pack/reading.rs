@@ -1,4 +1,5 @@
-//! How a device is read: the largest gap read over, and how many requests are in flight, from what the device says of itself.
+//! How a device is read: the largest gap read over, and how many requests are in flight, from the device's
+//! description of itself.
 //!
 //! | device | gap | depth | because |
 //! |---|---|---|---|

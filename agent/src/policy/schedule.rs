@@ -90,8 +90,8 @@ impl Schedule {
 /// When the next backup of `policy` is due, in nanoseconds since 1970; at or before `now_wall_ns` means now. `None`: it has no
 /// schedule.
 ///
-/// `last_start_wall_ns` is what the wall clock said when the last backup was started, however that ended; `None` when there was none. A
-/// schedule that was set later counts from then.
+/// `last_start_wall_ns` is the wall clock time at which the last backup was started, however that ended;
+/// `None` when there was none. A schedule that was set later counts from then.
 pub fn next_due(policy: &Policy, last_start_wall_ns: Option<i64>, now_wall_ns: i64) -> Option<i64> {
     let schedule = policy.schedule?;
     let since = schedule.since.map(|secs| secs.saturating_mul(NS_PER_SEC));

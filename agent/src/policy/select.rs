@@ -138,7 +138,7 @@ pub struct Patterns {
     exclude: Vec<Pattern>,
 }
 
-/// What the patterns say of one item, given what they said of its directory.
+/// The verdict of the patterns on one item, given that on its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Left out, with everything below.
@@ -181,7 +181,7 @@ impl Patterns {
         *hasher.finalize().as_bytes()
     }
 
-    /// What was said of the root: where a walk begins.
+    /// The verdict on the root, where a walk begins.
     pub fn of_root(&self) -> Verdict {
         if self.include.is_empty() { Verdict::Taken } else { Verdict::Outside }
     }
@@ -211,7 +211,7 @@ impl Patterns {
     }
 }
 
-/// What is said of an include pattern that matches nothing.
+/// The message about an include pattern that matches nothing.
 pub fn unmatched_include(text: &str) -> String {
     format!(
         "include {text:?} matches nothing on any of the policy's volumes; correct the pattern, or remove it"

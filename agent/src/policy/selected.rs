@@ -4,8 +4,8 @@
 //! others only. To a backup it looks as if they were not there: an item that a changed policy no longer selects is recorded as deleted, which
 //! is what a listing should show.
 //!
-//! Memory: one list of names, used again. Does not: select (`select` does), or say by which patterns (the rules of a backup's volume do).
-//! Source: ours.
+//! Memory: one list of names, used again. Does not: select (`select` does), or record the patterns (the rules
+//! of a backup's volume do). Source: ours.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ pub struct Selected {
 
 impl Selected {
     /// Shows of `inner` what is in `selection`. `snapshot` is what the snapshot service calls the contents of a frozen device, and their
-    /// [sample](super::sample): they stand for the contents, whatever the volume itself says or does not say of its state.
+    /// [sample](super::sample): they stand for the contents, whatever the volume's own state is.
     pub fn new(inner: Box<dyn Volume>, selection: Selection, snapshot: Option<(&str, [u8; 16])>) -> Selected {
         let mut info = inner.info().clone();
         info.state = snapshot.map(|(name, sample)| frozen(&info, name, &sample)).or(info.state);
@@ -55,7 +55,8 @@ fn to_usize(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
-/// The state of a volume whose device does not change while `snapshot` stays the same; `sample` tells copies of that name apart.
+/// The state of a volume whose device does not change while `snapshot` stays the same; `sample` distinguishes
+/// copies of that name.
 fn frozen(info: &VolumeInfo, snapshot: &str, sample: &[u8; 16]) -> [u8; 16] {
     // An image with and without its free blocks has other contents.
     let (size, used) = (info.size_bytes.to_le_bytes(), info.used_bytes.to_le_bytes());

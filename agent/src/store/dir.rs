@@ -84,7 +84,7 @@ impl DirStore {
     /// number of this process start (its boot number); it keeps names of temporary files apart.
     ///
     /// # Errors
-    /// `StoreGone` when there is no such directory, `Denied`, `Full`, or what else the system says.
+    /// `StoreGone` when there is no such directory, `Denied`, `Full`, or another fault of the system.
     pub fn open(path: &Path, nonce: u64, throttle: Arc<Throttle>) -> Result<DirStore, StoreFault> {
         let verb = "OPEN";
         let name = path.display().to_string();
@@ -518,7 +518,7 @@ impl Walk<'_> {
         Ok(kept.into_sorted_vec())
     }
 
-    /// Kind of what the directory did not tell; `None` for what is neither or is gone.
+    /// Kind of an entry whose kind the directory does not have; `None` for what is neither or is gone.
     fn kind(&self, path: &str) -> Result<Option<Type>, Errno> {
         match fstatat(self.root, path, AtFlags::empty()) {
             Ok(stat) => match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {

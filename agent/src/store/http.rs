@@ -55,7 +55,7 @@ pub(super) struct HttpSettings<'a> {
     pub(super) timeouts: Timeouts,
     /// Idle connections kept.
     pub(super) connections: usize,
-    /// Whether to speak TLS, and nothing else.
+    /// Whether to use TLS only.
     pub(super) tls: bool,
     /// CA certificates in PEM instead of the system's.
     pub(super) ca_file: Option<&'a Path>,
@@ -227,7 +227,7 @@ pub(super) fn transport_fault(verb: &str, key: &str, authority: &str, error: &ur
     StoreFault::new(kind, verb, key, why)
 }
 
-/// Why no answer came, as people say it.
+/// Why no answer came, in a few words for people.
 fn unanswered(authority: &str, error: &ureq::Error) -> String {
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let no_way = |why: String| format!("cannot reach the store: {why}");

@@ -219,7 +219,7 @@ pub struct StoreFault {
     pub kind: StoreFaultKind,
     /// "PUT", "GET", "LIST", "DELETE" and the key.
     pub call: String,
-    /// What the server or the system said, for people.
+    /// Message of the server or the system, for people.
     pub detail: String,
 }
 
@@ -244,7 +244,7 @@ pub enum StoreFaultKind {
     Unknown,
     /// No clear answer for as long as was to be waited; nothing more is asked.
     Silent,
-    /// The body arrived changed: a checksum said so, on either side.
+    /// The body arrived changed: a checksum on one of the sides did not match.
     Corrupt,
     /// The object is larger than one of its kind may be; nothing of it was read.
     TooLong,

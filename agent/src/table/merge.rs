@@ -2,8 +2,9 @@
 //!
 //! A cut is a live recovery point. The newest rows are always kept, for backups to come. With c the cuts:
 //! - an item row of backup b is needed when a cut lies in `[b, next newer row of the item)`;
-//! - a location row likewise with the next newer row of its base, unless the item rows at those cuts say `rows_from` past b;
-//! - a listing of backup b is needed when the item row at some cut says `rows_from` = b;
+//! - a location row likewise with the next newer row of its base, unless the item rows at those cuts have a
+//!   `rows_from` past b;
+//! - a listing of backup b is needed when the item row at some cut has `rows_from` = b;
 //! - a deletion is needed while an older row of the item is kept.
 //!
 //! The last two need all rows of the item, so they hold for [`Scope::Full`] only. In [`Scope::Part`] a row goes only when the

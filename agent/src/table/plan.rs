@@ -98,7 +98,7 @@ fn end(segment: &SegmentMeta) -> (u64, u64) {
     (segment.last_inode, segment.end_base_or_max())
 }
 
-/// A part of one directory's listing: its parts lie side by side, but only their indexes say so.
+/// A part of one directory's listing: the parts lie side by side, but only their indexes show it.
 fn is_listing(segment: &SegmentMeta) -> bool {
     segment.first_inode == segment.last_inode && segment.end_base == 0
 }

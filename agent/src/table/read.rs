@@ -77,7 +77,7 @@ impl<F: Fetch> TableReader<F> {
         Ok(self.item_version(lin, cut)?.filter(|row| row.item.is_some()))
     }
 
-    /// The entry `name` of a directory whose item row says `rows_from`.
+    /// The entry `name` of a directory whose item row has this `rows_from`.
     pub fn lookup(
         &mut self,
         directory: Lin,
@@ -108,7 +108,7 @@ impl<F: Fetch> TableReader<F> {
         }
     }
 
-    /// The listing of a directory whose item row says `rows_from`, in (run, name) order.
+    /// The listing of a directory whose item row has this `rows_from`, in (run, name) order.
     pub fn names(&self, directory: Lin, rows_from: BackupId) -> Names {
         let from = KeyRef { lin: directory, base: 0, backup: rows_from, run: 0, name: &[] };
         let tails = self
@@ -118,8 +118,8 @@ impl<F: Fetch> TableReader<F> {
         Names { stream: Stream::new(RowKind::Name, from, tails.copied()), directory, rows_from, done: false }
     }
 
-    /// The location rows in force at `cut` of an item whose item row says `rows_from`, from the row that begins at or after
-    /// `from_base` on.
+    /// The location rows in force at `cut` of an item whose item row has this `rows_from`, from the row that
+    /// begins at or after `from_base` on.
     pub fn locations(&self, lin: Lin, from_base: u64, rows_from: BackupId, cut: BackupId) -> Locations {
         let from = KeyRef::at(lin, from_base, BACKUP_NEWEST);
         let tails =
@@ -176,7 +176,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// The next entry. When entries are lost, that is said once, at the end.
+    /// The next entry. Lost entries are reported once, at the end.
     pub fn next<F: Fetch>(&mut self, reader: &mut TableReader<F>) -> Result<Option<NameRow>, TableFault> {
         if self.done {
             return Ok(None);
@@ -208,7 +208,7 @@ pub struct Locations {
 }
 
 impl Locations {
-    /// The next row, ascending by base. When rows are lost, that is said at the end.
+    /// The next row, ascending by base. Lost rows are reported at the end.
     pub fn next<F: Fetch>(&mut self, reader: &mut TableReader<F>) -> Result<Option<LocationRow>, TableFault> {
         loop {
             match self.stream.peek(&mut reader.source)?.map(Row::as_ref) {

@@ -37,7 +37,7 @@ pub const SEGMENT_META_BYTES: usize = 96;
 
 const WHAT: &str = "segment entry";
 
-/// What the commit log says of a segment.
+/// The entry of a segment in the commit log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentMeta {
     /// Name of the segment.
@@ -150,7 +150,7 @@ impl Span {
         }
     }
 
-    /// What the commit log says of the segment with these rows and this trailer; `None` without rows.
+    /// The entry in the commit log of the segment with these rows and this trailer; `None` without rows.
     pub fn meta(&self, id: ObjectId, volume: VolumeId, trailer: &Trailer) -> Option<SegmentMeta> {
         let (first_inode, last_inode, backup_min, backup_max) = self.rows?;
         let of = |at: Option<(u64, u64)>, inode| at.filter(|at| at.0 == inode).map(|at| at.1);

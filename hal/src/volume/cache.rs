@@ -81,7 +81,7 @@ impl Cache {
         self.adopt(slot, block);
     }
 
-    /// Blocks put in since the beginning: tells how much of what was planned may have left again.
+    /// Blocks put in since the start: by this a caller knows how many planned blocks may have been replaced.
     pub(super) fn inserted(&self) -> u64 {
         self.inserted
     }

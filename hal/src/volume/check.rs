@@ -4,7 +4,7 @@
 //! Why it is not part of the sweep: whether a block has another owner is known only after all items were seen, and an exact answer
 //! takes a bit per block (32 MiB per TiB in blocks of 4 KiB). The allocation bitmap would be a cheaper witness, but not a
 //! good one: on a volume that was not cleanly unmounted it is stale where the files are sound, so it would fault items that the kernel
-//! reads, and it says nothing about a block that is in use once and claimed twice.
+//! reads, and it does not show a block that is in use once and claimed twice.
 //!
 //! Memory is what the caller gives: the volume is looked at in spans of as many blocks (or inode numbers) as two bits each fit,
 //! with a sweep to mark and, only where something is wrong in the span, another to name it.

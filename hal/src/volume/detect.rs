@@ -17,8 +17,9 @@
 //! | 512 or 4096; 510 | `EFI PART`; 55 AA with a sound table | partition table | refused: back up the partitions |
 //! | backups | 53 EF in a superblock that is sound and where it belongs | ext2, ext3, ext4 | damaged: which backup |
 //!
-//! A file system that lies beside the start of something else is refused: one of the two is left over from before, and the device
-//! does not say which. So a disk with a partition table is no ext4, though the superblock in its first, unused MiB is sound.
+//! A file system that lies beside the start of something else is refused: one of the two is left over from
+//! before, and the device does not show which. So a disk with a partition table is no ext4, though the
+//! superblock in its first, unused MiB is sound.
 //!
 //! Invariants: reads at most 1.4 MiB before a reader takes over, whatever is there. A damaged superblock is reported as damaged only
 //! when nothing else is recognised, so a stale magic number does not hide what is there now.
@@ -121,7 +122,8 @@ pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault
     })
 }
 
-/// Opens the file system on `device` where nothing else is recognised, not even as left over: for who must be sure.
+/// Opens the file system on `device` if nothing else is recognised there, not even a leftover: for callers
+/// that must be sure.
 ///
 /// # Errors
 /// Those of [`open`], and what else is there.

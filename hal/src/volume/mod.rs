@@ -1,10 +1,11 @@
 //! Volumes: the contents of a block device. A reader turns raw device bytes into items, names and extents; it
 //! never writes and never trusts what it reads. All but [`mounted`] do without the kernel's help.
 //!
-//! The one call that matters is [`Volume::sweep`]: it fills a [`Window`] with the items of the next stretch of inodes,
-//! in ascending inode order, with their extents, names (of directories), extended attributes and small payloads, and
-//! says where to go on. Windows have fixed capacities, so memory does not depend on the volume (P3); an item too large for
-//! one window (a file with a million extents, a directory with a million names) is delivered in parts.
+//! The one call that matters is [`Volume::sweep`]: it fills a [`Window`] with the items of the next stretch
+//! of inodes, in ascending inode order, with their extents, names (of directories), extended attributes and
+//! small payloads, and returns where to go on. Windows have fixed capacities, so memory does not depend on
+//! the volume (P3); an item too large for one window (a file with a million extents, a directory with a
+//! million names) is delivered in parts.
 //!
 //! ```text
 //!  Window   items    [Item]       ascending by inode; an item's `extents`, `names`, `xattrs` are index ranges into:
@@ -116,7 +117,7 @@ pub struct VolumeInfo {
     pub state: Option<[u8; 16]>,
     /// Seconds since 1970 of the last write that the volume records, 0 when it records none.
     pub written_secs: i64,
-    /// When the volume was made, by its own account; 1970 when it does not say.
+    /// When the volume was made, by its own metadata; 1970 if that is not recorded.
     pub created: Timestamp,
     /// Features found, by the names that the file system's own tools print.
     pub features: Vec<String>,
@@ -203,7 +204,7 @@ impl Hints {
 pub struct Item {
     /// Inode number.
     pub inode: u64,
-    /// Generation: tells a re-used inode number.
+    /// Generation of the inode number: differs when the number is reused.
     pub generation: u32,
     /// Type of the item.
     pub kind: ItemKind,
@@ -256,9 +257,9 @@ pub struct Part {
     pub first: bool,
     /// Whether the item ends here.
     pub last: bool,
-    /// First logical byte that this part's extents speak of (files); extents outside `from..to` are in other parts.
+    /// First logical byte that this part covers (files); extents outside `from..to` are in other parts.
     pub from: u64,
-    /// End of the logical bytes that this part speaks of; `u64::MAX` in the last part.
+    /// End of the logical bytes that this part covers; `u64::MAX` in the last part.
     pub to: u64,
 }
 

@@ -50,8 +50,8 @@ impl Mark {
         window.bytes.truncate(self.bytes);
     }
 
-    /// Puts the item into the window as `step` says, or takes it back: one that does not fit what is left starts the next window, and
-    /// only one that was alone in its window may come in parts.
+    /// Keeps the item in the window or takes it back, by `step`: one that does not fit what is left starts
+    /// the next window, and only one that was alone in its window may come in parts.
     pub(super) fn finish(&self, step: Step, mut item: Item, window: &mut Window) -> Step {
         if step == Step::Full || (step != Step::Done && !window.items.is_empty()) {
             self.take_back(window);
@@ -167,7 +167,7 @@ pub(super) fn settle_xattrs(window: &mut Window, first: usize, at: u64) -> Optio
     (window.xattrs.len() < before).then(|| damaged(at, "attribute name is there twice"))
 }
 
-/// A fault of the kind `Media`, at `offset` when the device does not say where.
+/// A fault of the kind `Media`, at `offset` if the device does not report a place.
 pub(super) fn media(fault: Fault, offset: u64, rule: &'static str) -> ItemFault {
     let device_offset = if fault.len == 0 { offset } else { fault.device_offset };
     ItemFault { kind: ItemFaultKind::Media, device_offset, rule }

@@ -1,5 +1,5 @@
 //! Inodes of any file system with tables or chunks of them, read in large pieces, two ahead: one is looked at, the next one is here, so
-//! that the blocks that it will ask for can be read, and the device reads the one after.
+//! that the blocks that it needs can be read, and the device reads the one after.
 //!
 //! A piece holds as many inodes as fit 512 KiB. The file system lists where they are ([`List`]); those at most 64 KiB apart become
 //! one read, and so do the gaps between them.
@@ -66,7 +66,7 @@ pub(super) struct Raw<'a> {
     pub(super) bytes: &'a [u8],
     /// Place on the device.
     pub(super) device: u64,
-    /// Whether the file system's index of inodes says that it is free.
+    /// Whether the file system's index of inodes marks it as free.
     pub(super) is_free: bool,
     /// Why the bytes mean nothing, if they do not.
     pub(super) fault: Option<Fault>,

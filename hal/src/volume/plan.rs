@@ -1,12 +1,13 @@
-//! Reading ahead for a sweep: which metadata blocks the next inodes will ask for, guessed, and read in physical order.
+//! Reading ahead for a sweep: the metadata blocks that the next inodes probably need, read in physical order.
 //!
 //! While the inodes of one piece are parsed, the device already reads the blocks that the inodes of the next
 //! piece need. When its turn comes they are read: round 0 takes from the inodes themselves: attribute blocks,
 //! the top of extent trees and block maps, and for directories and long symlinks their first blocks. Each
 //! further round looks into the nodes that the last one brought.
 //!
-//! Invariants: nothing is believed and nothing fails here. A wrong guess costs a read; a missing one is read when it is
-//! needed. At most half the cache is planned, so what is planned is still there when its turn comes.
+//! Invariants: nothing read here is used without a check later, and nothing fails here. A wrong guess costs a
+//! read; a missing one is read when it is needed. At most half the cache is planned, so what is planned is
+//! still there when its turn comes.
 //!
 //! Source: ours.
 
@@ -27,7 +28,7 @@ pub(super) struct Wanted<L> {
     pub(super) leads: Vec<L>,
 }
 
-/// What a file system knows of its structures.
+/// How a file system finds the blocks that an inode needs.
 pub(super) trait Guess {
     /// A block worth looking into.
     type Lead;

@@ -3,7 +3,7 @@
 //! | compared | how |
 //! |---|---|
 //! | items | both have the same numbers (all), or the same of the sample |
-//! | attributes | each field; of what the kernel cannot open (symlinks, special files) only the flags that statx tells, and no project id |
+//! | attributes | each field; of what the kernel cannot open (symlinks, special files) only the flags in statx, and no project id |
 //! | attributes extended | names and values |
 //! | names of directories | as sets of (name, inode), by a sum of hashes first and by name where that differs |
 //! | extents | neighbours joined: logical, length, state, and the address where both have one |
@@ -27,7 +27,8 @@ use crate::block::BlockDevice;
 
 /// Bytes compared at once.
 pub const CHUNK_BYTES: usize = 1 << 20;
-/// Names of a directory that are compared one by one when the sums differ; of a larger one only the counts are said.
+/// Names of a directory that are compared one by one when the sums differ; of a larger one only the counts
+/// are reported.
 pub const NAMES_MAX: usize = 65_536;
 /// Differences of one item that are delivered; the rest are counted.
 pub const ITEM_DIFFERENCES_MAX: usize = 16;
@@ -35,19 +36,19 @@ pub const ITEM_DIFFERENCES_MAX: usize = 16;
 pub const SAMPLE_MAX: usize = 1 << 20;
 /// Bytes of a value that are shown.
 const SHOWN_BYTES_MAX: usize = 64;
-/// Inode flags that statx tells of any item: append, immutable, nodump, encrypted.
+/// Inode flags that statx gives of any item: append, immutable, nodump, encrypted.
 const FLAGS_BY_STATX: u32 = 0x10 | 0x20 | 0x40 | 0x800;
 
-/// One thing that the two readers say differently.
+/// One difference between the two readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Of which item.
     pub inode: u64,
     /// Which field: "item", "mode", "extents", "contents", "name", "attribute", ...
     pub field: &'static str,
-    /// What the raw reader says.
+    /// The value from the raw reader, as text.
     pub raw: String,
-    /// What the kernel says.
+    /// The value from the kernel, as text.
     pub mounted: String,
 }
 
@@ -339,7 +340,7 @@ fn shown_extent(extent: Option<Extent>) -> String {
     }
 }
 
-/// Whether two extents say the same, as far as both can.
+/// Whether two extents are equal in what both readers know.
 fn agree(raw: Option<Extent>, mounted: Option<Extent>) -> bool {
     match (raw, mounted) {
         (Some(raw), Some(mounted)) if mounted.state == ExtentState::Opaque => {

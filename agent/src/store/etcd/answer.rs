@@ -1,4 +1,4 @@
-//! What etcd's JSON gateway says: bodies of answers, and what an unsuccessful one means.
+//! Answers of etcd's JSON gateway: their bodies, and what an unsuccessful one means.
 //!
 //! The gateway writes 64-bit numbers as strings, bytes in base64, and leaves out every field that is zero, false or empty: a
 //! transaction that lost has no `succeeded`, an absent key no `kvs`. So an empty object would mean "exists already" to one call

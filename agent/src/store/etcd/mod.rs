@@ -6,7 +6,7 @@
 //! | create-only PUT | `/v3/kv/txn`: if the key's create revision is 0, put |
 //! | PUT | `/v3/kv/put` |
 //! | GET | `/v3/kv/range`, linearizable |
-//! | LIST | `/v3/kv/range` by pages, with the values, because only they tell the sizes |
+//! | LIST | `/v3/kv/range` by pages, with the values, because the sizes are only known from them |
 //! | DELETE | `/v3/kv/deleterange` |
 //!
 //! | module | what |

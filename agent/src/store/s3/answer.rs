@@ -28,7 +28,7 @@ pub enum Call {
     Delete,
 }
 
-/// An error body: what the server says of itself, empty where it says nothing.
+/// An error body: the server's code and message, empty where they are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorBody {
     /// `<Code>`, such as `NoSuchKey`.
@@ -50,11 +50,11 @@ pub struct Page {
     pub objects: Vec<(String, u64)>,
     /// Whether there are more.
     pub truncated: bool,
-    /// What to ask with for the next page.
+    /// Token of the request for the next page.
     pub token: String,
 }
 
-/// The answer is not what was asked for; the text says in what way.
+/// The answer does not fit the request; the text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 

@@ -79,7 +79,7 @@ impl S3Store {
         }
     }
 
-    /// Size of an object, when a ranged GET has only said that the range lies past its end.
+    /// Size of an object, after a ranged GET whose answer was only that the range lies past its end.
     fn size_of(&self, key: &str) -> Result<u64, StoreFault> {
         let object = self.object(key);
         let request = Outgoing { headers: &[("range", "bytes=0-0")], ..Outgoing::get(key, &object) };

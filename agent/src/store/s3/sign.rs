@@ -49,7 +49,8 @@ pub struct Canonical<'a> {
     pub payload: &'a str,
 }
 
-/// A moment as the signature wants it: `20130524T000000Z`. Times before 1970 are 1970, times after 9999 are refused by servers.
+/// A time in the form of the signature: `20130524T000000Z`. Times before 1970 are 1970, times after 9999 are
+/// refused by servers.
 pub fn amz_time(wall_s: i64) -> String {
     crate::civil::iso_utc(wall_s.max(0)).replace(['-', ':'], "")
 }

@@ -4,11 +4,11 @@
 //! written (BLOCK_UNINIT) uses what the format itself puts there: superblock and descriptor copies, and its own bitmaps
 //! and inode table where they lie inside it.
 //!
-//! Added to what the bitmaps say, because they do not speak of it: everything before the first data block (boot block,
+//! Added to the bitmaps, because they do not cover it: everything before the first data block (boot block,
 //! superblock) and everything behind the last block of the file system up to the end of the device.
 //!
-//! A bitmap that cannot be read or believed makes its whole group used, and the map a superset. With an unknown ro_compat
-//! feature the bitmaps may mean something else, and the whole device is reported.
+//! A bitmap that cannot be read or is not valid makes its whole group used, and the map a superset. With an
+//! unknown ro_compat feature the bitmaps may mean something else, and the whole device is reported.
 //!
 //! Source: kernel `ext4_init_block_bitmap`, `ext4_num_base_meta_blocks`.
 

@@ -18,8 +18,8 @@
 //!
 //! These are the kernel's running values: start value as given, no final inversion.
 //!
-//! Does not: say where the parts are; each structure's file does. Source: kernel Documentation/filesystems/ext4
-//! (checksums.rst), `lib/crc16.c`.
+//! Does not: know where the parts are; each structure's file does. Source: kernel
+//! Documentation/filesystems/ext4 (checksums.rst), `lib/crc16.c`.
 
 /// Continues a CRC-32C as the kernel does, from `crc` over `bytes`.
 pub(super) fn crc32c(crc: u32, bytes: &[u8]) -> u32 {

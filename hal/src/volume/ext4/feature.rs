@@ -7,8 +7,9 @@
 //!  ro_compat  read          -                                                    read
 //! ```
 //!
-//! An unknown ro_compat bit is by the format's own promise safe for one who only reads; what may be off then is the
-//! allocation bitmap, so `used` reports the whole device as [`UsedQuality::Unknown`](crate::volume::UsedQuality).
+//! An unknown ro_compat bit is by the format's definition safe for a program that only reads; what may differ
+//! then is the allocation bitmap, so `used` reports the whole device as
+//! [`UsedQuality::Unknown`](crate::volume::UsedQuality).
 //!
 //! Source: kernel `fs/ext4/ext4.h`, e2fsprogs `lib/e2p/feature.c` for the names.
 
@@ -136,7 +137,7 @@ pub(super) fn admit(incompat: u32) -> Result<(), VolumeFault> {
     Ok(())
 }
 
-/// Whether every ro_compat bit is one that this reader knows, so that the bitmaps mean what it thinks.
+/// Whether this reader knows every ro_compat bit, so that it interprets the bitmaps correctly.
 pub(super) fn bitmaps_known(ro_compat: u32) -> bool {
     const HAS_SNAPSHOT: u32 = 0x80;
     ro_compat & !RO_COMPAT_KNOWN == 0 && ro_compat & HAS_SNAPSHOT == 0

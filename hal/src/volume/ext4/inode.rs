@@ -48,7 +48,7 @@ pub(super) const GOOD_OLD_BYTES: usize = 128;
 /// Bytes of the extra fields that the kernel knows.
 const EXTRA_BYTES_KNOWN: usize = 32;
 
-/// An inode, decoded. What could not be believed is in `rule`.
+/// An inode, decoded. The rule that it breaks, if any, is in `rule`.
 #[derive(Clone, Debug)]
 pub(super) struct Inode {
     pub(super) number: u32,
@@ -104,7 +104,7 @@ pub(super) fn checksum_holds(sb: &Superblock, number: u32, raw: &[u8]) -> bool {
     }
 }
 
-/// Link count alone: what tells a live inode from a free one or an orphan.
+/// Link count alone: distinguishes a live inode from a free one or an orphan.
 pub(super) fn links_of(raw: &[u8]) -> u32 {
     u32::from(u16_at(raw, 0x1A))
 }

@@ -4,10 +4,12 @@
 //! where the inode is sound. The other way round, a name may lead to a deleted inode whose bit is still set:
 //! when the sweep comes to such an inode, it asks whether its bit is set.
 //!
-//! Inodes in the part of the table that a group calls unused are free whatever the bitmap says, because the sweep does not read them.
+//! Inodes in the part of the table that a group calls unused are free whatever the bitmap has, because the
+//! sweep does not read them.
 //!
-//! Invariants: memory is [`ARENA_BYTES`]; a slot for each group, the last asked-for wins. A bitmap that cannot be read or believed
-//! calls nothing free. Each bitmap is read about once per sweep, neighbours together.
+//! Invariants: memory is [`ARENA_BYTES`]; a slot for each group, the last asked-for wins. A bitmap that
+//! cannot be read or is not valid calls nothing free. Each bitmap is read about once per sweep, neighbours
+//! together.
 //!
 //! Source: ours.
 
@@ -23,23 +25,23 @@ const GROUPS_AHEAD: u32 = 16;
 #[derive(Default)]
 pub(super) struct InUse {
     bits: Vec<u8>,
-    /// Group in each slot, `None` when none, and whether its bitmap could be believed.
+    /// Group in each slot, `None` when none, and whether its bitmap is valid.
     owner: Vec<Option<(u32, bool)>>,
     wanted: Vec<u64>,
 }
 
 impl InUse {
-    /// Whether the bitmap says that inode `number` (1..=inodes_count) is free.
+    /// Whether inode `number` (1..=inodes_count) is free by its bitmap.
     pub(super) fn is_free(&mut self, io: &mut Io<'_>, groups: &mut Groups, number: u32) -> bool {
         !self.bit(io, groups, number).0
     }
 
-    /// Whether a bitmap that can be believed says that inode `number` is in use.
+    /// Whether inode `number` is in use by a valid bitmap.
     pub(super) fn is_taken(&mut self, io: &mut Io<'_>, groups: &mut Groups, number: u32) -> bool {
         self.bit(io, groups, number) == (true, true)
     }
 
-    /// The bit of inode `number`, and whether the bitmap could be believed.
+    /// The bit of inode `number`, and whether the bitmap is valid.
     fn bit(&mut self, io: &mut Io<'_>, groups: &mut Groups, number: u32) -> (bool, bool) {
         let per_group = io.sb.inodes_per_group;
         let slot_bytes = per_group as usize / 8;
@@ -62,7 +64,7 @@ impl InUse {
     }
 }
 
-/// Loads the bitmap of `group` into `bits`; whether it can be believed.
+/// Loads the bitmap of `group` into `bits`; returns whether it is valid.
 fn fill(io: &mut Io<'_>, groups: &mut Groups, group: u32, wanted: &mut Vec<u64>, bits: &mut [u8]) -> bool {
     let sb = io.sb;
     bits.fill(0xFF);

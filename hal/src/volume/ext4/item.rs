@@ -72,7 +72,7 @@ impl FindInode for Finder<'_> {
     }
 }
 
-/// The blocks of the journal, as far as its inode can be believed and has few runs (one or two, as a rule).
+/// The blocks of the journal, if its inode is valid and has few runs (one or two, as a rule).
 pub(super) fn journal(io: &mut Io<'_>, groups: &mut Groups) -> Vec<std::ops::Range<u64>> {
     const RUNS_MAX: usize = 4096;
     let mut raw = Vec::new();
@@ -133,7 +133,8 @@ impl Maker<'_, '_> {
         mark.finish(step, item, window)
     }
 
-    /// An item of which only the number is known: its inode could not be read. Skipped when the bitmap says it is free.
+    /// An item of which only the number is known: its inode could not be read. Skipped if it is free by the
+    /// bitmap.
     pub(super) fn put_unreadable(&mut self, number: u32, fault: Fault, window: &mut Window) -> Step {
         if !self.io.sb.is_ordinary(number) || number != ROOT && self.is_free(number) {
             return Step::Done;
@@ -144,7 +145,7 @@ impl Maker<'_, '_> {
         self.put_broken(number, &raw, fault, window)
     }
 
-    /// An item whose inode is not to be believed: attributes as they stand, and nothing else.
+    /// An item whose inode is not valid: its attributes as they are, and nothing else.
     fn put_broken(&mut self, number: u32, raw: &[u8], fault: ItemFault, window: &mut Window) -> Step {
         let inode = inode::parse(self.io.sb, number, raw);
         let mut item = bare(&inode, 0, window);
@@ -157,7 +158,7 @@ impl Maker<'_, '_> {
         Step::Done
     }
 
-    /// Whether a trustworthy inode bitmap says that nothing is there.
+    /// Whether the inode is free by a valid bitmap.
     fn is_free(&mut self, number: u32) -> bool {
         let sb = self.io.sb;
         let index = (number - 1) % sb.inodes_per_group;
@@ -505,7 +506,8 @@ impl Maker<'_, '_> {
         }
     }
 
-    /// The parent of a directory of which a later part is being delivered; 0 when its first block does not say.
+    /// The parent of a directory of which a later part is being delivered; 0 if its first block does not have
+    /// it.
     fn parent_of(&mut self, inode: &Inode, at: u64) -> u64 {
         let sb = self.io.sb;
         map(self.io, inode, at, 0, 1, 0, self.map);

@@ -2,9 +2,10 @@
 //!
 //! Invariants of what [`map`] delivers
 //! - Runs ascend and do not overlap, logically; each lies inside the volume.
-//! - At most `limit` runs, then [`Map::next`] says where to go on: memory does not grow with the file.
-//! - A map is done in finite time whatever it says: what it maps plus the nodes it visits may not exceed the blocks that
-//!   the volume has ([`Map::spent`]), which no sound file does, and at most [`FAULTS_MAX`] bad nodes are skipped.
+//! - At most `limit` runs, then [`Map::next`] returns where to go on: memory does not grow with the file.
+//! - A map ends in finite time whatever its contents: what it maps plus the nodes it visits may not exceed
+//!   the blocks that the volume has ([`Map::spent`]), which no sound file does, and at most [`FAULTS_MAX`]
+//!   bad nodes are skipped.
 //!
 //! Does not: look at the size; blocks behind the end (preallocated) are delivered too. Source: `extent.rs`, `indirect.rs`.
 
@@ -22,7 +23,7 @@ pub(super) const FAULTS_MAX: u32 = 16;
 /// Nodes that one walk visits at most before it pauses, so that a map of nothing but nodes delays no other
 /// work.
 const NODES_PER_WALK_MAX: u32 = 16384;
-/// End of the logical blocks that a map may speak of.
+/// End of the logical blocks that a map may cover.
 pub(super) const LOGICAL_END: u64 = 1 << 32;
 
 /// What a walk reads through.

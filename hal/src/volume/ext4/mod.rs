@@ -15,7 +15,7 @@
 //! | read | how |
 //! |---|---|
 //! | blocks 1..64 KiB, bigalloc, flex_bg, meta_bg, 64bit, sparse_super(2), uninit groups | geometry of `superblock.rs`, `group.rs` |
-//! | metadata_csum, metadata_csum_seed, uninit_bg (gdt_csum) | every checksum verified before its bytes are believed |
+//! | metadata_csum, metadata_csum_seed, uninit_bg (gdt_csum) | every checksum verified before its bytes are used |
 //! | extent, block maps, huge_file, large_file, large_dir, dir_index, dir_nlink, casefold | names as stored |
 //! | inline_data, ext_attr, ea_inode, extra_isize, project, POSIX ACLs | see `xattr.rs` |
 //! | encrypt | attributes; contents and names are [`ItemFaultKind::Refused`](super::ItemFaultKind::Refused) |
@@ -26,7 +26,7 @@
 //! |---|---|
 //! | needs_recovery | the journal holds changes; replaying is the kernel's work |
 //! | journal_dev, compression, dirdata, unknown incompatible bits | by name or hex value |
-//! | unknown read-only-compatible bits | not refused: the format promises that readers may go on; `used` then knows nothing |
+//! | unknown read-only-compatible bits | not refused: by the format readers may go on; `used` is then `Unknown` |
 //!
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most
@@ -39,7 +39,7 @@
 //! Does not: replay the journal, read from backup superblocks (a damaged primary is refused, and the fault names the backup that is
 //! sound), compare link counts, detect blocks that two items share (both then read the same bytes;
 //! [`check`](crate::volume::check) finds them). A volume without a journal that was not cleanly unmounted
-//! is read: its checksums and rules speak for it, and [`VolumeInfo::state`] is `None`.
+//! is read: its checksums and rules are checked, and [`VolumeInfo::state`] is `None`.
 //!
 //! Source: kernel Documentation/filesystems/ext4 (all sections), `fs/ext4`, e2fsprogs `lib/ext2fs`.
 
@@ -103,7 +103,8 @@ impl Ext4 {
         head.get(superblock::OFFSET as usize..).is_some_and(Superblock::recognises)
     }
 
-    /// For a device on which nothing is recognised: whether a backup superblock says that an ext4 was here, as the fault to report.
+    /// For a device on which nothing is recognised: whether a backup superblock shows that an ext4 was here,
+    /// as the fault to report.
     pub fn lost(device: &mut dyn BlockDevice) -> Option<VolumeFault> {
         backup::lost(device)
     }

@@ -24,7 +24,7 @@ pub(super) const RULE: &str = "block belongs to the file system's own metadata";
 /// See the module.
 pub(super) struct Zone {
     ranges: Vec<(u64, u64)>,
-    /// The gap that the last question fell into: neighbours ask about neighbours.
+    /// The gap of the last look-up: the next one is mostly nearby.
     gap: Cell<(u64, u64)>,
 }
 

@@ -4,14 +4,14 @@
 //! |---|---|
 //! | kind, mode, owner, links, device, size, times | statx |
 //! | generation | the handle |
-//! | flags | `FS_IOC_GETFLAGS`; of what cannot be opened, as far as statx tells (append, immutable, nodump, encrypted) |
+//! | flags | `FS_IOC_GETFLAGS`; of what cannot be opened, as far as statx gives them (append, immutable, nodump, encrypted) |
 //! | project id | `FS_IOC_FSGETXATTR`; XFS's own list; of what cannot be opened on ext4 and btrfs: none |
-//! | parent, names | getdents; a name's number through its handle where the listing does not say it (btrfs) |
+//! | parent, names | getdents; a name's number through its handle where the listing does not have it (btrfs) |
 //! | attributes | listxattr and getxattr, through /proc/self/fd for what cannot be opened |
 //! | symlink target | readlink |
 //! | extents | `FS_IOC_FIEMAP`, neighbours joined |
 //!
-//! | FIEMAP says | delivered as |
+//! | flags in FIEMAP | delivered as |
 //! |---|---|
 //! | UNWRITTEN | unwritten |
 //! | DATA_INLINE, alone, and the file is small | the contents, as payload |
@@ -124,7 +124,7 @@ fn kind_of(mode: u16) -> ItemKind {
     }
 }
 
-/// What statx tells of the inode flags.
+/// The inode flags that statx gives.
 fn flags_of(attributes: StatxAttributes) -> u32 {
     let pairs = [
         (StatxAttributes::IMMUTABLE, 0x10),
@@ -396,7 +396,7 @@ impl Maker<'_> {
     }
 }
 
-/// The bits of a number that say its subvolume are in front of these.
+/// The bits of a number above these are its subvolume.
 fn identify_low(number: u64) -> u64 {
     number & ((1 << super::order::BTRFS_INODE_BITS) - 1)
 }
@@ -468,7 +468,7 @@ pub(super) fn created(inode: BorrowedFd<'_>) -> Option<Timestamp> {
     (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(stat.stx_btime))
 }
 
-/// What statx says.
+/// The attributes that statx gives.
 fn fill(item: &mut Item, stat: &Statx) {
     item.kind = kind_of(stat.stx_mode);
     item.mode = stat.stx_mode & 0o7777;

@@ -4,7 +4,7 @@
 //! | file system | order, by | contents | a log to replay is refused by |
 //! |---|---|---|---|
 //! | ext2, ext3, ext4 | one walk over the names, a bit for each inode | raw, by FIEMAP | its feature bit, before the mount |
-//! | XFS | bulkstat | raw, by FIEMAP | the kernel: it may not write, and says so |
+//! | XFS | bulkstat | raw, by FIEMAP | the kernel: it may not write, and reports that |
 //! | btrfs, one device, all subvolumes | tree search for inode items | through the kernel | its superblock, before the mount |
 //!
 //! Others are refused by name. They could be mounted as well, but neither their order nor their handles are known here.
@@ -86,7 +86,7 @@ impl Family {
 /// What is known of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// Nothing: a log that wants to be replayed is refused.
+    /// No recovery: a log with anything to replay is refused.
     Refused,
     /// A raw reader has proven that replaying would change nothing (a frozen XFS has a log with its superblock in it, which only
     /// such a reader tells from a dirty one): mounted as it is.
@@ -270,7 +270,8 @@ impl Volume for Mounted {
         })
     }
 
-    /// Nothing is known: the kernel tells no map for all of them, and the raw reader of one has its own.
+    /// Always `Unknown`: the kernel has no map for all of these file systems, and the raw readers have their
+    /// own.
     fn used(
         &mut self,
         device: &mut dyn BlockDevice,

@@ -2,7 +2,7 @@
 //!
 //! | file system | order from | generation from | memory |
 //! |---|---|---|---|
-//! | ext4 | a walk over all names, a bit for each inode (`walk.rs`) | any; the item's own handle says it | 32 MiB at most |
+//! | ext4 | a walk over all names, a bit for each inode (`walk.rs`) | any; the item's own handle has it | 32 MiB at most |
 //! | XFS | `XFS_IOC_BULKSTAT`, 256 inodes at a time | there | 48 KiB |
 //! | btrfs | `BTRFS_IOC_TREE_SEARCH_V2` for inode items, 64 KiB at a time, subvolume after subvolume | there | 128 KiB |
 //!
@@ -52,11 +52,11 @@ const BTRFS_ROOT_ITEM_BYTES: usize = 339;
 /// An item to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Its number.
+    /// Number of the item.
     pub(super) number: u64,
     /// What opens it.
     pub(super) handle: Handle,
-    /// Its project id, when the list says it.
+    /// Project id of the item, if the list has it.
     pub(super) project: Option<u32>,
 }
 

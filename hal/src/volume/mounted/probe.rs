@@ -1,5 +1,5 @@
-//! What is on the device, before the kernel gets to see it: which file system, who it is, and whether it is sound and clean
-//! enough to be mounted.
+//! What is on the device, before the kernel sees it: which file system, its identity, and whether it is sound
+//! and clean enough to be mounted.
 //!
 //! | file system | what is read here | refused |
 //! |---|---|---|

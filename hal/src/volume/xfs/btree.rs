@@ -16,7 +16,8 @@
 //! A walk goes down from the root to the leaf that a key belongs to, and comes back with the key at which the next leaf
 //! starts; so neighbours are never followed, and a walk that goes on at that key ends.
 //!
-//! Invariants: a leaf's range of keys is what all nodes above it say; records outside are refused. Levels fall by one.
+//! Invariants: a leaf's range of keys is bounded by all nodes above it; records outside are refused. Levels
+//! fall by one.
 //!
 //! Source: kernel `fs/xfs/libxfs/xfs_btree.c`, `xfs_ialloc_btree.c`, `xfs_alloc_btree.c`.
 

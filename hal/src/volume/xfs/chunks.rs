@@ -39,10 +39,10 @@ struct Chunk {
     free: u64,
 }
 
-/// What an inode tree says of an inode number.
+/// State of an inode number in an inode tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Says {
-    /// In use.
+    /// The inode is in use.
     Taken,
     /// Free, or in no chunk.
     Free,
@@ -50,7 +50,7 @@ pub(super) enum Says {
     Nothing,
 }
 
-/// What the leaf `records` of `group`'s tree says of inode `index`.
+/// State of inode `index` in the leaf `records` of `group`'s tree.
 pub(super) fn says(sb: &Superblock, group: u32, records: &[u8], index: u64) -> Says {
     let holds = |record: &&[u8]| {
         let first = u64::from(u32_at(record, 0));

@@ -47,8 +47,8 @@ const FIXED_BYTES: usize = 8 + 1 + 2;
 /// Type bytes that exist.
 const TYPES: u8 = 9;
 
-/// Puts the entries of a directory in its inode into `window`. Returns the parent (0 when it cannot be believed) and the first
-/// rule that was broken.
+/// Puts the entries of a directory in its inode into `window`. Returns the parent (0 if it is not valid) and
+/// the first rule that was broken.
 pub(super) fn short(sb: &Superblock, bytes: &[u8], window: &mut Window) -> (u64, Option<&'static str>) {
     let (count, long) = (u8_at(bytes, 0), u8_at(bytes, 1));
     let number_bytes = if long == 0 { 4 } else { 8 };

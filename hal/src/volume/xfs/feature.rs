@@ -9,8 +9,8 @@
 //!  log_incompat  ignored       -                             -    (the log's contents are judged themselves)
 //! ```
 //!
-//! An unknown ro_compat bit is by the format's own promise safe for one who only reads: the kernel mounts read-only. What may
-//! be off then are the free-space trees, so `used` reports the whole device as
+//! An unknown ro_compat bit is by the format's definition safe for a program that only reads: the kernel
+//! mounts read-only. What may be off then are the free-space trees, so `used` reports the whole device as
 //! [`UsedQuality::Unknown`](crate::volume::UsedQuality).
 //!
 //! Source: kernel `fs/xfs/libxfs/xfs_format.h`; the names are those of xfs_info and mkfs.xfs.
@@ -79,7 +79,7 @@ pub(super) fn admit(incompat: u32) -> Result<(), VolumeFault> {
     Ok(())
 }
 
-/// Whether every ro_compat bit is one that this reader knows, so that the free-space trees mean what it thinks.
+/// Whether this reader knows every ro_compat bit, so that it interprets the free-space trees correctly.
 pub(super) fn free_space_known(ro_compat: u32) -> bool {
     ro_compat & !RO_COMPAT_KNOWN == 0
 }

@@ -46,7 +46,7 @@ pub(super) struct Root {
 /// Place of the lists of unlinked inodes in an AGI, and their bytes.
 const UNLINKED: std::ops::Range<usize> = 40..296;
 
-/// What tells one header from the other.
+/// What differs between the two headers.
 struct Kind {
     sector: u64,
     magic: &'static [u8; 4],

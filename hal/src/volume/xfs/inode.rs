@@ -186,7 +186,7 @@ fn extent_counts(raw: &[u8]) -> (u64, u64) {
     }
 }
 
-/// The forks of an inode, unchecked: what reading ahead goes by.
+/// The forks of an inode, unchecked: used for reading ahead only.
 pub(super) fn forks(raw: &[u8]) -> (Option<Fork>, Option<Fork>) {
     let (data_extents, attribute_extents) = extent_counts(raw);
     let room = raw.len().saturating_sub(CORE_BYTES);

@@ -25,7 +25,7 @@ pub(super) struct InUse {
 }
 
 impl InUse {
-    /// What the trees say of inode `number`.
+    /// State of inode `number` in the trees.
     pub(super) fn says(&mut self, io: &mut Io<'_>, number: u64) -> Says {
         let (group, index) = io.sb.split_inode(number);
         let Some(group) = u32::try_from(group).ok().filter(|&group| group < io.sb.groups) else {

@@ -58,7 +58,7 @@ impl Found<'_> {
 
 impl Maker<'_, '_> {
     /// Puts the item `number` into `window`, from logical byte `within` on. `raw` is its inode, at device byte `at`; `is_free`
-    /// what the inode tree says about it.
+    /// its state in the inode tree.
     pub(super) fn put(
         &mut self,
         number: u64,
@@ -136,7 +136,7 @@ impl Maker<'_, '_> {
         self.put_broken(number, &raw, fault, window)
     }
 
-    /// An item whose inode is not to be believed: attributes as they stand, and nothing else.
+    /// An item whose inode is not valid: its attributes as they are, and nothing else.
     fn put_broken(&mut self, number: u64, raw: &[u8], fault: ItemFault, window: &mut Window) -> Step {
         let inode = inode::parse(self.io.sb, number, raw);
         let mut item = bare(&inode, window);
@@ -441,7 +441,8 @@ impl<'m, 'f, 'a, 'b> Directory<'m, 'f, 'a, 'b> {
         }
     }
 
-    /// The parent of a directory of which a later part is being delivered; 0 when its first block does not say.
+    /// The parent of a directory of which a later part is being delivered; 0 if its first block does not have
+    /// it.
     fn parent(&mut self) -> u64 {
         let sb = self.maker.io.sb;
         map(self.maker.io, &self.found.data(), 0, 1 << sb.dir_bits, None, self.maker.map);

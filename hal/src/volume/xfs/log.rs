@@ -66,7 +66,7 @@ const MORE_HEADER_SUMMED_BYTES: usize = 260;
 const CHECKSUM_AT: usize = 32;
 const WORDS_AT: usize = 44;
 
-/// What a log without changes says.
+/// What is known from a log without changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogEnd {
     /// Cycle and block at which the next record goes: every record moves it.

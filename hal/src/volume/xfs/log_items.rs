@@ -87,7 +87,7 @@ impl<'a> Items<'a> {
         Items { superblock, wants: Wants::Start, transaction: 0 }
     }
 
-    /// Whether the first operation says that the volume was unmounted.
+    /// Whether the first operation is an unmount.
     pub(super) fn is_unmount(data: &[u8]) -> bool {
         u8_at(data, 9) & OP_UNMOUNT != 0
     }

@@ -16,10 +16,10 @@
 //!
 //! Invariants of what [`map`] delivers
 //! - Runs ascend and do not overlap, logically; each lies in one allocation group, behind its headers.
-//! - At most `limit` runs, then [`Map::next`] says where to go on: memory does not grow with the file.
-//! - A map is done in finite time whatever it says: keys and records ascend within what the parent gave, no node but the root of
-//!   an empty fork is empty, and levels fall, so no node is of use twice; and a fork has the records that its inode counts, no more
-//!   and no fewer.
+//! - At most `limit` runs, then [`Map::next`] returns where to go on: memory does not grow with the file.
+//! - A map ends in finite time whatever its contents: keys and records ascend within what the parent gave, no
+//!   node but the root of an empty fork is empty, and levels fall, so no node is of use twice; and a fork has
+//!   the records that its inode counts, no more and no fewer.
 //!
 //! Does not: look at the size; blocks behind the end (preallocated) are delivered too. Source: kernel
 //! `fs/xfs/libxfs/xfs_bmap_btree.c`, `xfs_bmap_validate_extent`, `xfs_iread_extents`.

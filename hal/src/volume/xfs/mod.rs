@@ -15,8 +15,8 @@
 //! | read | how |
 //! |---|---|
 //! | blocks 1..64 KiB, sectors, inodes 256..2048, stripes, any number of groups | geometry of `superblock.rs`, `group.rs` |
-//! | crc, meta_uuid | checksum, uuid, owner and own address of every structure verified before its bytes are believed |
-//! | finobt, rmapbt, inobtcount | not needed: the inode trees say it all |
+//! | crc, meta_uuid | checksum, uuid, owner and own address of every structure verified before its bytes are used |
+//! | finobt, rmapbt, inobtcount | not needed: the inode trees have all of it |
 //! | sparse | holes in chunks are not read |
 //! | extents, extent trees, reflink (shared extents), unwritten extents, nrext64, exchange | see `map.rs` |
 //! | directories of all forms, ftype, dirents up to 64 KiB blocks | names as stored |
@@ -30,7 +30,7 @@
 //! | a log that holds changes | replaying is the kernel's work; see `log.rs` for what a clean and a frozen log are |
 //! | an external log | it cannot be seen from here |
 //! | format versions below 5, needsrepair, metadir, zoned, unknown incompatible bits, a mkfs not finished | by name |
-//! | unknown read-only-compatible bits | not refused: the format promises that readers may go on; `used` then knows nothing |
+//! | unknown read-only-compatible bits | not refused: by the format readers may go on; `used` is then `Unknown` |
 //!
 //! Invariants
 //! - Nothing on the device is trusted: no input panics, loops for ever, or makes memory grow. The reader holds at most

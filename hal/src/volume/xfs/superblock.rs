@@ -56,7 +56,7 @@ const LOG_BYTES_MAX: u64 = 1 << 31;
 const LOG_STRIPE_BYTES_MAX: u32 = 256 << 10;
 /// Bits that an inode number may have.
 const INODE_BITS_MAX: u32 = 56;
-/// The inode numbers that say "none".
+/// The inode numbers that mean "none".
 const NO_INODE: [u64; 2] = [0, u64::MAX];
 
 /// What the reader needs of the superblock, checked.
