@@ -33,7 +33,7 @@ use crate::pack::{FRAME_BACK_BYTES, FRAME_FRONT_BYTES};
 /// One block of a frame.
 #[derive(Clone, Debug)]
 pub struct JobBlock {
-    /// Caller's tag: where the outcome goes.
+    /// Tag of the caller, by which it finds what the outcome belongs to.
     pub outcome: u32,
     /// Bytes of the block.
     pub len: u32,

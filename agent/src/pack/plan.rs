@@ -42,7 +42,7 @@ pub struct PlanBlock {
     pub len: u32,
     /// Its pieces: range of `Plan::pieces`.
     pub pieces: Range<u32>,
-    /// Caller's tag: where the outcome goes.
+    /// Tag of the caller, by which it finds what the outcome belongs to.
     pub outcome: u32,
 }
 

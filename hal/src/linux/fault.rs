@@ -1,4 +1,4 @@
-//! Why a device cannot be opened, in words that say what, where, and what to do about it.
+//! Why a device cannot be opened: what, where, and what to do.
 //!
 //! Invariants
 //! - One kind for each thing that an operator does differently.
@@ -48,7 +48,7 @@ pub enum OpenFaultKind {
     Exhausted,
     /// The kernel's queue (io_uring, eventfd, threads) cannot be made.
     Queue,
-    /// Anything else; the error number says what.
+    /// Anything else; see the error number.
     Other,
 }
 

@@ -4,13 +4,14 @@
 //! Invariants
 //! - Read access opens read-only, without touching the access time where the kernel lets us (P7). Write access to a block
 //!   device is exclusive, so that a mounted one is refused.
-//! - Direct I/O wherever the file takes it, proven by one read at open, so that the page cache stays as it was. What it is aligned
-//!   to, the first of these says that says anything: `STATX_DIO_READ_ALIGN` (reading, kernel 6.14), `STATX_DIOALIGN` (6.1), the
-//!   sector of the device itself or of the one below the file system.
-//! - What direct I/O cannot take goes through the page cache, on a second descriptor ([`Source::route`]): all of a file whose file
-//!   system has none ([`Source::is_direct`] says so), ranges that do not fit its alignment, and the end of a file or device that is
-//!   no multiple of it. What was read so is dropped from the cache again. (Pages that others had cached in that range go too; the
-//!   kernel cannot tell them apart.)
+//! - Direct I/O wherever the file takes it, proven by one read at open, so that the page cache stays as it
+//!   was. What it is aligned to is taken from the first of these that has it: `STATX_DIO_READ_ALIGN`
+//!   (reading, kernel 6.14), `STATX_DIOALIGN` (6.1), the sector of the device itself or of the one below the
+//!   file system.
+//! - What direct I/O cannot take goes through the page cache, on a second descriptor ([`Source::route`]): all
+//!   of a file whose file system has none ([`Source::is_direct`] is false), ranges that do not fit its
+//!   alignment, and the end of a file or device that is no multiple of it. What was read so is dropped from
+//!   the cache again. (Pages that others had cached in that range go too; the kernel cannot tell them apart.)
 //! - The type of the path is checked before it is opened (a pipe would block, a tape would rewind) and again after.
 //!
 //! Does not: queue; know which port uses it.

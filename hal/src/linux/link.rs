@@ -1,8 +1,9 @@
 //! Connections between nodes over TCP: a listener and a table of connections on the reactor's poll.
 //!
 //! Invariants
-//! - Sockets are registered once, for reading and writing, edge-triggered; what the poll reported is remembered until a call says
-//!   that there is no more, so a reactor may ask every connection in every turn at the price of a comparison.
+//! - Sockets are registered once, for reading and writing, edge-triggered; what the poll reported is
+//!   remembered until a call finds nothing left, so a reactor may ask every connection in every turn at the
+//!   price of a comparison.
 //! - Host names are looked up by a thread of their own, one after the other: a name server that does not
 //!   answer delays only connections to host names.
 //!

@@ -6,9 +6,10 @@
 //!                                                                                                       fsmount ─> descriptor
 //! ```
 //!
-//! The mount is made with the calls of kernel 5.2 and never attached anywhere: it lives in an anonymous namespace of its own, is
-//! reached through its descriptor only, propagates nowhere, and goes when the descriptor is closed, also when the process is
-//! killed. A thread with `unshare(CLONE_NEWNS)` would give the reader the same, with a thread, a path and something to clean up.
+//! The mount is made with the calls of kernel 5.2 and never attached anywhere: it is in an anonymous
+//! namespace of its own, is reached through its descriptor only, propagates nowhere, and ends when the
+//! descriptor is closed, also when the process is killed. A thread with `unshare(CLONE_NEWNS)` would give the
+//! reader the same, with a thread, a path and something to clean up.
 //!
 //! Invariants (P7): what is mounted is a block device that the kernel itself refuses to write: a `ro` mount alone would still
 //! let a journal be replayed. The backing of a loop device is open for reading only.
@@ -41,7 +42,7 @@ pub(crate) struct MountFault {
     pub(crate) step: &'static str,
     /// The system's error.
     pub(crate) errno: Errno,
-    /// What the kernel said about it, in one line; often empty.
+    /// Message of the kernel, in one line; often empty.
     pub(crate) said: String,
 }
 

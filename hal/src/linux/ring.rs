@@ -161,8 +161,8 @@ impl Kernel {
         u16::try_from(of.first + buf.index() as usize).ok()
     }
 
-    /// Starts what was pushed and waits for `want` completions. Whether it may be called again with hope: an interrupted
-    /// call and a kernel short of memory are hopeful, anything else is a bug in this file.
+    /// Starts what was pushed and waits for `want` completions. Returns whether a further call may succeed:
+    /// an interrupted call and a kernel short of memory are hopeful, anything else is a bug in this file.
     fn enter(&self, want: usize) -> Result<(), Errno> {
         match self.ring.submit_and_wait(want) {
             Ok(_) => Ok(()),
@@ -363,7 +363,8 @@ impl RingDevice {
         }
     }
 
-    /// Enters the kernel. An error other than a passing one means that the ring itself is broken, which no caller can mend.
+    /// Enters the kernel. An error other than a passing one means that the ring itself is broken; a repeat
+    /// does not help.
     fn enter(&self, want: usize) {
         if let Err(errno) = self.kernel.enter(want) {
             panic!("ring: io_uring_enter failed: {errno}");
@@ -466,7 +467,8 @@ impl RingDevice {
         }
     }
 
-    /// A completion of what is read ahead. One that failed or came short is forgotten: who asks for it reads it anew.
+    /// A completion of what is read ahead. One that failed or was short is dropped: `read_at` then reads the
+    /// range itself.
     fn settle_ahead(&mut self, name: u16, result: i32) {
         assert!(self.in_kernel > 0, "a completion belongs to an entry in the kernel");
         self.in_kernel -= 1;

@@ -167,8 +167,9 @@ pub(super) struct Alignment {
     pub(super) offset_bytes: u32,
 }
 
-/// What statx says that direct I/O on a file, or `reads` of it alone, must be aligned to: a file that shares blocks is read in
-/// smaller units than it is written. `None` where the kernel (before 6.1) or the file system says nothing.
+/// Alignment of direct I/O on a file, or of `reads` of it alone, by statx: a file that shares blocks is read
+/// in smaller units than it is written. `None` if the kernel (before 6.1) or the file system does not report
+/// it.
 pub(super) fn direct_alignment(fd: BorrowedFd<'_>, reads: bool) -> Option<Alignment> {
     let mut stat = MaybeUninit::<libc::statx>::zeroed();
     let wanted = libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN;

@@ -12,7 +12,7 @@
 //! to (`ro`), and what is below: a snapshot may be read while its origin is written.
 //!
 //! Invariants: nothing is changed. To ask whether a device is held it is held for a moment, and only when
-//! nothing else says so; another process that asks in that moment gets the answer "held", so a caller that
+//! no other sign was found; another process that asks in that moment gets the answer "held", so a caller that
 //! would refuse for it asks again.
 //!
 //! Does not: see programs that write to an image file or device without claiming it.
@@ -223,7 +223,7 @@ fn is_held(node: &Path, number: u64) -> bool {
     opened.is_err_and(|error| errno_of(&error) == Errno::EBUSY)
 }
 
-/// The mounts of every namespace that a visible process lives in.
+/// The mounts of the namespaces of all visible processes.
 fn mounts() -> Vec<Mount> {
     let own = fs::read_link("/proc/self/ns/mnt").ok();
     let mut seen = BTreeSet::new();

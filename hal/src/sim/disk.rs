@@ -29,7 +29,8 @@ use crate::block::{BlockDevice, DeviceId, Fault, FaultKind, Geometry, Op, Reques
 /// What a failed read leaves in its part of the buffer, so that a use by accident shows.
 const GARBAGE: u8 = 0xDB;
 
-/// Most versions of a block that the write cache holds; with more, the oldest goes to the platter, as a cache writes back.
+/// Most versions of a block that the write cache holds; with more, the oldest becomes durable, as a cache
+/// writes back.
 const VERSIONS_MAX: usize = 4;
 
 /// What a disk is to be like.

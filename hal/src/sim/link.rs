@@ -58,7 +58,7 @@ impl SimNet {
         SimLink { net: self.clone(), address, prng, ends: BTreeMap::new(), generation: 0 }
     }
 
-    /// Lets nothing through between two nodes any more, in either direction, and tells neither.
+    /// From now on holds back all bytes between two nodes, in both directions; neither end gets an error.
     pub fn cut(&self, a: &str, b: &str) {
         self.net().cut.push((a.to_owned(), b.to_owned()));
     }

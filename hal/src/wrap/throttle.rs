@@ -10,9 +10,10 @@
 //!   would: `queue_depth` counts those held back too.
 //! - A device that was idle saves up at most [`BURST`], which also pays for sleeping too long.
 //!
-//! Does not: read a clock of its own: time comes from the [`Clock`] passed in, and `complete(Wait::One)` and `read_at` let
-//! it pass ([`Clock::sleep`] blocks on the machine's clock and returns at once on a simulated one). It has no descriptor to
-//! poll: a poll loop calls `complete(Wait::Poll)` when [`Throttle::next_due`] says so. For benches and tests. Source: ours.
+//! Does not: read a clock of its own: time comes from the [`Clock`] passed in, and `complete(Wait::One)` and
+//! `read_at` let it pass ([`Clock::sleep`] blocks on the machine's clock and returns at once on a simulated
+//! one). It has no descriptor to poll: a poll loop calls `complete(Wait::Poll)` at the time of
+//! [`Throttle::next_due`]. For benches and tests. Source: ours.
 
 use std::ops::Range;
 use std::sync::Arc;

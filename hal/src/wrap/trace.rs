@@ -1,4 +1,4 @@
-//! Counts what goes through a device, and remembers the last of it.
+//! Counts the requests of a device, and keeps the last of them.
 //!
 //! Invariants
 //! - Memory is bounded: counters, and a ring of as many events as was asked for.

@@ -77,7 +77,8 @@ fn label(bytes: &[u8]) -> Vec<u8> {
 /// Looks at `device`.
 ///
 /// # Errors
-/// [`VolumeFault::Unrecognised`] when it is none of the table's; `Damaged`, `Refused` and `Device` as the table says.
+/// [`VolumeFault::Unrecognised`] when it is none of the table's; `Damaged`, `Refused` and `Device` as in the
+/// table.
 pub(super) fn probe(device: &mut dyn BlockDevice, recovery: Recovery) -> Result<Probed, VolumeFault> {
     let size = device.geometry().size_bytes;
     let mut head = vec![0; 4096];
