@@ -458,6 +458,37 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_seen_before_they_are_read_and_hosts_are_told_apart() {
+        let (mut poll, mut link, address) = port(4);
+        let dialled = link.connect(&address.to_string()).unwrap();
+        let accepted = settle(&mut poll, &mut link, |link| {
+            let _ = link.write(dialled, &[]).unwrap();
+            link.accept()
+        });
+        assert!(!link.has_bytes(accepted));
+        settle(&mut poll, &mut link, |link| match link.write(dialled, b"over").unwrap() {
+            Transfer::Bytes(4) => Some(()),
+            _ => None,
+        });
+        settle(&mut poll, &mut link, |link| link.has_bytes(accepted).then_some(()));
+        let mut bytes = [0; 9];
+        assert_eq!(link.read(accepted, &mut bytes), Ok(Transfer::Bytes(4)), "nothing was taken");
+        assert_eq!(link.read(accepted, &mut bytes), Ok(Transfer::NotNow));
+        assert!(!link.has_bytes(accepted));
+        link.close(dialled);
+        settle(&mut poll, &mut link, |link| link.has_bytes(accepted).then_some(()));
+        assert_eq!(link.source(accepted), "127.0.0.1");
+        for (address, host) in [
+            ("10.0.0.7", "10.0.0.7"),
+            ("::ffff:10.0.0.7", "10.0.0.7"),
+            ("2001:db8:0:7:1:2:3:4", "2001:db8:0:7::"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(host_of(address.parse().unwrap()), host);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_connected_says_why() {
         let (mut poll, mut link, _) = port(4);
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
