@@ -36,6 +36,8 @@ static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static LOGGER: Stderr = Stderr;
 /// Which lines are said.
 static LEVELS: OnceLock<Levels> = OnceLock::new();
+/// Whether this is a service: its lines go on for months.
+static SERVICE: OnceLock<bool> = OnceLock::new();
 /// Lines that a service has said.
 static REPEATS: Mutex<Option<Repeats>> = Mutex::new(None);
 /// Whether lines begin with the time.
@@ -64,10 +66,7 @@ impl Log for Stderr {
                 Level::Trace => "trace",
             };
             // A record is a line, whatever the text of others in it says.
-            let dated = DATED.get().is_some_and(|&dated| dated);
-            let secs = HostClock.wall_ns().div_euclid(1_000_000_000);
-            let time = if dated { format!("{} ", iso_utc(secs)) } else { String::new() };
-            say(foreign::line(&format!("{time}{level}: {text}{more}")));
+            put(&foreign::line(&format!("{}{level}: {text}{more}", time())));
         }
     }
 
@@ -97,6 +96,7 @@ pub fn install(verbose: u8, levels: Option<&Levels>, service: bool) {
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(levels.max());
     let _ = LEVELS.set(levels);
+    let _ = SERVICE.set(service);
     if service {
         REPEATS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
     }
@@ -194,9 +194,22 @@ fn print(line: &str) {
     drop(writeln!(std::io::stderr().lock(), "{line}"));
 }
 
-/// A line on stderr, above the bar if there is one; nothing in it drives the terminal. Nothing can be done about a stderr that is gone.
+/// What a line begins with: the time, where nobody else puts it there.
+fn time() -> String {
+    let dated = DATED.get().is_some_and(|&dated| dated);
+    let secs = HostClock.wall_ns().div_euclid(1_000_000_000);
+    if dated { format!("{} ", iso_utc(secs)) } else { String::new() }
+}
+
+/// A line on stderr, above the bar if there is one; nothing in it drives the terminal. A service's begins with the time, as the log's lines do.
+/// Nothing can be done about a stderr that is gone.
 pub fn say(line: impl fmt::Display) {
-    let line = foreign::harmless(&line.to_string());
+    let time = if SERVICE.get().is_some_and(|&service| service) { time() } else { String::new() };
+    put(&format!("{time}{line}"));
+}
+
+fn put(line: &str) {
+    let line = foreign::harmless(line);
     if let Some(lines) = LINES.get() {
         return lines.say(line);
     }
