@@ -490,7 +490,9 @@ impl Coordinator {
         // Somebody waits for it: a person, or a worker that has nothing else to do.
         let hurries = self.queue.iter().any(|pending| match pending {
             Pending::Report(node, _) => !at_work.contains(node),
-            Pending::Merge(..) | Pending::Own(_) | Pending::Expire(_) => false,
+            Pending::Merge(..) | Pending::Expire(_) => false,
+            // Whoever was told that it failed may look at once what became of it.
+            Pending::Own(record) => matches!(record, Record::BackupTried(_)),
             Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
         });
         Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
@@ -753,6 +755,25 @@ mod tests {
     fn a_volume_that_no_node_can_open_is_refused_with_each_nodes_words() {
         let why = format!("backup of p: {WHY}");
         assert_eq!(start(&["gone"]).0, Some(Reply::Refused(why)));
+    }
+
+    #[test]
+    fn a_try_that_failed_is_committed_at_once() {
+        let state = State::default();
+        let now = Now { ns: 1, wall_ns: 1, state: &state };
+        let settings = Settings {
+            me: ME,
+            peers: Vec::new(),
+            beat_ns: 1,
+            rest_ns: 1,
+            merges: Bounds::default(),
+            room: Room::default(),
+            checks: Checks::default(),
+        };
+        let mut coordinator = Coordinator::new(settings, Epoch(1), now);
+        coordinator.try_failed(now, "p", "no reason");
+        let batch = coordinator.next_batch(now).unwrap_or_default();
+        assert!(matches!(&batch[..], [Record::BackupTried(tried)] if tried.failures == 1), "{batch:?}");
     }
 
     #[test]
