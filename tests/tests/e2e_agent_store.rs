@@ -66,6 +66,16 @@ fn a_store_that_does_not_answer_is_waited_for() {
     cluster.boot(1);
     cluster
         .wait("the agent to wait", |cluster| cluster.told(1).contains("waiting for the store").then_some(()));
+    // Whoever asks is told what it waits for.
+    let shown = cluster.at(1, &["status"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        shown.starts_with("COORDINATOR  none since ") && shown.contains("waits for the store: "),
+        "{shown}"
+    );
+    let refused = cluster.at(1, &["backup", POLICY]).output().unwrap();
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && why.contains("try again when it is up"), "{why}");
     // A signal ends it meanwhile.
     assert!(cluster.stop(1) < 5.0);
     let (before, asked) = (cluster.told(1).len(), server.requests());

@@ -165,6 +165,9 @@ impl<S: Sealer + Clone> Node<S> {
                 )
             };
         }
+        if holder == me {
+            return format!("waits for the lock that this node lost (epoch {epoch}) to run out");
+        }
         if runs {
             format!(
                 "another machine has this node's number, {}, and holds the repository's lock (epoch {epoch}); give one of the two another \

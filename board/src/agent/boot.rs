@@ -3,7 +3,7 @@
 //! ```text
 //!  thread:  store answers? --no--> wait --+      open --> probe --> the repository
 //!             ^---------------------------+        `--------`----> refused: the agent ends
-//!  main:    listens for signals, tells the service manager that it lives
+//!  main:    listens for signals, tells the service manager that it lives, and whoever asks what it waits for
 //! ```
 //!
 //! A node that comes up before its network does (all of them, after a power failure) is there when the store is. A store that answers and is
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use super::front::Front;
 use crate::args::global::Global;
 use crate::engine::post::Letter;
 use crate::failure::Failure;
@@ -29,7 +30,7 @@ use crate::signal::Wish;
 const PAUSE_MS_MIN: u64 = 500;
 /// Longest pause, in milliseconds: what an appliance waits at most after its store is back.
 const PAUSE_MS_MAX: u64 = 8_000;
-/// How often signals are looked for, in milliseconds.
+/// How often signals and commands are looked for, in milliseconds.
 const TURN_MS: u64 = 100;
 
 /// A repository, or what did not answer.
@@ -43,6 +44,7 @@ pub fn reach(
     global: &Global,
     letters: &Receiver<Letter>,
     notify: &mut Notify,
+    front: &mut Front,
 ) -> Result<Option<Repository>, Failure> {
     let (tell, told) = channel();
     let global = global.clone();
@@ -52,6 +54,7 @@ pub fn reach(
         .map_err(|error| Failure::at("cannot start a thread", error))?;
     let (mut waits, mut told_of) = (false, String::new());
     loop {
+        front.serve();
         match told.recv_timeout(Duration::from_millis(TURN_MS)) {
             Ok(Ok(Ok(repository))) => return Ok(Some(repository)),
             Ok(Ok(Err(why))) => {
@@ -66,6 +69,7 @@ pub fn reach(
                     waits = true;
                 }
                 notify.status(&format!("waiting for the store: {why}"));
+                front.waits_for(format!("this agent waits for the store: {why}"));
             }
             Ok(Err(failure)) => return Err(failure),
             Err(RecvTimeoutError::Timeout) => {}

@@ -1,7 +1,7 @@
 //! `windlass agent`: a node of a cluster, for good. Boot in a fixed order, then one loop.
 //!
 //! ```text
-//!  boot:  profile -> signals -> store answers, repository, probe -> pools and threads -> control socket -> backplane -> node -> ready
+//!  boot:  profile -> signals -> control socket -> store answers, repository, probe -> pools and threads -> backplane -> node -> ready
 //!
 //!            +-- backplane (TLS over TCP) --+
 //!  poll ---> +-- control socket ------------+ ---> Node ---> Send, Call, Probe, Start, Stop, Committed, Reply
@@ -12,12 +12,14 @@
 //! |---|---|
 //! | [`reactor`] | the loop: what carries the node's actions out |
 //! | [`boot`] | the repository at boot: waited for, and its store tested |
+//! | [`front`] | what is answered meanwhile |
 //!
 //! Data has threads of its own because a sweep waits for the device, and neither a beat nor a frame may wait for a sweep.
 //!
 //! Source: architecture section 3.
 
 mod boot;
+mod front;
 mod reactor;
 
 use std::path::Path;
@@ -51,6 +53,7 @@ use crate::profile::{Backplane, Profile, read::Loaded};
 use crate::repository::Repository;
 use crate::{logger, signal};
 
+use front::Front;
 use reactor::{NET_TOKEN, Reactor};
 
 /// Idle time after which the coordinator lets the lease go, in nanoseconds: an idle cluster asks the store for nothing.
@@ -90,12 +93,17 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     logger::never_wait()?;
 
     let mut notify = Notify::from_environment();
-    let Some(repository) = boot::reach(&global, &letters, &mut notify)? else { return Ok(Exit::Done) };
-    let repository = Arc::new(repository);
     let boot = host::boot()?;
     let me = Author { node: profile.id(), boot };
-    let budget = profile.budget().map_err(Failure::usage)?;
     let volumes = Volumes::new(&profile);
+    let identity = profile.identity(&global);
+    let server = Server::open(&profile.control.socket)?;
+    let mut front = Front::new(server, identity.clone(), present(&profile, &volumes, boot));
+    let Some(repository) = boot::reach(&global, &letters, &mut notify, &mut front)? else {
+        return Ok(Exit::Done);
+    };
+    let repository = Arc::new(repository);
+    let budget = profile.budget().map_err(Failure::usage)?;
     let limits = Arc::new(StoreLimits::new(Arc::clone(&repository.opened.throttle), &profile.limits));
     let work = Work {
         repository: Arc::clone(&repository),
@@ -113,7 +121,6 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         answered.send(Letter::Answer(ticket, answer, words));
     })?;
     let worker = Worker::start(work, &post)?;
-    let server = Server::open(&profile.control.socket)?;
     let net = match &profile.backplane {
         Some(backplane) => Some(net(&profile, backplane, &repository, boot, &poll)?),
         None => None,
@@ -136,7 +143,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         seed: host::random()?,
     };
     let node = Node::new(HostClock.boot_ns(), config);
-    let (identity, throttle) = (profile.identity(&global), Arc::clone(&repository.opened.throttle));
+    let (server, throttle) = (front.into_server(), Arc::clone(&repository.opened.throttle));
     let mut reactor =
         Reactor::new(poll, letters, net, server, calls, worker, identity, timing.beat_ns, throttle)?;
     logger::say(format_args!("windlass: node {} is up", me.node));

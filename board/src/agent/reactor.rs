@@ -166,6 +166,13 @@ impl Reactor {
     ) -> Result<Reactor, Failure> {
         poll.add(server.listener(), CONTROL_TOKEN)
             .map_err(|error| Failure::at("cannot wait for commands", error))?;
+        // Those who came while the agent was booting.
+        for place in 0..CLIENTS_MAX {
+            if let Some(fd) = server.at(place).and_then(|client| server.descriptor(client)) {
+                poll.add_both(fd, CONTROL_TOKEN + 1 + place)
+                    .map_err(|error| Failure::at("cannot wait for a client", error))?;
+            }
+        }
         let host = Host {
             net,
             calls,
