@@ -7,10 +7,10 @@
 //!
 //! Invariants
 //! - A name is one component. No symlink is followed, and nothing outside of the target is reached.
-//! - A call does what it says or nothing, but for a write, which may have written a part.
+//! - A call has its whole effect or none, except a write, which may have written a part.
 //! - What was made is durable after [`Node::sync_all`] (or [`Node::sync`], for the contents of a file) returned, and not before: a
 //!   power failure may take names, contents or both.
-//! - Every failed call says why with the system's own number; the caller knows the path.
+//! - Every failed call returns the system's error number; the caller knows the path.
 //!
 //! Does not: decide what to make, retry, or clean up. Source: ours; open(2), linkat(2), renameat2(2), ioctl_iflags(2).
 
@@ -23,17 +23,17 @@ use crate::volume::{Hints, ItemKind, Timestamp};
 /// What an open node or a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is; never an image.
+    /// Type of the node; never an image.
     pub kind: ItemKind,
     /// Permission bits, `0..=0o7777`.
     pub mode: u16,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id of the owner.
     pub gid: u32,
-    /// Bytes, of a file.
+    /// Size of a file in bytes.
     pub size: u64,
-    /// Last read.
+    /// Last access.
     pub atime: Timestamp,
     /// Last change of the contents.
     pub mtime: Timestamp,
@@ -54,7 +54,7 @@ pub enum Taken {
     Exchange,
 }
 
-/// A target that was opened, and what the system says of it.
+/// A target that was opened, and its properties.
 #[derive(Debug)]
 pub struct Opened<N> {
     /// Its top directory.
@@ -63,7 +63,7 @@ pub struct Opened<N> {
     pub made: bool,
     /// File mode creation mask of the process; `None` when unknown.
     pub umask: Option<u16>,
-    /// Another one after each start of the machine: what it was told before the last start may never have reached the medium. Not 0.
+    /// Differs after each start of the machine: writes from before the last start may not have reached the medium. Not 0.
     pub boot: u32,
 }
 
@@ -109,13 +109,13 @@ pub trait Node: Debug + Send + Sync + Sized {
     /// Calls `each` with every name in this directory, in any order. Names may be removed meanwhile.
     fn names(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Errno>;
 
-    /// Locks this directory against others until it is closed. Errors: `EAGAIN` when somebody else has.
+    /// Locks this directory against others until it is closed. Errors: `EAGAIN` if another process has it locked.
     fn lock(&self) -> Result<(), Errno>;
 
-    /// What it is.
+    /// Attributes of this node.
     fn stat(&self) -> Result<Stat, Errno>;
 
-    /// What `name` is. Errors: `ENOENT`.
+    /// Attributes of `name`, without following a symlink. Errors: `ENOENT`.
     fn stat_name(&self, name: &[u8]) -> Result<Stat, Errno>;
 
     /// Sets owner and group. The setuid and setgid bits and `security.capability` of a file are gone afterwards.
