@@ -1,7 +1,7 @@
 //! Identities: newtypes for every number that could be taken for another one, and their spelling in object names.
 //!
 //! Invariants: an [`ObjectId`] is never used twice (its boot number is random, 64 bits); epochs and slots only grow.
-//! Does not: draw random numbers or talk to anyone. Source: commit-log design, section "Keys".
+//! Does not: draw random numbers or talk to anyone. Source: `agent/doc/commit-log.md`, Keys.
 
 use std::fmt;
 

@@ -7,7 +7,8 @@
 //! | log | commits, and reading the log |
 //! | keep | checkpoints, boundaries and deletes: nobody waits for them |
 //!
-//! Each call is performed once; the machines decide what is repeated (commit-log C2). Source: architecture section 3.
+//! Each call is performed once; the machines decide what is repeated (C2).
+//! Source: `agent/doc/architecture.md`, Threads.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! What a backup runs on: pools out of one budget, uplink threads, and the reactor that waits for all of them.
 //!
 //! Invariants: everything has its place before the first byte is read, from the budget; what is taken of it is what is in use (P3).
-//! Does not: decide what to back up. Source: architecture section 3.
+//! Does not: decide what to back up. Source: `agent/doc/architecture.md`, Threads.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;

@@ -7,7 +7,7 @@
 //! | `--json` | a line on stdout, `"event":"progress"` | every second |
 //!
 //! A thread of its own looks at the job's counters; the job never waits for it. Rates are over the last ten seconds; the ETA says
-//! nothing until there is a rate to trust. Does not: know what the job does. Source: integration reference 3.2 rule 6.
+//! nothing until there is a rate to trust. Does not: know what the job does. Source: ours.
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;

@@ -1,6 +1,7 @@
 //! The one error of the harness: a sentence for the person who reads a failed test.
 //!
-//! Nothing matches on it, so it carries text only. Product code must not use it (conventions 3.4). Source: ours.
+//! Nothing matches on it, so it carries text only. Product code must not use it (`CONTRIBUTING.md`, Code).
+//! Source: ours.
 
 use std::fmt::{self, Display, Formatter};
 use std::process::Command;

@@ -2,7 +2,7 @@
 //! bytes of a GET changed or cut, a full store, revoked keys. For end-to-end tests, in this process.
 //!
 //! Each call draws from a seeded generator, so a run with one thread repeats exactly; with several threads the faults are the
-//! same and who meets them is not. Source: ours; the coordination reference, section 5 (faults of a simulated store).
+//! same and who meets them is not. Source: ours; `tests/README.md`, The simulator.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

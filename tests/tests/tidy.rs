@@ -1,4 +1,5 @@
-//! House rules that no compiler sees: labels have a definition, links and paths lead somewhere, the README stays an entrance.
+//! House rules that no compiler sees: labels have a definition, links and paths lead somewhere, a source can
+//! be looked up by every reader of this repository, the README stays an entrance.
 //!
 //! Reads the repository's text files and nothing else; needs no other package, so `rustc --test` builds it alone. Source: ours;
 //! `CONTRIBUTING.md`.
@@ -117,6 +118,76 @@ fn every_label_is_defined_once() {
     }
     assert!(defined.len() > 30 && used.len() > 25, "{} labels defined, {} used", defined.len(), used.len());
     fail(&findings);
+}
+
+/// How texts cite documents that are not in the repository: `0` stands for any digit, `a0` for any label.
+const OUTSIDE: [&str; 12] = [
+    "architecture section",
+    "architecture, section",
+    "architecture 0",
+    "coordination reference",
+    "coordination 0",
+    "conventions 0",
+    "commit-log design",
+    "commit-log a0",
+    "blocks reference",
+    "peers reference",
+    "integration reference",
+    "recovery reference",
+];
+
+/// A text in which such citations look alike: digits as `0`, the letter of a label as `a`, lines joined,
+/// comment marks gone.
+fn alike(lines: &[String]) -> String {
+    let words = lines.iter().flat_map(|line| line.split_whitespace());
+    let words = words.filter(|word| !matches!(*word, "//!" | "///" | "//" | "#" | "|"));
+    let alike = words.map(|word| match labels(word).first() {
+        Some(label) => word.replacen(label.as_str(), "a0", 1).to_lowercase(),
+        None => word.to_lowercase().chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect(),
+    });
+    alike.collect::<Vec<String>>().join(" ")
+}
+
+#[test]
+fn sources_can_be_looked_up() {
+    let mut findings = Vec::new();
+    for text in texts().iter().filter(|text| !text.path.ends_with("/tidy.rs")) {
+        // Two lines at a time, so that a citation which goes on in the next line is found.
+        for (at, lines) in text.lines.windows(2).enumerate() {
+            let (both, second) = (alike(lines), alike(&lines[1..]));
+            for outside in OUTSIDE.iter().filter(|outside| both.contains(**outside)) {
+                // What is all in the second line is found again as the first of the next two.
+                if !second.contains(outside) || at + 2 == text.lines.len() {
+                    let cited = lines.join(" ");
+                    findings.push(format!("{}:{}: cites what is not here: {cited}", text.path, at + 1));
+                }
+            }
+        }
+    }
+    fail(&findings);
+}
+
+#[test]
+fn what_is_cited_alike_is_found() {
+    let found = |text: &str| {
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        OUTSIDE.iter().any(|outside| alike(&lines).contains(outside))
+    };
+    for bad in [
+        "//! Source: architecture section 3.",
+        "//! x. Source: ours; the coordination\n//! reference, section 5.",
+        "/// must not (conventions 3.4).",
+        "//! Source: commit-log C6.",
+        "//! Source: coordination 4.",
+    ] {
+        assert!(found(bad), "{bad}");
+    }
+    for good in [
+        "//! Source: ours; `agent/doc/commit-log.md`, C6.",
+        "// see `agent/doc/architecture.md`, \"Threads\".",
+    ] {
+        assert!(!found(good), "{good}");
+    }
 }
 
 /// The name that a heading has in a link, as GitHub makes it.

@@ -20,7 +20,8 @@
 //!
 //! Checks, in this order: 80 bytes, magic, header CRC, version, kind, flags, reserved, length ([`Header::parse`]); cluster, receiver,
 //! sender, sequence ([`Header::check`]); body CRC ([`Header::check_body`]). The checksums find faults of software and memory;
-//! TLS keeps out people. Does not: look into bodies, or judge epochs. Source: coordination 4.
+//! TLS keeps out people. Does not: look into bodies, or judge epochs.
+//! Source: `agent/doc/architecture.md`, Backplane.
 
 use std::ops::RangeInclusive;
 

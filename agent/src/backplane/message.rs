@@ -28,7 +28,7 @@
 //! ([`Message::emit_for`]).
 //!
 //! Kinds below 16 are the session's own (`session`). Invariants: one encoding per message; counts are bounded so that a full message
-//! fits a frame (const-asserted). Does not: judge messages. Source: commit-log design; coordination 4.
+//! fits a frame (const-asserted). Does not: judge messages. Source: `agent/doc/architecture.md`, Backplane.
 
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use crate::format::record::{BackupVolume, Record, SegmentMeta, Totals, parse_records};

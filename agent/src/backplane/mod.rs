@@ -29,7 +29,8 @@
 //! ```
 //!
 //! Memory: about 134 KiB for each connection (records 18 in and 36 out, plain 16, a frame 64), 70 before its hello, and what waits to be
-//! sent, at most 512. Control only: data goes from worker to store, never through here. Source: coordination 4.
+//! sent, at most 512. Control only: data goes from worker to store, never through here.
+//! Source: `agent/doc/architecture.md`, Backplane.
 
 mod conn;
 pub mod fifo;

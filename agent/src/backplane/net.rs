@@ -16,7 +16,7 @@
 //! - Connections that have not said hello are bounded ([`PENDING_MAX`], [`WAITING_MAX`]), also by host: see [`incoming`].
 //! - `Up` and `Down` of a node alternate, `Up` first; messages lie between them.
 //!
-//! Does not: know what messages mean, or read a clock. Source: coordination 4, 6.
+//! Does not: know what messages mean, or read a clock. Source: `agent/doc/architecture.md`, Backplane.
 
 mod incoming;
 

@@ -24,7 +24,8 @@
 //! - What waits to be sent is bounded ([`QUEUE_FRAMES_MAX`], [`QUEUE_BYTES_MAX`]); beyond it `send` refuses.
 //! - Any fault ends the session for good, with a [`Reason`].
 //!
-//! Does not: encrypt, dial, or judge epochs (it carries them). Source: coordination 4.
+//! Does not: encrypt, dial, or judge epochs (it carries them).
+//! Source: `agent/doc/architecture.md`, Backplane.
 
 use std::collections::VecDeque;
 use std::time::Duration;

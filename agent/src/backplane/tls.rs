@@ -11,7 +11,7 @@
 //!   that does not fit is refused.
 //!
 //! Does not: read files or clocks (time comes from the given clock), or check revocation: a node that lost its key is shut out by a
-//! new CA. Source: rustls 0.23 (`unbuffered`), coordination 6.
+//! new CA. Source: rustls 0.23 (`unbuffered`).
 
 use std::fmt;
 use std::sync::Arc;

@@ -8,7 +8,8 @@
 //! | [`Room::retired_own`] retired names that only a floor of the next epoch takes | the lease goes from this node to itself, so that the epoch is over |
 //! | points as many as there may be | a backup is refused before it begins |
 //!
-//! Does not: enforce bounds, which the log does (`Refusal::Full`). Source: ours; commit-log G2.
+//! Does not: enforce bounds, which the log does (`Refusal::Full`).
+//! Source: ours; `agent/doc/commit-log.md`, G2.
 
 use super::merges::{self, RETIRED_BY_MERGES_MAX, RETIRED_FLOOR_MIN};
 use super::{Coordinator, Now, Pending};

@@ -53,7 +53,7 @@ pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrde
 /// The orphan floor that makes room for further merges; `None` when fewer than `least` names are to be forgotten, or it must wait.
 /// `nothing_older`: nobody can report a name of an epoch before this one any more.
 ///
-/// From then on no name of an epoch before this one may enter the tables (commit-log G2). Whoever holds the lease has names given of its
+/// From then on no name of an epoch before this one may enter the tables (G2). Whoever holds the lease has names given of its
 /// own epoch only. A worker of a coordinator before it could still report older ones, but reports count for backups that have begun and not
 /// ended only, and while there is one the floor stays, unless its coordinator knows better; a merge of such a worker is refused, and what it
 /// made dropped.

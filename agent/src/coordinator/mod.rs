@@ -31,7 +31,8 @@
 //! that is wrong about its workers costs repeated work only (P5).
 //!
 //! Invariants: a worker is told "accepted" only after the commit of its report (C1); one batch in flight (I3); memory depends on
-//! nodes and assignments, not on items (P3). Source: commit-log design; architecture section 6.
+//! nodes and assignments, not on items (P3).
+//! Source: `agent/doc/commit-log.md`; `agent/doc/architecture.md`, Coordination.
 
 mod assign;
 pub mod bounds;

@@ -7,7 +7,7 @@
 //!  end:          one record makes it a recovery point
 //! ```
 //!
-//! Source: ours; commit-log C1, C5; architecture section 4.
+//! Source: ours; `agent/doc/commit-log.md`, C1 and C5; `agent/doc/architecture.md`, Data path.
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! The thread owns the session for as long as a backup runs: it performs one commit at a time, sends the beats that are due in
 //! between, and gives the session back at the end. When the lease is lost, the next answer says so, whatever was asked.
 //!
-//! Source: ours; architecture section 3 (one separate uplink for commit traffic).
+//! Source: ours; `agent/doc/architecture.md`, Threads.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};

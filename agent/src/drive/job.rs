@@ -13,7 +13,7 @@
 //! caller that does not wait for a job's last commit, as the nodes of a cluster do, takes a new packing for
 //! each job.
 //!
-//! Does not: choose stretches, or commit. Source: ours; architecture section 4.
+//! Does not: choose stretches, or commit. Source: ours; `agent/doc/architecture.md`, Data path.
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;

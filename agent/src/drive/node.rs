@@ -4,7 +4,8 @@
 //!   ports.wait(deadline) -> event -> Node -> actions -> ports
 //! ```
 //!
-//! Invariants: actions are drained to none after each event, in order. Source: ours; conventions 3.3.
+//! Invariants: actions are drained to none after each event, in order.
+//! Source: ours; `agent/doc/architecture.md`, Machines and drivers.
 
 use std::sync::Arc;
 

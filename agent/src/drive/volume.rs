@@ -11,7 +11,8 @@
 //!
 //! Invariants: one event at a time, actions drained to none before waiting; when the loop ends early, every request has come
 //! back from the device (its answers would be taken for those of the next machine's requests); what the uplink still has
-//! comes back to whoever asks next, who passes over it. Source: ours; conventions 3.3.
+//! comes back to whoever asks next, who passes over it.
+//! Source: ours; `agent/doc/architecture.md`, Machines and drivers.
 
 use std::fmt;
 use std::sync::Arc;

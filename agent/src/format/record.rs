@@ -35,7 +35,8 @@
 //! | 8 | newest change, in seconds i64 |
 //!
 //! Invariants: one encoding per record; unknown kinds, counts above their bounds and trailing bytes are refused.
-//! Does not: judge records against a state (`log::state`), nor seal them (`format::slot`). Source: commit-log design.
+//! Does not: judge records against a state (`log::state`), nor seal them (`format::slot`).
+//! Source: `agent/doc/commit-log.md`.
 
 use super::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};

@@ -19,7 +19,7 @@
 //!
 //! A large directory does not fit a window, so its names are sorted within runs: `run` counts the parts of the listing.
 //!
-//! Does not: encode (see `block`), or order (see `key`). Source: ours; terms from the architecture, section 2.
+//! Does not: encode (see `block`), or order (see `key`). Source: ours; terms: `agent/doc/glossary.md`.
 
 use windlass_hal::volume::{ExtentState, Hints, ItemKind, Timestamp};
 

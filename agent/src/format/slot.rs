@@ -29,7 +29,8 @@
 //!
 //! A boundary's body (magic `WLBD`): magic 4, version 2, reserved 2, cluster 16, the checkpoint's slot 8, nonce 16, digest 32, digest 32.
 //!
-//! The tables show one copy; each object is stored as two (`copies`). Does not: name keys (`log::keys`). Source: commit-log design, "Keys".
+//! The tables show one copy; each object is stored as two (`copies`). Does not: name keys (`log::keys`).
+//! Source: `agent/doc/commit-log.md`, Keys.
 
 use super::cursor::{Reader, Wire, WireFault};
 use super::record::{CheckpointName, Record, emit_records, parse_records};

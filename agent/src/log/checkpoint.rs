@@ -14,7 +14,8 @@
 //! | 84 + n | 32 | digest: BLAKE3 of all bytes before it |
 //!
 //! Invariants: emit and parse are inverse; every count is bounded; a parsed state obeys the order of its lists.
-//! Does not: split into parts; a state that does not fit is refused with its size. Source: commit-log design.
+//! Does not: split into parts; a state that does not fit is refused with its size.
+//! Source: `agent/doc/commit-log.md`.
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@
 //!
 //! Invariants: I6: nothing is deleted before the boundary that allows it is acknowledged. A boundary is a checkpoint's slot, so a
 //! replay that starts at b + 1 needs nothing else. Deletes are repeated by the next boundary when they fail.
-//! Does not: touch objects or segments. Source: commit-log design G3.
+//! Does not: touch objects or segments. Source: `agent/doc/commit-log.md`, G3.
 
 use std::collections::VecDeque;
 

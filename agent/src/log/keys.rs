@@ -8,7 +8,8 @@
 //! | `ckpt/<20 digits>-<32 hex>` | checkpoint: slot, nonce |
 //! | `boundary/<20 digits>` | slots up to this one may be gone |
 //!
-//! Invariants: digits are padded, so that names order as numbers do; one spelling per name. Source: commit-log design, "Keys".
+//! Invariants: digits are padded, so that names order as numbers do; one spelling per name.
+//! Source: `agent/doc/commit-log.md`, Keys.
 
 use super::limits::{CHECKPOINT_BYTES_MAX, MARK_BYTES_MAX, SLOT_BYTES_MAX};
 use crate::format::repo::{REPO_FORMAT_COPY_KEY, REPO_FORMAT_KEY};

@@ -12,7 +12,8 @@
 //!
 //! Rules: L1 the lease runs from before the grant or beat was sent; a late answer does not renew. L2 a candidate waits a full
 //! interval between two good reads of the same beat. L3 no machine compares another's clock with its own. A create without an answer is
-//! read and sent again with the same bytes (C2). Invariant: I9. Does not: know slots. Source: commit-log design; coordination 1.1.
+//! read and sent again with the same bytes (C2). Invariant: I9. Does not: know slots.
+//! Source: `agent/doc/commit-log.md`, Lease.
 
 use std::collections::VecDeque;
 

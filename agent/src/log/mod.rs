@@ -21,7 +21,7 @@
 //! | [`fault`] | what can go wrong, in words |
 //! | [`limits`] | every bound |
 //!
-//! Rules are those of the commit-log design and are named by their labels (L1, C2, G3, I7) where the code follows them.
+//! Rules are those of `agent/doc/commit-log.md` and are named by their labels (L1, C2, G3, I7) where the code follows them.
 
 pub mod call;
 pub mod checkpoint;

@@ -9,7 +9,8 @@
 //!
 //! Invariants: a name is taken for missing only when neither a LIST nor a GET over another connection has it. What leaves the tables
 //! meanwhile is passed over by the state ([`Damage`]). Memory: the names of a sweep's pages, in runs.
-//! Does not: read data, commit, or decide which points are affected. Source: ours; commit-log G2 for the order of keys.
+//! Does not: read data, commit, or decide which points are affected.
+//! Source: ours; `agent/doc/commit-log.md`, G2 for the order of keys.
 
 use super::damage::Damage;
 use super::names::NameSet;

@@ -4,7 +4,7 @@
 //! decrease (I2); a name enters the tables once and never comes back after its retirement (C4, G1, G2); every part is bounded
 //! by `log::limits`. A record that breaks a rule is refused before it is written, and is a fault when found in the log.
 //!
-//! Does not: hold rows (segments do), know time, or talk to the store. Source: commit-log design.
+//! Does not: hold rows (segments do), know time, or talk to the store. Source: `agent/doc/commit-log.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants: stretches are ascending, have a length, do not overlap, and do not touch (those that do are one). So a volume is done
-//! when one stretch covers it (I5). Bound: [`STRETCHES_MAX`]. Source: ours; commit-log C4 and I5.
+//! when one stretch covers it (I5). Bound: [`STRETCHES_MAX`].
+//! Source: ours; `agent/doc/commit-log.md`, C4 and I5.
 
 use super::limits::{Bound, STRETCHES_MAX};
 use super::state::Refusal;

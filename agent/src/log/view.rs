@@ -1,7 +1,7 @@
 //! A verified prefix of the log, and how it grows by a slot.
 //!
 //! Invariants: I1, I2: a slot follows from the one before it by its digest, and epochs never decrease. Does not: ask the store (`replay`).
-//! Source: commit-log design.
+//! Source: `agent/doc/commit-log.md`.
 
 use std::hash::{Hash, Hasher};
 

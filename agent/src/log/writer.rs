@@ -23,7 +23,7 @@
 //! Invariants: I3, I6, I7: success is told only after `Fencing`; after `Lost` no call is made. Checkpoints and the boundary follow
 //! G3: the boundary is a committed checkpoint at least 256 slots behind the last slot that passed its check; deletes come after it.
 //!
-//! Does not: decide what to commit, nor collect objects (`gc`). Source: commit-log design; coordination 2.2, 3.2.
+//! Does not: decide what to commit, nor collect objects (`gc`). Source: `agent/doc/commit-log.md`, Commit.
 
 use std::collections::VecDeque;
 

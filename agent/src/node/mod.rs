@@ -27,7 +27,7 @@
 //!
 //! Invariants: messages of an older epoch than the highest seen are dropped and answered with `Fenced`; nothing is assigned or
 //! committed when the lease could end before it arrives (L1); a coordinator is gone in the same call in which its lease is.
-//! Source: commit-log design; architecture section 6; coordination 1.1 and 4.
+//! Source: `agent/doc/commit-log.md`; `agent/doc/architecture.md`, Coordination.
 
 mod follow;
 mod health;

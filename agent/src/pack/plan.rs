@@ -16,7 +16,7 @@
 //!   [`SLACK_BYTES_MAX`]: then it is compressed where it lies; else the lane copies its blocks together first.
 //!
 //! Pure: no I/O, no clock. Memory: 40 bytes a block, 32 a piece, in vectors that are used again.
-//! Source: ours; gap and order measured in the blocks reference, section B.
+//! Source: ours; gap and order are measured by `tests/benches/volumes`.
 
 use std::ops::Range;
 

@@ -18,7 +18,7 @@
 //! - Rows are foreign: frames that overlap or disagree about their length are fetched as they are asked for, each by itself;
 //!   opening them decides.
 //!
-//! Does not: fetch, or know files beyond their number. Source: architecture section 4 "Restore"; peers reference, item 15.
+//! Does not: fetch, or know files beyond their number. Source: `agent/doc/architecture.md`, Restore.
 
 use std::ops::Range;
 

@@ -15,7 +15,7 @@
 //! is as it was takes none.
 //!
 //! Errors never end an item: each attribute that could not be set is reported and the others are set.
-//! Does not: restore ctime and btime; no call can. Source: blocks reference, section E (measured).
+//! Does not: restore ctime and btime; no call can. Source: `agent/doc/architecture.md`, Restore (measured).
 
 use windlass_hal::tree::{Errno, Node};
 use windlass_hal::volume::{ItemKind, Timestamp};

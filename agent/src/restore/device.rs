@@ -11,7 +11,7 @@
 //! Invariants: a new file gets its name only when every block is verified and written and the file is durable; with damaged
 //! blocks it gets a name that says so. A device is at least as large as the item and takes writes, or nothing is written.
 //!
-//! Source: blocks reference, section E.
+//! Source: `agent/doc/architecture.md`, Restore.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A lane blocks on the store, so there are more lanes than cores; decoding is spread by the scheduler. Each lane has one set
-//! of buffers. Source: ours; peers reference, "restore at line rate".
+//! of buffers. Source: ours; `agent/doc/architecture.md`, Restore.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

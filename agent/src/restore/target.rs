@@ -22,7 +22,7 @@
 //! - No symlink is ever followed below the root: every name is one component of an open directory ([`Node`]).
 //!
 //! Does not: survive a hostile process that renames directories under it while it runs: descriptors then still lead to the
-//! directories that it made. Source: blocks reference E; peers reference 5.
+//! directories that it made. Source: `agent/doc/architecture.md`, Restore.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

@@ -19,7 +19,7 @@
 //! after the fsync. The appliance's cache stays as it was.
 //!
 //! Does not: remove empty directories (a racing PUT would lose its parent); allow a key that is a directory of another key.
-//! Source: ours; coordination reference 2.1 (`local directory`); man pages open(2), link(2), flock(2).
+//! Source: ours; open(2), link(2), flock(2).
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fs::{File, OpenOptions};

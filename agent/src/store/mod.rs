@@ -9,7 +9,7 @@
 //! | [`memory`] | a map, for tests and simulations |
 //! | [`null`] | `null://`, a measuring tool: a directory without the data |
 //! | [`open`](mod@open) | from a URL to a store |
-//! | [`probe`](mod@probe) | what a store must prove before it is written to (commit-log C6) |
+//! | [`probe`](mod@probe) | what a store must prove before it is written to (C6) |
 //! | [`retry`] | the only place that repeats a call, with a budget |
 //! | [`split`] | two stores as one: the log in one that keeps conditions, objects in one that need not |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
@@ -18,7 +18,7 @@
 //! Needs from a store, and nothing else: create-only PUT, plain PUT, strongly consistent GET and LIST, DELETE.
 //! Keys are relative to the repository's prefix: `[a-z0-9/_-]`, no leading or trailing slash.
 //!
-//! Source: commit-log design C2, C3; the coordination reference, section 2.2.
+//! Source: `agent/doc/commit-log.md`, Answers to a create.
 
 pub mod dir;
 pub mod etcd;
@@ -42,7 +42,7 @@ pub const KEY_BYTES_MAX: usize = 512;
 /// Most components of a key. Ours have at most 4; a directory walk nests no deeper than this.
 pub const KEY_DEPTH_MAX: usize = 8;
 /// Largest body in bytes of a create-only PUT of an upload: some servers hold a lock while such a body streams
-/// (coordination reference, section 2.2).
+/// (`agent/doc/commit-log.md`, What stores get wrong).
 pub const CONDITIONAL_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Keys of the lease and of the log, which no rate limit applies to: a beat must not wait behind data, and all of them are small.
 pub const URGENT_KEYS: [&str; 4] = ["beat/", "boundary/", "epoch/", "log/"];
@@ -223,7 +223,7 @@ pub struct StoreFault {
     pub detail: String,
 }
 
-/// The kinds of store failure. See commit-log C2 and C3 for what each means for a create of a log slot.
+/// The kinds of store failure. See rules C2 and C3 for what each means for a create of a log slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoreFaultKind {
     /// Create-only, and the key exists (412, Azure 409 BlobAlreadyExists, EEXIST).

@@ -1,4 +1,4 @@
-//! What a store must prove before it is written to (commit-log C6): that a create-only PUT has one winner, and that a write
+//! What a store must prove before it is written to (C6): that a create-only PUT has one winner, and that a write
 //! is seen at once.
 //!
 //! | check | what |
@@ -15,7 +15,8 @@
 //! Each racer is a thread with a call of its own under way, hence a connection of its own.
 //!
 //! Invariants: uses keys that begin with `probe/<nonce>-` only and deletes them, whatever came out. Does not: prove anything for all
-//! time; it is run at every start as a writer ([`probe_again`]: about 60 round trips, nothing left behind). Source: commit-log C6; coordination reference 2.1 (who fails, and how).
+//! time; it is run at every start as a writer ([`probe_again`]: about 60 round trips, nothing left behind).
+//! Source: `agent/doc/commit-log.md`, C6 and What stores get wrong.
 
 use std::fmt;
 use std::sync::{Barrier, Mutex, PoisonError};

@@ -10,7 +10,8 @@
 //!
 //! Invariants: a call ends within its budget plus one attempt. What is not transient is returned at once. Jitter comes from
 //! a seeded generator, time from the clock.
-//! Does not: choose keys, or decide what an unanswered create of a slot means. Source: ours; commit-log C2, C3.
+//! Does not: choose keys, or decide what an unanswered create of a slot means.
+//! Source: ours; `agent/doc/commit-log.md`, C2, C3.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

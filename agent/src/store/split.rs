@@ -14,7 +14,7 @@
 //! store is the home of another repository.
 //!
 //! Invariants: a key is in one store only; what lies in the other under such a name is neither read nor listed.
-//! Does not: move a log from one store to another. Source: ours; the coordination reference, section 0 (4).
+//! Does not: move a log from one store to another. Source: ours.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -13,7 +13,8 @@
 //! - A failed job is an answer, never the end of its thread.
 //!
 //! Does not: order jobs (they finish in any order), or repeat (that is the client's). Commits and beats belong on an uplink
-//! of their own with one thread, so that bulk cannot delay them. Source: ours; coordination reference 6, option A.
+//! of their own with one thread, so that bulk cannot delay them.
+//! Source: ours; `agent/doc/architecture.md`, Threads.
 
 use std::collections::VecDeque;
 use std::io;

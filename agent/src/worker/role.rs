@@ -13,7 +13,8 @@
 //!
 //! Invariants: one job runs at a time; a job has one report out at most, and waits for it to be accepted but for the last; a report is the same
 //! bytes every time, so it may come twice; what a coordinator takes back is stopped, and nothing of it counts that was not accepted.
-//! Does not: read, pack or upload (the job does). Source: commit-log design, architecture section 6.
+//! Does not: read, pack or upload (the job does).
+//! Source: `agent/doc/commit-log.md`; `agent/doc/architecture.md`, Coordination.
 
 use std::collections::VecDeque;
 

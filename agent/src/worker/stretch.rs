@@ -9,7 +9,7 @@
 //! `(inode, u64::MAX) < to`. So stretches that tile the keys give every row once, however they are cut. A backup that was interrupted
 //! within a file goes on in it at a location row, which is a cut as good as any; nobody plans one there.
 //!
-//! Pure. Source: ours; commit-log I5.
+//! Pure. Source: ours; `agent/doc/commit-log.md`, I5.
 
 use windlass_hal::volume::{VolumeInfo, VolumeKind, Window};
 

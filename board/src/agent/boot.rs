@@ -9,7 +9,8 @@
 //! A node that comes up before its network does (all of them, after a power failure) is there when the store is. A store that answers and is
 //! wrong ends the agent at once: what it ignores would be found out by two coordinators.
 //!
-//! Invariants: nothing is claimed, committed or uploaded before the probe has passed (commit-log C6). Source: commit-log C6.
+//! Invariants: nothing is claimed, committed or uploaded before the probe has passed (C6).
+//! Source: `agent/doc/commit-log.md`, C6.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

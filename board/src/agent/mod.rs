@@ -16,7 +16,7 @@
 //!
 //! Data has threads of its own because a sweep waits for the device, and neither a beat nor a frame may wait for a sweep.
 //!
-//! Source: architecture section 3.
+//! Source: `agent/doc/architecture.md`, Threads.
 
 mod boot;
 mod front;

@@ -11,7 +11,8 @@
 //! up too: what it has done so far lies in the segments that nobody trusts any more.
 //!
 //! Invariants: nothing that exists is changed until the commit, or until the boundary is stored; a rebuild that is killed leaves orphans and
-//! no harm. Does not: need the old segments, not even to exist. Source: ours; architecture section 4.
+//! no harm. Does not: need the old segments, not even to exist.
+//! Source: ours; `agent/doc/architecture.md`, Data path.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;

@@ -14,7 +14,7 @@
 //! | [`client`] | the command's side: blocking |
 //!
 //! Invariants: a line, the clients and what is under way for each are bounded; who is neither the agent's user nor root is told so
-//! and gets nothing else. Does not: know what a command does. Source: ours; integration reference 2 and 3.
+//! and gets nothing else. Does not: know what a command does. Source: ours.
 
 pub mod client;
 pub mod conversation;

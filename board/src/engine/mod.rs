@@ -7,7 +7,8 @@
 //! | [`limits`] | how fast the store may be written and read |
 //! | [`post`] | how threads tell the loop what has happened |
 //!
-//! Does not: read command lines, print, ask, or end the process. Source: architecture section 3.
+//! Does not: read command lines, print, ask, or end the process.
+//! Source: `agent/doc/architecture.md`, Threads.
 
 pub mod limits;
 pub mod post;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants: one job at a time; buffers have their place once, from the profile's budget; names of objects are counted on from job to job.
-//! Source: architecture section 3.
+//! Source: `agent/doc/architecture.md`, Threads.
 
 use std::path::Path;
 use std::sync::Arc;

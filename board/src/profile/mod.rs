@@ -10,7 +10,8 @@
 //!
 //! What the command line or the environment says of the repository goes before the profile, as it does everywhere else.
 //! Invariants: a [`Profile`] that exists is within all bounds, its names and peers are unique, and its paths are absolute.
-//! Does not: hold secrets (only paths of files that do), or open anything. Source: integration reference 5; architecture 9.
+//! Does not: hold secrets (only paths of files that do), or open anything.
+//! Source: ours; `board/doc/add-a-board.md`.
 
 pub mod check;
 pub mod explain;

@@ -1,7 +1,7 @@
 //! A status as text: for a terminal, a serial console of 80 columns, or a log file. No escape sequences, nothing cut in the middle
 //! of a character, and names printed so that they cannot drive a terminal.
 //!
-//! Source: ours; integration reference 3.2.
+//! Source: ours.
 
 use windlass_agent::units::{Grouped, Human};
 

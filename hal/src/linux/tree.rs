@@ -6,7 +6,7 @@
 //! | a file without a name | `O_TMPFILE`; its name by linkat with `AT_EMPTY_PATH`, or through `/proc/self/fd` without the right to that |
 //! | writes to what can be written directly ([`LinuxNode::directly`]) | `O_DIRECT`, whole blocks of [`DIRECT_ALIGN_BYTES`]; the rest through the page cache |
 //!
-//! Source: open(2), openat2(2), linkat(2); blocks reference E (measured).
+//! Source: open(2), openat2(2), linkat(2); `agent/doc/architecture.md`, Restore (measured).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;

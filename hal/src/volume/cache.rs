@@ -9,7 +9,7 @@
 //! - Memory is `ARENA_BYTES` and `READ_BYTES`, whatever the volume. The oldest block leaves when a new one comes.
 //! - A block number is checked by the caller before it gets here; one beyond the device is the device's fault to report.
 //!
-//! Does not: verify anything. Source: ours; the gap from the blocks reference, section B.
+//! Does not: verify anything. Source: ours; the gap is measured by `tests/benches/volumes`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -13,7 +13,7 @@
 //!
 //! - A hole is only what a file system that was left clean calls free under checksums; in doubt it is data. It restores as zeros.
 //!
-//! Does not: read data. Source: ours; the blocks reference, section D.
+//! Does not: read data. Source: ours.
 
 use std::ops::Range;
 

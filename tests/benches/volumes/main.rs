@@ -32,7 +32,7 @@
 //! | 1024 | 6,882 | 5156 | 5,625 | 5073 |
 //!
 //! Every run starts from a cold cache, in a process of its own, whose program is warm. Prints markdown; a row that is not met says so and fails
-//! nothing. Source: ours; what to expect is in the blocks reference, section B.
+//! nothing. Source: ours; `tests/benches/README.md`.
 
 #[allow(dead_code, reason = "this bench needs less of it than the other")]
 #[path = "../peers/measure.rs"]

@@ -1,7 +1,7 @@
 //! What every `Store` must do, as one suite: bytes, ranges, create-only under a race, listing order, faults by kind.
 //!
 //! Each call of [`run`] works below a prefix of its own and deletes what it wrote. Source: the trait's contract in
-//! `agent/src/store/mod.rs`; commit-log design, "Needs from a store".
+//! `agent/src/store/mod.rs`; `agent/doc/commit-log.md`, What a store must do.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite: a broken store ends the test")]
 
 use std::sync::{Arc, Barrier};

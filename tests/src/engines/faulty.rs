@@ -2,7 +2,7 @@
 //! 503, bodies cut short or changed, wrong checksums, slowness, refusals in the middle of a run.
 //!
 //! It checks no signatures. Faults are a queue: each request takes the first fault that fits its method. Without one it is a
-//! correct, linearizable store of one bucket. Source: ours; coordination reference 2.2.
+//! correct, linearizable store of one bucket. Source: ours; `agent/doc/commit-log.md`, What stores get wrong.
 #![allow(
     clippy::expect_used,
     clippy::disallowed_methods,

@@ -13,7 +13,7 @@
 //! | P1, C1, C4, G1, G2 | the records add up to what the tables and points say ([`ledger`](super::ledger)) |
 //! | P2 | at the end: whatever was reported is in the log; whatever was denied is not |
 //!
-//! Does not: change anything. Source: commit-log design, "Invariants".
+//! Does not: change anything. Source: `agent/doc/commit-log.md`, Invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 

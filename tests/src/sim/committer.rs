@@ -5,7 +5,7 @@
 //! is older (G1); raises the orphan floor when all nodes have seen its epoch, and then deletes what no table names (G2).
 //! Each batch has a pin of its own, by which the log tells whether it counts.
 //!
-//! Does not: read volumes or write segments. Source: ours; commit-log design.
+//! Does not: read volumes or write segments. Source: ours; `agent/doc/commit-log.md`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

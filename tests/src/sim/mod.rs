@@ -17,8 +17,8 @@
 //! A run has two phases. In the first everything that the seed switched on goes wrong. In the second nothing does, and the cluster
 //! must come to an end: one coordinator in time, all work done (I10). The same seed gives the same trace, by its hash.
 //!
-//! What lives in the world is a [`Tenant`]: a machine in the style of the agent, fed one input at a time. Source: ours; the coordination
-//! reference, section 5.
+//! What lives in the world is a [`Tenant`]: a machine in the style of the agent, fed one input at a time.
+//! Source: ours; `tests/README.md`, The simulator.
 
 pub mod check;
 pub mod clock;

@@ -7,8 +7,8 @@
 //! | more frames under way than may wait | the connection is reset: a full queue is never a lost frame |
 //! | a reset | everything under way on the connection is lost, in both directions; both ends are told; a new one later |
 //!
-//! Frames of different connections overtake each other. Does not: hold frames (the world's queue does). Source: ours; coordination
-//! reference, section 5.
+//! Frames of different connections overtake each other. Does not: hold frames (the world's queue does).
+//! Source: ours; `tests/README.md`, The simulator.
 
 /// One direction between two nodes.
 #[derive(Clone, Copy, Debug, Default)]

@@ -12,7 +12,8 @@
 //! | I6 | a delete lands: the object is retired, or at or below the orphan floor and in no table |
 //!
 //! What the log says is the fold of its slots; what a writer believes, and collects by, is its own. A delete that set out lands whatever
-//! becomes of its writer. Checkpoints and the boundary are left to `search`. Source: commit-log design, "Garbage".
+//! becomes of its writer. Checkpoints and the boundary are left to `search`.
+//! Source: `agent/doc/commit-log.md`, Garbage.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;

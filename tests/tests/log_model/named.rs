@@ -1,4 +1,4 @@
-//! Traces that others paid for: T1 to T4, T8, T9 of the coordination reference, section 7, on the real machines.
+//! Traces that others paid for: T1 to T4, T8, T9 of `agent/doc/commit-log.md`, Traces, on the real machines.
 
 use windlass_agent::format::record::Record;
 use windlass_agent::format::slot::{Claim, PlainForTests};

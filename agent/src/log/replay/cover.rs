@@ -1,6 +1,6 @@
 //! Where a replay begins: the newest checkpoint that is this log's, or what the boundary names. See the table in the module above.
 //!
-//! Does not: read slots, but for a checkpoint's own. Source: commit-log design "Replay".
+//! Does not: read slots, but for a checkpoint's own. Source: `agent/doc/commit-log.md` "Replay".
 
 use super::{For, Lost, Phase, Replay, Unproven};
 use crate::format::cursor::WireFault;

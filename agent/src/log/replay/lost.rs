@@ -1,6 +1,6 @@
 //! What a replay does about a slot that is not there or cannot be read. See the table in the module above.
 //!
-//! Source: commit-log design "Replay".
+//! Source: `agent/doc/commit-log.md` "Replay".
 
 use super::{For, Lost, Phase, Replay};
 use crate::format::slot::{Sealer, carried};

@@ -34,7 +34,7 @@
 //!
 //! What is lost at the end of the log leaves no trace in it; see `log::salvage` and the memory of what was seen.
 //!
-//! Invariants: I1, I2, I11. Does not: write anything. Source: commit-log design "Replay"; the coordination reference 3.2, 3.4.
+//! Invariants: I1, I2, I11. Does not: write anything. Source: `agent/doc/commit-log.md`, Replay.
 
 mod cover;
 mod lost;

@@ -3,7 +3,8 @@
 //! Invariants: an answer that decides nothing is `Unknown` or `Conflict`, never `Exists` or `NotFound`; a 404 counts as
 //! absence only when an S3 error body says so, because a proxy in between also says 404. Input from the server is bounded
 //! before it comes here and never trusted.
-//! Does not: read from the network. Source: coordination reference 2.2; AWS S3 "Error responses", "ListObjectsV2".
+//! Does not: read from the network.
+//! Source: `agent/doc/commit-log.md`, Answers to a create; AWS S3 "Error responses", "ListObjectsV2".
 
 use quick_xml::Reader;
 use quick_xml::events::Event;

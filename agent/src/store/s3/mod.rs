@@ -19,7 +19,8 @@
 //!
 //! Invariants: one call is one attempt (a GET of a range past the end may take a second request to learn the size). Nothing
 //! secret is in `describe`, in a fault or in `Debug`.
-//! Does not: multipart, ACLs, storage classes, encryption headers. Source: AWS S3 API reference; coordination reference 2.2, 6.
+//! Does not: multipart, ACLs, storage classes, encryption headers.
+//! Source: AWS S3 API reference; `agent/doc/commit-log.md`, Answers to a create.
 
 pub mod answer;
 mod body;

@@ -1,4 +1,5 @@
-//! Uploads and commits of a backup: what is complete is sent, what is acknowledged is committed (commit-log C1). Source: ours.
+//! Uploads and commits of a backup: what is complete is sent, what is acknowledged is committed (C1).
+//! Source: ours.
 
 use std::sync::PoisonError;
 

@@ -31,7 +31,7 @@
 //! | `commit` | uploads and commits |
 //! | `pace` | how large batches are |
 //!
-//! Source: ours; architecture section 4, commit-log C1 and C5.
+//! Source: ours; `agent/doc/commit-log.md`, C1 and C5; `agent/doc/architecture.md`, Data path.
 
 mod commit;
 mod emit;

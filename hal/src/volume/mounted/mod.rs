@@ -43,7 +43,7 @@
 //! | `order`, `walk` | numbers and handles, ascending |
 //! | `item` | from an inode to an item |
 //!
-//! Source: ours; the blocks reference, section A1.
+//! Source: ours.
 
 mod item;
 mod order;

@@ -18,7 +18,7 @@
 //! | `text` | events in words |
 //!
 //! Invariants: everything is drawn from the seed. Does not: know what nodes do (`Tenant`), or what is right (`check`, `store`).
-//! Source: ours; coordination reference, section 5.
+//! Source: ours; `tests/README.md`, The simulator.
 
 mod nodes;
 mod requests;

@@ -11,7 +11,7 @@
 //! | `Refused` | no | at once: 503 or 409 |
 //! | `RefusedApplied` | yes | at once: 503 |
 //!
-//! Source: ours; coordination reference, section 5 (faults of a simulated store).
+//! Source: ours; `tests/README.md`, The simulator.
 
 use windlass_agent::log::call::{Answer, Call};
 use windlass_agent::log::keys;

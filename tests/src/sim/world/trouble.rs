@@ -1,6 +1,6 @@
 //! Troubles that come now and then by themselves, and the moment when all of them are over.
 //!
-//! Source: ours; coordination reference, section 5.
+//! Source: ours; `tests/README.md`, The simulator.
 
 use super::super::options::{MS, TROUBLES, Trouble};
 use super::super::{Input, Tenant, Verdict};
