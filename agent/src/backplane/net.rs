@@ -201,7 +201,9 @@ pub struct Net<L> {
     turn: usize,
     counters: Counters,
     jitter: u64,
-    /// What [`Net::peers`] says is not what it was.
+    /// Where the last connection came from that ended before it said which node it is, and why it ended.
+    nameless: Option<(String, Reason)>,
+    /// What [`Net::peers`] or [`Net::nameless`] says is not what it was.
     changed: bool,
     stopped: bool,
 }
@@ -249,6 +251,7 @@ impl<L: Link> Net<L> {
             turn: 0,
             counters: Counters::default(),
             jitter: seed,
+            nameless: None,
             changed: true,
             stopped: false,
         })
@@ -404,6 +407,9 @@ impl<L: Link> Net<L> {
         let node = conn.node.or(conn.to);
         let count = self.count(node, reason);
         tell_ended(node, &address, reason, count);
+        if node.is_none() {
+            self.ended_nameless(conn.source.clone(), reason);
+        }
         let Some(peer) = self.peers.iter().position(|peer| Some(peer.node) == node) else {
             return;
         };
@@ -541,7 +547,18 @@ impl<L: Link> Net<L> {
         &self.counters
     }
 
-    /// Whether [`Net::peers`] says something else since this was asked last.
+    fn ended_nameless(&mut self, source: String, reason: Reason) {
+        let ended = Some((source, reason));
+        self.changed |= self.nameless != ended;
+        self.nameless = ended;
+    }
+
+    /// From which host the last connection came that ended before it said which node it is, and why it ended.
+    pub fn nameless(&self) -> Option<&(String, Reason)> {
+        self.nameless.as_ref()
+    }
+
+    /// Whether [`Net::peers`] or [`Net::nameless`] says something else since this was asked last.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }

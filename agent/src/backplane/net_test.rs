@@ -275,6 +275,7 @@ fn who_is_not_listed_is_refused() {
     world.run(3000);
     assert!(world.nodes[&2].counters().of(Reason::Stranger) > 0);
     assert_eq!((world.ups(1), world.ups(2)), (vec![], vec![]));
+    assert_eq!(world.nodes[&2].nameless(), Some(&("1".to_owned(), Reason::Stranger)));
     let last = world.nodes[&1].peers().next().unwrap().last;
     assert!(last.is_some(), "it is told that it was refused, or finds the connection closed");
 }

@@ -50,6 +50,8 @@ pub struct Contact {
     pub why: Option<Reason>,
     /// Two machines that both say they are this node: where they are.
     pub twins: Option<(String, String)>,
+    /// From which host the last connection came that ended before it said which node it is, and why: it may have been this one.
+    pub nameless: Option<(String, Reason)>,
 }
 
 impl Contact {
@@ -61,7 +63,12 @@ impl Contact {
             )),
             (None, true, _) | (None, false, Some(Reason::Goodbye)) => None,
             (None, false, Some(why)) => Some(why.to_string()),
-            (None, false, None) => Some("not heard of since this node started".to_owned()),
+            (None, false, None) => {
+                let nameless = self.nameless.as_ref().map_or_else(String::new, |(host, why)| {
+                    format!("; the last connection that did not say whose it is came from {host}, and ended: {why}")
+                });
+                Some(format!("not heard of since this node started{nameless}"))
+            }
         }
     }
 

@@ -115,7 +115,7 @@ impl<S: Sealer + Clone> Node<S> {
     }
 
     /// Why nobody coordinates; `None`: there is nothing to do.
-    fn why_none(&self, now_ns: u64) -> Option<String> {
+    pub(super) fn why_none(&self, now_ns: u64) -> Option<String> {
         if let Some(words) = &self.health.store {
             return Some(format!("the store: {words}"));
         }

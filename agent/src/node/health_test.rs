@@ -69,8 +69,13 @@ fn a_node_that_is_cut_off_says_who_works_and_why_it_does_not_reach_it() {
     cluster.cut.borrow_mut().extend([(holder, other), (other, holder)]);
     push(&cluster.queue, cluster.now + MS, other, 0, Event::Down(peer));
     push(&cluster.queue, cluster.now + MS, holder, 0, Event::Down(NodeId(other as u32 + 1)));
-    let contact =
-        Contact { up: false, since_ns: cluster.now as i64, why: Some(Reason::Unreachable), twins: None };
+    let contact = Contact {
+        up: false,
+        since_ns: cluster.now as i64,
+        why: Some(Reason::Unreachable),
+        twins: None,
+        nameless: None,
+    };
     cluster.nodes[other].as_mut().expect("it lives").0.set_contact(peer, contact);
     cluster.run(6);
     let status = cluster.status(other);

@@ -95,6 +95,8 @@ impl<S: Sealer + Clone> Node<S> {
         let me = self.me();
         let epoch = self.follow.epoch;
         let known = self.reachable_holder();
+        let waits_in_vain = known.is_none() && !self.requests.open.is_empty();
+        let why_none = if waits_in_vain { self.why_none(now_ns) } else { None };
         let (mut send, mut done) = (Vec::new(), Vec::new());
         let mut room = (LARGE_OUT_MAX, SMALL_OUT_MAX);
         if let Some(holder) = known {
@@ -128,7 +130,7 @@ impl<S: Sealer + Clone> Node<S> {
                     Some(holder) => {
                         format!("node {holder} coordinates (epoch {epoch}), and did not answer; try again")
                     }
-                    None if let Some(why) = self.health.trouble() => {
+                    None if let Some(why) = &why_none => {
                         format!("nobody coordinates whom node {me} can reach: {why}; try again")
                     }
                     None => "no node holds the lease, and this one could not take it: is the store there? \

@@ -287,7 +287,8 @@ impl Reactor {
         {
             let since_ns = HostClock.wall_ns();
             for peer in net.peers() {
-                let contact = Contact { up: peer.up, since_ns, why: peer.last, twins: peer.twins.cloned() };
+                let (twins, nameless) = (peer.twins.cloned(), net.nameless().cloned());
+                let contact = Contact { up: peer.up, since_ns, why: peer.last, twins, nameless };
                 node.set_contact(peer.node, contact);
             }
         }

@@ -176,6 +176,12 @@ impl Status {
         self.coordinator.as_ref().is_some_and(|holder| holder.node.is_some())
     }
 
+    /// Whether the node that answers has peers and reaches none of them.
+    pub fn is_cut_off(&self) -> bool {
+        let mut peers = self.nodes.iter().filter(|node| node.node != self.node).peekable();
+        peers.peek().is_some() && peers.all(|node| !node.up)
+    }
+
     /// Why nobody coordinates though somebody should.
     pub fn why_none(&self) -> Option<&str> {
         self.coordinator.as_ref().filter(|holder| holder.node.is_none())?.why.as_deref()

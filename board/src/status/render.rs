@@ -48,6 +48,9 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
     });
     out.push(match holder.node {
         Some(node) => format!("COORDINATOR  node {node}{left}  {asked}"),
+        None if holder.why.is_none() && status.is_cut_off() => {
+            format!("COORDINATOR  none that is known: no other node is reached  {asked}")
+        }
         None if holder.why.is_none() => format!("COORDINATOR  none: idle, nothing to do  {asked}"),
         None => {
             let since =
@@ -299,6 +302,9 @@ LAST ERRORS
     fn a_status_that_says_little_is_still_one() {
         let empty = lines(&Status::parse("{}").unwrap()).join("\n");
         assert!(empty.starts_with("COORDINATOR  none: idle") && empty.ends_with("none running"), "{empty}");
+        let alone = r#"{"node":2,"coordinator":{"node":null,"resting":true},"nodes":[{"node":1},{"node":2,"up":true}]}"#;
+        let alone = lines(&Status::parse(alone).unwrap());
+        assert_eq!(alone[0], "COORDINATOR  none that is known: no other node is reached  (says node 2)");
         let silent = r#"{"coordinator":{"node":null,"resting":true,"since_wall_ns":1763692800000000000,
             "why":"the store: GET epoch/1: no clear answer from the store (connection refused by etcd-1:2379)"}}"#;
         let silent = Status::parse(silent).unwrap();
