@@ -89,6 +89,9 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             if same && item.links > 1 {
                 self.names.keep(self.job, self.target, dir, name, lin.inode);
             }
+            if same {
+                self.set_flags(dir, name, item);
+            }
             return None;
         }
         if existing == Existing::Overwrite {

@@ -106,7 +106,7 @@ pub fn run<F: Fetch>(
     let report = result.and_then(|report| finish(&opened, name, nonce, &report).map(|()| report));
     if let Opened::New(target, temp) = opened {
         target.close(&temp);
-        let cleared = target.clear_staging(&mut |_, _| {});
+        let cleared = target.clear_staging(false, &mut |_, _| {});
         if report.is_ok() {
             cleared.map_err(failed("remove the staging directory"))?;
         }

@@ -351,6 +351,21 @@ impl FaultLog {
         }
     }
 
+    /// Adds a fault unless it is there.
+    pub fn add_new(&self, path: Vec<u8>, reason: Reason) {
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = list.iter().any(|fault| fault.path == path && fault.reason == reason);
+        drop(list);
+        if !is_known {
+            self.add(path, reason);
+        }
+    }
+
+    /// Whether there is none, but for what the target does not keep.
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
     fn push(&self, mut path: Vec<u8>, reason: Reason) {
         self.count.fetch_add(1, Ordering::Relaxed);
         if path.len() > FAULT_PATH_BYTES_MAX {

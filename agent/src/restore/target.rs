@@ -536,9 +536,14 @@ impl<N: Node> Target<N> {
         }
     }
 
-    /// Takes every stashed file out of the staging directory, calls `flagged` with those whose flags are pending, and removes
-    /// the directory. The lock ends with the target. Returns its name when it stays, because of what could not be removed.
-    pub fn clear_staging(&self, flagged: &mut dyn FnMut(u64, &N)) -> Result<Option<String>, Errno> {
+    /// Takes every stashed file out of the staging directory, calls `flagged` with those whose flags are pending, and removes the
+    /// directory, unless it `stays` for the next restore to find. The lock ends with the target. Returns its name when it could not be
+    /// removed, because of what is in it.
+    pub fn clear_staging(
+        &self,
+        stays: bool,
+        flagged: &mut dyn FnMut(u64, &N),
+    ) -> Result<Option<String>, Errno> {
         self.staging.names(&mut |name| {
             let text = str::from_utf8(name).unwrap_or("");
             let pending = text.strip_suffix('f').and_then(|digits| digits.parse::<u64>().ok());
@@ -549,6 +554,9 @@ impl<N: Node> Target<N> {
                 flagged(inode, &file);
             }
         })?;
+        if stays {
+            return Ok(None);
+        }
         match self.root.remove_dir(self.staging_name.as_bytes()) {
             Ok(()) => Ok(None),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Some(self.staging_name.clone())),

@@ -180,7 +180,9 @@ fn finish<F: Fetch, N: Node>(
     };
     // Before the staging directory goes: without it the next restore believes what is there.
     sync()?;
-    let cleared = target.clear_staging(&mut |inode, node| {
+    // What could not be written again may still be torn: the next restore is to know.
+    let stays = target.has_lost_power() && !job.faults.is_empty();
+    let cleared = target.clear_staging(stays, &mut |inode, node| {
         for root in work.roots {
             if let Ok(Some(item)) = lookup.item(Lin { volume: root.lin.volume, inode })
                 && inode_flags::has_late(&item)
@@ -197,14 +199,16 @@ fn finish<F: Fetch, N: Node>(
     if let Some(left) = left {
         job.faults.add(Vec::new(), Reason::NotRemoved(left));
     }
-    // Removing the staging directory changed the time of the root. What cannot be set was reported when it was set first.
+    // Removing the staging directory changed the time of the root.
     for root in work.roots.iter().filter(|root| root.name.is_empty()) {
         if let Ok(Some(item)) = lookup.item(root.lin)
             && item.kind == ItemKind::Directory
             && settles_root(job, target, &item, is_whole(work.selection))
         {
             let node = target.root();
-            attr::settle(&*node, &item, Known::of(&*node), job.options.owners, &mut |_| {});
+            attr::settle(&*node, &item, Known::of(&*node), job.options.owners, &mut |reason| {
+                job.faults.add_new(Vec::new(), reason);
+            });
         }
     }
     sync()
