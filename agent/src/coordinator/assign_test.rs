@@ -46,6 +46,7 @@ fn coordinator(state: &State) -> Coordinator {
         rest_ns: 1000,
         merges: Default::default(),
         room: Default::default(),
+        errand: None,
         checks: Default::default(),
     };
     Coordinator::new(settings, Epoch(1), now)

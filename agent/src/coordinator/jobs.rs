@@ -478,8 +478,9 @@ impl Coordinator {
     }
 
     fn is_as_it_was(&self, now: Now<'_>, backup: BackupId, volume: &BackupVolume) -> bool {
+        let own = self.settings.errand.as_ref().and_then(|errand| errand.own);
         let mut taken = self.taken(now, backup, volume.volume);
-        volume.state.is_some() || share::gaps(&mut taken).is_empty()
+        volume.state.is_some() || own == Some(backup) || share::gaps(&mut taken).is_empty()
     }
 
     /// A running backup waits for a volume that it reads and that is missing now, when it may go on with all the others.
@@ -493,7 +494,10 @@ impl Coordinator {
     ) -> bool {
         let same =
             |of: &Found| running.volumes.contains(&of.volume) && self.is_as_it_was(now, backup, &of.volume);
-        running.volumes.iter().any(|of| missing.contains(&of.volume)) && found.values().all(same)
+        // Nobody else will come to read it.
+        self.settings.errand.is_none()
+            && running.volumes.iter().any(|of| missing.contains(&of.volume))
+            && found.values().all(same)
     }
 
     fn give_up(&mut self, now: Now<'_>, policy: &str, mut job: Job, why: &str) -> Option<Job> {

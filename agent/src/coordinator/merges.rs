@@ -206,6 +206,7 @@ impl Coordinator {
 
     pub(super) fn merge_committed(&mut self, node: NodeId, order: &MergeOrder) {
         self.merges.take(node, order.id);
+        self.roster.merged(node, order.id);
         self.merges.failures.remove(&order.volume);
         self.send(node, Message::Accepted { id: order.id, sequence: 0 });
     }

@@ -106,8 +106,21 @@ pub struct Settings {
     pub merges: Bounds,
     /// How near to bounds it lets its state come.
     pub room: Room,
+    /// What it is there for alone, if it is.
+    pub errand: Option<Errand>,
     /// What may be left out, in tests that must then find a violation.
     pub checks: Checks,
+}
+
+/// A node that was started for one backup and ends with it: no schedule is its business, nor what else is unfinished in the log, and it
+/// waits for no volume that it cannot open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// The policy.
+    pub policy: String,
+    /// A backup that the same process was at under an earlier lease. It had the volumes open ever since: it goes on, whether or not their
+    /// state proves anything.
+    pub own: Option<BackupId>,
 }
 
 /// Something to be committed, and what follows from it.
@@ -267,7 +280,10 @@ impl Coordinator {
             coordinator.errors.add(tried.wall_ns, None, tried.why.clone());
         }
         for (_, running) in now.state.at_work() {
-            coordinator.start(now, &running.policy, None);
+            let errand = coordinator.settings.errand.as_ref();
+            if errand.is_none_or(|errand| errand.policy == running.policy) {
+                coordinator.start(now, &running.policy, None);
+            }
         }
         coordinator
     }
@@ -354,6 +370,9 @@ impl Coordinator {
     }
 
     fn start_what_is_due(&mut self, now: Now<'_>) {
+        if self.settings.errand.is_some() {
+            return;
+        }
         loop {
             let jobs = &self.jobs;
             let pending = self.queue.iter().chain(&self.in_flight);
@@ -415,6 +434,16 @@ impl Coordinator {
             && self.queue.is_empty()
             && self.in_flight.is_empty()
             && self.flush.is_none()
+    }
+
+    /// The backup of a policy that it is at, once it has begun or goes on.
+    pub fn backup_of(&self, policy: &str) -> Option<BackupId> {
+        self.jobs.get(policy).and_then(Job::backup)
+    }
+
+    /// What went wrong last.
+    pub fn last_error(&self) -> Option<&str> {
+        self.errors.last()
     }
 
     fn wake_at(&mut self, ns: u64) {
@@ -488,14 +517,16 @@ impl Coordinator {
             return None;
         }
         let at_work = self.at_work();
-        // Somebody waits for it: a person, or a worker that has nothing else to do.
-        let hurries = self.queue.iter().any(|pending| match pending {
-            Pending::Report(node, _) => !at_work.contains(node),
-            Pending::Merge(..) | Pending::Expire(_) => false,
-            // Whoever was told that it failed may look at once what became of it.
-            Pending::Own(record) => matches!(record, Record::BackupTried(_)),
-            Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
-        });
+        // Somebody waits for it: a person, or a worker that has nothing else to do. Without peers there is
+        // nothing to gather.
+        let hurries = self.settings.peers.is_empty()
+            || self.queue.iter().any(|pending| match pending {
+                Pending::Report(node, _) => !at_work.contains(node),
+                Pending::Merge(..) | Pending::Expire(_) => false,
+                // Whoever was told that it failed may look at once what became of it.
+                Pending::Own(record) => matches!(record, Record::BackupTried(_)),
+                Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
+            });
         Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
     }
 
@@ -645,6 +676,7 @@ mod tests {
             rest_ns: 1,
             merges: Bounds::default(),
             room: Room::default(),
+            errand: None,
             checks: Checks::default(),
         };
         let now = Now { ns: 1, wall_ns: 1, state: &state };
@@ -680,6 +712,7 @@ mod tests {
             rest_ns: 1 << 40,
             merges: Bounds::default(),
             room: Room::default(),
+            errand: None,
             checks: Checks::default(),
         };
         let at = |ns| Now { ns, wall_ns: 1, state: &state };
@@ -709,6 +742,7 @@ mod tests {
             rest_ns: 1,
             merges: Bounds::default(),
             room: Room::default(),
+            errand: None,
             checks: Checks::default(),
         };
         let at = |ns| Now { ns, wall_ns: 1, state: &state };
@@ -764,11 +798,13 @@ mod tests {
         let now = Now { ns: 1, wall_ns: 1, state: &state };
         let settings = Settings {
             me: ME,
-            peers: Vec::new(),
+            // Without any, nothing waits.
+            peers: vec![NodeId(2)],
             beat_ns: 1,
             rest_ns: 1,
             merges: Bounds::default(),
             room: Room::default(),
+            errand: None,
             checks: Checks::default(),
         };
         let mut coordinator = Coordinator::new(settings, Epoch(1), now);

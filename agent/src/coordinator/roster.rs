@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::backplane::message::Present;
+use crate::backplane::message::{AssignmentId, Present};
 use crate::backplane::reason::Reason;
 use crate::id::NodeId;
 
@@ -123,6 +123,12 @@ impl Roster {
         if let Some(node) = self.nodes.get_mut(&node) {
             node.present = Some(present);
         }
+    }
+
+    /// A node's merge is over: it can take the next before it says so itself.
+    pub fn merged(&mut self, node: NodeId, id: AssignmentId) {
+        let present = self.nodes.get_mut(&node).and_then(|node| node.present.as_mut());
+        present.into_iter().for_each(|present| present.merging = present.merging.filter(|at| *at != id));
     }
 
     /// Nodes that are up and want work.

@@ -43,6 +43,10 @@ impl Errors {
         self.0.push_back((wall_ns, node, what));
     }
 
+    pub(super) fn last(&self) -> Option<&str> {
+        self.0.back().map(|(_, _, what)| what.as_str())
+    }
+
     fn to_json(&self) -> Vec<Value> {
         let one = |(wall_ns, node, what): &(i64, Option<NodeId>, String)| json!({ "wall_ns": wall_ns, "node": node.map(|node| node.0), "what": what });
         self.0.iter().map(one).collect()

@@ -40,25 +40,37 @@ pub fn found(volume: VolumeId, end: u64) -> Found {
     Found { volume, end: (end, 0), grain: 64, items: 1, bytes: 1, ..Found::default() }
 }
 
+fn config(boot: Boot, peers: &[NodeId], volumes: Vec<String>, room: Room) -> Config<PlainForTests> {
+    Config {
+        identity: Identity { cluster: [9; 16], me: Author { node: NodeId(1), boot } },
+        peers: peers.to_vec(),
+        sealer: PlainForTests,
+        options: WriterOptions::default(),
+        present: Present { boot, weight: 1, lanes: 1, volumes, ..Present::default() },
+        rest_ns: 600 * S,
+        merges: Bounds::default(),
+        room,
+        request_ns: 60 * S,
+        seed: [boot.0 as u8; 32],
+    }
+}
+
 impl Alone {
     pub fn new(peers: &[NodeId], volumes: Vec<String>) -> Alone {
         Alone::with_room(peers, volumes, Room::default())
     }
 
+    /// The same repository, and a node that has come to it for one backup of `policy`. What the one before has under way is not answered.
+    pub fn errand(&mut self, volumes: Vec<String>, policy: &str) -> Node<PlainForTests> {
+        let view = self.node.view().clone();
+        let errand =
+            Node::for_backup(self.now, config(Boot(79), &[], volumes, Room::default()), policy, view);
+        self.calls.clear();
+        std::mem::replace(&mut self.node, errand)
+    }
+
     fn with_room(peers: &[NodeId], volumes: Vec<String>, room: Room) -> Alone {
-        let me = Author { node: NodeId(1), boot: Boot(78) };
-        let config = Config {
-            identity: Identity { cluster: [9; 16], me },
-            peers: peers.to_vec(),
-            sealer: PlainForTests,
-            options: WriterOptions::default(),
-            present: Present { boot: me.boot, weight: 1, lanes: 1, volumes, ..Present::default() },
-            rest_ns: 600 * S,
-            merges: Bounds::default(),
-            room,
-            request_ns: 60 * S,
-            seed: [9; 32],
-        };
+        let config = config(Boot(78), peers, volumes, room);
         Alone {
             node: Node::new(S, config),
             store: MemoryStore::default(),
@@ -171,7 +183,7 @@ fn probes(actions: &[Action]) -> Vec<(u64, VolumeId)> {
     actions.iter().filter_map(of).collect()
 }
 
-fn reply_to(actions: &[Action], client: u64) -> Option<Reply> {
+pub fn reply_to(actions: &[Action], client: u64) -> Option<Reply> {
     actions.iter().find_map(|action| match action {
         Action::Reply { client: to, reply } if *to == client => Some(reply.clone()),
         _ => None,
@@ -388,7 +400,7 @@ fn work_stays_with_a_node_whose_uplink_is_slow_and_leaves_one_that_does_nothing(
 const LITTLE: Room = Room { queue: 64, segments: 1024, retired_old: 64, retired_own: 512 };
 
 /// Segments of a report.
-fn segments(count: &mut u32, a: &Assignment, from: u64, number: u64) -> Vec<SegmentMeta> {
+pub fn segments(count: &mut u32, a: &Assignment, from: u64, number: u64) -> Vec<SegmentMeta> {
     let segment = |at| {
         *count += 1;
         SegmentMeta {
@@ -407,7 +419,7 @@ fn segments(count: &mut u32, a: &Assignment, from: u64, number: u64) -> Vec<Segm
 }
 
 /// What takes the place of segments.
-fn merged(count: &mut u32, order: &MergeOrder, state: &crate::log::state::State) -> SegmentMeta {
+pub fn merged(count: &mut u32, order: &MergeOrder, state: &crate::log::state::State) -> SegmentMeta {
     let list = &state.segments[&order.volume];
     let group: Vec<&SegmentMeta> = list.iter().filter(|s| order.segments.contains(&s.id)).collect();
     *count += 1;

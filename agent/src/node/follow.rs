@@ -125,13 +125,26 @@ impl<S: Sealer + Clone> Node<S> {
         } else if follow.resting {
             let work = has_work.then_some(follow.heard_ns);
             work.into_iter().chain(self.due_ns).chain(follow.again_ns).min()?.saturating_add(turn_ns)
-        } else if follow.holder.is_some() || has_work || !self.view().state.running.is_empty() {
+        } else if self.config.peers.is_empty() && (has_work || self.errand.is_some() && self.has_unfinished())
+        {
+            // Nobody else would be heard: whoever holds the lease is watched before it is taken.
+            0
+        } else if follow.holder.is_some() || has_work || self.has_unfinished() {
             // Somebody was working here, or should be: by its silence, one after the other.
             silence.saturating_add(turn_ns)
         } else {
             return None;
         };
         Some(due.max(follow.away_until_ns))
+    }
+
+    /// Whether the log has a backup that somebody should go on with.
+    fn has_unfinished(&self) -> bool {
+        let state = &self.view().state;
+        match &self.errand {
+            Some(errand) => state.running_of(&errand.policy).is_some(),
+            None => !state.running.is_empty(),
+        }
     }
 
     pub(super) fn announced(&mut self, now_ns: u64, from: NodeId, resting: bool, successor: Option<NodeId>) {

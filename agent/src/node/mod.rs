@@ -15,6 +15,9 @@
 //! | the holder was working and is silent for [`SILENT_BEATS`] beats, or its connection broke | by L2 |
 //! | the holder moved the lease here | at once (L4) |
 //!
+//! A node without peers hears of nobody: it claims as soon as it has work, and looks at the log while it waits by L2, where a holder that
+//! lets the lease go says so.
+//!
 //! With nothing to do the holder lets the lease go and everybody rests; the next who has work takes it.
 //!
 //! | module | what |
@@ -22,6 +25,7 @@
 //! | this one | the machine: what comes in, and what follows until nothing moves |
 //! | `types` | what it is given, told, and says |
 //! | `follow` | who coordinates, and when to claim |
+//! | `errand` | a node that is there for one backup |
 //! | `requests` | commands of people on this machine |
 //! | `health` | what it says while nobody coordinates |
 //!
@@ -29,6 +33,7 @@
 //! committed when the lease could end before it arrives (L1); a coordinator is gone in the same call in which its lease is.
 //! Source: `agent/doc/commit-log.md`; `agent/doc/architecture.md`, Coordination.
 
+mod errand;
 mod follow;
 mod health;
 mod requests;
@@ -39,7 +44,7 @@ use std::sync::Arc;
 
 use crate::backplane::message::{Assignment, AssignmentId, Command, MergeOrder, Message, Present, Reply};
 use crate::coordinator::calendar::{Calendar, Due};
-use crate::coordinator::{self, Coordinator, Now};
+use crate::coordinator::{self, Coordinator, Errand, Now};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::Answer;
@@ -116,6 +121,12 @@ pub struct Node<S> {
     calendar: Calendar,
     due_ns: Option<u64>,
     health: Health,
+    /// What it was started for alone, if it was.
+    errand: Option<Errand>,
+    /// Who may hold the lease that this node claims, and until when at least it is watched.
+    held: Option<(LogFault, u64)>,
+    /// When the log is looked at next for whether that one let go. The look may fail, and nobody needs to know.
+    look_ns: u64,
 }
 
 impl<S: Sealer + Clone> Node<S> {
@@ -147,6 +158,9 @@ impl<S: Sealer + Clone> Node<S> {
             calendar: Calendar::default(),
             due_ns: None,
             health: Health::default(),
+            errand: None,
+            held: None,
+            look_ns: 0,
             config,
         };
         node.read_log();
@@ -271,7 +285,7 @@ impl<S: Sealer + Clone> Node<S> {
         let coordinator = self.coordinator.as_ref().filter(|_| self.may_coordinate());
         let coordinator = coordinator.and_then(Coordinator::deadline);
         let seek = if self.writer.is_none() { self.seek_due() } else { None };
-        let own = [writer, reader, announce, coordinator, seek, self.requests.deadline()];
+        let own = [writer, reader, announce, coordinator, seek, self.look_due(), self.requests.deadline()];
         own.into_iter().flatten().min()
     }
 
@@ -429,8 +443,11 @@ impl<S: Sealer + Clone> Node<S> {
         self.now_ns = now_ns;
         loop {
             self.settle_reader();
+            self.settle_look(now_ns);
             self.settle_writer(now_ns, wall_ns);
             self.settle_coordinator(now_ns, wall_ns);
+            // A commit or a release that it has begun goes out now, not with the next event.
+            self.settle_writer(now_ns, wall_ns);
             self.settle_role();
             let is_held = self.reachable_holder().is_some();
             self.health.look(wall_ns, is_held, self.follow.silence_ns(now_ns));
@@ -453,7 +470,8 @@ impl<S: Sealer + Clone> Node<S> {
     /// the backup that was due may be in what is still to come.
     fn read_calendar(&mut self, now_ns: u64, wall_ns: i64) {
         let before = self.due_ns.take();
-        if self.writer.is_none() && self.reader.is_none() && self.follow.is_resting() {
+        let is_asked = self.errand.is_none() && self.follow.is_resting();
+        if self.writer.is_none() && self.reader.is_none() && is_asked {
             let due = self.calendar.next(&self.view.state, wall_ns, &|_| false);
             let left = |due: Due| u64::try_from(due.wall_ns.saturating_sub(wall_ns)).unwrap_or(0);
             let due_ns = due.map(|due| now_ns.saturating_add(left(due)));
@@ -552,6 +570,7 @@ impl<S: Sealer + Clone> Node<S> {
                     self.health.has_read();
                 }
             }
+            Some(Err(_)) if self.looks() => self.reader = None,
             Some(Err(fault)) => {
                 self.reader = None;
                 self.note(Note::Warning(fault));
@@ -606,8 +625,10 @@ impl<S: Sealer + Clone> Node<S> {
                 writer::Action::Call { id, call } => {
                     self.actions.push_back(Action::Call(Ticket { machine, id }, call));
                 }
-                writer::Action::Wait { held, .. } => {
+                writer::Action::Wait { held, until_ns } => {
                     self.health.keeps_from_lease(held);
+                    self.look_ns = now_ns.saturating_add(errand::LOOK_NS);
+                    self.held = Some((held, until_ns));
                     let is_twin = self.is_twin(&held);
                     self.note(if is_twin { Note::SameNumber(held) } else { Note::Waiting(held) });
                 }
@@ -636,6 +657,7 @@ impl<S: Sealer + Clone> Node<S> {
             rest_ns: self.config.rest_ns,
             merges: self.config.merges,
             room: self.config.room,
+            errand: self.errand.clone(),
             checks: self.config.options.checks,
         };
         let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
@@ -650,7 +672,7 @@ impl<S: Sealer + Clone> Node<S> {
             self.releasing = Some(None);
         }
         self.health.is_well();
-        self.follow.again_ns = None;
+        (self.follow.again_ns, self.held) = (None, None);
         self.note(Note::Coordinates(epoch));
         self.announce(now_ns);
     }
@@ -684,6 +706,10 @@ impl<S: Sealer + Clone> Node<S> {
         if let Some((_, writer)) = self.writer.take() {
             self.take_view(writer.view().clone());
         }
+        if let (Some(errand), Some(coordinator)) = (&mut self.errand, &self.coordinator) {
+            errand.own = coordinator.backup_of(&errand.policy).or(errand.own);
+        }
+        self.held = None;
         self.coordinator = None;
         self.releasing = None;
         self.loopback.clear();
@@ -750,3 +776,7 @@ mod tests;
 #[cfg(test)]
 #[path = "alone_test.rs"]
 mod alone_test;
+
+#[cfg(test)]
+#[path = "errand_test.rs"]
+mod errand_test;
