@@ -9,9 +9,7 @@
 //! Invariants: what counts requests sees every one that is sent. Does not: keep anything on this machine (P6), but for what it has seen,
 //! where it is told to ([`memory`](crate::memory)). Source: ours.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use windlass_agent::format::fault::FormatFaultKind;
 use windlass_agent::format::home::HOME_KEY;
@@ -36,11 +34,12 @@ use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::split::SplitStore;
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, Store, StoreFaultKind};
-use windlass_hal::clock::{Clock, SystemClock};
+use windlass_hal::clock::SystemClock;
 
 use crate::args::global::Global;
 use crate::args::value::Rate;
 use crate::calls::SessionCalls;
+use crate::engine::settings::Target;
 use crate::failure::Failure;
 use crate::host::{self, HostClock};
 use crate::memory::{Memory, Seen};
@@ -53,8 +52,8 @@ use crate::unlock::{self, Pin};
 use crate::watch::Watch;
 use crate::{logger, signal};
 
-/// The node's number: one node for now.
-const NODE: NodeId = NodeId(1);
+/// Number of the node that a command is, when it acts alone.
+pub const NODE: NodeId = NodeId(1);
 
 /// A store that was opened, with everything that is common to its users.
 pub struct Opened {
@@ -87,15 +86,11 @@ pub struct Repository {
     last: Mutex<Option<View>>,
 }
 
-/// How long a lost lock is tried for again, in nanoseconds: what a store needs to come back after a failure of its own, or a link.
-const REGAIN_NS: u64 = 900_000_000_000;
-/// Pause between such tries: each of them has waited itself.
-const REGAIN_PAUSE: Duration = Duration::from_secs(2);
 /// Time between lines that say what is waited for, in nanoseconds.
 const SAY_NS: u64 = 30_000_000_000;
 
 /// Waits for a lock that another one has, and says so.
-struct Waiting {
+pub struct Waiting {
     most_ns: Option<u64>,
     /// Whether it is found out in any case if the holder lives: the lock may be this process's own, which ran out.
     watches: bool,
@@ -116,7 +111,7 @@ impl Waiting {
 
     /// Whether to go on. A lock that was not let go is refused when the time is over, at once without any: only taking it over needs the
     /// holder to be watched.
-    fn goes_on(&mut self, now_ns: u64, held: &LogFault, left_ns: u64) -> bool {
+    pub fn goes_on(&mut self, now_ns: u64, held: &LogFault, left_ns: u64) -> bool {
         let waited_ns = now_ns.saturating_sub(*self.begun_ns.get_or_insert(now_ns));
         let LogFault::Held { watched_ns, .. } = *held else { return false };
         let lives = watched_ns > 0;
@@ -422,6 +417,18 @@ impl Repository {
         Ok(repository)
     }
 
+    /// What an engine uses of it.
+    pub fn target(&self) -> Target {
+        Target {
+            store: self.opened.shared(),
+            client: Arc::clone(&self.opened.client),
+            throttle: Arc::clone(&self.opened.throttle),
+            keys: self.keys.clone(),
+            cluster: self.format.uuid,
+            row_blocks: self.format.location_blocks.into(),
+        }
+    }
+
     /// How long to wait for a lock that another one has, in nanoseconds; `None`: as long as its holder is at work.
     pub fn wait_for_lock(&mut self, wait_ns: Option<u64>) {
         self.wait_ns = wait_ns;
@@ -481,7 +488,8 @@ impl Repository {
         Ok(view)
     }
 
-    fn keep_view(&self, view: &View) {
+    /// What was read or written of the log last: who reads it next begins there.
+    pub fn keep_view(&self, view: &View) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
     }
 
@@ -509,25 +517,14 @@ impl Repository {
         self.try_claim(&mut Waiting::new(self.wait_ns)).map_err(|fault| self.not_claimed(&fault))
     }
 
-    /// Takes the lease again after it was lost: for [`REGAIN_NS`] whatever the store answers, unless `stop` is set.
-    pub fn claim_again(&self, stop: &AtomicBool) -> Result<LogSession<'_>, Failure> {
-        let begun_ns = HostClock.boot_ns();
-        loop {
-            let fault = match self.try_claim(&mut Waiting::again(self.wait_ns)) {
-                Ok(session) => return Ok(session),
-                Err(fault) => fault,
-            };
-            let over = HostClock.boot_ns().saturating_sub(begun_ns) >= REGAIN_NS;
-            if over
-                || stop.load(Ordering::Relaxed)
-                || !matches!(fault, LogFault::Store { .. })
-                || !fault.is_transient()
-            {
-                return Err(self.not_claimed(&fault));
-            }
-            log::info!("log: lock not regained yet, trying again fault={fault}");
-            self.clock.sleep(REGAIN_PAUSE);
-        }
+    /// For a lease that another one may have: as long as was said.
+    pub fn waiting(&self) -> Waiting {
+        Waiting::new(self.wait_ns)
+    }
+
+    /// For one that was lost.
+    pub fn waiting_again(&self) -> Waiting {
+        Waiting::again(self.wait_ns)
     }
 
     fn try_claim(&self, waiting: &mut Waiting) -> Result<LogSession<'_>, LogFault> {
@@ -543,7 +540,8 @@ impl Repository {
         })
     }
 
-    fn not_claimed(&self, fault: &LogFault) -> Failure {
+    /// Why the lease was not to be had.
+    pub fn not_claimed(&self, fault: &LogFault) -> Failure {
         let place = self.opened.store.describe();
         match fault {
             LogFault::Held { .. } if signal::is_asked() => {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use windlass_tests::cli::Cli;
+use windlass_tests::engines::faulty::{Fault, Faulty};
 use windlass_tests::engines::scratch::Scratch;
 use windlass_tests::fixture::noise;
 
@@ -186,4 +187,67 @@ fn a_signal_ends_a_backup_with_its_number_and_says_what_is_kept() {
         assert!(cli.ok(&["policy", "remove", "p"]).contains("its backup 1 had not ended and is given up"));
         assert_eq!(cli.json(&["repo", "info"])["unfinished"], 0);
     }
+}
+
+/// More requests than the test makes.
+const ALWAYS: usize = 1 << 20;
+/// The store is away for longer than a lease lasts, which is 15 s.
+const AWAY: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_store_that_is_away_for_longer_than_a_lease_does_not_end_a_backup() {
+    let (scratch, server) = (Scratch::new("cli-away"), Faulty::start());
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test"))
+        .with_repository(scratch.path())
+        .with("WINDLASS_REPO", "s3://bucket/away")
+        .with("WINDLASS_ENDPOINT", &server.s3.endpoint)
+        .with("WINDLASS_CREDENTIALS_FILE", server.s3.credentials().to_str().unwrap());
+    cli.ok(&["repo", "init", "--path-style"]);
+    // Nothing proves of an image that it is as it was: it goes on because the same process had it open.
+    let [a, b] = [("a", 1), ("b", 2)].map(|(name, seed)| image(&scratch, name, seed, 24_000_000));
+    cli.ok(&["policy", "set", "p", "--path-style", "--volume", &a, "--volume", &b]);
+    let child = start(&cli, &["backup", "p", "--path-style", "--limit-up", "4MiB"]);
+    let (requests, begun) = (server.requests(), Instant::now());
+    while server.requests() < requests + 40 {
+        assert!(begun.elapsed() < PATIENCE, "{} requests", server.requests());
+        std::thread::yield_now();
+    }
+    server.plan("", &Fault::Reset, ALWAYS);
+    std::thread::sleep(AWAY);
+    server.clear();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{said}");
+    assert!(said.contains("ran out") && said.contains("trying to get it back"), "{said}");
+    assert!(said.contains("to see if it still runs"), "{said}");
+    let points = cli.json(&["points", "p", "--path-style"]);
+    assert_eq!(points["points"].as_array().unwrap().len(), 1, "{points}");
+    assert_eq!(points["points"][0]["status"], "complete");
+    assert_eq!(cli.json(&["repo", "info", "--path-style"])["unfinished"], 0);
+    cli.ok(&["check", "p", "--path-style", "--read-data"]);
+}
+
+#[test]
+fn a_backup_takes_up_what_a_killed_one_has_left_of_its_policy_only() {
+    let scratch = Scratch::new("cli-left");
+    let cli = cli(&scratch);
+    let [a, b] = [("a", 1, 40_000_000), ("b", 2, 300_000)]
+        .map(|(name, seed, bytes)| image(&scratch, name, seed, bytes));
+    set(&cli, "long", &[&a]);
+    set(&cli, "short", &[&b]);
+    let child = start(&cli, &["backup", "long", "--limit-up", "4MiB"]);
+    // Behind what the policies wrote: the epoch, the backup, and what is kept of it.
+    let (log, before, begun) = (scratch.path().join("repository/log"), 6, Instant::now());
+    while fs::read_dir(&log).unwrap().count() < before + 3 {
+        assert!(begun.elapsed() < PATIENCE, "{} slots", fs::read_dir(&log).unwrap().count());
+        std::thread::yield_now();
+    }
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    child.wait_with_output().unwrap();
+    cli.ok(&["backup", "short"]);
+    assert_eq!(cli.json(&["repo", "info"])["unfinished"], 1, "the other one is left alone");
+    let done = cli.json(&["backup", "long"]);
+    assert!(done["bytes_kept"].as_u64() > Some(0), "{done}");
+    assert!(done["bytes_stored_plain"].as_u64() < Some(40_000_000), "{done}");
+    assert_eq!(cli.json(&["repo", "info"])["unfinished"], 0);
 }

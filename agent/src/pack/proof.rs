@@ -41,6 +41,28 @@ pub struct Proven {
     pub ns: u64,
 }
 
+impl Proven {
+    /// The sum of both.
+    pub fn plus(&self, other: &Proven) -> Proven {
+        Proven {
+            of: self.of + other.of,
+            frames: self.frames + other.frames,
+            bytes: self.bytes + other.bytes,
+            ns: self.ns + other.ns,
+        }
+    }
+
+    /// What it took after `earlier`, of the same proofs.
+    pub fn since(&self, earlier: &Proven) -> Proven {
+        Proven {
+            of: self.of - earlier.of,
+            frames: self.frames - earlier.frames,
+            bytes: self.bytes - earlier.bytes,
+            ns: self.ns - earlier.ns,
+        }
+    }
+}
+
 impl std::fmt::Debug for Proofs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Proofs(1 of {}: {:?})", self.every, self.so_far())

@@ -29,25 +29,22 @@ use windlass_agent::backplane::message::Present;
 use windlass_agent::backplane::net::{Net, NetConfig, conns_max};
 use windlass_agent::backplane::session::{Local, PROTOCOLS};
 use windlass_agent::backplane::tls::{Pem, Tls};
-use windlass_agent::format::slot::Author;
 use windlass_agent::id::{Boot, NodeId};
-use windlass_agent::log::lease::Identity;
-use windlass_agent::log::sealer::LogSealer;
-use windlass_agent::log::writer::WriterOptions;
-use windlass_agent::node::{Config, Node};
-use windlass_agent::table::plan::Bounds;
+use windlass_agent::node::Node;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
 
 use crate::args::global::Global;
-use crate::calls::Calls;
 use crate::control::server::Server;
 use crate::engine::limits::StoreLimits;
+use crate::engine::node::{self, Engine};
 use crate::engine::post::{Letter, Post};
-use crate::engine::volumes::Volumes;
-use crate::engine::worker::{Work, Worker};
+use crate::engine::settings::Settings;
+use crate::engine::volumes::{Listed, Volumes};
+use crate::engine::worker::Work;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
+use crate::machinery::pools;
 use crate::notify::Notify;
 use crate::profile::{Backplane, Profile, read::Loaded};
 use crate::repository::Repository;
@@ -56,10 +53,6 @@ use crate::{logger, signal};
 use front::Front;
 use reactor::{NET_TOKEN, Reactor};
 
-/// Idle time after which the coordinator lets the lease go, in nanoseconds: an idle cluster asks the store for nothing.
-const REST_NS: u64 = 60_000_000_000;
-/// Threads for commits and reads of the log: slots are read side by side.
-const LOG_THREADS: usize = 4;
 /// How long a command waits for a coordinator: a dead one's lease must run out first, in leases.
 const REQUEST_LEASES: u64 = 4;
 /// Descriptors reported in one wait: all clients, some connections.
@@ -93,74 +86,56 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     logger::never_wait()?;
 
     let mut notify = Notify::from_environment();
-    let boot = host::boot()?;
-    let me = Author { node: profile.id(), boot };
-    let volumes = Volumes::new(&profile);
+    let me = (profile.id(), host::boot()?);
+    let volumes = Listed::new(&profile);
     let identity = profile.identity(&global);
     let server = Server::open(&profile.control.socket)?;
-    let mut front = Front::new(server, identity.clone(), present(&profile, &volumes, boot));
+    let mut front = Front::new(server, identity.clone(), present(&profile, &volumes, me.1));
     let Some(repository) = boot::reach(&global, &letters, &mut notify, &mut front)? else {
         return Ok(Exit::Done);
     };
     let repository = Arc::new(repository);
     let budget = profile.budget().map_err(Failure::usage)?;
+    let settings = Settings::of_agent(budget, profile.block_bytes_max(), profile.timing());
     let limits = Arc::new(StoreLimits::new(Arc::clone(&repository.opened.throttle), &profile.limits));
     let work = Work {
-        repository: Arc::clone(&repository),
-        volumes: volumes.clone(),
-        budget,
-        block_bytes_max: profile.block_bytes_max(),
+        target: repository.target(),
+        volumes: Arc::new(volumes.clone()),
+        settings,
         limits: Arc::clone(&limits),
-        author: (me.node, me.boot),
+        author: me,
+        pools: pools(&settings.budget, settings.block_bytes_max)?,
         has_peers: profile.backplane.is_some() && !profile.peer.is_empty(),
+        upkeep: Some(Arc::clone(&repository)),
+        watch: Arc::new(|_| {}),
     };
-    let answered = post.clone();
-    let calls = Calls::start(&repository.opened.shared(), LOG_THREADS, move |ticket, answer, fault| {
-        let words = fault.map(|fault| fault.to_string());
-        words.iter().for_each(|words| log::debug!("log: {words}"));
-        answered.send(Letter::Answer(ticket, answer, words));
-    })?;
-    let worker = Worker::start(work, &post)?;
-    let net = match &profile.backplane {
-        Some(backplane) => Some(net(&profile, backplane, &repository, boot, &poll)?),
-        None => None,
+    let (net, peers) = match &profile.backplane {
+        Some(backplane) => {
+            let peers = profile.peer.iter().map(|peer| NodeId(peer.node.value)).collect();
+            (Some(net(&profile, backplane, &repository, me.1, &poll)?), peers)
+        }
+        None => (None, Vec::new()),
     };
-    let timing = profile.timing();
-    let config = Config {
-        identity: Identity { cluster: repository.format.uuid, me },
-        peers: if net.is_some() {
-            profile.peer.iter().map(|peer| NodeId(peer.node.value)).collect()
-        } else {
-            Vec::new()
-        },
-        sealer: LogSealer::new(&repository.keys),
-        options: WriterOptions { timing, ..WriterOptions::default() },
-        present: present(&profile, &volumes, boot),
-        rest_ns: REST_NS,
-        merges: Bounds::default(),
-        room: Default::default(),
-        request_ns: REQUEST_LEASES.saturating_mul(timing.lease_ns),
-        seed: host::random()?,
-    };
+    let request_ns = REQUEST_LEASES.saturating_mul(settings.timing.lease_ns);
+    let config = node::config(&work, peers, present(&profile, &volumes, me.1), request_ns)?;
     let node = Node::new(HostClock.boot_ns(), config);
-    let (server, throttle) = (front.into_server(), Arc::clone(&repository.opened.throttle));
-    let mut reactor =
-        Reactor::new(poll, letters, net, server, calls, worker, identity, timing.beat_ns, throttle)?;
-    logger::say(format_args!("windlass: node {} is up", me.node));
+    let engine = Engine::start(node, work, net, &post, letters)?;
+    let mut reactor = Reactor::new(poll, front.into_server(), engine, identity)?;
+    logger::say(format_args!("windlass: node {} is up", me.0));
     notify.ready();
     let reload = || {
         let profile = load(file)?;
-        let tls = profile.backplane.as_ref().map(|backplane| tls(me.node, backplane)).transpose()?;
+        let tls = profile.backplane.as_ref().map(|backplane| tls(me.0, backplane)).transpose()?;
         volumes.replace(&profile);
         limits.set_profile(&profile.limits);
-        Ok((present(&profile, &volumes, boot), tls))
+        Ok((present(&profile, &volumes, me.1), tls))
     };
-    reactor.run(node, &mut notify, &reload);
+    reactor.run(&mut notify, &reload);
     Ok(Exit::Done)
 }
 
 /// What a node says of itself.
-fn present(profile: &Profile, volumes: &Volumes, boot: Boot) -> Present {
+fn present(profile: &Profile, volumes: &Listed, boot: Boot) -> Present {
     Present {
         boot,
         weight: profile.work.weight,

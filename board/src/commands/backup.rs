@@ -1,59 +1,53 @@
 //! `backup`: a policy's volumes into a new point.
 //!
 //! ```text
-//!  policy --> devices, volumes (through its patterns) --> budget --> pools, uplink, reactor --> drive::backup --> report
+//!  policy --> budget --> pools --> devices, volumes (through its patterns) --> engine::backup --> report
 //! ```
 //!
 //! Source: ours.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde_json::{Map, Value, json};
-use windlass_agent::drive::backup::{self as drive, Machinery, Report, VolumeJob};
-use windlass_agent::drive::budget::Budget;
-use windlass_agent::drive::job;
-use windlass_agent::drive::merge::{self, Merged, Merger};
-use windlass_agent::id::VolumeId;
+use windlass_agent::drive::job::VolumeJob;
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
-use windlass_agent::pack::OBJECT_BYTES_DEFAULT;
-use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::Policy;
 use windlass_agent::policy::paths;
-use windlass_agent::policy::select::{Unmatched, unmatched_include};
+use windlass_agent::policy::select::unmatched_include;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::store::retry::Client;
-use windlass_agent::store::uplink::UplinkSettings;
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 use windlass_agent::worker::backup::Totals;
-use windlass_hal::buf::Pool;
 use windlass_hal::volume::{Volume, VolumeKind};
 
 use crate::args::Backup;
 use crate::args::global::Global;
+use crate::args::value::Rate;
 use crate::commands::verify::{self, Compared};
 use crate::commands::{policy, repo};
 use crate::damage::{self, Found};
-use crate::engine::volumes::{Selectable, open_selected};
-use crate::engine::worker::{job_settings, point_rows, start_uplink};
+use crate::engine::backup::{self as engine, Fault, Listener, Report};
+use crate::engine::kept::Kept;
+use crate::engine::limits::StoreLimits;
+use crate::engine::settings::Settings;
+use crate::engine::worker::Work;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, HostClock};
-use crate::machinery::{HostReactor, pools, refuse_written};
+use crate::machinery::pools;
 use crate::output::Output;
 use crate::progress::Watcher;
-use crate::repository::{self, LogSession, Repository};
+use crate::repository::{NODE, Repository, Waiting};
 use crate::requests::Requests;
-use crate::{logger, signal, text, within};
+use crate::watch::Opening;
+use crate::{logger, signal, text};
 
 /// What a backup did, with what only the board knows.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// What the agent says.
     pub report: Report,
-    /// What was done to keep the tables in order.
-    pub merged: Merged,
     /// How long it took, in nanoseconds.
     pub elapsed_ns: u64,
     /// What was asked of the store.
@@ -64,8 +58,6 @@ pub struct Outcome {
     pub compared: Vec<Compared>,
     /// Free bytes of images that are not in the point.
     pub free_bytes: u64,
-    /// Volumes that someone could write to when all was read, though nobody could when it began.
-    pub in_use: Vec<String>,
     /// Include patterns that match nothing on any volume.
     pub unmatched: Vec<String>,
     /// Volumes that the point is without: device, and why it could not be opened.
@@ -78,7 +70,8 @@ impl Outcome {
     /// How the command ends.
     pub fn exit(&self) -> Exit {
         let differs = self.compared.iter().any(|compared| compared.sums.differences > 0);
-        let nothing_named = self.unmatched.is_empty() && self.in_use.is_empty() && self.missing.is_empty();
+        let nothing_named =
+            self.unmatched.is_empty() && self.report.in_use.is_empty() && self.missing.is_empty();
         let whole = self.report.totals.fault_count == 0 && nothing_named && !self.damaged;
         if whole && !differs { Exit::Done } else { Exit::Partial }
     }
@@ -115,108 +108,54 @@ pub fn run_policy(
     // What it took to open the repository is not the backup's.
     store.take();
     job.enter(Phase::Opening);
-    let state = repository.view()?.state;
-    let policy = policy::required(&state, name)?;
-    apply_limits(global, repository, &policy);
-    let uplinks = UplinkSettings::default().threads;
-    let (block_bytes, object_bytes) = (policy.block_size as u32, object_bytes(&policy));
-    let budget = Budget::plan(global.memory.0, block_bytes, object_bytes, host::cores(), uplinks)
-        .map_err(Failure::usage)?;
-    let (frames, pieces) = pools(&budget, block_bytes)?;
-    let mut settings = settings(repository, &policy);
+    let view = repository.view()?;
+    let policy = policy::required(&view.state, name)?;
+    let mut settings =
+        Settings::of_policy(&policy, global.memory.0, host::cores()).map_err(Failure::usage)?;
     if paranoid {
-        settings.job.prove_every = 1;
+        settings.prove_every = 1;
     }
-    let pools = std::slice::from_ref(&frames);
-    let (mut volumes, missing, unmatched) = open_volumes(global, &state, &policy, &settings.job, pools, job)?;
-    let unmatched: Vec<String> =
-        unmatched.places().filter_map(|at| policy.include.get(at).cloned()).collect();
-    settings.includes_unmatched = unmatched.len() as u64;
-    let mut reactor = HostReactor::new()?;
-    for volume in &volumes {
-        reactor.add(&*volume.device)?;
+    let target = repository.target();
+    let pools = pools(&settings.budget, settings.block_bytes_max)?;
+    let iops = global.device_iops_max.or(policy.limits.device_iops);
+    let urls: Vec<&str> = global.repo.iter().chain(&global.lease_store).map(String::as_str).collect();
+    let shape = settings.job(&target, &policy);
+    let volumes = Kept::open(&policy, &view.state, &shape, iops, pools.0.clone(), &urls, job)?;
+    for warning in volumes.warnings() {
+        logger::say(format_args!("windlass: {warning}"));
     }
-    let waker = reactor.waker();
-    let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
-    let uplink = start_uplink(&repository.opened.client, &pieces, budget.uplinks, Arc::clone(&wake))?;
-    job.enter(Phase::Opening);
-    let session = repository.claim()?;
-    let revision = |state: &State| state.policies.get(name).map(|entry| (entry.revision, entry.removed));
-    if revision(&session.view().state) != revision(&state) {
-        repository::release(session);
-        return Err(Failure::new(format_args!(
-            "policy {name} was changed while the backup began; start it again"
-        )));
+    for missing in volumes.missing() {
+        logger::say(format_args!("windlass: {}; the point will be without this volume", missing.why));
     }
-    let mut machinery = Machinery {
-        frames,
-        pieces,
-        budget,
-        names: NameCounter::default(),
-        uplink: &uplink,
-        wake,
-        reactor: &mut reactor,
-        stop: job.stop_flag(),
-        flush: &NO_FLUSH,
-    };
-    let sweeping = damage::begin_sweep(repository, &session.view().state, job);
+    let sweeping = damage::begin_sweep(repository, &view.state, job);
     log::info!("backup: begun policy={name}");
-    settings.missing = missing.iter().map(|missing| missing.id).collect();
-    let is_read = |device: &str| missing.iter().all(|missing| missing.device != device);
-    let devices = policy.volumes.iter().map(|volume| volume.device.as_str());
-    let read: Vec<&Path> = devices.filter(|device| is_read(device)).map(Path::new).collect();
-    let mut in_use: Vec<String> = Vec::new();
-    let (mut session, mut begun) = (session, None);
-    let (session, result) = loop {
-        job.enter(Phase::BackingUp);
-        settings.own = begun;
-        let (kept, result) = drive::run(
-            session,
-            repository.clock(),
-            &repository.keys,
-            &settings,
-            &mut volumes,
-            &mut machinery,
-            &mut |volume, earlier, state| point_rows(repository, volume, earlier, state),
-            &mut |begun_as, totals| {
-                begun = Some(begun_as);
-                show(job, totals, &repository.opened.client);
-            },
-            &mut || {
-                in_use =
-                    read.iter().filter_map(|path| Some(refuse_written(path).err()?.to_string())).collect();
-                in_use.len() as u64
-            },
-        );
-        match &result {
-            // The lock is lost, or what was written under it is not known to count.
-            Err(fault)
-                if kept.is_none()
-                    && !job.is_stop_requested()
-                    && fault.log().is_some_and(LogFault::is_transient) =>
-            {
-                logger::say(format_args!("windlass: {fault}; trying to get it back"));
-                job.enter(Phase::Opening);
-                session = repository.claim_again(job.stop_flag())?;
-            }
-            _ => break (kept, result),
-        }
+    let volumes = Arc::new(volumes);
+    let (given, shown) = (|rate: Option<Rate>| rate.map(|rate| rate.0), Arc::clone(job));
+    let client = Arc::clone(&target.client);
+    let work = Work {
+        limits: Arc::new(StoreLimits::of_command(
+            Arc::clone(&target.throttle),
+            given(global.limit_up),
+            given(global.limit_down),
+        )),
+        target,
+        volumes: Arc::<Kept>::clone(&volumes),
+        settings,
+        author: (NODE, host::boot()?),
+        pools,
+        has_peers: false,
+        upkeep: None,
+        watch: Arc::new(move |totals| show(&shown, totals, &client)),
     };
-    job.enter(Phase::Finishing);
-    let (names, pieces) = (machinery.names.clone(), machinery.pieces.clone());
-    let (session, merged) = match (session, &result) {
-        (Some(session), Ok(_)) => keep_order(repository, session, names, pieces, job),
-        (session, _) => (session, Merged::default()),
-    };
-    let kept = session.as_ref().map_or(0, |session| stored_of(&session.view().state, name));
-    let mut damaged = match (&session, &result) {
-        (Some(session), Ok(report)) => session.view().state.damage.points.contains(&report.backup),
-        _ => false,
-    };
-    if let Some(session) = session {
-        repository::release(session);
+    job.enter(Phase::Opening);
+    let ended = engine::run(work, view, name, job, &mut Teller::new(repository))?;
+    repository.keep_view(&ended.view);
+    let state = ended.view.state;
+    let report = ended.result.map_err(|fault| ended_early(repository, &fault, &policy, &state))?;
+    if let Some(warning) = repo::retired_warning(state.retired.len()) {
+        logger::say(format_args!("windlass: {warning}"));
     }
-    let report = result.map_err(|fault| ended_early(&fault, &policy, kept))?;
+    let mut damaged = report.damaged;
     let mut is_told = !report.lost.is_empty();
     if is_told {
         // What was missing as a whole was known to be from its first row on.
@@ -243,18 +182,19 @@ pub fn run_policy(
         report.totals.fault_count,
         elapsed_ns / 1_000_000_000
     );
-    let not_whole = name_troubles(&report, &mut volumes);
-    let free_bytes = volumes.iter().map(|job| free_bytes(&*job.volume)).sum();
-    let missing = missing.into_iter().map(|missing| (missing.device, missing.why)).collect();
+    let missing = volumes.missing().iter().map(|of| (of.device.clone(), of.why.clone())).collect();
+    let unmatched = volumes.unmatched().to_vec();
+    let mut open = volumes.at_rest();
+    let not_whole = name_troubles(&report, open.values_mut().map(|opened| &mut opened.job));
+    let free_bytes = open.values().map(|opened| free_bytes(&*opened.job.volume)).sum();
+    drop(open);
     let outcome = Outcome {
         report,
         elapsed_ns,
         requests: store.take(),
         not_whole,
         compared,
-        merged,
         free_bytes,
-        in_use,
         unmatched,
         missing,
         damaged,
@@ -262,52 +202,57 @@ pub fn run_policy(
     Ok((policy, outcome))
 }
 
-/// Bytes that unfinished backups of a policy have stored.
-fn stored_of(state: &State, policy: &str) -> u64 {
-    state.unfinished(policy).map(|(_, running)| running.totals.bytes_stored).sum()
+/// Tells a person how it goes, and how long to wait.
+struct Teller<'a> {
+    waiting: Waiting,
+    waiting_again: Waiting,
+    opening: Option<Opening<'a>>,
+}
+
+impl Teller<'_> {
+    fn new(repository: &Repository) -> Teller<'_> {
+        Teller {
+            waiting: repository.waiting(),
+            waiting_again: repository.waiting_again(),
+            opening: Some(repository.opened.store.watch().opening()),
+        }
+    }
+}
+
+impl Listener for Teller<'_> {
+    fn is_held(&mut self, held: &LogFault, left_ns: u64, again: bool) -> bool {
+        let waiting = if again { &mut self.waiting_again } else { &mut self.waiting };
+        waiting.goes_on(HostClock.boot_ns(), held, left_ns)
+    }
+
+    fn has_begun(&mut self) {
+        self.opening = None;
+    }
+
+    fn hears(&mut self, line: fmt::Arguments<'_>) {
+        logger::say(format_args!("windlass: {line}"));
+    }
 }
 
 /// Why a backup ended early, and what of it is kept.
-fn ended_early<F: std::fmt::Display>(fault: &drive::Fault<F>, policy: &Policy, kept_bytes: u64) -> Failure {
-    let kept = match kept_bytes {
+fn ended_early(repository: &Repository, fault: &Fault, policy: &Policy, state: &State) -> Failure {
+    let kept = match engine::kept_bytes(state, &policy.name) {
         0 => "nothing had been stored yet that the next run could use".to_owned(),
         kept => format!("{} are kept for the next run", Human(kept)),
     };
-    match fault.is_stop() {
-        true => Failure::new(format_args!("backup of {} stopped; {kept}", policy.name)),
-        false => Failure::new(format_args!("{fault}; {kept}")),
+    match fault {
+        Fault::Stopped => Failure::new(format_args!("backup of {} stopped; {kept}", policy.name)),
+        Fault::Log(fault) => repository.not_claimed(fault),
+        Fault::Refused(why) => Failure::new(why),
+        Fault::Job(..) => Failure::new(format_args!("{fault}; {kept}")),
     }
-}
-
-/// Merges segments where too many lie over one place. What does not work is said and left for the next time: the point is made.
-fn keep_order<'env>(
-    repository: &'env Repository,
-    session: LogSession<'env>,
-    names: NameCounter,
-    pieces: Pool,
-    job: &Progress,
-) -> (Option<LogSession<'env>>, Merged) {
-    let holder = session.view().state.holder;
-    let merger = Merger {
-        client: Arc::clone(&repository.opened.client),
-        keys: repository.keys.clone(),
-        pieces,
-        names,
-        author: (holder.node, holder.boot),
-    };
-    let (session, merged, result) = merge::in_order(session, repository.clock(), &merger, job.stop_flag());
-    if let Err(why) = result {
-        logger::say(format_args!("windlass: tables were not merged: {why}"));
-    }
-    let retired = session.as_ref().map_or(0, |session| session.view().state.retired.len());
-    if let Some(warning) = repo::retired_warning(retired) {
-        logger::say(format_args!("windlass: {warning}"));
-    }
-    (session, merged)
 }
 
 /// Finds the paths of items that are not whole.
-fn name_troubles(report: &Report, volumes: &mut [VolumeJob]) -> Vec<(Vec<u8>, String)> {
+fn name_troubles<'a>(
+    report: &Report,
+    volumes: impl Iterator<Item = &'a mut VolumeJob>,
+) -> Vec<(Vec<u8>, String)> {
     let mut named = Vec::with_capacity(report.troubles.len());
     for job in volumes {
         let of_volume = || report.troubles.iter().filter(|trouble| trouble.lin.volume == job.id);
@@ -331,110 +276,6 @@ fn free_bytes(volume: &dyn Volume) -> u64 {
     let info = volume.info();
     if info.kind == VolumeKind::Image { info.size_bytes.saturating_sub(info.used_bytes) } else { 0 }
 }
-
-fn object_bytes(policy: &Policy) -> u32 {
-    u32::try_from(policy.object_size).unwrap_or(OBJECT_BYTES_DEFAULT)
-}
-
-fn settings(repository: &Repository, policy: &Policy) -> drive::Settings {
-    drive::Settings {
-        policy: policy.name.clone(),
-        job: job_settings(repository, policy),
-        wall_start_ns: HostClock.wall_ns(),
-        includes_unmatched: 0,
-        missing: Vec::new(),
-        own: None,
-    }
-}
-
-/// Limits of the command line go before those of the policy.
-fn apply_limits(global: &Global, repository: &Repository, policy: &Policy) {
-    let pick = |given: Option<crate::args::value::Rate>, kept: Option<u64>| given.map(|rate| rate.0).or(kept);
-    let (up, down) =
-        (pick(global.limit_up, policy.limits.upload), pick(global.limit_down, policy.limits.download));
-    repository.opened.throttle.set(up.unwrap_or(0), down.unwrap_or(0));
-}
-
-/// A volume that could not be opened.
-struct Missing {
-    id: VolumeId,
-    device: String,
-    why: String,
-}
-
-/// Opens the volumes of a policy, ascending by number. What cannot be opened is named, and the others are backed up; when nothing can be
-/// opened, there is nothing to do. Says which include patterns match nothing on any.
-fn open_volumes(
-    global: &Global,
-    state: &State,
-    policy: &Policy,
-    settings: &job::Settings,
-    pools: &[Pool],
-    job: &Progress,
-) -> Result<(Vec<VolumeJob>, Vec<Missing>, Unmatched), Failure> {
-    let patterns = policy.patterns().map_err(Failure::new)?;
-    let iops = global.device_iops_max.or(policy.limits.device_iops);
-    let mut jobs = Vec::with_capacity(policy.volumes.len());
-    let mut missing: Vec<Missing> = Vec::new();
-    let (mut bytes, mut all) = (0u64, true);
-    let mut unmatched = Unmatched::first(policy.include.len());
-    for wanted in &policy.volumes {
-        let path = PathBuf::from(&wanted.device);
-        if !path.is_absolute() {
-            return Err(Failure::at(
-                &wanted.device,
-                "a volume of a board profile, which an agent knows; start `windlass agent` and leave out --alone",
-            ));
-        }
-        let id = volume_id(state, policy, &wanted.device)?;
-        let opened = match open_selected(&path, wanted.reader, iops, pools, policy, None, job) {
-            Ok(opened) => opened,
-            Err(failure) if job.is_stop_requested() || policy.volumes.len() == 1 => return Err(failure),
-            Err(failure) => {
-                missing.push(Missing { id, device: wanted.device.clone(), why: failure.to_string() });
-                continue;
-            }
-        };
-        let urls = global.repo.iter().chain(&global.lease_store).map(String::as_str);
-        if let Some(warning) = within::warning(urls, &path, opened.volume.info(), &patterns) {
-            logger::say(format_args!("windlass: {warning}"));
-        }
-        job.items_total.add(opened.items);
-        // How many bytes a selection has is not known: the bar goes by items.
-        all &= opened.whole;
-        bytes = bytes.saturating_add(opened.volume.info().used_bytes);
-        unmatched = unmatched.of_both(&opened.unmatched);
-        let rules = settings.rules(&patterns, wanted.reader, policy.all_blocks);
-        let Selectable { device, volume, .. } = opened;
-        jobs.push(VolumeJob { id, device, volume, rules });
-    }
-    jobs.sort_by_key(|job| job.id);
-    missing.sort_by_key(|missing| missing.id);
-    if jobs.is_empty() {
-        let all: Vec<&str> = missing.iter().map(|missing| missing.why.as_str()).collect();
-        return Err(Failure::new(format_args!(
-            "no volume of {} can be opened: {}",
-            policy.name,
-            all.join("; ")
-        )));
-    }
-    for missing in &missing {
-        logger::say(format_args!("windlass: {}; the point will be without this volume", missing.why));
-    }
-    job.bytes_total.set(if all { bytes } else { 0 });
-    Ok((jobs, missing, unmatched))
-}
-
-fn volume_id(state: &State, policy: &Policy, device: &str) -> Result<VolumeId, Failure> {
-    let mut known = state.volumes.iter();
-    let found = known.find(|(_, volume)| volume.policy == policy.name && volume.device == device);
-    found.map(|(id, _)| *id).ok_or_else(|| {
-        Failure::at(device, format_args!("not registered; run `windlass policy set {}` again", policy.name))
-    })
-}
-
-/// Nobody asks a process that acts alone to send what it has packed.
-static NO_FLUSH: AtomicBool = AtomicBool::new(false);
 
 /// Copies the worker's sums to where people look.
 fn show(job: &Progress, totals: &Totals, client: &Client) {
@@ -491,7 +332,7 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
         Counted(totals.segments, "segment"),
         Counted(outcome.requests.puts(), "PUT"),
     ));
-    for why in &outcome.in_use {
+    for why in &outcome.report.in_use {
         output.say(format_args!(
             "  put to use while it was read, so do not trust this point, make another: {why}"
         ));
@@ -502,11 +343,11 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
             Human(outcome.free_bytes)
         ));
     }
-    if outcome.merged.removed > 0 {
+    if outcome.report.merged.removed > 0 {
         output.say(format_args!(
             "  {} segments of the tables became {}",
-            Grouped(outcome.merged.removed),
-            Grouped(outcome.merged.added)
+            Grouped(outcome.report.merged.removed),
+            Grouped(outcome.report.merged.added)
         ));
     }
     let proven = &outcome.report.proven;
@@ -518,11 +359,11 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
             HumanTime(proven.ns),
         ));
     }
+    for (path, what) in &outcome.not_whole {
+        output.say(format_args!("  not whole: {}: {what}", text::printable(path)));
+    }
     if totals.fault_count > 0 {
-        output.say(format_args!(
-            "  {} could not be read in full (named above)",
-            Counted(totals.fault_count, "item")
-        ));
+        output.say(format_args!("  {} could not be read in full", Counted(totals.fault_count, "item")));
     }
     for text in &outcome.unmatched {
         output.say(format_args!("  {}", unmatched_include(text)));
@@ -604,14 +445,14 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "proven_ms": report.proven.ns / 1_000_000,
         "objects": totals.objects,
         "segments": totals.segments,
-        "segments_merged": outcome.merged.removed,
+        "segments_merged": outcome.report.merged.removed,
         "requests": outcome.requests.to_json(),
         "peak_memory_bytes": host::peak_memory_bytes(),
         "faults": totals.fault_count,
         "fault_list": not_whole,
         "includes_unmatched": outcome.unmatched,
         "compared": compared,
-        "in_use": outcome.in_use,
+        "in_use": outcome.report.in_use,
         "damaged": outcome.damaged,
     })
 }

@@ -16,6 +16,8 @@ type Rates = (u64, u64);
 /// See the module.
 pub struct StoreLimits {
     throttle: Arc<Throttle>,
+    /// Go before the policy's, upload and download: somebody has said them for this one backup.
+    given: (Option<u64>, Option<u64>),
     /// The profile's and the policy's.
     said: Mutex<(Rates, Rates)>,
 }
@@ -23,9 +25,14 @@ pub struct StoreLimits {
 impl StoreLimits {
     /// Those of a profile hold at once.
     pub fn new(throttle: Arc<Throttle>, profile: &profile::Limits) -> StoreLimits {
-        let limits = StoreLimits { throttle, said: Mutex::default() };
+        let limits = StoreLimits { throttle, given: (None, None), said: Mutex::default() };
         limits.set_profile(profile);
         limits
+    }
+
+    /// Those that somebody gives in place of a policy's, in bytes a second; 0: none.
+    pub fn of_command(throttle: Arc<Throttle>, upload: Option<u64>, download: Option<u64>) -> StoreLimits {
+        StoreLimits { throttle, given: (upload, download), said: Mutex::default() }
     }
 
     /// The profile was read again.
@@ -37,7 +44,8 @@ impl StoreLimits {
 
     /// A backup of a policy begins.
     pub fn set_policy(&self, policy: &Limits) {
-        let rates = (policy.upload.unwrap_or(0), policy.download.unwrap_or(0));
+        let rate = |given: Option<u64>, said: Option<u64>| given.or(said).unwrap_or(0);
+        let rates = (rate(self.given.0, policy.upload), rate(self.given.1, policy.download));
         self.change(|said| said.1 = rates);
     }
 
@@ -78,5 +86,8 @@ mod tests {
         assert_eq!(throttle.rates(), (5000, 70));
         limits.set_policy(&Limits::default());
         assert_eq!(throttle.rates(), (0, 1024));
+        let limits = StoreLimits::of_command(Arc::clone(&throttle), Some(0), None);
+        limits.set_policy(&Limits { upload: Some(5000), download: Some(70), ..Limits::default() });
+        assert_eq!(throttle.rates(), (0, 70), "what is given goes before the policy");
     }
 }

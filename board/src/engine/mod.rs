@@ -1,16 +1,24 @@
-//! The composition floor: threads, buffers and volumes that a node runs on, whoever it belongs to.
+//! The composition floor: threads, buffers and volumes that a node runs on, whoever it belongs to: the agent, for good, or a command, for one
+//! backup.
 //!
 //! | module | what |
 //! |---|---|
+//! | [`settings`] | what an engine is told of itself, and the repository that it uses |
+//! | [`node`] | a node with what carries its actions out |
+//! | [`backup`] | a cluster of one, for one backup |
 //! | [`worker`] | the job thread and the one that looks at volumes |
-//! | [`volumes`] | volumes that a node may open, and what a policy selects of them |
+//! | [`volumes`] [`kept`] | volumes that a node may open: those of a profile, those of one policy |
 //! | [`limits`] | how fast the store may be written and read |
 //! | [`post`] | how threads tell the loop what has happened |
 //!
 //! Does not: read command lines, print, ask, or end the process.
 //! Source: `agent/doc/architecture.md`, Threads.
 
+pub mod backup;
+pub mod kept;
 pub mod limits;
+pub mod node;
 pub mod post;
+pub mod settings;
 pub mod volumes;
 pub mod worker;

@@ -3,8 +3,11 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use windlass_agent::drive::job::Done;
+use windlass_agent::id::VolumeId;
 use windlass_agent::log::call::Answer;
 use windlass_agent::node;
+use windlass_agent::pack::proof::Proven;
 use windlass_hal::linux::poll::Waker;
 
 use crate::signal::Wish;
@@ -20,8 +23,23 @@ pub enum Letter {
     Event(node::Event),
     /// The store's answer to a call of the node, and what it said when that is a failure.
     Answer(node::Ticket, Answer, Option<String>),
+    /// What a job did that has ended well, before the event that says so.
+    Done(Box<Stretch>),
     /// A signal.
     Wish(Wish),
+}
+
+/// What was done of a stretch, for whoever shows it.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// Sums, items that are not whole, rows that were lost.
+    pub done: Done,
+    /// Frames that were opened again before they were sent.
+    pub proven: Proven,
+    /// Who could write to the volume when all was read, though nobody could when it was opened.
+    pub in_use: Option<String>,
 }
 
 /// The threads' end. Cheap to clone.

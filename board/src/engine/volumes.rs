@@ -1,4 +1,5 @@
-//! The volumes of a board profile: found by the name that a policy uses, opened, and told apart. Source: ours.
+//! Volumes: found by the name that a policy uses, opened, and told apart. Those of a board profile, or those of one policy, which stay open
+//! as long as its backup runs. Source: ours.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,10 +23,26 @@ use crate::failure::Failure;
 use crate::machinery::{open_device, open_volume, refuse_written};
 use crate::{profile, text, within};
 
-/// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs. With them the
-/// repository's URL.
-#[derive(Clone, Debug)]
-pub struct Volumes(Arc<RwLock<(Vec<profile::Volume>, Option<u32>)>>, Option<String>);
+/// Volumes that a node may open. Threads share it.
+pub trait Volumes: Send + Sync {
+    /// Their names, as policies use them.
+    fn titles(&self) -> Vec<String>;
+
+    /// Opens volume `id` of a policy.
+    fn open(
+        &self,
+        id: VolumeId,
+        state: &State,
+        policy: &Policy,
+        settings: &Settings,
+        pools: &[Pool],
+    ) -> Result<Opened, Failure>;
+
+    /// Takes a volume back that nobody works on any more; it may be kept open for the next who asks.
+    fn close(&self, opened: Opened) {
+        drop(opened);
+    }
+}
 
 /// A volume that was opened for a backup.
 pub struct Opened {
@@ -33,19 +50,47 @@ pub struct Opened {
     pub job: VolumeJob,
     /// What the coordinator is told.
     pub found: Found,
-    /// Where it is, as the profile says.
+    /// Where it is.
     pub device: PathBuf,
-    /// How it is read: the policy's word before the profile's.
+    /// How it is read.
     pub reader: Reader,
     /// Operations a second on its device at most.
     pub iops_max: Option<u32>,
+    /// Whether all of it is backed up.
+    pub whole: bool,
 }
 
-impl Volumes {
+impl Opened {
+    /// Of what was opened, under the rules by which items of it are taken.
+    pub fn new(
+        id: VolumeId,
+        path: &Path,
+        reader: Reader,
+        iops_max: Option<u32>,
+        opened: Selectable,
+        rules: [u8; 16],
+        settings: &Settings,
+    ) -> Opened {
+        let Selectable { device, volume, items, whole, unmatched } = opened;
+        let (end, grain) = stretch::span(volume.info(), &settings.shape());
+        let bytes = volume.info().used_bytes;
+        let job = VolumeJob { id, device, volume, rules };
+        let found =
+            Found { volume: job.found(), end, grain, items, bytes, unmatched, marks: Marks::default() };
+        Opened { job, found, device: path.to_owned(), reader, iops_max, whole }
+    }
+}
+
+/// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs. With them the
+/// repository's URL.
+#[derive(Clone, Debug)]
+pub struct Listed(Arc<RwLock<(Vec<profile::Volume>, Option<u32>)>>, Option<String>);
+
+impl Listed {
     /// Those of a profile.
-    pub fn new(profile: &profile::Profile) -> Volumes {
+    pub fn new(profile: &profile::Profile) -> Listed {
         let volumes = (profile.volume.clone(), profile.limits.device_iops);
-        Volumes(Arc::new(RwLock::new(volumes)), profile.repository.url.as_ref().map(|url| url.value.clone()))
+        Listed(Arc::new(RwLock::new(volumes)), profile.repository.url.as_ref().map(|url| url.value.clone()))
     }
 
     /// The profile was read again.
@@ -53,15 +98,16 @@ impl Volumes {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) =
             (profile.volume.clone(), profile.limits.device_iops);
     }
+}
 
-    /// Their names, as policies use them.
-    pub fn titles(&self) -> Vec<String> {
+impl Volumes for Listed {
+    fn titles(&self) -> Vec<String> {
         let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
         inner.0.iter().map(profile::Volume::title).collect()
     }
 
-    /// Opens volume `id` of a policy. Only what the profile names is opened, whatever a policy says.
-    pub fn open(
+    /// Only what the profile names is opened, whatever a policy says, and read as the policy says before the profile.
+    fn open(
         &self,
         id: VolumeId,
         state: &State,
@@ -94,13 +140,7 @@ impl Volumes {
             log::warn!("volume: {warning}");
         }
         let rules = settings.rules(&patterns, reader, policy.all_blocks);
-        let Selectable { device, volume, items, unmatched, .. } = opened;
-        let (end, grain) = stretch::span(volume.info(), &settings.shape());
-        let bytes = volume.info().used_bytes;
-        let job = VolumeJob { id, device, volume, rules };
-        let found =
-            Found { volume: job.found(), end, grain, items, bytes, unmatched, marks: Marks::default() };
-        Ok(Opened { job, found, device: own.device.value, reader, iops_max })
+        Ok(Opened::new(id, &own.device, reader, iops_max, opened, rules, settings))
     }
 }
 

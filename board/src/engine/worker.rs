@@ -19,63 +19,63 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_
 use std::thread::JoinHandle;
 
 use windlass_agent::backplane::message::{Assignment, AssignmentId, Command, MergeOrder};
-use windlass_agent::drive::budget::Budget;
-use windlass_agent::drive::job::{self, Assigned, Machinery, Packing, Settings};
+use windlass_agent::drive::job::{self, Assigned, Done, Machinery, Packing};
 use windlass_agent::drive::merge::Merger;
 use windlass_agent::drive::volume::CommitLog;
 use windlass_agent::format::record::{BackupVolume, Record};
-use windlass_agent::id::{Boot, Key, Lin, NodeId, VolumeId};
+use windlass_agent::id::{BackupId, Boot, Epoch, Key, Lin, NodeId, VolumeId};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
 use windlass_agent::node::Event;
 use windlass_agent::pack::object::NameCounter;
-use windlass_agent::policy::{Compression, Policy};
+use windlass_agent::policy::Policy;
 use windlass_agent::progress::Progress as Shown;
 use windlass_agent::store::retry::Client;
 use windlass_agent::store::uplink::{Uplink, UplinkSettings};
 use windlass_agent::table::lost::LostRows;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
-use windlass_agent::worker::backup::{ItemTrouble, Progress};
+use windlass_agent::worker::backup::{ItemTrouble, Progress, Totals};
 use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_agent::worker::density;
 use windlass_hal::buf::Pool;
 use windlass_hal::volume::verify::Verified;
 
 use super::limits::StoreLimits;
-use super::post::{JobWaker, Post};
+use super::post::{JobWaker, Letter, Post, Stretch};
+use super::settings::{Settings as EngineSettings, Target};
 use super::volumes::{Opened, Volumes};
 use crate::commands::verify;
 use crate::damage::{self, Found};
 use crate::failure::Failure;
-use crate::machinery::{HostReactor, pools, refuse_written};
+use crate::machinery::{HostReactor, refuse_written};
 use crate::repository::Repository;
-
-/// Objects after which a worker reports: what another node has to do again when this one dies, on a fast uplink.
-const REPORT_OBJECTS: usize = 16;
-/// Time after which a worker reports what it has, in nanoseconds: the same on a slow one, where an object that takes longer is reported by
-/// itself. Each report costs the coordinator about a millisecond of a core and the tables a segment, so not after each object.
-const REPORT_NS: u64 = 5_000_000_000;
 
 /// Client of commands whose answer nobody waits for: those of the control socket count from 1.
 const NOBODY: u64 = u64::MAX;
 
 /// What both threads need.
+#[derive(Clone)]
 pub struct Work {
-    /// Store, keys, format.
-    pub repository: Arc<Repository>,
+    /// Where backups go.
+    pub target: Target,
     /// What may be opened.
-    pub volumes: Volumes,
-    /// Sizes of all pools.
-    pub budget: Budget,
-    /// Largest block that the pools are made for, in bytes.
-    pub block_bytes_max: u32,
+    pub volumes: Arc<dyn Volumes>,
+    /// Sizes and times.
+    pub settings: EngineSettings,
     /// Of the traffic with the store.
     pub limits: Arc<StoreLimits>,
     /// This node and this start of it: in the names of objects.
     pub author: (NodeId, Boot),
+    /// Frame buffers and pieces of objects, of the settings' budget.
+    pub pools: (Pool, Pool),
     /// Whether there are nodes to split volumes with.
     pub has_peers: bool,
+    /// What jobs look after beside their stretches: what the store lists, what the kernel says of a volume, rows that were lost. `None` when
+    /// whoever the node belongs to does.
+    pub upkeep: Option<Arc<Repository>>,
+    /// Hears often what all jobs of a backup have done so far.
+    pub watch: Arc<dyn Fn(&Totals) + Send + Sync>,
 }
 
 /// The reactor's end.
@@ -86,6 +86,7 @@ pub struct Worker {
     stop: Arc<AtomicBool>,
     flush: Arc<AtomicBool>,
     waker: JobWaker,
+    threads: [JoinHandle<()>; 2],
 }
 
 /// What the job thread does.
@@ -110,21 +111,26 @@ impl Worker {
         let (acks, acked) = sync_channel(1);
         let (stop, flush) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let waker = JobWaker::default();
-        let looker = Looker {
-            repository: Arc::clone(&work.repository),
-            block_bytes_max: work.block_bytes_max,
-            volumes: work.volumes.clone(),
-            has_peers: work.has_peers,
-            post: post.clone(),
-        };
+        let looker = Looker { work: work.clone(), post: post.clone() };
         let runner = Runner::new(work, post.clone(), acked, (&stop, &flush), &waker)?;
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned());
             thread.spawn(body).map_err(|error| Failure::at("cannot start a thread", error))
         };
-        spawn("job", Box::new(move || runner.serve(&to_do)))?;
-        spawn("look", Box::new(move || looker.serve(&to_look)))?;
-        Ok(Worker { jobs, looks, acks, stop, flush, waker })
+        let threads = [
+            spawn("job", Box::new(move || runner.serve(&to_do)))?,
+            spawn("look", Box::new(move || looker.serve(&to_look)))?,
+        ];
+        Ok(Worker { jobs, looks, acks, stop, flush, waker, threads })
+    }
+
+    /// Ends the threads, each after what it is at, and waits for them.
+    pub fn end(self) {
+        self.stop();
+        let Worker { jobs, looks, acks, threads, .. } = self;
+        drop((jobs, looks, acks));
+        // One that panicked has ended the process already.
+        threads.into_iter().for_each(|thread| drop(thread.join()));
     }
 
     /// Runs a job; the one before has ended.
@@ -169,19 +175,8 @@ impl Worker {
     }
 }
 
-/// How a policy's blocks are made and stored.
-pub fn job_settings(repository: &Repository, policy: &Policy) -> Settings {
-    let level = match policy.compression {
-        Compression::None => None,
-        Compression::Zstd(level) => Some(level.into()),
-    };
-    let rows = repository.format.location_blocks.into();
-    let flush_ns = policy.flush_interval.saturating_mul(1_000_000);
-    Settings::new(policy.block_size as u32, rows, level, flush_ns)
-}
-
 /// Threads that upload what is in `pieces`.
-pub fn start_uplink(
+fn start_uplink(
     client: &Arc<Client>,
     pieces: &Pool,
     threads: usize,
@@ -195,15 +190,15 @@ pub fn start_uplink(
 }
 
 /// Rows of a volume that a backup looks at; `None` when there is no memory for a context of some hundred KiB.
-pub fn point_rows(
-    repository: &Repository,
+fn point_rows(
+    target: &Target,
     volume: VolumeId,
     earlier: Earlier,
     state: &State,
 ) -> Option<PointRows<Arc<Client>>> {
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = Arc::clone(&repository.opened.client);
-    let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments)?;
+    let fetch = Arc::clone(&target.client);
+    let reader = TableReader::new(fetch, &target.keys, TableLimits::default(), segments)?;
     Some(PointRows::new(reader, volume, earlier, &state.damage))
 }
 
@@ -211,12 +206,6 @@ pub fn point_rows(
 fn policy(state: &State, name: &str) -> Result<Policy, Failure> {
     let entry = state.policies.get(name).ok_or_else(|| Failure::at(name, "there is no such policy"))?;
     Policy::parse(&entry.body).map_err(|fault| Failure::at(name, fault))
-}
-
-/// With commits as often as a worker reports.
-fn settings(repository: &Repository, policy: &Policy) -> Settings {
-    let usual = job_settings(repository, policy);
-    Settings { commit_objects: REPORT_OBJECTS, commit_interval_ns: REPORT_NS, ..usual }
 }
 
 /// What of a volume as this node opened it is not what the backup began with, and what to do.
@@ -259,36 +248,29 @@ fn check_blocks(policy: &Policy, block_bytes_max: u32) -> Result<(), Failure> {
 }
 
 struct Looker {
-    repository: Arc<Repository>,
-    block_bytes_max: u32,
-    volumes: Volumes,
-    has_peers: bool,
+    work: Work,
     post: Post,
 }
 
 impl Looker {
     fn serve(&self, looks: &Receiver<Look>) {
+        let work = &self.work;
         while let Ok(look) = looks.recv() {
             let (mut found, mut failed) = (Vec::new(), Vec::new());
             for &volume in &look.volumes {
                 let opened = policy(&look.state, &look.policy).and_then(|policy| {
-                    check_blocks(&policy, self.block_bytes_max)?;
-                    let settings = settings(&self.repository, &policy);
-                    self.volumes.open(volume, &look.state, &policy, &settings, &[])
+                    check_blocks(&policy, work.settings.block_bytes_max)?;
+                    let settings = work.settings.job(&work.target, &policy);
+                    work.volumes.open(volume, &look.state, &policy, &settings, &[])
                 });
                 match opened {
-                    // Nobody else takes a share of it.
-                    Ok(opened) if !self.has_peers => found.push(opened.found),
                     Ok(mut opened) => {
-                        let job = &mut opened.job;
-                        match density::look(&mut *job.volume, &mut *job.device) {
-                            Ok(marks) => opened.found.marks = marks,
-                            // It is cut by inode numbers; the job will meet the fault, and name it.
-                            Err(fault) => {
-                                log::warn!("volume: not looked through volume={volume} fault={fault}")
-                            }
+                        // Without others nobody takes a share of it.
+                        if work.has_peers {
+                            look_through(volume, &mut opened);
                         }
                         found.push(opened.found);
+                        work.volumes.close(opened);
                     }
                     Err(failure) => failed.push((volume, failure.to_string())),
                 }
@@ -298,13 +280,27 @@ impl Looker {
     }
 }
 
-/// Where a job's commits go: to the coordinator, through the reactor. The last one is kept there until it counts; the job need not wait.
+/// Finds out where the bytes of a volume lie.
+fn look_through(id: VolumeId, opened: &mut Opened) {
+    let job = &mut opened.job;
+    match density::look(&mut *job.volume, &mut *job.device) {
+        Ok(marks) => opened.found.marks = marks,
+        // It is cut by inode numbers; the job will meet the fault, and name it.
+        Err(fault) => log::warn!("volume: not looked through volume={id} fault={fault}"),
+    }
+}
+
+/// Where a job's commits go: to the coordinator, through the reactor. The last one is kept there until it counts; with other nodes to gather
+/// commits of, the job does not wait for it.
 struct Reports<'a> {
     id: AssignmentId,
     post: &'a Post,
     acked: &'a Receiver<()>,
-    /// Whether the last one was begun.
+    waits_for_last: bool,
+    /// Whether the last one was begun, and is not waited for.
     last: bool,
+    /// Why the volume is not trusted: somebody has put it to use.
+    in_use: Option<String>,
     /// What the two readers of the volume say differently: told with the first report.
     differing: Vec<ItemTrouble>,
     /// The volume, its device, and the item that stands for it: asked about once more with the last report.
@@ -325,8 +321,9 @@ impl CommitLog for Reports<'_> {
             );
             progress.totals.faults += 1;
             progress.troubles.insert(0, ItemTrouble { lin: self.lin, what: why.to_string() });
+            self.in_use = Some(why.to_string());
         }
-        self.last = progress.last;
+        self.last = progress.last && !self.waits_for_last;
         self.post.event(Event::Progressed { id: self.id, progress });
     }
 
@@ -353,10 +350,13 @@ struct Runner {
     stop: Arc<AtomicBool>,
     flush: Arc<AtomicBool>,
     waker: JobWaker,
-    frames: Pool,
     /// With the pieces and the names of all jobs.
     merger: Merger,
     uplink: Uplink,
+    /// Of the job before, when it ended well and its last commit counts: what it stored may be referred to.
+    packing: Option<(BackupId, Epoch, Packing)>,
+    /// What the jobs before have done of a backup.
+    earlier: (BackupId, Totals),
     sweep: Beside,
 }
 
@@ -382,18 +382,28 @@ impl Runner {
         (stop, flush): (&Arc<AtomicBool>, &Arc<AtomicBool>),
         waker: &JobWaker,
     ) -> Result<Runner, Failure> {
-        let (frames, pieces) = pools(&work.budget, work.block_bytes_max)?;
-        let uplink =
-            start_uplink(&work.repository.opened.client, &pieces, work.budget.uplinks, waker.as_fn())?;
+        let (target, pieces) = (&work.target, &work.pools.1);
+        let uplink = start_uplink(&target.client, pieces, work.settings.budget.uplinks, waker.as_fn())?;
         let merger = Merger {
-            client: Arc::clone(&work.repository.opened.client),
-            keys: work.repository.keys.clone(),
-            pieces,
+            client: Arc::clone(&target.client),
+            keys: target.keys.clone(),
+            pieces: pieces.clone(),
             names: NameCounter::default(),
             author: work.author,
         };
-        let (stop, flush, waker) = (Arc::clone(stop), Arc::clone(flush), waker.clone());
-        Ok(Runner { work, post, acked, stop, flush, waker, frames, merger, uplink, sweep: Beside::default() })
+        Ok(Runner {
+            work,
+            post,
+            acked,
+            stop: Arc::clone(stop),
+            flush: Arc::clone(flush),
+            waker: waker.clone(),
+            merger,
+            uplink,
+            packing: None,
+            earlier: (BackupId(0), Totals::default()),
+            sweep: Beside::default(),
+        })
     }
 
     fn serve(mut self, jobs: &Receiver<(Task, Arc<State>)>) {
@@ -401,6 +411,8 @@ impl Runner {
             let assignment = match task {
                 Task::Stretch(assignment) => assignment,
                 Task::Merge(order) => {
+                    // It takes the place of what jobs work on.
+                    self.packing = None;
                     let merged = self.merger.run(order.id.epoch, &state, &order, &self.stop);
                     let (id, result) = (order.id, merged.map_err(|fault| fault.to_string()));
                     self.post.event(Event::Merged { id, result });
@@ -422,10 +434,10 @@ impl Runner {
             .get(&assignment.backup)
             .ok_or_else(|| Failure::new(format_args!("backup {} is not running", assignment.backup)))?;
         let policy = policy(state, &running.policy)?;
-        let settings = settings(&self.work.repository, &policy);
-        check_blocks(&policy, self.work.block_bytes_max)?;
+        let settings = self.work.settings.job(&self.work.target, &policy);
+        check_blocks(&policy, self.work.settings.block_bytes_max)?;
         self.work.limits.set_policy(&policy.limits);
-        let pools = std::slice::from_ref(&self.frames);
+        let pools = std::slice::from_ref(&self.work.pools.0);
         let mut opened = self.work.volumes.open(volume, state, &policy, &settings, pools)?;
         if opened.found.volume != assignment.volume {
             return Err(Failure::at(
@@ -438,13 +450,13 @@ impl Runner {
         self.waker.set(Some(reactor.waker()));
         let last = state.last_point_of(&policy.name, volume).map(|(_, last)| *last);
         let earlier = Earlier::of(state, &policy.name, volume, assignment.backup);
-        let base = point_rows(&self.work.repository, volume, earlier, state)
+        let base = point_rows(&self.work.target, volume, earlier, state)
             .ok_or_else(|| Failure::new("no memory for a compression context"))?;
         let (node, boot) = self.work.author;
         let mut machinery = Machinery {
-            frames: self.frames.clone(),
-            pieces: self.merger.pieces.clone(),
-            budget: self.work.budget,
+            frames: self.work.pools.0.clone(),
+            pieces: self.work.pools.1.clone(),
+            budget: self.work.settings.budget,
             names: self.merger.names.clone(),
             uplink: &self.uplink,
             wake: self.waker.as_fn(),
@@ -453,11 +465,17 @@ impl Runner {
             flush: &self.flush,
         };
         let writer = (assignment.id.epoch, node, boot);
-        let mut packing = Packing::start(&self.work.repository.keys, writer, &settings, &machinery)
-            .map_err(|error| Failure::at("cannot start the pack lanes", error))?;
+        let epoch = assignment.id.epoch;
+        let same = |before: &(BackupId, Epoch, Packing)| (before.0, before.1) == (assignment.backup, epoch);
+        let mut packing = match self.packing.take().filter(same) {
+            Some((_, _, packing)) => packing,
+            None => Packing::start(&self.work.target.keys, writer, &settings, &machinery)
+                .map_err(|error| Failure::at("cannot start the pack lanes", error))?,
+        };
+        let proven = packing.proven();
         let stretch = Assigned { backup: assignment.backup, from: assignment.from, to: assignment.to, last };
         // Once for each backup of the volume: by whoever reads its beginning.
-        let differing = if assignment.from == Key::default() {
+        let differing = if self.work.upkeep.is_some() && assignment.from == Key::default() {
             self.differing(volume, &opened, &policy)?
         } else {
             Vec::new()
@@ -466,17 +484,26 @@ impl Runner {
             id: assignment.id,
             post: &self.post,
             acked: &self.acked,
+            waits_for_last: !self.work.has_peers,
             last: false,
+            in_use: None,
             differing,
             lin: Lin { volume, inode: opened.job.volume.info().root },
             device: &opened.device,
         };
         // By whoever reads the beginning of a volume, when it is time: the log keeps when that was.
-        if assignment.from == Key::default() && damage::is_sweep_due(state) {
-            let (repository, state, post) =
-                (Arc::clone(&self.work.repository), state.clone(), self.post.clone());
+        if let Some(repository) = &self.work.upkeep
+            && assignment.from == Key::default()
+            && damage::is_sweep_due(state)
+        {
+            let (repository, state, post) = (Arc::clone(repository), state.clone(), self.post.clone());
             self.sweep.begin(move || sweep(&repository, &state, &post));
         }
+        let earlier = match &self.earlier {
+            (backup, totals) if *backup == assignment.backup => totals.clone(),
+            _ => Totals::default(),
+        };
+        let watch = Arc::clone(&self.work.watch);
         let done = job::run(
             &mut opened.job,
             &stretch,
@@ -485,11 +512,33 @@ impl Runner {
             &mut machinery,
             base,
             &mut reports,
-            &mut |_| {},
+            &mut |totals| watch(&earlier.plus(totals)),
         );
+        let in_use = reports.in_use.take();
         let done = done.map_err(Failure::new)?;
+        self.earlier = (assignment.backup, earlier.plus(&done.totals));
+        self.work.volumes.close(opened);
+        if let Some(repository) = &self.work.upkeep {
+            self.look_after(repository, volume, state, &done)?;
+        }
+        let proven = packing.proven().since(&proven);
+        if !self.work.has_peers {
+            self.packing = Some((assignment.backup, epoch, packing));
+        }
+        self.post.send(Letter::Done(Box::new(Stretch { volume, done, proven, in_use })));
+        Ok(())
+    }
+
+    /// Says what an agent's log is to have of a stretch.
+    fn look_after(
+        &self,
+        repository: &Repository,
+        volume: VolumeId,
+        state: &State,
+        done: &Done,
+    ) -> Result<(), Failure> {
         if !done.lost.is_empty() {
-            self.tell_lost(state, &done.lost)?;
+            self.tell_lost(repository, state, &done.lost)?;
         }
         for trouble in &done.troubles {
             log::warn!(
@@ -502,12 +551,12 @@ impl Runner {
     }
 
     /// Tells the coordinator which segments could not be read: what they told of was stored again.
-    fn tell_lost(&self, state: &State, lost: &[LostRows]) -> Result<(), Failure> {
+    fn tell_lost(&self, repository: &Repository, state: &State, lost: &[LostRows]) -> Result<(), Failure> {
         for rows in lost {
             log::error!("job: rows of the last point were stored anew: {rows}");
         }
         let found = Found::of_segments(lost);
-        submit(&self.post, damage::records(&self.work.repository, state, found, &Shown::new())?);
+        submit(&self.post, damage::records(repository, state, found, &Shown::new())?);
         Ok(())
     }
 
@@ -562,7 +611,6 @@ fn submit(post: &Post, records: Vec<Record>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::post::Letter;
     use super::*;
     use windlass_hal::linux::poll::Poll;
 
@@ -579,7 +627,9 @@ mod tests {
             id: AssignmentId::default(),
             post: &post,
             acked: &acked,
+            waits_for_last: false,
             last: false,
+            in_use: None,
             differing,
             lin: Lin { volume: VolumeId(1), inode: 2 },
             device: Path::new("/none"),
