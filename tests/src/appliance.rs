@@ -1,7 +1,7 @@
 //! An appliance in this process: a repository on any store, backups of images into it, restores out of it.
 //!
 //! ```text
-//!  image --> device [--> Faulty] --> volume --> drive::backup --> [KillStore | FaultStore] --> store
+//!  image --> device [--> Faulty] --> volume --> engine::backup --> [KillStore | FaultStore] --> store
 //!                                  directory <-- restore::walk <--'
 //! ```
 //!
@@ -9,6 +9,7 @@
 //! a reactor whose clock runs [`Setup::speed`] times faster than the machine's, so that commits which are due every minute are
 //! due every few milliseconds. Source: ours.
 
+use std::fmt;
 use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, symlink};
@@ -21,9 +22,8 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
-use windlass_agent::drive::backup::{self as drive, Machinery, Report, VolumeJob};
 use windlass_agent::drive::budget::Budget;
-use windlass_agent::drive::job;
+use windlass_agent::drive::job::{self, Machinery, VolumeJob};
 use windlass_agent::drive::volume::Reactor;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
@@ -31,6 +31,7 @@ use windlass_agent::format::seal::{Keys, Secret};
 use windlass_agent::format::slot::Author;
 use windlass_agent::format::wrap::{KeySlot, Unlock};
 use windlass_agent::id::{BackupId, Boot, Lin, NodeId, VolumeId};
+use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::keys::bytes_max;
 use windlass_agent::log::lease::{Identity, Timing};
 use windlass_agent::log::replay::View;
@@ -39,6 +40,10 @@ use windlass_agent::log::session::{Session, Surroundings, open_read};
 use windlass_agent::log::state::State;
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::pack::object::NameCounter;
+use windlass_agent::pack::proof::PROVE_EVERY;
+use windlass_agent::policy::select::Unmatched;
+use windlass_agent::policy::{Compression, Policy, PolicyVolume, Reader};
+use windlass_agent::progress::Progress;
 use windlass_agent::read::lookup::Lookup;
 use windlass_agent::restore::walk::{self, RestoreReport, Root};
 use windlass_agent::restore::{file::RestoreOptions, place::Protected, target::Existing};
@@ -49,10 +54,18 @@ use windlass_agent::store::uplink::{Uplink, UplinkSettings};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, Versioning};
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
+use windlass_agent::worker::backup::{COMMIT_INTERVAL_NS, COMMIT_OBJECTS, COMMIT_PAUSE_NS};
 use windlass_agent::worker::base::{Earlier, PointRows};
+use windlass_board::engine::backup::{self as engine, Listener, Report};
+use windlass_board::engine::limits::StoreLimits;
+use windlass_board::engine::settings::{Settings, Target};
+use windlass_board::engine::volumes::{Opened, Selectable, Volumes};
+use windlass_board::engine::worker::Work;
+use windlass_board::failure::Failure;
 use windlass_board::host::{self, HostClock};
 use windlass_board::machinery::HostReactor;
 use windlass_hal::block::BlockDevice;
+use windlass_hal::buf::Pool;
 use windlass_hal::clock::SystemClock;
 use windlass_hal::linux::{self, Access};
 use windlass_hal::volume::image::Image;
@@ -71,6 +84,12 @@ pub const POLICY: &str = "test";
 pub const VOLUME: VolumeId = VolumeId(1);
 /// Blocks per location row.
 pub const ROW_BLOCKS: u32 = 10;
+/// What the policy calls it.
+const DEVICE: &str = "device";
+/// By which rules items are taken: always the same.
+const RULES: [u8; 16] = [0; 16];
+/// Cores that pack.
+const CORES: usize = 2;
 const MIB: u64 = 1 << 20;
 const MILLISECOND_NS: u64 = 1_000_000;
 /// Longest wait for somebody else's lease, in nanoseconds.
@@ -150,6 +169,61 @@ impl Source {
     /// Whether it is restored as one item.
     pub fn is_image(&self) -> bool {
         self.image
+    }
+
+    fn open(&self, frames: &Pool) -> Result<(Box<dyn BlockDevice>, Box<dyn Volume>)> {
+        let at = || self.path.display().to_string();
+        let opened = linux::open(&self.path, Access::Read, 32, std::slice::from_ref(frames)).context(at)?;
+        let mut device: Box<dyn BlockDevice> = if self.bad.is_empty() {
+            opened
+        } else {
+            Box::new(self.bad.iter().cloned().fold(Faulty::new(opened), Faulty::with_bad))
+        };
+        let volume: Box<dyn Volume> = if self.image {
+            Box::new(Image::open(&mut *device))
+        } else {
+            detect::open(&mut *device).context(at)?
+        };
+        Ok((device, volume))
+    }
+}
+
+/// The one volume, opened for whoever asks.
+struct One {
+    source: Source,
+    frames: Pool,
+}
+
+impl Volumes for One {
+    fn titles(&self) -> Vec<String> {
+        vec![DEVICE.to_owned()]
+    }
+
+    fn open(
+        &self,
+        id: VolumeId,
+        _: &State,
+        _: &Policy,
+        settings: &job::Settings,
+        _: &[Pool],
+    ) -> std::result::Result<Opened, Failure> {
+        let (device, volume) = self.source.open(&self.frames).map_err(Failure::new)?;
+        let (items, whole, unmatched) = (volume.info().inodes_used, true, Unmatched::first(0));
+        let opened = Selectable { device, volume, items, whole, unmatched };
+        Ok(Opened::new(id, &self.source.path, Reader::Auto, None, opened, RULES, settings))
+    }
+}
+
+/// Whoever waits for a lease that another one may have, since then.
+struct Patient(u64);
+
+impl Listener for Patient {
+    fn is_held(&mut self, _: &LogFault, _: u64, _: bool) -> bool {
+        HostClock.boot_ns() - self.0 < CLAIM_NS_MAX
+    }
+
+    fn hears(&mut self, line: fmt::Arguments<'_>) {
+        println!("appliance: {line}");
     }
 }
 
@@ -240,37 +314,82 @@ impl Appliance {
 
     /// Backs `source` up, under the one policy that there is.
     pub fn backup(&self, source: &Source) -> Result<Report> {
-        let settings = drive::Settings {
-            policy: POLICY.to_owned(),
-            job: self.settings(),
-            includes_unmatched: 0,
-            wall_start_ns: HostClock.wall_ns(),
-            missing: Vec::new(),
-            own: None,
+        let setup = &self.setup;
+        let policy = self.policy();
+        self.see_to(&policy)?;
+        let mut settings = Settings::of_policy(&policy, setup.memory, CORES).context(|| "plan the memory")?;
+        settings.timing = setup.timing;
+        settings.pace.pause_ns /= setup.speed;
+        settings.pace.interval_ns /= setup.speed;
+        settings.pace.flush_ns_max = setup.flush_interval_ns / setup.speed;
+        let pools = Machinery::pools(&settings.budget, setup.block_bytes);
+        let pools = pools.ok_or_else(|| Error::new("no memory for the pools"))?;
+        let throttle = Arc::new(Throttle::new(Arc::new(SystemClock), 0, 0));
+        let work = Work {
+            target: Target {
+                store: Arc::clone(&self.store),
+                client: Arc::clone(&self.client),
+                throttle: Arc::clone(&throttle),
+                keys: self.keys.clone(),
+                cluster: self.cluster,
+                row_blocks: ROW_BLOCKS,
+            },
+            volumes: Arc::new(One { source: source.clone(), frames: pools.0.clone() }),
+            settings,
+            limits: Arc::new(StoreLimits::of_command(throttle, None, None)),
+            author: (NodeId(1), host::boot().context(|| "random")?),
+            pools,
+            has_peers: false,
+            upkeep: None,
+            watch: Arc::new(|_| {}),
         };
-        self.with_machinery(source, |session, volume, machinery| {
-            let mut base = |_, earlier, state: &State| Some(self.rows(earlier, state));
-            let volumes = std::slice::from_mut(volume);
-            let (session, result) = drive::run(
-                session,
-                &self.clock,
-                &self.keys,
-                &settings,
-                volumes,
-                machinery,
-                &mut base,
-                &mut |_, _| {},
-                &mut || 0,
-            );
-            release(session);
-            result.context(|| "backup")
-        })?
+        let mut patient = Patient(HostClock.boot_ns());
+        let ended = engine::run(work, self.view()?, POLICY, &Progress::new(), &mut patient);
+        ended.context(|| "start the engine")?.result.context(|| "backup")
+    }
+
+    fn policy(&self) -> Policy {
+        let setup = &self.setup;
+        let device = DEVICE.to_owned();
+        Policy {
+            block_size: setup.block_bytes.into(),
+            object_size: setup.object_bytes.into(),
+            compression: setup.level.map_or(Compression::None, |level| Compression::Zstd(level as u8)),
+            ..Policy::new(POLICY, vec![PolicyVolume { device, reader: Reader::Auto }])
+        }
+    }
+
+    /// Puts the policy into the log, unless it is there.
+    fn see_to(&self, policy: &Policy) -> Result<()> {
+        let body = policy.emit().context(|| "the policy")?;
+        let state = self.view()?.state;
+        let known = state.policies.get(POLICY);
+        if known.is_some_and(|known| *known.body == *body) {
+            return Ok(());
+        }
+        let revision = known.map_or(0, |known| known.revision) + 1;
+        let volumes = if known.is_none() { vec![(VOLUME, DEVICE.to_owned())] } else { Vec::new() };
+        self.commit(vec![Record::PolicyChanged(PolicyChange {
+            name: POLICY.to_owned(),
+            revision,
+            body,
+            volumes,
+        })])
     }
 
     /// How blocks are made.
     pub fn settings(&self) -> job::Settings {
         let setup = &self.setup;
-        job::Settings::new(setup.block_bytes, ROW_BLOCKS, setup.level, setup.flush_interval_ns)
+        job::Settings {
+            block_bytes: setup.block_bytes,
+            row_blocks: ROW_BLOCKS,
+            level: setup.level,
+            flush_interval_ns: setup.flush_interval_ns,
+            commit_objects: COMMIT_OBJECTS,
+            commit_pause_ns: COMMIT_PAUSE_NS,
+            commit_interval_ns: COMMIT_INTERVAL_NS,
+            prove_every: PROVE_EVERY,
+        }
     }
 
     /// Rows of the volume that a backup looks at.
@@ -291,23 +410,11 @@ impl Appliance {
         work: impl FnOnce(Session<'s, LogSealer>, &mut VolumeJob, &mut Machinery<'_>) -> R,
     ) -> Result<R> {
         let setup = &self.setup;
-        let budget = Budget::plan(setup.memory, setup.block_bytes, setup.object_bytes, 2, 4)
+        let budget = Budget::plan(setup.memory, setup.block_bytes, setup.object_bytes, CORES, 4)
             .context(|| "plan the memory")?;
         let pools = Machinery::pools(&budget, setup.block_bytes);
         let (frames, pieces) = pools.ok_or_else(|| Error::new("no memory for the pools"))?;
-        let at = || source.path.display().to_string();
-        let opened =
-            linux::open(&source.path, Access::Read, 32, std::slice::from_ref(&frames)).context(at)?;
-        let mut device: Box<dyn BlockDevice> = if source.bad.is_empty() {
-            opened
-        } else {
-            Box::new(source.bad.iter().cloned().fold(Faulty::new(opened), Faulty::with_bad))
-        };
-        let volume: Box<dyn Volume> = if source.image {
-            Box::new(Image::open(&mut *device))
-        } else {
-            detect::open(&mut *device).context(at)?
-        };
+        let (device, volume) = source.open(&frames)?;
         let mut reactor =
             FastReactor { inner: HostReactor::new().context(|| "reactor")?, speed: setup.speed };
         reactor.inner.add(&*device).context(|| "reactor")?;
@@ -316,16 +423,8 @@ impl Appliance {
         let uplink = UplinkSettings { in_flight_max: pieces.count(), ..UplinkSettings::default() };
         let uplink =
             Uplink::start(Arc::clone(&self.client), uplink, Arc::clone(&wake)).context(|| "uplink")?;
-        let mut session = self.claim()?;
-        if !session.view().state.policies.contains_key(POLICY) {
-            let change = PolicyChange {
-                name: POLICY.to_owned(),
-                revision: 1,
-                body: b"{}".to_vec(),
-                volumes: vec![(VOLUME, "device".to_owned())],
-            };
-            session.commit(vec![Record::PolicyChanged(change)]).context(|| "set the policy")?;
-        }
+        self.see_to(&self.policy())?;
+        let session = self.claim()?;
         let (stop, flush) = (AtomicBool::new(false), AtomicBool::new(false));
         let mut machinery = Machinery {
             frames,
@@ -338,7 +437,7 @@ impl Appliance {
             stop: &stop,
             flush: &flush,
         };
-        Ok(work(session, &mut VolumeJob { id: VOLUME, device, volume, rules: [0; 16] }, &mut machinery))
+        Ok(work(session, &mut VolumeJob { id: VOLUME, device, volume, rules: RULES }, &mut machinery))
     }
 
     /// Puts records into the log.

@@ -15,8 +15,7 @@ use super::probes::PROBES_NODE_MAX;
 use super::roster::Node;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, bounds, share};
 use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
-use crate::drive::backup::with_faults;
-use crate::format::record::{BackupStart, BackupVolume, Record};
+use crate::format::record::{BackupStart, BackupVolume, Commit, Record, Totals};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, Running, State};
 use crate::policy::Policy;
@@ -121,6 +120,12 @@ impl Job {
             | Phase::Stopped => None,
         }
     }
+}
+
+/// What gives the point of a backup `count` faults that are not an item's; nothing when there are none.
+fn with_faults(backup: BackupId, count: u64) -> Option<Record> {
+    let totals = Totals { faults: count, ..Totals::default() };
+    (count > 0).then(|| Record::Commit(Commit { backup, totals, ..Commit::default() }))
 }
 
 fn looks(state: &State, policy: &str) -> BTreeMap<VolumeId, Look> {

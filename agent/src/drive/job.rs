@@ -1,4 +1,4 @@
-//! One stretch of a volume, from device to store: what a worker of a cluster is given, and what a whole backup is made of.
+//! One stretch of a volume, from device to store: what a worker is given.
 //!
 //! ```text
 //!  volume, stretch, rows of the last point --+
@@ -10,7 +10,7 @@
 //! is never given twice under one boot number, whatever the epoch. A [`Packing`] is of one backup and one
 //! epoch: it remembers where blocks were stored, and a later job may refer to them because the jobs before it
 //! were committed. Do not reuse a packing after a failed job: its remembered blocks may be uncommitted. A
-//! caller that does not wait for a job's last commit, as the nodes of a cluster do, takes a new packing for
+//! caller that does not wait for a job's last commit, as a node with peers does, takes a new packing for
 //! each job.
 //!
 //! Does not: choose stretches, or commit. Source: ours; `agent/doc/architecture.md`, Data path.
@@ -33,16 +33,14 @@ use crate::id::{BackupId, Boot, Epoch, Key, NodeId, VolumeId};
 use crate::pack::known::Known;
 use crate::pack::lane::Shared;
 use crate::pack::object::{NameCounter, PIECE_BYTES, Placer};
-use crate::pack::proof::{PROVE_EVERY, Proofs, Proven};
+use crate::pack::proof::{Proofs, Proven};
 use crate::pack::reading::Reading;
 use crate::pack::{frame_buf_bytes, frame_bytes};
 use crate::policy::Reader;
 use crate::policy::select::Patterns;
 use crate::store::uplink::Uplink;
 use crate::table::lost::LostRows;
-use crate::worker::backup::{
-    Backup, Base, COMMIT_INTERVAL_NS, COMMIT_OBJECTS, COMMIT_PAUSE_NS, ItemTrouble, Task, Totals, Trust,
-};
+use crate::worker::backup::{Backup, Base, ItemTrouble, Task, Totals, Trust};
 use crate::worker::batch::Shape;
 use crate::worker::stretch;
 
@@ -135,20 +133,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// With commits as often as suits one process that commits for itself.
-    pub fn new(block_bytes: u32, row_blocks: u32, level: Option<i32>, flush_interval_ns: u64) -> Settings {
-        Settings {
-            block_bytes,
-            row_blocks,
-            level,
-            flush_interval_ns,
-            commit_objects: COMMIT_OBJECTS,
-            commit_pause_ns: COMMIT_PAUSE_NS,
-            commit_interval_ns: COMMIT_INTERVAL_NS,
-            prove_every: PROVE_EVERY,
-        }
-    }
-
     /// Digest of the rules by which items of a volume are taken and cut into rows: a backup that was interrupted goes on under the same ones
     /// only.
     pub fn rules(&self, patterns: &Patterns, reader: Reader, all_blocks: bool) -> [u8; 16] {
