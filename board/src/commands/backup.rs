@@ -25,10 +25,11 @@ use windlass_hal::volume::{Volume, VolumeKind};
 use crate::args::Backup;
 use crate::args::global::Global;
 use crate::args::value::Rate;
-use crate::commands::verify::{self, Compared};
+use crate::commands::verify;
 use crate::commands::{policy, repo};
 use crate::damage::{self, Found};
 use crate::engine::backup::{self as engine, Fault, Listener, Report};
+use crate::engine::compare::{Compared, line};
 use crate::engine::kept::Kept;
 use crate::engine::limits::StoreLimits;
 use crate::engine::settings::Settings;
@@ -386,7 +387,7 @@ pub const DAMAGED: &str = "this point is damaged: something that it needs is mis
 fn tell_compared(outcome: &Outcome, output: &Output) {
     for compared in &outcome.compared {
         for (path, difference) in &compared.differences {
-            output.say(format_args!("  differs: {}", verify::line(path, difference)));
+            output.say(format_args!("  differs: {}", line(path, difference)));
             output.event("difference", verify::to_json(path, difference));
         }
         output.say(format_args!(

@@ -37,11 +37,12 @@ use windlass_agent::table::source::{Fetch, Source, TableFault, TableLimits};
 use windlass_agent::units::Counted;
 
 use crate::args::global::Global;
+use crate::engine::damage::points_on;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::repository::{LogSession, Repository};
-use crate::{damage, host, logger, unknown};
+use crate::{host, logger, unknown};
 
 /// What was done.
 struct Done {
@@ -222,7 +223,7 @@ fn renew(repository: &Repository, job: &Progress, is_cut: bool) -> Result<Done, 
             hold.borrow_mut().poll().ok();
             bad.contains(id)
         };
-        let points = damage::points_on(repository, &state, &is_bad, job)?;
+        let points = points_on(repository, &state, &is_bad, job)?;
         Arc::make_mut(&mut state.damage).points.extend(points);
     }
     let points = state.points.len();

@@ -1,5 +1,5 @@
-//! One backup by a cluster of one: a node without peers in this process claims the lease, is given the command that an agent would be given, and
-//! leaves when the point is there and the tables are in order.
+//! One backup by a cluster of one: a node without peers in this process claims the lease, is given the
+//! command that an agent would be given, and leaves when the point is there and the tables are in order.
 //!
 //! | state | what follows |
 //! |---|---|
@@ -32,7 +32,8 @@ use super::worker::Work;
 use crate::failure::Failure;
 use crate::host::HostClock;
 
-/// How long a lost lease is tried for again, in nanoseconds: what a store needs to come back after a failure of its own, or a link.
+/// How long a lost lease is tried for again, in nanoseconds: what a store needs to come back after a failure
+/// of its own, or a link.
 pub const REGAIN_NS: u64 = 900_000_000_000;
 /// Time between lines that say that it is, in nanoseconds.
 const SAY_NS: u64 = 30_000_000_000;
@@ -65,7 +66,8 @@ pub struct Report {
     pub totals: Totals,
     /// Items with something missing, by volume.
     pub troubles: Vec<ItemTrouble>,
-    /// Segments of which rows of the last point could not be read: what they told of was read and stored again.
+    /// Segments of which rows of the last point could not be read: what they told of was read and stored
+    /// again.
     pub lost: Vec<LostRows>,
     /// Frames that were opened again before they were sent.
     pub proven: Proven,
@@ -103,8 +105,8 @@ impl fmt::Display for Fault {
 
 /// Whoever wants the backup, while it goes on.
 pub trait Listener {
-    /// Somebody else may have the lease, and is watched for so many more nanoseconds at least. `again`: it was this backup's and got lost.
-    /// Whether to go on waiting; asked about once a second.
+    /// Somebody else may have the lease, and is watched for so many more nanoseconds at least. `again`: it
+    /// was this backup's and got lost. Whether to go on waiting; asked about once a second.
     fn is_held(&mut self, held: &LogFault, left_ns: u64, again: bool) -> bool;
     /// The lease is held.
     fn has_begun(&mut self) {}
@@ -126,8 +128,8 @@ pub fn kept_bytes(state: &State, policy: &str) -> u64 {
     state.unfinished(policy).map(|(_, running)| running.totals.bytes_stored).sum()
 }
 
-/// Backs `policy` up; `view` is the log as of a moment ago. Returns when the lease is let go, however it went, and no thread is at work any
-/// more.
+/// Backs `policy` up; `view` is the log as of a moment ago. Returns when the lease is let go, however it
+/// went, and no thread is at work any more.
 ///
 /// # Errors
 /// The system gives no threads, descriptors or random bytes.
@@ -352,8 +354,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets the lease go, and waits until what runs has ended. Checkpoints and deletes that are under way have a lease time to end, unless
-    /// somebody is in a hurry: the rest is the next holder's.
+    /// Lets the lease go, and waits until what runs has ended. Checkpoints and deletes that are under way
+    /// have a lease time to end, unless somebody is in a hurry: the rest is the next holder's.
     fn leave(&mut self, engine: &mut Engine, poll: &mut Poll) {
         let until_ns = HostClock.boot_ns().saturating_add(engine.lease_ns());
         let holds = |engine: &Engine| engine.node().coordinates();

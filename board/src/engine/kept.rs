@@ -1,7 +1,8 @@
-//! The volumes of one policy, opened before anybody is asked for a lease and kept open as long as the backup runs: whoever looks at one and
-//! whoever works on it get the same.
+//! The volumes of one policy, opened before anybody is asked for a lease and kept open as long as the backup
+//! runs: whoever looks at one and whoever works on it get the same.
 //!
-//! Invariants: a volume is in one hand at a time; what could not be opened at first is not tried again. Source: ours.
+//! Invariants: a volume is in one hand at a time; what could not be opened at first is not tried again.
+//! Source: ours.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,8 +43,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Opens the volumes of a policy; devices register the buffers of `frames`. `urls` are those of the repository, which may lie in a volume.
-    /// What cannot be opened is [missing](Kept::missing).
+    /// Opens the volumes of a policy; devices register the buffers of `frames`. `urls` are those of the
+    /// repository, which may lie in a volume. What cannot be opened is [missing](Kept::missing).
     ///
     /// # Errors
     /// No volume can be opened, or `job` was asked to stop.

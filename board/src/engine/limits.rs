@@ -1,5 +1,5 @@
-//! Limits of the traffic with the store: the profile's and those of the policy that is backed up, of which the narrower holds. Either may
-//! change at any time, also while bytes move.
+//! Limits of the traffic with the store: the profile's and those of the policy that is backed up, of which
+//! the narrower holds. Either may change at any time, also while bytes move.
 //!
 //! Source: ours.
 

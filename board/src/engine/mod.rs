@@ -1,5 +1,5 @@
-//! The composition floor: threads, buffers and volumes that a node runs on, whoever it belongs to: the agent, for good, or a command, for one
-//! backup.
+//! The composition floor: threads, buffers and volumes that a node runs on, whoever it belongs to: the agent,
+//! for good, or a command, for one backup.
 //!
 //! | module | what |
 //! |---|---|
@@ -8,6 +8,8 @@
 //! | [`backup`] | a cluster of one, for one backup |
 //! | [`worker`] | the job thread and the one that looks at volumes |
 //! | [`volumes`] [`kept`] | volumes that a node may open: those of a profile, those of one policy |
+//! | [`compare`] | the raw reader of a volume against the kernel |
+//! | [`damage`] | from what somebody found lost to records of the log |
 //! | [`limits`] | how fast the store may be written and read |
 //! | [`post`] | how threads tell the loop what has happened |
 //!
@@ -15,6 +17,8 @@
 //! Source: `agent/doc/architecture.md`, Threads.
 
 pub mod backup;
+pub mod compare;
+pub mod damage;
 pub mod kept;
 pub mod limits;
 pub mod node;

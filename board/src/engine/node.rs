@@ -1,5 +1,5 @@
-//! A node with what carries its actions out: threads for the log, for jobs and for looks at volumes, and a backplane if there are peers. Who owns it
-//! waits for whatever it likes, and gives it turns.
+//! A node with what carries its actions out: threads for the log, for jobs and for looks at volumes, and a
+//! backplane if there are peers. Who owns it waits for whatever it likes, and gives it turns.
 //!
 //! ```text
 //!   owner: turn, command, leave ---> Node ---> Send ---------> backplane
@@ -42,7 +42,8 @@ use crate::failure::Failure;
 use crate::host::{self, HostClock};
 use crate::signal::Wish;
 
-/// Idle time after which the coordinator lets the lease go, in nanoseconds: an idle cluster asks the store for nothing.
+/// Idle time after which the coordinator lets the lease go, in nanoseconds: an idle cluster asks the store
+/// for nothing.
 const REST_NS: u64 = 60_000_000_000;
 
 /// How the node of `work` is set up. `request_ns`: how long a command waits for a coordinator.
@@ -343,7 +344,8 @@ impl Engine {
         self.host.running.is_some()
     }
 
-    /// Whether checkpoints or deletes of the log are under way: nobody waits for them, but who ends with them begun never gets them done.
+    /// Whether checkpoints or deletes of the log are under way: nobody waits for them, but who ends with them
+    /// begun never gets them done.
     pub fn is_keeping(&self) -> bool {
         !self.host.keeping.is_empty()
     }

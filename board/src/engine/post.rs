@@ -69,7 +69,8 @@ impl Post {
     }
 }
 
-/// Wakes whatever loop runs a job at present. The uplink and the lanes outlive jobs, and each job has a reactor of its own.
+/// Wakes whatever loop runs a job at present. The uplink and the lanes outlive jobs, and each job has a
+/// reactor of its own.
 #[derive(Clone, Debug, Default)]
 pub struct JobWaker(Arc<Mutex<Option<Waker>>>);
 

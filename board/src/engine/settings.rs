@@ -1,5 +1,5 @@
-//! What an engine is told of itself: sizes, times, how often it commits. A board profile says it for the agent, a policy and the command
-//! line for a command that acts alone.
+//! What an engine is told of itself: sizes, times, how often it commits. A board profile says it for the
+//! agent, a policy and the command line for a command that acts alone.
 //!
 //! Source: ours.
 
@@ -19,10 +19,12 @@ use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::uplink::UplinkSettings;
 use windlass_agent::worker::backup::{COMMIT_INTERVAL_NS, COMMIT_OBJECTS, COMMIT_PAUSE_NS};
 
-/// Objects after which a worker of a cluster reports: what another node has to do again when this one dies, on a fast uplink.
+/// Objects after which a worker of a cluster reports: what another node has to do again when this one dies,
+/// on a fast uplink.
 const REPORT_OBJECTS: usize = 16;
-/// Time after which it reports what it has, in nanoseconds: the same on a slow one, where an object that takes longer is reported by
-/// itself. Each report costs the coordinator about a millisecond of a core and the tables a segment, so not after each object.
+/// Time after which it reports what it has, in nanoseconds: the same on a slow one, where an object that
+/// takes longer is reported by itself. Each report costs the coordinator about a millisecond of a core and
+/// the tables a segment, so not after each object.
 const REPORT_NS: u64 = 5_000_000_000;
 /// Threads of an agent for commits and reads of the log: slots are read side by side.
 const AGENT_LOG_THREADS: usize = 4;
@@ -55,7 +57,8 @@ pub struct Pace {
     pub pause_ns: u64,
     /// Time after which it does when there is anything to say, in nanoseconds.
     pub interval_ns: u64,
-    /// Longest time that blocks may wait in an object that does not fill, in nanoseconds, whatever a policy says.
+    /// Longest time that blocks may wait in an object that does not fill, in nanoseconds, whatever a policy
+    /// says.
     pub flush_ns_max: u64,
 }
 

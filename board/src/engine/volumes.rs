@@ -1,5 +1,5 @@
-//! Volumes: found by the name that a policy uses, opened, and told apart. Those of a board profile, or those of one policy, which stay open
-//! as long as its backup runs. Source: ours.
+//! Volumes: found by the name that a policy uses, opened, and told apart. Those of a board profile, or those
+//! of one policy, which stay open as long as its backup runs. Source: ours.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -81,8 +81,8 @@ impl Opened {
     }
 }
 
-/// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs. With them the
-/// repository's URL.
+/// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs.
+/// With them the repository's URL.
 #[derive(Clone, Debug)]
 pub struct Listed(Arc<RwLock<(Vec<profile::Volume>, Option<u32>)>>, Option<String>);
 
@@ -106,7 +106,8 @@ impl Volumes for Listed {
         inner.0.iter().map(profile::Volume::title).collect()
     }
 
-    /// Only what the profile names is opened, whatever a policy says, and read as the policy says before the profile.
+    /// Only what the profile names is opened, whatever a policy says, and read as the policy says before the
+    /// profile.
     fn open(
         &self,
         id: VolumeId,
@@ -158,8 +159,8 @@ pub struct Selectable {
     pub unmatched: Unmatched,
 }
 
-/// Opens a volume and finds out what a policy's patterns select: a sweep of its names, when there are any. `snapshot` is what stands for
-/// the contents of a frozen device.
+/// Opens a volume and finds out what a policy's patterns select: a sweep of its names, when there are any.
+/// `snapshot` is what stands for the contents of a frozen device.
 pub fn open_selected(
     path: &Path,
     reader: Reader,

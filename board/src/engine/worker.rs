@@ -1,6 +1,7 @@
-//! Threads that touch volumes: one runs the node's jobs, one looks at volumes for the coordinator. Neither ever delays the reactor: a
-//! sweep waits for the device, and the lease must not wait for a sweep. The presence sweep of the store has a thread of its own for as long
-//! as it takes: neither the end of a job, nor a stop, nor the next job waits for it.
+//! Threads that touch volumes: one runs the node's jobs, one looks at volumes for the coordinator. Neither
+//! ever delays the reactor: a sweep waits for the device, and the lease must not wait for a sweep. The
+//! presence sweep of the store has a thread of its own for as long as it takes: neither the end of a job, nor
+//! a stop, nor the next job waits for it.
 //!
 //! ```text
 //!  reactor -- Start --> job thread: device + volume --> drive::job --> objects --> uplink threads
@@ -9,8 +10,8 @@
 //!     `----- Progressed, Ended ---------+
 //! ```
 //!
-//! Invariants: one job at a time; buffers have their place once, from the profile's budget; names of objects are counted on from job to job.
-//! Source: `agent/doc/architecture.md`, Threads.
+//! Invariants: one job at a time; buffers have their place once, from the profile's budget; names of objects
+//! are counted on from job to job. Source: `agent/doc/architecture.md`, Threads.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,12 +42,12 @@ use windlass_agent::worker::density;
 use windlass_hal::buf::Pool;
 use windlass_hal::volume::verify::Verified;
 
+use super::damage::Found;
 use super::limits::StoreLimits;
 use super::post::{JobWaker, Letter, Post, Stretch};
 use super::settings::{Settings as EngineSettings, Target};
 use super::volumes::{Opened, Volumes};
-use crate::commands::verify;
-use crate::damage::{self, Found};
+use super::{compare, damage};
 use crate::failure::Failure;
 use crate::machinery::{HostReactor, refuse_written};
 use crate::repository::Repository;
@@ -71,8 +72,8 @@ pub struct Work {
     pub pools: (Pool, Pool),
     /// Whether there are nodes to split volumes with.
     pub has_peers: bool,
-    /// What jobs look after beside their stretches: what the store lists, what the kernel says of a volume, rows that were lost. `None` when
-    /// whoever the node belongs to does.
+    /// What jobs look after beside their stretches: what the store lists, what the kernel says of a volume,
+    /// rows that were lost. `None` when whoever the node belongs to does.
     pub upkeep: Option<Arc<Repository>>,
     /// Hears often what all jobs of a backup have done so far.
     pub watch: Arc<dyn Fn(&Totals) + Send + Sync>,
@@ -290,8 +291,8 @@ fn look_through(id: VolumeId, opened: &mut Opened) {
     }
 }
 
-/// Where a job's commits go: to the coordinator, through the reactor. The last one is kept there until it counts; with other nodes to gather
-/// commits of, the job does not wait for it.
+/// Where a job's commits go: to the coordinator, through the reactor. The last one is kept there until it
+/// counts; with other nodes to gather commits of, the job does not wait for it.
 struct Reports<'a> {
     id: AssignmentId,
     post: &'a Post,
@@ -563,14 +564,14 @@ impl Runner {
     /// What the kernel says differently of a sample of the volume, if the policy wants one: each item once.
     fn differing(&self, id: VolumeId, opened: &Opened, policy: &Policy) -> Result<Vec<ItemTrouble>, Failure> {
         let Opened { device, reader, iops_max, .. } = opened;
-        let Some(found) = verify::sample(policy, device, *iops_max, *reader, &self.stop)? else {
+        let Some(found) = compare::sample(policy, device, *iops_max, *reader, &self.stop)? else {
             return Ok(Vec::new());
         };
         let Verified { items, bytes, differences, .. } = found.sums;
         log::info!("verify: compared volume={id} items={items} bytes={bytes} differences={differences}");
         let mut troubles: Vec<ItemTrouble> = Vec::new();
         for (path, difference) in &found.differences {
-            let what = verify::line(path, difference);
+            let what = compare::line(path, difference);
             log::error!("verify: differs volume={id} inode={} what=\"{what}\"", difference.inode);
             let lin = Lin { volume: id, inode: difference.inode };
             if troubles.last().is_none_or(|last| last.lin != lin) {
@@ -581,7 +582,8 @@ impl Runner {
     }
 }
 
-/// Sweeps, and tells the coordinator what was found, of the points that there are by then. What goes wrong is left for the next one.
+/// Sweeps, and tells the coordinator what was found, of the points that there are by then. What goes wrong is
+/// left for the next one.
 fn sweep(repository: &Repository, state: &State, post: &Post) {
     let progress = Shown::new();
     let found = damage::sweep(&repository.opened.client, state, &progress).map_err(Failure::new);
