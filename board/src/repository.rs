@@ -36,10 +36,8 @@ use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, Store, StoreFaultKind};
 use windlass_hal::clock::SystemClock;
 
-use crate::args::global::Global;
-use crate::args::value::Rate;
 use crate::calls::SessionCalls;
-use crate::engine::settings::Target;
+use crate::engine::settings::{Access, Target};
 use crate::failure::Failure;
 use crate::host::{self, HostClock};
 use crate::memory::{Memory, Seen};
@@ -155,19 +153,19 @@ impl Opened {
         Arc::<Counted>::clone(&self.store)
     }
 
-    /// Opens the store that `--repo` names.
-    pub fn new(global: &Global) -> Result<Opened, Failure> {
-        let url = url(global)?;
+    /// Opens the store that is named.
+    pub fn new(access: impl Into<Access>) -> Result<Opened, Failure> {
+        let access = &access.into();
+        let url = url(access)?;
         let boot = host::boot()?;
         let clock = HostClock::shared();
-        let limit = |rate: Option<Rate>| rate.map_or(0, |rate| rate.0);
-        let throttle =
-            Arc::new(Throttle::new(Arc::clone(&clock), limit(global.limit_up), limit(global.limit_down)));
+        let (upload, download) = (access.upload.unwrap_or(0), access.download.unwrap_or(0));
+        let throttle = Arc::new(Throttle::new(Arc::clone(&clock), upload, download));
         let mut settings = Settings::new(Arc::clone(&clock), boot.0);
         settings.throttle = Arc::clone(&throttle);
-        settings.s3 = s3_settings(global);
-        settings.etcd = etcd_settings(global)?;
-        let split = match &global.lease_store {
+        settings.s3 = s3_settings(access);
+        settings.etcd = etcd_settings(access)?;
+        let split = match &access.lease_store {
             Some(log) => Some(Arc::new(open_split(url, log, &settings).map_err(open_failure)?)),
             None => None,
         };
@@ -180,7 +178,7 @@ impl Opened {
         let shared: Arc<dyn Store> = Arc::<Counted>::clone(&store);
         let client = Arc::new(Client::new(shared, clock, RetryPolicy::DATA, boot.0));
         let urls =
-            [Some(url), global.lease_store.as_deref()].into_iter().flatten().map(str::to_owned).collect();
+            [Some(url), access.lease_store.as_deref()].into_iter().flatten().map(str::to_owned).collect();
         Ok(Opened { store, client, throttle, split, urls })
     }
 
@@ -259,38 +257,38 @@ fn open_failure(fault: OpenFault) -> Failure {
     }
 }
 
-fn url(global: &Global) -> Result<&str, Failure> {
-    global.repo.as_deref().ok_or_else(|| {
+fn url(access: &Access) -> Result<&str, Failure> {
+    access.url.as_deref().ok_or_else(|| {
         Failure::usage(
             "no repository; give --repo URL or set WINDLASS_REPO (file:///path or s3://bucket/prefix)",
         )
     })
 }
 
-fn etcd_settings(global: &Global) -> Result<EtcdSettings, Failure> {
-    let client = match (&global.lease_cert_file, &global.lease_cert_key_file) {
+fn etcd_settings(access: &Access) -> Result<EtcdSettings, Failure> {
+    let client = match (&access.lease_cert_file, &access.lease_cert_key_file) {
         (None, None) => None,
         (Some(chain), Some(key)) => Some((chain.clone(), key.clone())),
         _ => {
             return Err(Failure::usage("--lease-cert-file and --lease-cert-key-file go together; give both"));
         }
     };
-    Ok(EtcdSettings { ca_file: global.lease_ca_file.clone(), client, ..EtcdSettings::default() })
+    Ok(EtcdSettings { ca_file: access.lease_ca_file.clone(), client, ..EtcdSettings::default() })
 }
 
-fn s3_settings(global: &Global) -> S3Settings {
-    let credentials = match &global.credentials_file {
+fn s3_settings(access: &Access) -> S3Settings {
+    let credentials = match &access.credentials_file {
         Some(path) => CredentialSource::File {
             path: path.clone(),
-            profile: global.profile.clone().unwrap_or_else(|| "default".to_owned()),
+            profile: access.credentials_profile.clone().unwrap_or_else(|| "default".to_owned()),
         },
         None => CredentialSource::Env,
     };
     S3Settings {
-        endpoint: global.endpoint.clone(),
-        region: global.region.clone(),
-        addressing: if global.path_style { Addressing::Path } else { Addressing::Auto },
-        ca_file: global.ca_file.clone(),
+        endpoint: access.endpoint.clone(),
+        region: access.region.clone(),
+        addressing: if access.path_style { Addressing::Path } else { Addressing::Auto },
+        ca_file: access.ca_file.clone(),
         credentials,
         ..S3Settings::default()
     }
@@ -298,12 +296,13 @@ fn s3_settings(global: &Global) -> S3Settings {
 
 impl Repository {
     /// Opens the repository that the options name: two requests at most, and a prompt if it needs a passphrase.
-    pub fn open(global: &Global) -> Result<Repository, Failure> {
-        Repository::over(Opened::new(global)?, global)
+    pub fn open(access: impl Into<Access>) -> Result<Repository, Failure> {
+        let access = access.into();
+        Repository::over(Opened::new(&access)?, &access)
     }
 
     /// Opens the repository in a store that is open.
-    pub fn over(opened: Opened, global: &Global) -> Result<Repository, Failure> {
+    pub fn over(opened: Opened, access: &Access) -> Result<Repository, Failure> {
         let found = {
             let _opening = opened.store.watch().opening();
             let found = read_format(&opened)?;
@@ -312,13 +311,13 @@ impl Repository {
         };
         let format = found.format;
         let place = opened.store.describe();
-        let memory = memory_of(global, &place)?;
+        let memory = memory_of(access, &place)?;
         if let Some(memory) = &memory {
             memory.check_identity(&format.uuid, format.sealing() == Sealing::Aes256Gcm)?;
         }
         let given = match format.sealing() {
-            Sealing::Off => unlock::given(global)?,
-            Sealing::Aes256Gcm => Some(unlock::asked(global, "Passphrase of the repository")?),
+            Sealing::Off => unlock::given(access)?,
+            Sealing::Aes256Gcm => Some(unlock::asked(access, "Passphrase of the repository")?),
         };
         if let Some(given) = &given {
             given.check(&format, &place)?;
@@ -338,32 +337,32 @@ impl Repository {
         if let Some(key) = found.mend {
             mend_format(&opened, &format, key);
         }
-        let wait_ns = global.wait.map(|wait| wait.0.saturating_mul(1_000_000));
-        let (clock, accept_older) = (SystemClock, global.accept_older);
+        let (clock, accept_older, wait_ns) = (SystemClock, access.accept_older, access.wait_ns);
         Ok(Repository { opened, format, keys, clock, memory, accept_older, wait_ns, last: Mutex::default() })
     }
 
     /// Makes a repository in an empty place, or with `force` beside what is there. A key file is made, last of all that can fail, when it
     /// does not exist.
     pub fn init(
-        global: &Global,
+        access: impl Into<Access>,
         encrypt: bool,
         location_blocks: u8,
         force: bool,
     ) -> Result<Repository, Failure> {
-        let given = if encrypt { Some(unlock::for_new(global)?) } else { None };
-        if !encrypt && unlock::given(global)?.is_some() {
+        let access = &access.into();
+        let given = if encrypt { Some(unlock::for_new(access)?) } else { None };
+        if !encrypt && unlock::given(access)?.is_some() {
             return Err(Failure::usage("--no-encryption with a key makes no sense; leave one of them out"));
         }
         let mut made = MadeDirectories::default();
-        for url in [Some(url(global)?), global.lease_store.as_deref()].into_iter().flatten() {
+        for url in [Some(url(access)?), access.lease_store.as_deref()].into_iter().flatten() {
             // Anything but an absolute path is refused when the store is opened.
             if let Some(path) = directory_of(url) {
                 made.make(path)?;
             }
         }
-        let opened = Opened::new(global)?;
-        refuse_occupied(&opened, url(global)?, force)?;
+        let opened = Opened::new(access)?;
+        refuse_occupied(&opened, url(access)?, force)?;
         if let Some(given) = &given {
             given.check_room()?;
         }
@@ -385,7 +384,7 @@ impl Repository {
             lock,
         };
         let keys = format.unlock(given.as_ref().map(|given| &given.unlock)).map_err(Failure::new)?;
-        let memory = memory_of(global, &opened.store.describe())?;
+        let memory = memory_of(access, &opened.store.describe())?;
         // A repository without its key is worth nothing, a key without its repository costs nothing: so the key is first.
         if let Some(given) = &given {
             given.save(Pin::of(&format))?;
@@ -409,7 +408,7 @@ impl Repository {
             keys,
             clock: SystemClock,
             memory,
-            accept_older: global.accept_older,
+            accept_older: access.accept_older,
             wait_ns: None,
             last: Mutex::default(),
         };
@@ -608,8 +607,8 @@ impl Repository {
 }
 
 /// Where what was seen of the repository at `place` is kept, if anywhere.
-fn memory_of(global: &Global, place: &str) -> Result<Option<Memory>, Failure> {
-    global.state_dir.as_deref().map(|dir| Memory::of(dir, place)).transpose()
+fn memory_of(access: &Access, place: &str) -> Result<Option<Memory>, Failure> {
+    access.state_dir.as_deref().map(|dir| Memory::of(dir, place)).transpose()
 }
 
 /// Lets whoever comes next begin at once. What was committed counts either way, so a failure is only worth a warning.

@@ -25,7 +25,7 @@ use windlass_agent::format::seal::{KEY_BYTES, Sealing, Secret};
 use windlass_agent::format::wrap::{Passphrase, Unlock};
 use zeroize::Zeroizing;
 
-use crate::args::global::Global;
+use crate::engine::settings::Access;
 use crate::failure::Failure;
 use crate::{durable, host, logger, prompt, text};
 
@@ -159,8 +159,8 @@ impl Given {
 }
 
 /// What opens the repository, as far as options name it.
-pub fn given(global: &Global) -> Result<Option<Given>, Failure> {
-    match (&global.key_file, &global.passphrase_file) {
+pub fn given(access: &Access) -> Result<Option<Given>, Failure> {
+    match (&access.key_file, &access.passphrase_file) {
         (Some(_), Some(_)) => {
             Err(Failure::usage("a key file and a passphrase file were given; leave one of them out"))
         }
@@ -171,8 +171,8 @@ pub fn given(global: &Global) -> Result<Option<Given>, Failure> {
 }
 
 /// The same, or what is typed at a terminal.
-pub fn asked(global: &Global, question: &str) -> Result<Given, Failure> {
-    if let Some(given) = given(global)? {
+pub fn asked(access: &Access, question: &str) -> Result<Given, Failure> {
+    if let Some(given) = given(access)? {
         return Ok(given);
     }
     let typed = prompt::passphrase(question)?;
@@ -184,14 +184,14 @@ pub fn asked(global: &Global, question: &str) -> Result<Given, Failure> {
 }
 
 /// What is to open a new repository. A key for a file that does not exist is made, and not written yet.
-pub fn for_new(global: &Global) -> Result<Given, Failure> {
-    if let (Some(path), None) = (&global.key_file, &global.passphrase_file)
+pub fn for_new(access: &Access) -> Result<Given, Failure> {
+    if let (Some(path), None) = (&access.key_file, &access.passphrase_file)
         && path.symlink_metadata().is_err()
     {
         let unlock = Unlock::KeyFile(Secret::new(host::random()?));
         return Ok(Given { unlock, pins: Vec::new(), file: Some(path.clone()), is_new: true });
     }
-    if let Some(given) = given(global)? {
+    if let Some(given) = given(access)? {
         return Ok(given);
     }
     let none = || {

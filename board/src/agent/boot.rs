@@ -17,8 +17,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::front::Front;
-use crate::args::global::Global;
 use crate::engine::post::Letter;
+use crate::engine::settings::Access;
 use crate::failure::Failure;
 use crate::host::HostClock;
 use crate::logger;
@@ -42,16 +42,16 @@ type News = Result<Result<Repository, String>, Failure>;
 /// # Errors
 /// The store answers, and there is no repository that can be opened, or the store fails the probe.
 pub fn reach(
-    global: &Global,
+    access: &Access,
     letters: &Receiver<Letter>,
     notify: &mut Notify,
     front: &mut Front,
 ) -> Result<Option<Repository>, Failure> {
     let (tell, told) = channel();
-    let global = global.clone();
+    let access = access.clone();
     let thread = std::thread::Builder::new().name("boot".to_owned());
     thread
-        .spawn(move || try_until_told(&global, &tell))
+        .spawn(move || try_until_told(&access, &tell))
         .map_err(|error| Failure::at("cannot start a thread", error))?;
     let (mut waits, mut told_of) = (false, String::new());
     loop {
@@ -92,10 +92,10 @@ pub fn reach(
     }
 }
 
-fn try_until_told(global: &Global, tell: &Sender<News>) {
+fn try_until_told(access: &Access, tell: &Sender<News>) {
     let mut pause_ms = PAUSE_MS_MIN;
     loop {
-        let news = attempt(global);
+        let news = attempt(access);
         let waits = matches!(news, Ok(Err(_)));
         if tell.send(news).is_err() || !waits {
             return;
@@ -105,14 +105,14 @@ fn try_until_told(global: &Global, tell: &Sender<News>) {
     }
 }
 
-fn attempt(global: &Global) -> News {
+fn attempt(access: &Access) -> News {
     // What follows repeats for minutes before it gives up, and says nothing.
-    let opened = Opened::new(global)?;
+    let opened = Opened::new(access)?;
     if let Err(why) = answers(&opened) {
         return Ok(Err(why));
     }
     let store = Arc::clone(&opened.store);
-    let repository = match Repository::over(opened, global) {
+    let repository = match Repository::over(opened, access) {
         Err(failure) if store.watch().words().is_some_and(|fault| fault.is_transient()) => {
             return Ok(Err(failure.to_string()));
         }

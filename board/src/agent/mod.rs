@@ -39,7 +39,7 @@ use crate::control::server::Server;
 use crate::engine::limits::StoreLimits;
 use crate::engine::node::{self, Engine};
 use crate::engine::post::{Letter, Post};
-use crate::engine::settings::Settings;
+use crate::engine::settings::{Access, Settings};
 use crate::engine::volumes::{Listed, Volumes};
 use crate::engine::worker::Work;
 use crate::failure::{Exit, Failure};
@@ -77,8 +77,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let profile = load(file)?;
     host::refuse_memory(profile.memory_bytes())
         .map_err(|why| Failure::usage(format_args!("memory.budget_mib: {why}")))?;
-    let mut global = global.clone();
-    profile.fill(&mut global);
+    let access = Access::from(global).or(profile.access());
     let poll = Poll::new(EVENTS_MAX).map_err(|error| Failure::at("cannot make a poll", error))?;
     let (post, letters) = Post::new(poll.waker());
     let wishes = post.clone();
@@ -88,10 +87,10 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let mut notify = Notify::from_environment();
     let me = (profile.id(), host::boot()?);
     let volumes = Listed::new(&profile);
-    let identity = profile.identity(&global);
+    let identity = profile.identity(&access);
     let server = Server::open(&profile.control.socket)?;
     let mut front = Front::new(server, identity.clone(), present(&profile, &volumes, me.1));
-    let Some(repository) = boot::reach(&global, &letters, &mut notify, &mut front)? else {
+    let Some(repository) = boot::reach(&access, &letters, &mut notify, &mut front)? else {
         return Ok(Exit::Done);
     };
     let repository = Arc::new(repository);

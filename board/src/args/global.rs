@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::value::{Bytes, Duration, Rate};
+use crate::engine::settings::Access;
 use crate::levels::Levels;
 
 /// Options that every command takes.
@@ -231,4 +232,30 @@ pub struct Global {
         hide_short_help = true
     )]
     pub log: Option<Levels>,
+}
+
+impl From<&Global> for Access {
+    fn from(global: &Global) -> Access {
+        let rate = |rate: Option<Rate>| rate.map(|rate| rate.0);
+        Access {
+            url: global.repo.clone(),
+            lease_store: global.lease_store.clone(),
+            lease_ca_file: global.lease_ca_file.clone(),
+            lease_cert_file: global.lease_cert_file.clone(),
+            lease_cert_key_file: global.lease_cert_key_file.clone(),
+            key_file: global.key_file.clone(),
+            passphrase_file: global.passphrase_file.clone(),
+            state_dir: global.state_dir.clone(),
+            accept_older: global.accept_older,
+            endpoint: global.endpoint.clone(),
+            region: global.region.clone(),
+            ca_file: global.ca_file.clone(),
+            credentials_file: global.credentials_file.clone(),
+            credentials_profile: global.profile.clone(),
+            path_style: global.path_style,
+            upload: rate(global.limit_up),
+            download: rate(global.limit_down),
+            wait_ns: global.wait.map(|wait| wait.0.saturating_mul(1_000_000)),
+        }
+    }
 }

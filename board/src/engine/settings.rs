@@ -3,6 +3,7 @@
 //!
 //! Source: ours.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use windlass_agent::drive::budget::{Budget, TooSmall};
@@ -30,6 +31,83 @@ const REPORT_NS: u64 = 5_000_000_000;
 const AGENT_LOG_THREADS: usize = 4;
 /// The same of a command, whose budget may be small.
 const COMMAND_LOG_THREADS: usize = 1;
+
+/// Which repository, how to reach and open it, and how long to wait for it. A profile and a command line are
+/// both made into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// `file:///path` or `s3://bucket/prefix`.
+    pub url: Option<String>,
+    /// Where log and lease are, when they are elsewhere.
+    pub lease_store: Option<String>,
+    /// CA certificates (PEM) for etcd.
+    pub lease_ca_file: Option<PathBuf>,
+    /// Certificate (PEM) to show to etcd.
+    pub lease_cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub lease_cert_key_file: Option<PathBuf>,
+    /// File with the repository's key.
+    pub key_file: Option<PathBuf>,
+    /// File with its passphrase.
+    pub passphrase_file: Option<PathBuf>,
+    /// Directory to remember in how far the log has come.
+    pub state_dir: Option<PathBuf>,
+    /// The last entry of a log that is older than that on purpose.
+    pub accept_older: Option<u64>,
+    /// S3 server.
+    pub endpoint: Option<String>,
+    /// S3 region.
+    pub region: Option<String>,
+    /// CA certificates (PEM) for the S3 server.
+    pub ca_file: Option<PathBuf>,
+    /// File with access keys.
+    pub credentials_file: Option<PathBuf>,
+    /// Which keys in that file.
+    pub credentials_profile: Option<String>,
+    /// Whether the bucket is in the path, not in the host name.
+    pub path_style: bool,
+    /// Most bytes a second to the store; 0 or nothing: no limit.
+    pub upload: Option<u64>,
+    /// The same from the store.
+    pub download: Option<u64>,
+    /// How long to wait for a lease that somebody else has, in nanoseconds; `None`: as long as its holder works.
+    pub wait_ns: Option<u64>,
+}
+
+impl Access {
+    /// What this one does not say is as `other` says. Of key file and passphrase file one rules the other out.
+    pub fn or(mut self, other: Access) -> Access {
+        if self.key_file.is_none() && self.passphrase_file.is_none() {
+            (self.key_file, self.passphrase_file) = (other.key_file, other.passphrase_file);
+        }
+        Access {
+            url: self.url.or(other.url),
+            lease_store: self.lease_store.or(other.lease_store),
+            lease_ca_file: self.lease_ca_file.or(other.lease_ca_file),
+            lease_cert_file: self.lease_cert_file.or(other.lease_cert_file),
+            lease_cert_key_file: self.lease_cert_key_file.or(other.lease_cert_key_file),
+            key_file: self.key_file,
+            passphrase_file: self.passphrase_file,
+            state_dir: self.state_dir.or(other.state_dir),
+            accept_older: self.accept_older.or(other.accept_older),
+            endpoint: self.endpoint.or(other.endpoint),
+            region: self.region.or(other.region),
+            ca_file: self.ca_file.or(other.ca_file),
+            credentials_file: self.credentials_file.or(other.credentials_file),
+            credentials_profile: self.credentials_profile.or(other.credentials_profile),
+            path_style: self.path_style || other.path_style,
+            upload: self.upload.or(other.upload),
+            download: self.download.or(other.download),
+            wait_ns: self.wait_ns.or(other.wait_ns),
+        }
+    }
+}
+
+impl From<&Access> for Access {
+    fn from(access: &Access) -> Access {
+        access.clone()
+    }
+}
 
 /// A repository as an engine uses it: opened, and nothing of how. Cloning is cheap.
 #[derive(Clone)]

@@ -26,6 +26,7 @@ use windlass_agent::id::NodeId;
 use super::Backplane;
 use super::read::{At, Fault, Loaded};
 use crate::args::global::Global;
+use crate::engine::settings::Access;
 use crate::host::{self, HostClock};
 use crate::machinery::{open_device, open_volume, refuse_written};
 use crate::repository::Opened;
@@ -48,15 +49,14 @@ pub fn check(loaded: &Loaded, global: &Global) -> Vec<Fault> {
 
 fn repository(loaded: &Loaded, global: &Global, faults: &mut Vec<Fault>) {
     let own = &loaded.profile.repository;
-    let mut global = global.clone();
-    loaded.profile.fill(&mut global);
+    let access = Access::from(global).or(loaded.profile.access());
     let nowhere = At::from(());
     let url = own.url.as_ref().map_or(&nowhere.span, |url| &url.span);
     let at = |span: &std::ops::Range<usize>| At { value: (), span: span.clone() };
-    if let Err(failure) = Opened::new(&global) {
+    if let Err(failure) = Opened::new(&access) {
         faults.push(loaded.fault(&at(url), format_args!("repository: {failure}")));
     }
-    if let Err(failure) = unlock::given(&global) {
+    if let Err(failure) = unlock::given(&access) {
         let key = own.key_file.as_ref().or(own.passphrase_file.as_ref()).map_or(url, |path| &path.span);
         faults.push(loaded.fault(&at(key), format_args!("repository: {failure}")));
     }

@@ -31,8 +31,8 @@ use windlass_agent::log::lease::Timing;
 use windlass_agent::pack::{BLOCK_BYTES_DEFAULT, OBJECT_BYTES_DEFAULT};
 use windlass_agent::policy::Reader;
 
-use crate::args::global::Global;
 use crate::control::wire::Identity;
+use crate::engine::settings::Access;
 use crate::host;
 use read::{At, bounded, maybe_bounded};
 
@@ -318,12 +318,12 @@ impl Profile {
         }
     }
 
-    /// The options of a command that uses this node's repository: what they say themselves stays.
-    pub fn fill(&self, global: &mut Global) {
+    /// How this node's repository is reached and opened.
+    pub fn access(&self) -> Access {
         let own = &self.repository;
         let path = |path: &Option<At<PathBuf>>| path.as_ref().map(|path| path.value.clone());
-        let said = Identity {
-            repository: own.url.as_ref().map(|url| url.value.clone()).unwrap_or_default(),
+        Access {
+            url: own.url.as_ref().map(|url| url.value.clone()),
             key_file: path(&own.key_file),
             passphrase_file: path(&own.passphrase_file),
             endpoint: own.endpoint.clone(),
@@ -336,32 +336,31 @@ impl Profile {
                 LeasePlace::Repository => None,
                 LeasePlace::Own(url) => Some(url.clone()),
             },
-            ..Identity::default()
-        };
-        said.fill(global);
+            ..Access::default()
+        }
     }
 
-    /// What commands are told of this node; `global` is what was [filled](Profile::fill).
-    pub fn identity(&self, global: &Global) -> Identity {
+    /// What commands are told of this node, whose repository is reached by `access`.
+    pub fn identity(&self, access: &Access) -> Identity {
         let path = |path: &Option<PathBuf>| {
             path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
         };
         Identity {
             node: self.node.id,
             name: self.node.name.value.clone(),
-            repository: global.repo.clone().unwrap_or_default(),
-            key_file: path(&global.key_file),
-            passphrase_file: path(&global.passphrase_file),
-            endpoint: global.endpoint.clone(),
-            region: global.region.clone(),
-            ca_file: path(&global.ca_file),
-            credentials_file: path(&global.credentials_file),
-            credentials_profile: global.profile.clone(),
-            path_style: global.path_style,
-            lease_store: global.lease_store.clone(),
-            lease_ca_file: path(&global.lease_ca_file),
-            lease_cert_file: path(&global.lease_cert_file),
-            lease_cert_key_file: path(&global.lease_cert_key_file),
+            repository: access.url.clone().unwrap_or_default(),
+            key_file: path(&access.key_file),
+            passphrase_file: path(&access.passphrase_file),
+            endpoint: access.endpoint.clone(),
+            region: access.region.clone(),
+            ca_file: path(&access.ca_file),
+            credentials_file: path(&access.credentials_file),
+            credentials_profile: access.credentials_profile.clone(),
+            path_style: access.path_style,
+            lease_store: access.lease_store.clone(),
+            lease_ca_file: path(&access.lease_ca_file),
+            lease_cert_file: path(&access.lease_cert_file),
+            lease_cert_key_file: path(&access.lease_cert_key_file),
             volumes: self.volume.iter().map(|volume| (volume.title(), volume.device.value.clone())).collect(),
         }
     }

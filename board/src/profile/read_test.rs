@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::read::Loaded;
 use super::{LeasePlace, shipped};
+use crate::engine::settings::Access;
 
 const GOOD: &str = r#"[node]
 id = 7
@@ -204,15 +205,13 @@ fn options_go_before_the_profile() {
         crate::args::Cli::try_parse_from([&["windlass"], line, &["status"]].concat()).unwrap().global
     };
     let profile = load(GOOD).unwrap().profile;
-    let mut global = parse(&[]);
-    global.repo = None;
-    profile.fill(&mut global);
-    assert_eq!(global.repo.as_deref(), Some("s3://bucket/prefix"));
-    assert_eq!(global.key_file.as_deref(), Some(Path::new("/srv/node/keys/repository")));
-    let mut global = parse(&["--repo", "file:///x", "--passphrase-file", "/p"]);
-    profile.fill(&mut global);
-    assert_eq!((global.repo.as_deref(), global.key_file.as_deref()), (Some("file:///x"), None));
-    let identity = profile.identity(&global);
+    let of = |line: &[&str]| Access::from(&parse(line)).or(profile.access());
+    let access = Access { url: None, ..Access::from(&parse(&[])) }.or(profile.access());
+    assert_eq!(access.url.as_deref(), Some("s3://bucket/prefix"));
+    assert_eq!(access.key_file.as_deref(), Some(Path::new("/srv/node/keys/repository")));
+    let access = of(&["--repo", "file:///x", "--passphrase-file", "/p"]);
+    assert_eq!((access.url.as_deref(), access.key_file.as_deref()), (Some("file:///x"), None));
+    let identity = profile.identity(&access);
     assert_eq!((identity.node, identity.repository.as_str()), (7, "file:///x"));
     assert_eq!(identity.volumes[0], ("home".to_owned(), "/srv/node/home.img".into()));
 }
