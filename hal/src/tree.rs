@@ -133,7 +133,7 @@ pub trait Node: Debug + Send + Sync + Sized {
     /// Sets an extended attribute.
     fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<(), Errno>;
 
-    /// Removes an extended attribute. Errors: `ENODATA`.
+    /// Removes an extended attribute. Errors: `ENODATA`, but for an ACL, which may be removed without being there.
     fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno>;
 
     /// As [`Node::set_owner`], of `name` itself, be it a symlink.

@@ -48,6 +48,9 @@ const CRASHES_MAX: u64 = 3;
 const CALLS: u64 = 12;
 const CALLS_PER_ITEM: u64 = 8;
 
+/// Calls for each name at most, on average, with those that a restore takes whatever it restores.
+const CALLS_MOST_PER_NAME: u64 = 8;
+
 /// What the seeds met, so that a test which met nothing is noticed.
 #[derive(Debug, Default)]
 struct Tally {
@@ -402,6 +405,24 @@ fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
     }
     names_are_true(&world, None)?;
     all_is_named(&world, &report, existing, false).map_err(|why| format!("R4, {why}"))
+}
+
+/// What a new file has from its directory is not set again: some eight calls for each name, of whatever kind.
+#[test]
+fn a_restore_sets_only_what_it_has_to() {
+    let (mut calls, mut names) = (0, 0);
+    for seed in 0..50 {
+        let mut p = Prng::new(seed);
+        let point = Point::new(&mut p, false);
+        names += point.wanted.len() as u64;
+        let tree = SimTree::new(TreeConfig::default());
+        let mut world = World { p, point, tree, planted: BTreeMap::new(), flags: u32::MAX, says: false };
+        let report = restore(&mut world, None, Existing::Refuse).unwrap();
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+        calls += world.tree.calls();
+    }
+    println!("{calls} calls for {names} names");
+    assert!(calls <= CALLS_MOST_PER_NAME * names, "{calls} for {names}");
 }
 
 fn number(name: &str) -> Option<u64> {
