@@ -2,29 +2,33 @@
 //!
 //! | phase | waits for | next |
 //! |---|---|---|
-//! | `Probing` | GET epoch/e+1 ... until 404 | `Watching`, or `Claiming` when nobody can hold a lease |
-//! | `Watching` | GET beat/e (first look) | `Waiting` |
+//! | `Probing` | GET epoch/e+1 ... until 404 | `Watching`, or `Claiming` when nobody else can hold a lease |
+//! | `Watching` | GET epoch/e, when it was not read; GET beat/e (first look) | `Waiting` |
 //! | `Waiting` | own timer, started when the answer came | `Confirming` |
 //! | `Confirming` | GET beat/e, sent after the timer | `Claiming` when unchanged, `Waiting` when changed |
 //! | `Claiming` | create epoch/e+1 | `Reading` back, or `Probing` when another was first |
 //! | `Reading` | GET epoch/e+1 | `Holding` when the nonce is ours, `Probing` when not |
 //! | `Holding` | beats every 4 s | `Lost` at the end of the lease |
 //!
+//! Nobody else can hold one when there was no epoch, when the highest one's holder has let it go, or when that holder is this process itself: one
+//! of its leases is over when it seeks the next, and what it sent under that one is fenced by the new epoch like anyone's.
+//!
 //! Rules: L1 the lease runs from before the grant or beat was sent; a late answer does not renew. L2 a candidate waits a full
-//! interval between two good reads of the same beat. L3 no machine compares another's clock with its own. A create without an answer is
-//! read and sent again with the same bytes (C2). Invariant: I9. Does not: know slots.
-//! Source: `agent/doc/commit-log.md`, Lease.
+//! interval between two good reads of the same beat: by its own length of the lease or by the grant's, whichever is longer. L3 no
+//! machine compares another's clock with its own. A create without an answer is read and sent again with the same bytes (C2).
+//! Invariant: I9. Does not: know slots. Source: `agent/doc/commit-log.md`, Lease.
 
 use std::collections::VecDeque;
 
 use super::call::{Answer, Body, Call, CallId, Calls, backoff_ns};
 use super::fault::{LogFault, Place};
 use super::keys;
+use super::limits::LEASE_NS_MAX;
 use crate::format::slot::{Author, Claim, ClusterId};
 use crate::id::Epoch;
 use crate::store::StoreFaultKind;
 
-/// Times of the lease. The same for every node of a repository.
+/// Times of the lease. Holders with different ones get along: a grant says how long its holder's beats hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// T, in nanoseconds: for how long a beat holds.
@@ -53,10 +57,31 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// What a candidate waits between two reads: T (1 + r) / (1 - r) + margin, rounded up.
+    /// For a lease of this length: the other times keep their proportion to it. What is left for a commit is no longer than usual.
+    pub fn of(lease_ns: u64) -> Timing {
+        let usual = Timing::default();
+        let scaled =
+            |part: u64| (u128::from(part) * u128::from(lease_ns) / u128::from(usual.lease_ns)) as u64;
+        Timing {
+            lease_ns,
+            beat_ns: scaled(usual.beat_ns),
+            drift_permille: usual.drift_permille,
+            margin_ns: scaled(usual.margin_ns),
+            send_budget_ns: scaled(usual.send_budget_ns).min(usual.send_budget_ns),
+        }
+    }
+
+    /// What a candidate waits between two reads for a holder with the same times: T (1 + r) / (1 - r) + margin, rounded up.
     pub fn wait_ns(&self) -> u64 {
+        self.wait_for_ns(0)
+    }
+
+    /// What a candidate waits for a holder whose beats hold for `granted_ns`.
+    pub fn wait_for_ns(&self, granted_ns: u64) -> u64 {
         let drift = self.drift_permille.min(900);
-        let scaled = self.lease_ns.saturating_mul(1000 + drift).div_ceil(1000 - drift);
+        // What no holder can have asked for is none of ours.
+        let lease_ns = self.lease_ns.max(granted_ns.min(LEASE_NS_MAX));
+        let scaled = lease_ns.saturating_mul(1000 + drift).div_ceil(1000 - drift);
         scaled.saturating_add(self.margin_ns)
     }
 }
@@ -101,6 +126,7 @@ pub enum LeaseNews {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum For {
     Probe(Epoch),
+    Grant,
     Look,
     Claim,
     ReadBack,
@@ -175,8 +201,10 @@ pub struct Lease {
     news: VecDeque<LeaseNews>,
     /// Highest epoch known to exist.
     highest: Epoch,
-    /// Its holder, when its grant was read.
+    /// Its holder, when its grant was read or the log says who.
     holder: Option<Author>,
+    /// For how long its holder's beats hold, in nanoseconds, when its grant was read.
+    granted_ns: Option<u64>,
     /// This epoch's holder has said that it is done, and that we may follow.
     free: Epoch,
     watching_since_ns: Option<u64>,
@@ -201,6 +229,7 @@ impl Lease {
             news: VecDeque::new(),
             highest: epoch,
             holder,
+            granted_ns: None,
             free: if yielded { epoch } else { Epoch(0) },
             watching_since_ns: None,
             faults: 0,
@@ -309,7 +338,7 @@ impl Lease {
         match tag {
             For::Beat { sent_ns } => return self.beat_answered(now_ns, sent_ns, answer),
             For::Claim => return self.claim_answered(now_ns, answer),
-            For::Probe(_) | For::Look | For::ReadBack => {}
+            For::Probe(_) | For::Grant | For::Look | For::ReadBack => {}
         }
         if let Answer::Fault(kind) = answer {
             self.faults = self.faults.saturating_add(1);
@@ -329,6 +358,13 @@ impl Lease {
         };
         match tag {
             For::Probe(epoch) => self.probed(now_ns, epoch, body),
+            For::Grant => {
+                // The log says who as well.
+                let known = self.holder;
+                self.read_grant(body.as_deref());
+                self.holder = self.holder.or(known);
+                self.look();
+            }
             For::Look => self.looked(now_ns, body),
             For::ReadBack => self.read_back(now_ns, body),
             For::Beat { .. } | For::Claim => {}
@@ -339,6 +375,7 @@ impl Lease {
         match tag {
             For::Probe(epoch) => Place::Grant(epoch),
             For::Claim | For::ReadBack => Place::Grant(Epoch(self.highest.0.saturating_add(1))),
+            For::Grant => Place::Grant(self.highest),
             For::Look | For::Beat { .. } => Place::Beat(self.highest),
         }
     }
@@ -358,15 +395,27 @@ impl Lease {
         match body {
             Some(bytes) => {
                 self.highest = epoch;
-                self.holder = Claim::parse_grant(&bytes).ok().map(|grant| grant.holder);
+                self.read_grant(Some(&bytes));
                 self.probe();
             }
-            None if self.highest.0 == 0 || self.free == self.highest => self.claim(now_ns),
+            None if self.highest.0 == 0 || self.free == self.highest || self.holder == Some(self.me) => {
+                self.claim(now_ns);
+            }
             None => {
                 self.phase = Phase::Watching;
-                self.look();
+                match self.granted_ns {
+                    Some(_) => self.look(),
+                    None => self.calls.submit(For::Grant, Call::Get { key: keys::epoch(self.highest) }),
+                }
             }
         }
+    }
+
+    /// Takes in the highest epoch's grant. One that cannot be read is as long as ours.
+    fn read_grant(&mut self, body: Option<&[u8]>) {
+        let grant = body.and_then(|bytes| Claim::parse_grant(bytes).ok());
+        self.holder = grant.map(|grant| grant.holder);
+        self.granted_ns = Some(grant.map_or(0, |grant| grant.counter));
     }
 
     fn look(&mut self) {
@@ -388,7 +437,7 @@ impl Lease {
 
     /// L2: the timer starts when the answer arrives.
     fn wait(&mut self, now_ns: u64, seen: Seen) {
-        let until_ns = now_ns.saturating_add(self.timing.wait_ns());
+        let until_ns = now_ns.saturating_add(self.timing.wait_for_ns(self.granted_ns.unwrap_or(0)));
         let since = *self.watching_since_ns.get_or_insert(now_ns);
         let beat = seen.as_deref().and_then(|bytes| Claim::parse_beat(bytes).ok());
         let held = LogFault::Held {
@@ -450,8 +499,7 @@ impl Lease {
             self.phase = Phase::Claiming(grant);
             return self.calls.submit(For::Claim, Call::Create { key, body });
         };
-        let claim = Claim::parse_grant(&bytes).ok();
-        if claim.is_some_and(|claim| claim.nonce == grant.nonce) {
+        if Claim::parse_grant(&bytes).is_ok_and(|claim| claim.nonce == grant.nonce) {
             self.highest = grant.epoch;
             let end_ns = grant.sent_ns.saturating_add(self.timing.lease_ns);
             if now_ns >= end_ns {
@@ -462,7 +510,7 @@ impl Lease {
             self.beat(now_ns);
         } else {
             self.highest = grant.epoch;
-            self.holder = claim.map(|claim| claim.holder);
+            self.read_grant(Some(&bytes));
             self.probe();
         }
     }
@@ -514,3 +562,7 @@ impl Lease {
         self.highest
     }
 }
+
+#[cfg(test)]
+#[path = "lease_test.rs"]
+mod tests;

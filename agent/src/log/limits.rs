@@ -74,6 +74,10 @@ pub const COVER_BYTES_PER_SLOT: u64 = 8 * 1024;
 pub const COVERS_TRIED_MAX: usize = 3;
 /// Slots taken from one LIST of the log by a replay; the next one takes the rest.
 pub const REPLAY_KEYS_MAX: usize = 1000;
+/// Shortest lease that a repository can have, in nanoseconds: a call of the lease gets a quarter of it, and a store may take 0.7 s for one.
+pub const LEASE_NS_MIN: u64 = 3_000_000_000;
+/// Longest lease, in nanoseconds: whoever takes over from one that died waits for so long. A grant that says more is taken for so much.
+pub const LEASE_NS_MAX: u64 = 3_600_000_000_000;
 /// GETs of slots in flight in a replay: hides a slow link's round trip without flooding it.
 pub const REPLAY_GETS_MAX: usize = 8;
 /// Deletes in flight of old slots: background work stays behind commits.

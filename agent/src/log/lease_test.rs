@@ -1,0 +1,94 @@
+//! Leases of several holders over one store in memory, with a clock that steps.
+
+use super::*;
+use crate::format::record::{PolicyChange, Record};
+use crate::format::slot::PlainForTests;
+use crate::id::{Boot, NodeId, VolumeId};
+use crate::log::call::perform;
+use crate::log::writer::{Action, Writer, WriterOptions};
+use crate::store::memory::MemoryStore;
+
+const SECOND: u64 = 1_000_000_000;
+/// Between two looks of a writer at the clock, in nanoseconds.
+const STEP: u64 = SECOND / 10;
+
+fn identity(node: u32) -> Identity {
+    Identity { cluster: [9; 16], me: Author { node: NodeId(node), boot: Boot(u64::from(node)) } }
+}
+
+fn writer(node: u32, seconds: u64) -> Writer<PlainForTests> {
+    let options = WriterOptions { timing: Timing::of(seconds * SECOND), ..WriterOptions::default() };
+    Writer::new(identity(node), PlainForTests, options, [node as u8; 32])
+}
+
+/// What a writer wants at a time; whether it has lost the lease.
+fn run(writer: &mut Writer<PlainForTests>, store: &MemoryStore, now_ns: u64) -> bool {
+    let mut lost = false;
+    writer.wake(now_ns);
+    while let Some(action) = writer.next_action() {
+        match action {
+            Action::Call { id, call } => writer.handle(now_ns, id, perform(store, &call).0),
+            Action::Lost(_) => lost = true,
+            _ => {}
+        }
+    }
+    lost
+}
+
+fn holds(writer: &Writer<PlainForTests>, now_ns: u64) -> bool {
+    writer.lease_end_ns().is_some_and(|end_ns| end_ns > now_ns)
+}
+
+#[test]
+fn holders_with_different_lengths_never_hold_at_once() {
+    for (first, second) in [(90, 15), (15, 90), (15, 15)] {
+        let store = MemoryStore::default();
+        let (mut a, mut b) = (writer(1, first), writer(2, second));
+        let (mut died_ns, mut taken_ns) = (None, None);
+        for now_ns in (0..900 * SECOND).step_by(STEP as usize) {
+            // The first one dies after five minutes; what it holds ends by itself.
+            if now_ns < 300 * SECOND {
+                run(&mut a, &store, now_ns);
+            } else {
+                died_ns = died_ns.or(Some(now_ns));
+            }
+            if now_ns > 2 * SECOND {
+                run(&mut b, &store, now_ns);
+            }
+            assert!(!(holds(&a, now_ns) && holds(&b, now_ns)), "{first} s, {second} s: both at {now_ns} ns");
+            taken_ns = taken_ns.or(holds(&b, now_ns).then_some(now_ns));
+        }
+        let (died_ns, taken_ns) = (died_ns.unwrap(), taken_ns.unwrap());
+        let longest = Timing::of(first.max(second) * SECOND).wait_ns();
+        assert!(
+            (died_ns..=died_ns + 2 * longest).contains(&taken_ns),
+            "{first} s, {second} s: {taken_ns} ns"
+        );
+    }
+}
+
+#[test]
+fn ones_own_grant_is_not_waited_out() {
+    let store = MemoryStore::default();
+    let mut first = writer(1, 15);
+    // The grant is created; neither its answer nor that of any question about it arrives before the lease is over.
+    for now_ns in (0..20 * SECOND).step_by(STEP as usize) {
+        first.wake(now_ns);
+        while let Some(action) = first.next_action() {
+            let Action::Call { id, call } = action else { continue };
+            let about_grant = matches!(&call, Call::Get { key } | Call::Create { key, .. } if *key == keys::epoch(Epoch(1)));
+            let answer = perform(&store, &call).0;
+            let is_lost = about_grant && answer != Answer::Absent;
+            first.handle(now_ns, id, if is_lost { Answer::Fault(StoreFaultKind::Unknown) } else { answer });
+        }
+    }
+    assert_eq!(first.epoch(), Epoch(0));
+    let now_ns = 20 * SECOND;
+    let mut again = writer(1, 15);
+    run(&mut again, &store, now_ns);
+    assert!(again.is_ready() && again.epoch() == Epoch(2), "the same process waits for itself");
+    // Another process does not know that.
+    let mut other = writer(2, 15);
+    run(&mut other, &store, now_ns);
+    assert!(!other.is_ready() && other.epoch() == Epoch(0));
+}
