@@ -107,9 +107,9 @@ impl SessionCalls {
         SessionCalls::with(store, [LEASE_THREADS, 1, KEEP_THREADS])
     }
 
-    /// Starts the threads of a reader, which asks for the log and for nothing else.
+    /// Starts the threads of a reader, which asks for the log, and for a beat.
     pub fn reading(store: &Arc<dyn Store>) -> Result<SessionCalls, Failure> {
-        SessionCalls::with(store, [0, READ_THREADS, 0])
+        SessionCalls::with(store, [1, READ_THREADS, 0])
     }
 
     fn with(store: &Arc<dyn Store>, threads: [usize; 3]) -> Result<SessionCalls, Failure> {

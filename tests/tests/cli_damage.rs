@@ -176,3 +176,40 @@ fn frames_are_opened_again_before_they_are_sent_a_sample_or_all() {
     let some = cli.json(&["backup", "some"]);
     assert_eq!(count(&some, "frames_proven"), count(&some, "frames").div_ceil(64), "{some}");
 }
+
+#[test]
+fn a_log_without_its_newest_entries_says_which_and_goes_on() {
+    let one = none("cli-lost-end");
+    one.backup(&["files"]);
+    let Two { work, cli } = one;
+    let log = work.join("repository/log");
+    fs::write(log.join("notes"), "of a person").unwrap();
+    let checked = cli.run(&["check", "files", "--read-data"]);
+    assert_eq!(checked.code, 0, "{}", checked.stdout);
+    assert!(
+        checked.stdout.contains("note      log/notes: it has none of the log's names"),
+        "{}",
+        checked.stdout
+    );
+    cli.ok(&["backup", "files"]);
+    let head = cli.json(&["repo", "info"])["slot"].as_u64().unwrap();
+    // The yield and what was before it; and a checkpoint of them, if there is one.
+    for slot in head - 2..=head {
+        fs::remove_file(log.join(format!("{slot:020}"))).unwrap();
+        for entry in fs::read_dir(work.join("repository/ckpt")).unwrap().map(Result::unwrap) {
+            if entry.file_name().to_string_lossy().starts_with(&format!("{slot:020}-")) {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+    let said = cli.run(&["points", "files"]).stderr;
+    let (ends, named) = (format!("ends at entry {}", head - 3), format!("went on to entry {}", head - 1));
+    assert!(said.contains(&ends) && said.contains(&named), "{said}");
+    let left = states(&cli, "files").len();
+    // With the yield, that the lock was let go is lost as well: it is waited out.
+    cli.ok(&["backup", "files"]);
+    assert_eq!(states(&cli, "files"), vec!["complete"; left + 1]);
+    assert_eq!(cli.run(&["points", "files"]).stderr, "");
+    cli.ok(&["check", "files", "--read-data"]);
+    assert!(cli.json(&["repo", "info"])["slot"].as_u64().unwrap() > head + 1000);
+}

@@ -24,8 +24,9 @@
 //! that carries it; it has its own.
 //!
 //! A grant (`epoch/<20 digits>`, magic `WLGR`) and a beat (`beat/<20 digits>`, magic `WLBT`): magic 4, version 2, reserved 2, cluster
-//! 16, epoch 8, node 4, reserved 4, boot 8, counter 8 (lease length in ns for a grant), nonce 16, digest 32. Not sealed: they
-//! hold no secrets, and nothing but liveness and fencing follows from them.
+//! 16, epoch 8, node 4, reserved 4, boot 8, counter 8 (lease length in ns for a grant), nonce 16, digest 32. A beat of version 2 has behind its
+//! nonce the last slot that its holder knows to count, 8. Not sealed: they hold no secrets, and nothing but liveness, fencing and the end of
+//! the log follows from them.
 //!
 //! A boundary's body (magic `WLBD`): magic 4, version 2, reserved 2, cluster 16, the checkpoint's slot 8, nonce 16, digest 32, digest 32.
 //!
@@ -59,8 +60,13 @@ const BODY_AT: usize = 108;
 const LENGTH_AT: usize = 104;
 const DIGEST_BYTES: usize = 32;
 const SLOT_AT: usize = 24;
-/// Bytes of a grant and of a beat.
+/// Bytes of a grant, and of a beat of version 1.
 const CLAIM_BYTES: usize = 104;
+/// Version of a beat that names a slot, and its bytes.
+const BEAT_VERSION: u16 = 2;
+const BEAT_BYTES: usize = CLAIM_BYTES + 8;
+/// Where a version is.
+const VERSION_AT: usize = 4;
 /// Bytes of a boundary.
 const BOUNDARY_BYTES: usize = 112;
 /// Bytes of a magic.
@@ -245,6 +251,7 @@ fn log_object_bytes(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
             let overhead = CHECKPOINT_LENGTH_AT + 4 + DIGEST_BYTES;
             body_length(bytes, CHECKPOINT_LENGTH_AT)?.checked_add(overhead)?
         }
+        BEAT_MAGIC if bytes.get(VERSION_AT..VERSION_AT + 2)? == BEAT_VERSION.to_le_bytes() => BEAT_BYTES,
         GRANT_MAGIC | BEAT_MAGIC => CLAIM_BYTES,
         BOUNDARY_MAGIC => BOUNDARY_BYTES,
         _ => return None,
@@ -270,50 +277,59 @@ pub struct Claim {
     pub counter: u64,
     /// Random, so that two attempts differ.
     pub nonce: [u8; 16],
+    /// Of a beat: the last slot that its holder knows to count; 0 when it does not say. Of a grant: 0.
+    pub slot: Slot,
 }
 
 impl Claim {
     /// Bytes of a grant.
     pub fn emit_grant(&self) -> Vec<u8> {
-        self.emit(GRANT_MAGIC)
+        self.emit(GRANT_MAGIC, VERSION)
     }
 
     /// Bytes of a beat.
     pub fn emit_beat(&self) -> Vec<u8> {
-        self.emit(BEAT_MAGIC)
+        self.emit(BEAT_MAGIC, BEAT_VERSION)
     }
 
     /// Parses a grant.
     pub fn parse_grant(bytes: &[u8]) -> Result<Claim, WireFault> {
-        Claim::parse(bytes, GRANT_MAGIC)
+        Claim::parse(bytes, GRANT_MAGIC, VERSION)
     }
 
-    /// Parses a beat.
+    /// Parses a beat, of this version or of the one before it.
     pub fn parse_beat(bytes: &[u8]) -> Result<Claim, WireFault> {
-        Claim::parse(bytes, BEAT_MAGIC)
+        match Claim::parse(bytes, BEAT_MAGIC, BEAT_VERSION) {
+            Err(WireFault::Version(VERSION)) => Claim::parse(bytes, BEAT_MAGIC, VERSION),
+            parsed => parsed,
+        }
     }
 
-    fn emit(&self, magic: [u8; 4]) -> Vec<u8> {
+    fn emit(&self, magic: [u8; 4], version: u16) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
-        emit_start(&mut out, magic, &self.cluster);
+        emit_start_of(&mut out, magic, version, &self.cluster);
         self.epoch.emit(&mut out);
         emit_author(&mut out, &self.holder);
         self.counter.emit(&mut out);
         self.nonce.emit(&mut out);
+        if version == BEAT_VERSION {
+            self.slot.emit(&mut out);
+        }
         emit_digest(&mut out);
         out
     }
 
-    fn parse(bytes: &[u8], magic: [u8; 4]) -> Result<Claim, WireFault> {
+    fn parse(bytes: &[u8], magic: [u8; 4], version: u16) -> Result<Claim, WireFault> {
         let (inner, _) = check_digest(bytes)?;
         let mut reader = Reader::new(inner);
-        let cluster = parse_start(&mut reader, magic)?;
+        let cluster = parse_start_of(&mut reader, magic, version)?;
         let claim = Claim {
             cluster,
             epoch: reader.value()?,
             holder: parse_author(&mut reader)?,
             counter: reader.value()?,
             nonce: reader.value()?,
+            slot: if version == BEAT_VERSION { reader.value()? } else { Slot(0) },
         };
         reader.finish()?;
         Ok(claim)
@@ -341,18 +357,26 @@ pub fn parse_boundary(bytes: &[u8]) -> Result<(ClusterId, CheckpointName), WireF
 
 /// Magic, version, reserved, cluster.
 pub(crate) fn emit_start(out: &mut Vec<u8>, magic: [u8; 4], cluster: &ClusterId) {
+    emit_start_of(out, magic, VERSION, cluster);
+}
+
+fn emit_start_of(out: &mut Vec<u8>, magic: [u8; 4], version: u16, cluster: &ClusterId) {
     magic.emit(out);
-    VERSION.emit(out);
+    version.emit(out);
     0u16.emit(out);
     cluster.emit(out);
 }
 
 pub(crate) fn parse_start(reader: &mut Reader<'_>, magic: [u8; 4]) -> Result<ClusterId, WireFault> {
+    parse_start_of(reader, magic, VERSION)
+}
+
+fn parse_start_of(reader: &mut Reader<'_>, magic: [u8; 4], version: u16) -> Result<ClusterId, WireFault> {
     if reader.value::<[u8; 4]>()? != magic {
         return Err(WireFault::Magic);
     }
     match reader.value()? {
-        VERSION => {}
+        same if same == version => {}
         other => return Err(WireFault::Version(other)),
     }
     if reader.value::<u16>()? != 0 {
@@ -499,8 +523,14 @@ mod tests {
 
     #[test]
     fn every_object_of_the_log_says_how_long_it_is() {
-        let claim =
-            Claim { cluster: [1; 16], epoch: Epoch(2), holder: header().writer, counter: 3, nonce: [4; 16] };
+        let claim = Claim {
+            cluster: [1; 16],
+            epoch: Epoch(2),
+            holder: header().writer,
+            counter: 3,
+            nonce: [4; 16],
+            slot: Slot(0),
+        };
         let name = CheckpointName { slot: Slot(1), nonce: [2; 16], digest: [3; 32] };
         let checkpoint = crate::log::checkpoint::Checkpoint {
             cluster: [1; 16],
@@ -527,8 +557,14 @@ mod tests {
 
     #[test]
     fn grants_beats_and_boundaries_are_not_taken_for_each_other() {
-        let claim =
-            Claim { cluster: [1; 16], epoch: Epoch(2), holder: header().writer, counter: 3, nonce: [4; 16] };
+        let claim = Claim {
+            cluster: [1; 16],
+            epoch: Epoch(2),
+            holder: header().writer,
+            counter: 3,
+            nonce: [4; 16],
+            slot: Slot(0),
+        };
         assert_eq!(Claim::parse_grant(&claim.emit_grant()), Ok(claim));
         assert_eq!(Claim::parse_beat(&claim.emit_beat()), Ok(claim));
         assert_eq!(Claim::parse_beat(&claim.emit_grant()), Err(WireFault::Magic));

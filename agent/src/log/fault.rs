@@ -132,6 +132,15 @@ pub enum LogFault {
         /// Which.
         place: Place,
     },
+    /// The newest slots are lost, and what they said is nowhere else.
+    LostEnd {
+        /// The last slot that is there.
+        head: Slot,
+        /// The last one that was.
+        named: Slot,
+        /// What says so.
+        by: Place,
+    },
     /// There are objects and no log.
     Gone,
     /// The log moved on faster than it could be read, many times over.
@@ -150,6 +159,7 @@ impl LogFault {
             LogFault::Chain { .. }
             | LogFault::Author { .. }
             | LogFault::Inconsistent { .. }
+            | LogFault::LostEnd { .. }
             | LogFault::Gone => true,
             LogFault::Refused { .. }
             | LogFault::TooLarge { .. }
@@ -186,6 +196,7 @@ impl LogFault {
             | LogFault::Refused { .. }
             | LogFault::TooLarge { .. }
             | LogFault::Mended { .. }
+            | LogFault::LostEnd { .. }
             | LogFault::Gone
             | LogFault::CheckpointTooLarge { .. } => false,
         }
@@ -242,6 +253,19 @@ impl fmt::Display for LogFault {
                 "{place} is missing or damaged; what it said was read from elsewhere, and nothing is lost; \
                  `windlass repo rebuild` makes the log whole again"
             ),
+            LogFault::LostEnd { head, named, by } => {
+                match by {
+                    Place::Slot(slot) => {
+                        write!(f, "the commit log is damaged at its end: entry {slot} is cut")?
+                    }
+                    _ => write!(
+                        f,
+                        "the commit log ends at entry {head}, and the {by} says that it went on to entry {named}"
+                    )?,
+                }
+                f.write_str("; what is lost with that, points among it, `windlass repo rebuild` makes again from the objects, if it \
+                             runs before the next command that writes; that one goes on behind what is lost")
+            }
             LogFault::Gone => {
                 write!(f, "the commit log is gone, though objects of backups are there; {REPAIR}")
             }

@@ -3,6 +3,7 @@
 //!
 //! Does not: follow the log (`replay` does), or look at what lies at or below the boundary, which nobody reads. Source: ours.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::keys::{self, BEATS, BOUNDARIES, CHECKPOINTS, EPOCHS, SLOTS};
@@ -24,6 +25,15 @@ pub enum Flaw {
     Missing,
     /// It is whole, and says that it is another one, or of another repository.
     Misplaced,
+    /// Its name is none of the log's: somebody put it there, and nothing depends on it.
+    Foreign,
+}
+
+impl Flaw {
+    /// Whether the log is the worse for it.
+    pub fn is_damage(self) -> bool {
+        self != Flaw::Foreign
+    }
 }
 
 impl fmt::Display for Flaw {
@@ -33,6 +43,7 @@ impl fmt::Display for Flaw {
             Flaw::BothCopies => "neither of its two copies can be read",
             Flaw::Missing => "it is missing",
             Flaw::Misplaced => "something else is stored under its name",
+            Flaw::Foreign => "it has none of the log's names, and is not read; nothing depends on it",
         })
     }
 }
@@ -56,12 +67,20 @@ pub fn check(
             Some(slot) if prefix == BOUNDARIES || prefix == CHECKPOINTS => slot >= boundary,
             _ => true,
         };
-        found.extend(list(client, prefix)?.into_iter().filter(counts));
+        let (foreign, ours): (Vec<_>, Vec<_>) =
+            list(client, prefix)?.into_iter().partition(|key| keys::is_foreign(key, prefix));
+        foreign.iter().for_each(|key| each(key, Flaw::Foreign));
+        found.extend(ours.into_iter().filter(counts));
     }
+    let covered: BTreeSet<Slot> = found.iter().filter_map(|key| keys::number(key, CHECKPOINTS)).collect();
     let (mut next, mut body, mut read) = (boundary, Vec::new(), 0);
     for key in &found {
         if let Some(slot) = keys::number(key, SLOTS) {
             next.0 += 1;
+            // What is lost before a checkpoint is known to be, or lies in it.
+            if slot > next && covered.contains(&Slot(slot.0 - 1)) {
+                next = slot;
+            }
             while next < slot {
                 each(&keys::slot(next), Flaw::Missing);
                 next.0 += 1;

@@ -25,7 +25,7 @@ use super::fault::{LogFault, Place};
 use super::keys;
 use super::limits::LEASE_NS_MAX;
 use crate::format::slot::{Author, Claim, ClusterId};
-use crate::id::Epoch;
+use crate::id::{Epoch, Slot};
 use crate::store::StoreFaultKind;
 
 /// Times of the lease. Holders with different ones get along: a grant says how long its holder's beats hold.
@@ -210,6 +210,8 @@ pub struct Lease {
     watching_since_ns: Option<u64>,
     faults: u32,
     beats: u64,
+    /// The last slot that its owner knows to count, for beats to name.
+    committed: Slot,
     /// L1's second sentence is off: see `let_late_answers_renew`.
     late_renews: bool,
 }
@@ -234,6 +236,7 @@ impl Lease {
             watching_since_ns: None,
             faults: 0,
             beats: 0,
+            committed: Slot(0),
             late_renews: false,
         };
         lease.probe();
@@ -453,8 +456,14 @@ impl Lease {
     fn claim(&mut self, now_ns: u64) {
         let epoch = Epoch(self.highest.0.saturating_add(1));
         let nonce = self.nonces.draw();
-        let claim =
-            Claim { cluster: self.cluster, epoch, holder: self.me, counter: self.timing.lease_ns, nonce };
+        let claim = Claim {
+            cluster: self.cluster,
+            epoch,
+            holder: self.me,
+            counter: self.timing.lease_ns,
+            nonce,
+            slot: Slot(0),
+        };
         let body: Body = claim.emit_grant().into();
         let grant = Grant { epoch, nonce, body: body.clone(), sent_ns: now_ns, attempts: 0 };
         self.phase = Phase::Claiming(grant);
@@ -505,14 +514,25 @@ impl Lease {
             if now_ns >= end_ns {
                 return self.lose(LogFault::Expired { epoch: grant.epoch, unresolved: None });
             }
-            self.phase = Phase::Holding { epoch: grant.epoch, end_ns, next_beat_ns: now_ns };
+            // Until then the grant holds.
+            let next_beat_ns = grant.sent_ns.saturating_add(self.timing.beat_ns).max(now_ns);
+            self.phase = Phase::Holding { epoch: grant.epoch, end_ns, next_beat_ns };
             self.news.push_back(LeaseNews::Granted(grant.epoch));
-            self.beat(now_ns);
         } else {
             self.highest = grant.epoch;
             self.read_grant(Some(&bytes));
             self.probe();
         }
+    }
+
+    /// The log counts up to `slot`: the next beat says so.
+    pub fn committed(&mut self, slot: Slot) {
+        self.committed = slot;
+    }
+
+    /// Sends a beat now, unless one is under way: what follows may be the last of this holder.
+    pub fn beat_now(&mut self, now_ns: u64) {
+        self.beat(now_ns);
     }
 
     fn beat_open(&self) -> bool {
@@ -532,6 +552,7 @@ impl Lease {
             holder: self.me,
             counter: self.beats,
             nonce: self.nonces.draw(),
+            slot: self.committed,
         };
         let call = Call::Put { key: keys::beat(*epoch), body: beat.emit_beat().into() };
         self.calls.submit(For::Beat { sent_ns: now_ns }, call);

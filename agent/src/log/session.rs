@@ -16,6 +16,7 @@ use super::call::{Answer, Call, CallId, backoff_ns, perform};
 use super::fault::{LogFault, Place};
 use super::keys;
 use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek, Timing};
+use super::limits::LEASE_CALLS;
 use super::replay::{Replay, ReplayOptions, View};
 use super::writer::{Action, Writer, WriterOptions};
 use crate::format::record::Record;
@@ -120,7 +121,7 @@ fn read<S: Sealer>(
         }
         match replay.result() {
             Some(Ok(_)) => {
-                replay.mended().iter().for_each(|&place| warn(LogFault::Mended { place }));
+                replay.warnings().for_each(&mut *warn);
                 return Ok(replay.into_view());
             }
             Some(Err(fault)) => return Err(fault),
@@ -283,10 +284,16 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
         if !self.writer.release(self.around.clock.now().as_ns(), successor) {
             return Err(LogFault::NotReady);
         }
-        self.run_until(|action| match action {
+        let released = self.run_until(|action| match action {
             Action::Released { slot } => Some(*slot),
             _ => None,
-        })
+        });
+        // The beat that went out with it, before the process ends.
+        let until_ns = self.around.clock.now().as_ns().saturating_add(self.writer.lease_ns() / LEASE_CALLS);
+        while self.open > 0 && self.around.clock.now().as_ns() < until_ns {
+            self.take_answers(Duration::from_nanos(NAP_NS));
+        }
+        released
     }
 
     /// Hands the machine to a driver that does not block.
@@ -485,3 +492,7 @@ fn sleep_until(clock: &dyn Clock, until_ns: u64) {
 #[cfg(test)]
 #[path = "session_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "opening_test.rs"]
+mod opening_tests;

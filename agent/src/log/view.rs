@@ -35,6 +35,17 @@ pub struct View {
     pub last: Body,
     /// Where whoever opens the log begins.
     pub cover: Cover,
+    /// The log went further, when this is not `None`: its newest slots are lost.
+    pub lost_end: Option<LostEnd>,
+}
+
+/// That the log ends before a slot that once counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LostEnd {
+    /// The highest slot that anything names.
+    pub named: Slot,
+    /// What names it: a beat, or the slot itself, which is cut.
+    pub by: Place,
 }
 
 impl PartialEq for View {

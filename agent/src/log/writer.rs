@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `Replaying` | reads the log | `Seeking` |
 //! | `Seeking` | claims an epoch ([`lease`](super::lease)) | `CatchingUp` |
-//! | `CatchingUp` | reads what came since: the old holder's last commits are good | `Beginning` |
+//! | `CatchingUp` | reads what came since: the old holder's last commits are good | `Beginning`, or `Covering` when the log's end is lost |
+//! | `Covering` | stores a checkpoint far behind all that was named: the log goes on behind it | `Beginning` |
 //! | `Beginning` | commits "epoch begun" | `Ready`, or `CatchingUp` when the slot was taken by the old holder |
 //! | `Ready` | takes a batch, or a release | `Committing`, `Yielding` |
 //! | `Committing` | one slot in flight (I3) | `Ready` |
@@ -25,84 +26,26 @@
 //!
 //! Does not: decide what to commit, nor collect objects (`gc`). Source: `agent/doc/commit-log.md`, Commit.
 
+mod cover;
+mod options;
+
 use std::collections::VecDeque;
+
+pub use options::{Checks, WriterOptions};
 
 use super::call::{Answer, Body, Call, CallId, Calls, backoff_ns};
 use super::fault::{LogFault, Place};
 use super::housekeeping::{Housekeeping, KeepNews};
 use super::keys;
-use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek, Timing};
-use super::limits::{CHECKPOINT_SLOTS, SLOT_RECORDS_MAX};
-use super::replay::{Replay, ReplayOptions, View};
+use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek};
+use super::limits::SLOT_RECORDS_MAX;
+use super::replay::{Replay, View};
 use super::state::Refusal;
 use crate::format::cursor::WireFault;
 use crate::format::record::Record;
-use crate::format::slot::{Author, Sealer, SlotHeader, carry};
+use crate::format::slot::{Author, LogDigest, Sealer, SlotHeader, carry};
 use crate::id::{Epoch, NodeId, Slot};
 use crate::store::StoreFaultKind;
-
-/// How a writer behaves. `Default` is what the design says; tests shrink numbers and switch checks off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WriterOptions {
-    /// Times of the lease.
-    pub timing: Timing,
-    /// How it reads the log.
-    pub replay: ReplayOptions,
-    /// Slots between checkpoints.
-    pub checkpoint_slots: u64,
-    /// Slots that the boundary stays behind the last checked one.
-    pub boundary_lag_slots: u64,
-    /// What may be left out, in tests that must then find a violation.
-    pub checks: Checks,
-}
-
-impl Default for WriterOptions {
-    fn default() -> WriterOptions {
-        WriterOptions {
-            timing: Timing::default(),
-            replay: ReplayOptions::default(),
-            checkpoint_slots: CHECKPOINT_SLOTS,
-            boundary_lag_slots: CHECKPOINT_SLOTS,
-            checks: Checks::default(),
-        }
-    }
-}
-
-/// Checks that a test may switch off to see that it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Checks {
-    /// GET epoch/e+1 after each create.
-    pub epoch: bool,
-    /// Compare the nonce of a slot that exists already with ours.
-    pub nonce: bool,
-    /// Read the slot when a create says that it exists. Off: such a batch is taken for one that does not count.
-    pub exists: bool,
-    /// An answer to a beat at or after the end of the lease does not renew it. Off: it does, and the end waits for it.
-    pub late_answer: bool,
-    /// The coordinator accepts a report of a stretch that is done only when the tables name its objects.
-    pub named: bool,
-    /// The coordinator accepts a report after its commit. Off: before.
-    pub commit_first: bool,
-    /// A node drops orders of an older epoch than the highest seen.
-    pub fence: bool,
-    /// A coordinator does nothing when the lease could end before it arrives (L1).
-    pub lease: bool,
-}
-
-impl Default for Checks {
-    fn default() -> Checks {
-        Checks {
-            epoch: true,
-            nonce: true,
-            exists: true,
-            late_answer: true,
-            named: true,
-            commit_first: true,
-            fence: true,
-            lease: true,
-        }
-    }
-}
 
 /// What the driver is to do or to know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,6 +92,7 @@ enum Phase {
     Replaying,
     Seeking,
     CatchingUp,
+    Covering,
     Beginning,
     Ready,
     Committing,
@@ -160,6 +104,11 @@ enum Phase {
 /// What a call of the slot in flight is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
+    /// A checkpoint of this slot, with this digest for it.
+    Covering {
+        slot: Slot,
+        slot_digest: LogDigest,
+    },
     Creating,
     Resolving,
     Checking,
@@ -192,6 +141,8 @@ pub struct Writer<S> {
     epoch: Epoch,
     view: View,
     replay: Option<Replay<S>>,
+    /// The log as it is without its end, while nothing follows yet from what covers that.
+    uncovered: Option<View>,
     /// The log was read for this claim: what it says of the lease is no older.
     has_read: bool,
     lease: Option<Lease>,
@@ -234,6 +185,7 @@ impl<S: Sealer + Clone> Writer<S> {
             epoch: Epoch(0),
             view: View::default(),
             replay: Some(replay),
+            uncovered: None,
             has_read: true,
             lease: None,
             flight: None,
@@ -357,9 +309,14 @@ impl<S: Sealer + Clone> Writer<S> {
     /// Ends the lease with a yield record, so that the next holder need not wait. `Released` or `Lost` follows. False when a batch
     /// is in flight or the lease is not held: nothing happens then.
     pub fn release(&mut self, now_ns: u64, successor: Option<NodeId>) -> bool {
-        self.phase == Phase::Ready
+        let is_on_its_way = self.phase == Phase::Ready
             && self.may_send(now_ns)
-            && self.launch(now_ns, Phase::Yielding, vec![Record::Yield { successor }]).is_ok()
+            && self.launch(now_ns, Phase::Yielding, vec![Record::Yield { successor }]).is_ok();
+        if let Some(lease) = self.lease.as_mut().filter(|_| is_on_its_way) {
+            // So that a store which loses the last of this is found out.
+            lease.beat_now(now_ns);
+        }
+        is_on_its_way
     }
 
     /// Lets parts' news take effect until there is none.
@@ -398,27 +355,35 @@ impl<S: Sealer + Clone> Writer<S> {
             return self.lose(fault);
         }
         self.keep.saw(replay.boundary(), replay.cover());
-        let mended = replay.mended().iter().map(|&place| Action::Warning(LogFault::Mended { place }));
-        self.actions.extend(mended);
+        // The end that a view before had lost was told then.
+        let is_news =
+            |fault: &LogFault| !matches!(fault, LogFault::LostEnd { .. }) || self.view.lost_end.is_none();
+        self.actions.extend(replay.warnings().filter(is_news).map(Action::Warning));
         self.view = replay.into_view();
         match self.phase {
             Phase::Replaying => self.seek(),
             Phase::CatchingUp if self.view.state.epoch > self.epoch => {
                 self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
             }
-            Phase::CatchingUp => {
-                let begun = vec![Record::EpochBegun { epoch: self.epoch }];
-                if let Err((fault, _)) = self.launch(now_ns, Phase::Beginning, begun) {
-                    self.lose(fault);
-                }
-            }
+            Phase::CatchingUp => match self.view.lost_end {
+                Some(end) => self.cover(end.named),
+                None => self.begin(now_ns),
+            },
             Phase::Seeking
+            | Phase::Covering
             | Phase::Beginning
             | Phase::Ready
             | Phase::Committing
             | Phase::Yielding
             | Phase::Released
             | Phase::Lost => {}
+        }
+    }
+
+    fn begin(&mut self, now_ns: u64) {
+        let begun = vec![Record::EpochBegun { epoch: self.epoch }];
+        if let Err((fault, _)) = self.launch(now_ns, Phase::Beginning, begun) {
+            self.lose(fault);
         }
     }
 
@@ -450,6 +415,10 @@ impl<S: Sealer + Clone> Writer<S> {
         self.phase = phase;
         self.flight = None;
         self.calls.clear();
+        if let Some(view) = self.uncovered.take() {
+            // Another one has covered the lost end: what follows from that is looked for from before it.
+            self.view = view;
+        }
         let generation = self.next_generation();
         self.replay = Some(Replay::from_view(
             self.identity.cluster,
@@ -534,7 +503,7 @@ impl<S: Sealer + Clone> Writer<S> {
             why => LogFault::Format { place: Place::Slot(header.slot), why },
         })?;
         let (last, cover) = (bytes.as_slice().into(), self.view.cover);
-        let next = View { head: header.slot, digest, state, last, cover };
+        let next = View { head: header.slot, digest, state, last, cover, lost_end: None };
         let body = carry(bytes, &self.view.last).into();
         Ok(Flight { header, body, next, with_checkpoint, doubt: None, attempts: 0, again_ns: None })
     }
@@ -558,6 +527,9 @@ impl<S: Sealer + Clone> Writer<S> {
 
     fn slot_answered(&mut self, now_ns: u64, id: CallId, answer: Answer) {
         let Some((step, call)) = self.calls.complete(id) else { return };
+        if let Step::Covering { slot, slot_digest } = step {
+            return self.covered(now_ns, slot, slot_digest, call, answer);
+        }
         let Some(flight) = &self.flight else { return };
         let (slot, attempts) = (flight.header.slot, flight.attempts);
         let read = Call::Get { key: keys::slot(slot) };
@@ -584,11 +556,7 @@ impl<S: Sealer + Clone> Writer<S> {
                 self.lose(LogFault::Store { place: Place::Slot(slot), kind });
             }
             (step, Answer::Fault(kind)) => {
-                let transient = matches!(
-                    kind,
-                    StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt
-                );
-                if transient {
+                if is_unclear(kind) {
                     // The end of the lease bounds these repeats.
                     let Some(flight) = &mut self.flight else { return };
                     flight.attempts = attempts.saturating_add(1);
@@ -612,7 +580,8 @@ impl<S: Sealer + Clone> Writer<S> {
                 self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
             }
             (Step::Fencing, Answer::Absent) => self.passed(now_ns),
-            (Step::Creating, Answer::Body(_) | Answer::Absent | Answer::Keys(_))
+            (Step::Covering { .. }, _)
+            | (Step::Creating, Answer::Body(_) | Answer::Absent | Answer::Keys(_))
             | (_, Answer::Done | Answer::Keys(_)) => {}
         }
     }
@@ -663,7 +632,11 @@ impl<S: Sealer + Clone> Writer<S> {
         assert!(flight.next.head.0 == self.view.head.0.saturating_add(1), "I1: no gap");
         assert!(flight.next.state.epoch >= self.view.state.epoch, "I2: epochs never decrease");
         self.view = flight.next;
+        self.uncovered = None;
         let slot = self.view.head;
+        if let Some(lease) = &mut self.lease {
+            lease.committed(slot);
+        }
         match self.phase {
             Phase::Beginning => {
                 self.phase = Phase::Ready;
@@ -680,6 +653,7 @@ impl<S: Sealer + Clone> Writer<S> {
             Phase::Replaying
             | Phase::Seeking
             | Phase::CatchingUp
+            | Phase::Covering
             | Phase::Ready
             | Phase::Released
             | Phase::Lost => {}
@@ -692,4 +666,9 @@ impl<S: Sealer + Clone> Writer<S> {
 /// Records that only the writer itself puts into a slot.
 fn is_own(record: &Record) -> bool {
     matches!(record, Record::EpochBegun { .. } | Record::Yield { .. } | Record::Checkpoint(_))
+}
+
+/// Whether an answer decides nothing: the call may be repeated.
+fn is_unclear(kind: StoreFaultKind) -> bool {
+    matches!(kind, StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt)
 }

@@ -563,9 +563,10 @@ impl<S: Sealer + Clone> Node<S> {
             None => {}
             Some(Ok(_)) => {
                 if let Some((_, reader)) = self.reader.take() {
-                    for &place in reader.mended() {
-                        self.note(Note::Warning(LogFault::Mended { place }));
-                    }
+                    // That the end is lost is said once.
+                    let was_lost = self.view.lost_end.is_some();
+                    let is_news = |fault: &LogFault| !was_lost || !matches!(fault, LogFault::LostEnd { .. });
+                    reader.warnings().filter(is_news).for_each(|fault| self.note(Note::Warning(fault)));
                     self.take_view(reader.into_view());
                     self.health.has_read();
                 }

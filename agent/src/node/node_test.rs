@@ -854,7 +854,7 @@ fn a_job_that_waits_for_the_log_has_it_read_at_once() {
     node.handle(0, 0, Event::Received { from: NodeId(2), epoch: Epoch(1), slot: Slot(3), message });
     let asked = calls(&mut node);
     assert!(
-        matches!(&asked[..], [(_, Call::Last { .. })]),
+        matches!(&asked[..], [(_, Call::Last { .. }), ..]),
         "it would wait for whatever comes next: {asked:?}"
     );
 }

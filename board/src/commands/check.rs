@@ -65,10 +65,13 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
             end => Failure::at(format_args!("checking {}@{}", point.policy, point.backup), end),
         })?
     };
-    let (mut log_objects, mut log_damaged) = (0, Vec::new());
+    let (mut log_objects, mut log_damaged, mut log_foreign) = (0, Vec::new(), Vec::new());
     let mut unknown = Unknown::default();
     if args.read_data {
-        let each = &mut |key: &str, flaw: Flaw| log_damaged.push((key.to_owned(), flaw));
+        let each = &mut |key: &str, flaw: Flaw| {
+            let found = if flaw.is_damage() { &mut log_damaged } else { &mut log_foreign };
+            found.push((key.to_owned(), flaw));
+        };
         log_objects = intact::check(&repository.opened.client, &repository.format.uuid, each)
             .map_err(|fault| Failure::at("checking the log", fault))?;
         unknown = look_for_unknown(&repository, &state)?;
@@ -87,6 +90,9 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
     let what = format!("{}@{}", point.policy, point.backup);
     for (key, flaw) in &log_damaged {
         output.say(format_args!("DAMAGED   {key}: {flaw}"));
+    }
+    for (key, flaw) in &log_foreign {
+        output.say(format_args!("note      {}: {flaw}", text::printable(key.as_bytes())));
     }
     if unknown.objects > 0 && unknown.ahead.is_none() {
         output.say(format_args!(

@@ -90,7 +90,10 @@ pub fn run(global: &Global, output: &Output) -> Result<Exit, Failure> {
                 }
             }
         }
-        None => renew(&repository, &job, false)?,
+        None => {
+            let is_end_lost = damage.iter().any(|fault| matches!(fault, LogFault::LostEnd { .. }));
+            renew(&repository, &job, is_end_lost)?
+        }
     };
     drop(watcher);
     for fault in &damage {

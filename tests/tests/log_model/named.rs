@@ -308,8 +308,14 @@ fn t8_no_takeover_before_a_full_interval_between_two_good_reads() {
     b.drain();
     assert!(b.open.is_empty());
     // The holder beats in between: the second read differs, and everything starts over.
-    let beat =
-        Claim { cluster: CLUSTER, epoch: Epoch(1), holder: identity(1, 1).me, counter: 99, nonce: [3; 16] };
+    let beat = Claim {
+        cluster: CLUSTER,
+        epoch: Epoch(1),
+        holder: identity(1, 1).me,
+        counter: 99,
+        nonce: [3; 16],
+        slot: Slot(0),
+    };
     let put = Call::Put { key: keys::beat(Epoch(1)), body: beat.emit_beat().into() };
     shelf.apply(&put).unwrap();
     b.now = first_good + small().timing.wait_ns();

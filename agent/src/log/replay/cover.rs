@@ -54,7 +54,10 @@ impl<S: Sealer> Replay<S> {
 
     /// The checkpoint under trial is of no use. Before an older one is tried it is found out whether that still counts.
     pub(super) fn cannot_use(&mut self, lost: Option<Lost>) {
-        self.clear();
+        // The beat may be asked for still while the checkpoint is.
+        if !matches!(self.phase, Phase::Trying(..)) {
+            self.clear();
+        }
         self.unproven = None;
         match (lost, self.boundary) {
             (None, None) => self.look_for_boundary(),
@@ -88,7 +91,12 @@ impl<S: Sealer> Replay<S> {
             Answer::Body(bytes) => parse_boundary(&bytes),
             Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => {
                 let fault = LogFault::Store { place, kind: StoreFaultKind::NotFound };
-                return self.ask_whether_moved(Lost { slot, is_followed: false, fault: Some(fault) });
+                return self.ask_whether_moved(Lost {
+                    slot,
+                    is_followed: false,
+                    fault: Some(fault),
+                    last: None,
+                });
             }
         };
         let why = match parsed {
@@ -105,7 +113,7 @@ impl<S: Sealer> Replay<S> {
             Err(why) => why,
         };
         let fault = Some(LogFault::Format { place, why });
-        self.ask_whether_moved(Lost { slot, is_followed: false, fault });
+        self.ask_whether_moved(Lost { slot, is_followed: false, fault, last: None });
     }
 
     pub(super) fn named_read(&mut self, answer: Answer) {
@@ -115,7 +123,7 @@ impl<S: Sealer> Replay<S> {
             Ok(_) => LogFault::Format { place: Place::Checkpoint(name.slot), why: WireFault::Digest },
             Err(fault) => fault,
         };
-        self.ask_whether_moved(Lost { slot: name.slot, is_followed: false, fault: Some(fault) });
+        self.ask_whether_moved(Lost { slot: name.slot, is_followed: false, fault: Some(fault), last: None });
     }
 
     /// The view that a checkpoint gives, the checkpoint's digest, and whether a log begins with it.
@@ -148,7 +156,13 @@ impl<S: Sealer> Replay<S> {
         }
     }
 
-    /// A checkpoint's own slot, the last one listed.
+    pub(super) fn read_own(&mut self) {
+        self.clear();
+        self.phase = Phase::Own;
+        self.calls.submit(For::Own, Call::Get { key: keys::slot(self.view.head) });
+    }
+
+    /// A checkpoint's own slot, the last one that can be read.
     pub(super) fn own_read(&mut self, answer: Answer) {
         let Some(unproven) = self.unproven else { return };
         let bytes = match answer {
@@ -182,8 +196,10 @@ impl<S: Sealer> Replay<S> {
     }
 
     pub(super) fn proven(&mut self) {
-        let Some(Unproven { is_gone, lost, .. }) = self.unproven.take() else { return };
-        self.mended.extend(lost.map(|lost| lost.place()));
+        let Some(Unproven { is_gone, is_beginning, lost }) = self.unproven.take() else { return };
+        // A log that begins anew says nothing of what was lost before: whoever began it did.
+        let is_boundary = |place: &Place| matches!(place, Place::Boundary(_));
+        self.mended.extend(lost.map(|lost| lost.place()).filter(|place| !is_beginning || is_boundary(place)));
         self.mended.extend(is_gone.then_some(Place::Slot(self.base)));
     }
 }

@@ -8,16 +8,30 @@ use crate::id::Slot;
 use crate::log::call::{Answer, Call};
 use crate::log::fault::{LogFault, Place};
 use crate::log::keys;
+use crate::log::view::LostEnd;
 
 /// What objects and segments begin with: there is none before the log has a slot.
 const TABLES: [&str; 2] = ["obj/", "seg/"];
 
 impl<S: Sealer> Replay<S> {
+    pub(super) fn read_once_more(&mut self, lost: Lost) {
+        self.clear();
+        self.phase = Phase::Again(lost);
+        self.calls.submit(For::Again, Call::Get { key: keys::slot(lost.slot) });
+    }
+
     pub(super) fn read_again(&mut self, answer: Answer) {
         let Phase::Again(mut lost) = self.phase else { return };
         match answer {
             Answer::Body(bytes) => match self.apply(&bytes) {
-                Ok(()) => return self.go_on(),
+                Ok(()) => {
+                    self.proven();
+                    return self.go_on();
+                }
+                // Twice the same, so it was not changed on the way.
+                Err(_) if lost.last == Some(*blake3::hash(&bytes).as_bytes()) => {
+                    return self.end_is_cut(lost.slot);
+                }
                 Err(fault) => lost.fault = Some(fault),
             },
             Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_)
@@ -26,6 +40,16 @@ impl<S: Sealer> Replay<S> {
             Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => lost.fault = None,
         }
         self.ask_whether_moved(lost);
+    }
+
+    /// The log ends before its last slot, which is cut.
+    fn end_is_cut(&mut self, slot: Slot) {
+        self.went_to(Some(LostEnd { named: slot, by: Place::Slot(slot) }));
+        if self.unproven.is_some() {
+            self.read_own();
+        } else {
+            self.confirm(None);
+        }
     }
 
     /// A slot at or below the boundary may be gone, or be another's: then nothing is wrong.
@@ -79,9 +103,8 @@ impl<S: Sealer> Replay<S> {
         let Phase::Empty(asked) = self.phase else { return };
         if is_any {
             // Somebody may have begun since: the slot is asked for once more before anything is said.
-            self.phase =
-                Phase::Again(Lost { slot: Slot(1), is_followed: false, fault: Some(LogFault::Gone) });
-            self.calls.submit(For::Again, Call::Get { key: keys::slot(Slot(1)) });
+            let fault = Some(LogFault::Gone);
+            self.read_once_more(Lost { slot: Slot(1), is_followed: false, fault, last: None });
         } else {
             self.look_for_tables(asked);
         }

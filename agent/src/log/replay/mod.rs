@@ -15,12 +15,12 @@
 //!
 //! | phase | waits for | next |
 //! |---|---|---|
-//! | `Newest` | LIST ckpt/ | `Trying` the newest one, `Boundary` when there is none |
+//! | `Newest` | LIST ckpt/, and beside it LIST beat/, GET beat/... | `Trying` the newest one, `Boundary` when there is none |
 //! | `Trying` | GET ckpt/... | `Ahead`; the next one, or `Boundary`, when it cannot be used |
 //! | `Boundary` | LIST boundary/ | `Trying` one above it; `Pointer`; `Ahead` from 1 when there is none |
 //! | `Pointer` | GET boundary/b | `Loading`; `Moved` when it cannot be used |
 //! | `Loading` | GET ckpt/... | `Ahead`; `Moved` when it cannot be used |
-//! | `Ahead` | LIST log/ behind the head, from a checkpoint's own slot on | `Slots`; `Confirm` when nothing is there, `Empty` when that is all |
+//! | `Ahead` | the beat; LIST log/ behind the head, from a checkpoint's own slot on | `Slots`; `Confirm` when nothing is there, `Empty` when that is all |
 //! | `Own` | GET of a checkpoint's own slot, the last one | `Confirm`; as in `Trying` when it is another one |
 //! | `Slots` | GETs of slots, up to 8 at once | `Confirm` at the last one listed, `Ahead` when there may be more; `Again` at an unreadable one; `Moved` at one that is not there or does not follow |
 //! | `Again` | GET of it once more | `Ahead` when it can be read now, else `Moved` |
@@ -32,7 +32,9 @@
 //! Where a slot was lost, a stalled writer's late create may land and look plausible; but what follows does not follow from it. The
 //! slot behind it carries the right one, so the replay starts over and takes that.
 //!
-//! What is lost at the end of the log leaves no trace in it; see `log::salvage` and the memory of what was seen.
+//! What is lost at the end of the log leaves no trace in it, but in the beat of the newest epoch, which names the last slot that its holder
+//! knew to count, and which is read before the log; and a last slot that is cut names itself. The view is good without it, and says so.
+//! What nothing names only the memory of what was seen tells.
 //!
 //! Invariants: I1, I2, I11. Does not: write anything. Source: `agent/doc/commit-log.md`, Replay.
 
@@ -44,10 +46,11 @@ use super::fault::{LogFault, Place};
 use super::keys;
 use super::limits::{REPLAY_FAULTS_MAX, REPLAY_GETS_MAX, REPLAY_KEYS_MAX};
 pub use super::view::{Cover, View, apply_slot};
-use super::view::{apply_verified, verify_slot};
+use super::view::{LostEnd, apply_verified, verify_slot};
+use crate::format::cursor::WireFault;
 use crate::format::record::CheckpointName;
-use crate::format::slot::{ClusterId, Sealer, carried};
-use crate::id::Slot;
+use crate::format::slot::{Claim, ClusterId, LogDigest, Sealer, carried};
+use crate::id::{Epoch, Slot};
 use crate::store::StoreFaultKind;
 
 /// Times that a replay starts over because the boundary moved, before it gives up.
@@ -74,6 +77,8 @@ impl Default for ReplayOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum For {
     Newest,
+    Beats,
+    Beat,
     Checkpoint,
     Boundary,
     Pointer,
@@ -96,6 +101,8 @@ struct Lost {
     is_followed: bool,
     /// What to say when it is nowhere else; `None`: that it is missing.
     fault: Option<LogFault>,
+    /// Digest of what was read where it ought to be, when that is the last slot there is.
+    last: Option<LogDigest>,
 }
 
 impl Lost {
@@ -179,6 +186,8 @@ pub struct Replay<S> {
     distrusted: Option<Slot>,
     /// What was not to be had under its own name, and was found elsewhere.
     mended: Vec<Place>,
+    /// The highest slot that anything says was there.
+    end: Option<LostEnd>,
 }
 
 impl<S: Sealer> Replay<S> {
@@ -198,6 +207,7 @@ impl<S: Sealer> Replay<S> {
         view: View,
     ) -> Replay<S> {
         let mut replay = Replay::new(cluster, sealer, options, generation);
+        replay.end = view.lost_end;
         replay.read_from(view);
         replay
     }
@@ -222,13 +232,15 @@ impl<S: Sealer> Replay<S> {
             restarts: 0,
             distrusted: None,
             mended: Vec::new(),
+            end: None,
         }
     }
 
     fn start(&mut self) {
-        self.unproven = None;
+        (self.unproven, self.end) = (None, None);
         self.mended.clear();
         self.look_for_covers(None);
+        self.calls.submit(For::Beats, Call::Last { prefix: keys::BEATS, max: 1 });
     }
 
     fn clear(&mut self) {
@@ -246,8 +258,12 @@ impl<S: Sealer> Replay<S> {
 
     /// Looks for slots behind the view.
     fn go_on(&mut self) {
-        self.clear();
         self.phase = Phase::Ahead;
+        // What a beat names is in the log by now, if it is not lost.
+        if self.calls.has(For::Beats) || self.calls.has(For::Beat) {
+            return;
+        }
+        self.clear();
         let after = match self.unproven {
             // Its own slot, too.
             Some(_) => Slot(self.view.head.0.saturating_sub(1)),
@@ -295,9 +311,11 @@ impl<S: Sealer> Replay<S> {
         self.view.cover
     }
 
-    /// What was lost or damaged, and was found elsewhere: nothing is missing, and `repo rebuild` makes it whole.
-    pub fn mended(&self) -> &[Place] {
-        &self.mended
+    /// What was lost or damaged, in words for people: what was found elsewhere, and what was not.
+    pub fn warnings(&self) -> impl Iterator<Item = LogFault> {
+        let (head, end) = (self.view.head, self.view.lost_end);
+        let lost = end.map(|LostEnd { named, by }| LogFault::LostEnd { head, named, by });
+        self.mended.iter().map(|&place| LogFault::Mended { place }).chain(lost)
     }
 
     /// The view when it is done, or the fault; `None` while it runs.
@@ -335,6 +353,12 @@ impl<S: Sealer> Replay<S> {
         self.faults = 0;
         match (tag, answer) {
             (For::Newest, Answer::Keys(keys)) => self.looked_for_covers(&keys),
+            (For::Beats, Answer::Keys(keys)) => match keys.last() {
+                Some(key) => self.calls.submit(For::Beat, Call::Get { key: key.clone() }),
+                None => self.beat_read(None),
+            },
+            (For::Beat, Answer::Body(bytes)) => self.beat_read(Claim::parse_beat(&bytes).ok()),
+            (For::Beat, _) => self.beat_read(None),
             (For::Checkpoint, answer) => self.cover_read(answer),
             (For::Boundary, Answer::Keys(keys)) => {
                 self.boundary = Some(last_number(&keys));
@@ -363,7 +387,13 @@ impl<S: Sealer> Replay<S> {
             }
             // A driver that answers with the wrong sort of answer is a bug of ours.
             (
-                For::Newest | For::Boundary | For::Ahead | For::Moved | For::Empty | For::Confirm,
+                For::Newest
+                | For::Beats
+                | For::Boundary
+                | For::Ahead
+                | For::Moved
+                | For::Empty
+                | For::Confirm,
                 Answer::Done | Answer::Body(_) | Answer::Absent | Answer::Fault(_),
             ) => {
                 assert!(matches!(call, Call::Get { .. }), "a LIST was answered with something else");
@@ -381,6 +411,7 @@ impl<S: Sealer> Replay<S> {
         }
         let place = match tag {
             For::Boundary | For::Moved | For::Confirm => Place::Boundary(Slot(0)),
+            For::Beats | For::Beat => Place::Beat(Epoch(0)),
             For::Pointer => Place::Boundary(self.boundary()),
             For::Named => Place::Checkpoint(self.boundary()),
             For::Newest | For::Checkpoint => match self.phase {
@@ -405,6 +436,7 @@ impl<S: Sealer> Replay<S> {
 
     fn finish(&mut self, fault: Option<LogFault>) {
         self.clear();
+        self.view.lost_end = self.end.filter(|end| end.named > self.view.head);
         self.phase = Phase::Done(fault);
     }
 
@@ -417,6 +449,18 @@ impl<S: Sealer> Replay<S> {
         } else {
             self.finish(fault);
         }
+    }
+
+    fn beat_read(&mut self, beat: Option<Claim>) {
+        let beat = beat.filter(|beat| beat.cluster == self.cluster);
+        self.went_to(beat.map(|beat| LostEnd { named: beat.slot, by: Place::Beat(beat.epoch) }));
+        if self.phase == Phase::Ahead {
+            self.go_on();
+        }
+    }
+
+    fn went_to(&mut self, end: Option<LostEnd>) {
+        self.end = self.end.into_iter().chain(end).max_by_key(|end| end.named);
     }
 
     fn looked_ahead(&mut self, keys: &[String]) {
@@ -434,8 +478,7 @@ impl<S: Sealer> Replay<S> {
                 self.ask_more();
             }
             (Some(_), Some(_)) => {
-                self.phase = Phase::Own;
-                self.calls.submit(For::Own, Call::Get { key: keys::slot(self.view.head) });
+                self.read_own();
             }
             (Some(unproven), None) => self.alone(unproven),
             (None, Some(_)) => {
@@ -444,7 +487,7 @@ impl<S: Sealer> Replay<S> {
             }
             (None, None) if self.view.head > Slot(0) => self.confirm(None),
             (None, None) if self.has_covers => {
-                let lost = Lost { slot: Slot(1), is_followed: false, fault: None };
+                let lost = Lost { slot: Slot(1), is_followed: false, fault: None, last: None };
                 self.ask_whether_moved(lost);
             }
             (None, None) => {
@@ -460,7 +503,8 @@ impl<S: Sealer> Replay<S> {
             let Some(at) = self.early.iter().position(|(slot, _)| *slot == next) else { break };
             let answer = self.early.swap_remove(at).1;
             let is_followed = self.listed.binary_search(&Slot(next.0.saturating_add(1))).is_ok();
-            let mut lost = Lost { slot: next, is_followed, fault: None };
+            let is_last = self.listed.last() == Some(&next);
+            let mut lost = Lost { slot: next, is_followed, fault: None, last: None };
             let fault = match answer {
                 Answer::Body(_) if self.distrusted == Some(next) => {
                     lost.fault = Some(LogFault::Chain { slot: next });
@@ -470,6 +514,10 @@ impl<S: Sealer> Replay<S> {
                     Ok(()) => {
                         self.proven();
                         continue;
+                    }
+                    Err(fault) if is_cut(&fault) && is_last => {
+                        lost.last = Some(*blake3::hash(&bytes).as_bytes());
+                        Some(fault)
                     }
                     // A late create of another writer may have landed where a slot was lost.
                     Err(LogFault::Chain { .. })
@@ -486,14 +534,11 @@ impl<S: Sealer> Replay<S> {
             };
             lost.fault = fault;
             return match (self.unproven, fault) {
+                (_, Some(_)) if lost.last.is_some() => self.read_once_more(lost),
                 // What is behind it is another log's, or cannot say whose it is.
                 (Some(unproven), _) => self.cannot_use(unproven.lost),
                 (None, None) if !self.options.look_beyond => self.confirm(None),
-                (None, Some(LogFault::Format { .. })) => {
-                    self.clear();
-                    self.phase = Phase::Again(lost);
-                    self.calls.submit(For::Again, Call::Get { key: keys::slot(next) });
-                }
+                (None, Some(LogFault::Format { .. })) => self.read_once_more(lost),
                 // It is not there, or it is whole and not what follows: reading it again changes nothing.
                 (None, _) => self.ask_whether_moved(lost),
             };
@@ -519,4 +564,9 @@ impl<S: Sealer> Replay<S> {
 
 fn last_number(keys: &[String]) -> Slot {
     keys.iter().filter_map(|key| keys::number(key, keys::BOUNDARIES)).max().unwrap_or_default()
+}
+
+/// Whether a slot is not all there: what a power failure leaves of it, and not what a newer program writes.
+fn is_cut(fault: &LogFault) -> bool {
+    matches!(fault, LogFault::Format { why: WireFault::Short | WireFault::Magic | WireFault::Digest, .. })
 }

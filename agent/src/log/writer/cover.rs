@@ -1,0 +1,54 @@
+//! A log that goes on behind an end that is lost. Source: ours.
+
+use super::{Step, Writer, is_unclear};
+use crate::format::slot::{LogDigest, Sealer};
+use crate::id::Slot;
+use crate::log::call::{Answer, Call, backoff_ns};
+use crate::log::checkpoint::Checkpoint;
+use crate::log::fault::{LogFault, Place};
+use crate::log::keys;
+use crate::log::replay::{Cover, View};
+use crate::log::salvage::DISTANCE_SLOTS;
+
+/// Which of the pauses between repeats ([`backoff_ns`]) a checkpoint has that covers a lost end.
+const COVER_PAUSE: u32 = 2;
+
+impl<S: Sealer + Clone> Writer<S> {
+    /// The log's end is lost up to `named`, and perhaps more. Whoever has read it, and whoever stalled when it was about to go on there, must
+    /// not take what comes next for what was there: the log goes on so far behind that nobody can, behind a checkpoint of a slot that never
+    /// was. That counts when a slot follows from it, so what decides is the create of that slot, as ever.
+    pub(super) fn cover(&mut self, named: Slot) {
+        let (slot, nonce) = (Slot(named.0.saturating_add(DISTANCE_SLOTS)), self.nonces.draw());
+        let (cluster, state) = (self.identity.cluster, self.view.state.clone());
+        let slot_digest = Checkpoint::digest_of_beginning(&nonce);
+        match (Checkpoint { cluster, slot, nonce, slot_digest, state }.emit(&self.sealer)) {
+            Ok((bytes, _)) => {
+                self.phase = super::Phase::Covering;
+                let call = Call::Put { key: keys::checkpoint(slot, &nonce), body: bytes.into() };
+                self.calls.submit(Step::Covering { slot, slot_digest }, call);
+            }
+            Err(bytes) => self.lose(LogFault::CheckpointTooLarge { bytes }),
+        }
+    }
+
+    pub(super) fn covered(&mut self, now_ns: u64, slot: Slot, digest: LogDigest, call: Call, answer: Answer) {
+        let Answer::Fault(kind) = answer else {
+            let state = self.view.state.clone();
+            let cover = Cover { slot, bytes: 0 };
+            let view = View { head: slot, digest, state, cover, ..View::default() };
+            self.uncovered = Some(std::mem::replace(&mut self.view, view));
+            return self.begin(now_ns);
+        };
+        if !self.may_send(now_ns) {
+            self.lose(LogFault::Expired { epoch: self.epoch, unresolved: None });
+        } else if is_unclear(kind) {
+            self.calls.park(
+                now_ns.saturating_add(backoff_ns(COVER_PAUSE)),
+                Step::Covering { slot, slot_digest: digest },
+                call,
+            );
+        } else {
+            self.lose(LogFault::Store { place: Place::Checkpoint(slot), kind });
+        }
+    }
+}
