@@ -116,7 +116,7 @@ fn tell(state: &State, news: &DamageNews) {
 }
 
 /// Commits records, through the agent here when there is one.
-fn commit(global: &Global, repository: &Repository, records: Vec<Record>) -> Result<(), Failure> {
+pub fn commit(global: &Global, repository: &Repository, records: Vec<Record>) -> Result<(), Failure> {
     if records.is_empty() {
         return Ok(());
     }

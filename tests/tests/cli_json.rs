@@ -195,6 +195,7 @@ fn every_document_is_as_its_table_says() {
     check.run(&["policy", "remove", "raw"], 0, &[("", "policy remove")]);
     check.run(&["policy", "list"], 0, &[("", "policy list")]);
     check.run(&["repo", "info"], 0, &[("", "repo info")]);
+    check.run(&["repo", "set", "--lease", "20s"], 0, &[("", "repo set")]);
     check.run(&["points", "a"], 0, &[("", "points")]);
     check.run(&["points", "raw"], 0, &[("", "points")]);
     check.run(&["retention", "run", "a"], 0, &[("", "retention run")]);

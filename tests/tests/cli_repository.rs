@@ -429,6 +429,22 @@ fn policies_are_set_shown_changed_and_removed() {
     assert!(gone.code == 1 && gone.failure().contains("there is no policy a"));
 }
 
+#[test]
+fn the_length_of_the_lease_is_the_repositorys() {
+    let scratch = Scratch::new("cli-lease");
+    let cli = cli(&scratch);
+    cli.ok(&["repo", "init"]);
+    assert_eq!(cli.json(&["repo", "info"])["lease_ms"], 15_000);
+    let set = cli.json(&["repo", "set", "--lease", "60s"]);
+    assert_eq!((&set["lease_ms"], &set["lease_ms_before"]), (&60_000.into(), &15_000.into()));
+    assert_eq!(cli.json(&["repo", "info"])["lease_ms"], 60_000);
+    for (bad, why) in [("2999ms", "LEASE_NS_MIN"), ("3601s", "LEASE_NS_MAX")] {
+        let ended = cli.run(&["repo", "set", "--lease", bad]);
+        assert!(ended.code == 2 && ended.failure().contains(why), "{bad}: {}", ended.stderr);
+    }
+    assert_eq!(cli.json(&["repo", "info"])["slot"], 3, "begun, set, yield: what is refused is not written");
+}
+
 /// What can never be a volume is refused when the policy is set, not when it is due.
 #[test]
 fn what_cannot_be_a_volume_is_refused_at_once() {

@@ -648,6 +648,7 @@ fn may_be_submitted(record: &Record) -> bool {
             | Record::Damage(_)
             | Record::Swept(_)
             | Record::PointExpired { .. }
+            | Record::LeaseSet { .. }
     )
 }
 

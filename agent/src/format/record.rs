@@ -125,6 +125,11 @@ pub enum Record {
     Swept(Swept),
     /// A backup was tried and did not begin, or did not go on; or its schedule counts from another time.
     BackupTried(Tried),
+    /// How long a lease lasts, from the next one on.
+    LeaseSet {
+        /// Nanoseconds.
+        lease_ns: u64,
+    },
 }
 
 /// What became of the last try to back up a policy, when that is neither a point nor a backup that is under way.
@@ -514,6 +519,7 @@ impl Record {
             Record::Damage(_) => 16,
             Record::Swept(_) => 17,
             Record::BackupTried(_) => 18,
+            Record::LeaseSet { .. } => 19,
         }
     }
 
@@ -595,6 +601,7 @@ impl Record {
                 emit_bytes(out, swept.after.as_bytes());
             }
             Record::BackupTried(tried) => tried.emit(out),
+            Record::LeaseSet { lease_ns } => lease_ns.emit(out),
         }
     }
 
@@ -655,6 +662,7 @@ impl Record {
             }),
             17 => Record::Swept(Swept { wall_ns: fields.value()?, after: fields.text(SWEEP_KEY_BYTES_MAX)? }),
             18 => Record::BackupTried(Tried::parse(fields)?),
+            19 => Record::LeaseSet { lease_ns: fields.value()? },
             _ => return Err(WireFault::Kind(kind)),
         })
     }

@@ -139,6 +139,7 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
             failures: rng.next() as u32,
             why: rng.text(TRIED_WHY_BYTES_MAX as u64),
         }),
+        19 => Record::LeaseSet { lease_ns: rng.next() },
         _ => Record::Checkpoint(CheckpointName {
             slot: Slot(rng.next()),
             nonce: rng.bytes(),
@@ -151,8 +152,8 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
 fn random_records_round_trip_and_their_cuts_are_refused() {
     let mut rng = Rng(1);
     for round in 0..600 {
-        let record = record(&mut rng, 1 + (round % 18) as u8);
-        assert_eq!(u64::from(record.kind()), 1 + round % 18);
+        let record = record(&mut rng, 1 + (round % 19) as u8);
+        assert_eq!(u64::from(record.kind()), 1 + round % 19);
         let mut bytes = Vec::new();
         record.emit(&mut bytes);
         assert_eq!(bytes.len(), record.encoded_len());
@@ -207,7 +208,7 @@ fn counts_at_their_bounds_pass_and_one_more_is_refused() {
     Record::Unpin { pin: 1 }.emit(&mut many);
     assert!(parse_records(&many).is_err());
     assert_eq!(parse_records(&[]), Err(WireFault::Short));
-    assert_eq!(parse_records(&[19, 0, 0, 0, 0]), Err(WireFault::Kind(19)));
+    assert_eq!(parse_records(&[20, 0, 0, 0, 0]), Err(WireFault::Kind(20)));
     let damage = |runs: u32| {
         let mut news = DamageNews::default();
         for at in 0..runs {
@@ -241,6 +242,13 @@ fn the_golden_slot_parses_and_is_emitted_byte_for_byte() {
     let (bytes, digest) = contents.header.emit(&contents.records, &PlainForTests).unwrap();
     assert_eq!(bytes, golden);
     assert_eq!(digest, contents.digest);
+}
+
+#[test]
+fn a_lease_is_these_bytes() {
+    let mut bytes = Vec::new();
+    Record::LeaseSet { lease_ns: 60_000_000_000 }.emit(&mut bytes);
+    assert_eq!(bytes, [19, 8, 0, 0, 0, 0, 0x58, 0x47, 0xf8, 13, 0, 0, 0]);
 }
 
 #[test]

@@ -11,9 +11,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::keys;
-use super::limits::{BACKOFF_FIRST_NS, BACKOFF_LAST_NS};
+use super::limits::{BACKOFF_FIRST_NS, BACKOFF_LAST_NS, LEASE_CALLS};
 use crate::format::copies;
-use crate::format::slot::{LOG_MAGIC, whole};
+use crate::format::slot::{Claim, LOG_MAGIC, whole};
 use crate::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, is_of_lease};
 
 /// Names one call of one machine; never reused within a writer.
@@ -116,6 +116,9 @@ pub enum Answer {
 
 /// Performs a call, once; blocks. Objects are stored as two copies (`format::copies`), which no machine knows of. Also returns the store's own words when it failed, for the log.
 pub fn perform(store: &dyn Store, call: &Call) -> (Answer, Option<StoreFault>) {
+    if let Some(lease_ns) = lease_sought(call) {
+        store.set_lease_deadline(lease_ns / (LEASE_CALLS * 1_000_000));
+    }
     let result = match call {
         Call::Get { key } => {
             let mut out = Vec::new();
@@ -169,6 +172,16 @@ pub fn perform(store: &dyn Store, call: &Call) -> (Answer, Option<StoreFault>) {
         // There is something, and it is none of ours. It was not read; a machine learns the same from a body that parses as nothing.
         Err(fault) if fault.kind == StoreFaultKind::TooLong => (Answer::Body(Vec::new()), Some(fault)),
         Err(fault) => (Answer::Fault(fault.kind), Some(fault)),
+    }
+}
+
+/// The length of the lease that a call claims: what the lease depends on has so much time from now on.
+fn lease_sought(call: &Call) -> Option<u64> {
+    match call {
+        Call::Create { key, body } if key.starts_with(keys::EPOCHS) => {
+            Claim::parse_grant(body).ok().map(|grant| grant.counter)
+        }
+        _ => None,
     }
 }
 

@@ -180,7 +180,8 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     }
     emit_list(out, &state.checkpoints);
     // Parts of later programs: each is there when it, or one behind it, has something in it.
-    let (missing, has_tried) = (missing(state), !state.tried.is_empty());
+    let (missing, has_lease) = (missing(state), state.lease_ns.is_some());
+    let has_tried = !state.tried.is_empty() || has_lease;
     if *state.damage != Damage::default() || !missing.is_empty() || has_tried {
         state.damage.emit(out);
     }
@@ -191,6 +192,7 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
         emit_count(state.tried.len(), out);
         state.tried.values().for_each(|tried| tried.emit(out));
     }
+    state.lease_ns.iter().for_each(|lease_ns| lease_ns.emit(out));
 }
 
 /// Backups and points with the volumes that they are without.
@@ -223,7 +225,8 @@ fn parse_tried(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFau
         ascending(state.tried.keys().next_back(), &tried.policy)?;
         state.tried.insert(tried.policy.clone(), tried);
     }
-    if count == 0 { Err(WireFault::Count(0)) } else { Ok(()) }
+    // One encoding: nothing when nothing follows.
+    if count == 0 && reader.is_empty() { Err(WireFault::Count(0)) } else { Ok(()) }
 }
 
 fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
@@ -317,6 +320,9 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     }
     if !reader.is_empty() {
         parse_tried(&mut state, reader)?;
+    }
+    if !reader.is_empty() {
+        state.lease_ns = Some(reader.value()?);
     }
     Ok(state)
 }

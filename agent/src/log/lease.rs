@@ -263,6 +263,11 @@ impl Lease {
         }
     }
 
+    /// Its length, in nanoseconds, as the grant says it.
+    pub fn lease_ns(&self) -> u64 {
+        self.timing.lease_ns
+    }
+
     /// End of the lease on this process's clock, while it holds one.
     pub fn end_ns(&self) -> Option<u64> {
         match &self.phase {

@@ -1,12 +1,20 @@
 //! Leases of several holders over one store in memory, with a clock that steps.
 
+use std::sync::Mutex;
+
+use windlass_hal::sim::clock::SimClock;
+
 use super::*;
-use crate::format::record::{PolicyChange, Record};
+use crate::format::record::Record;
 use crate::format::slot::PlainForTests;
-use crate::id::{Boot, NodeId, VolumeId};
+use crate::id::{Boot, NodeId};
 use crate::log::call::perform;
+use crate::log::limits::LEASE_NS_MIN;
+use crate::log::session::{Session, Surroundings};
+use crate::log::state::Refusal;
 use crate::log::writer::{Action, Writer, WriterOptions};
 use crate::store::memory::MemoryStore;
+use crate::store::{ByteRange, PutMode, Store, StoreFault};
 
 const SECOND: u64 = 1_000_000_000;
 /// Between two looks of a writer at the clock, in nanoseconds.
@@ -91,4 +99,70 @@ fn ones_own_grant_is_not_waited_out() {
     let mut other = writer(2, 15);
     run(&mut other, &store, now_ns);
     assert!(!other.is_ready() && other.epoch() == Epoch(0));
+}
+
+/// A store in memory that keeps what it was told of deadlines.
+#[derive(Default)]
+struct Deadlines(MemoryStore, Mutex<Vec<u64>>);
+
+impl Store for Deadlines {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        self.0.put(key, body, mode)
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.0.get(key, range, out)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        self.0.list(prefix, after, each)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.0.delete(key)
+    }
+
+    fn set_lease_deadline(&self, ms: u64) {
+        self.1.lock().unwrap().push(ms);
+    }
+}
+
+#[test]
+fn the_repositorys_length_holds_from_the_next_lease_on() {
+    let (store, clock) = (Deadlines::default(), SimClock::default());
+    let around = Surroundings { store: &store, clock: &clock };
+    let claim = |seconds: u64| {
+        let options = WriterOptions { timing: Timing::of(seconds * SECOND), ..WriterOptions::default() };
+        Session::claim(around, None, identity(1), PlainForTests, options, [1; 32], |_, _| true).unwrap()
+    };
+    let grant = |epoch| {
+        let (answer, _) = perform(&store, &Call::Get { key: keys::epoch(Epoch(epoch)) });
+        let Answer::Body(bytes) = answer else { panic!("{answer:?}") };
+        Claim::parse_grant(&bytes).unwrap().counter / SECOND
+    };
+    let mut first = claim(20);
+    for bad in [0, LEASE_NS_MIN - 1, LEASE_NS_MAX + 1] {
+        let why = first.commit(vec![Record::LeaseSet { lease_ns: bad }]);
+        assert_eq!(why, Err(LogFault::Refused { record: 0, why: Refusal::Lease }));
+    }
+    first.commit(vec![Record::LeaseSet { lease_ns: 60 * SECOND }]).unwrap();
+    // Enough for a checkpoint, which is then all that the next one reads of it.
+    for pin in 0..8 {
+        first.commit(vec![Record::Pin { pin, node: NodeId(1) }]).unwrap();
+    }
+    first.release(None).unwrap();
+    let second = claim(20);
+    assert_eq!(second.view().state.lease_ns, Some(60 * SECOND));
+    second.release(None).unwrap();
+    assert_eq!((grant(1), grant(2)), (20, 60));
+    assert_eq!(*store.1.lock().unwrap(), [5_000, 15_000], "a quarter, for each call of the lease");
 }

@@ -74,6 +74,8 @@ pub const COVER_BYTES_PER_SLOT: u64 = 8 * 1024;
 pub const COVERS_TRIED_MAX: usize = 3;
 /// Slots taken from one LIST of the log by a replay; the next one takes the rest.
 pub const REPLAY_KEYS_MAX: usize = 1000;
+/// Calls of the lease that fit into it one after the other: each is given up after that part of it, so that others fit in before it ends.
+pub const LEASE_CALLS: u64 = 4;
 /// Shortest lease that a repository can have, in nanoseconds: a call of the lease gets a quarter of it, and a store may take 0.7 s for one.
 pub const LEASE_NS_MIN: u64 = 3_000_000_000;
 /// Longest lease, in nanoseconds: whoever takes over from one that died waits for so long. A grant that says more is taken for so much.

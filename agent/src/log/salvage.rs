@@ -268,6 +268,7 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
             Record::Damage(news) => state.add_damage(news),
             // What is there and what is not is found out anew; what could not begin is tried anew.
             Record::Swept(_) | Record::BackupTried(_) => {}
+            Record::LeaseSet { lease_ns } => state.lease_ns = Some(*lease_ns),
             // Readers of the old tables: they go with the old log.
             Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => {}
         }

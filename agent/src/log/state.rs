@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use super::damage::Damage;
 use super::limits::{
-    ABANDONED_MAX, Bound, CHECKPOINTS_MAX, NAME_RUNS_MAX, PINS_MAX, POINTS_MAX, POLICIES_MAX, RETIRED_MAX,
-    RUNNING_MAX, SEGMENTS_MAX, UNFINISHED_MAX, VOLUMES_MAX,
+    ABANDONED_MAX, Bound, CHECKPOINTS_MAX, LEASE_NS_MAX, LEASE_NS_MIN, NAME_RUNS_MAX, PINS_MAX, POINTS_MAX,
+    POLICIES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX, UNFINISHED_MAX, VOLUMES_MAX,
 };
 use super::names::NameSet;
 use super::stretches::Stretches;
@@ -141,6 +141,8 @@ pub struct State {
     pub pins: BTreeMap<u64, Pin>,
     /// Committed checkpoints, ascending by slot, the newest few.
     pub checkpoints: Vec<CheckpointName>,
+    /// How long a lease lasts, in nanoseconds, where that was said.
+    pub lease_ns: Option<u64>,
     /// Policies whose last try is neither a point nor under way: what became of it.
     pub tried: BTreeMap<String, Tried>,
     /// What the store has lost of all this.
@@ -184,6 +186,8 @@ pub enum Refusal {
     Pin,
     /// A checkpoint of a later slot or of one that is older than the newest.
     Checkpoint,
+    /// A lease that is shorter or longer than one may be.
+    Lease,
     /// A bound of `log::limits` is reached.
     Full(Bound),
 }
@@ -210,6 +214,7 @@ impl fmt::Display for Refusal {
             Refusal::Floor => "the orphan floor goes back or reaches the current epoch",
             Refusal::Pin => "there is no such pin, or it exists already",
             Refusal::Checkpoint => "a checkpoint is out of order",
+            Refusal::Lease => "a lease is 3 s long at least, and an hour at most",
             Refusal::Full(bound) => return bound.fmt(f),
         })
     }
@@ -401,6 +406,10 @@ impl State {
                 let is_there = self.policies.get(&tried.policy).is_some_and(|policy| !policy.removed);
                 require(is_there, Refusal::NoPolicy)?;
                 self.tried.insert(tried.policy.clone(), tried.clone());
+            }
+            Record::LeaseSet { lease_ns } => {
+                require((LEASE_NS_MIN..=LEASE_NS_MAX).contains(lease_ns), Refusal::Lease)?;
+                self.lease_ns = Some(*lease_ns);
             }
         }
         Ok(())

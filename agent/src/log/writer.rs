@@ -37,7 +37,7 @@ use super::call::{Answer, Body, Call, CallId, Calls, backoff_ns};
 use super::fault::{LogFault, Place};
 use super::housekeeping::{Housekeeping, KeepNews};
 use super::keys;
-use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek};
+use super::lease::{Identity, Lease, LeaseNews, Nonces, Seek, Timing};
 use super::limits::SLOT_RECORDS_MAX;
 use super::replay::{Replay, View};
 use super::state::Refusal;
@@ -214,7 +214,14 @@ impl<S: Sealer + Clone> Writer<S> {
 
     /// Length of the lease, in nanoseconds.
     pub fn lease_ns(&self) -> u64 {
-        self.options.timing.lease_ns
+        self.lease.as_ref().map_or(self.timing().lease_ns, Lease::lease_ns)
+    }
+
+    /// Times of the next lease: the repository's, where it says any. What changes under a lease holds from the next one on, because the
+    /// grant of this one is what others wait by.
+    fn timing(&self) -> Timing {
+        let own = self.options.timing;
+        self.view.state.lease_ns.filter(|&ns| ns != own.lease_ns).map_or(own, Timing::of)
     }
 
     /// Whether an assignment may be sent now: the epoch has begun and enough of the lease is left.
@@ -403,7 +410,7 @@ impl<S: Sealer + Clone> Writer<S> {
         let from = Seek { epoch: state.epoch, holder, yielded };
         let generation = self.next_generation();
         let nonces = Nonces::new(self.nonces.seed());
-        let mut lease = Lease::seek(self.identity, self.options.timing, nonces, generation, from);
+        let mut lease = Lease::seek(self.identity, self.timing(), nonces, generation, from);
         if !self.options.checks.late_answer {
             lease.let_late_answers_renew();
         }

@@ -276,6 +276,15 @@ It writes, races, lists and deletes a few small objects below probe/, and says w
         after_long_help = "Example:\n  windlass repo info --repo file:///srv/backup --key-file /root/windlass.key --json"
     )]
     Info,
+    /// Change what all users of a repository go by
+    #[command(after_long_help = "\
+Example:
+  windlass repo set --lease 60s --repo file:///srv/backup --key-file /root/windlass.key
+
+--lease says how long the lock holds after the last sign of its holder's life: 3s to 1h, 15s where nothing was said. What dies is taken over \
+from after that time; what cannot reach the store for that time has lost the lock. A longer one suits slow or shaky links. The change counts \
+when the lock is taken next, and before what board profiles say.")]
+    Set(RepoSet),
     /// Build the tables anew from upload objects alone, and the commit log from what is left of it when it is damaged
     #[command(after_long_help = "\
 Example:
@@ -284,6 +293,14 @@ Example:
 For a repository whose segments or commit log were lost or damaged: every upload object carries the rows of what is in it, and most \
 of the log lies somewhere twice. What could not be brought back is named.")]
     Rebuild,
+}
+
+/// Options of `repo set`.
+#[derive(Debug, Args)]
+pub struct RepoSet {
+    /// How long the lock holds without a sign of life, such as 60s
+    #[arg(long, value_name = "TIME")]
+    pub lease: crate::args::value::Duration,
 }
 
 /// Options of `repo init`.

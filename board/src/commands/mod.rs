@@ -74,7 +74,7 @@ fn does(command: &Command) -> bool {
         | Command::Coordinator(_)
         | Command::Flush
         | Command::Pki(_)
-        | Command::Repo(args::Repo::Init(_) | args::Repo::Rebuild)
+        | Command::Repo(args::Repo::Init(_) | args::Repo::Set(_) | args::Repo::Rebuild)
         | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
         | Command::Retention(_) => true,
         Command::Repo(args::Repo::Probe | args::Repo::Info)
@@ -105,7 +105,7 @@ fn need(command: &Command) -> Need {
         Command::Backup(_)
         | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
         | Command::Retention(args::retention::Retention::Run(_)) => Need::Agent,
-        Command::Repo(args::Repo::Probe | args::Repo::Info | args::Repo::Rebuild)
+        Command::Repo(args::Repo::Probe | args::Repo::Info | args::Repo::Set(_) | args::Repo::Rebuild)
         | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
         | Command::Points(_)
         | Command::Ls(_)
@@ -138,6 +138,7 @@ fn dispatch(
         Command::Repo(args::Repo::Init(args)) => repo::init(global, &args, output),
         Command::Repo(args::Repo::Probe) => repo::probe(global, output),
         Command::Repo(args::Repo::Info) => repo::info(global, output),
+        Command::Repo(args::Repo::Set(args)) => repo::set(global, &args, output),
         Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),
         Command::Policy(args::Policy::Set(args)) => policy::set(global, &args, through, output),
         Command::Policy(args::Policy::Show { name }) => policy::show(global, &name, output),

@@ -1,19 +1,23 @@
-//! `repo init`, `probe`, `info`.
+//! `repo init`, `probe`, `info`, `set`.
 //!
 //! Source: ours.
 
 use serde_json::{Value, json};
 use windlass_agent::coordinator::merges::{RETIRED_BY_MERGES_MAX, RETIRED_WARN_MIN};
+use windlass_agent::format::record::Record;
 use windlass_agent::format::repo::Lock;
 use windlass_agent::format::wrap::SlotKind;
 use windlass_agent::id::BackupId;
+use windlass_agent::log::lease::Timing;
+use windlass_agent::log::limits::{LEASE_NS_MAX, LEASE_NS_MIN};
 use windlass_agent::log::state::{Running, State};
 use windlass_agent::store::probe::Report;
 use windlass_agent::store::{Store, Versioning};
 use windlass_agent::units::{Grouped, Human, HumanTime};
 
-use crate::args::RepoInit;
 use crate::args::global::Global;
+use crate::args::{RepoInit, RepoSet};
+use crate::damage;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::repository::{Opened, Repository};
@@ -106,6 +110,39 @@ fn show_report(place: &str, report: &Report, output: &Output) {
     }
 }
 
+/// `repo set`.
+pub fn set(global: &Global, args: &RepoSet, output: &Output) -> Result<Exit, Failure> {
+    let lease_ns = args.lease.0.saturating_mul(1_000_000);
+    let (least, most) = (HumanTime(LEASE_NS_MIN), HumanTime(LEASE_NS_MAX));
+    if lease_ns < LEASE_NS_MIN {
+        return Err(Failure::usage(format_args!(
+            "--lease {}: {least} is the shortest (LEASE_NS_MIN): a store that takes a moment to answer would cost the lock",
+            HumanTime(lease_ns)
+        )));
+    }
+    if lease_ns > LEASE_NS_MAX {
+        return Err(Failure::usage(format_args!(
+            "--lease {}: {most} is the longest (LEASE_NS_MAX): nobody can take over from what died before that",
+            HumanTime(lease_ns)
+        )));
+    }
+    let repository = Repository::open(global)?;
+    let before_ns = lease_of(&repository.view()?.state);
+    damage::commit(global, &repository, vec![Record::LeaseSet { lease_ns }])?;
+    output.say(format_args!(
+        "lease {}, from the next time that the lock is taken (it was {})",
+        HumanTime(lease_ns),
+        HumanTime(before_ns)
+    ));
+    output.document(&json!({ "lease_ms": lease_ns / 1_000_000, "lease_ms_before": before_ns / 1_000_000 }));
+    Ok(Exit::Done)
+}
+
+/// How long a lease of the repository lasts, in nanoseconds.
+fn lease_of(state: &State) -> u64 {
+    state.lease_ns.unwrap_or(Timing::default().lease_ns)
+}
+
 /// Backups that began and did not end, by policy: at work, or stopped and to be gone on with.
 fn unfinished(state: &State) -> String {
     let each = |(backup, running): (BackupId, &Running)| {
@@ -148,6 +185,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     output.say(format_args!("made        {}", iso_utc(format.created_secs)));
     output.say(format_args!("encryption  {}", encryption(&format.lock)));
     output.say(format_args!("log         entry {}, lock taken {} times", view.head, state.epoch));
+    output.say(format_args!("lease       {}", HumanTime(lease_of(state))));
     output.say(format_args!("policies    {policies}"));
     output.say(format_args!("points      {}", Grouped(state.points.len() as u64)));
     output.say(format_args!("unfinished  {}", unfinished(state)));
@@ -167,6 +205,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "location_blocks": format.location_blocks,
         "slot": view.head.0,
         "epoch": state.epoch.0,
+        "lease_ms": lease_of(state) / 1_000_000,
         "policies": policies,
         "points": state.points.len(),
         "unfinished": state.at_work().count(),

@@ -234,7 +234,7 @@ impl Default for Control {
     }
 }
 
-/// How nodes agree on who coordinates. The same on every node.
+/// How nodes agree on who coordinates. Times count as long as the repository says none of its own (`repo set --lease`).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lease {
@@ -303,18 +303,12 @@ impl Profile {
 
     /// Times of the lease.
     pub fn timing(&self) -> Timing {
-        let usual = Timing::default();
         let ns = |ms: u32| u64::from(ms) * 1_000_000;
-        let lease_ns = self.lease.lease_ms.map_or(usual.lease_ns, ns);
-        // What is not said keeps its proportion to the lease, and never grows past the usual.
-        let scaled =
-            |part: u64| (u128::from(part) * u128::from(lease_ns) / u128::from(usual.lease_ns)) as u64;
+        let usual = Timing::of(self.lease.lease_ms.map_or(Timing::default().lease_ns, ns));
         Timing {
-            lease_ns,
-            beat_ns: self.lease.beat_ms.as_ref().map_or(scaled(usual.beat_ns), |beat| ns(beat.value)),
-            margin_ns: self.lease.margin_ms.map_or(scaled(usual.margin_ns), ns),
-            send_budget_ns: scaled(usual.send_budget_ns).min(usual.send_budget_ns),
-            drift_permille: usual.drift_permille,
+            beat_ns: self.lease.beat_ms.as_ref().map_or(usual.beat_ns, |beat| ns(beat.value)),
+            margin_ns: self.lease.margin_ms.map_or(usual.margin_ns, ns),
+            ..usual
         }
     }
 

@@ -151,7 +151,8 @@ impl Oracle {
             | Record::Unpin { .. }
             | Record::Damage(_)
             | Record::Swept(_)
-            | Record::BackupTried(_) => {}
+            | Record::BackupTried(_)
+            | Record::LeaseSet { .. } => {}
         }
         Ok(())
     }

@@ -106,7 +106,8 @@ impl Ledger {
             | Record::Checkpoint(_)
             | Record::Damage(_)
             | Record::Swept(_)
-            | Record::BackupTried(_) => {}
+            | Record::BackupTried(_)
+            | Record::LeaseSet { .. } => {}
         }
         Ok(false)
     }
