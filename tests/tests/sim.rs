@@ -37,6 +37,10 @@ const KEPT_NODES: &[(u64, &str)] = &[
         "a request went to and fro between two nodes of which neither coordinated: 348,580 events for 9,984",
     ),
     (188, "the same: 462,525 events for 18,966"),
+    (
+        3966,
+        "each new epoch gave up what was done of a backup, for a volume without proof of which nothing was read: it never ended",
+    ),
     (100, "an answer to a request of a node's earlier start was taken for that of another request"),
 ];
 /// Events of a kept seed at most: more are messages that nobody needs.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::super::{GROUP_NS, Out, Settings};
 use super::*;
-use crate::format::record::{BackupVolume, Stretch};
+use crate::backplane::message::Found;
+use crate::format::record::{BackupVolume, Record, Stretch};
 use crate::id::{Epoch, ObjectId};
-use crate::log::state::Running;
+use crate::log::state::{self, Running};
 use crate::log::stretches::Stretches;
 
 const BACKUP: BackupId = BackupId(1);
@@ -193,4 +194,64 @@ fn a_slow_node_is_told_that_its_work_goes_to_another() {
     assert_eq!(sent(&mut coordinator), []);
     coordinator.look_after_nodes(Now { ns: SLOW_NS + 1, ..now });
     assert_eq!(sent(&mut coordinator), [Message::Revoke { id }]);
+}
+
+/// Whether a takeover goes on with a backup of two volumes, of which the second proves nothing of its state and is done up to `done`.
+fn goes_on(done: u64) -> bool {
+    let (mut state, me) = (state(), NodeId(1));
+    let volume = |id, state| BackupVolume { volume: VolumeId(id), state, ..BackupVolume::default() };
+    let volumes = vec![volume(1, Some([1; 16])), volume(2, None)];
+    for (id, device) in [(1, "proven"), (2, "unproven")] {
+        let policy = "p".to_owned();
+        state.volumes.insert(VolumeId(id), state::Volume { policy, device: device.to_owned() });
+    }
+    let policy = state::Policy {
+        revision: 1,
+        slot: crate::id::Slot(1),
+        removed: false,
+        body: b"x"[..].into(),
+        volumes: vec![VolumeId(1), VolumeId(2)],
+    };
+    state.policies.insert("p".to_owned(), policy);
+    (state.epoch, state.last_backup) = (Epoch(1), BACKUP);
+    let running = state.running.get_mut(&BACKUP).unwrap();
+    running.volumes.clone_from(&volumes);
+    if done > 0 {
+        running.done.add(&Stretch { volume: VolumeId(2), from: (0, 0), to: (done, 0) }).unwrap();
+    }
+    let mut coordinator = coordinator(&state);
+    let at = |ns| Now { ns, wall_ns: 1, state: &state };
+    let devices = vec!["proven".to_owned(), "unproven".to_owned()];
+    let present = Present { weight: 1, volumes: devices, ..Present::default() };
+    coordinator.handle(at(1), me, Message::Present(present));
+    for ns in (2..20_000).step_by(100) {
+        coordinator.turn(at(ns));
+        for message in sent(&mut coordinator) {
+            match message {
+                Message::Probe { ask, volumes: asked, .. } => {
+                    let found = volumes.iter().filter(|volume| asked.contains(&volume.volume));
+                    let found =
+                        found.map(|&volume| Found { volume, end: (64, 0), grain: 1, ..Found::default() });
+                    let found = found.collect();
+                    coordinator.handle(at(ns), me, Message::Probed { ask, found, failed: Vec::new() });
+                }
+                Message::Assign(assignment) => {
+                    assert_eq!(assignment.backup, BACKUP);
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        if let Some(batch) = coordinator.next_batch(at(ns)) {
+            assert!(matches!(batch[..], [Record::BackupBegun(_)]), "{batch:?}");
+            return false;
+        }
+    }
+    panic!("nothing is done");
+}
+
+#[test]
+fn a_takeover_goes_on_with_a_volume_without_proof_of_which_nothing_was_read() {
+    assert!(goes_on(0));
+    assert!(!goes_on(10), "somebody may have changed it");
 }

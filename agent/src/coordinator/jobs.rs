@@ -468,8 +468,8 @@ impl Coordinator {
         }
     }
 
-    /// A backup goes on when its volumes are provably as they were; one whose state nothing proves, only when all of it is done or
-    /// a worker has been at it all the time.
+    /// A backup goes on when its volumes are provably as they were; one whose state nothing proves, only when none of it was read, or all of
+    /// it is done, or a worker has been at it all the time.
     fn may_go_on(
         &self,
         now: Now<'_>,
@@ -485,7 +485,8 @@ impl Coordinator {
     fn is_as_it_was(&self, now: Now<'_>, backup: BackupId, volume: &BackupVolume) -> bool {
         let own = self.settings.errand.as_ref().and_then(|errand| errand.own);
         let mut taken = self.taken(now, backup, volume.volume);
-        volume.state.is_some() || own == Some(backup) || share::gaps(&mut taken).is_empty()
+        let is_proven = volume.state.is_some() || own == Some(backup);
+        is_proven || taken.is_empty() || share::gaps(&mut taken).is_empty()
     }
 
     /// A running backup waits for a volume that it reads and that is missing now, when it may go on with all the others.
