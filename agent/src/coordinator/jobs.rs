@@ -80,6 +80,12 @@ pub(super) struct Job {
     bars: BTreeMap<(NodeId, VolumeId), u64>,
     /// When volumes that nobody could open are looked at again.
     relook_ns: u64,
+    /// Since when it goes on without volumes of its backup that nobody can open.
+    without_since_ns: Option<u64>,
+    /// It was wanted again while nothing of it went on: it does not wait for such volumes for ever.
+    wanted_again: bool,
+    /// Another backup begins, without them.
+    begins_anew: bool,
 }
 
 impl Job {
@@ -135,12 +141,23 @@ fn looks(state: &State, policy: &str) -> BTreeMap<VolumeId, Look> {
 
 impl Coordinator {
     /// Starts a backup, or joins the one that runs.
+    ///
+    /// One that has waited for a while for volumes that nobody can open makes way for one without them: the others need a point too.
     pub(super) fn start(&mut self, now: Now<'_>, policy: &str, asker: Option<Asker>) {
         if now.state.policies.get(policy).is_none_or(|policy| policy.removed) {
             let why = format!("there is no policy {policy}; make one with `windlass policy set {policy}`");
             return asker.into_iter().for_each(|asker| self.reply(asker, Reply::Refused(why.clone())));
         }
+        let makes_way = self.jobs.get(policy).is_some_and(|job| self.makes_way(now, job));
         if let Some(job) = self.jobs.get_mut(policy).filter(|job| !job.is_stopped()) {
+            if makes_way {
+                job.askers.extend(asker);
+                job.begins_anew = true;
+                job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
+                return;
+            }
+            let is_unsure = job.backup().is_none() || job.without_since_ns.is_some();
+            job.wanted_again |= asker.is_some() && is_unsure && now.state.running_of(policy).is_some();
             match job.backup() {
                 None => job.askers.extend(asker),
                 Some(backup) => {
@@ -157,6 +174,9 @@ impl Coordinator {
             on_request: false,
             bars: BTreeMap::new(),
             relook_ns: 0,
+            without_since_ns: None,
+            wanted_again: false,
+            begins_anew: false,
         };
         self.jobs.insert(policy.to_owned(), job);
     }
@@ -207,11 +227,19 @@ impl Coordinator {
         !is_out && left.peek().is_some() && left.all(|volume| !found.contains_key(&volume.volume))
     }
 
-    /// Whether nothing goes on but waits for volumes that none of the nodes that are up can open.
-    pub fn only_waits(&self, state: &State) -> bool {
+    /// Whether a backup makes way for another one of its policy, when that is wanted: all that is left of it is on volumes that nobody
+    /// could open, and they were looked at again.
+    pub(super) fn makes_way(&self, now: Now<'_>, job: &Job) -> bool {
+        let waited = job.without_since_ns.is_some_and(|since| since.saturating_add(RELOOK_NS) <= now.ns);
+        waited && self.waits_for_volumes(now.state, job)
+    }
+
+    /// Whether nothing goes on but waits for volumes that none of the nodes that are up can open, and nothing that is due would be begun
+    /// without them: that is so at the end of a turn.
+    pub(super) fn only_waits(&self, now: Now<'_>) -> bool {
         let mut active = self.jobs.values().filter(|job| !job.is_stopped()).peekable();
         active.peek().is_some()
-            && active.all(|job| self.waits_for_volumes(state, job))
+            && active.all(|job| self.makes_way(now, job))
             && self.merges.len() == 0
             && self.queue.is_empty()
             && self.in_flight.is_empty()
@@ -361,9 +389,13 @@ impl Coordinator {
         let failed = looks.iter().filter_map(|(&volume, look)| Some((volume, look.failed.clone()?)));
         let (missing, why): (Vec<VolumeId>, Vec<String>) = failed.unzip();
         let why = why.join("; ");
-        if !missing.is_empty() {
+        let begins_anew = std::mem::take(&mut job.begins_anew);
+        job.wanted_again &= !begins_anew;
+        if missing.is_empty() {
+            (job.without_since_ns, job.wanted_again) = (None, false);
+        } else {
             let waits = |of: &(BackupId, &Running)| self.has_to_wait(now, of.0, of.1, &found, &missing);
-            if let Some((backup, _)) = now.state.running_of(policy).filter(waits) {
+            if let Some((backup, _)) = now.state.running_of(policy).filter(|of| !begins_anew && waits(of)) {
                 return self.go_on_without(now, policy, job, backup, found, &why);
             }
             if found.is_empty() {
@@ -392,6 +424,7 @@ impl Coordinator {
         }
         // One number for one backup: the next begins when this one has.
         if self.pending().any(|pending| matches!(pending, Pending::Begin { .. })) {
+            job.begins_anew = begins_anew;
             return Some(job);
         }
         let is_at_work = |name: &str| self.jobs.get(name).is_some_and(Job::is_at_work);
@@ -445,6 +478,7 @@ impl Coordinator {
         }
         job.phase = Phase::Running { backup, found };
         job.relook_ns = now.ns.saturating_add(RELOOK_NS);
+        job.without_since_ns.get_or_insert(now.ns);
         self.turn_running(now, policy, job)
     }
 
@@ -620,10 +654,17 @@ impl Coordinator {
             self.wake_at(self.adopt_until_ns);
             return Some(job);
         }
-        if running.volumes.iter().any(|v| !found.contains_key(&v.volume) && !running.done.is_whole(v.volume))
-        {
+        let is_left = |volume: &&BackupVolume| !running.done.is_whole(volume.volume);
+        let is_unread = |volume: &BackupVolume| {
+            !found.contains_key(&volume.volume) || self.has_lost_readers(now, backup, volume.volume)
+        };
+        if running.volumes.iter().filter(is_left).any(is_unread) {
             if now.ns >= job.relook_ns {
-                let kept = |(&volume, look): (&VolumeId, &mut Look)| look.found = found.get(&volume).copied();
+                job.begins_anew = job.wanted_again && self.makes_way(now, &job);
+                let is_read = |volume| !self.has_lost_readers(now, backup, volume);
+                let kept = |(&volume, look): (&VolumeId, &mut Look)| {
+                    look.found = found.get(&volume).copied().filter(|_| is_read(volume));
+                };
                 let mut looks = looks(now.state, policy);
                 looks.iter_mut().for_each(kept);
                 job.phase = Phase::Probing { looks, since_ns: now.ns };
@@ -656,6 +697,13 @@ impl Coordinator {
             _ => {}
         }
         Some(job)
+    }
+
+    /// Whether no node reads a volume any more, and none that is gone may come back to what it was at.
+    fn has_lost_readers(&self, now: Now<'_>, backup: BackupId, volume: VolumeId) -> bool {
+        let of = |a: &Assigned| a.assignment.backup == backup && a.assignment.volume.volume == volume;
+        let device = now.state.volumes.get(&volume).map_or("", |volume| volume.device.as_str());
+        !self.assigned.values().any(of) && self.roster.readers(device).next().is_none()
     }
 
     /// Whether stretches of a volume are handed out to a node now.

@@ -230,6 +230,8 @@ pub struct Coordinator {
     /// Workers of the epoch before are waited for until then.
     adopt_until_ns: u64,
     busy_ns: u64,
+    /// As of the last turn; see [`Coordinator::waits_for_others`].
+    only_waits: bool,
     released: bool,
     /// Backups wait for merges.
     paused: bool,
@@ -267,6 +269,7 @@ impl Coordinator {
             calendar: Calendar::default(),
             adopt_until_ns: now.ns.saturating_add(2 * settings.beat_ns),
             busy_ns: now.ns,
+            only_waits: false,
             released: false,
             paused: false,
             pause_from: settings.room.segments,
@@ -310,6 +313,7 @@ impl Coordinator {
 
     /// A node's connection came or went.
     pub fn set_up(&mut self, now: Now<'_>, node: NodeId, up: bool) {
+        self.only_waits = false;
         self.roster.set_up(now.ns, node, up);
         if up {
             self.send(node, Message::Announce { resting: false, successor: None });
@@ -319,6 +323,7 @@ impl Coordinator {
 
     /// Takes a message that is for the coordinator. Others are not its business.
     pub fn handle(&mut self, now: Now<'_>, from: NodeId, message: Message) {
+        self.only_waits = false;
         match message {
             Message::Present(present) => self.present(now, from, present),
             Message::Probed { ask, found, failed } => self.probed(now, from, ask, found, failed),
@@ -354,6 +359,7 @@ impl Coordinator {
         self.turn_merges(now);
         self.end_pause(now);
         self.turn_flush(now);
+        self.only_waits = self.only_waits(now);
         if self.released {
             return;
         }
@@ -374,13 +380,12 @@ impl Coordinator {
             return;
         }
         loop {
-            let jobs = &self.jobs;
-            let pending = self.queue.iter().chain(&self.in_flight);
-            let tried: BTreeSet<&str> = pending.filter_map(Pending::tried).collect();
-            let is_busy = |policy: &str| {
-                tried.contains(policy) || jobs.get(policy).is_some_and(|job| !job.is_stopped())
-            };
-            let next = self.calendar.next(now.state, now.wall_ns, &is_busy);
+            let mut calendar = std::mem::take(&mut self.calendar);
+            let tried: BTreeSet<&str> = self.pending().filter_map(Pending::tried).collect();
+            let goes_on = |job: &Job| !job.is_stopped() && !self.makes_way(now, job);
+            let is_busy = |policy: &str| tried.contains(policy) || self.jobs.get(policy).is_some_and(goes_on);
+            let next = calendar.next(now.state, now.wall_ns, &is_busy);
+            self.calendar = calendar;
             let Some(Due { wall_ns: due, policy, ahead_ns }) = next else { return };
             if due > now.wall_ns {
                 let left = u64::try_from(due.saturating_sub(now.wall_ns)).unwrap_or(0);
@@ -444,6 +449,11 @@ impl Coordinator {
     /// What went wrong last.
     pub fn last_error(&self) -> Option<&str> {
         self.errors.last()
+    }
+
+    /// Whether nothing goes on, and nothing is due, but what only nodes that are not here can do.
+    pub fn waits_for_others(&self) -> bool {
+        self.only_waits
     }
 
     fn wake_at(&mut self, ns: u64) {

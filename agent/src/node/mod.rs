@@ -762,8 +762,7 @@ impl<S: Sealer + Clone> Node<S> {
         if !alone || self.config.peers.is_empty() || self.releasing.is_some() || self.role.is_busy() {
             return;
         }
-        let (Some(coordinator), Some((_, writer))) = (&self.coordinator, &self.writer) else { return };
-        if coordinator.only_waits(&writer.view().state) {
+        if self.coordinator.as_ref().is_some_and(Coordinator::waits_for_others) {
             self.releasing = Some(None);
             self.follow.leave_to_others(now_ns, 2 * patience);
         }

@@ -734,6 +734,75 @@ fn a_node_that_boots_alone_goes_on_with_what_it_can_read_and_rests_beside_the_re
     assert!(cluster.now - before < 120_000 * MS, "{} ms", (cluster.now - before) / MS);
 }
 
+/// Sets a policy over all volumes, due every so many milliseconds.
+fn one_policy_of_all(cluster: &mut Cluster, every: u64) {
+    let all: BTreeSet<String> = cluster.volumes.iter().flatten().cloned().collect();
+    let volume = |device: &String| PolicyVolume { device: device.clone(), reader: Reader::Auto };
+    let schedule = Some(Schedule { every, at: None, since: None });
+    let body = Policy { schedule, ..Policy::new("homes", all.iter().map(volume).collect()) }.emit().unwrap();
+    let volumes = all.into_iter().zip(1..).map(|(device, id)| (VolumeId(id), device)).collect();
+    let change = PolicyChange { name: "homes".to_owned(), revision: 1, body, volumes };
+    cluster.local(0, 1, Command::Submit(vec![Record::PolicyChanged(change)]));
+    cluster.run_until(60, "a policy", |cluster| cluster.reply_to(1) == Some(Reply::Done(None)));
+}
+
+#[test]
+fn a_volume_of_a_node_that_died_keeps_no_points_from_the_other_volumes() {
+    for peers in [2, 3] {
+        let all: [&[&str]; 3] = [&["a"], &["b"], &[]];
+        let mut cluster = Cluster::new(&all[..peers]);
+        one_policy_of_all(&mut cluster, 600_000);
+        cluster.run_until(60, "some of it", |cluster| {
+            cluster.state().running.values().any(|running| running.totals.items > 500)
+        });
+        assert_eq!(cluster.points(), 0);
+        cluster.kill(1);
+        let (before, end) = (cluster.state().epoch.0, cluster.now + 3_600_000 * MS);
+        cluster.run_until(4300, "an hour", |cluster| cluster.now >= end);
+        let state = cluster.state();
+        let told = cluster.told().join("\n");
+        assert!(state.points.len() >= 5, "{} points of {peers}\n{told}", state.points.len());
+        let b = state.volumes.iter().find(|(_, volume)| volume.device == "b").map(|(id, _)| *id);
+        assert!(state.points.values().all(|point| point.missing.iter().copied().eq(b)), "all say so");
+        assert!(state.epoch.0 - before <= 16, "{} epochs of {peers}\n{told}", state.epoch.0 - before);
+        // Back again, the volume is in the next point.
+        cluster.boot(1);
+        let whole = |cluster: &Cluster| {
+            let points =
+                cluster.nodes.iter().flatten().flat_map(|(node, _)| node.view().state.points.values());
+            points.into_iter().any(|point| point.missing.is_empty())
+        };
+        cluster.run_until(1300, "a whole point", whole);
+    }
+}
+
+#[test]
+fn whoever_asks_again_gets_a_point_without_the_volume_that_nobody_can_open() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    cluster.set_policy();
+    cluster.begin_backup(0, 2);
+    cluster.run_until(60, "some of it", |cluster| {
+        cluster.state().running.values().any(|running| running.totals.items > 500)
+    });
+    cluster.kill(1);
+    let a_is_done = |cluster: &Cluster| {
+        let running = cluster.state().running.into_values().next();
+        running.is_some_and(|running| running.done.is_whole(VolumeId(1)))
+    };
+    cluster.run_until(200, "all that it can read", a_is_done);
+    // At once the backup that waits is the answer: the node may be starting.
+    cluster.begin_backup(0, 3);
+    let (mut client, until) = (4, cluster.now + 400_000 * MS);
+    while cluster.points() == 0 && cluster.now < until {
+        cluster.begin_backup(0, client);
+        client += 1;
+        let next = cluster.now + 20_000 * MS;
+        cluster.run_until(30, "a while", |cluster| cluster.now >= next);
+    }
+    let state = cluster.state();
+    assert_eq!(state.points.values().map(|point| point.missing.clone()).collect::<Vec<_>>(), [[VolumeId(2)]]);
+}
+
 #[test]
 fn a_backup_that_cannot_begin_is_tried_again_later_and_later_and_the_cluster_rests() {
     let mut cluster = Cluster::new(&[&["a"], &["b"]]);
