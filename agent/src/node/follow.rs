@@ -133,7 +133,8 @@ impl<S: Sealer + Clone> Node<S> {
             // Somebody was working here, or should be: by its silence, one after the other.
             silence.saturating_add(turn_ns)
         } else {
-            return None;
+            // Nobody was heard of since this node started. What is due by schedule is due all the same.
+            silence.max(self.due_ns?).saturating_add(turn_ns)
         };
         Some(due.max(follow.away_until_ns))
     }

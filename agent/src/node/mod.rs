@@ -13,6 +13,7 @@
 //! |---|---|
 //! | it has work (a command, a job, a backup that runs in the log) and nobody coordinates | at once when the last holder let it go, else by L2 |
 //! | the holder was working and is silent for [`SILENT_BEATS`] beats, or its connection broke | by L2 |
+//! | a backup is due by schedule, and everybody rests or nobody was heard of since the node started | at once, or by L2 |
 //! | the holder moved the lease here | at once (L4) |
 //!
 //! A node without peers hears of nobody: it claims as soon as it has work, and looks at the log while it waits by L2, where a holder that
@@ -470,8 +471,9 @@ impl<S: Sealer + Clone> Node<S> {
     /// the backup that was due may be in what is still to come.
     fn read_calendar(&mut self, now_ns: u64, wall_ns: i64) {
         let before = self.due_ns.take();
-        let is_asked = self.errand.is_none() && self.follow.is_resting();
-        if self.writer.is_none() && self.reader.is_none() && is_asked {
+        let is_known = self.has_read && self.reader.is_none();
+        let is_asked = self.errand.is_none() && self.follow.holder.is_none();
+        if self.writer.is_none() && is_known && is_asked {
             let due = self.calendar.next(&self.view.state, wall_ns, &|_| false);
             let left = |due: Due| u64::try_from(due.wall_ns.saturating_sub(wall_ns)).unwrap_or(0);
             let due_ns = due.map(|due| now_ns.saturating_add(left(due)));

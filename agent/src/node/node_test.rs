@@ -734,6 +734,27 @@ fn a_node_that_boots_alone_goes_on_with_what_it_can_read_and_rests_beside_the_re
     assert!(cluster.now - before < 120_000 * MS, "{} ms", (cluster.now - before) / MS);
 }
 
+#[test]
+fn schedules_go_on_after_all_nodes_were_off() {
+    for (nodes, at_rest) in [(1, true), (1, false), (2, true), (2, false)] {
+        let all: [&[&str]; 2] = [&["a"], &["a"]];
+        let mut cluster = Cluster::new(&all[..nodes]);
+        cluster.piece = INODES;
+        (0..nodes).for_each(|index| cluster.boot(index));
+        one_policy_each(&mut cluster, Some(Schedule { every: 600_000, at: None, since: None }));
+        cluster.run_until(900, "a point", |cluster| cluster.points() > 0);
+        if at_rest {
+            cluster.run_until(300, "rest", |cluster| cluster.holder().is_none());
+        }
+        (0..nodes).for_each(|index| cluster.kill(index));
+        (0..nodes).for_each(|index| cluster.boot(index));
+        let (before, end) = (cluster.points(), cluster.now + 3_600_000 * MS);
+        cluster.run_until(4300, "an hour", |cluster| cluster.now >= end);
+        let points = cluster.points() - before;
+        assert!((5..=8).contains(&points), "{points} of {nodes}\n{}", cluster.told().join("\n"));
+    }
+}
+
 /// Sets a policy over all volumes, due every so many milliseconds.
 fn one_policy_of_all(cluster: &mut Cluster, every: u64) {
     let all: BTreeSet<String> = cluster.volumes.iter().flatten().cloned().collect();
