@@ -218,6 +218,33 @@ fn damage_a_directory(image: &Path) {
 }
 
 #[test]
+fn nodes_far_apart_back_up_move_and_fail_over() {
+    let work = Workdir::new("e2e-cluster").unwrap();
+    let place = Place::directory(&work.join("repository"));
+    let mut cluster = Cluster::make(PROGRAM, Setup { link_ms: 100, ..Setup::new(place) }, None);
+    cluster.start();
+    let backup = cluster.begin(2);
+    let seen = cluster.middle();
+    cluster.lose_connections();
+    let to = cluster.other(seen.coordinator);
+    cluster.wait("a move to a node that is connected again", |cluster| {
+        let moved = cluster.at(seen.coordinator, &["coordinator", "move", &to.to_string()]).output().unwrap();
+        moved.status.success().then_some(())
+    });
+    let moved = cluster.watch("the move", to, |now| now.epoch > seen.epoch && now.coordinator == to);
+    cluster.lose_connections();
+    let killed_ns = HostClock.boot_ns();
+    cluster.kill(to);
+    let from = cluster.log().len() as u64 + 1;
+    let next = cluster.next_entry("a commit after the kill", from, |entry| entry.epoch > moved.epoch);
+    let first = seconds_since(killed_ns);
+    println!("moved to node {to} and killed: node {} committed {first:.1} s later", next.node);
+    assert!(first <= 2.0 * LEASE_SECS + 2.0 + SLACK_SECS, "{first:.1} s until the next commit");
+    cluster.boot(to);
+    cluster.finish(backup);
+}
+
+#[test]
 fn an_item_that_is_not_whole_is_seen_in_the_status() {
     let work = Workdir::new("e2e-cluster").unwrap();
     let place = Place::directory(&work.join("repository"));

@@ -40,6 +40,7 @@ pub use check::Entry;
 pub use setup::{Place, Setup};
 
 use crate::cli::Cli;
+use crate::engines::link::SlowLink;
 use crate::netns::Networks;
 use crate::workdir::Workdir;
 use setup::{Volume, random_image, volume};
@@ -77,6 +78,7 @@ pub struct Cluster {
     cli: Cli,
     setup: Setup,
     networks: Option<Networks>,
+    links: Vec<SlowLink>,
     agents: BTreeMap<u32, Child>,
     volumes: Vec<Volume>,
     repository: Repository,
@@ -108,9 +110,9 @@ impl Cluster {
             }
             bytes => vec![random_image(&work, SHARED, 77, bytes)],
         };
-        let cluster =
-            Cluster { cli, setup, networks, agents: BTreeMap::new(), volumes, repository, work, made_ns };
-        cluster.write_profiles();
+        let (agents, links) = (BTreeMap::new(), Vec::new());
+        let mut cluster = Cluster { cli, setup, networks, links, agents, volumes, repository, work, made_ns };
+        cluster.links = cluster.write_profiles();
         cluster
     }
 
@@ -127,6 +129,12 @@ impl Cluster {
     /// The networks between them.
     pub fn networks(&self) -> &Networks {
         self.networks.as_ref().expect("nodes have networks of their own")
+    }
+
+    /// Loses all connections between nodes on slow links.
+    pub fn lose_connections(&self) {
+        let lost: usize = self.links.iter().map(SlowLink::lose).sum();
+        assert!(lost > 0, "no node was connected");
     }
 
     /// Starts all nodes and waits until the first sees the others.

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use windlass_agent::id::NodeId;
@@ -15,6 +16,7 @@ use windlass_board::host::HostClock;
 
 use super::{BEAT_MS, Cluster, LEASE_MS, SHARED};
 use crate::appliance::{image_of, plant};
+use crate::engines::link::SlowLink;
 use crate::prng::Prng;
 use crate::workdir::Workdir;
 
@@ -115,6 +117,8 @@ pub struct Setup {
     pub lease_ms: (u32, u32),
     /// Items of each volume in which a backup compares the raw reader with the kernel.
     pub verify: u32,
+    /// How long each byte between nodes takes, one way, in milliseconds; 0: as long as loopback does.
+    pub link_ms: u64,
     /// Where images go; a directory for tests when it is not said.
     pub scratch: Option<PathBuf>,
 }
@@ -131,6 +135,7 @@ impl Setup {
             image_bytes: 0,
             lease_ms: (LEASE_MS, BEAT_MS),
             verify: 0,
+            link_ms: 0,
             scratch: None,
         }
     }
@@ -150,12 +155,22 @@ impl Volume {
 }
 
 impl Cluster {
-    pub(super) fn write_profiles(&self) {
+    /// Writes all profiles; the links that lead to the nodes, if these are slow.
+    pub(super) fn write_profiles(&self) -> Vec<SlowLink> {
         self.renew_certificates();
         let addresses = self.addresses();
-        for node in self.nodes() {
-            self.write(&format!("node-{node}.toml"), &self.profile(node, &addresses));
+        let delay = Duration::from_millis(self.setup.link_ms);
+        let slow = addresses.iter().filter(|_| self.setup.link_ms > 0);
+        let links: Vec<SlowLink> =
+            slow.map(|&address| SlowLink::to(address, delay).expect("a slow link")).collect();
+        let mut reached: Vec<SocketAddrV4> = links.iter().map(SlowLink::address).collect();
+        if reached.is_empty() {
+            reached.clone_from(&addresses);
         }
+        for (node, &listen) in self.nodes().zip(&addresses) {
+            self.write(&format!("node-{node}.toml"), &self.profile(node, listen, &reached));
+        }
+        links
     }
 
     /// Certificates of a new CA for all nodes, which trust the one before as well until they are given `ca` alone.
@@ -192,7 +207,8 @@ impl Cluster {
         open.iter().map(|listener| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port(listener))).collect()
     }
 
-    fn profile(&self, node: u32, addresses: &[SocketAddrV4]) -> String {
+    /// `reached`: where its peers reach each node.
+    fn profile(&self, node: u32, listen: SocketAddrV4, reached: &[SocketAddrV4]) -> String {
         let own = |ending: &str| quoted(&self.work.join(&format!("node-{node}.{ending}")));
         let place = &self.setup.place;
         let mut text = format!(
@@ -213,7 +229,7 @@ impl Cluster {
              [backplane]\nlisten = \"{}\"\ncert_file = {}\nkey_file = {}\nca_file = {}\n\n\
              [control]\nsocket = {}\n\n[lease]\nlease_ms = {}\nbeat_ms = {}\n",
             self.setup.upload_kib_s,
-            addresses[node as usize - 1],
+            listen,
             own("crt"),
             own("key"),
             quoted(&self.work.join("ca.crt")),
@@ -221,7 +237,7 @@ impl Cluster {
             self.setup.lease_ms.0,
             self.setup.lease_ms.1,
         );
-        for (peer, address) in (1..).zip(addresses).filter(|(peer, _)| *peer != node) {
+        for (peer, address) in (1..).zip(reached).filter(|(peer, _)| *peer != node) {
             let _ = write!(text, "\n[[peer]]\nnode = {peer}\naddress = \"{address}\"\n");
         }
         let mine = format!("own-{node}");

@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod clock;
 pub mod etcd;
 pub mod faulty;
+pub mod link;
 pub mod moto;
 pub mod s3;
 pub mod scratch;
