@@ -197,6 +197,10 @@ fn every_document_is_as_its_table_says() {
     check.run(&["repo", "info"], 0, &[("", "repo info")]);
     check.run(&["repo", "set", "--lease", "20s"], 0, &[("", "repo set")]);
     check.run(&["points", "a"], 0, &[("", "points")]);
+    check.run(&["point", "hold", "a@1", "--reason", "audit"], 0, &[("", "point")]);
+    check.run(&["point", "tag", "a", "release"], 0, &[("", "point")]);
+    check.run(&["points", "a"], 0, &[("", "points")]);
+    check.run(&["point", "expire", "a@1"], 1, &[("", "failure")]);
     check.run(&["points", "raw"], 0, &[("", "points")]);
     check.run(&["retention", "run", "a"], 0, &[("", "retention run")]);
     check.run(

@@ -98,3 +98,59 @@ fn a_simulation_needs_no_repository() {
     let refused = cli.run(&["policy", "set", "p", "--keep-daily", "seven"]);
     assert!(refused.code == 2 && refused.stderr.contains("or all"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_held_point_stays_until_it_is_released_and_tags_and_notes_are_shown() {
+    let scratch = Scratch::new("cli-marks");
+    let cli = repository(&scratch, 3);
+    let long = "x".repeat(257);
+    for (arguments, says) in [
+        (&["point", "hold", "p@1", "--reason", " "][..], "say why"),
+        (&["point", "note", "p@1", &long], "257 bytes"),
+        (&["point", "tag", "p@1", "a b"], "1 to 64 letters"),
+        (&["point", "tag", "p@9", "a"], "no point 9"),
+    ] {
+        let ended = cli.run(arguments);
+        assert!(ended.code != 0 && ended.stderr.contains(says), "{arguments:?}: {}", ended.stderr);
+    }
+    cli.ok(&["point", "hold", "p@1", "--reason", "audit, until March"]);
+    cli.ok(&["point", "note", "p@2", "before the upgrade"]);
+    cli.ok(&["point", "tag", "p@2", "release", "a=1", "release"]);
+    let table = cli.ok(&["points", "p"]);
+    for text in ["SAID OF IT", "held: audit, until March", "before the upgrade; [a=1, release]"] {
+        assert!(table.contains(text), "{table}");
+    }
+    // Neither a command nor a rule takes it; a rule that names a tag keeps the other one.
+    let refused = cli.run(&["point", "expire", "p@1"]);
+    assert!(
+        refused.code == 1 && refused.failure().contains("held (audit, until March)"),
+        "{}",
+        refused.stderr
+    );
+    cli.ok(&["policy", "set", "p", "--keep-last", "1", "--keep-tag", "release,a=1"]);
+    let judged = cli.json(&["retention", "run", "p", "--dry-run"]);
+    let kept: Vec<&serde_json::Value> =
+        judged["points"].as_array().unwrap().iter().map(|point| &point["kept_by"][0]).collect();
+    assert_eq!(kept, ["last", "tags release,a=1", "held"], "{judged}");
+
+    // Each part is changed by itself, and goes with nothing in its place.
+    cli.ok(&["point", "release", "p@1"]);
+    cli.ok(&["point", "tag", "p@2"]);
+    let listed = cli.json(&["points", "p"]);
+    let mark = |at: usize| &listed["points"][at]["mark"];
+    assert_eq!(mark(0), &serde_json::json!({ "hold": null, "note": null, "tags": [] }));
+    assert_eq!(mark(1), &serde_json::json!({ "hold": null, "note": "before the upgrade", "tags": [] }));
+    cli.ok(&["point", "expire", "p@1"]);
+    assert_eq!(points(&cli), [2, 3]);
+    let again = cli.run(&["point", "expire", "p@1"]);
+    assert!(again.code == 1 && again.failure().contains("no point 1"), "{}", again.stderr);
+
+    // What was said survives a log that is made anew.
+    cli.ok(&["point", "hold", "p@2", "--reason", "x"]);
+    let log = scratch.path().join("repository/log");
+    let last = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    fs::remove_file(last).unwrap();
+    cli.run(&["repo", "rebuild"]);
+    let note = cli.json(&["points", "p"])["points"][0]["mark"]["note"].clone();
+    assert_eq!(note, "before the upgrade");
+}

@@ -27,8 +27,8 @@ pub fn judge_policy(state: &State, policy: &str, rules: &Retention, now_ns: i64)
         .map(|point| Candidate {
             backup: point.backup,
             wall_ns: point.wall_ns.0,
-            tags: &[],
-            is_held: false,
+            tags: state.marks.get(&point.backup).map_or(&[][..], |mark| &mark.tags),
+            is_held: state.is_held(point.backup),
             is_damaged: state.damage.points.contains(&point.backup),
         })
         .collect();

@@ -490,7 +490,7 @@ impl Coordinator {
                 }
             }
             Command::Submit(_) => {
-                let why = "only changes of policies, points that expire, and damage that was found, may be submitted";
+                let why = "only changes of policies and points, and damage that was found, may be submitted";
                 self.reply(asker, Reply::Refused(why.to_owned()));
             }
         }
@@ -644,6 +644,12 @@ fn is_held(state: &State, record: &Record) -> bool {
             *policy.body == *change.body && policy.volumes.iter().eq(change.volumes.iter().map(|(id, _)| id))
         }),
         Record::PolicyRemoved { name, revision } => is(name, *revision, true).is_some(),
+        Record::PointMarked(news) => {
+            let before = state.marks.get(&news.backup).cloned().unwrap_or_default();
+            let mut after = before.clone();
+            after.change(&news.part);
+            state.points.contains_key(&news.backup) && before == after
+        }
         Record::PointExpired { backup } => *backup <= state.last_backup && !state.points.contains_key(backup),
         _ => false,
     }
@@ -659,6 +665,7 @@ fn may_be_submitted(record: &Record) -> bool {
             | Record::Swept(_)
             | Record::PointExpired { .. }
             | Record::LeaseSet { .. }
+            | Record::PointMarked(_)
     )
 }
 

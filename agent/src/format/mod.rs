@@ -17,6 +17,7 @@
 //! | [`fault`] | why bytes were refused |
 //! | [`cursor`] | fixed little-endian fields: what the log's formats are written with |
 //! | [`record`] | records of the commit log |
+//! | [`mark`] | what people say of a point: held, a note, tags |
 //! | [`slot`] | the small objects of the commit log: slot, grant, beat, boundary |
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
@@ -30,6 +31,7 @@ pub mod fault;
 pub mod frame;
 pub mod home;
 pub mod key;
+pub mod mark;
 pub mod record;
 pub mod repo;
 pub mod row;

@@ -22,6 +22,7 @@
 //! | 16 | damage | runs of missing names, of damaged ones, of present ones: list of (first 24, last count u32); list of points u32, of sound points u32 |
 //! | 17 | swept | wall clock i64, key text |
 //! | 18 | backup tried | policy text, wall clock i64, failures u32, why text |
+//! | 20 | point marked | as [`mark`](super::mark) says |
 //!
 //! A [`BackupVolume`]:
 //!
@@ -39,6 +40,7 @@
 //! Source: `agent/doc/commit-log.md`.
 
 use super::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
+use super::mark::PointMark;
 use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};
 use crate::log::limits::{
     DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX, RECORD_OBJECTS_MAX,
@@ -130,6 +132,8 @@ pub enum Record {
         /// Nanoseconds.
         lease_ns: u64,
     },
+    /// A point is held, noted or tagged, or no more.
+    PointMarked(PointMark),
 }
 
 /// What became of the last try to back up a policy, when that is neither a point nor a backup that is under way.
@@ -498,7 +502,7 @@ fn optional_list<T: Wire>(fields: &mut Reader<'_>, max: usize) -> Result<Vec<T>,
 }
 
 impl Record {
-    /// Number of the record's kind, `1..=18`.
+    /// Number of the record's kind, `1..=20`.
     pub fn kind(&self) -> u8 {
         match self {
             Record::EpochBegun { .. } => 1,
@@ -520,6 +524,7 @@ impl Record {
             Record::Swept(_) => 17,
             Record::BackupTried(_) => 18,
             Record::LeaseSet { .. } => 19,
+            Record::PointMarked(_) => 20,
         }
     }
 
@@ -602,6 +607,7 @@ impl Record {
             }
             Record::BackupTried(tried) => tried.emit(out),
             Record::LeaseSet { lease_ns } => lease_ns.emit(out),
+            Record::PointMarked(mark) => mark.emit(out),
         }
     }
 
@@ -663,6 +669,7 @@ impl Record {
             17 => Record::Swept(Swept { wall_ns: fields.value()?, after: fields.text(SWEEP_KEY_BYTES_MAX)? }),
             18 => Record::BackupTried(Tried::parse(fields)?),
             19 => Record::LeaseSet { lease_ns: fields.value()? },
+            20 => Record::PointMarked(PointMark::parse(fields)?),
             _ => return Err(WireFault::Kind(kind)),
         })
     }

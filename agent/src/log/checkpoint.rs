@@ -21,13 +21,14 @@ use std::sync::Arc;
 
 use super::damage::Damage;
 use super::limits::{
-    ABANDONED_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, DEVICE_BYTES_MAX, PINS_MAX, POINTS_MAX,
+    ABANDONED_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, DEVICE_BYTES_MAX, MARKS_MAX, PINS_MAX, POINTS_MAX,
     POLICIES_MAX, POLICY_BODY_BYTES_MAX, POLICY_VOLUMES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX,
     VOLUMES_MAX,
 };
 use super::replay::View;
 use super::state::{Pin, Point, Policy, Running, State, Volume};
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
+use crate::format::mark::{Mark, MarkPart};
 use crate::format::record::{BackupVolume, SegmentMeta, Tried, parse_policy_name};
 use crate::format::slot::{
     Author, CHECKPOINT_LENGTH_AT, CHECKPOINT_MAGIC, ClusterId, LogDigest, SealBroken, Sealer, check_digest,
@@ -36,6 +37,8 @@ use crate::format::slot::{
 use crate::id::{BackupId, ObjectId, Slot, VolumeId};
 use crate::wire_struct;
 
+/// Parts of a mark.
+const MARK_PARTS: usize = 3;
 const MAGIC: [u8; 4] = CHECKPOINT_MAGIC;
 const AAD_BYTES: usize = CHECKPOINT_LENGTH_AT;
 const BODY_AT: usize = AAD_BYTES + 4;
@@ -180,7 +183,8 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     }
     emit_list(out, &state.checkpoints);
     // Parts of later programs: each is there when it, or one behind it, has something in it.
-    let (missing, has_lease) = (missing(state), state.lease_ns.is_some());
+    let (missing, has_marks) = (missing(state), !state.marks.is_empty());
+    let has_lease = has_marks || state.lease_ns.is_some();
     let has_tried = !state.tried.is_empty() || has_lease;
     if *state.damage != Damage::default() || !missing.is_empty() || has_tried {
         state.damage.emit(out);
@@ -192,7 +196,18 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
         emit_count(state.tried.len(), out);
         state.tried.values().for_each(|tried| tried.emit(out));
     }
-    state.lease_ns.iter().for_each(|lease_ns| lease_ns.emit(out));
+    if has_lease {
+        // 0: not said, and marks follow.
+        state.lease_ns.unwrap_or(0).emit(out);
+    }
+    if has_marks {
+        emit_count(state.marks.len(), out);
+        for (backup, mark) in &state.marks {
+            backup.emit(out);
+            emit_count(mark.parts().count(), out);
+            mark.parts().for_each(|part| part.emit(out));
+        }
+    }
 }
 
 /// Backups and points with the volumes that they are without.
@@ -227,6 +242,24 @@ fn parse_tried(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFau
     }
     // One encoding: nothing when nothing follows.
     if count == 0 && reader.is_empty() { Err(WireFault::Count(0)) } else { Ok(()) }
+}
+
+fn parse_marks(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFault> {
+    let count = count(reader, MARKS_MAX)?;
+    for _ in 0..count {
+        let (backup, mut mark): (BackupId, Mark) = (reader.value()?, Mark::default());
+        let parts: Vec<MarkPart> = (0..self::count(reader, MARK_PARTS)?)
+            .map(|_| MarkPart::parse(reader))
+            .collect::<Result<_, _>>()?;
+        parts.iter().for_each(|part| mark.change(part));
+        // One encoding: the parts that say something, in their order.
+        if parts.is_empty() || !mark.parts().eq(parts) {
+            return Err(WireFault::Value);
+        }
+        ascending(state.marks.keys().next_back(), &backup)?;
+        state.marks.insert(backup, mark);
+    }
+    if count == 0 { Err(WireFault::Count(0)) } else { Ok(()) }
 }
 
 fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
@@ -322,7 +355,13 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
         parse_tried(&mut state, reader)?;
     }
     if !reader.is_empty() {
-        state.lease_ns = Some(reader.value()?);
+        state.lease_ns = Some(reader.value()?).filter(|&lease_ns| lease_ns > 0);
+        if state.lease_ns.is_none() && reader.is_empty() {
+            return Err(WireFault::Value);
+        }
+    }
+    if !reader.is_empty() {
+        parse_marks(&mut state, reader)?;
     }
     Ok(state)
 }

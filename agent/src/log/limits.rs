@@ -62,6 +62,8 @@ pub const SWEEP_KEY_BYTES_MAX: usize = 96;
 pub const CHECKPOINTS_MAX: usize = 8;
 /// Bytes of a checkpoint, sealed. Above: `LogFault::CheckpointTooLarge`; the log goes on and grows.
 pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Points with a hold, a note or tags: each takes up to 1.6 KiB of every checkpoint. Above: [`Bound`], release some first.
+pub const MARKS_MAX: usize = 1024;
 /// Slots between checkpoints that the log names, and the distance that the boundary keeps from the last checked slot (rule G3).
 pub const CHECKPOINT_SLOTS: u64 = 256;
 /// Slots between the checkpoints that openings begin with: whoever opens the log reads so many slots behind one, and some more that were
@@ -116,6 +118,8 @@ pub enum Bound {
     Pins,
     /// [`ABANDONED_MAX`].
     Abandoned,
+    /// [`MARKS_MAX`].
+    Marks,
 }
 
 impl std::fmt::Display for Bound {
@@ -146,6 +150,11 @@ impl std::fmt::Display for Bound {
             ),
             Bound::Pins => (PINS_MAX, "restores that run", "let some of them end"),
             Bound::Abandoned => (ABANDONED_MAX, "backups that were given up", new),
+            Bound::Marks => (
+                MARKS_MAX,
+                "recovery points with a hold, a note or tags",
+                "release those that need none any more (`windlass point`)",
+            ),
         };
         write!(f, "the repository has {max} {what}, the most it may have: {then}")
     }

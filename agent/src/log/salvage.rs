@@ -30,6 +30,7 @@ use super::replay::{View, apply_slot};
 use super::state::{Point, Policy, Running, State, Volume};
 use super::stretches::Stretches;
 use crate::format::copies;
+use crate::format::mark::Mark;
 use crate::format::record::{BackupVolume, CheckpointName, Commit, PointStatus, Record, SegmentMeta, Totals};
 use crate::format::slot::{
     Author, ClusterId, LOG_MAGIC, Sealer, SlotContents, SlotHeader, carried, emit_boundary, own_part, whole,
@@ -262,6 +263,12 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
             }
             Record::PointExpired { backup } => {
                 Arc::make_mut(&mut state.points).remove(backup);
+                state.marks.remove(backup);
+            }
+            // Kept also without its point, which another slot may bring back: a hold counts.
+            Record::PointMarked(mark) => {
+                let marks = state.marks.entry(mark.backup).or_default();
+                marks.change(&mark.part);
             }
             Record::Retire { objects } => retire(state, header.slot, objects),
             Record::OrphanFloor { epoch } => state.orphan_floor = state.orphan_floor.max(*epoch),
@@ -461,6 +468,7 @@ impl Salvage {
         let of_points =
             state.damage.points.iter().filter(|point| points.contains_key(point)).copied().collect();
         state.damage = Arc::new(Damage { missing, damaged, points: of_points, ..Damage::default() });
+        state.marks.retain(|backup, mark| points.contains_key(backup) && *mark != Mark::default());
         state.points = Arc::new(points);
         live.add(&names_of(segments.iter().map(|segment| &segment.id)));
         state.live = Arc::new(live);

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use super::damage::Damage;
 use super::limits::{
-    ABANDONED_MAX, Bound, CHECKPOINTS_MAX, LEASE_NS_MAX, LEASE_NS_MIN, NAME_RUNS_MAX, PINS_MAX, POINTS_MAX,
-    POLICIES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX, UNFINISHED_MAX, VOLUMES_MAX,
+    ABANDONED_MAX, Bound, CHECKPOINTS_MAX, LEASE_NS_MAX, LEASE_NS_MIN, MARKS_MAX, NAME_RUNS_MAX, PINS_MAX,
+    POINTS_MAX, POLICIES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX, UNFINISHED_MAX, VOLUMES_MAX,
 };
 use super::names::NameSet;
 use super::stretches::Stretches;
+use crate::format::mark::{Mark, PointMark};
 use crate::format::record::{
     BackupEnd, BackupStart, BackupVolume, CheckpointName, Commit, DamageNews, PointStatus, PolicyChange,
     Record, SegmentMeta, Totals, Tried,
@@ -145,6 +146,8 @@ pub struct State {
     pub lease_ns: Option<u64>,
     /// Policies whose last try is neither a point nor under way: what became of it.
     pub tried: BTreeMap<String, Tried>,
+    /// Points of which people say something.
+    pub marks: BTreeMap<BackupId, Mark>,
     /// What the store has lost of all this.
     pub damage: Arc<Damage>,
 }
@@ -180,6 +183,8 @@ pub enum Refusal {
     Segment,
     /// No such point.
     NoPoint,
+    /// The point is held.
+    Held,
     /// The floor goes back or reaches the current epoch.
     Floor,
     /// No such pin, or it exists already, or its counter goes back.
@@ -210,6 +215,7 @@ impl fmt::Display for Refusal {
             Refusal::Segment => {
                 "a segment's bounds are not in order, or it mixes rows of a running backup with others'"
             }
+            Refusal::Held => "the point is held; `windlass point release` it first",
             Refusal::NoPoint => "there is no such recovery point",
             Refusal::Floor => "the orphan floor goes back or reaches the current epoch",
             Refusal::Pin => "there is no such pin, or it exists already",
@@ -367,7 +373,9 @@ impl State {
             }
             Record::PointExpired { backup } => {
                 require(self.points.contains_key(backup), Refusal::NoPoint)?;
+                require(!self.is_held(*backup), Refusal::Held)?;
                 Arc::make_mut(&mut self.points).remove(backup);
+                self.marks.remove(backup);
                 self.forget_point(backup);
             }
             Record::Retire { objects } => {
@@ -402,6 +410,7 @@ impl State {
             }
             Record::Damage(news) => self.add_damage(news),
             Record::Swept(swept) => Arc::make_mut(&mut self.damage).swept(swept),
+            Record::PointMarked(mark) => self.mark(mark)?,
             Record::BackupTried(tried) => {
                 let is_there = self.policies.get(&tried.policy).is_some_and(|policy| !policy.removed);
                 require(is_there, Refusal::NoPolicy)?;
@@ -430,6 +439,25 @@ impl State {
     pub fn sound_but(&self, still: &BTreeSet<BackupId>) -> Vec<BackupId> {
         let is_point = |point: &&BackupId| self.points.contains_key(point);
         self.damage.points.difference(still).filter(is_point).copied().collect()
+    }
+
+    /// Whether someone holds a point.
+    pub fn is_held(&self, backup: BackupId) -> bool {
+        self.marks.get(&backup).is_some_and(Mark::is_held)
+    }
+
+    fn mark(&mut self, news: &PointMark) -> Result<(), Refusal> {
+        require(self.points.contains_key(&news.backup), Refusal::NoPoint)?;
+        let mut mark = self.marks.get(&news.backup).cloned().unwrap_or_default();
+        mark.change(&news.part);
+        if mark == Mark::default() {
+            self.marks.remove(&news.backup);
+            return Ok(());
+        }
+        let has_room = self.marks.len() < MARKS_MAX || self.marks.contains_key(&news.backup);
+        require(has_room, Refusal::Full(Bound::Marks))?;
+        self.marks.insert(news.backup, mark);
+        Ok(())
     }
 
     fn forget_point(&mut self, backup: &BackupId) {

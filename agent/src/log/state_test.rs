@@ -4,6 +4,7 @@ use super::super::checkpoint::Checkpoint;
 use super::*;
 use crate::coordinator::merges;
 use crate::format::cursor::WireFault;
+use crate::format::mark::{MarkPart, PointMark};
 use crate::format::record::{Stretch, Swept, Tried};
 use crate::format::slot::PlainForTests;
 use crate::id::{Boot, KEY_END, KEY_START, Key};
@@ -408,6 +409,38 @@ fn damage_that_is_found_while_a_backup_is_under_way_reaches_its_point() {
     let expired = Record::PointExpired { backup: BackupId(1) };
     put(&mut state, 8, &[all_done(2), end(2), expired]).unwrap();
     assert!(state.damage.points.iter().eq(&[BackupId(2)]), "a point that ends goes on being damaged");
+}
+
+/// A state as a checkpoint gives it back.
+fn through_a_checkpoint(state: &State) -> State {
+    let checkpoint = Checkpoint {
+        cluster: [1; 16],
+        slot: Slot(4),
+        nonce: [8; 16],
+        slot_digest: [9; 32],
+        state: state.clone(),
+    };
+    let (bytes, _) = checkpoint.emit(&PlainForTests).unwrap();
+    Checkpoint::parse(&bytes, &PlainForTests).unwrap().0.state
+}
+
+#[test]
+fn a_held_point_does_not_expire_and_marks_are_in_checkpoints() {
+    let mut state = with_point();
+    let mark = |backup, part| Record::PointMarked(PointMark { backup: BackupId(backup), part });
+    let hold = |why: &str| mark(1, MarkPart::Hold(why.to_owned()));
+    let expired = Record::PointExpired { backup: BackupId(1) };
+    assert_eq!(put(&mut state, 4, &[mark(9, MarkPart::Note("x".to_owned()))]), Err(Refusal::NoPoint));
+    let tags = MarkPart::tags(["release".to_owned()]).unwrap();
+    put(&mut state, 4, &[hold("audit"), mark(1, tags)]).unwrap();
+    assert_eq!(put(&mut state, 5, std::slice::from_ref(&expired)), Err(Refusal::Held));
+    assert_eq!(through_a_checkpoint(&state), state);
+    put(&mut state, 5, &[hold("")]).unwrap();
+    assert_eq!(through_a_checkpoint(&state), state);
+    assert_eq!(state.marks[&BackupId(1)].tags, ["release"]);
+    put(&mut state, 6, &[expired]).unwrap();
+    assert!(state.marks.is_empty());
+    assert_eq!(through_a_checkpoint(&state), state);
 }
 
 #[test]

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PolicyFault;
 use crate::civil::{Date, SECS_PER_DAY};
+use crate::format::mark::{TAGS_MAX, is_tag};
 use crate::id::BackupId;
 
 /// Largest count of a rule: more than a repository holds points.
@@ -44,10 +45,6 @@ pub const COUNT_MAX: u32 = 1_000_000;
 pub const SPAN_PART_MAX: u32 = 9_999;
 /// Tag lists of a rule.
 pub const TAG_LISTS_MAX: usize = 16;
-/// Tags of one list, and of one point.
-pub const TAGS_MAX: usize = 16;
-/// Bytes of a tag.
-pub const TAG_BYTES_MAX: usize = 64;
 /// A point that is this much later than the clock is ahead of it, in nanoseconds: an hour, more than clocks of a cluster differ.
 pub const AHEAD_NS: i64 = 3_600_000_000_000;
 
@@ -407,13 +404,6 @@ impl Retention {
         }
         Ok(())
     }
-}
-
-/// Whether a point may have this tag.
-#[must_use]
-pub fn is_tag(tag: &str) -> bool {
-    (1..=TAG_BYTES_MAX).contains(&tag.len())
-        && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:=".contains(&b))
 }
 
 /// A point as the rules see it.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`global`] | options that every command takes: repository, key, store, limits |
 //! | [`pki`] | `pki` |
+//! | [`point`] | `point` |
 //! | [`retention`] | `retention`, and the rules that `policy set` takes too |
 //! | [`value`] | sizes, durations and volumes as values |
 //! | this one | the commands |
@@ -13,6 +14,7 @@
 
 pub mod global;
 pub mod pki;
+pub mod point;
 pub mod retention;
 pub mod value;
 
@@ -99,6 +101,9 @@ pub enum Command {
     Backup(Backup),
     /// List the recovery points of a policy
     Points(Points),
+    /// Hold, note, tag or expire one recovery point
+    #[command(subcommand)]
+    Point(point::Point),
     /// Expire points by the rules of a policy, or see what rules would keep
     #[command(subcommand)]
     Retention(retention::Retention),

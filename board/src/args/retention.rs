@@ -53,6 +53,9 @@ pub struct Keep {
     /// Of each year
     #[arg(long, value_name = "SPAN")]
     pub keep_within_yearly: Option<Span>,
+    /// All points that have each of these tags (with commas between); may be repeated, one list is enough to keep a point
+    #[arg(long, value_name = "TAG,TAG")]
+    pub keep_tag: Vec<String>,
     /// Never fewer than N points
     #[arg(long, value_name = "N")]
     pub keep_at_least: Option<u32>,
@@ -81,6 +84,10 @@ impl Keep {
             (&mut rules.within_yearly, self.keep_within_yearly),
         ];
         spans.into_iter().for_each(|(rule, said)| *rule = said.unwrap_or(*rule));
+        if !self.keep_tag.is_empty() {
+            let list = |text: &String| text.split(',').map(str::to_owned).collect();
+            rules.tags = self.keep_tag.iter().map(list).collect();
+        }
         rules.at_least = self.keep_at_least.unwrap_or(rules.at_least);
     }
 }

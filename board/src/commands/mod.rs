@@ -7,6 +7,7 @@
 //! | [`policy`] | `policy set`, `show`, `list`, `remove` |
 //! | [`backup`] | `backup` |
 //! | [`points`] | `points`, and picking one |
+//! | [`point`] | `point hold`, `release`, `note`, `tag`, `expire` |
 //! | [`retention`] | `retention run`, `simulate` |
 //! | [`browse`] | `ls`, `stat`, `find`, `cat` |
 //! | [`restore`] | `restore` |
@@ -26,6 +27,7 @@ pub mod board;
 pub mod browse;
 pub mod check;
 pub mod pki;
+pub mod point;
 pub mod points;
 pub mod policy;
 pub mod preview;
@@ -76,7 +78,8 @@ fn does(command: &Command) -> bool {
         | Command::Pki(_)
         | Command::Repo(args::Repo::Init(_) | args::Repo::Set(_) | args::Repo::Rebuild)
         | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
-        | Command::Retention(_) => true,
+        | Command::Retention(_)
+        | Command::Point(_) => true,
         Command::Repo(args::Repo::Probe | args::Repo::Info)
         | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
         | Command::Points(_)
@@ -104,6 +107,7 @@ fn need(command: &Command) -> Need {
     match command {
         Command::Backup(_)
         | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
+        | Command::Point(_)
         | Command::Retention(args::retention::Retention::Run(_)) => Need::Agent,
         Command::Repo(args::Repo::Probe | args::Repo::Info | args::Repo::Set(_) | args::Repo::Rebuild)
         | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
@@ -150,6 +154,7 @@ fn dispatch(
             None => backup::run(global, &args, output),
         },
         Command::Points(args) => points::run(global, &args, output),
+        Command::Point(args) => point::run(global, args, through, output),
         Command::Retention(args::retention::Retention::Run(args)) => {
             retention::run(global, &args, through, output)
         }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use windlass_agent::coordinator::expire::judge_policy;
+use windlass_agent::format::mark::Mark;
 use windlass_agent::format::record::PointStatus;
 use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::log::state::{Point, State};
@@ -14,6 +15,7 @@ use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
 use crate::args::global::Global;
 use crate::args::{At, Points};
+use crate::commands::point::mark_json;
 use crate::commands::policy;
 use crate::commands::retention::reasons;
 use crate::failure::{Exit, Failure};
@@ -82,14 +84,18 @@ fn table(state: &State, points: &[&Point], kept: &Kept, output: &Output) {
     if !kept.is_empty() {
         heads.push(("KEPT BY", Align::Left));
     }
-    output.table(&heads, &points.iter().map(|point| row(state, point, kept)).collect::<Vec<_>>());
+    let has_marks = points.iter().any(|point| state.marks.contains_key(&point.backup));
+    if has_marks {
+        heads.push(("SAID OF IT", Align::Left));
+    }
+    output.table(&heads, &points.iter().map(|point| row(state, point, kept, has_marks)).collect::<Vec<_>>());
 }
 
 fn secs(wall_ns: i64) -> i64 {
     wall_ns.div_euclid(1_000_000_000)
 }
 
-fn row(state: &State, point: &Point, kept: &Kept) -> Vec<String> {
+fn row(state: &State, point: &Point, kept: &Kept, has_marks: bool) -> Vec<String> {
     let (begun, ended) = point.wall_ns;
     let totals = &point.totals;
     let rules = kept.get(&point.backup).map(|rules| match rules.as_slice() {
@@ -106,7 +112,18 @@ fn row(state: &State, point: &Point, kept: &Kept) -> Vec<String> {
         Human(totals.bytes_stored).to_string(),
         state_text(state, point),
     ];
-    cells.into_iter().chain(rules).collect()
+    let said = has_marks.then(|| said(state.marks.get(&point.backup)));
+    cells.into_iter().chain(rules).chain(said).collect()
+}
+
+/// Hold, note and tags of a point, for people.
+fn said(mark: Option<&Mark>) -> String {
+    let Some(mark) = mark else { return String::new() };
+    let hold = mark.is_held().then(|| format!("held: {}", mark.hold));
+    let note = (!mark.note.is_empty()).then(|| mark.note.clone());
+    let tags = (!mark.tags.is_empty()).then(|| format!("[{}]", mark.tags.join(", ")));
+    let parts: Vec<String> = hold.into_iter().chain(note).chain(tags).collect();
+    text::printable(parts.join("; ").as_bytes()).to_string()
 }
 
 /// How a point is, in a few words.
@@ -151,6 +168,7 @@ fn to_json(state: &State, point: &Point, kept: &Kept) -> Value {
         "segments": totals.segments,
         "faults": totals.faults,
         "kept_by": kept.get(&point.backup),
+        "mark": mark_json(state.marks.get(&point.backup)),
     })
 }
 

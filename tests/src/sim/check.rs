@@ -152,7 +152,8 @@ impl Oracle {
             | Record::Damage(_)
             | Record::Swept(_)
             | Record::BackupTried(_)
-            | Record::LeaseSet { .. } => {}
+            | Record::LeaseSet { .. }
+            | Record::PointMarked(_) => {}
         }
         Ok(())
     }

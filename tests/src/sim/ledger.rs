@@ -107,7 +107,8 @@ impl Ledger {
             | Record::Damage(_)
             | Record::Swept(_)
             | Record::BackupTried(_)
-            | Record::LeaseSet { .. } => {}
+            | Record::LeaseSet { .. }
+            | Record::PointMarked(_) => {}
         }
         Ok(false)
     }
