@@ -207,6 +207,43 @@ fn a_last_slot_that_is_cut_refuses_nobody() {
 }
 
 #[test]
+fn a_slot_that_is_lost_once_the_log_has_grown_is_read_from_the_one_behind() {
+    let (objects, whole) = log_of(7, WriterOptions::default());
+    let clock = SimClock::default();
+    for head in 2..whole.head.0 {
+        let body = |slot| objects.iter().find(|(key, _)| *key == keys::slot(slot)).unwrap().1.as_slice();
+        let last = body(Slot(head));
+        for cut in [None, Some(0), Some(36), Some(own_part(last).unwrap().len() - 1)] {
+            let store = without_end(&objects, whole.head, whole.head.0 - head);
+            // No checkpoint helps.
+            keys_of(&store).iter().filter(|(key, _)| key.starts_with(keys::CHECKPOINTS)).for_each(
+                |(key, _)| {
+                    store.delete(key).unwrap();
+                },
+            );
+            let mut replay = Replay::from_view([9; 16], PlainForTests, ONE_BY_ONE, 1, View::default());
+            while let Some((id, call)) = replay.next_call() {
+                let answer = perform(&store, &call).0;
+                // The last one that the LIST has shown is lost, when the one behind it is there.
+                if matches!(call, Call::Above { .. }) && replay.reached() == Slot(0) {
+                    let (lost, behind) = (keys::slot(Slot(head)), Slot(head + 1));
+                    store.put(&keys::slot(behind), &[body(behind)], PutMode::Replace).unwrap();
+                    match cut {
+                        None => store.delete(&lost).unwrap(),
+                        Some(cut) => store.put(&lost, &[&last[..cut]], PutMode::Replace).unwrap(),
+                    }
+                }
+                replay.handle(clock.now().as_ns(), id, answer);
+            }
+            let warnings: Vec<LogFault> = replay.warnings().collect();
+            let reached = replay.result().map(|read| read.map(|view| view.head));
+            let mended = LogFault::Mended { place: Place::Slot(Slot(head)) };
+            assert_eq!((reached, warnings), (Some(Ok(Slot(head + 1))), vec![mended]), "{head} {cut:?}");
+        }
+    }
+}
+
+#[test]
 fn two_that_cover_a_lost_end_at_once_agree_on_one() {
     let (objects, whole) = log_of(7, WriterOptions::default());
     let store = without_end(&objects, whole.head, 3);

@@ -91,12 +91,7 @@ impl<S: Sealer> Replay<S> {
             Answer::Body(bytes) => parse_boundary(&bytes),
             Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => {
                 let fault = LogFault::Store { place, kind: StoreFaultKind::NotFound };
-                return self.ask_whether_moved(Lost {
-                    slot,
-                    is_followed: false,
-                    fault: Some(fault),
-                    last: None,
-                });
+                return self.ask_whether_moved(Lost { slot, fault: Some(fault), last: None });
             }
         };
         let why = match parsed {
@@ -113,7 +108,7 @@ impl<S: Sealer> Replay<S> {
             Err(why) => why,
         };
         let fault = Some(LogFault::Format { place, why });
-        self.ask_whether_moved(Lost { slot, is_followed: false, fault, last: None });
+        self.ask_whether_moved(Lost { slot, fault, last: None });
     }
 
     pub(super) fn named_read(&mut self, answer: Answer) {
@@ -123,7 +118,7 @@ impl<S: Sealer> Replay<S> {
             Ok(_) => LogFault::Format { place: Place::Checkpoint(name.slot), why: WireFault::Digest },
             Err(fault) => fault,
         };
-        self.ask_whether_moved(Lost { slot: name.slot, is_followed: false, fault: Some(fault), last: None });
+        self.ask_whether_moved(Lost { slot: name.slot, fault: Some(fault), last: None });
     }
 
     /// The view that a checkpoint gives, the checkpoint's digest, and whether a log begins with it.

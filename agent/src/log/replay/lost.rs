@@ -8,6 +8,7 @@ use crate::id::Slot;
 use crate::log::call::{Answer, Call};
 use crate::log::fault::{LogFault, Place};
 use crate::log::keys;
+use crate::log::limits::REPLAY_KEYS_MAX;
 use crate::log::view::LostEnd;
 
 /// What objects and segments begin with: there is none before the log has a slot.
@@ -28,16 +29,18 @@ impl<S: Sealer> Replay<S> {
                     self.proven();
                     return self.go_on();
                 }
-                // Twice the same, so it was not changed on the way.
-                Err(_) if lost.last == Some(*blake3::hash(&bytes).as_bytes()) => {
-                    return self.end_is_cut(lost.slot);
+                Err(fault) => {
+                    lost.fault = Some(fault);
+                    // Twice the same, so it was not changed on the way.
+                    lost.last = lost.last.filter(|last| last == blake3::hash(&bytes).as_bytes());
                 }
-                Err(fault) => lost.fault = Some(fault),
             },
             Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_)
                 if lost.fault == Some(LogFault::Gone) => {}
             // It was there, and is gone: the boundary will tell.
-            Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => lost.fault = None,
+            Answer::Absent | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => {
+                (lost.fault, lost.last) = (None, None);
+            }
         }
         self.ask_whether_moved(lost);
     }
@@ -62,14 +65,38 @@ impl<S: Sealer> Replay<S> {
     pub(super) fn looked_for_boundary(&mut self, boundary: Slot) {
         let Phase::Moved(lost) = self.phase else { return };
         self.boundary = Some(boundary);
-        let behind = Slot(lost.slot.0.saturating_add(1));
         if boundary > self.base {
             self.restart();
-        } else if lost.is_followed && !matches!(lost.fault, Some(LogFault::Inconsistent { .. })) {
-            self.phase = Phase::Carried(lost);
-            self.calls.submit(For::Behind, Call::Get { key: keys::slot(behind) });
+        } else if matches!(lost.place(), Place::Slot(_)) {
+            self.phase = Phase::Above(lost);
+            let after = keys::slot(lost.slot);
+            self.calls.submit(For::Above, Call::Above { prefix: keys::SLOTS, after, max: REPLAY_KEYS_MAX });
         } else {
             self.look_for_covers(Some(lost));
+        }
+    }
+
+    /// What lies above a lost slot now: it may have been the last one when it was listed, and is not any more.
+    pub(super) fn looked_above(&mut self, keys: &[String]) {
+        let Phase::Above(lost) = self.phase else { return };
+        let behind = Slot(lost.slot.0.saturating_add(1));
+        // What is behind a slot that is whole says the same of it.
+        let is_whole = matches!(lost.fault, Some(LogFault::Inconsistent { .. }));
+        match keys.iter().filter_map(|key| keys::number(key, keys::SLOTS)).min() {
+            None if lost.last.is_some() => self.end_is_cut(lost.slot),
+            Some(slot) if slot == behind && !is_whole => {
+                self.phase = Phase::Carried(lost);
+                self.calls.submit(For::Behind, Call::Get { key: keys::slot(behind) });
+            }
+            _ => self.not_behind(lost),
+        }
+    }
+
+    /// Only a checkpoint can say what a lost slot said. What is behind one that is not proven may be another log's.
+    fn not_behind(&mut self, lost: Lost) {
+        match self.unproven {
+            Some(unproven) => self.cannot_use(unproven.lost),
+            None => self.look_for_covers(Some(lost)),
         }
     }
 
@@ -84,7 +111,7 @@ impl<S: Sealer> Replay<S> {
             self.mended.push(Place::Slot(lost.slot));
             self.go_on();
         } else {
-            self.look_for_covers(Some(lost));
+            self.not_behind(lost);
         }
     }
 
@@ -104,7 +131,7 @@ impl<S: Sealer> Replay<S> {
         if is_any {
             // Somebody may have begun since: the slot is asked for once more before anything is said.
             let fault = Some(LogFault::Gone);
-            self.read_once_more(Lost { slot: Slot(1), is_followed: false, fault, last: None });
+            self.read_once_more(Lost { slot: Slot(1), fault, last: None });
         } else {
             self.look_for_tables(asked);
         }

@@ -11,7 +11,8 @@
 //!
 //! Slots are created one after the other, each after the one before it was read back, so the last slot that a LIST shows is the head, and
 //! one below it that a GET does not find then was lost. It is read from where it lies a second time: in the slot behind it, or, with all
-//! before it, in a checkpoint. Where it lies nowhere else the log is refused by name, before anything is written.
+//! before it, in a checkpoint. Where it lies nowhere else the log is refused by name, before anything is written. The log may have grown
+//! since it was listed, so what lies above a lost slot is listed again first, once for each.
 //!
 //! | phase | waits for | next |
 //! |---|---|---|
@@ -24,7 +25,8 @@
 //! | `Own` | GET of a checkpoint's own slot, the last one | `Confirm`; as in `Trying` when it is another one |
 //! | `Slots` | GETs of slots, up to 8 at once | `Confirm` at the last one listed, `Ahead` when there may be more; `Again` at an unreadable one; `Moved` at one that is not there or does not follow |
 //! | `Again` | GET of it once more | `Ahead` when it can be read now, else `Moved` |
-//! | `Moved` | LIST boundary/ | start over when it moved; `Carried` when the slot behind it is there, else `Newest` for one that covers it |
+//! | `Moved` | LIST boundary/ | start over when it moved; `Above` for a slot, else `Newest` for one that covers it |
+//! | `Above` | LIST log/ behind it, again | `Carried` when the slot behind it is there, `Confirm` when it is cut and the last one, else `Newest` |
 //! | `Carried` | GET of the slot behind it | `Ahead` when that carries it, else as `Moved` |
 //! | `Empty` | LIST obj/, seg/ | `Confirm` when all are empty, else `Again` |
 //! | `Confirm` | LIST boundary/ | `Done`, or `Newest` when it moved |
@@ -88,6 +90,7 @@ enum For {
     Slot(Slot),
     Again,
     Moved,
+    Above,
     Behind,
     Empty,
     Confirm,
@@ -97,11 +100,9 @@ enum For {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Lost {
     slot: Slot,
-    /// Whether a LIST has shown the slot behind it.
-    is_followed: bool,
     /// What to say when it is nowhere else; `None`: that it is missing.
     fault: Option<LogFault>,
-    /// Digest of what was read where it ought to be, when that is the last slot there is.
+    /// Digest of what was read where it ought to be, when that is cut and the last slot that the LIST has shown.
     last: Option<LogDigest>,
 }
 
@@ -136,6 +137,7 @@ enum Phase {
     Slots,
     Again(Lost),
     Moved(Lost),
+    Above(Lost),
     Carried(Lost),
     /// The first slot is missing: of [`TABLES`], so many were looked into.
     Empty(usize),
@@ -333,6 +335,7 @@ impl<S: Sealer> Replay<S> {
             | Phase::Slots
             | Phase::Again(_)
             | Phase::Moved(_)
+            | Phase::Above(_)
             | Phase::Carried(_)
             | Phase::Empty(_)
             | Phase::Confirm(_) => None,
@@ -374,6 +377,7 @@ impl<S: Sealer> Replay<S> {
             }
             (For::Again, answer) => self.read_again(answer),
             (For::Moved, Answer::Keys(keys)) => self.looked_for_boundary(last_number(&keys)),
+            (For::Above, Answer::Keys(keys)) => self.looked_above(&keys),
             (For::Behind, answer) => self.read_behind(answer),
             (For::Empty, Answer::Keys(keys)) => self.looked_for_tables(!keys.is_empty()),
             (For::Confirm, Answer::Keys(keys)) => {
@@ -392,6 +396,7 @@ impl<S: Sealer> Replay<S> {
                 | For::Boundary
                 | For::Ahead
                 | For::Moved
+                | For::Above
                 | For::Empty
                 | For::Confirm,
                 Answer::Done | Answer::Body(_) | Answer::Absent | Answer::Fault(_),
@@ -420,7 +425,7 @@ impl<S: Sealer> Replay<S> {
             },
             For::Slot(slot) => Place::Slot(slot),
             For::Own => Place::Slot(self.view.head),
-            For::Ahead | For::Again | For::Behind | For::Empty => Place::Slot(self.next_slot()),
+            For::Ahead | For::Again | For::Above | For::Behind | For::Empty => Place::Slot(self.next_slot()),
         };
         self.finish(Some(LogFault::Store { place, kind }));
     }
@@ -487,7 +492,7 @@ impl<S: Sealer> Replay<S> {
             }
             (None, None) if self.view.head > Slot(0) => self.confirm(None),
             (None, None) if self.has_covers => {
-                let lost = Lost { slot: Slot(1), is_followed: false, fault: None, last: None };
+                let lost = Lost { slot: Slot(1), fault: None, last: None };
                 self.ask_whether_moved(lost);
             }
             (None, None) => {
@@ -502,9 +507,8 @@ impl<S: Sealer> Replay<S> {
             let next = self.next_slot();
             let Some(at) = self.early.iter().position(|(slot, _)| *slot == next) else { break };
             let answer = self.early.swap_remove(at).1;
-            let is_followed = self.listed.binary_search(&Slot(next.0.saturating_add(1))).is_ok();
             let is_last = self.listed.last() == Some(&next);
-            let mut lost = Lost { slot: next, is_followed, fault: None, last: None };
+            let mut lost = Lost { slot: next, fault: None, last: None };
             let fault = match answer {
                 Answer::Body(_) if self.distrusted == Some(next) => {
                     lost.fault = Some(LogFault::Chain { slot: next });
