@@ -59,7 +59,8 @@ impl<S: Sealer + Clone> Node<S> {
     /// this node's already.
     pub(super) fn look_due(&self) -> Option<u64> {
         let (_, until_ns) = self.held.filter(|_| self.looks())?;
-        (self.reader.is_none() && self.look_ns < until_ns).then_some(self.look_ns)
+        let looks_again = self.look_ns < until_ns && self.now_ns < until_ns;
+        (self.reader.is_none() && looks_again).then_some(self.look_ns)
     }
 
     /// Claims at once when the log says that the lease was let go, to this node or to anyone.
