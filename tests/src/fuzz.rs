@@ -172,7 +172,10 @@ pub fn log_record(data: &[u8]) {
         assert_eq!(claim.emit_grant(), bytes);
     }
     if let Ok(claim) = Claim::parse_beat(&bytes) {
-        assert_eq!(claim.emit_beat(), bytes);
+        // One of the version before has no slot, and comes out as one of today's.
+        let emitted = claim.emit_beat();
+        assert_eq!(Claim::parse_beat(&emitted), Ok(claim));
+        assert!(emitted == bytes || emitted.len() > bytes.len(), "{emitted:?} of {bytes:?}");
     }
     if let Ok((cluster, checkpoint)) = parse_boundary(&bytes) {
         assert_eq!(emit_boundary(&cluster, &checkpoint), bytes);

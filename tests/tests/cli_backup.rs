@@ -207,8 +207,9 @@ fn a_store_that_is_away_for_longer_than_a_lease_does_not_end_a_backup() {
     let [a, b] = [("a", 1), ("b", 2)].map(|(name, seed)| image(&scratch, name, seed, 24_000_000));
     cli.ok(&["policy", "set", "p", "--path-style", "--volume", &a, "--volume", &b]);
     let child = start(&cli, &["backup", "p", "--path-style", "--limit-up", "4MiB"]);
-    let (requests, begun) = (server.requests(), Instant::now());
-    while server.requests() < requests + 40 {
+    // The first of three objects or more is there.
+    let begun = Instant::now();
+    while server.stored("/obj/") == 0 {
         assert!(begun.elapsed() < PATIENCE, "{} requests", server.requests());
         std::thread::yield_now();
     }
@@ -219,7 +220,6 @@ fn a_store_that_is_away_for_longer_than_a_lease_does_not_end_a_backup() {
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{said}");
     assert!(said.contains("ran out") && said.contains("trying to get it back"), "{said}");
-    assert!(said.contains("to see if it still runs"), "{said}");
     let points = cli.json(&["points", "p", "--path-style"]);
     assert_eq!(points["points"].as_array().unwrap().len(), 1, "{points}");
     assert_eq!(points["points"][0]["status"], "complete");

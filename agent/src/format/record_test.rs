@@ -208,7 +208,7 @@ fn counts_at_their_bounds_pass_and_one_more_is_refused() {
     Record::Unpin { pin: 1 }.emit(&mut many);
     assert!(parse_records(&many).is_err());
     assert_eq!(parse_records(&[]), Err(WireFault::Short));
-    assert_eq!(parse_records(&[20, 0, 0, 0, 0]), Err(WireFault::Kind(20)));
+    assert_eq!(parse_records(&[99, 0, 0, 0, 0]), Err(WireFault::Kind(99)));
     let damage = |runs: u32| {
         let mut news = DamageNews::default();
         for at in 0..runs {

@@ -541,9 +541,9 @@ mod tests {
 
     #[test]
     fn unknown_fields_and_versions_are_refused() {
-        let json = br#"{"version":1,"name":"a","volumes":[{"device":"/x"}],"retention":7}"#;
-        assert!(matches!(Policy::parse(json), Err(PolicyFault::Json(why)) if why.contains("retention")));
-        let json = br#"{"version":2,"name":"a","volumes":[],"retention":7}"#;
+        let json = br#"{"version":1,"name":"a","volumes":[{"device":"/x"}],"unheard_of":7}"#;
+        assert!(matches!(Policy::parse(json), Err(PolicyFault::Json(why)) if why.contains("unheard_of")));
+        let json = br#"{"version":2,"name":"a","volumes":[],"unheard_of":7}"#;
         assert_eq!(Policy::parse(json), Err(PolicyFault::Version(2)));
         let json = br#"{"version":1,"name":"a","volumes":[{"device":"/x"}],"compression":"zstd:20"}"#;
         assert!(matches!(Policy::parse(json), Err(PolicyFault::Json(why)) if why.contains("zstd:LEVEL")));

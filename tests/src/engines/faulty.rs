@@ -153,6 +153,11 @@ impl Faulty {
         self.state.connections.load(Ordering::SeqCst)
     }
 
+    /// Objects whose keys have `part` in them.
+    pub fn stored(&self, part: &str) -> usize {
+        lock(&self.state.objects).keys().filter(|key| key.contains(part)).count()
+    }
+
     /// The bytes of an object, by its key below the test prefix.
     pub fn object(&self, key: &str) -> Option<Vec<u8>> {
         lock(&self.state.objects).get(&format!("te.st/prefix/{key}")).cloned()
