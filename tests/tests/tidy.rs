@@ -21,6 +21,10 @@ const DEFINED_IN: &str = "agent/doc/";
 const LABELS: [char; 6] = ['P', 'L', 'C', 'G', 'I', 'T'];
 /// Lines of the README at most: one that is longer is a manual, which has pages of its own in `board/doc`.
 const README_LINES_MAX: usize = 120;
+/// What examples keep in the home of root.
+const AT_ROOT: [&str; 4] = ["windlass.key", "windlass-pki", "pki", ".aws"];
+/// Folders of all systems, in which a checkout may lie beside things that examples name.
+const EVERYWHERE: [&str; 6] = ["/", "/home", "/opt", "/root", "/srv", "/tmp"];
 
 /// A text file: its path from the top, and its lines.
 struct Text {
@@ -385,16 +389,36 @@ fn is_foreign(line: &str) -> bool {
         let digits = word.bytes().take_while(u8::is_ascii_digit).count();
         digits > 1 && word[digits..].chars().all(|c| !c.is_alphanumeric() && c != '"')
     });
-    let words = ["TODO", "FIXME", "/issues/", "/pull/", "/work/", "/root/wt", "issue #"];
-    is_ticket || words.iter().any(|word| line.contains(word))
+    let is_name = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.');
+    let is_elsewhere = |rest: &str| is_name(rest) && !AT_ROOT.iter().any(|example| rest.starts_with(example));
+    let words = ["TODO", "FIXME", "/issues/", "/pull/", "issue #"];
+    is_ticket
+        || line.split("/root/").skip(1).any(is_elsewhere)
+        || names_own_place(line)
+        || words.iter().any(|word| line.contains(word))
+}
+
+/// The checkout, and what lies beside it unless that is a folder of all systems.
+fn own_place() -> PathBuf {
+    let checkout = top().canonicalize().unwrap();
+    let beside = checkout.parent().filter(|parent| EVERYWHERE.iter().all(|name| *parent != Path::new(name)));
+    beside.map(Path::to_owned).unwrap_or(checkout)
+}
+
+/// Whether a path of a line is there on this machine, in the checkout or beside it.
+fn names_own_place(line: &str) -> bool {
+    let place = own_place();
+    let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && !"/._-".contains(c));
+    words.any(|word| Path::new(word).starts_with(&place) && Path::new(word).exists())
 }
 
 #[test]
 fn texts_speak_of_the_program_alone() {
-    for bad in ["// see #1234", "(#12)", "// TODO: later", "x/issues/7", "issue #3"] {
+    let own = format!("see {}", own_place().display());
+    for bad in ["// see #1234", "(#12)", "// TODO: later", "x/issues/7", "issue #3", "cp /root/x y", &own] {
         assert!(is_foreign(bad), "{bad}");
     }
-    for good in ["#[test]", "\"#123abc\"", "{:#04x}", "# Tests", "#!/bin/sh", "## 2. x"] {
+    for good in ["#[test]", "\"#123abc\"", "{:#04x}", "# Tests", "#!/bin/sh", "## 2. x", "--dir /root/pki"] {
         assert!(!is_foreign(good), "{good}");
     }
     let mut findings = Vec::new();
