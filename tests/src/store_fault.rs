@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes};
+use windlass_agent::store::{
+    ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, over,
+};
 use windlass_hal::clock::Clock;
 
 /// How often and when calls fail. Chances are per 1000 calls.
@@ -231,7 +233,11 @@ impl CarelessStore {
     }
 }
 
-impl Store for CarelessStore {
+impl over::Over for CarelessStore {
+    fn behind(&self) -> &dyn Store {
+        &*self.inner
+    }
+
     fn describe(&self) -> String {
         format!("{} (careless: {:?})", self.inner.describe(), self.how)
     }
@@ -253,36 +259,15 @@ impl Store for CarelessStore {
         }
         self.inner.put(key, body, PutMode::Replace)
     }
-
-    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.inner.get(key, range, out)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> Result<(), StoreFault> {
-        self.inner.list(prefix, after, each)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.inner.delete(key)
-    }
 }
 
 /// A store of which every read of objects and segments comes with a flipped bit, unless it is over a connection of its own: a proxy, or the
 /// memory of one server of many.
 pub struct FlippingStore(pub Arc<dyn Store>);
 
-impl Store for FlippingStore {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
-        self.0.put(key, body, mode)
+impl over::Over for FlippingStore {
+    fn behind(&self) -> &dyn Store {
+        &*self.0
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
@@ -296,18 +281,5 @@ impl Store for FlippingStore {
 
     fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
         self.0.get(key, range, out)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> Result<(), StoreFault> {
-        self.0.list(prefix, after, each)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.0.delete(key)
     }
 }

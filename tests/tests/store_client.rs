@@ -12,7 +12,7 @@ use windlass_agent::store::null::NullStore;
 use windlass_agent::store::probe::probe;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::uplink::{Answer, Done, Got, Job, Landing, PutHow, Uplink, UplinkSettings};
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
+use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind, over};
 use windlass_hal::buf::Pool;
 use windlass_hal::clock::Clock;
 use windlass_tests::conformance::store::{Extent, WHOLE, run};
@@ -253,24 +253,20 @@ struct Gate {
     waiting: AtomicUsize,
 }
 
-impl Store for Gate {
+impl over::Over for Gate {
+    fn behind(&self) -> &dyn Store {
+        &*self.inner
+    }
+
     fn describe(&self) -> String {
         "gate".into()
     }
+
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         self.moved.notify_all();
         drop(self.moved.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
         self.inner.put(key, body, mode)
-    }
-    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.inner.get(key, range, out)
-    }
-    fn list(&self, p: &str, a: &str, each: &mut dyn FnMut(&str, u64) -> bool) -> Result<(), StoreFault> {
-        self.inner.list(p, a, each)
-    }
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.inner.delete(key)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::log::session::{Session, Surroundings};
 use crate::log::state::Refusal;
 use crate::log::writer::{Action, Writer, WriterOptions};
 use crate::store::memory::MemoryStore;
-use crate::store::{ByteRange, PutMode, Store, StoreFault};
+use crate::store::{Store, over};
 
 const SECOND: u64 = 1_000_000_000;
 /// Between two looks of a writer at the clock, in nanoseconds.
@@ -105,30 +105,9 @@ fn ones_own_grant_is_not_waited_out() {
 #[derive(Default)]
 struct Deadlines(MemoryStore, Mutex<Vec<u64>>);
 
-impl Store for Deadlines {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
-        self.0.put(key, body, mode)
-    }
-
-    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.0.get(key, range, out)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> Result<(), StoreFault> {
-        self.0.list(prefix, after, each)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.0.delete(key)
+impl over::Over for Deadlines {
+    fn behind(&self) -> &dyn Store {
+        &self.0
     }
 
     fn set_lease_deadline(&self, ms: u64) {

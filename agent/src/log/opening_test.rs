@@ -11,7 +11,7 @@ use crate::format::slot::{Claim, PlainForTests, own_part};
 use crate::log::salvage::{DISTANCE_SLOTS, Salvage};
 use crate::log::state::State;
 use crate::store::memory::MemoryStore;
-use crate::store::{ByteRange, PutMode};
+use crate::store::{ByteRange, PutMode, over};
 
 /// A store in memory that counts what it is asked.
 #[derive(Default)]
@@ -30,9 +30,9 @@ impl Counted {
     }
 }
 
-impl Store for Counted {
-    fn describe(&self) -> String {
-        self.inner.describe()
+impl over::Over for Counted {
+    fn behind(&self) -> &dyn Store {
+        &self.inner
     }
 
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
@@ -53,10 +53,6 @@ impl Store for Counted {
     ) -> Result<(), StoreFault> {
         self.said("LIST", prefix);
         self.inner.list(prefix, after, each)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.inner.delete(key)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::id::{Boot, VolumeId};
 use crate::log::call::{Call, Lane};
 use crate::log::fault::Place;
 use crate::store::memory::MemoryStore;
-use crate::store::{ByteRange, PutMode, StoreFaultKind};
+use crate::store::{ByteRange, PutMode, StoreFaultKind, over};
 
 pub(super) fn who(node: u32) -> Identity {
     Identity { cluster: [9; 16], me: Author { node: NodeId(node), boot: Boot(u64::from(node) + 100) } }
@@ -379,9 +379,9 @@ struct GoesDown<'a> {
     sent_ns: Mutex<Vec<u64>>,
 }
 
-impl Store for GoesDown<'_> {
-    fn describe(&self) -> String {
-        self.inner.describe()
+impl over::Over for GoesDown<'_> {
+    fn behind(&self) -> &dyn Store {
+        &self.inner
     }
 
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
@@ -394,23 +394,6 @@ impl Store for GoesDown<'_> {
         }
         self.clock.sleep(Duration::from_secs(2));
         Err(StoreFault::new(StoreFaultKind::Unknown, "PUT", key, "no route"))
-    }
-
-    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.inner.get(key, range, out)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> Result<(), StoreFault> {
-        self.inner.list(prefix, after, each)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.inner.delete(key)
     }
 }
 

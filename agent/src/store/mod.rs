@@ -9,6 +9,7 @@
 //! | [`memory`] | a map, for tests and simulations |
 //! | [`null`] | `null://`, a measuring tool: a directory without the data |
 //! | [`open`](mod@open) | from a URL to a store |
+//! | [`over`] | a store in front of another one, which does what it does not do itself |
 //! | [`probe`](mod@probe) | what a store must prove before it is written to (C6) |
 //! | [`retry`] | the only place that repeats a call, with a budget |
 //! | [`split`] | two stores as one: the log in one that keeps conditions, objects in one that need not |
@@ -26,6 +27,7 @@ pub mod http;
 pub mod memory;
 pub mod null;
 pub mod open;
+pub mod over;
 pub mod probe;
 pub mod retry;
 pub mod s3;

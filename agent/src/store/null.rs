@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key};
+use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, body_bytes, check_key, over};
 
 /// Bodies up to this many bytes are kept wherever they are: what a probe writes and reads back.
 pub const KEPT_BYTES_MAX: u64 = 64 << 10;
@@ -36,7 +36,11 @@ impl<S: Store> NullStore<S> {
     }
 }
 
-impl<S: Store> Store for NullStore<S> {
+impl<S: Store> over::Over for NullStore<S> {
+    fn behind(&self) -> &dyn Store {
+        &self.kept
+    }
+
     fn describe(&self) -> String {
         format!("null: (drops all data, for measuring only) over {}", self.kept.describe())
     }
@@ -59,22 +63,9 @@ impl<S: Store> Store for NullStore<S> {
         self.kept.get(key, range, out)
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> Result<(), StoreFault> {
-        self.kept.list(prefix, after, each)
-    }
-
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         self.dropped().remove(key);
         self.kept.delete(key)
-    }
-
-    fn versioning(&self) -> Result<Versioning, StoreFault> {
-        self.kept.versioning()
     }
 }
 

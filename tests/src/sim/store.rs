@@ -24,7 +24,7 @@ use windlass_agent::log::keys;
 use windlass_agent::log::lease::Identity;
 use windlass_agent::log::replay::{View, apply_slot};
 use windlass_agent::store::memory::MemoryStore;
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
+use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, over};
 
 use super::Verdict;
 
@@ -298,7 +298,11 @@ impl LyingStore {
     }
 }
 
-impl Store for LyingStore {
+impl over::Over for LyingStore {
+    fn behind(&self) -> &dyn Store {
+        &self.now
+    }
+
     fn describe(&self) -> String {
         "a store that lies".to_owned()
     }
@@ -322,18 +326,5 @@ impl Store for LyingStore {
             }
             None => self.now.get(key, range, out),
         }
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> Result<(), StoreFault> {
-        self.now.list(prefix, after, each)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.now.delete(key)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_agent::store::memory::MemoryStore;
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
+use windlass_agent::store::{ByteRange, Store, StoreFault, StoreFaultKind, over};
 use windlass_tests::prng::Prng;
 
 use crate::point::Point;
@@ -108,13 +108,13 @@ impl Shelf {
     }
 }
 
-impl Store for Shelf {
-    fn describe(&self) -> String {
-        "shelf".to_owned()
+impl over::Over for Shelf {
+    fn behind(&self) -> &dyn Store {
+        &*self.inner
     }
 
-    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
-        self.inner.put(key, body, mode)
+    fn describe(&self) -> String {
+        "shelf".to_owned()
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
@@ -123,18 +123,5 @@ impl Store for Shelf {
 
     fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
         self.read(key, range, out, true)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> Result<(), StoreFault> {
-        self.inner.list(prefix, after, each)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StoreFault> {
-        self.inner.delete(key)
     }
 }
