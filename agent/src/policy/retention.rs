@@ -471,6 +471,8 @@ impl fmt::Display for Reason {
 pub struct Verdict {
     /// Its backup.
     pub backup: BackupId,
+    /// When it began, in nanoseconds since 1970.
+    pub wall_ns: i64,
     /// Why it stays; it expires when there is none.
     pub reasons: Vec<Reason>,
 }
@@ -508,7 +510,12 @@ pub fn judge(rules: &Retention, points: &[Candidate<'_>], now_ns: i64) -> Vec<Ve
     if sound.len() < counted.len() {
         apply(rules, &points, &counted, &mut reasons);
     }
-    points.iter().zip(reasons).map(|(point, reasons)| Verdict { backup: point.backup, reasons }).collect()
+    let verdict = |(point, reasons): (&&Candidate<'_>, Vec<Reason>)| Verdict {
+        backup: point.backup,
+        wall_ns: point.wall_ns,
+        reasons,
+    };
+    points.iter().zip(reasons).map(verdict).collect()
 }
 
 fn places(points: &[&Candidate<'_>], which: impl Fn(&Candidate<'_>) -> bool) -> Vec<usize> {

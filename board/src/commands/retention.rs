@@ -28,31 +28,22 @@ const SIMULATED_POINTS_MAX: usize = 4096;
 
 const NS_PER_MS: i64 = 1_000_000;
 
-/// What a look at the points of a policy has found.
-struct Judged {
-    verdicts: Vec<(Verdict, i64)>,
-    rules: Retention,
-}
-
-fn judged(state: &State, name: &str, now_ns: i64) -> Result<Judged, Failure> {
+/// A policy's rules, and what they say of each of its points, newest first.
+fn judged(state: &State, name: &str, now_ns: i64) -> Result<(Retention, Vec<Verdict>), Failure> {
     let rules = policy::required(state, name)?.retention;
-    let begun = |backup: BackupId| state.points.get(&backup).map_or(0, |point| point.wall_ns.0);
     let verdicts = judge_policy(state, name, &rules, now_ns);
-    let verdicts =
-        verdicts.into_iter().map(|verdict| (begun(verdict.backup), verdict)).map(|(ns, v)| (v, ns));
-    Ok(Judged { verdicts: verdicts.collect(), rules })
+    Ok((rules, verdicts))
 }
 
 /// `retention run`.
 pub fn run(global: &Global, args: &Run, through: Option<Through>, output: &Output) -> Result<Exit, Failure> {
     let name = &args.name;
-    let judged = if args.dry_run {
+    let (rules, verdicts) = if args.dry_run {
         let repository = Repository::open(global)?;
         judged(&repository.view()?.state, name, HostClock.wall_ns())?
     } else {
         policy::submit(global, through, |state, now_ns| {
-            let judged = judged(state, name, now_ns)?;
-            let verdicts: Vec<Verdict> = judged.verdicts.iter().map(|(verdict, _)| verdict.clone()).collect();
+            let (rules, verdicts) = judged(state, name, now_ns)?;
             let (count, are_many) = expiring(&verdicts);
             let said = args.yes_expire.is_some_and(|said| said == count);
             if (are_many || args.yes_expire.is_some()) && !said {
@@ -62,36 +53,35 @@ pub fn run(global: &Global, args: &Run, through: Option<Through>, output: &Outpu
                     verdicts.len()
                 )));
             }
-            Ok((records(&verdicts), judged))
+            Ok((records(&verdicts), (rules, verdicts)))
         })?
     };
-    show(name, &judged, args.dry_run, output);
+    show(name, &rules, &verdicts, args.dry_run, output);
     Ok(Exit::Done)
 }
 
-fn show(name: &str, judged: &Judged, is_dry: bool, output: &Output) {
-    let gone = judged.verdicts.iter().filter(|(verdict, _)| verdict.expires()).count();
-    if judged.rules.is_empty() {
+fn show(name: &str, rules: &Retention, verdicts: &[Verdict], is_dry: bool, output: &Output) {
+    let (gone, _) = expiring(verdicts);
+    if rules.is_empty() {
         output.say(format_args!(
             "policy {name} has no retention rule, so all of its points stay; see `windlass policy set --help`, --keep-last and so on"
         ));
     } else {
-        let rows: Vec<Vec<String>> = judged.verdicts.iter().map(|(verdict, ns)| row(verdict, *ns)).collect();
-        output.table(&HEADS, &rows);
+        output.table(&HEADS, &verdicts.iter().map(row).collect::<Vec<_>>());
         let verb = if is_dry { "would expire" } else { "expired" };
-        let stay = judged.verdicts.len() - gone;
+        let stay = verdicts.len() - gone;
         output.say(format_args!("{} {verb}, {stay} stay", Counted(gone as u64, "point")));
     }
-    let documents: Vec<Value> = judged.verdicts.iter().map(|(verdict, ns)| to_json(verdict, *ns)).collect();
+    let documents: Vec<Value> = verdicts.iter().map(to_json).collect();
     output.document(&json!({ "policy": name, "dry_run": is_dry, "expired": gone, "points": documents }));
 }
 
 const HEADS: [(&str, Align); 3] =
     [("POINT", Align::Right), ("BEGUN (UTC)", Align::Left), ("KEPT BY", Align::Left)];
 
-fn row(verdict: &Verdict, begun_ns: i64) -> Vec<String> {
+fn row(verdict: &Verdict) -> Vec<String> {
     let kept = if verdict.expires() { "- expires".to_owned() } else { reasons(&verdict.reasons).join(", ") };
-    vec![verdict.backup.to_string(), table_utc(begun_ns.div_euclid(1_000_000_000)), kept]
+    vec![verdict.backup.to_string(), table_utc(verdict.wall_ns.div_euclid(1_000_000_000)), kept]
 }
 
 /// Why a point stays, as it is shown.
@@ -99,10 +89,10 @@ pub fn reasons(reasons: &[Reason]) -> Vec<String> {
     reasons.iter().map(ToString::to_string).collect()
 }
 
-fn to_json(verdict: &Verdict, begun_ns: i64) -> Value {
+fn to_json(verdict: &Verdict) -> Value {
     json!({
         "point": verdict.backup.0,
-        "begun": iso_utc(begun_ns.div_euclid(1_000_000_000)),
+        "begun": iso_utc(verdict.wall_ns.div_euclid(1_000_000_000)),
         "kept_by": reasons(&verdict.reasons),
     })
 }
@@ -144,17 +134,14 @@ pub fn simulate(args: &Simulate, output: &Output) -> Result<Exit, Failure> {
         }
     }
     verdicts.retain(|verdict| !verdict.expires());
-    let begun = |backup: BackupId| begin_ns + i64::from(backup.0) * every_ns;
-    let rows: Vec<Vec<String>> = verdicts.iter().map(|verdict| row(verdict, begun(verdict.backup))).collect();
-    output.table(&HEADS, &rows);
+    output.table(&HEADS, &verdicts.iter().map(row).collect::<Vec<_>>());
     output.say(format_args!(
         "after {}, one every {}, {} stay; never more than {most}",
         Counted(count.unsigned_abs(), "backup"),
         format_duration_ms(args.every.0),
         Counted(kept.len() as u64, "point")
     ));
-    let documents: Vec<Value> =
-        verdicts.iter().map(|verdict| to_json(verdict, begun(verdict.backup))).collect();
+    let documents: Vec<Value> = verdicts.iter().map(to_json).collect();
     output.document(&json!({ "backups": count, "most": most, "points": documents }));
     Ok(Exit::Done)
 }
