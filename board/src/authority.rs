@@ -16,8 +16,8 @@ use windlass_agent::backplane::tls::node_name;
 use windlass_agent::id::NodeId;
 use zeroize::Zeroizing;
 
+use crate::engine::host;
 use crate::failure::Failure;
-use crate::host;
 
 /// The CA's subject.
 const NAME: &str = "Windlass backplane CA";

@@ -18,8 +18,8 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use windlass_agent::civil::iso_utc;
 use windlass_agent::foreign;
 
+use crate::engine::host::HostClock;
 use crate::failure::Failure;
-use crate::host::HostClock;
 use crate::levels::Levels;
 use crate::repeats::Repeats;
 

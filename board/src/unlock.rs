@@ -26,8 +26,9 @@ use windlass_agent::format::wrap::{Passphrase, Unlock};
 use zeroize::Zeroizing;
 
 use crate::engine::settings::Access;
+use crate::engine::{durable, host};
 use crate::failure::Failure;
-use crate::{durable, host, logger, prompt, text};
+use crate::{logger, prompt, text};
 
 /// Largest passphrase file in bytes; a larger one is some other file.
 const PASSPHRASE_FILE_BYTES_MAX: u64 = 4096;

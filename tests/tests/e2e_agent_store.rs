@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
-use windlass_board::host::HostClock;
+use windlass_board::engine::host::HostClock;
 use windlass_tests::cluster::{Cluster, POLICY, Place, Setup};
 use windlass_tests::engines::faulty::{Fault, Faulty};
 

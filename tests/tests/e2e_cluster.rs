@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use windlass_agent::id::BackupId;
-use windlass_board::host::HostClock;
+use windlass_board::engine::host::HostClock;
 use windlass_tests::cluster::{Cluster, LEASE_MS, POLICY, Place, SHARED, Setup, seconds_since};
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::etcd::Etcd;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use windlass_agent::store::Store;
-use windlass_board::host::HostClock;
+use windlass_board::engine::host::HostClock;
 use windlass_hal::clock::SystemClock;
 use windlass_tests::appliance::{
     Appliance, KillStore, Setup, Source, dir_store, expect_clean, expect_equal, image_of, plant,

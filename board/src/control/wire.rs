@@ -20,7 +20,7 @@ use windlass_agent::backplane::message::{Command, Reply, SUBMIT_BYTES_MAX};
 use windlass_agent::format::record::{Record, parse_records};
 use windlass_agent::id::{BackupId, NodeId};
 
-use crate::args::global::Global;
+use crate::cli::args::global::Global;
 use crate::text;
 
 /// Bytes of a line without its end: the largest submission in hex, and a little.

@@ -28,8 +28,8 @@ use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 
 use crate::authority::Authority;
 use crate::control::client::Agent;
+use crate::engine::host::HostClock;
 use crate::failure::Failure;
-use crate::host::HostClock;
 
 /// The cluster's policy.
 pub const POLICY: &str = "demo-cluster";

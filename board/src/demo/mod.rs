@@ -34,17 +34,17 @@ use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
-use crate::args::global::Global;
-use crate::args::{Demo, Existing};
-use crate::commands::backup::{self, Outcome, puts_per_tib};
-use crate::commands::restore;
+use crate::cli::args::global::Global;
+use crate::cli::args::{Demo, Existing};
+use crate::cli::backup::{self, Outcome, puts_per_tib};
+use crate::cli::output::Output;
+use crate::cli::progress::Watcher;
+use crate::cli::restore;
 use crate::demo::cluster::Cluster;
+use crate::engine::host::{self, HostClock};
+use crate::engine::machinery::{open_device, open_volume};
+use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
-use crate::host::{self, HostClock};
-use crate::machinery::{open_device, open_volume};
-use crate::output::Output;
-use crate::progress::Watcher;
-use crate::repository::Repository;
 use crate::{signal, text};
 
 /// One volume, which the demo backs up under a policy of its own.

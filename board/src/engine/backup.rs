@@ -29,8 +29,8 @@ use windlass_hal::linux::poll::Poll;
 use super::node::{Engine, News, config};
 use super::post::{Post, Stretch};
 use super::worker::Work;
+use crate::engine::host::HostClock;
 use crate::failure::Failure;
-use crate::host::HostClock;
 
 /// How long a lost lease is tried for again, in nanoseconds: what a store needs to come back after a failure
 /// of its own, or a link.

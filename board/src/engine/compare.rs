@@ -10,9 +10,10 @@ use windlass_hal::volume::mounted::{Mounted, Recovery};
 use windlass_hal::volume::verify::{self, Choice, Difference, Verified};
 use windlass_hal::volume::{Volume, VolumeFault};
 
+use crate::engine::host;
+use crate::engine::machinery::{open_device, open_volume};
 use crate::failure::Failure;
-use crate::machinery::{open_device, open_volume};
-use crate::{host, text};
+use crate::text;
 
 /// Differences that are named; the rest are counted.
 const DIFFERENCES_MAX: usize = 1000;

@@ -23,9 +23,9 @@ use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
 
+use crate::engine::host::HostClock;
+use crate::engine::repository::Repository;
 use crate::failure::Failure;
-use crate::host::HostClock;
-use crate::repository::Repository;
 
 /// How long a request of a presence sweep is repeated: a sweep of a hundred pages takes some seconds, the end
 /// of a command waits for it, and what a store that is down did not answer is asked by the next one.

@@ -17,8 +17,8 @@ use windlass_agent::progress::Progress;
 use windlass_hal::buf::Pool;
 
 use super::volumes::{Opened, Volumes, open_selected};
+use crate::engine::within;
 use crate::failure::Failure;
-use crate::within;
 
 /// A volume that could not be opened.
 #[derive(Clone, Debug)]

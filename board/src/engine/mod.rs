@@ -10,6 +10,14 @@
 //! | [`volumes`] [`kept`] | volumes that a node may open: those of a profile, those of one policy |
 //! | [`compare`] | the raw reader of a volume against the kernel |
 //! | [`damage`] | from what somebody found lost to records of the log |
+//! | [`repository`] | store, keys and log state, opened in one place |
+//! | [`place`] | from a URL to a store |
+//! | [`machinery`] | pools, uplinks and the reactor that a backup runs on |
+//! | [`calls`] | threads that ask the store for the commit log |
+//! | [`requests`] [`watch`] | counts requests; watches a holder of the lease |
+//! | [`memory`] | whether this machine has the memory that is asked for |
+//! | [`host`] | clocks, random numbers, names of this machine |
+//! | [`durable`] [`within`] | files that survive a power failure; paths inside a folder |
 //! | [`limits`] | how fast the store may be written and read |
 //! | [`post`] | how threads tell the loop what has happened |
 //!
@@ -17,12 +25,22 @@
 //! Source: `agent/doc/architecture.md`, Threads.
 
 pub mod backup;
+pub mod calls;
 pub mod compare;
 pub mod damage;
+pub mod durable;
+pub mod host;
 pub mod kept;
 pub mod limits;
+pub mod machinery;
+pub mod memory;
 pub mod node;
+pub mod place;
 pub mod post;
+pub mod repository;
+pub mod requests;
 pub mod settings;
 pub mod volumes;
+pub mod watch;
+pub mod within;
 pub mod worker;

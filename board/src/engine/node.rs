@@ -37,9 +37,9 @@ use windlass_hal::linux::link::TcpLink;
 
 use super::post::{Letter, Post, Stretch};
 use super::worker::{Work, Worker};
-use crate::calls::Calls;
+use crate::engine::calls::Calls;
+use crate::engine::host::{self, HostClock};
 use crate::failure::Failure;
-use crate::host::{self, HostClock};
 use crate::signal::Wish;
 
 /// Idle time after which the coordinator lets the lease go, in nanoseconds: an idle cluster asks the store

@@ -19,9 +19,10 @@ use windlass_hal::buf::Pool;
 use windlass_hal::volume::Volume;
 use windlass_hal::volume::image::Image;
 
+use crate::engine::machinery::{open_device, open_volume, refuse_written};
+use crate::engine::within;
 use crate::failure::Failure;
-use crate::machinery::{open_device, open_volume, refuse_written};
-use crate::{profile, text, within};
+use crate::{profile, text};
 
 /// Volumes that a node may open. Threads share it.
 pub trait Volumes: Send + Sync {

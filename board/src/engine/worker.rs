@@ -48,9 +48,9 @@ use super::post::{JobWaker, Letter, Post, Stretch};
 use super::settings::{Settings as EngineSettings, Target};
 use super::volumes::{Opened, Volumes};
 use super::{compare, damage};
+use crate::engine::machinery::{HostReactor, refuse_written};
+use crate::engine::repository::Repository;
 use crate::failure::Failure;
-use crate::machinery::{HostReactor, refuse_written};
-use crate::repository::Repository;
 
 /// Client of commands whose answer nobody waits for: those of the control socket count from 1.
 const NOBODY: u64 = u64::MAX;

@@ -25,11 +25,11 @@ use windlass_agent::id::NodeId;
 
 use super::Backplane;
 use super::read::{At, Fault, Loaded};
-use crate::args::global::Global;
+use crate::cli::args::global::Global;
+use crate::engine::host::{self, HostClock};
+use crate::engine::machinery::{open_device, open_volume, refuse_written};
+use crate::engine::repository::Opened;
 use crate::engine::settings::Access;
-use crate::host::{self, HostClock};
-use crate::machinery::{open_device, open_volume, refuse_written};
-use crate::repository::Opened;
 use crate::unlock;
 
 /// Everything that is wrong; empty when the agent would start. `global` is what command line and environment say.

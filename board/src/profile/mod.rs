@@ -32,8 +32,8 @@ use windlass_agent::pack::{BLOCK_BYTES_DEFAULT, OBJECT_BYTES_DEFAULT};
 use windlass_agent::policy::Reader;
 
 use crate::control::wire::Identity;
+use crate::engine::host;
 use crate::engine::settings::Access;
-use crate::host;
 use read::{At, bounded, maybe_bounded};
 
 /// Largest node number: frames carry it in 16 bits.
@@ -162,7 +162,7 @@ impl Default for Work {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// To the store, in KiB a second: at least [`RATE_BYTES_S_MIN`](crate::args::value::RATE_BYTES_S_MIN).
+    /// To the store, in KiB a second: at least [`RATE_BYTES_S_MIN`](crate::cli::args::value::RATE_BYTES_S_MIN).
     #[serde(deserialize_with = "maybe_bounded::<_, 64, { u32::MAX as i64 }>")]
     pub upload_kib_s: Option<u32>,
     /// From the store, in KiB a second; likewise.

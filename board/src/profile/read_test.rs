@@ -202,7 +202,7 @@ fn is_setting(line: &str) -> bool {
 fn options_go_before_the_profile() {
     use clap::Parser;
     let parse = |line: &[&str]| {
-        crate::args::Cli::try_parse_from([&["windlass"], line, &["status"]].concat()).unwrap().global
+        crate::cli::args::Cli::try_parse_from([&["windlass"], line, &["status"]].concat()).unwrap().global
     };
     let profile = load(GOOD).unwrap().profile;
     let of = |line: &[&str]| Access::from(&parse(line)).or(profile.access());

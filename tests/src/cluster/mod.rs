@@ -33,8 +33,8 @@ use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 use windlass_board::control::client::Agent;
-use windlass_board::host::HostClock;
-use windlass_board::repository::Repository;
+use windlass_board::engine::host::HostClock;
+use windlass_board::engine::repository::Repository;
 
 pub use check::Entry;
 pub use setup::{Place, Setup};

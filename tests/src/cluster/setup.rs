@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use windlass_agent::id::NodeId;
-use windlass_board::args::global::Global;
-use windlass_board::args::value::Bytes;
 use windlass_board::authority::Authority;
-use windlass_board::host::HostClock;
+use windlass_board::cli::args::global::Global;
+use windlass_board::cli::args::value::Bytes;
+use windlass_board::engine::host::HostClock;
 
 use super::{BEAT_MS, Cluster, LEASE_MS, SHARED};
 use crate::appliance::{image_of, plant};

@@ -1,0 +1,726 @@
+//! The command line: what may be written, and the help that teaches it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`global`] | options that every command takes: repository, key, store, limits |
+//! | [`pki`] | `pki` |
+//! | [`point`] | `point` |
+//! | [`retention`] | `retention`, and the rules that `policy set` takes too |
+//! | [`value`] | sizes, durations and volumes as values |
+//! | this one | the commands |
+//!
+//! Secrets are never arguments: keys, passphrases and credentials come from files, the environment's own names for such files,
+//! or a prompt. Does not: do anything. Source: clap.
+
+pub mod global;
+pub mod pki;
+pub mod point;
+pub mod retention;
+pub mod value;
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{Resettable, StyledStr};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::failure::Exit;
+use crate::point::Target;
+use global::Global;
+use value::{Bytes, Duration, VolumeSpec};
+use windlass_agent::policy::schedule::TimeOfDay;
+use windlass_agent::policy::{Compression, Reader};
+
+const AFTER: &str = "\
+Start here:
+  windlass demo                            see it work, nothing to configure
+  windlass volume info /dev/vg0/home       can this device be read?
+
+Then, for real:
+  export WINDLASS_REPO=file:///srv/backup WINDLASS_KEY_FILE=/root/windlass.key
+  windlass repo init                       and the key file, if there is none
+  windlass policy set home --volume /dev/vg0/home-snap --exclude '*.tmp'
+  windlass backup home
+  windlass ls home /                       look into the newest point
+  windlass restore home docs/plan.txt --to /tmp/out
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items could not be
+read or restored, or differ (each is named).";
+
+/// Back up volumes block by block into an object store, and get everything back.
+#[derive(Debug, Parser)]
+#[command(
+    name = "windlass",
+    version,
+    about = "Back up volumes block by block into an object store, and get everything back",
+    after_help = AFTER,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    subcommand_required = true
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// `agent`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass board check /etc/windlass/board.toml
+  windlass agent --board /etc/windlass/board.toml
+  windlass agent --board loopback
+
+SIGTERM stops it cleanly: the lease is let go, running work is kept as far as it was reported. SIGHUP reads the profile again: weight, \
+volumes and limits change at once, certificates with the next connection, everything else at the next start.")]
+pub struct Agent {
+    /// The node's profile: a file, or the name of one that ships (`windlass board explain loopback`)
+    #[arg(long, value_name = "PROFILE")]
+    pub board: PathBuf,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// See a real file system go to objects and back on this machine, with nothing to configure
+    Demo(Demo),
+    /// Make, test, describe or rebuild a repository
+    #[command(subcommand)]
+    Repo(Repo),
+    /// Say what to back up and how
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Back up a policy's volumes into a new recovery point
+    Backup(Backup),
+    /// List the recovery points of a policy
+    Points(Points),
+    /// Hold, note, tag or expire one recovery point
+    #[command(subcommand)]
+    Point(point::Point),
+    /// Expire points by the rules of a policy, or see what rules would keep
+    #[command(subcommand)]
+    Retention(retention::Retention),
+    /// List a directory in a recovery point
+    Ls(Ls),
+    /// Show everything that is known of one path in a recovery point
+    Stat(Stat),
+    /// Search names in a recovery point
+    Find(Find),
+    /// Write the contents of a file in a recovery point to stdout
+    Cat(Cat),
+    /// Restore a point, or some of its paths, to a directory or a device
+    Restore(Restore),
+    /// Check that a point can be restored: every reference, or every byte
+    Check(Check),
+    /// Make keys and certificates for the nodes of a cluster
+    #[command(subcommand)]
+    Pki(pki::Pki),
+    /// Look at a device without a repository
+    #[command(subcommand)]
+    Volume(Volume),
+    /// Run a node of a cluster until a signal stops it
+    Agent(Agent),
+    /// Show what the cluster does: nodes, coordinator, running backups, last points and errors
+    Status(Status),
+    /// Say which node coordinates
+    #[command(subcommand)]
+    Coordinator(Coordinator),
+    /// Have all nodes send what they have packed
+    #[command(after_long_help = "\
+Example:
+  windlass flush
+
+Objects that are not full yet are closed and sent, and what was done so far is committed: from then on nothing of it is done again, \
+whatever happens to a node. Before a planned stop of nodes or of the network, for example. Running backups go on. It returns when all \
+is in the repository, at most two minutes later; asking again does no harm.")]
+    Flush,
+    /// Look at a node's board profile
+    #[command(subcommand)]
+    Board(Board),
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass status
+  windlass status --watch
+  windlass status --json | jq .coordinator
+
+The agent of this machine is asked, and asks the coordinator. Lines are at most 79 columns; without a terminal there are no \
+escape sequences, so that it can be read on a serial console and in a log.")]
+pub struct Status {
+    /// Show it again and again, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `coordinator`.
+#[derive(Debug, Subcommand)]
+pub enum Coordinator {
+    /// Hand the coordinator's work over to a node
+    #[command(after_long_help = "\
+Example:
+  windlass coordinator move 2
+
+Before maintenance of the node that coordinates, for example. Nothing is interrupted: running backups go on under the new \
+coordinator.")]
+    Move {
+        /// The node's number
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=65_535))]
+        node: u32,
+    },
+}
+
+/// `board`.
+#[derive(Debug, Subcommand)]
+pub enum Board {
+    /// Check a profile on this machine without starting anything
+    #[command(after_long_help = "\
+Examples:
+  windlass board check /etc/windlass/board.toml
+  windlass board check loopback
+
+Each finding is file:line:column, what is wrong and what to do. Exit code 0: the agent would start; 2: it would not.")]
+    Check(BoardFile),
+    /// Print a profile that comes with the program, as a file to start from
+    #[command(after_long_help = "\
+Examples:
+  windlass board new generic-x86_64 > /etc/windlass/board.toml
+  windlass board new loopback
+
+Every setting is there with its meaning; `windlass board check` then says what is still wrong.")]
+    New(BoardName),
+    /// Print a profile with its defaults filled in, and how the memory adds up
+    #[command(after_long_help = "\
+Examples:
+  windlass board explain /etc/windlass/board.toml
+  windlass board explain generic-x86_64")]
+    Explain(BoardFile),
+}
+
+/// A profile that comes with the program.
+#[derive(Debug, Args)]
+pub struct BoardName {
+    /// generic-x86_64 or loopback
+    pub name: String,
+}
+
+/// A profile.
+#[derive(Debug, Args)]
+pub struct BoardFile {
+    /// A profile's path, or the name of one that comes with the program: generic-x86_64, loopback
+    pub file: PathBuf,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass demo
+  windlass demo --size 1GiB --dir /mnt/fast/demo
+
+It copies files of this machine into an ext4 image (mke2fs -d; a small image that is shipped with the program where mke2fs is \
+missing), backs the image up into a directory, restores it and compares everything; then the same with a small XFS image that is \
+shipped. At last three agents on this machine share a backup; the one that coordinates is killed half way, and another goes on.
+
+It needs no root. What it made stays, so that you can go on with it: up to five times --size, 2.6 GB unless told otherwise, in --dir. \
+With --clean nothing stays.")]
+pub struct Demo {
+    /// Where to work: a directory that does not exist yet or is empty [default: a new one below the temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Take files up to this size in all
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    pub size: Bytes,
+    /// Take files from here instead of from the system's own directories; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub source: Vec<PathBuf>,
+    /// Use the image that is shipped with the program
+    #[arg(long, conflicts_with_all = ["size", "source"])]
+    pub shipped: bool,
+    /// Remove everything at the end
+    #[arg(long)]
+    pub clean: bool,
+}
+
+/// `repo`.
+#[derive(Debug, Subcommand)]
+pub enum Repo {
+    /// Make a repository in an empty place of a store
+    #[command(after_long_help = "\
+Examples:
+  windlass repo init --repo file:///srv/backup --key-file /root/windlass.key
+  windlass repo init --repo s3://bucket/node7 --endpoint https://rgw.example:7480 --key-file /root/windlass.key
+  windlass repo init --repo s3://bucket/node7 --endpoint https://garage.example --lease-store etcd://a:2379,b:2379/node7 \
+    --key-file /root/windlass.key
+
+A store that ignores conditions fails the probe. With --lease-store the log and the lease live in etcd, every later command needs \
+the option as well, and etcd's data is as precious as the objects: without it the repository cannot be opened.
+
+The key file is made (32 random bytes, readable by its owner only) when it does not exist. Keep a copy of it elsewhere: without \
+it nobody can read the repository, and nobody can help.")]
+    Init(RepoInit),
+    /// Test whether a store does what a repository needs
+    #[command(after_long_help = "\
+Example:
+  windlass repo probe --repo s3://bucket/node7 --endpoint http://127.0.0.1:7480
+
+It writes, races, lists and deletes a few small objects below probe/, and says which rule the store breaks, if any. With \
+--lease-store, that store is tested for the log, and the other one for what objects need.")]
+    Probe,
+    /// Describe a repository: where, how locked, policies, points, segments
+    #[command(
+        after_long_help = "Example:\n  windlass repo info --repo file:///srv/backup --key-file /root/windlass.key --json"
+    )]
+    Info,
+    /// Change what all users of a repository go by
+    #[command(after_long_help = "\
+Example:
+  windlass repo set --lease 60s --repo file:///srv/backup --key-file /root/windlass.key
+
+--lease says how long the lock holds after the last sign of its holder's life: 3s to 1h, 15s where nothing was said. What dies is taken over \
+from after that time; what cannot reach the store for that time has lost the lock. A longer one suits slow or shaky links. The change counts \
+when the lock is taken next, and before what board profiles say.")]
+    Set(RepoSet),
+    /// Build the tables anew from upload objects alone, and the commit log from what is left of it when it is damaged
+    #[command(after_long_help = "\
+Example:
+  windlass repo rebuild --repo file:///srv/backup --key-file /root/windlass.key
+
+For a repository whose segments or commit log were lost or damaged: every upload object carries the rows of what is in it, and most \
+of the log lies somewhere twice. What could not be brought back is named.")]
+    Rebuild,
+}
+
+/// Options of `repo set`.
+#[derive(Debug, Args)]
+pub struct RepoSet {
+    /// How long the lock holds without a sign of life, such as 60s
+    #[arg(long, value_name = "TIME")]
+    pub lease: crate::cli::args::value::Duration,
+}
+
+/// Options of `repo init`.
+#[derive(Debug, Args)]
+pub struct RepoInit {
+    /// Store everything readable to whoever can read the store (checksums only, no encryption)
+    #[arg(long)]
+    pub no_encryption: bool,
+    /// Blocks per row of the block location table, 1 to 64; fixed for the repository's life
+    #[arg(long, value_name = "N", default_value_t = windlass_agent::limits::LOCATION_BLOCKS_DEFAULT,
+        value_parser = clap::value_parser!(u8).range(1..=windlass_agent::limits::LOCATION_BLOCKS_MAX as i64))]
+    pub location_blocks: u8,
+    /// Make it beside other things that are there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `policy`.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Make a policy, or change what is given of one
+    #[command(after_long_help = "\
+Examples:
+  windlass policy set home --volume /dev/vg0/home-snap --exclude '*.tmp' --exclude /scratch/
+  windlass policy set luns --volume /dev/vg0/lun7=image --block-size 1MiB --compression none
+  windlass policy set pool --volume /dev/vg0/pool-snap=mounted
+  windlass policy set home --limit-up 20MiB --flush-interval 5m --verify 200
+  windlass policy set home --every 6h
+  windlass policy set home --at 02:30
+  windlass policy set home --from home.json
+
+Readers: auto and raw read ext2, ext3, ext4 and XFS from the device itself; mounted reads those and btrfs through a read-only \
+mount that nobody else sees (needs root); image takes the whole device as one item, without what a clean ext4 or XFS on it calls \
+free, which restores as zeros (--all-blocks keeps it).
+
+Patterns: a name ('*.tmp') matches in any directory; with a slash in front or inside ('/var/cache', 'home/*/tmp') a path from \
+the volume's root; with a slash at the end directories only. What an --exclude matches is left out with everything below. With \
+any --include, only what one of them matches is taken, with everything below. --limit-up, --limit-down and --device-iops-max \
+become part of the policy.")]
+    Set(Box<PolicySet>),
+    /// Print a policy as the JSON that `policy set --from` takes
+    #[command(after_long_help = "Example:\n  windlass policy show home > home.json")]
+    Show {
+        /// The policy.
+        name: String,
+    },
+    /// List all policies
+    #[command(after_long_help = "Example:\n  windlass policy list --json")]
+    List,
+    /// Remove a policy; its points stay and can be restored
+    #[command(after_long_help = "Example:\n  windlass policy remove home")]
+    Remove {
+        /// The policy.
+        name: String,
+    },
+}
+
+/// Options of `policy set`.
+#[derive(Debug, Args)]
+pub struct PolicySet {
+    /// The policy: 1 to 64 letters, digits, '.', '_' or '-'
+    pub name: String,
+    /// A block device or image file, and how to read it (=auto, =raw, =ext4, =mounted or =image); may be repeated; replaces those
+    /// before
+    #[arg(long, value_name = "DEV[=READER]")]
+    pub volume: Vec<VolumeSpec>,
+    /// Take only what matches; may be repeated; replaces those before
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Leave out what matches; may be repeated; replaces those before
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Leave out what the lines of this file match, besides --exclude ('-' is stdin); empty lines and those with # in front say nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "no_exclude")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Remove all include patterns
+    #[arg(long, conflicts_with = "include")]
+    pub no_include: bool,
+    /// Remove all exclude patterns
+    #[arg(long, conflicts_with = "exclude")]
+    pub no_exclude: bool,
+    /// Unit in which changes are found, a power of two from 4KiB to 4MiB [default: 128KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub block_size: Option<Bytes>,
+    /// Size of an upload object, 4MiB to 256MiB [default: 16MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub object_size: Option<Bytes>,
+    /// How long data may wait for its object to fill [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub flush_interval: Option<Duration>,
+    /// none, or zstd:LEVEL with a level from 1 to 19 [default: zstd:1]
+    #[arg(long, value_name = "HOW")]
+    pub compression: Option<Compression>,
+    /// After each backup, compare N random items with the file system as the kernel shows it; 0 for none (needs root)
+    #[arg(long, value_name = "N")]
+    pub verify: Option<u32>,
+    /// Store free blocks of images too, for forensic use; else what a clean ext4 or XFS calls free restores as zeros
+    #[arg(long)]
+    pub all_blocks: bool,
+    /// Leave free blocks of images out again
+    #[arg(long, conflicts_with = "all_blocks")]
+    pub no_all_blocks: bool,
+    /// Back up at multiples of this time on the wall clock (UTC), 1m to 366d: 6h is 00:00, 06:00 and so on
+    #[arg(long, value_name = "TIME")]
+    pub every: Option<Duration>,
+    /// Back up at this time of the day in UTC; without --every each day, otherwise that must be whole days
+    #[arg(long, value_name = "HH:MM")]
+    pub at: Option<TimeOfDay>,
+    /// Remove the schedule: back up only when somebody asks for it
+    #[arg(long, conflicts_with_all = ["every", "at"])]
+    pub no_schedule: bool,
+    /// Read the whole policy from a JSON file ('-' is stdin) first
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Which points stay.
+    #[command(flatten)]
+    pub keep: retention::Keep,
+    /// Remove all retention rules: all points stay
+    #[arg(long)]
+    pub no_keep: bool,
+}
+
+/// Options of `backup`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass backup home
+  windlass backup home --memory 24MiB --limit-up 10MiB
+  windlass backup home --json | jq -c 'select(.event==\"done\")'
+  windlass backup home --no-wait
+  windlass backup home --dry-run
+
+The first backup of a volume reads everything, later ones what has changed. A backup that was interrupted, by whatever, goes on \
+where it stopped when it is started again on the same unchanged snapshot. Items that cannot be read are named, the rest is \
+backed up, and the exit code is 3.
+
+When an agent runs on this machine, its cluster does the backup and this command shows how it goes; Ctrl-C then leaves it running.")]
+pub struct Backup {
+    /// The policy
+    pub name: String,
+    /// With an agent: start it and return, it goes on by itself. Without: fail at once when another windlass has locked the repository, like `--wait 0`
+    #[arg(long, conflicts_with = "wait")]
+    pub no_wait: bool,
+    /// Open and compare all that was packed before it is sent, not only a sample: for a machine whose memory or processor is in doubt
+    #[arg(long)]
+    pub paranoid: bool,
+    /// Write nothing: read the volumes' metadata and say how much a backup would read
+    #[arg(short = 'n', long, conflicts_with_all = ["no_wait", "paranoid"])]
+    pub dry_run: bool,
+}
+
+/// Options of `points`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  windlass points home")]
+pub struct Points {
+    /// The policy
+    pub name: String,
+}
+
+/// A point and the volume in it.
+#[derive(Debug, Args)]
+pub struct At {
+    /// The policy, and which of its points: a number, latest, or the newest by a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)
+    #[arg(value_name = "NAME[@POINT]")]
+    pub target: Target,
+    /// Which volume of a policy that has several: its device, or its number as `points --json` prints it
+    #[arg(long, value_name = "DEV")]
+    pub volume: Option<String>,
+}
+
+/// Options of `ls`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass ls home /
+  windlass ls home@2026-11-21 /docs -l")]
+pub struct Ls {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Path from the volume's root
+    #[arg(default_value = "/")]
+    pub path: PathBuf,
+    /// Mode, owner, size and time too
+    #[arg(short, long)]
+    pub long: bool,
+}
+
+/// Options of `stat`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  windlass stat home@17 /docs/plan.txt")]
+pub struct Stat {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Path from the volume's root
+    pub path: PathBuf,
+}
+
+/// Options of `find`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass find home / --name '*.conf'
+  windlass find home@latest /docs --type file --larger 100MiB")]
+pub struct Find {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Where to begin, from the volume's root
+    #[arg(default_value = "/")]
+    pub path: PathBuf,
+    /// Only names that match: '*', '?', '[a-z]', '{a,b}'
+    #[arg(long, value_name = "PATTERN")]
+    pub name: Option<String>,
+    /// Only items of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<Kind>,
+    /// Only files larger than this
+    #[arg(long, value_name = "SIZE")]
+    pub larger: Option<Bytes>,
+}
+
+/// Types of item that `find` tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Regular files
+    File,
+    /// Directories
+    Dir,
+    /// Symbolic links
+    Link,
+    /// Devices, pipes, sockets
+    Special,
+}
+
+/// Options of `cat`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  windlass cat home@latest /etc/fstab | diff - /etc/fstab")]
+pub struct Cat {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Path from the volume's root
+    pub path: PathBuf,
+}
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass restore home --to /mnt/new
+  windlass restore home@2026-11-21 docs/plan.txt photos --to /tmp/out --existing skip
+  windlass restore home '*.conf' '/home/*/docs' --to /tmp/out
+  windlass restore luns --to-device /dev/vg0/lun7-new
+
+A restore to a directory puts each file under its name when it is complete, never before, and follows no symlink. Owners need \
+root; everything else is as it was. Without the owner, setuid, setgid and file capabilities are left out. A path that is restored \
+keeps its place below DIR, which is made with what is above it. Directories that were there keep their own mode, owner and times, \
+unless --existing says to replace. A restore that ended early (stopped, or the target was full) goes on when the same command is \
+given again. Of a point with several volumes each goes to a folder of its own below DIR, called by the volume's number as `ls` \
+shows it; --volume takes one of them, without a folder.
+
+A path that is not there as it is written may be a pattern ('*.conf' in any directory, '/home/*/docs' from the root), or a name \
+as `ls` shows it ('a\\u{1b}b', '\\xff'). What no directory names any more, because one could not be read when it was backed up, goes to \
+lost+found below DIR, by inode number.
+
+--to-device writes an image back: to a block device that nothing else has open, where it overwrites what is there, or to a \
+new file.")]
+pub struct Restore {
+    /// What to restore.
+    #[command(flatten)]
+    pub at: At,
+    /// Paths or patterns from the volume's root; everything when there is none
+    pub paths: Vec<PathBuf>,
+    /// Restore files below this directory
+    #[arg(long, value_name = "DIR", required_unless_present = "to_device")]
+    pub to: Option<PathBuf>,
+    /// Restore a volume image to this device, or to this new file
+    #[arg(long, value_name = "DEV", conflicts_with_all = ["to", "paths"])]
+    pub to_device: Option<PathBuf>,
+    /// What to do with a name that is taken
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Existing::Refuse, conflicts_with = "to_device")]
+    pub existing: Existing,
+    /// Write nothing: say how much would be written and fetched, and how many names are there already
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// What a restore does with a name that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Existing {
+    /// Leave it, and name it if type, size, time, mode or owner differ (exit 3)
+    Refuse,
+    /// Leave it
+    Skip,
+    /// Replace it if type, size, time, mode or owner differ, but no directory that holds something
+    Different,
+    /// Replace it, be it a directory with all that it holds
+    Overwrite,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass check home
+  windlass check home@17 --read-data")]
+pub struct Check {
+    /// What to check.
+    #[command(flatten)]
+    pub at: At,
+    /// Read and verify every byte too, not only that it is there
+    #[arg(long)]
+    pub read_data: bool,
+}
+
+/// `volume`.
+#[derive(Debug, Subcommand)]
+pub enum Volume {
+    /// What is on a device, and what the reader would refuse and why
+    #[command(after_long_help = "\
+Example:
+  windlass volume info /dev/vg0/home-snap
+
+The device is opened read-only; nothing on it changes.")]
+    Info {
+        /// A block device or image file
+        device: PathBuf,
+        /// How to read it: auto, raw, ext4, mounted or image
+        #[arg(long, value_name = "READER", default_value_t = Reader::Auto)]
+        reader: Reader,
+    },
+    /// Compare what the raw reader reads of a volume with the file system as the kernel shows it
+    #[command(after_long_help = "\
+Examples:
+  windlass volume verify /dev/vg0/home-snap
+  windlass volume verify home.img --all
+  windlass volume verify /dev/vg0/home-snap --sample 20000 --seed 7 --json
+
+Two readers, one volume: attributes, names, extents and every byte of the items that are looked at. Each difference is printed with \
+path and field. The volume is mounted read-only where nobody else sees it, through a loop device that cannot write if it is a file \
+or a device that can be written; nothing on it changes. Needs root. Exit code 0: equal; 1: failed; 3: differences.")]
+    Verify(VolumeVerify),
+    /// Look for damage: items that cannot be read, blocks with two owners, names that lead nowhere
+    #[command(after_long_help = "\
+Example:
+  windlass volume check /dev/vg0/home-snap
+
+Reads all metadata with the raw reader (or another), some times over, and no contents. Each finding is printed; nothing on the device changes. \
+Exit code 0: sound; 1: failed; 3: findings.")]
+    Check {
+        /// A block device or image file
+        device: PathBuf,
+        /// How to read it: auto, raw, ext4 or mounted
+        #[arg(long, value_name = "READER", default_value_t = Reader::Raw)]
+        reader: Reader,
+    },
+}
+
+/// Options of `volume verify`.
+#[derive(Debug, Args)]
+pub struct VolumeVerify {
+    /// A block device or image file
+    pub device: PathBuf,
+    /// Look at so many items, drawn at random
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "all",
+        value_parser = clap::value_parser!(u32).range(1..=windlass_hal::volume::verify::SAMPLE_MAX as i64))]
+    pub sample: u32,
+    /// Look at all items
+    #[arg(long)]
+    pub all: bool,
+    /// Draw the same items again [default: different ones each time, the seed is printed]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+}
+
+/// Parses a command line. A variable of the environment that is set to nothing counts as one that is not set.
+pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
+    fn without_empty(command: clap::Command) -> clap::Command {
+        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        command
+            .mut_args(|arg| match arg.get_env() {
+                Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+                _ => arg,
+            })
+            .mut_subcommands(without_empty)
+    }
+    let mut matches = without_empty(Cli::command()).try_get_matches_from(line)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|wrong| wrong.format(&mut Cli::command()))
+}
+
+/// Prints help, version or what is wrong with the command line `line`, and says how to exit.
+pub fn explain(mut wrong: clap::Error, line: &[OsString]) -> ExitCode {
+    let asked = !wrong.use_stderr();
+    if !asked && wrong.get(ContextKind::Usage).is_some() {
+        // clap's own would show options that the environment gave as if they were required.
+        wrong.insert(ContextKind::Usage, ContextValue::StyledStr(usage_of(line)));
+    }
+    // A closed stdout or stderr leaves nobody to tell.
+    let _ = wrong.print();
+    if asked { Exit::Done.into() } else { Exit::Usage.into() }
+}
+
+/// The usage of the command that a line names, as far as it names one.
+fn usage_of(line: &[OsString]) -> StyledStr {
+    let mut command = Cli::command();
+    command.build();
+    let mut words = line.iter().skip(1).filter_map(|word| word.to_str());
+    while let Some(next) = words.find_map(|word| command.find_subcommand(word).cloned()) {
+        command = next;
+    }
+    command.render_usage()
+}
+
+#[cfg(test)]
+#[path = "args_test.rs"]
+mod tests;

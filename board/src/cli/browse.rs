@@ -1,0 +1,455 @@
+//! `ls`, `stat`, `find`, `cat`.
+//!
+//! Paths are from the volume's root. Where a point has several volumes and `--volume` is not given, the first component is the
+//! volume's number, as `points --json` prints it; `/` is then the list of volumes.
+//!
+//! With `--json`: `ls` and `find` print a line per item (`"event":"entry"`) and a last one (`"event":"done"`), because a directory can be
+//! larger than memory; `stat` prints one document; `cat` writes bytes and takes no `--json`.
+//!
+//! Does not: follow symlinks, or take the lease. Source: ours.
+
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use windlass_agent::format::row::{ItemAttributes, RowPayload};
+use windlass_agent::id::{Lin, VolumeId};
+use windlass_agent::log::state::{Point, State};
+use windlass_agent::policy::select::Patterns;
+use windlass_agent::read::lookup::Lookup;
+use windlass_agent::read::range::ReadFault;
+use windlass_agent::restore::browse::{self, BrowseFault, components};
+use windlass_agent::store::retry::Client;
+use windlass_agent::table::read::TableReader;
+use windlass_agent::table::source::TableLimits;
+use windlass_agent::units::{Counted, Grouped, Human};
+use windlass_hal::volume::{ItemKind, Timestamp};
+
+use crate::cli::args::global::Global;
+use crate::cli::args::{At, Cat, Find, Kind, Ls, Stat};
+use crate::cli::damage;
+use crate::cli::output::Output;
+use crate::cli::points;
+use crate::engine::repository::Repository;
+use crate::failure::{Exit, Failure};
+use crate::{logger, text};
+use windlass_agent::civil::{iso_utc, table_utc};
+
+/// Bytes that are gathered before they are written to stdout.
+const OUT_BYTES: usize = 64 << 10;
+
+/// Reads a point's tables of one volume.
+pub type PointLookup = Lookup<Arc<Client>>;
+
+/// Opens the tables of `volume` at `point`.
+pub fn open_lookup(
+    repository: &Repository,
+    state: &State,
+    point: &Point,
+    volume: VolumeId,
+) -> Result<PointLookup, Failure> {
+    let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
+    let fetch = Arc::clone(&repository.opened.client);
+    let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments);
+    let reader = reader.ok_or_else(|| Failure::new("not enough memory to read the tables"))?;
+    Ok(Lookup::new(reader, point.backup))
+}
+
+/// Where a path leads: which volume, and the path within it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumePath {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Path from its root, without a slash in front.
+    pub path: Vec<u8>,
+    /// What comes before it when it is shown: empty, or the volume's number.
+    pub prefix: Vec<u8>,
+}
+
+impl VolumePath {
+    /// How a path of this volume is shown.
+    fn shown(&self, path: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(path.len() + self.prefix.len() + 2);
+        for part in [&self.prefix[..], path] {
+            if !part.is_empty() {
+                out.push(b'/');
+                out.extend_from_slice(part);
+            }
+        }
+        if out.is_empty() {
+            out.push(b'/');
+        }
+        out
+    }
+
+    fn fail(&self, fault: BrowseFault) -> Failure {
+        match &self.prefix[..] {
+            b"" => Failure::new(fault),
+            prefix => Failure::at(format_args!("volume {}", text::printable(prefix)), fault),
+        }
+    }
+}
+
+/// The volumes and paths that a path means: one, or, for `/` of a point with several volumes, all of them.
+pub fn volume_paths(state: &State, point: &Point, at: &At, path: &Path) -> Result<Vec<VolumePath>, Failure> {
+    let parts: Vec<&[u8]> = components(path.as_os_str().as_bytes()).collect();
+    if at.volume.is_some() || points::has_one_volume(point) {
+        let (_, volume) = points::pick_volume(state, at)?;
+        return Ok(vec![VolumePath { volume, path: parts.join(&b'/'), prefix: Vec::new() }]);
+    }
+    let of = |volume: VolumeId, path: &[&[u8]]| VolumePath {
+        volume,
+        path: path.join(&b'/'),
+        prefix: volume.to_string().into_bytes(),
+    };
+    let Some((first, rest)) = parts.split_first() else {
+        return Ok(point.volumes.iter().map(|volume| of(volume.volume, &[])).collect());
+    };
+    let mut volumes = point.volumes.iter().map(|volume| volume.volume);
+    match volumes.find(|volume| volume.to_string().as_bytes() == *first) {
+        Some(volume) => Ok(vec![of(volume, rest)]),
+        None => Err(several(state, point)),
+    }
+}
+
+fn several(state: &State, point: &Point) -> Failure {
+    Failure::usage(format_args!(
+        "point {} has several volumes; begin the path with the number of one, or give --volume: {}",
+        point.backup,
+        points::volume_list(state, point)
+    ))
+}
+
+/// What all four commands begin with.
+struct Opened {
+    repository: Repository,
+    state: State,
+}
+
+impl Opened {
+    fn new(global: &Global) -> Result<Opened, Failure> {
+        let repository = Repository::open(global)?;
+        let state = repository.view()?.state;
+        Ok(Opened { repository, state })
+    }
+
+    fn lookup(&self, point: &Point, place: &VolumePath) -> Result<PointLookup, Failure> {
+        open_lookup(&self.repository, &self.state, point, place.volume)
+    }
+}
+
+/// The item that a path means. A path that is not there as it was written is taken as `ls` and messages show it, too.
+fn resolve(lookup: &mut PointLookup, place: &mut VolumePath) -> Result<(Lin, ItemAttributes), Failure> {
+    let (root, _) = browse::root(lookup, place.volume).map_err(|fault| place.fail(fault))?;
+    match browse::resolve(lookup, root, &place.path) {
+        Ok(found) => Ok(found),
+        Err(fault) => {
+            let shown = text::parse_printable(&place.path);
+            let again = shown.and_then(|path| Some((browse::resolve(lookup, root, &path).ok()?, path)));
+            let (found, path) = again.ok_or_else(|| place.fail(fault))?;
+            place.path = path;
+            Ok(found)
+        }
+    }
+}
+
+/// The one place that a path means, for commands that take one item.
+fn one(state: &State, point: &Point, at: &At, path: &Path) -> Result<VolumePath, Failure> {
+    let mut places = volume_paths(state, point, at, path)?;
+    match (places.pop(), places.is_empty()) {
+        (Some(place), true) => Ok(place),
+        _ => Err(several(state, point)),
+    }
+}
+
+/// `ls`.
+pub fn ls(global: &Global, args: &Ls, output: &Output) -> Result<Exit, Failure> {
+    let opened = Opened::new(global)?;
+    let point = points::pick(&opened.state, &args.at.target)?;
+    damage::warn(&opened.state, point.backup);
+    let places = volume_paths(&opened.state, point, &args.at, &args.path)?;
+    let mut entries = 0u64;
+    let mut missing = 0u64;
+    let several = places.len() > 1;
+    for mut place in places {
+        let mut lookup = opened.lookup(point, &place)?;
+        let (lin, item) = resolve(&mut lookup, &mut place)?;
+        if several || item.kind != ItemKind::Directory {
+            entries += 1;
+            let shown = place.shown(&place.path);
+            let name = if several { &place.prefix } else { &shown };
+            line(output, name, lin, Some(&item), args.long);
+            continue;
+        }
+        let listed = browse::list(&mut lookup, lin, &item, &mut |name, lin, item| {
+            entries += 1;
+            missing += u64::from(item.is_none());
+            line(output, name, lin, item, args.long);
+            Ok(true)
+        });
+        listed.map_err(|fault| place.fail(fault))?;
+    }
+    output.event(
+        "done",
+        json!({ "point": point.backup.0, "entries": entries, "entries_without_item": missing }),
+    );
+    if missing > 0 {
+        logger::say(format_args!(
+            "windlass: {} without an item in the tables; run `windlass check {}@{}`",
+            Counted(missing, "name"),
+            point.policy,
+            point.backup
+        ));
+        return Ok(Exit::Partial);
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints an entry.
+fn line(output: &Output, name: &[u8], lin: Lin, item: Option<&ItemAttributes>, long: bool) {
+    if output.is_json() {
+        let mut object = item.map(|item| fields(lin, item)).unwrap_or_default();
+        text::put_bytes(&mut object, "name", name);
+        object.insert("inode".to_owned(), lin.inode.into());
+        object.insert("missing".to_owned(), item.is_none().into());
+        output.event("entry", Value::Object(object));
+        return;
+    }
+    let shown = text::printable(name);
+    match item {
+        Some(item) if long => output.say(format_args!(
+            "{}{} {:>3} {:>5} {:>5} {:>14} {} {shown}{}",
+            letter(item.kind),
+            text::permissions(item.mode),
+            item.links,
+            item.uid,
+            item.gid,
+            size(item),
+            table_utc(item.mtime.secs),
+            arrow(item),
+        )),
+        None if long => output.say(format_args!("?????????? (no row for item {lin}) {shown}")),
+        Some(item) if item.kind == ItemKind::Directory => output.say(format_args!("{shown}/")),
+        _ => output.say(shown),
+    }
+}
+
+fn size(item: &ItemAttributes) -> String {
+    match item.kind {
+        ItemKind::CharDevice | ItemKind::BlockDevice => format!("{}, {}", item.rdev.0, item.rdev.1),
+        _ => Grouped(item.size).to_string(),
+    }
+}
+
+fn arrow(item: &ItemAttributes) -> String {
+    match &item.payload {
+        RowPayload::Target(target) => format!(" -> {}", text::printable(target)),
+        _ => String::new(),
+    }
+}
+
+fn letter(kind: ItemKind) -> char {
+    match kind {
+        ItemKind::File | ItemKind::Image => '-',
+        ItemKind::Directory => 'd',
+        ItemKind::Symlink => 'l',
+        ItemKind::CharDevice => 'c',
+        ItemKind::BlockDevice => 'b',
+        ItemKind::Fifo => 'p',
+        ItemKind::Socket => 's',
+    }
+}
+
+fn kind_word(kind: ItemKind) -> &'static str {
+    match kind {
+        ItemKind::File => "file",
+        ItemKind::Image => "image",
+        ItemKind::Directory => "dir",
+        ItemKind::Symlink => "link",
+        ItemKind::CharDevice => "char_device",
+        ItemKind::BlockDevice => "block_device",
+        ItemKind::Fifo => "fifo",
+        ItemKind::Socket => "socket",
+    }
+}
+
+/// A file's time, to the nanosecond.
+fn exact(time: Timestamp) -> String {
+    let whole = iso_utc(time.secs);
+    format!("{}.{:09}Z", whole.trim_end_matches('Z'), time.nanos)
+}
+
+/// What `--json` says of an item.
+fn fields(lin: Lin, item: &ItemAttributes) -> Map<String, Value> {
+    let mut object = Map::new();
+    let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    put("type", kind_word(item.kind).into());
+    put("volume", lin.volume.0.into());
+    put("inode", lin.inode.into());
+    put("mode", format!("{:04o}", item.mode).into());
+    put("uid", item.uid.into());
+    put("gid", item.gid.into());
+    put("links", item.links.into());
+    put("size", item.size.into());
+    put("mtime", exact(item.mtime).into());
+    if matches!(item.kind, ItemKind::CharDevice | ItemKind::BlockDevice) {
+        put("rdev", json!([item.rdev.0, item.rdev.1]));
+    }
+    if !item.fault.is_empty() {
+        put("incomplete", item.fault.as_str().into());
+    }
+    if let RowPayload::Target(target) = &item.payload {
+        text::put_bytes(&mut object, "target", target);
+    }
+    object
+}
+
+/// `stat`.
+pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failure> {
+    let opened = Opened::new(global)?;
+    let point = points::pick(&opened.state, &args.at.target)?;
+    damage::warn(&opened.state, point.backup);
+    let mut place = one(&opened.state, point, &args.at, &args.path)?;
+    let mut lookup = opened.lookup(point, &place)?;
+    let (lin, item) = resolve(&mut lookup, &mut place)?;
+    let path = place.shown(&place.path);
+    let mut times = vec![
+        ("accessed", "atime", item.atime),
+        ("modified", "mtime", item.mtime),
+        ("changed", "ctime", item.ctime),
+    ];
+    times.extend(item.btime.map(|time| ("created", "btime", time)));
+    output.say(format_args!("path      {}{}", text::printable(&path), arrow(&item)));
+    output.say(format_args!("type      {}", kind_word(item.kind)));
+    output.say(format_args!("size      {} ({} bytes)", Human(item.size), Grouped(item.size)));
+    output.say(format_args!("mode      {:04o} {}", item.mode, text::permissions(item.mode)));
+    output.say(format_args!("owner     {}:{}", item.uid, item.gid));
+    output.say(format_args!("links     {}", item.links));
+    output.say(format_args!(
+        "inode     {} of volume {}, generation {}",
+        lin.inode, lin.volume, item.generation
+    ));
+    if matches!(item.kind, ItemKind::CharDevice | ItemKind::BlockDevice) {
+        output.say(format_args!("device    {}, {}", item.rdev.0, item.rdev.1));
+    }
+    for (what, _, time) in &times {
+        output.say(format_args!("{what:<9} {}", exact(*time)));
+    }
+    for (name, value) in &item.xattrs {
+        output.say(format_args!("attribute {} ({} bytes)", text::printable(name), value.len()));
+    }
+    if !item.fault.is_empty() {
+        output.say(format_args!("incomplete since its backup: {}", text::printable(item.fault.as_bytes())));
+    }
+    let mut object = fields(lin, &item);
+    text::put_bytes(&mut object, "path", &path);
+    for (_, field, time) in times {
+        object.insert(field.to_owned(), exact(time).into());
+    }
+    let xattrs = item.xattrs.iter().map(|(name, value)| {
+        let mut object = Map::new();
+        text::put_bytes(&mut object, "name", name);
+        object.insert("value_hex".to_owned(), text::hex(value).into());
+        Value::Object(object)
+    });
+    object.insert("xattrs".to_owned(), xattrs.collect());
+    object.insert("flags".to_owned(), item.flags.into());
+    object.insert("project".to_owned(), item.project.into());
+    let hints = item.hints;
+    object.insert(
+        "hints".to_owned(),
+        json!({ "flags": hints.flags, "extent_bytes": hints.extent_bytes, "cow_extent_bytes": hints.cow_extent_bytes }),
+    );
+    object.insert("generation".to_owned(), item.generation.into());
+    object.insert("allocated_to".to_owned(), item.allocated_to.into());
+    object.insert("point".to_owned(), point.backup.0.into());
+    output.document(&Value::Object(object));
+    Ok(Exit::Done)
+}
+
+/// `find`.
+pub fn find(global: &Global, args: &Find, output: &Output) -> Result<Exit, Failure> {
+    let pattern = args.name.as_ref().map(|name| Patterns::new(std::slice::from_ref(name), &[]));
+    let pattern = pattern.transpose().map_err(Failure::usage)?;
+    let opened = Opened::new(global)?;
+    let point = points::pick(&opened.state, &args.at.target)?;
+    damage::warn(&opened.state, point.backup);
+    let mut found = 0u64;
+    for mut place in volume_paths(&opened.state, point, &args.at, &args.path)? {
+        let mut lookup = opened.lookup(point, &place)?;
+        let (lin, item) = resolve(&mut lookup, &mut place)?;
+        let walked =
+            browse::find(&mut lookup, lin, &item, &place.path, pattern.as_ref(), &mut |path, lin, item| {
+                if fits(args, item) {
+                    found += 1;
+                    let path = place.shown(path);
+                    output.say(text::printable(&path));
+                    if output.is_json() {
+                        let mut object = fields(lin, item);
+                        text::put_bytes(&mut object, "path", &path);
+                        output.event("entry", Value::Object(object));
+                    }
+                }
+                Ok(true)
+            });
+        walked.map_err(|fault| place.fail(fault))?;
+    }
+    output.event("done", json!({ "point": point.backup.0, "entries": found }));
+    Ok(Exit::Done)
+}
+
+fn fits(args: &Find, item: &ItemAttributes) -> bool {
+    let is_file = matches!(item.kind, ItemKind::File | ItemKind::Image);
+    let kind = match args.kind {
+        None => true,
+        Some(Kind::File) => is_file,
+        Some(Kind::Dir) => item.kind == ItemKind::Directory,
+        Some(Kind::Link) => item.kind == ItemKind::Symlink,
+        Some(Kind::Special) => matches!(
+            item.kind,
+            ItemKind::CharDevice | ItemKind::BlockDevice | ItemKind::Fifo | ItemKind::Socket
+        ),
+    };
+    kind && args.larger.is_none_or(|larger| is_file && item.size > larger.0)
+}
+
+/// `cat`. A reader that went away is no failure.
+pub fn cat(global: &Global, args: &Cat, output: &Output) -> Result<Exit, Failure> {
+    if output.is_json() {
+        return Err(Failure::usage("cat writes the file's bytes; leave --json out, or use stat"));
+    }
+    let opened = Opened::new(global)?;
+    let point = points::pick(&opened.state, &args.at.target)?;
+    damage::warn(&opened.state, point.backup);
+    let mut place = one(&opened.state, point, &args.at, &args.path)?;
+    let mut lookup = opened.lookup(point, &place)?;
+    let (lin, item) = resolve(&mut lookup, &mut place)?;
+    let (client, keys) = (&opened.repository.opened.client, &opened.repository.keys);
+    let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
+    let written = browse::cat(&mut lookup, client, keys, lin, &item, 0..u64::MAX, &mut out);
+    let flushed = out.flush();
+    let shown = || text::printable(&place.shown(&place.path));
+    let report = match (written, flushed) {
+        (Err(BrowseFault::Read(ReadFault::Output(error))), _) | (Ok(_), Err(error)) => {
+            return match error.kind() {
+                io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+                _ => Err(Failure::at("standard output", error)),
+            };
+        }
+        (Err(fault), _) => return Err(Failure::at(shown(), fault)),
+        (Ok(report), Ok(())) => report,
+    };
+    if report.lost == 0 && item.fault.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let why = if item.fault.is_empty() { "the medium did not give all of it" } else { &item.fault };
+    logger::say(format_args!(
+        "windlass: {}: incomplete since its backup, {} bytes are zero instead: {}",
+        shown(),
+        Grouped(report.lost),
+        text::printable(why.as_bytes())
+    ));
+    Ok(Exit::Partial)
+}

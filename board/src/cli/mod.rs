@@ -1,0 +1,195 @@
+//! The command line: from arguments to calls of the engine, and what is printed.
+//!
+//! | module | commands |
+//! |---|---|
+//! | [`repo`] | `repo init`, `probe`, `info` |
+//! | [`rebuild`] | `repo rebuild` |
+//! | [`policy`] | `policy set`, `show`, `list`, `remove` |
+//! | [`backup`] | `backup` |
+//! | [`points`] | `points`, and picking one |
+//! | [`point`] | `point hold`, `release`, `note`, `tag`, `expire` |
+//! | [`retention`] | `retention run`, `simulate` |
+//! | [`browse`] | `ls`, `stat`, `find`, `cat` |
+//! | [`restore`] | `restore` |
+//! | [`preview`] | `--dry-run` of `backup` and `restore` |
+//! | [`check`] | `check` |
+//! | [`volume`] | `volume info` |
+//! | [`status`] | `status`, `coordinator move` |
+//! | [`board`] | `board new`, `check`, `explain` |
+//! | [`pki`] | `pki init`, `issue` |
+//! | [`verify`] | `volume verify`, and the same after a backup |
+//! | [`args`] | the grammar: commands, options, values |
+//! | [`through`] | the agent of this machine, for the commands that go through it |
+//! | [`output`] [`progress`] | documents and text on stdout; bars, plain lines or JSON lines while a job runs |
+//! | [`damage`] [`unknown`] | damage and unknown names, as several commands report them |
+//!
+//! Each returns how it ended; the line that says why is printed by the caller.
+
+pub mod args;
+pub mod backup;
+pub mod board;
+pub mod browse;
+pub mod check;
+pub mod damage;
+pub mod output;
+pub mod pki;
+pub mod point;
+pub mod points;
+pub mod policy;
+pub mod preview;
+pub mod progress;
+pub mod rebuild;
+pub mod repo;
+pub mod restore;
+pub mod retention;
+pub mod selected;
+pub mod status;
+pub mod through;
+pub mod unknown;
+pub mod verify;
+pub mod volume;
+
+use crate::cli::args::Command;
+use crate::cli::args::global::Global;
+use crate::cli::output::Output;
+use crate::cli::through::Through;
+use crate::demo;
+use crate::engine::host;
+use crate::failure::{Exit, Failure};
+use crate::node;
+
+/// Runs a command; through the agent of this machine if there is one and the command wants it.
+pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, Failure> {
+    host::refuse_memory(global.memory.0)?;
+    let mut global = global.clone();
+    let mut through = match need(&command) {
+        Need::Nothing => None,
+        Need::Repository if global.repo.is_some() => None,
+        Need::Repository | Need::Agent => Through::find(&global)?,
+    };
+    if let Some(through) = &mut through {
+        through.identity.fill(&mut global);
+    }
+    let output = if does(&command) { *output } else { output.of_answer() };
+    dispatch(&global, command, through, &output)
+}
+
+/// Whether a command changes something, so that its lines are about what it did; the others answer a question.
+fn does(command: &Command) -> bool {
+    match command {
+        Command::Demo(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::Agent(_)
+        | Command::Coordinator(_)
+        | Command::Flush
+        | Command::Pki(_)
+        | Command::Repo(args::Repo::Init(_) | args::Repo::Set(_) | args::Repo::Rebuild)
+        | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
+        | Command::Retention(_)
+        | Command::Point(_) => true,
+        Command::Repo(args::Repo::Probe | args::Repo::Info)
+        | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
+        | Command::Points(_)
+        | Command::Ls(_)
+        | Command::Stat(_)
+        | Command::Find(_)
+        | Command::Cat(_)
+        | Command::Check(_)
+        | Command::Volume(_)
+        | Command::Status(_)
+        | Command::Board(_) => false,
+    }
+}
+
+/// What a command wants of an agent.
+enum Need {
+    Nothing,
+    /// To know which repository, unless that was said.
+    Repository,
+    /// To have it do the work.
+    Agent,
+}
+
+fn need(command: &Command) -> Need {
+    match command {
+        Command::Backup(_)
+        | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
+        | Command::Point(_)
+        | Command::Retention(args::retention::Retention::Run(_)) => Need::Agent,
+        Command::Repo(args::Repo::Probe | args::Repo::Info | args::Repo::Set(_) | args::Repo::Rebuild)
+        | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
+        | Command::Points(_)
+        | Command::Ls(_)
+        | Command::Stat(_)
+        | Command::Find(_)
+        | Command::Cat(_)
+        | Command::Restore(_)
+        | Command::Check(_) => Need::Repository,
+        Command::Demo(_)
+        | Command::Agent(_)
+        | Command::Repo(args::Repo::Init(_))
+        | Command::Volume(_)
+        | Command::Status(_)
+        | Command::Coordinator(_)
+        | Command::Flush
+        | Command::Board(_)
+        | Command::Retention(args::retention::Retention::Simulate(_))
+        | Command::Pki(_) => Need::Nothing,
+    }
+}
+
+fn dispatch(
+    global: &Global,
+    command: Command,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    match command {
+        Command::Demo(args) => demo::run(global, &args, output),
+        Command::Repo(args::Repo::Init(args)) => repo::init(global, &args, output),
+        Command::Repo(args::Repo::Probe) => repo::probe(global, output),
+        Command::Repo(args::Repo::Info) => repo::info(global, output),
+        Command::Repo(args::Repo::Set(args)) => repo::set(global, &args, output),
+        Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),
+        Command::Policy(args::Policy::Set(args)) => policy::set(global, &args, through, output),
+        Command::Policy(args::Policy::Show { name }) => policy::show(global, &name, output),
+        Command::Policy(args::Policy::List) => policy::list(global, output),
+        Command::Policy(args::Policy::Remove { name }) => policy::remove(global, &name, through, output),
+        Command::Backup(args) if args.dry_run => preview::backup(global, &args, through, output),
+        Command::Backup(args) => match through {
+            Some(through) => through::backup(through, global, &args, output),
+            None => backup::run(global, &args, output),
+        },
+        Command::Points(args) => points::run(global, &args, output),
+        Command::Point(args) => point::run(global, args, through, output),
+        Command::Retention(args::retention::Retention::Run(args)) => {
+            retention::run(global, &args, through, output)
+        }
+        Command::Retention(args::retention::Retention::Simulate(args)) => retention::simulate(&args, output),
+        Command::Ls(args) => browse::ls(global, &args, output),
+        Command::Stat(args) => browse::stat(global, &args, output),
+        Command::Find(args) => browse::find(global, &args, output),
+        Command::Cat(args) => browse::cat(global, &args, output),
+        Command::Restore(args) => restore::run(global, &args, output),
+        Command::Check(args) => check::run(global, &args, output),
+        Command::Pki(args::pki::Pki::Init(args)) => pki::init(&args, output),
+        Command::Pki(args::pki::Pki::Issue(args)) => pki::issue(&args, output),
+        Command::Volume(args::Volume::Info { device, reader }) => {
+            volume::info(global, &device, reader, output)
+        }
+        Command::Volume(args::Volume::Verify(args)) => verify::run(global, &args, output),
+        Command::Volume(args::Volume::Check { device, reader }) => {
+            volume::check(global, &device, reader, output)
+        }
+        Command::Agent(args) => node::run(global, &args.board),
+        Command::Status(args) => status::run(global, &args, output),
+        Command::Coordinator(args::Coordinator::Move { node }) => {
+            status::move_coordinator(global, node, output)
+        }
+        Command::Flush => status::flush(global, output),
+        Command::Board(args::Board::Check(args)) => board::check(global, &args.file, output),
+        Command::Board(args::Board::New(args)) => board::new(&args.name, output),
+        Command::Board(args::Board::Explain(args)) => board::explain(&args.file, output),
+    }
+}

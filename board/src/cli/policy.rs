@@ -1,0 +1,404 @@
+//! `policy set`, `show`, `list`, `remove`.
+//!
+//! A policy is changed by a record of the commit log, so two people who change it at once cannot both win unseen. Source: ours.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use windlass_agent::backplane::message::Command;
+use windlass_agent::civil::table_utc;
+use windlass_agent::format::record::{PolicyChange, Record};
+use windlass_agent::id::VolumeId;
+use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
+use windlass_agent::log::state::State;
+use windlass_agent::policy::retention::Retention;
+use windlass_agent::policy::schedule::Schedule;
+use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
+use windlass_agent::units::{Counted, format_bytes};
+
+use crate::cli::args::PolicySet;
+use crate::cli::args::global::Global;
+use crate::cli::args::value::VolumeSpec;
+use crate::cli::output::{Align, Output};
+use crate::cli::through::Through;
+use crate::engine::host::HostClock;
+use crate::engine::repository::Repository;
+use crate::failure::{Exit, Failure};
+use crate::text;
+
+/// Records of one commit: a slot holds more, and those of this size fit a frame of the backplane.
+const BATCH: usize = 64;
+/// A day in milliseconds.
+const DAY_MS: u64 = 86_400_000;
+
+/// `policy set`.
+pub fn set(
+    global: &Global,
+    args: &PolicySet,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    check_name(&args.name).map_err(Failure::usage)?;
+    let from = args.from.as_ref().map(|path| read(path, &args.name)).transpose()?;
+    let devices = through.as_ref().map(|through| through.identity.volumes.clone());
+    let (policy, revision) = submit(global, through, |state, _| {
+        let before = existing(state, &args.name)?;
+        let start =
+            from.clone().or_else(|| before.clone()).unwrap_or_else(|| Policy::new(&args.name, Vec::new()));
+        let policy = apply(start, args, global, devices.as_deref())?;
+        check_block_size(state, before.as_ref(), &policy)?;
+        let change = change(state, &policy)?;
+        let revision = change.revision;
+        Ok((vec![Record::PolicyChanged(change)], (policy, revision)))
+    })?;
+    output.say(format_args!("policy {} set, revision {revision}: {}", policy.name, volumes_text(&policy)));
+    if policy.schedule.is_some() && devices.is_none() {
+        output.say("  no agent was asked: schedules are kept by `windlass agent`, and without one nothing starts this policy");
+    }
+    output.document(&json!({ "policy": to_json(&policy), "revision": revision }));
+    Ok(Exit::Done)
+}
+
+/// Points count in blocks: their size stays.
+fn check_block_size(state: &State, before: Option<&Policy>, policy: &Policy) -> Result<(), Failure> {
+    match before {
+        Some(before)
+            if before.block_size != policy.block_size && state.last_point(&policy.name).is_some() =>
+        {
+            Err(Failure::usage(format_args!(
+                "policy {}: its points count in blocks of {}; make a policy of another name for another block size",
+                policy.name,
+                format_bytes(before.block_size)
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn volumes_text(policy: &Policy) -> String {
+    policy.volumes.iter().map(|volume| volume.device.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn to_json(policy: &Policy) -> Value {
+    // A policy is plain data with string keys: it always has a JSON form.
+    serde_json::to_value(policy).unwrap_or(Value::Null)
+}
+
+/// A file about a policy, `-` for stdin. What is longer than a policy can be is cut, and then refused as one.
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::at(path.display(), error);
+    let source: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(fs::File::open(path).map_err(failed)?)
+    };
+    let mut bytes = Vec::new();
+    source.take(POLICY_BODY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > POLICY_BODY_BYTES_MAX {
+        return Err(Failure::at(
+            path.display(),
+            format_args!(
+                "more than a policy can hold, which is {}",
+                format_bytes(POLICY_BODY_BYTES_MAX as u64)
+            ),
+        ));
+    }
+    Ok(bytes)
+}
+
+fn read(path: &Path, name: &str) -> Result<Policy, Failure> {
+    let policy = Policy::parse(&read_file(path)?).map_err(|fault| Failure::at(path.display(), fault))?;
+    if policy.name != name {
+        return Err(Failure::usage(format_args!(
+            "{}: it is about policy {}, the command about {name}",
+            path.display(),
+            policy.name
+        )));
+    }
+    Ok(policy)
+}
+
+/// The policy as it is, unless there is none or it was removed.
+pub fn existing(state: &State, name: &str) -> Result<Option<Policy>, Failure> {
+    let Some(entry) = state.policies.get(name).filter(|entry| !entry.removed) else { return Ok(None) };
+    Policy::parse(&entry.body).map(Some).map_err(|fault| Failure::at(format_args!("policy {name}"), fault))
+}
+
+/// The policy as it is, or a failure that says how to make one.
+pub fn required(state: &State, name: &str) -> Result<Policy, Failure> {
+    check_name(name).map_err(Failure::usage)?;
+    existing(state, name)?.ok_or_else(|| missing(state, name))
+}
+
+/// There is no such policy: says which there are.
+pub fn missing(state: &State, name: &str) -> Failure {
+    let known: Vec<&str> =
+        state.policies.iter().filter(|(_, entry)| !entry.removed).map(|(name, _)| name.as_str()).collect();
+    if known.is_empty() {
+        Failure::new(format_args!(
+            "there is no policy {name}; make it with `windlass policy set {name} --volume DEV`"
+        ))
+    } else {
+        Failure::new(format_args!("there is no policy {name}; there is {}", known.join(", ")))
+    }
+}
+
+fn apply(
+    mut policy: Policy,
+    args: &PolicySet,
+    global: &Global,
+    devices: Option<&[(String, PathBuf)]>,
+) -> Result<Policy, Failure> {
+    if !args.volume.is_empty() {
+        policy.volumes = args.volume.iter().map(|spec| volume(spec, devices)).collect::<Result<_, _>>()?;
+    }
+    if !args.include.is_empty() || args.no_include {
+        policy.include.clone_from(&args.include);
+    }
+    if !args.exclude.is_empty() || !args.exclude_file.is_empty() || args.no_exclude {
+        policy.exclude.clone_from(&args.exclude);
+        for path in &args.exclude_file {
+            let text = String::from_utf8(read_file(path)?)
+                .map_err(|_| Failure::usage(format_args!("{}: patterns must be UTF-8", path.display())))?;
+            let lines =
+                text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            policy.exclude.extend(lines.map(str::to_owned));
+        }
+    }
+    let put = |field: &mut u64, value: Option<u64>| *field = value.unwrap_or(*field);
+    put(&mut policy.block_size, args.block_size.map(|size| size.0));
+    put(&mut policy.object_size, args.object_size.map(|size| size.0));
+    put(&mut policy.flush_interval, args.flush_interval.map(|time| time.0));
+    policy.compression = args.compression.unwrap_or(policy.compression);
+    policy.verify = args.verify.unwrap_or(policy.verify);
+    policy.all_blocks = args.all_blocks || policy.all_blocks && !args.no_all_blocks;
+    policy.schedule = schedule(policy.schedule, args);
+    if args.no_keep {
+        policy.retention = Retention::default();
+    }
+    args.keep.apply(&mut policy.retention);
+    policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
+    policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
+    policy.limits.device_iops = global.device_iops_max.or(policy.limits.device_iops);
+    Ok(policy)
+}
+
+/// `--at` alone is daily; `--every` alone leaves the time of the day as it was where that still makes sense.
+fn schedule(before: Option<Schedule>, args: &PolicySet) -> Option<Schedule> {
+    if args.no_schedule {
+        return None;
+    }
+    // Times before it was set were not missed.
+    let since = Some(HostClock.wall_ns() / 1_000_000_000);
+    match (args.every, args.at) {
+        (None, None) => before,
+        (None, Some(at)) => Some(Schedule { every: DAY_MS, at: Some(at), since }),
+        (Some(every), at) => {
+            let kept = before.and_then(|before| before.at).filter(|_| every.0.is_multiple_of(DAY_MS));
+            Some(Schedule { every: every.0, at: at.or(kept), since })
+        }
+    }
+}
+
+/// A volume of a board profile is known by its name there, so that other nodes find it too. Any other path is kept as it was
+/// written, made absolute: links such as /dev/disk/by-id are what stays the same.
+fn volume(spec: &VolumeSpec, devices: Option<&[(String, PathBuf)]>) -> Result<PolicyVolume, Failure> {
+    let mut all = devices.unwrap_or_default().iter();
+    if let Some((name, _)) =
+        all.find(|(name, path)| *name == spec.device || path.as_os_str() == &*spec.device)
+    {
+        return Ok(PolicyVolume { device: name.clone(), reader: spec.reader });
+    }
+    // A bare name is that of a volume of some node, not of a file where the command happens to run.
+    if !spec.device.contains('/') {
+        if devices.is_none() {
+            return Err(Failure::usage(format_args!(
+                "{0}: without a slash this is the name of a volume in a board profile, which only an agent knows; start \
+                 `windlass agent`, or write ./{0} for a file of that name here",
+                spec.device
+            )));
+        }
+        return Ok(PolicyVolume { device: spec.device.clone(), reader: spec.reader });
+    }
+    let path = std::path::absolute(&spec.device).map_err(|error| Failure::at(&spec.device, error))?;
+    check_place(spec, &path)?;
+    let device = path.into_os_string().into_string();
+    let device =
+        device.map_err(|_| Failure::usage(format_args!("{}: a device's path must be UTF-8", spec.device)))?;
+    Ok(PolicyVolume { device, reader: spec.reader })
+}
+
+/// Refuses what can never be read as a volume. What is not there yet may be plugged in later.
+fn check_place(spec: &VolumeSpec, path: &Path) -> Result<(), Failure> {
+    let found = match fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(_) => {
+            let last = spec.device.rsplit('/').next().unwrap_or_default();
+            if let Some((_, reader)) = last.rsplit_once('=') {
+                return Err(Failure::usage(format_args!(
+                    "{}: there is no such device, and {reader:?} is {NotAReader}",
+                    spec.device
+                )));
+            }
+            log::warn!("policy: no such device yet path={}", path.display());
+            return Ok(());
+        }
+    };
+    if found.is_file() || found.is_block_device() {
+        return Ok(());
+    }
+    let what = if found.is_dir() { "a directory" } else { "neither a block device nor a file" };
+    Err(Failure::usage(format_args!(
+        "{}: this is {what}; name the block device that the file system is on, or an image file",
+        spec.device
+    )))
+}
+
+/// The record. A device that the policy has or had keeps its number, so its points go on.
+fn change(state: &State, policy: &Policy) -> Result<PolicyChange, Failure> {
+    let body = policy.emit().map_err(Failure::usage)?;
+    let revision = state.policies.get(&policy.name).map_or(0, |entry| entry.revision) + 1;
+    let mut next = state.next_volume();
+    let mut volumes: Vec<(VolumeId, String)> = Vec::with_capacity(policy.volumes.len());
+    for volume in &policy.volumes {
+        let mut all = state.volumes.iter();
+        let known = all.find(|(_, known)| known.policy == policy.name && known.device == volume.device);
+        let id = match (known, next) {
+            (Some((id, _)), _) => *id,
+            (None, Some(id)) => {
+                next = id.0.checked_add(1).map(VolumeId);
+                id
+            }
+            (None, None) => return Err(Failure::new("all volume numbers of the repository are used up")),
+        };
+        volumes.push((id, volume.device.clone()));
+    }
+    Ok(PolicyChange { name: policy.name.clone(), revision, body, volumes })
+}
+
+/// `policy show`.
+pub fn show(global: &Global, name: &str, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::open(global)?;
+    let policy = to_json(&required(&repository.view()?.state, name)?);
+    output.say(format_args!("{policy:#}"));
+    output.document(&policy);
+    Ok(Exit::Done)
+}
+
+/// `policy list`.
+pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::open(global)?;
+    let state = repository.view()?.state;
+    let mut rows = Vec::new();
+    let mut documents = Vec::new();
+    for (name, entry) in &state.policies {
+        let points = state.points.values().filter(|point| point.policy == *name).count();
+        let Some(policy) = existing(&state, name)? else {
+            // Its points can be listed and restored by this name.
+            if points > 0 {
+                let removed = "(removed, its points stay)".to_owned();
+                rows.push(vec![
+                    name.clone(),
+                    entry.revision.to_string(),
+                    points.to_string(),
+                    "-".to_owned(),
+                    removed,
+                ]);
+                documents.push(json!({ "removed": name, "revision": entry.revision, "points": points }));
+            }
+            continue;
+        };
+        let schedule = policy.schedule.map_or_else(|| "-".to_owned(), |schedule| schedule.to_string());
+        rows.push(vec![
+            name.clone(),
+            entry.revision.to_string(),
+            points.to_string(),
+            schedule,
+            volumes_text(&policy),
+        ]);
+        let mut document =
+            json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points });
+        if let Some(tried) = state.tried.get(name) {
+            document["tried"] =
+                json!({ "wall_ns": tried.wall_ns, "failures": tried.failures, "why": tried.why });
+        }
+        documents.push(document);
+    }
+    if rows.is_empty() {
+        output.say("there is no policy yet; make one with `windlass policy set NAME --volume DEV`");
+    } else {
+        let heads = [
+            ("NAME", Align::Left),
+            ("REVISION", Align::Right),
+            ("POINTS", Align::Right),
+            ("SCHEDULE", Align::Left),
+            ("VOLUMES", Align::Left),
+        ];
+        output.table(&heads, &rows);
+    }
+    // What failed, until a backup of the policy does not.
+    for tried in state.tried.values() {
+        let when = table_utc(tried.wall_ns.div_euclid(1_000_000_000));
+        output.say(format_args!("{}, {when} UTC: {}", tried.policy, text::printable(tried.why.as_bytes())));
+    }
+    output.document(&json!({ "policies": documents }));
+    Ok(Exit::Done)
+}
+
+/// `policy remove`.
+pub fn remove(
+    global: &Global,
+    name: &str,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let (points, unfinished) = submit(global, through, |state, _| {
+        required(state, name)?;
+        let revision = state.policies.get(name).map_or(0, |entry| entry.revision) + 1;
+        let points = state.points.values().filter(|point| point.policy == name).count();
+        let unfinished = state.running_of(name).map(|(backup, _)| backup.0);
+        Ok((vec![Record::PolicyRemoved { name: name.to_owned(), revision }], (points, unfinished)))
+    })?;
+    output.say(match points {
+        0 => format!("policy {name} removed; it has no points"),
+        1 => format!("policy {name} removed; its 1 point stays"),
+        _ => format!("policy {name} removed; its {} stay", Counted(points as u64, "point")),
+    });
+    if let Some(backup) = unfinished {
+        output.say(format_args!("its backup {backup} had not ended and is given up"));
+    }
+    output.document(&json!({ "removed": name, "points": points, "given_up": unfinished }));
+    Ok(Exit::Done)
+}
+
+/// Commits records that `plan` makes from the log's state and the wall clock: under a lease of this process, or by the coordinator. None
+/// is not a commit. A change of a policy carries its next revision, so that it does not count when another one was faster.
+pub fn submit<T>(
+    global: &Global,
+    through: Option<Through>,
+    plan: impl FnOnce(&State, i64) -> Result<(Vec<Record>, T), Failure>,
+) -> Result<T, Failure> {
+    let repository = Repository::open(global)?;
+    let now_ns = HostClock.wall_ns();
+    let Some(mut through) = through else {
+        return repository.with_session(|session| {
+            let (mut records, planned) = plan(&session.view().state, now_ns)?;
+            let state = &session.view().state;
+            let given_up: Vec<Record> =
+                records.iter().filter_map(|record| state.given_up_with(record)).collect();
+            records.extend(given_up);
+            for batch in records.chunks(BATCH) {
+                session.commit(batch.to_vec()).map_err(Failure::new)?;
+            }
+            Ok(planned)
+        });
+    };
+    let (records, planned) = plan(&repository.view()?.state, now_ns)?;
+    for batch in records.chunks(BATCH) {
+        through.agent.command(Command::Submit(batch.to_vec()))?;
+    }
+    Ok(planned)
+}

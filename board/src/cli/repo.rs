@@ -1,0 +1,229 @@
+//! `repo init`, `probe`, `info`, `set`.
+//!
+//! Source: ours.
+
+use serde_json::{Value, json};
+use windlass_agent::coordinator::merges::{RETIRED_BY_MERGES_MAX, RETIRED_WARN_MIN};
+use windlass_agent::format::record::Record;
+use windlass_agent::format::repo::Lock;
+use windlass_agent::format::wrap::SlotKind;
+use windlass_agent::id::BackupId;
+use windlass_agent::log::lease::Timing;
+use windlass_agent::log::limits::{LEASE_NS_MAX, LEASE_NS_MIN};
+use windlass_agent::log::state::{Running, State};
+use windlass_agent::store::probe::Report;
+use windlass_agent::store::{Store, Versioning};
+use windlass_agent::units::{Grouped, Human, HumanTime};
+
+use crate::cli::args::global::Global;
+use crate::cli::args::{RepoInit, RepoSet};
+use crate::cli::damage;
+use crate::cli::output::Output;
+use crate::engine::repository::{Opened, Repository};
+use crate::failure::{Exit, Failure};
+use crate::text;
+use windlass_agent::civil::iso_utc;
+
+/// `repo init`.
+pub fn init(global: &Global, args: &RepoInit, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::init(global, !args.no_encryption, args.location_blocks, args.force)?;
+    let place = repository.opened.store.describe();
+    let id = text::uuid(&repository.format.uuid);
+    output.say(format_args!(
+        "repository {id} made at {place}; encryption: {}",
+        encryption(&repository.format.lock)
+    ));
+    output.document(&json!({
+        "repository": id,
+        "store": place,
+        "opened_by": opened_by(&repository.format.lock),
+        "location_blocks": repository.format.location_blocks,
+    }));
+    Ok(Exit::Done)
+}
+
+/// What opens the repository; nothing when it is not encrypted.
+fn opened_by(lock: &Lock) -> Vec<&'static str> {
+    match lock {
+        Lock::Clear(_) => Vec::new(),
+        Lock::Slots(slots) => slots
+            .iter()
+            .map(|slot| match slot.kind {
+                SlotKind::KeyFile => "key file",
+                SlotKind::Passphrase { .. } => "passphrase",
+            })
+            .collect(),
+    }
+}
+
+/// The same in words.
+fn encryption(lock: &Lock) -> String {
+    match opened_by(lock).join(" or ") {
+        nothing if nothing.is_empty() => "no".to_owned(),
+        keys => format!("yes ({keys})"),
+    }
+}
+
+/// `repo probe`.
+pub fn probe(global: &Global, output: &Output) -> Result<Exit, Failure> {
+    let opened = Opened::new(global)?;
+    let place = opened.store.describe();
+    let probed = opened.probe()?;
+    let mut document = probe_document(&probed.log);
+    show_report(&opened.log_place(), &probed.log, output);
+    if let Some(report) = &probed.objects {
+        show_report(&opened.objects_place(), report, output);
+        document["log_store"] = opened.log_place().into();
+        document["objects"] = probe_document(report);
+    }
+    output.say(format_args!("{place} does all that a repository needs"));
+    document["store"] = place.into();
+    document["ok"] = true.into();
+    output.document(&document);
+    Ok(Exit::Done)
+}
+
+fn probe_document(report: &Report) -> Value {
+    let versioning = match report.versioning {
+        Versioning::On => "on",
+        Versioning::Suspended => "suspended",
+        Versioning::Off => "off",
+        Versioning::NotTold => "not told",
+    };
+    let checks: Vec<_> = report
+        .checks
+        .iter()
+        .map(|(check, ns)| json!({ "check": check.to_string(), "elapsed_ms": ns / 1_000_000 }))
+        .collect();
+    json!({ "versioning": versioning, "races_repeated": report.races_repeated, "checks": checks })
+}
+
+fn show_report(place: &str, report: &Report, output: &Output) {
+    output.say(place);
+    for (check, ns) in &report.checks {
+        output.say(format_args!("ok    {:<50} {}", check.to_string(), HumanTime(*ns)));
+    }
+    if matches!(report.versioning, Versioning::On | Versioning::Suspended) {
+        output.say(
+            "note: the bucket keeps versions, so deletes free no space; let a lifecycle rule remove old ones",
+        );
+    }
+}
+
+/// `repo set`.
+pub fn set(global: &Global, args: &RepoSet, output: &Output) -> Result<Exit, Failure> {
+    let lease_ns = args.lease.0.saturating_mul(1_000_000);
+    let (least, most) = (HumanTime(LEASE_NS_MIN), HumanTime(LEASE_NS_MAX));
+    if lease_ns < LEASE_NS_MIN {
+        return Err(Failure::usage(format_args!(
+            "--lease {}: {least} is the shortest (LEASE_NS_MIN): a store that takes a moment to answer would cost the lock",
+            HumanTime(lease_ns)
+        )));
+    }
+    if lease_ns > LEASE_NS_MAX {
+        return Err(Failure::usage(format_args!(
+            "--lease {}: {most} is the longest (LEASE_NS_MAX): nobody can take over from what died before that",
+            HumanTime(lease_ns)
+        )));
+    }
+    let repository = Repository::open(global)?;
+    let before_ns = lease_of(&repository.view()?.state);
+    damage::commit(global, &repository, vec![Record::LeaseSet { lease_ns }])?;
+    output.say(format_args!(
+        "lease {}, from the next time that the lock is taken (it was {})",
+        HumanTime(lease_ns),
+        HumanTime(before_ns)
+    ));
+    output.document(&json!({ "lease_ms": lease_ns / 1_000_000, "lease_ms_before": before_ns / 1_000_000 }));
+    Ok(Exit::Done)
+}
+
+/// How long a lease of the repository lasts, in nanoseconds.
+fn lease_of(state: &State) -> u64 {
+    state.lease_ns.unwrap_or(Timing::default().lease_ns)
+}
+
+/// Backups that began and did not end, by policy: at work, or stopped and to be gone on with.
+fn unfinished(state: &State) -> String {
+    let each = |(backup, running): (BackupId, &Running)| {
+        format!("backup {backup} of {}, {} stored", running.policy, Human(running.totals.bytes_stored))
+    };
+    let all: Vec<String> = state.at_work().map(each).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join("; ") }
+}
+
+/// What to do before merges have to stop, when half of what they may leave is there.
+pub fn retired_warning(retired: usize) -> Option<String> {
+    (retired >= RETIRED_WARN_MIN).then(|| {
+        format!(
+            "the log keeps {} retired names; from {} on (RETIRED_BY_MERGES_MAX) the tables are not merged any more, and reads \
+             slow down and fail. A backup without an agent makes room when no other backup is unfinished and no restore runs \
+             (`windlass repo info` shows both numbers)",
+            Grouped(retired as u64),
+            Grouped(RETIRED_BY_MERGES_MAX as u64)
+        )
+    })
+}
+
+/// `repo info`.
+pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::open(global)?;
+    let view = repository.view()?;
+    let (format, state) = (&repository.format, &view.state);
+    let (place, id) = (repository.opened.objects_place(), text::uuid(&format.uuid));
+    let lease_store = repository.opened.split.as_ref().map(|split| split.log().describe());
+    let policies = state.policies.values().filter(|policy| !policy.removed).count();
+    let segments: usize = state.segments.values().map(|list| list.len()).sum();
+    output.say(format_args!("repository  {id}"));
+    output.say(format_args!("store       {place}"));
+    if format.store_identity != place {
+        output.say(format_args!("made at     {} (this is a copy, or it was moved)", format.store_identity));
+    }
+    if let Some(log) = &lease_store {
+        output.say(format_args!("log store   {log}"));
+    }
+    output.say(format_args!("made        {}", iso_utc(format.created_secs)));
+    output.say(format_args!("encryption  {}", encryption(&format.lock)));
+    output.say(format_args!("log         entry {}, lock taken {} times", view.head, state.epoch));
+    output.say(format_args!("lease       {}", HumanTime(lease_of(state))));
+    output.say(format_args!("policies    {policies}"));
+    output.say(format_args!("points      {}", Grouped(state.points.len() as u64)));
+    output.say(format_args!("unfinished  {}", unfinished(state)));
+    output.say(format_args!("segments    {}", Grouped(segments as u64)));
+    output.say(format_args!(
+        "retired     {} of {} names that merges may leave",
+        Grouped(state.retired.len() as u64),
+        Grouped(RETIRED_BY_MERGES_MAX as u64)
+    ));
+    output.document(&json!({
+        "repository": id,
+        "store": place,
+        "log_store": lease_store,
+        "made_at": format.store_identity,
+        "created": iso_utc(format.created_secs),
+        "opened_by": opened_by(&format.lock),
+        "location_blocks": format.location_blocks,
+        "slot": view.head.0,
+        "epoch": state.epoch.0,
+        "lease_ms": lease_of(state) / 1_000_000,
+        "policies": policies,
+        "points": state.points.len(),
+        "unfinished": state.at_work().count(),
+        "segments": segments,
+        "retired": state.retired.len(),
+        "retired_by_merges_max": RETIRED_BY_MERGES_MAX,
+    }));
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_merges_leave_are_warned_of_long_before_merges_stop() {
+        assert_eq!(retired_warning(RETIRED_BY_MERGES_MAX / 2 - 1), None);
+        let warning = retired_warning(RETIRED_BY_MERGES_MAX / 2).unwrap();
+        assert!(warning.contains("16,384") && warning.contains("32,768"), "{warning}");
+    }
+}

@@ -1,0 +1,147 @@
+//! `retention run` and `simulate`.
+//!
+//! The rules are `policy::retention`'s, what they mean for a policy `coordinator::expire`'s: a backup expires points by the same code.
+//! Source: ours.
+
+use serde_json::{Value, json};
+use windlass_agent::civil::{iso_utc, table_utc};
+use windlass_agent::coordinator::expire::{expiring, judge_policy, records};
+use windlass_agent::id::BackupId;
+use windlass_agent::log::state::State;
+use windlass_agent::policy::retention::{Candidate, Reason, Retention, Verdict, judge};
+use windlass_agent::policy::schedule::EVERY_MS_MIN;
+use windlass_agent::units::{Counted, format_duration_ms};
+
+use crate::cli::args::global::Global;
+use crate::cli::args::retention::{Run, Simulate};
+use crate::cli::output::{Align, Output};
+use crate::cli::policy;
+use crate::cli::through::Through;
+use crate::engine::host::HostClock;
+use crate::engine::repository::Repository;
+use crate::failure::{Exit, Failure};
+
+/// Backups that a simulation makes at most: one a minute for almost two years.
+const SIMULATED_MAX: i64 = 1_000_000;
+/// Points that a simulation keeps at most: it judges all of them after each backup.
+const SIMULATED_POINTS_MAX: usize = 4096;
+
+const NS_PER_MS: i64 = 1_000_000;
+
+/// A policy's rules, and what they say of each of its points, newest first.
+fn judged(state: &State, name: &str, now_ns: i64) -> Result<(Retention, Vec<Verdict>), Failure> {
+    let rules = policy::required(state, name)?.retention;
+    let verdicts = judge_policy(state, name, &rules, now_ns);
+    Ok((rules, verdicts))
+}
+
+/// `retention run`.
+pub fn run(global: &Global, args: &Run, through: Option<Through>, output: &Output) -> Result<Exit, Failure> {
+    let name = &args.name;
+    let (rules, verdicts) = if args.dry_run {
+        let repository = Repository::open(global)?;
+        judged(&repository.view()?.state, name, HostClock.wall_ns())?
+    } else {
+        policy::submit(global, through, |state, now_ns| {
+            let (rules, verdicts) = judged(state, name, now_ns)?;
+            let (count, are_many) = expiring(&verdicts);
+            let said = args.yes_expire.is_some_and(|said| said == count);
+            if (are_many || args.yes_expire.is_some()) && !said {
+                return Err(Failure::usage(format_args!(
+                    "{count} of {} points of {name} would expire; look at them with `windlass retention run {name} --dry-run`, then say \
+                     --yes-expire {count}",
+                    verdicts.len()
+                )));
+            }
+            Ok((records(&verdicts), (rules, verdicts)))
+        })?
+    };
+    show(name, &rules, &verdicts, args.dry_run, output);
+    Ok(Exit::Done)
+}
+
+fn show(name: &str, rules: &Retention, verdicts: &[Verdict], is_dry: bool, output: &Output) {
+    let (gone, _) = expiring(verdicts);
+    if rules.is_empty() {
+        output.say(format_args!(
+            "policy {name} has no retention rule, so all of its points stay; see `windlass policy set --help`, --keep-last and so on"
+        ));
+    } else {
+        output.table(&HEADS, &verdicts.iter().map(row).collect::<Vec<_>>());
+        let verb = if is_dry { "would expire" } else { "expired" };
+        let stay = verdicts.len() - gone;
+        output.say(format_args!("{} {verb}, {stay} stay", Counted(gone as u64, "point")));
+    }
+    let documents: Vec<Value> = verdicts.iter().map(to_json).collect();
+    output.document(&json!({ "policy": name, "dry_run": is_dry, "expired": gone, "points": documents }));
+}
+
+const HEADS: [(&str, Align); 3] =
+    [("POINT", Align::Right), ("BEGUN (UTC)", Align::Left), ("KEPT BY", Align::Left)];
+
+fn row(verdict: &Verdict) -> Vec<String> {
+    let kept = if verdict.expires() { "- expires".to_owned() } else { reasons(&verdict.reasons).join(", ") };
+    vec![verdict.backup.to_string(), table_utc(verdict.wall_ns.div_euclid(1_000_000_000)), kept]
+}
+
+/// Why a point stays, as it is shown.
+pub fn reasons(reasons: &[Reason]) -> Vec<String> {
+    reasons.iter().map(ToString::to_string).collect()
+}
+
+fn to_json(verdict: &Verdict) -> Value {
+    json!({
+        "point": verdict.backup.0,
+        "begun": iso_utc(verdict.wall_ns.div_euclid(1_000_000_000)),
+        "kept_by": reasons(&verdict.reasons),
+    })
+}
+
+/// `retention simulate`.
+pub fn simulate(args: &Simulate, output: &Output) -> Result<Exit, Failure> {
+    let mut rules = Retention::default();
+    args.keep.apply(&mut rules);
+    rules.check().map_err(Failure::usage)?;
+    if args.every.0 < EVERY_MS_MIN {
+        return Err(Failure::usage("--every: at least 1m"));
+    }
+    let end_ns = HostClock.wall_ns();
+    let every_ns = i64::try_from(args.every.0).unwrap_or(i64::MAX).saturating_mul(NS_PER_MS);
+    let begin_ns = args.span.before(end_ns);
+    let count = end_ns.saturating_sub(begin_ns) / every_ns;
+    if count > SIMULATED_MAX {
+        return Err(Failure::usage(format_args!(
+            "{count} backups are more than the {SIMULATED_MAX} that are simulated; take a longer --every or a shorter --for"
+        )));
+    }
+    let mut kept: Vec<Candidate<'_>> = Vec::new();
+    let mut verdicts = Vec::new();
+    let mut most = 0;
+    for nth in 1..=count {
+        let wall_ns = begin_ns + nth * every_ns;
+        let backup = BackupId(u32::try_from(nth).unwrap_or(u32::MAX));
+        kept.push(Candidate { backup, wall_ns, tags: &[], is_held: false, is_damaged: false });
+        verdicts = judge(&rules, &kept, wall_ns);
+        let gone: Vec<BackupId> =
+            verdicts.iter().filter(|verdict| verdict.expires()).map(|verdict| verdict.backup).collect();
+        kept.retain(|point| !gone.contains(&point.backup));
+        most = most.max(kept.len());
+        if kept.len() > SIMULATED_POINTS_MAX {
+            return Err(Failure::usage(format_args!(
+                "after {nth} backups more than {SIMULATED_POINTS_MAX} points stay, which is more than is simulated; take a longer --every \
+                 or fewer rules"
+            )));
+        }
+    }
+    verdicts.retain(|verdict| !verdict.expires());
+    output.table(&HEADS, &verdicts.iter().map(row).collect::<Vec<_>>());
+    output.say(format_args!(
+        "after {}, one every {}, {} stay; never more than {most}",
+        Counted(count.unsigned_abs(), "backup"),
+        format_duration_ms(args.every.0),
+        Counted(kept.len() as u64, "point")
+    ));
+    let documents: Vec<Value> = verdicts.iter().map(to_json).collect();
+    output.document(&json!({ "backups": count, "most": most, "points": documents }));
+    Ok(Exit::Done)
+}

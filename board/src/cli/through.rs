@@ -1,0 +1,314 @@
+//! Commands through the agent of this machine: which agent, and a backup that its cluster does.
+//!
+//! ```text
+//!  --alone ------------------------------> alone
+//!  no agent at the default socket -------> alone        (at --socket: a failure)
+//!  another repository than --repo -------> alone        (at --socket: a failure)
+//!  else ---------------------------------> through it, with its repository and key file
+//! ```
+//!
+//! Source: ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use windlass_agent::backplane::message::{Command, Reply};
+use windlass_agent::coordinator::status;
+use windlass_agent::policy::check_name;
+use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::units::{Counted, Human, HumanTime};
+
+use crate::cli::args::Backup;
+use crate::cli::args::global::Global;
+use crate::cli::output::Output;
+use crate::cli::progress::Watcher;
+use crate::control::client::Agent;
+use crate::control::wire::Identity;
+use crate::engine::host::HostClock;
+use crate::engine::repository::Repository;
+use crate::failure::{Exit, Failure};
+use crate::repeats::without_numbers;
+use crate::status::{Backup as Running, Point, Status, Trouble, Volume};
+use crate::{logger, signal, text};
+
+/// Between two looks at the status.
+const LOOK: Duration = Duration::from_millis(500);
+/// For how long a backup may be neither running nor queued nor a point, in nanoseconds, before it counts as ended: a coordinator
+/// that has just taken over knows it within that time.
+const LOST_NS: u64 = 10_000_000_000;
+/// For how long the agent may be gone, in nanoseconds: its service manager starts it again.
+const GONE_NS: u64 = 60_000_000_000;
+
+/// The agent of this machine.
+pub struct Through {
+    /// To ask it.
+    pub agent: Agent,
+    /// Who it is.
+    pub identity: Identity,
+}
+
+impl Through {
+    /// The agent that the options mean; `None` when the command is to act alone.
+    pub fn find(global: &Global) -> Result<Option<Through>, Failure> {
+        if global.alone {
+            return Ok(None);
+        }
+        let Some(mut agent) = Agent::find(global.socket.as_deref())? else { return Ok(None) };
+        let identity = agent.identify()?;
+        match &global.repo {
+            Some(url) if !identity.is_of(url) => {
+                if global.socket.is_some() {
+                    return Err(Failure::usage(format_args!(
+                        "the agent's repository is {}, not {url}; leave out --socket or --repo",
+                        identity.repository
+                    )));
+                }
+                log::info!(
+                    "control: the agent here has another repository, acting alone url={}",
+                    identity.repository
+                );
+                Ok(None)
+            }
+            _ => Ok(Some(Through { agent, identity })),
+        }
+    }
+}
+
+/// `backup` through an agent: starts it, and shows how it goes until the point is there.
+pub fn backup(
+    mut through: Through,
+    global: &Global,
+    args: &Backup,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    check_name(&args.name).map_err(Failure::usage)?;
+    if global.limit_up.is_some() || global.limit_down.is_some() || global.device_iops_max.is_some() {
+        return Err(Failure::usage(
+            "the agents' limits are those of policy and board profiles; set them there, or say --alone",
+        ));
+    }
+    if args.paranoid {
+        return Err(Failure::usage("agents open a sample of what they packed; for all of it say --alone"));
+    }
+    let begun_ns = HostClock.boot_ns();
+    let before = Status::parse(&through.agent.status()?).map_err(Failure::new)?;
+    if let Some(why) = before.why_none() {
+        logger::say(format_args!("windlass: waiting for a coordinator: {}", text::printable(why.as_bytes())));
+    }
+    let number = match through.agent.command(Command::Backup(args.name.clone()))? {
+        Reply::Done(number) => number.map(|number| number.0),
+        Reply::Status(_) | Reply::Refused(_) => None,
+    };
+    if args.no_wait {
+        let which = number.map_or_else(|| "queued".to_owned(), |number| format!("backup {number} runs"));
+        output.say(format_args!("{which}; `windlass status --watch` shows how it goes"));
+        output.event("begun", json!({ "policy": args.name, "point": number }));
+        return Ok(Exit::Done);
+    }
+    let job = Arc::new(Progress::new());
+    signal::watch(&job)?;
+    let wait = Wait {
+        policy: &args.name,
+        number,
+        after: last_point(&before, &args.name),
+        waits_for: String::new(),
+        errors: before.errors,
+    };
+    let ended = {
+        let _watcher = Watcher::start(&job, *output)?;
+        wait.run(&mut through, global, &job)?
+    };
+    let Some(point) = ended else {
+        output.say(format_args!(
+            "the backup of {} goes on without this command; `windlass status --watch` shows it",
+            args.name
+        ));
+        return Ok(Exit::Failed);
+    };
+    let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
+    Ok(tell(&point, elapsed_ns, output))
+}
+
+fn last_point(status: &Status, policy: &str) -> u32 {
+    status.points.iter().filter(|point| point.policy == policy).map(|point| point.backup).max().unwrap_or(0)
+}
+
+fn tell(point: &Point, elapsed_ns: u64, output: &Output) -> Exit {
+    output.say(format_args!(
+        "point {} of {}: {}, {} in {}",
+        point.backup,
+        text::printable(point.policy.as_bytes()),
+        Counted(point.items, "item"),
+        Human(point.bytes),
+        HumanTime(elapsed_ns),
+    ));
+    let whole = point.status == "complete";
+    let missing = point.volumes_missing_count;
+    if missing > 0 {
+        let named: Vec<String> = point.volumes_missing.iter().map(name).collect();
+        let more = if named.len() as u64 == missing { "" } else { ", ..." };
+        output.say(format_args!(
+            "  the point is without {missing} of its volumes, which could not be opened: {}{more}",
+            named.join(", ")
+        ));
+    }
+    if point.status == "damaged" {
+        output.say(format_args!("  {}", crate::cli::backup::DAMAGED));
+    } else if !whole && (missing == 0 || point.faults > 0) {
+        output.say("  some items could not be read in full; `windlass status` names the last ones");
+    }
+    output.event(
+        "done",
+        json!({
+            "policy": point.policy, "point": point.backup, "status": point.status, "items": point.items,
+            "bytes": point.bytes, "elapsed_ms": elapsed_ns / 1_000_000, "volumes_missing_count": missing,
+            "volumes_missing": point.volumes_missing,
+        }),
+    );
+    if whole { Exit::Done } else { Exit::Partial }
+}
+
+fn name(volume: &Volume) -> String {
+    let number = || format!("volume {}", volume.volume);
+    volume.device.as_ref().map_or_else(number, |device| text::printable(device.as_bytes()))
+}
+
+/// Waits for the point of a backup.
+struct Wait<'a> {
+    policy: &'a str,
+    /// Its number, as far as it is known.
+    number: Option<u32>,
+    /// Points up to this number are older.
+    after: u32,
+    /// What it waits for, as far as that was told; without its numbers.
+    waits_for: String,
+    /// Errors that were told.
+    errors: Vec<Trouble>,
+}
+
+/// What a status says of the backup.
+enum Seen<'a> {
+    Running(&'a Running),
+    Queued,
+    Point(&'a Point),
+    /// Nobody coordinates: nothing is known.
+    Unknown,
+    Nowhere,
+}
+
+impl Wait<'_> {
+    /// Until the point is there, or somebody wants no more of it: `None`.
+    fn run(
+        mut self,
+        through: &mut Through,
+        global: &Global,
+        job: &Progress,
+    ) -> Result<Option<Point>, Failure> {
+        let mut sure_ns = HostClock.boot_ns();
+        job.enter(Phase::Opening);
+        loop {
+            if job.stop_flag().load(std::sync::atomic::Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let now_ns = HostClock.boot_ns();
+            let status = match through.agent.status() {
+                Ok(json) => Status::parse(&json).map_err(Failure::new)?,
+                Err(failure) if now_ns.saturating_sub(sure_ns) > GONE_NS => return Err(failure),
+                Err(_) => {
+                    HostClock.sleep(LOOK);
+                    // An agent that is started again listens again.
+                    if let Ok(agent) = Agent::required(global.socket.as_deref()) {
+                        through.agent = agent;
+                    }
+                    continue;
+                }
+            };
+            self.tell_errors(&status);
+            self.tell_waiting(&status);
+            match self.look(&status) {
+                Seen::Point(point) => return Ok(Some(point.clone())),
+                Seen::Running(running) => {
+                    self.number = Some(running.backup);
+                    show(running, job);
+                    sure_ns = now_ns;
+                }
+                Seen::Queued | Seen::Unknown => sure_ns = now_ns,
+                Seen::Nowhere if now_ns.saturating_sub(sure_ns) > LOST_NS => {
+                    return self.lost(&status, global).map(Some);
+                }
+                Seen::Nowhere => {}
+            }
+            HostClock.sleep(LOOK);
+        }
+    }
+
+    fn look<'a>(&self, status: &'a Status) -> Seen<'a> {
+        let mut running = status.backups.iter();
+        let mut points = status.points.iter();
+        let ours = |number: u32, policy: &str| self.number.map_or(policy == self.policy, |own| own == number);
+        if let Some(running) = running.find(|running| ours(running.backup, &running.policy)) {
+            return Seen::Running(running);
+        }
+        let new = |point: &&Point| ours(point.backup, &point.policy) && point.backup > self.after;
+        if let Some(point) = points.find(new) {
+            return Seen::Point(point);
+        }
+        if status.queue.iter().any(|queued| queued == self.policy) {
+            Seen::Queued
+        } else if status.is_held() || status.is_resting() {
+            Seen::Nowhere
+        } else {
+            Seen::Unknown
+        }
+    }
+
+    /// Whoever waits is told what for, when that is something else than before.
+    fn tell_waiting(&mut self, status: &Status) {
+        let why = status.why_none().unwrap_or_default();
+        let kind = without_numbers(why);
+        if kind != self.waits_for && !why.is_empty() {
+            logger::say(format_args!("windlass: waiting: {}", text::printable(why.as_bytes())));
+        }
+        self.waits_for = kind;
+    }
+
+    fn tell_errors(&mut self, status: &Status) {
+        for trouble in status.errors.iter().filter(|trouble| !self.errors.contains(trouble)) {
+            let node = trouble.node.map_or_else(String::new, |node| format!("node {node}: "));
+            logger::say(format_args!("windlass: {node}{}", text::printable(trouble.what.as_bytes())));
+        }
+        self.errors.clone_from(&status.errors);
+    }
+
+    /// No node knows of it any more. The log has the last word: the node that was asked may have read it some time ago.
+    fn lost(&self, seen: &Status, global: &Global) -> Result<Point, Failure> {
+        let state =
+            Repository::open(global).and_then(|repository| repository.view()).map(|view| view.state).ok();
+        let ours = |number: u32, policy: &str| match self.number {
+            Some(own) => own == number,
+            None => number > self.after && policy == self.policy,
+        };
+        let logged = state.iter().flat_map(|state| state.points.values());
+        if let (Some(state), Some(point)) =
+            (&state, logged.rev().find(|point| ours(point.backup.0, &point.policy)))
+        {
+            return serde_json::from_value(status::point(state, point)).map_err(Failure::new);
+        }
+        let why =
+            seen.errors.last().map_or_else(String::new, |last| format!("; the last error: {}", last.what));
+        Err(Failure::new(format_args!(
+            "the backup of {0} ended without a point{why}; `windlass backup {0}` goes on where it was",
+            self.policy
+        )))
+    }
+}
+
+/// Copies what a status says of a backup to where people look.
+fn show(running: &Running, job: &Progress) {
+    job.enter(Phase::BackingUp);
+    job.items_total.set(running.items_total);
+    job.items_done.set(running.items_done);
+    job.bytes_total.set(running.bytes_total);
+    job.bytes_done.set(running.bytes_done);
+}
