@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes. The bodies live here, so that `tests/corpus.rs` replays committed corpora on the
+//! What the fuzz targets do with their bytes. The bodies live here, so that `tests/house/corpus.rs` replays committed corpora on the
 //! stable compiler, and `fuzz/fuzz_targets/<name>.rs` is one line each.
 //!
 //! A new target: a function here, a row in [`TARGETS`], a file in `fuzz/fuzz_targets`, a `[[bin]]` in `fuzz/Cargo.toml`, seeds in

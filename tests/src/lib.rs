@@ -23,6 +23,7 @@
 //! | [`store_fault`] | a store around another that fails on purpose |
 //! | [`stretches`] | a backup in many stretches, in any order |
 //! | [`tree`] | compares two directory trees, down to extents and attributes |
+//! | [`turn`] | turns for tests that need much of the machine |
 //! | [`workdir`] | scratch folders |
 
 pub mod agent;
@@ -46,4 +47,5 @@ pub mod sim;
 pub mod store_fault;
 pub mod stretches;
 pub mod tree;
+pub mod turn;
 pub mod workdir;

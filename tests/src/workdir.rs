@@ -29,6 +29,8 @@ impl Workdir {
     pub fn below(base: &Path, name: &str) -> Result<Workdir> {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = base.join(format!("windlass-{name}-{}-{count}", std::process::id()));
+        // Left by a process that was killed and had the same number.
+        remove_tree(&path);
         fs::create_dir_all(&path).context(|| format!("make {}", path.display()))?;
         Ok(Workdir(path))
     }

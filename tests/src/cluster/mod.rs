@@ -42,6 +42,7 @@ pub use setup::{Place, Setup};
 use crate::cli::Cli;
 use crate::engines::link::SlowLink;
 use crate::netns::Networks;
+use crate::turn::{CLUSTERS, Turn};
 use crate::workdir::Workdir;
 use setup::{Volume, random_image, volume};
 
@@ -84,12 +85,14 @@ pub struct Cluster {
     repository: Repository,
     work: Workdir,
     made_ns: u64,
+    _turn: Turn,
 }
 
 impl Cluster {
     /// Makes repository, volumes, certificates and profiles. `program` is the command line under test; the nodes are on loopback, or
     /// each in a network of its own.
     pub fn make(program: &str, setup: Setup, networks: Option<Networks>) -> Cluster {
+        let turn = CLUSTERS.take();
         let made_ns = HostClock.boot_ns();
         let work = match &setup.scratch {
             None => Workdir::new("cluster"),
@@ -111,7 +114,8 @@ impl Cluster {
             bytes => vec![random_image(&work, SHARED, 77, bytes)],
         };
         let (agents, links) = (BTreeMap::new(), Vec::new());
-        let mut cluster = Cluster { cli, setup, networks, links, agents, volumes, repository, work, made_ns };
+        let mut cluster =
+            Cluster { cli, setup, networks, links, agents, volumes, repository, work, made_ns, _turn: turn };
         cluster.links = cluster.write_profiles();
         cluster
     }

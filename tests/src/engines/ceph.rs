@@ -9,6 +9,7 @@ use std::process::Command;
 
 use super::s3::S3Engine;
 use super::scratch::Scratch;
+use crate::turn::{CEPH, Turn};
 
 /// Two gateways of one zone; those that we started end when dropped.
 pub struct Ceph {
@@ -16,7 +17,7 @@ pub struct Ceph {
     pub a: S3Engine,
     /// The second one.
     pub b: S3Engine,
-    started: Option<Scratch>,
+    started: Option<(Scratch, Turn)>,
 }
 
 impl Ceph {
@@ -33,7 +34,7 @@ impl Ceph {
                 return Err(format!("no {program} here"));
             }
         }
-        let scratch = Scratch::new("ceph");
+        let (scratch, turn) = (Scratch::new("ceph"), CEPH.take());
         let port = free_range().ok_or("no free range of ports")?;
         let output = Command::new("bash")
             .arg(script())
@@ -46,10 +47,10 @@ impl Ceph {
             stop(scratch.path());
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        Ceph::from_endpoints(&String::from_utf8_lossy(&output.stdout), Some(scratch))
+        Ceph::from_endpoints(&String::from_utf8_lossy(&output.stdout), Some((scratch, turn)))
     }
 
-    fn from_endpoints(text: &str, started: Option<Scratch>) -> Result<Ceph, String> {
+    fn from_endpoints(text: &str, started: Option<(Scratch, Turn)>) -> Result<Ceph, String> {
         let mut endpoints = text.split_whitespace();
         let (Some(a), Some(b)) = (endpoints.next(), endpoints.next()) else {
             return Err(format!("two endpoints expected, not {text:?}"));
@@ -61,7 +62,7 @@ impl Ceph {
 
 impl Drop for Ceph {
     fn drop(&mut self) {
-        if let Some(scratch) = &self.started {
+        if let Some((scratch, _turn)) = &self.started {
             stop(scratch.path());
         }
     }

@@ -1,34 +1,25 @@
-//! A directory for one test, removed when dropped. Source: ours.
+//! A directory for one test, removed when dropped: a [`Workdir`] for harnesses that have nothing to say without one. Source: ours.
 #![allow(clippy::expect_used, reason = "a harness without a scratch directory has nothing to test")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
-static COUNT: AtomicU32 = AtomicU32::new(0);
+use crate::workdir::Workdir;
 
 /// An empty directory below the system's temporary directory, or below `WINDLASS_SCRATCH`.
-pub struct Scratch(PathBuf);
+#[derive(Debug)]
+pub struct Scratch(Workdir);
 
 impl Scratch {
     /// Makes it; `name` is for people.
+    ///
+    /// # Panics
+    /// When it cannot be made.
     pub fn new(name: &str) -> Scratch {
-        let base = std::env::var_os("WINDLASS_SCRATCH").map_or_else(std::env::temp_dir, PathBuf::from);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = base.join(format!("windlass-{name}-{}-{count}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a scratch directory");
-        Scratch(path)
+        Scratch(Workdir::new(name).expect("a scratch directory"))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path()
     }
 }

@@ -17,7 +17,7 @@ fn wall_ns(text: &str) -> i64 {
 
 #[test]
 fn the_rules_keep_what_those_of_restic_keep() {
-    let text = include_str!("../golden/retention/restic.txt");
+    let text = include_str!("../../golden/retention/restic.txt");
     let points: Vec<(&str, Vec<String>)> = text
         .lines()
         .filter_map(|line| line.strip_prefix("point "))

@@ -301,7 +301,8 @@ fn every_path_in_a_document_is_there() {
 }
 
 /// Where a path of modules may begin.
-const MODULES: [&str; 5] = ["agent/src", "hal/src", "board/src", "tests/src", "tests/tests"];
+const MODULES: [&str; 6] =
+    ["agent/src", "hal/src", "board/src", "tests/src", "tests/tests", "tests/tests/models"];
 
 /// Paths of modules and what is in them that a document shows as code, such as `log::state`.
 fn modules(line: &str) -> Vec<String> {

@@ -9,7 +9,7 @@ use windlass_agent::store::memory::MemoryStore;
 use windlass_agent::store::{ByteRange, Store, StoreFault, StoreFaultKind, over};
 use windlass_tests::prng::Prng;
 
-use crate::point::Point;
+use super::point::Point;
 
 /// What is wrong with a store.
 #[derive(Default)]

@@ -207,11 +207,11 @@ const OPENERS: [(&str, Open); 2] = [
 /// where there is no direct I/O, or only a promise of it.
 #[test]
 fn on_files_of_other_file_systems() {
-    requires_root!("conformance_block on_files_of_other_file_systems");
+    requires_root!("conformance::block on_files_of_other_file_systems");
     let work = Workdir::new("conformance-files").expect("scratch");
     for kind in [Kind::Xfs, Kind::Btrfs] {
         if let Some(why) = kind.missing() {
-            skip("conformance_block on_files_of_other_file_systems", &why);
+            skip("conformance::block on_files_of_other_file_systems", &why);
             continue;
         }
         let (image, dir) = (work.join(kind.name()), work.join(&format!("at-{}", kind.name())));

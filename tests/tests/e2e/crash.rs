@@ -26,6 +26,8 @@ use windlass_tests::store_fault::{FaultPlan, FaultStore};
 use windlass_tests::workdir::Workdir;
 
 const ROLE: &str = "WINDLASS_E2E_CHILD";
+/// The test below that is the child.
+const CHILD: &str = "crash::child";
 const SIGKILL: i32 = 9;
 
 /// Many commits and small objects: whatever is due every minute is due every 10 ms.
@@ -60,7 +62,7 @@ fn child() {
 
 fn start(role: &str, vars: &[(&str, &Path)], numbers: &[(&str, u64)]) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["child", "--exact"]).env(ROLE, role).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args([CHILD, "--exact"]).env(ROLE, role).stdout(Stdio::null()).stderr(Stdio::null());
     command.envs(vars.iter().map(|(name, path)| (name, path.as_os_str())));
     command.envs(numbers.iter().map(|(name, number)| (name, number.to_string())));
     command.spawn().unwrap()

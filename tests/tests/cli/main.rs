@@ -1,0 +1,29 @@
+//! The command line as a child process, one module per group of commands.
+//!
+//! | module | what |
+//! |---|---|
+//! | `backup` | volumes in any order or missing, a repository in use, signals |
+//! | `board` | board profiles, the control socket, commands through an agent |
+//! | `damage` | a store that has lost something |
+//! | `in_use` | volumes that are written to while they are to be read |
+//! | `json` | each command's `--json` against `board/doc/json.md` |
+//! | `pki` | the files of a small CA |
+//! | `repository` | init, keys, policies, backups, points |
+//! | `restore` | restores to places in use, and to devices |
+//! | `retention` | rules in a policy, and points that go on purpose |
+//! | `store` | stores that are missing, read-only, or answer wrongly |
+//! | `usage` | help, usage failures, exit codes |
+//!
+//! Source: ours.
+
+mod backup;
+mod board;
+mod damage;
+mod in_use;
+mod json;
+mod pki;
+mod repository;
+mod restore;
+mod retention;
+mod store;
+mod usage;

@@ -1,0 +1,33 @@
+//! End to end: real images, real stores, real processes, restored and compared.
+//!
+//! | module | what |
+//! |---|---|
+//! | `agent_store` | an agent whose store goes away |
+//! | `cluster` | clusters of agents as processes, with broken networks |
+//! | `crash` | SIGKILL at many moments of a backup and of a restore |
+//! | `damage` | objects of a repository lost or changed |
+//! | `etcd` | the log in etcd |
+//! | `hostile` | volumes made to mislead the readers |
+//! | `memory` | the peak of the program's memory against its budget |
+//! | `mounted` | volumes read through a mount |
+//! | `restore` | trees and images restored, and what gets in the way |
+//! | `round_trip` | every kind of item there and back |
+//! | `s3` | a repository in Ceph |
+//! | `store_faults` | backups into stores that fail |
+//! | `stretches` | backups divided in many ways |
+//!
+//! The modules share a process: what is large asks for a turn first (`windlass_tests::turn`). Source: ours.
+
+mod agent_store;
+mod cluster;
+mod crash;
+mod damage;
+mod etcd;
+mod hostile;
+mod memory;
+mod mounted;
+mod restore;
+mod round_trip;
+mod s3;
+mod store_faults;
+mod stretches;

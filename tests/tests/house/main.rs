@@ -1,0 +1,17 @@
+//! What holds for the repository as a whole.
+//!
+//! | module | what |
+//! |---|---|
+//! | `corpus` | the corpora of the fuzz targets, on the stable compiler |
+//! | `golden` | stored bytes that a script wrote from the layout tables |
+//! | `readme` | the README's example |
+//! | `requests` | requests to a store per command |
+//! | `tidy` | labels, links, `Source:` lines, length of the README |
+//!
+//! Source: ours.
+
+mod corpus;
+mod golden;
+mod readme;
+mod requests;
+mod tidy;

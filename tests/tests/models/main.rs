@@ -1,0 +1,21 @@
+//! What the agent computes and what the command line makes of histories, against models and seeds.
+//!
+//! | module | what |
+//! |---|---|
+//! | `browse` | browsing and checking a point of a small repository |
+//! | `formats` | rows through blocks and segments |
+//! | `log_model` | the log under every order of steps that fits |
+//! | `restore_sim` | restores to a simulated target, with faults and crashes |
+//! | `retention` | retention rules against restic's test data |
+//! | `selections` | histories of selections against a model (by the command line) |
+//! | `tables` | the tables against a model |
+//!
+//! Source: ours.
+
+mod browse;
+mod formats;
+mod log_model;
+mod restore_sim;
+mod retention;
+mod selections;
+mod tables;
