@@ -10,6 +10,7 @@
 //! | [`worker`] | the backup of a volume, as a state machine |
 //! | [`read`] | rows and blocks of a recovery point |
 //! | [`restore`] | back to a directory or a device; browsing and checking |
+//! | [`work`] | values that travel: work, reports, requests of the coordinator and their replies |
 //! | [`backplane`] | what nodes say to each other |
 //! | [`node`] | a node of the cluster: follower, coordinator, worker |
 //! | [`coordinator`] | starts backups, cuts and assigns work, commits what workers report |
@@ -40,4 +41,5 @@ pub mod restore;
 pub mod store;
 pub mod table;
 pub mod units;
+pub mod work;
 pub mod worker;

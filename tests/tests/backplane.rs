@@ -209,10 +209,8 @@ fn three_nodes_meet_and_the_loss_of_one_is_told() {
     }
     world.exchange();
     // Large messages, as many as may wait: they arrive, in order.
-    let large = Message::Reply {
-        request: 1,
-        reply: windlass_agent::backplane::message::Reply::Status("x".repeat(60 << 10)),
-    };
+    let large =
+        Message::Reply { request: 1, reply: windlass_agent::work::Reply::Status("x".repeat(60 << 10)) };
     for round in 1..=25 {
         (0..4).for_each(|_| assert_eq!(world.send(1, 2, &large), Ok(())));
         world.until("large messages arrive", |world| world.nodes[&2].seen.len() >= 2 + 4 * round);

@@ -31,14 +31,14 @@
 //! fits a frame (const-asserted). Does not: judge messages. Source: `agent/doc/architecture.md`, Backplane.
 
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
-use crate::format::record::{BackupVolume, Record, SegmentMeta, Totals, parse_records};
-use crate::id::{BackupId, Boot, Epoch, NodeId, ObjectId, VolumeId};
-pub use crate::id::{KEY_END, Key};
+use crate::format::record::{BackupVolume, SegmentMeta, parse_records};
+use crate::id::{BackupId, Epoch, Key, NodeId, VolumeId};
 use crate::log::limits::{DEVICE_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX};
 use crate::policy::select::Unmatched;
 use crate::table::plan::GROUP_MAX;
 use crate::table::segment::SEGMENT_META_BYTES;
 use crate::wire_struct;
+use crate::work::{Assignment, AssignmentId, Command, Found, MergeOrder, Present, Reply, Report};
 use crate::worker::density::{MARKS, Marks};
 
 /// Kind numbers of messages: a frame of another kind is refused by its header. Those below are the session's own.
@@ -74,88 +74,12 @@ const _: () =
 const _: () = assert!(GROUP_MAX * (SEGMENT_META_BYTES + 24) + 1024 < BODY_BYTES_MAX);
 const _: () = assert!(POLICY_VOLUMES_MAX * (WHAT_BYTES_MAX + 128 + MARKS_BYTES) + 1024 < BODY_BYTES_MAX);
 
-/// Names an assignment: never used twice, as epochs are not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AssignmentId {
-    /// Epoch of the coordinator that made it.
-    pub epoch: Epoch,
-    /// Counter within that epoch: `1..`.
-    pub number: u32,
-}
 wire_struct!(AssignmentId { epoch: Epoch, number: u32 });
 
-/// A stretch of a volume for one worker to read, pack, upload and report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Assignment {
-    /// Its name.
-    pub id: AssignmentId,
-    /// The running backup: policy and the rest are in the log.
-    pub backup: BackupId,
-    /// The volume, as the backup found it: when it is no longer so, the assignment fails.
-    pub volume: BackupVolume,
-    /// First key.
-    pub from: Key,
-    /// First key that is not in it.
-    pub to: Key,
-}
 wire_struct!(Assignment { id: AssignmentId, backup: BackupId, volume: BackupVolume, from: Key, to: Key });
-
-/// Segments of a volume to make fewer of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MergeOrder {
-    /// Its name.
-    pub id: AssignmentId,
-    /// The volume.
-    pub volume: VolumeId,
-    /// Which, `2..=`[`GROUP_MAX`].
-    pub segments: Vec<ObjectId>,
-}
-
-/// What a node is and has: sent after each announcement of a new epoch, and then with every beat.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Present {
-    /// Which start of the node.
-    pub boot: Boot,
-    /// How much of the work it wants compared with others, `0..=1000`; 0: none.
-    pub weight: u32,
-    /// Bytes of memory budget.
-    pub memory_bytes: u64,
-    /// Pack lanes.
-    pub lanes: u32,
-    /// Bytes a second that it uploads at present.
-    pub rate: u64,
-    /// Volumes that it can read: names or paths of its board profile.
-    pub volumes: Vec<String>,
-    /// Assignments that it works on, with the key up to which they are reported.
-    pub held: Vec<(Assignment, Key)>,
-    /// The merge that it works on, or has done and not been told that it counts.
-    pub merging: Option<AssignmentId>,
-    /// Bytes that it has sent to the store since it started: as long as they grow it gets on, however slow its uplink is. 0 from a node
-    /// that speaks version 1.
-    pub uploaded: u64,
-}
 
 /// Bytes of [`Present::uploaded`], which version 1 does not have.
 const UPLOADED_BYTES: usize = 8;
-
-/// A volume as a node found it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// What the log will say of it.
-    pub volume: BackupVolume,
-    /// Key past its last item: it is cut in proportion.
-    pub end: Key,
-    /// The distance of cuts: a multiple of this many inodes, or of blocks when it is an image (`end.0 == 1`).
-    pub grain: u64,
-    /// Items, as it counts them; for progress.
-    pub items: u64,
-    /// Bytes in use; for progress.
-    pub bytes: u64,
-    /// Include patterns of the policy that match nothing on it.
-    pub unmatched: Unmatched,
-    /// Where its bytes lie. Not among the fields of a `Found` on the wire: the message has them behind all else, from version 2 on.
-    pub marks: Marks,
-}
 
 impl Wire for Found {
     const BYTES_MIN: usize =
@@ -210,57 +134,6 @@ impl Wire for Unmatched {
         }
         Ok(Unmatched::from_words(words))
     }
-}
-
-/// Work that is in the store: it counts when the coordinator has committed it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Of which assignment.
-    pub assignment: Assignment,
-    /// Counts reports of an assignment from 1; the same one may come more than once.
-    pub sequence: u32,
-    /// The stretch that it covers: from the end of the one before.
-    pub from: Key,
-    /// To here.
-    pub to: Key,
-    /// Objects acknowledged by the store.
-    pub objects: Vec<(ObjectId, u64)>,
-    /// Segments acknowledged by the store.
-    pub segments: Vec<SegmentMeta>,
-    /// What was done since the report before.
-    pub totals: Totals,
-    /// Items with something missing: inode, and what.
-    pub troubles: Vec<(u64, String)>,
-    /// The newest change time met on the volume so far, in seconds.
-    pub newest_secs: Option<i64>,
-}
-
-/// What somebody wants of the coordinator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Start a backup of this policy, or say which one runs.
-    Backup(String),
-    /// Everything that there is to know, as JSON.
-    Status,
-    /// Move the coordinator to this node.
-    Move(NodeId),
-    /// Commit these records: changes of policies.
-    Submit(Vec<Record>),
-    /// Stop the running backup of this policy; it goes on where it was when started again.
-    Stop(String),
-    /// Have all nodes send what they have packed, and commit it.
-    Flush,
-}
-
-/// The answer to a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// Done; when a backup was started, which.
-    Done(Option<BackupId>),
-    /// JSON.
-    Status(String),
-    /// Not done: why, and what to do.
-    Refused(String),
 }
 
 /// A frame's body.
@@ -618,11 +491,6 @@ impl Report {
 }
 
 impl Command {
-    /// Whether its answer waits for other nodes: the coordinator has bounds of its own for that.
-    pub fn may_take_long(&self) -> bool {
-        matches!(self, Command::Backup(_) | Command::Flush | Command::Move(_))
-    }
-
     fn emit(&self, out: &mut Vec<u8>) {
         match self {
             Command::Backup(policy) => {
@@ -721,131 +589,5 @@ fn parse_list<T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn every_message() -> Vec<Message> {
-        let id = AssignmentId { epoch: Epoch(7), number: 3 };
-        let volume = BackupVolume {
-            volume: VolumeId(2),
-            fs_uuid: [5; 16],
-            state: Some([6; 16]),
-            ..BackupVolume::default()
-        };
-        let assignment = Assignment { id, backup: BackupId(9), volume, from: (1, 2), to: KEY_END };
-        let object = ObjectId { epoch: Epoch(7), node: NodeId(1), boot: Boot(11), count: 4 };
-        let order = MergeOrder { id, volume: VolumeId(2), segments: vec![object; 3] };
-        vec![
-            Message::Announce { resting: true, successor: Some(NodeId(3)) },
-            Message::Present(Present {
-                boot: Boot(1),
-                weight: 1000,
-                memory_bytes: 64 << 20,
-                lanes: 2,
-                rate: 3,
-                volumes: vec!["lun-7".to_owned(), "/dev/sdb".to_owned()],
-                held: vec![(assignment, (4, 0))],
-                merging: Some(id),
-                uploaded: 1 << 40,
-            }),
-            Message::Probe { ask: 5, policy: "home".to_owned(), volumes: vec![VolumeId(2)] },
-            Message::Probed {
-                ask: 5,
-                found: vec![Found {
-                    volume,
-                    end: (100, 0),
-                    grain: 16,
-                    items: 90,
-                    bytes: 1 << 30,
-                    unmatched: Unmatched::first(67),
-                    marks: Marks(std::array::from_fn(|at| at as u64)),
-                }],
-                failed: vec![(VolumeId(3), "no such device".to_owned())],
-            },
-            Message::Assign(assignment),
-            Message::Report(Report {
-                assignment,
-                sequence: 1,
-                from: (1, 2),
-                to: (8, 0),
-                objects: vec![(object, 4 << 20)],
-                segments: vec![SegmentMeta { index_bytes: 64, bytes: 4096, ..SegmentMeta::default() }],
-                totals: Totals { items: 7, ..Totals::default() },
-                troubles: vec![(5, "12 bytes could not be read".to_owned())],
-                newest_secs: Some(-7),
-            }),
-            Message::Accepted { id, sequence: 1 },
-            Message::Revoke { id },
-            Message::Failed { id, what: "gone".to_owned() },
-            Message::Fenced,
-            Message::Request { request: 1, command: Command::Backup("home".to_owned()) },
-            Message::Request { request: 2, command: Command::Status },
-            Message::Request { request: 3, command: Command::Move(NodeId(2)) },
-            Message::Request {
-                request: 4,
-                command: Command::Submit(vec![Record::PolicyRemoved {
-                    name: "home".to_owned(),
-                    revision: 2,
-                }]),
-            },
-            Message::Request { request: 5, command: Command::Stop("home".to_owned()) },
-            Message::Request { request: 6, command: Command::Flush },
-            Message::Flush { ask: 7 },
-            Message::Flushed { ask: 7 },
-            Message::Reply { request: 1, reply: Reply::Done(Some(BackupId(3))) },
-            Message::Reply { request: 2, reply: Reply::Status("{}".to_owned()) },
-            Message::Reply { request: 3, reply: Reply::Refused("no".to_owned()) },
-            Message::Redirect { request: 4, holder: Some(NodeId(2)) },
-            Message::Merge(order.clone()),
-            Message::Merged {
-                order,
-                added: vec![SegmentMeta { index_bytes: 64, bytes: 4096, ..SegmentMeta::default() }],
-            },
-        ]
-    }
-
-    #[test]
-    fn every_message_comes_back_as_it_was_and_every_cut_is_refused() {
-        for message in every_message() {
-            let mut body = Vec::new();
-            message.emit(&mut body);
-            assert_eq!(Message::parse(message.kind(), &body), Ok(message.clone()));
-            assert!(KINDS.contains(&message.kind()));
-            // Version 1 ends a field earlier.
-            let older = body.len() - message.newer_bytes();
-            for cut in (0..body.len()).filter(|cut| *cut != older) {
-                assert!(Message::parse(message.kind(), &body[..cut]).is_err(), "{message:?} cut at {cut}");
-            }
-            body.push(0);
-            assert!(Message::parse(message.kind(), &body).is_err(), "{message:?} goes on after its end");
-        }
-    }
-
-    #[test]
-    fn a_node_of_version_1_is_told_what_it_understands() {
-        let present = Present { volumes: vec!["lun-7".to_owned()], uploaded: 5, ..Present::default() };
-        let (mut old, mut new) = (Vec::new(), Vec::new());
-        Message::Present(present.clone()).emit_for(1, &mut old);
-        Message::Present(present.clone()).emit_for(2, &mut new);
-        assert_eq!(old.len() + UPLOADED_BYTES, new.len());
-        let without = Present { uploaded: 0, ..present.clone() };
-        assert_eq!(Message::parse(17, &old), Ok(Message::Present(without)));
-        assert_eq!(Message::parse(17, &new), Ok(Message::Present(present)));
-        let marked = Found { marks: Marks([9; MARKS]), ..Found::default() };
-        let probed = |found| Message::Probed { ask: 1, found: vec![found], failed: Vec::new() };
-        old.clear();
-        probed(marked).emit_for(1, &mut old);
-        assert_eq!(Message::parse(19, &old), Ok(probed(Found::default())));
-        let newer: Vec<u8> = every_message().iter().filter(|m| m.since() > 1).map(Message::kind).collect();
-        assert_eq!(newer, [26, 31, 32]);
-    }
-
-    #[test]
-    fn long_texts_are_cut_at_a_character() {
-        let id = AssignmentId::default();
-        let mut body = Vec::new();
-        Message::Failed { id, what: "ä".repeat(WHAT_BYTES_MAX) }.emit(&mut body);
-        let parsed = Message::parse(24, &body);
-        assert_eq!(parsed, Ok(Message::Failed { id, what: "ä".repeat(WHAT_BYTES_MAX / 2) }));
-    }
-}
+#[path = "message_test.rs"]
+mod tests;

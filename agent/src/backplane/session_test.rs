@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backplane::header::NODE_ID_MAX;
-use crate::backplane::message::{AssignmentId, Reply};
+use crate::work::{AssignmentId, Reply};
 
 const CLUSTER: ClusterId = *b"cluster of tests";
 

@@ -12,9 +12,11 @@
 use std::collections::BTreeSet;
 
 use super::{Coordinator, NODE_ASSIGNMENTS_MAX, Now, Pending, share};
-use crate::backplane::message::{Assignment, AssignmentId, Key, Message, Present, Report};
+use crate::backplane::message::Message;
+use crate::id::Key;
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, State};
+use crate::work::{Assignment, AssignmentId, Present, Report};
 
 /// Assignments that a node has at once: the one that it works on, and the next, so that it never waits.
 const HELD_TARGET: usize = 2;

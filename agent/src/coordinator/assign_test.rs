@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::super::{GROUP_NS, Out, Settings};
 use super::*;
-use crate::backplane::message::Found;
 use crate::format::record::{BackupVolume, Record, Stretch};
 use crate::id::{Epoch, ObjectId};
 use crate::log::state::{self, Running};
 use crate::log::stretches::Stretches;
+use crate::work::Found;
 
 const BACKUP: BackupId = BackupId(1);
 const WORKER: NodeId = NodeId(2);

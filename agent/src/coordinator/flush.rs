@@ -14,8 +14,9 @@
 use std::collections::BTreeSet;
 
 use super::{Asker, Coordinator, Now};
-use crate::backplane::message::{Message, Reply};
+use crate::backplane::message::Message;
 use crate::id::NodeId;
+use crate::work::Reply;
 
 /// How long a flush is waited for, in nanoseconds: some objects over a slow uplink. Before the lease moves it is a beat: nothing is lost
 /// without, so it must not hold the move up.

@@ -14,12 +14,13 @@ use std::collections::BTreeMap;
 use super::probes::PROBES_NODE_MAX;
 use super::roster::Node;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, bounds, share};
-use crate::backplane::message::{Assignment, AssignmentId, Found, Message, Reply};
+use crate::backplane::message::Message;
 use crate::format::record::{BackupStart, BackupVolume, Commit, Record, Totals};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, Running, State};
 use crate::policy::Policy;
 use crate::policy::select::unmatched_include;
+use crate::work::{Assignment, AssignmentId, Found, Reply};
 
 /// How long a node may take to open a volume, in nanoseconds: a sweep that finds the paths of a policy is part of it. A node opens one after
 /// the other, so the time counts from its last answer.

@@ -15,13 +15,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Coordinator, Now, Pending};
-use crate::backplane::message::{AssignmentId, MergeOrder, Message};
+use crate::backplane::message::Message;
 use crate::format::record::{Commit, Record};
 use crate::id::{Epoch, NodeId, VolumeId};
 use crate::log::limits::RETIRED_MAX;
 use crate::log::state::{Refusal, State};
 use crate::table::plan::{self, Bounds, GROUP_MAX};
 use crate::table::segment::SegmentMeta;
+use crate::work::{AssignmentId, MergeOrder};
 
 /// Failures after which a volume's segments are left as they are, for this epoch.
 const TRIES_MAX: u32 = 3;

@@ -48,9 +48,7 @@ pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::backplane::message::{
-    AssignmentId, Command, MergeOrder, Message, NODE_ASSIGNMENTS_MAX, Reply, Report,
-};
+use crate::backplane::message::{Message, NODE_ASSIGNMENTS_MAX};
 use crate::format::record::{BackupEnd, Commit, Record, Stretch, Tried};
 use crate::id::{BackupId, Epoch, NodeId};
 use crate::log::limits::{RUNNING_MAX, SLOT_RECORDS_MAX};
@@ -58,6 +56,7 @@ use crate::log::state::{Refusal, State};
 use crate::log::writer::Checks;
 use crate::table::plan::Bounds;
 use crate::table::segment::SegmentMeta;
+use crate::work::{AssignmentId, Command, MergeOrder, Reply, Report};
 
 use assign::Assigned;
 use bounds::Room;
@@ -674,10 +673,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::backplane::message::{Found, Present};
     use crate::format::record::{BackupVolume, PolicyChange};
     use crate::id::{ObjectId, Slot, VolumeId};
     use crate::log::state::{Policy, Volume};
+    use crate::work::{Found, Present};
 
     const ME: NodeId = NodeId(1);
 

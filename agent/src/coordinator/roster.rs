@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::backplane::message::{AssignmentId, Present};
 use crate::backplane::reason::Reason;
 use crate::id::NodeId;
+use crate::work::{AssignmentId, Present};
 
 /// Uplink rate taken for a lane whose node has not measured one, in bytes a second: what a lane packs at zstd level 1 on a slow core.
 const LANE_BYTES_PER_SECOND: u64 = 100 << 20;

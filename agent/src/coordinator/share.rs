@@ -11,10 +11,11 @@
 //! Invariants: a share lies in one gap, begins where the gap begins, and ends on a cut (a multiple of the grain) or with the gap.
 //! Source: ours.
 
-use crate::backplane::message::{Found, Key};
 use crate::format::record::Stretch;
 use crate::id::KEY_START;
+use crate::id::Key;
 use crate::log::stretches;
+use crate::work::Found;
 use crate::worker::density::MARKS;
 
 /// A share is one in so many of what is left of a node's part. The first two are given before the node's rate is known: with four, one

@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 
 use super::jobs::Job;
 use super::{Contact, Coordinator, Now, share};
-use crate::backplane::message::{Found, Present};
 use crate::format::record::{PointStatus, Tried};
 use crate::id::{BackupId, Epoch, NodeId, VolumeId};
 use crate::log::state::{Point, State};
+use crate::work::{Found, Present};
 
 /// Errors that are kept.
 const ERRORS_MAX: usize = 16;

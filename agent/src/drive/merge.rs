@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use windlass_hal::buf::Pool;
 
-use crate::backplane::message::MergeOrder;
 use crate::format::seal::Keys;
 use crate::id::{Boot, Epoch, NodeId, ObjectId};
 use crate::log::state::State;
@@ -22,6 +21,7 @@ use crate::store::StoreFault;
 use crate::store::retry::Client;
 use crate::table::plan::SEGMENT_BYTES;
 use crate::table::segment::{SegmentMeta, SegmentSink};
+use crate::work::MergeOrder;
 use crate::worker::merge::{self, MergeFault};
 
 /// Pieces that a segment may take.

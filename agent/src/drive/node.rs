@@ -9,12 +9,13 @@
 
 use std::sync::Arc;
 
-use crate::backplane::message::{Assignment, AssignmentId, MergeOrder, Message, Reply};
+use crate::backplane::message::Message;
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::Call;
 use crate::log::state::State;
 use crate::node::{Action, Event, Node, Note, Ticket};
+use crate::work::{Assignment, AssignmentId, MergeOrder, Reply};
 
 /// What carries a node's actions out. None of these waits; what they lead to comes back as events.
 pub trait Ports {

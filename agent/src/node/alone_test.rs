@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::backplane::message::{Assignment, AssignmentId, Command, Found, MergeOrder, Reply, Report};
 use crate::coordinator::PROBES_NODE_MAX;
 use crate::coordinator::bounds::Room;
 use crate::format::record::{BackupVolume, PolicyChange, Record};
@@ -15,6 +14,7 @@ use crate::log::writer::WriterOptions;
 use crate::store::memory::MemoryStore;
 use crate::table::plan::Bounds;
 use crate::table::segment::SegmentMeta;
+use crate::work::{Assignment, AssignmentId, Command, Found, MergeOrder, Reply, Report};
 
 pub const S: u64 = 1_000_000_000;
 pub const PEER: NodeId = NodeId(2);

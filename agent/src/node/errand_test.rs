@@ -3,12 +3,12 @@
 
 use super::alone_test::{ASKER, Alone, S, found, merged, names, reply_to, segments};
 use super::*;
-use crate::backplane::message::{Assignment, Command, Found, Reply};
 use crate::format::record::{PolicyChange, Record};
 use crate::id::BackupId;
 use crate::log::state::State;
 use crate::policy::schedule::Schedule;
 use crate::policy::{Policy, PolicyVolume, Reader};
+use crate::work::{Assignment, Command, Found, Reply};
 use crate::worker::backup::Progress;
 
 /// What a volume is found to be; `proven`: its state says whether anybody wrote to it since.

@@ -43,7 +43,7 @@ mod types;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::backplane::message::{Assignment, AssignmentId, Command, MergeOrder, Message, Present, Reply};
+use crate::backplane::message::Message;
 use crate::coordinator::calendar::{Calendar, Due};
 use crate::coordinator::{self, Coordinator, Errand, Now};
 use crate::format::slot::Sealer;
@@ -53,6 +53,7 @@ use crate::log::fault::LogFault;
 use crate::log::lease::Nonces;
 use crate::log::replay::{Replay, View};
 use crate::log::writer::{self, Writer};
+use crate::work::{Assignment, AssignmentId, Command, MergeOrder, Present, Reply};
 use crate::worker::role::{self, Role};
 
 use follow::Follow;

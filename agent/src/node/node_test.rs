@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::*;
-use crate::backplane::message::{AssignmentId, Command, Found, Key, Reply};
 use crate::drive::node::{Ports, turn};
 use crate::format::record::{BackupVolume, PolicyChange, Record, Totals};
 use crate::format::slot::{Author, PlainForTests};
+use crate::id::Key;
 use crate::id::{BackupId, Boot, ObjectId};
 use crate::log::call::{Call, perform};
 use crate::log::lease::Identity;
@@ -25,6 +25,7 @@ use crate::store::StoreFaultKind;
 use crate::store::memory::MemoryStore;
 use crate::table::plan::Bounds;
 use crate::table::segment::SegmentMeta;
+use crate::work::{AssignmentId, Command, Found, Reply};
 use crate::worker::backup::Progress;
 use windlass_hal::sim::clock::SimClock;
 

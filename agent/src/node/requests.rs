@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Action, Node};
-use crate::backplane::message::{Command, Message, REPLY_BYTES_MAX, Reply, SUBMIT_BYTES_MAX};
+use crate::backplane::message::{Message, REPLY_BYTES_MAX, SUBMIT_BYTES_MAX};
 use crate::backplane::session::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX};
 use crate::coordinator::PROBES_NODE_MAX;
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
+use crate::work::{Command, Reply};
 
 /// Commands that wait at once; more are refused.
 const REQUESTS_MAX: usize = 64;

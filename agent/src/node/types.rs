@@ -3,9 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::backplane::message::{
-    Assignment, AssignmentId, Command, Found, MergeOrder, Message, Present, Reply,
-};
+use crate::backplane::message::Message;
 use crate::coordinator::bounds::Room;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::{Answer, Call, CallId};
@@ -15,6 +13,7 @@ use crate::log::state::State;
 use crate::log::writer::WriterOptions;
 use crate::table::plan::Bounds;
 use crate::table::segment::SegmentMeta;
+use crate::work::{Assignment, AssignmentId, Command, Found, MergeOrder, Present, Reply};
 use crate::worker::backup::Progress;
 
 /// Names a call of one of the node's machines.

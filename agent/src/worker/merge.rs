@@ -9,7 +9,6 @@
 
 use std::fmt;
 
-use crate::backplane::message::MergeOrder;
 use crate::format::seal::Keys;
 use crate::id::ObjectId;
 use crate::log::state::State;
@@ -17,6 +16,7 @@ use crate::table::merge::{Coalesce, Progress, Scope};
 use crate::table::plan::{SEGMENT_BYTES, scope};
 use crate::table::segment::{SegmentMeta, SegmentSink, SegmentWriter};
 use crate::table::source::{Fetch, Source, TableFault, TableLimits, TailRef};
+use crate::work::MergeOrder;
 
 /// zstd level of merged row blocks: as of those that workers write.
 const ZSTD_LEVEL: i32 = 1;

@@ -19,10 +19,11 @@
 use std::collections::VecDeque;
 
 use crate::backplane::message::{
-    Assignment, AssignmentId, KEY_END, Key, MergeOrder, Message, NODE_ASSIGNMENTS_MAX, Present,
-    REPORT_OBJECTS_MAX, REPORT_SEGMENTS_MAX, REPORT_TROUBLES_MAX, Report,
+    Message, NODE_ASSIGNMENTS_MAX, REPORT_OBJECTS_MAX, REPORT_SEGMENTS_MAX, REPORT_TROUBLES_MAX,
 };
+use crate::id::{KEY_END, Key};
 use crate::table::segment::SegmentMeta;
+use crate::work::{Assignment, AssignmentId, MergeOrder, Present, Report};
 use crate::worker::backup::Progress;
 
 /// What the node is to do for its worker.

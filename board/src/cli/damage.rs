@@ -12,7 +12,6 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use windlass_agent::backplane::message::Command;
 use windlass_agent::format::record::{DamageNews, Record};
 use windlass_agent::id::BackupId;
 use windlass_agent::log::presence::Presence;
@@ -20,6 +19,7 @@ use windlass_agent::log::state::State;
 use windlass_agent::progress::Progress;
 use windlass_agent::store::StoreFault;
 use windlass_agent::units::Counted;
+use windlass_agent::work::Command;
 
 use crate::cli::args::global::Global;
 use crate::cli::through::Through;

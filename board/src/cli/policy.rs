@@ -8,7 +8,6 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use windlass_agent::backplane::message::Command;
 use windlass_agent::civil::table_utc;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::VolumeId;
@@ -18,6 +17,7 @@ use windlass_agent::policy::retention::Retention;
 use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
 use windlass_agent::units::{Counted, format_bytes};
+use windlass_agent::work::Command;
 
 use crate::cli::args::PolicySet;
 use crate::cli::args::global::Global;

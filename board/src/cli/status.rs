@@ -6,8 +6,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use serde_json::Value;
-use windlass_agent::backplane::message::Command;
 use windlass_agent::id::NodeId;
+use windlass_agent::work::Command;
 
 use crate::cli::args::Status as Args;
 use crate::cli::args::global::Global;

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use windlass_agent::backplane::message::{Command, Reply};
 use windlass_agent::coordinator::status;
 use windlass_agent::policy::check_name;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::units::{Counted, Human, HumanTime};
+use windlass_agent::work::{Command, Reply};
 
 use crate::cli::args::Backup;
 use crate::cli::args::global::Global;

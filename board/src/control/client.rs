@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use windlass_agent::backplane::message::{Command, Reply, SUBMIT_BYTES_MAX};
+use windlass_agent::backplane::message::SUBMIT_BYTES_MAX;
+use windlass_agent::work::{Command, Reply};
 
 use super::wire::{Answer, Identity, LINE_BYTES_MAX, Request};
 use crate::failure::Failure;

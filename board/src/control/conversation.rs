@@ -120,7 +120,7 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use windlass_agent::backplane::message::{Command, Reply};
+    use windlass_agent::work::{Command, Reply};
 
     const STATUS: &[u8] = b"{\"ask\":\"status\"}\n";
 

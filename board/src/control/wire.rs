@@ -16,9 +16,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use windlass_agent::backplane::message::{Command, Reply, SUBMIT_BYTES_MAX};
+use windlass_agent::backplane::message::SUBMIT_BYTES_MAX;
 use windlass_agent::format::record::{Record, parse_records};
 use windlass_agent::id::{BackupId, NodeId};
+use windlass_agent::work::{Command, Reply};
 
 use crate::cli::args::global::Global;
 use crate::text;

@@ -20,11 +20,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use windlass_agent::backplane::message::{Command, Reply};
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::{BackupId, NodeId, VolumeId};
 use windlass_agent::log::state::State;
 use windlass_agent::policy::{Policy, PolicyVolume, Reader};
+use windlass_agent::work::{Command, Reply};
 
 use crate::authority::Authority;
 use crate::control::client::Agent;

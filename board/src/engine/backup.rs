@@ -14,7 +14,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use windlass_agent::backplane::message::{Command, Present, Reply};
 use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::replay::View;
@@ -23,6 +22,7 @@ use windlass_agent::node::{Node, Note};
 use windlass_agent::pack::proof::Proven;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::table::lost::LostRows;
+use windlass_agent::work::{Command, Present, Reply};
 use windlass_agent::worker::backup::{ItemTrouble, Totals};
 use windlass_hal::linux::poll::Poll;
 

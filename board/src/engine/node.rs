@@ -14,9 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use windlass_agent::backplane::message::{
-    Assignment, AssignmentId, Command, MergeOrder, Message, Present, Reply,
-};
+use windlass_agent::backplane::message::Message;
 use windlass_agent::backplane::net::Net;
 use windlass_agent::coordinator::Contact;
 use windlass_agent::drive::node::{Ports, turn};
@@ -31,6 +29,7 @@ use windlass_agent::node::{Config, Event, Node, Note, Ticket};
 use windlass_agent::store::StoreFault;
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::table::plan::Bounds;
+use windlass_agent::work::{Assignment, AssignmentId, Command, MergeOrder, Present, Reply};
 use windlass_agent::worker::rate::Rate;
 use windlass_hal::clock::Instant;
 use windlass_hal::linux::link::TcpLink;

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use windlass_agent::backplane::message::Found;
 use windlass_agent::drive::job::{Settings, VolumeJob};
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::State;
@@ -12,6 +11,7 @@ use windlass_agent::policy::select::{self, Selection, Unmatched};
 use windlass_agent::policy::selected::Selected;
 use windlass_agent::policy::{Policy, Reader, sample};
 use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::work::Found;
 use windlass_agent::worker::density::Marks;
 use windlass_agent::worker::stretch;
 use windlass_hal::block::BlockDevice;

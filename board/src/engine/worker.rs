@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use windlass_agent::backplane::message::{Assignment, AssignmentId, Command, MergeOrder};
 use windlass_agent::drive::job::{self, Assigned, Done, Machinery, Packing};
 use windlass_agent::drive::merge::Merger;
 use windlass_agent::drive::volume::CommitLog;
@@ -36,6 +35,7 @@ use windlass_agent::store::uplink::{Uplink, UplinkSettings};
 use windlass_agent::table::lost::LostRows;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
+use windlass_agent::work::{Assignment, AssignmentId, Command, MergeOrder};
 use windlass_agent::worker::backup::{ItemTrouble, Progress, Totals};
 use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_agent::worker::density;

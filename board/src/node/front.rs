@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use windlass_agent::backplane::message::{Command, Present, Reply};
 use windlass_agent::coordinator::status::{self, NoCoordinator};
 use windlass_agent::id::{Epoch, NodeId};
 use windlass_agent::log::state::State;
+use windlass_agent::work::{Command, Present, Reply};
 
 use crate::control::server::{CLIENTS_MAX, ClientId, Served, Server};
 use crate::control::wire::{Answer, Identity, Request};

@@ -25,12 +25,12 @@ mod reactor;
 use std::path::Path;
 use std::sync::Arc;
 
-use windlass_agent::backplane::message::Present;
 use windlass_agent::backplane::net::{Net, NetConfig, conns_max};
 use windlass_agent::backplane::session::{Local, PROTOCOLS};
 use windlass_agent::backplane::tls::{Pem, Tls};
 use windlass_agent::id::{Boot, NodeId};
 use windlass_agent::node::Node;
+use windlass_agent::work::Present;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
 

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use windlass_agent::backplane::message::Present;
 use windlass_agent::backplane::net;
 use windlass_agent::backplane::tls::Tls;
 use windlass_agent::coordinator::Contact;
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::node::{Event, Note};
+use windlass_agent::work::Present;
 use windlass_hal::clock::Instant;
 use windlass_hal::linux::poll::Poll;
 

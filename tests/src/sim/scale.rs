@@ -20,13 +20,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use windlass_agent::backplane::message::{
-    Assignment, AssignmentId, Command, Found, KEY_END, Key, MergeOrder, Message, Present, Reply,
-};
+use windlass_agent::backplane::message::Message;
 use windlass_agent::drive::node::{Ports, turn};
 use windlass_agent::format::record::{BackupVolume, PolicyChange, Record, Totals};
 use windlass_agent::format::slot::PlainForTests;
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
+use windlass_agent::id::{KEY_END, Key};
 use windlass_agent::log::call::{Answer, Call, perform};
 use windlass_agent::log::state::State;
 use windlass_agent::log::writer::WriterOptions;
@@ -34,6 +33,7 @@ use windlass_agent::node::{Config, Event, Node, Note, Ticket};
 use windlass_agent::store::memory::MemoryStore;
 use windlass_agent::table::plan::Bounds;
 use windlass_agent::table::segment::SegmentMeta;
+use windlass_agent::work::{Assignment, AssignmentId, Command, Found, MergeOrder, Present, Reply};
 use windlass_agent::worker::backup::Progress;
 
 use super::Verdict;

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use windlass_agent::backplane::message::{Command, Reply};
 use windlass_agent::format::record::Record;
 use windlass_agent::id::{BackupId, NodeId};
+use windlass_agent::work::{Command, Reply};
 use windlass_board::control::server::{CLIENTS_MAX, Server};
 use windlass_board::control::wire::{Answer, Identity, LINE_BYTES_MAX, Request};
 use windlass_tests::agent::FakeAgent;

@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use windlass_agent::backplane::message::MergeOrder;
 use windlass_agent::format::key::KeyRef;
 use windlass_agent::format::row::{BlockPlace, LocationRow, Row, RowKind};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
@@ -19,6 +18,7 @@ use windlass_agent::table::read::TableReader;
 use windlass_agent::table::rebuild::{RebuildSettings, rebuild};
 use windlass_agent::table::segment::{SEGMENT_META_BYTES, SegmentMeta, SegmentWriter};
 use windlass_agent::table::source::{Source, TableFault, TableLimits, TailRef};
+use windlass_agent::work::MergeOrder;
 use windlass_agent::worker::merge::{self, MergeFault};
 use windlass_tests::history::{History, Known, Memory, N, TABLE_KINDS, history};
 use windlass_tests::prng::Prng;

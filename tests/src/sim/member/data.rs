@@ -12,7 +12,6 @@
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use windlass_agent::backplane::message::{Assignment, MergeOrder};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::format::tail::TailKind;
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId};
@@ -33,6 +32,7 @@ use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKin
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
 use windlass_agent::table::source::{Fetch, TableFault, TableLimits};
+use windlass_agent::work::{Assignment, MergeOrder};
 use windlass_agent::worker::backup::{Action, Backup, BackupFault, Event, Progress, Task, Trust};
 use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_agent::worker::batch::Shape;

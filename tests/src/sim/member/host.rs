@@ -12,15 +12,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use windlass_agent::backplane::message::{Assignment, AssignmentId, Key, MergeOrder, Message, Reply};
+use windlass_agent::backplane::message::Message;
 use windlass_agent::coordinator::ASK_BITS;
 use windlass_agent::drive::node::Ports;
 use windlass_agent::format::record::{Commit, Stretch, Totals};
+use windlass_agent::id::Key;
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
 use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Event, Note, Ticket};
 use windlass_agent::table::segment::SegmentMeta;
+use windlass_agent::work::{Assignment, AssignmentId, MergeOrder, Reply};
 use windlass_agent::worker::backup::{Event as Worked, Progress};
 use windlass_hal::sim::prng::Prng;
 

@@ -26,7 +26,7 @@ mod plan;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use windlass_agent::backplane::message::{Command, Message, Present};
+use windlass_agent::backplane::message::Message;
 use windlass_agent::drive::node::turn;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::format::slot::PlainForTests;
@@ -34,6 +34,7 @@ use windlass_agent::id::{Boot, Epoch, NodeId, Slot, VolumeId};
 use windlass_agent::log::replay::View;
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Config, Event, Node, Note};
+use windlass_agent::work::{Command, Present};
 
 use super::options::{Mutation, Options, SECOND};
 use super::store::{Shelf, identity};

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use windlass_agent::backplane::message::{Found, Key};
 use windlass_agent::coordinator::bounds::Room;
 use windlass_agent::format::record::BackupVolume;
+use windlass_agent::id::Key;
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::call::Body;
 use windlass_agent::table::plan::Bounds;
+use windlass_agent::work::Found;
 use windlass_hal::buf::Pool;
 use windlass_hal::sim::prng::Prng;
 
