@@ -5,6 +5,7 @@
 //! | `corpus` | the corpora of the fuzz targets, on the stable compiler |
 //! | `golden` | stored bytes that a script wrote from the layout tables |
 //! | `readme` | the README's example |
+//! | `repositories` | repositories that earlier builds made |
 //! | `requests` | requests to a store per command |
 //! | `tidy` | labels, links, `Source:` lines, length of the README |
 //!
@@ -13,5 +14,6 @@
 mod corpus;
 mod golden;
 mod readme;
+mod repositories;
 mod requests;
 mod tidy;
