@@ -200,7 +200,7 @@ impl Pending {
 pub struct Now<'a> {
     /// Boot time in nanoseconds.
     pub ns: u64,
-    /// Wall clock in nanoseconds since 1970, for people.
+    /// Wall clock in nanoseconds since 1970, for people and schedules: the node's, within bounds of the store's.
     pub wall_ns: i64,
     /// The log.
     pub state: &'a State,
@@ -241,6 +241,8 @@ pub struct Coordinator {
     flush: Option<Flush>,
     /// End of the lease, for people.
     lease_end_ns: Option<u64>,
+    /// How far this node's clock is ahead of the store's, for people.
+    clock_ahead_ns: Option<i64>,
     /// When `turn` has something to do without an event.
     wake_ns: Option<u64>,
 }
@@ -275,6 +277,7 @@ impl Coordinator {
             floor_look_ns: now.ns,
             flush: None,
             lease_end_ns: None,
+            clock_ahead_ns: None,
             wake_ns: Some(now.ns),
             settings,
         };
@@ -308,6 +311,11 @@ impl Coordinator {
     /// When the lease ends as far as is known now.
     pub fn set_lease_end(&mut self, ns: Option<u64>) {
         self.lease_end_ns = ns;
+    }
+
+    /// How far this node's clock is ahead of the store's, when the two do not agree.
+    pub fn set_clock_ahead(&mut self, ns: Option<i64>) {
+        self.clock_ahead_ns = ns;
     }
 
     /// A node's connection came or went.

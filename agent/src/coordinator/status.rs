@@ -3,6 +3,7 @@
 //! | field | what |
 //! |---|---|
 //! | `node`, `coordinator` | who answers; who holds the lease: node, epoch, resting; without one why, and since when |
+//! | `clock_ahead_s` | by how many seconds the clock of the node that answers is ahead of the store's, when they do not agree |
 //! | `nodes` | each node: up, since when, why not; weight, memory, lanes, rate, volumes, number of assignments, as far as they are known |
 //! | `backups` | each running backup: items, bytes, rate, time left, assignments |
 //! | `queue` | policies whose backup has not begun, in the order in which they will |
@@ -106,6 +107,8 @@ pub struct NoCoordinator<'a> {
     pub present: &'a Present,
     /// Whom it can reach.
     pub contacts: &'a BTreeMap<NodeId, Contact>,
+    /// How far its clock is ahead of the store's, when the two do not agree.
+    pub clock_ahead_ns: Option<i64>,
 }
 
 /// The status without a coordinator: the node's connections, and the log as it last read it.
@@ -122,6 +125,7 @@ pub fn without(none: &NoCoordinator<'_>, state: &State) -> String {
             "why": none.why,
             "since_wall_ns": none.since_ns,
         },
+        "clock_ahead_s": none.clock_ahead_ns.map(|ns| ns / 1_000_000_000),
         "nodes": nodes.into_values().collect::<Vec<_>>(),
         "backups": state.at_work().map(|(backup, running)| json!({
             "backup": backup.0,
@@ -199,6 +203,7 @@ impl Coordinator {
                 "resting": false,
                 "lease_left_ms": self.lease_end_ns.map(|end| end.saturating_sub(now.ns) / 1_000_000),
             },
+            "clock_ahead_s": self.clock_ahead_ns.map(|ns| ns / 1_000_000_000),
             "nodes": nodes,
             "backups": backups,
             "queue": waiting.into_iter().map(|(_, policy)| policy).collect::<Vec<_>>(),

@@ -110,6 +110,7 @@ impl<S: Sealer + Clone> Node<S> {
             since_ns: self.health.none_since_ns,
             present: &self.config.present,
             contacts: &self.health.contacts,
+            clock_ahead_ns: self.wall.ahead_ns(),
         };
         status::without(&none, &self.view().state)
     }

@@ -8,7 +8,7 @@ use crate::coordinator::Contact;
 
 impl Cluster {
     /// What a node says of the cluster.
-    fn status(&mut self, index: usize) -> Value {
+    pub(super) fn status(&mut self, index: usize) -> Value {
         let client = self.now + 7;
         self.local(index, client, Command::Status);
         self.run_until(1, "the status", |cluster| cluster.reply_to(client).is_some());

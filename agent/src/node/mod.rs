@@ -26,6 +26,7 @@
 //! | this one | the machine: what comes in, and what follows until nothing moves |
 //! | `types` | what it is given, told, and says |
 //! | `follow` | who coordinates, and when to claim |
+//! | `clock` | its wall clock, held against the store's |
 //! | `errand` | a node that is there for one backup |
 //! | `requests` | commands of people on this machine |
 //! | `health` | what it says while nobody coordinates |
@@ -34,6 +35,7 @@
 //! committed when the lease could end before it arrives (L1); a coordinator is gone in the same call in which its lease is.
 //! Source: `agent/doc/commit-log.md`; `agent/doc/architecture.md`, Coordination.
 
+mod clock;
 mod errand;
 mod follow;
 mod health;
@@ -53,13 +55,16 @@ use crate::log::fault::LogFault;
 use crate::log::lease::Nonces;
 use crate::log::replay::{Replay, View};
 use crate::log::writer::{self, Writer};
+use crate::store::time::StoreTime;
 use crate::work::{Assignment, AssignmentId, Command, MergeOrder, Present, Reply};
 use crate::worker::role::{self, Role};
 
+use clock::WallClock;
 use follow::Follow;
 use health::Health;
 use requests::Requests;
 
+pub use clock::{APART_NS, apart_text};
 pub use types::{Action, Config, Event, Note, Ticket};
 
 /// Beats of silence after which a holder that was working is taken for dead.
@@ -123,6 +128,7 @@ pub struct Node<S> {
     calendar: Calendar,
     due_ns: Option<u64>,
     health: Health,
+    wall: WallClock,
     /// What it was started for alone, if it was.
     errand: Option<Errand>,
     /// Who may hold the lease that this node claims, and until when at least it is watched.
@@ -160,6 +166,7 @@ impl<S: Sealer + Clone> Node<S> {
             calendar: Calendar::default(),
             due_ns: None,
             health: Health::default(),
+            wall: WallClock::default(),
             errand: None,
             held: None,
             look_ns: 0,
@@ -230,8 +237,23 @@ impl<S: Sealer + Clone> Node<S> {
         self.config.present.uploaded = bytes;
     }
 
+    /// The store said what time it is. Asked for again with each answer: the last one counts.
+    pub fn store_says(&mut self, time: StoreTime) {
+        self.wall.hear(time);
+    }
+
+    /// What counts as the time, by this node's wall clock and by the store's.
+    fn read_clock(&mut self, now_ns: u64, wall_ns: i64) -> i64 {
+        let counts = self.wall.read(now_ns, wall_ns);
+        if let Some(ahead_ns) = self.wall.news() {
+            self.note(Note::Clock(ahead_ns));
+        }
+        counts
+    }
+
     /// Lets the lease go, if it is held, so that a clean stop costs nobody a wait.
     pub fn leave(&mut self, now_ns: u64, wall_ns: i64) {
+        let wall_ns = self.read_clock(now_ns, wall_ns);
         if let (Some(coordinator), None) = (&self.coordinator, self.releasing) {
             // With work left, somebody is named who takes it at once: others would rest.
             let heir = self.up.first().copied().filter(|_| !coordinator.is_idle());
@@ -242,8 +264,9 @@ impl<S: Sealer + Clone> Node<S> {
         self.settle(now_ns, wall_ns);
     }
 
-    /// Takes an event in. `wall_ns` is for people.
+    /// Takes an event in. `wall_ns` is this node's wall clock: for people, and for schedules as far as it agrees with the store's.
     pub fn handle(&mut self, now_ns: u64, wall_ns: i64, event: Event) {
+        let wall_ns = self.read_clock(now_ns, wall_ns);
         match event {
             Event::Up(node) => self.set_up(now_ns, wall_ns, node, true),
             Event::Down(node) => self.set_up(now_ns, wall_ns, node, false),
@@ -265,6 +288,7 @@ impl<S: Sealer + Clone> Node<S> {
 
     /// Time passed.
     pub fn wake(&mut self, now_ns: u64, wall_ns: i64) {
+        let wall_ns = self.read_clock(now_ns, wall_ns);
         if let Some((_, writer)) = &mut self.writer {
             writer.wake(now_ns);
         }
@@ -417,6 +441,7 @@ impl<S: Sealer + Clone> Node<S> {
                 let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
                 let Some(coordinator) = &mut self.coordinator else { return };
                 coordinator.set_lease_end(writer.lease_end_ns());
+                coordinator.set_clock_ahead(self.wall.ahead_ns());
                 // Who only looks keeps nobody from resting.
                 if let Message::Request { request, command: Command::Status } = message {
                     let reply = Reply::Status(coordinator.status(now, &self.health.contacts));

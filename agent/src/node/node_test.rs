@@ -233,6 +233,10 @@ struct Cluster {
     piece: u64,
     /// How far all wall clocks are ahead, in nanoseconds.
     ahead_ns: i64,
+    /// The same of one node more.
+    node_ahead_ns: BTreeMap<usize, i64>,
+    /// The store says what time it is, with each event.
+    dated: bool,
 }
 
 impl Cluster {
@@ -250,6 +254,8 @@ impl Cluster {
             step_ms: 300,
             piece: 64,
             ahead_ns: 0,
+            node_ahead_ns: BTreeMap::new(),
+            dated: false,
         };
         (0..cluster.nodes.len()).for_each(|index| cluster.boot(index));
         cluster
@@ -318,7 +324,11 @@ impl Cluster {
         let now = self.now;
         if let Some((node, host)) = &mut self.nodes[index] {
             host.now = now;
-            turn(node, host, now, now as i64 + self.ahead_ns, event);
+            if self.dated {
+                node.store_says(StoreTime { wall_ns: now as i64 + self.ahead_ns, at_ns: now });
+            }
+            let ahead_ns = self.ahead_ns + self.node_ahead_ns.get(&index).copied().unwrap_or(0);
+            turn(node, host, now, now as i64 + ahead_ns, event);
         }
     }
 
@@ -952,3 +962,6 @@ fn a_job_that_waits_for_the_log_has_it_read_at_once() {
 
 #[path = "health_test.rs"]
 mod health_test;
+
+#[path = "clock_test.rs"]
+mod clock_test;

@@ -16,6 +16,8 @@ use crate::table::segment::SegmentMeta;
 use crate::work::{Assignment, AssignmentId, Command, Found, MergeOrder, Present, Reply};
 use crate::worker::backup::Progress;
 
+use super::clock::apart_text;
+
 /// Names a call of one of the node's machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
@@ -190,6 +192,8 @@ pub enum Note {
     Lost(LogFault),
     /// Something in the background did not work.
     Warning(LogFault),
+    /// Its clock is so many nanoseconds ahead of the store's, or behind when negative; `None`: they agree again.
+    Clock(Option<i64>),
 }
 
 impl fmt::Display for Note {
@@ -206,6 +210,12 @@ impl fmt::Display for Note {
             Note::Released => f.write_str("this node let the lease go"),
             Note::Lost(fault) => write!(f, "this node does not coordinate: {fault}"),
             Note::Warning(fault) => write!(f, "{fault}"),
+            Note::Clock(None) => f.write_str("this node's clock agrees with the store's again"),
+            Note::Clock(Some(ahead_ns)) => write!(
+                f,
+                "this node's clock is {} the store's; schedules and the times of points go by the store's: set the clock that is wrong",
+                apart_text(*ahead_ns)
+            ),
         }
     }
 }

@@ -12,6 +12,8 @@
 //!  L > N + every             a clock is or was wrong ([`is_ahead`]): the coordinator writes N into the log, and that counts as L
 //! ```
 //!
+//! "Now" is the coordinator's clock within bounds of the store's (`node::clock`).
+//!
 //! Invariants: after a run that starts at N nothing is due at or before N, whatever the clock did; the next
 //! one is due at most two periods after N. Pure: does not read a clock. Converting to local time is left to
 //! the caller. Source: ours.

@@ -40,6 +40,7 @@ use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
 use super::throttle::Throttle;
+use super::time::{Heard, StoreTime};
 use super::{
     ByteRange, KEY_DEPTH_MAX, PutMode, Store, StoreFault, StoreFaultKind, body_bytes, check_key,
     check_prefix, is_urgent,
@@ -77,6 +78,7 @@ pub struct DirStore {
     temp_nonce: u64,
     temp_count: AtomicU64,
     durable: Mutex<BTreeSet<String>>,
+    heard: Heard,
 }
 
 impl DirStore {
@@ -110,6 +112,7 @@ impl DirStore {
             temp_nonce: nonce,
             temp_count: AtomicU64::new(0),
             durable: Mutex::new(BTreeSet::new()),
+            heard: Heard::default(),
         };
         store.clean_temps(&root).map_err(|e| fault(verb, &name, e))?;
         Ok(store)
@@ -252,9 +255,15 @@ impl DirStore {
             }
         }
         file.sync_all().map_err(|e| errno(&e))?;
+        let metadata = file.metadata().map_err(|e| errno(&e))?;
         // A share that has lost a write may only now know it.
-        if file.metadata().map_err(|e| errno(&e))?.len() != body_bytes(body) {
+        if metadata.len() != body_bytes(body) {
             return Err(Errno::EIO);
+        }
+        // Of the last byte, which may have waited for the limit; never of an empty body, which may be as old as its file.
+        if body_bytes(body) > 0 {
+            let nanos = u32::try_from(metadata.mtime_nsec()).unwrap_or(0);
+            self.heard.hear(self.throttle.clock(), metadata.mtime(), nanos);
         }
         if large {
             // What did go through the page cache is clean now; advice that is not taken does no harm.
@@ -291,6 +300,10 @@ impl DirStore {
 impl Store for DirStore {
     fn describe(&self) -> String {
         format!("file://{}", self.path.display())
+    }
+
+    fn time(&self) -> Option<StoreTime> {
+        self.heard.last()
     }
 
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {

@@ -13,6 +13,7 @@
 //! | [`probe`](mod@probe) | what a store must prove before it is written to (C6) |
 //! | [`retry`] | the only place that repeats a call, with a budget |
 //! | [`split`] | two stores as one: the log in one that keeps conditions, objects in one that need not |
+//! | [`time`] | what time a store says that it is |
 //! | [`throttle`] | bandwidth limits, shared by all calls of a store |
 //! | [`uplink`] | the fixed set of threads that block on a store, and their queues |
 //!
@@ -33,11 +34,14 @@ pub mod retry;
 pub mod s3;
 pub mod split;
 pub mod throttle;
+pub mod time;
 pub mod uplink;
 
 use std::fmt;
 
 use crate::foreign;
+
+use time::StoreTime;
 
 /// Longest key in bytes. Ours are below 90; S3 allows 1024 with the prefix.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -97,6 +101,11 @@ pub trait Store: Send + Sync {
     /// From now on a call of the lease ([`LEASE_KEYS`]) is given up after so many milliseconds. A store without connections has no
     /// deadlines: it does nothing.
     fn set_lease_deadline(&self, _ms: u64) {}
+
+    /// What time the store said last that it is, in any answer. `None`: it says none, or has not answered yet.
+    fn time(&self) -> Option<StoreTime> {
+        None
+    }
 
     /// Whether the store keeps old versions of what is replaced or deleted. Asked once, by the probe.
     fn versioning(&self) -> Result<Versioning, StoreFault> {

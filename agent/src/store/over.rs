@@ -7,6 +7,7 @@
 //! Name the trait by its path where it is implemented (`impl over::Over for ...`): it has the methods of [`Store`], and with both in scope a
 //! call would be ambiguous. Source: ours.
 
+use super::time::StoreTime;
 use super::{ByteRange, PutMode, Store, StoreFault, Versioning};
 
 /// What a store in front of another does in its own way; each call that is not written here goes to the one behind it.
@@ -54,6 +55,11 @@ pub trait Over: Send + Sync {
         self.behind().set_lease_deadline(ms);
     }
 
+    /// As [`Store::time`].
+    fn time(&self) -> Option<StoreTime> {
+        self.behind().time()
+    }
+
     /// As [`Store::versioning`].
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.behind().versioning()
@@ -92,6 +98,10 @@ impl<T: Over> Store for T {
 
     fn set_lease_deadline(&self, ms: u64) {
         Over::set_lease_deadline(self, ms);
+    }
+
+    fn time(&self) -> Option<StoreTime> {
+        Over::time(self)
     }
 
     fn versioning(&self) -> Result<Versioning, StoreFault> {

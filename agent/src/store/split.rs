@@ -19,6 +19,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::time::StoreTime;
 use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
 
 /// What goes to the log store: directories with their slash, and whole names.
@@ -162,6 +163,11 @@ impl Store for SplitStore {
 
     fn set_lease_deadline(&self, ms: u64) {
         self.log.set_lease_deadline(ms);
+    }
+
+    /// Of the store of objects, if it says one: the log's may run on the nodes themselves.
+    fn time(&self) -> Option<StoreTime> {
+        self.objects.time().or_else(|| self.log.time())
     }
 
     /// Of the log's store: that is where versions get in the way.

@@ -65,6 +65,11 @@ impl Throttle {
         Throttle::new(Arc::clone(&self.clock), 0, 0)
     }
 
+    /// The clock that it waits by.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// Changes the limits for every byte from now on.
     pub fn set(&self, up_bytes_s: u64, down_bytes_s: u64) {
         self.up.rate_bytes_s.store(up_bytes_s, Ordering::Relaxed);

@@ -288,6 +288,10 @@ impl Run<'_> {
             | Note::Coordinates(_)
             | Note::Follows(..)
             | Note::Released => Ok(()),
+            Note::Clock(_) => {
+                log::warn!("clock: {note}");
+                Ok(())
+            }
         }
     }
 

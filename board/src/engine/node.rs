@@ -26,8 +26,8 @@ use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::state::State;
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::node::{Config, Event, Node, Note, Ticket};
-use windlass_agent::store::StoreFault;
 use windlass_agent::store::throttle::Throttle;
+use windlass_agent::store::{Store, StoreFault};
 use windlass_agent::table::plan::Bounds;
 use windlass_agent::work::{Assignment, AssignmentId, Command, MergeOrder, Present, Reply};
 use windlass_agent::worker::rate::Rate;
@@ -218,6 +218,8 @@ pub struct Engine {
     words: Option<String>,
     rate: Rate,
     throttle: Arc<Throttle>,
+    /// For what time it says that it is.
+    store: Arc<dyn Store>,
     timing: Timing,
 }
 
@@ -240,6 +242,7 @@ impl Engine {
             answered.send(Letter::Answer(ticket, answer, words));
         };
         let (throttle, settings) = (Arc::clone(&work.target.throttle), work.settings);
+        let store = Arc::clone(&work.target.store);
         let host = Host {
             net,
             calls: Calls::start(&work.target.store, settings.log_threads, tell)?,
@@ -251,7 +254,7 @@ impl Engine {
             calls_made: 0,
         };
         let (words, rate) = (None, Rate::default());
-        Ok(Engine { node, host, letters, words, rate, throttle, timing: settings.timing })
+        Ok(Engine { node, host, letters, words, rate, throttle, store, timing: settings.timing })
     }
 
     /// The machine.
@@ -284,6 +287,7 @@ impl Engine {
                     self.host.keeping.remove(&ticket);
                     self.words.clone_from(&words);
                     words.into_iter().for_each(|words| self.node.store_said(words));
+                    self.store.time().into_iter().for_each(|time| self.node.store_says(time));
                     self.turn(Some(Event::Answered(ticket, answer)));
                 }
                 Letter::Event(event) => {

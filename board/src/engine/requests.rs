@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::watch::Watch;
 use serde_json::{Value, json};
+use windlass_agent::store::time::StoreTime;
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, Versioning};
 
 /// Requests of a run.
@@ -145,6 +146,10 @@ impl Store for Counted {
             go_on
         };
         self.watched("LIST", prefix, || self.inner.list(prefix, after, &mut each))
+    }
+
+    fn time(&self) -> Option<StoreTime> {
+        self.inner.time()
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreFault> {

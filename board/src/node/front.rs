@@ -72,6 +72,7 @@ impl Front {
             since_ns: Some(self.since_ns),
             present: &self.present,
             contacts: &BTreeMap::new(),
+            clock_ahead_ns: None,
         };
         status::without(&none, &State::default())
     }

@@ -19,6 +19,8 @@ pub struct Status {
     pub node: u32,
     /// Who coordinates, as far as that node knows.
     pub coordinator: Option<Coordinator>,
+    /// How many seconds the clock of the node that answers is ahead of the store's, when the two do not agree.
+    pub clock_ahead_s: Option<i64>,
     /// All nodes that are known.
     pub nodes: Vec<Node>,
     /// What runs.

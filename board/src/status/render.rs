@@ -3,6 +3,7 @@
 //!
 //! Source: ours.
 
+use windlass_agent::node::apart_text;
 use windlass_agent::units::{Grouped, Human};
 
 use super::{Assignment, Backup, Node, Status};
@@ -60,6 +61,16 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
     });
     if let (None, Some(why)) = (holder.node, &holder.why) {
         wrap(&name(why), out);
+    }
+    if let Some(ahead_s) = status.clock_ahead_s {
+        let apart = apart_text(ahead_s.saturating_mul(1_000_000_000));
+        let node = holder.node.unwrap_or(status.node);
+        wrap(
+            &format!(
+                "the clock of node {node} is {apart} the store's, and schedules go by the store's: set the one that is wrong"
+            ),
+            out,
+        );
     }
 }
 
@@ -296,6 +307,19 @@ LAST ERRORS
         let json = r#"{"nodes":[{"node":1,"volumes":["home","lun"]}],"volumes_missing":["home (/dev/x)"]}"#;
         let text = lines(&Status::parse(json).unwrap()).join("\n");
         assert!(text.contains("home lun\nNO DEVICE on this machine: home (/dev/x)\n"), "{text}");
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_named_with_its_node() {
+        let json = r#"{"node":2,"coordinator":{"node":1,"epoch":7},"clock_ahead_s":1800}"#;
+        let text = lines(&Status::parse(json).unwrap());
+        let expected = [
+            "    the clock of node 1 is 30 min ahead of the store's, and schedules go by the",
+            "    store's: set the one that is wrong",
+        ];
+        assert_eq!(text[1..3], expected, "{text:?}");
+        let fits = r#"{"node":2,"coordinator":{"node":1},"clock_ahead_s":null}"#;
+        assert!(!lines(&Status::parse(fits).unwrap()).join("").contains("clock"));
     }
 
     #[test]

@@ -54,6 +54,21 @@ fn temps(repo: &Path) -> Vec<PathBuf> {
     }
 }
 
+#[test]
+fn a_directory_says_the_time_of_what_it_stored() {
+    let scratch = Scratch::new("dir-time");
+    let store = open(scratch.path()).unwrap();
+    assert_eq!(store.time(), None);
+    store.put("empty", &[], PutMode::Replace).unwrap();
+    assert_eq!(store.time(), None, "a file that nothing was written to may be older");
+    let before = SystemClock.now().as_ns();
+    store.put("a", &[b"body"], PutMode::CreateOnly).unwrap();
+    let said = store.time().unwrap();
+    assert!(said.at_ns >= before && said.at_ns <= SystemClock.now().as_ns());
+    // A local directory has this machine's clock; an hour for one that is set while the test runs.
+    assert!((said.wall_ns / 1_000_000_000).abs_diff(SystemClock.wall().secs) < 3600);
+}
+
 fn get(store: &dyn Store, key: &str) -> Result<Vec<u8>, Kind> {
     let mut out = Vec::new();
     store.get(key, WHOLE, &mut out).map_err(|fault| fault.kind)?;

@@ -138,6 +138,33 @@ fn one_attempt_is_classified() {
     assert!(fault.kind == Kind::Rejected && fault.detail.contains("region eu-central-1"), "{fault}");
 }
 
+/// A server whose clock is a year ahead, and that says so as it refuses.
+const SKEWED: Fault = Fault::Raw(
+    "HTTP/1.1 403 X\r\nDate: Fri, 01 Jan 2027 01:00:00 GMT\r\nContent-Length: 62\r\n\r\n<Error><Code>RequestTimeTooSkewed</Code><Message/></Error>    ",
+);
+
+#[test]
+fn what_a_wrong_clock_spoils_is_signed_with_the_servers_time_and_sent_once_more() {
+    let server = Faulty::start();
+    let clock = Arc::new(StepClock::default());
+    let store = server.s3.store_at("bucket", Arc::clone(&clock) as Arc<dyn Clock>);
+    store.put("a", &[b"0123456789"], PutMode::CreateOnly).unwrap();
+    assert_eq!(store.time(), None, "a server that says no time");
+    for verb in ["GET", "PUT", "DELETE"] {
+        server.plan(verb, &SKEWED, 1);
+    }
+    let before = server.requests();
+    let mut out = Vec::new();
+    assert_eq!(store.get("a", WHOLE, &mut out), Ok(10));
+    assert_eq!(server.requests() - before, 2);
+    let said = store.time().unwrap();
+    assert_eq!((said.wall_ns / 1_000_000_000, said.at_ns), (1_798_765_200, clock.now().as_ns()));
+    // From then on requests are signed with that time, and a refusal is one.
+    assert_eq!(kind(store.put("a", &[b"x"], PutMode::Replace)), Kind::Denied);
+    assert_eq!(kind(store.delete("a")), Kind::Denied);
+    assert_eq!(server.requests() - before, 4);
+}
+
 #[test]
 fn a_listing_that_does_not_fit_is_no_answer_and_names_what_is_wrong() {
     let server = Faulty::start();

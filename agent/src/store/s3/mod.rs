@@ -17,7 +17,8 @@
 //! - A ranged GET must answer exactly the range asked for; a body shorter than announced is `Unknown`.
 //! - No redirects, no proxy from the environment, no compression, a timeout on every phase.
 //!
-//! Invariants: one call is one attempt (a GET of a range past the end may take a second request to learn the size). Nothing
+//! Invariants: one call is one attempt (a GET of a range past the end may take a second request to learn the size, and the first one of a
+//! machine whose clock is wrong a second one, signed with the server's time). Nothing
 //! secret is in `describe`, in a fault or in `Debug`.
 //! Does not: multipart, ACLs, storage classes, encryption headers.
 //! Source: AWS S3 API reference; `agent/doc/commit-log.md`, Answers to a create.
@@ -40,6 +41,7 @@ use windlass_hal::clock::Clock;
 
 use super::http::{HttpSettings, agent, read_bounded, transport_fault};
 use super::throttle::Throttle;
+use super::time::{Heard, StoreTime, parse_date};
 use super::{
     ByteRange, LEASE_CALL_MS, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key,
     check_prefix, is_of_lease, is_urgent,
@@ -59,6 +61,9 @@ pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
 /// Longest wait for an answer to a request without a body, and for the next bytes of that answer, in milliseconds: a store that stalls in
 /// the middle of a body costs this and is asked again. As long as a repository's opening waits in all.
 pub const ASKED_ANSWER_MS_MAX: u64 = 30_000;
+/// How far this machine's clock may be from the server's, in seconds, until requests are signed with the server's: a third of the 15 minutes
+/// from which on servers refuse them.
+pub const SIGNED_APART_SECS_MAX: u64 = 300;
 /// Largest LIST answer in bytes that is read: 1000 keys of 1024 bytes, thrice escaped.
 pub const LIST_BODY_BYTES_MAX: u64 = 8 << 20;
 /// Largest error body in bytes that is read.
@@ -77,6 +82,7 @@ pub struct S3Store {
     lease_call_ms: AtomicU64,
     keyring: Keyring,
     habits: Habits,
+    heard: Heard,
     settings: S3Settings,
     region: String,
     tls: bool,
@@ -142,6 +148,7 @@ impl S3Store {
             throttle,
             keyring,
             habits: Habits::default(),
+            heard: Heard::default(),
             region,
             tls,
             origin: format!("{}://{host}", if tls { "https" } else { "http" }),
@@ -153,11 +160,32 @@ impl S3Store {
         })
     }
 
-    /// Sends one request and returns whatever came back; an `Err` is an answer that did not come.
+    /// Sends one request and returns whatever came back; an `Err` is an answer that did not come. One that was refused unread, as this
+    /// machine's clock is wrong, is signed with the server's time and sent again.
     fn send(&self, request: &Outgoing<'_>) -> Result<Response<Body>, StoreFault> {
+        let secs = self.sign_secs();
+        let response = self.send_at(request, secs)?;
+        let (status, theirs) = (response.status().as_u16(), self.sign_secs());
+        if status != 403 || theirs.abs_diff(secs) <= SIGNED_APART_SECS_MAX {
+            return Ok(response);
+        }
+        drop(response);
+        self.send_at(request, theirs)
+    }
+
+    /// The time to sign with: this machine's, or the server's when the two are so far apart that it would refuse the other one.
+    fn sign_secs(&self) -> i64 {
+        let ours = self.clock.wall().secs;
+        let Some(StoreTime { wall_ns, at_ns }) = self.heard.last() else { return ours };
+        let since = self.clock.now().as_ns().saturating_sub(at_ns);
+        let theirs = wall_ns.saturating_add_unsigned(since) / 1_000_000_000;
+        if ours.abs_diff(theirs) > SIGNED_APART_SECS_MAX { theirs } else { ours }
+    }
+
+    fn send_at(&self, request: &Outgoing<'_>, secs: i64) -> Result<Response<Body>, StoreFault> {
         let path = format!("{}/{}", self.bucket_path, sign::encode_path(request.object));
         let query = sign::encode_query(request.query);
-        let time = sign::amz_time(self.clock.wall().secs);
+        let time = sign::amz_time(secs);
         let keys = self.keyring.current(self.clock.now().as_ns());
         let payload = match request.body {
             Some(_) if self.tls => UNSIGNED_PAYLOAD.to_owned(),
@@ -232,7 +260,13 @@ impl S3Store {
             configured = configured.max_idle_age(Duration::ZERO);
         }
         let configured = configured.build();
-        self.agent.run(configured).map_err(|e| transport_fault(request.verb, request.key, &self.host, &e))
+        let answered = self.agent.run(configured);
+        let response = answered.map_err(|e| transport_fault(request.verb, request.key, &self.host, &e))?;
+        // An answer with an age comes out of a cache in between, and its date with it.
+        if let (None, Some(date)) = (header(response.headers(), "age"), header(response.headers(), "date")) {
+            parse_date(date).into_iter().for_each(|secs| self.heard.hear(&*self.clock, secs, 0));
+        }
+        Ok(response)
     }
 
     fn limiter(&self, key: &str) -> &Throttle {
@@ -327,6 +361,10 @@ impl S3Store {
 }
 
 impl Store for S3Store {
+    fn time(&self) -> Option<StoreTime> {
+        self.heard.last()
+    }
+
     fn describe(&self) -> String {
         let shown = self.prefix.strip_suffix('/').unwrap_or("");
         let slash = if shown.is_empty() { "" } else { "/" };

@@ -294,7 +294,8 @@ impl Member {
                     | Note::Waiting(_)
                     | Note::SameNumber(_)
                     | Note::Follows(..)
-                    | Note::Coordinates(_),
+                    | Note::Coordinates(_)
+                    | Note::Clock(_),
                     _,
                 ) => {}
             }
