@@ -18,6 +18,7 @@
 //! | [`policy`] | what to back up and how, and which paths |
 //! | [`progress`] | what a running job shows, and how it is stopped |
 //! | [`civil`] | calendar dates in UTC
+//! | [`hex`] | bytes as hex digits
 //! | [`units`] | sizes and durations as people write them |
 //! | [`limits`] | every bound |
 //!
@@ -29,6 +30,7 @@ pub mod coordinator;
 pub mod drive;
 pub mod foreign;
 pub mod format;
+pub mod hex;
 pub mod id;
 pub mod limits;
 pub mod log;

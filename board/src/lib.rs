@@ -13,6 +13,7 @@
 //! | [`authority`] | a small CA for the backplane |
 //! | [`failure`] | what went wrong, where, what to do; and the exit code |
 //! | [`point`] | `NAME@POINT` |
+//! | [`schema`] | the fields of what `--json` prints |
 //! | [`text`] | names made fit for a terminal |
 //! | [`unlock`] | which keys open a repository |
 //! | [`logger`] [`levels`] [`repeats`] | the log on stderr |
@@ -36,6 +37,7 @@ pub mod point;
 pub mod profile;
 pub mod prompt;
 pub mod repeats;
+pub mod schema;
 pub mod signal;
 pub mod status;
 pub mod text;
@@ -59,7 +61,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     let service = matches!(parsed.command, args::Command::Agent(_));
     logger::install(parsed.global.verbose, parsed.global.log.as_ref(), service);
     let output = Output::new(parsed.global.json, parsed.global.quiet);
-    let code = match cli::run(&parsed.global, parsed.command, &output) {
+    let code = match cli::run(parsed, &output) {
         Ok(code) => signal::exit_code(code),
         Err(failure) => signal::exit_code(output.fail(&failure)),
     };

@@ -1,10 +1,9 @@
 //! Bytes from a volume as text, for people and as JSON. Names are any bytes: [`printable`] says how they are shown. Source: ours.
 
-use std::fmt::Write;
-
 use serde_json::{Map, Value};
 
 pub use windlass_agent::foreign::{name as printable, parse_name as parse_printable};
+pub use windlass_agent::hex::{hex, unhex};
 
 /// Puts a name into a JSON object: `key` as text, and `key_hex` with the exact bytes where they are not UTF-8.
 pub fn put_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
@@ -12,14 +11,6 @@ pub fn put_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     if std::str::from_utf8(bytes).is_err() {
         object.insert(format!("{key}_hex"), hex(bytes).into());
     }
-}
-
-/// Lower-case hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 /// A UUID as it is usually written.

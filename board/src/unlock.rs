@@ -262,14 +262,7 @@ fn parse_key_file(bytes: &[u8]) -> Result<(Secret, Vec<Pin>), Option<usize>> {
 }
 
 fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if digits.len() != 2 * N || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
+    text::unhex(digits)?.try_into().ok()
 }
 
 fn read_passphrase(path: &Path) -> Result<Unlock, Failure> {

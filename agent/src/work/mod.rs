@@ -1,10 +1,17 @@
 //! Values that travel: between the nodes of a cluster, and between a node and the faces through which people and programs reach it.
 //!
-//! Work of a cluster: [`Assignment`], [`Report`], [`MergeOrder`], [`Present`], [`Found`]. Requests of its coordinator: [`Command`],
-//! [`Reply`].
+//! | module | what |
+//! |---|---|
+//! | this one | work of a cluster ([`Assignment`], [`Report`], [`MergeOrder`], [`Present`], [`Found`]) and requests of its coordinator ([`Command`], [`Reply`]) |
+//! | [`table`] | every command: name, arguments, role, help, replies; [`entry`] has what an entry says |
+//! | [`request`] | a [`Command`] as a name and named values, as the table has them, and back |
 //!
 //! Invariants: plain data. Does not: encode (`backplane::message` does for nodes, `board/src/control/wire.rs` for the socket), judge, or do
 //! anything. Source: ours.
+
+pub mod entry;
+pub mod request;
+pub mod table;
 
 use crate::format::record::{BackupVolume, Record, SegmentMeta, Totals};
 use crate::id::{BackupId, Boot, Epoch, Key, NodeId, ObjectId, VolumeId};

@@ -14,7 +14,8 @@
 //! | [`preview`] | `--dry-run` of `backup` and `restore` |
 //! | [`check`] | `check` |
 //! | [`volume`] | `volume info` |
-//! | [`status`] | `status`, `coordinator move` |
+//! | [`status`] | `status`, `stop`, `coordinator move`, `flush` |
+//! | [`commands`] | `commands` |
 //! | [`board`] | `board new`, `check`, `explain` |
 //! | [`pki`] | `pki init`, `issue` |
 //! | [`verify`] | `volume verify`, and the same after a backup |
@@ -23,6 +24,8 @@
 //! | [`output`] [`progress`] | documents and text on stdout; bars, plain lines or JSON lines while a job runs |
 //! | [`damage`] [`unknown`] | damage and unknown names, as several commands report them |
 //!
+//! Where a command runs, and whether it changes something, is in the table of commands (`windlass_agent::work::table`).
+//!
 //! Each returns how it ended; the line that says why is printed by the caller.
 
 pub mod args;
@@ -30,6 +33,7 @@ pub mod backup;
 pub mod board;
 pub mod browse;
 pub mod check;
+pub mod commands;
 pub mod damage;
 pub mod output;
 pub mod pki;
@@ -49,8 +53,10 @@ pub mod unknown;
 pub mod verify;
 pub mod volume;
 
-use crate::cli::args::Command;
+use windlass_agent::work::entry::Place;
+
 use crate::cli::args::global::Global;
+use crate::cli::args::{Command, Parsed};
 use crate::cli::output::Output;
 use crate::cli::through::Through;
 use crate::demo;
@@ -59,84 +65,19 @@ use crate::failure::{Exit, Failure};
 use crate::node;
 
 /// Runs a command; through the agent of this machine if there is one and the command wants it.
-pub fn run(global: &Global, command: Command, output: &Output) -> Result<Exit, Failure> {
+pub fn run(parsed: Parsed, output: &Output) -> Result<Exit, Failure> {
+    let Parsed { mut global, command, entry } = parsed;
     host::refuse_memory(global.memory.0)?;
-    let mut global = global.clone();
-    let mut through = match need(&command) {
-        Need::Nothing => None,
-        Need::Repository if global.repo.is_some() => None,
-        Need::Repository | Need::Agent => Through::find(&global)?,
+    let mut through = match entry.place {
+        Place::Here | Place::OnlyAgent | Place::Socket => None,
+        Place::ItsRepository if global.repo.is_some() => None,
+        Place::ItsRepository | Place::Agent => Through::find(&global)?,
     };
     if let Some(through) = &mut through {
         through.identity.fill(&mut global);
     }
-    let output = if does(&command) { *output } else { output.of_answer() };
+    let output = if entry.changes { *output } else { output.of_answer() };
     dispatch(&global, command, through, &output)
-}
-
-/// Whether a command changes something, so that its lines are about what it did; the others answer a question.
-fn does(command: &Command) -> bool {
-    match command {
-        Command::Demo(_)
-        | Command::Backup(_)
-        | Command::Restore(_)
-        | Command::Agent(_)
-        | Command::Coordinator(_)
-        | Command::Flush
-        | Command::Pki(_)
-        | Command::Repo(args::Repo::Init(_) | args::Repo::Set(_) | args::Repo::Rebuild)
-        | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
-        | Command::Retention(_)
-        | Command::Point(_) => true,
-        Command::Repo(args::Repo::Probe | args::Repo::Info)
-        | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
-        | Command::Points(_)
-        | Command::Ls(_)
-        | Command::Stat(_)
-        | Command::Find(_)
-        | Command::Cat(_)
-        | Command::Check(_)
-        | Command::Volume(_)
-        | Command::Status(_)
-        | Command::Board(_) => false,
-    }
-}
-
-/// What a command wants of an agent.
-enum Need {
-    Nothing,
-    /// To know which repository, unless that was said.
-    Repository,
-    /// To have it do the work.
-    Agent,
-}
-
-fn need(command: &Command) -> Need {
-    match command {
-        Command::Backup(_)
-        | Command::Policy(args::Policy::Set(_) | args::Policy::Remove { .. })
-        | Command::Point(_)
-        | Command::Retention(args::retention::Retention::Run(_)) => Need::Agent,
-        Command::Repo(args::Repo::Probe | args::Repo::Info | args::Repo::Set(_) | args::Repo::Rebuild)
-        | Command::Policy(args::Policy::Show { .. } | args::Policy::List)
-        | Command::Points(_)
-        | Command::Ls(_)
-        | Command::Stat(_)
-        | Command::Find(_)
-        | Command::Cat(_)
-        | Command::Restore(_)
-        | Command::Check(_) => Need::Repository,
-        Command::Demo(_)
-        | Command::Agent(_)
-        | Command::Repo(args::Repo::Init(_))
-        | Command::Volume(_)
-        | Command::Status(_)
-        | Command::Coordinator(_)
-        | Command::Flush
-        | Command::Board(_)
-        | Command::Retention(args::retention::Retention::Simulate(_))
-        | Command::Pki(_) => Need::Nothing,
-    }
 }
 
 fn dispatch(
@@ -150,7 +91,7 @@ fn dispatch(
         Command::Repo(args::Repo::Init(args)) => repo::init(global, &args, output),
         Command::Repo(args::Repo::Probe) => repo::probe(global, output),
         Command::Repo(args::Repo::Info) => repo::info(global, output),
-        Command::Repo(args::Repo::Set(args)) => repo::set(global, &args, output),
+        Command::Repo(args::Repo::Set(args)) => repo::set(global, &args, through, output),
         Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),
         Command::Policy(args::Policy::Set(args)) => policy::set(global, &args, through, output),
         Command::Policy(args::Policy::Show { name }) => policy::show(global, &name, output),
@@ -188,6 +129,8 @@ fn dispatch(
             status::move_coordinator(global, node, output)
         }
         Command::Flush => status::flush(global, output),
+        Command::Stop { name } => status::stop(global, &name, output),
+        Command::Commands => commands::run(output),
         Command::Board(args::Board::Check(args)) => board::check(global, &args.file, output),
         Command::Board(args::Board::New(args)) => board::new(&args.name, output),
         Command::Board(args::Board::Explain(args)) => board::explain(&args.file, output),

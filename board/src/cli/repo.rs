@@ -17,8 +17,9 @@ use windlass_agent::units::{Grouped, Human, HumanTime};
 
 use crate::cli::args::global::Global;
 use crate::cli::args::{RepoInit, RepoSet};
-use crate::cli::damage;
 use crate::cli::output::Output;
+use crate::cli::policy;
+use crate::cli::through::Through;
 use crate::engine::repository::{Opened, Repository};
 use crate::failure::{Exit, Failure};
 use crate::text;
@@ -111,7 +112,12 @@ fn show_report(place: &str, report: &Report, output: &Output) {
 }
 
 /// `repo set`.
-pub fn set(global: &Global, args: &RepoSet, output: &Output) -> Result<Exit, Failure> {
+pub fn set(
+    global: &Global,
+    args: &RepoSet,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
     let lease_ns = args.lease.0.saturating_mul(1_000_000);
     let (least, most) = (HumanTime(LEASE_NS_MIN), HumanTime(LEASE_NS_MAX));
     if lease_ns < LEASE_NS_MIN {
@@ -126,9 +132,9 @@ pub fn set(global: &Global, args: &RepoSet, output: &Output) -> Result<Exit, Fai
             HumanTime(lease_ns)
         )));
     }
-    let repository = Repository::open(global)?;
-    let before_ns = lease_of(&repository.view()?.state);
-    damage::commit(global, &repository, vec![Record::LeaseSet { lease_ns }])?;
+    let before_ns = policy::submit(global, through, |state, _| {
+        Ok((vec![Record::LeaseSet { lease_ns }], lease_of(state)))
+    })?;
     output.say(format_args!(
         "lease {}, from the next time that the lock is taken (it was {})",
         HumanTime(lease_ns),

@@ -1,4 +1,4 @@
-//! `status` and `coordinator move`.
+//! `status`, `stop`, `coordinator move`, `flush`: what only a cluster can answer or do.
 //!
 //! Source: ours.
 
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use windlass_agent::id::NodeId;
+use windlass_agent::policy::check_name;
 use windlass_agent::work::Command;
 
 use crate::cli::args::Status as Args;
@@ -84,5 +85,17 @@ pub fn flush(global: &Global, output: &Output) -> Result<Exit, Failure> {
     agent.command(Command::Flush)?;
     output.say("all nodes have sent what they had packed, and it is committed");
     output.document(&serde_json::json!({ "flushed": true }));
+    Ok(Exit::Done)
+}
+
+/// `stop`.
+pub fn stop(global: &Global, policy: &str, output: &Output) -> Result<Exit, Failure> {
+    check_name(policy).map_err(Failure::usage)?;
+    let mut agent = Agent::required(global.socket.as_deref())?;
+    agent.command(Command::Stop(policy.to_owned()))?;
+    output.say(format_args!(
+        "the backup of {policy} is stopped; `windlass backup {policy}` goes on where it was"
+    ));
+    output.document(&serde_json::json!({ "stopped": policy }));
     Ok(Exit::Done)
 }

@@ -10,15 +10,18 @@
 //! | `{"ask":"submit","records":"<hex of the log's own encoding>"}` | the same |
 //! | any | `{"answer":"refused","why":"..."}` |
 //!
+//! Which requests there are, and their fields, is in the table of commands (`windlass_agent::work::table`); this table is for readers.
+//!
 //! Invariants: one line is one value, at most [`LINE_BYTES_MAX`]; unknown fields are refused. Source: ours.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use windlass_agent::backplane::message::SUBMIT_BYTES_MAX;
-use windlass_agent::format::record::{Record, parse_records};
-use windlass_agent::id::{BackupId, NodeId};
+use windlass_agent::id::BackupId;
+use windlass_agent::work::entry::{Ask, Kind};
+use windlass_agent::work::request::{self, RequestFault};
 use windlass_agent::work::{Command, Reply};
 
 use crate::cli::args::global::Global;
@@ -26,6 +29,9 @@ use crate::text;
 
 /// Bytes of a line without its end: the largest submission in hex, and a little.
 pub const LINE_BYTES_MAX: usize = 2 * SUBMIT_BYTES_MAX + 1024;
+
+/// The request that the agent answers itself.
+const IDENTIFY: &str = "identify";
 
 /// What is asked of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,18 +102,6 @@ pub struct Identity {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "lowercase", deny_unknown_fields)]
-enum AskLine {
-    Identify {},
-    Status {},
-    Backup { policy: String },
-    Stop { policy: String },
-    Move { node: u32 },
-    Flush {},
-    Submit { records: String },
-}
-
-#[derive(Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "lowercase")]
 enum AnswerLine {
     Identity(Box<Identity>),
@@ -150,32 +144,54 @@ impl Identity {
 impl Request {
     /// One line, without its end.
     pub fn emit(&self) -> String {
-        let line = match self {
-            Request::Identify => AskLine::Identify {},
-            Request::Command(Command::Status) => AskLine::Status {},
-            Request::Command(Command::Backup(policy)) => AskLine::Backup { policy: policy.clone() },
-            Request::Command(Command::Stop(policy)) => AskLine::Stop { policy: policy.clone() },
-            Request::Command(Command::Move(node)) => AskLine::Move { node: node.0 },
-            Request::Command(Command::Flush) => AskLine::Flush {},
-            Request::Command(Command::Submit(records)) => AskLine::Submit { records: hex_of(records) },
+        let (name, values) = match self {
+            Request::Identify => (IDENTIFY, Vec::new()),
+            Request::Command(command) => request::emit(command),
         };
-        emit(&line)
+        let fields = values.into_iter().map(|(field, value)| {
+            let value = match value {
+                request::Value::Text(text) => Value::from(text),
+                request::Value::Number(number) => Value::from(number),
+                request::Value::Bytes(bytes) => Value::from(text::hex(&bytes)),
+            };
+            (field.to_owned(), value)
+        });
+        let name = ("ask".to_owned(), Value::from(name));
+        emit(&std::iter::once(name).chain(fields).collect::<Map<_, _>>())
     }
 
-    /// Reads a line. Errors: what is wrong with it, for whoever wrote it.
+    /// Reads a line. Errors: what is wrong with it, for the one who wrote it.
     pub fn parse(line: &[u8]) -> Result<Request, String> {
-        let line: AskLine =
+        let mut fields: Map<String, Value> =
             serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
-        Ok(Request::Command(match line {
-            AskLine::Identify {} => return Ok(Request::Identify),
-            AskLine::Status {} => Command::Status,
-            AskLine::Backup { policy } => Command::Backup(policy),
-            AskLine::Stop { policy } => Command::Stop(policy),
-            AskLine::Move { node } => Command::Move(NodeId(node)),
-            AskLine::Flush {} => Command::Flush,
-            AskLine::Submit { records } => Command::Submit(records_of(&records)?),
-        }))
+        let Some(Value::String(name)) = fields.remove("ask") else {
+            return Err("not a request: the field ask is missing, or no text".to_owned());
+        };
+        let ask = request::find(&name).map_err(|fault| fault.to_string())?;
+        let fields = fields.into_iter().map(|(field, value)| {
+            let value = value_of(ask, &field, value)?;
+            Ok((field, value))
+        });
+        let fields = fields.collect::<Result<_, RequestFault>>().map_err(|fault| fault.to_string())?;
+        let command = request::parse(&name, fields).map_err(|fault| fault.to_string())?;
+        Ok(command.map_or(Request::Identify, Request::Command))
     }
+}
+
+/// The value of a field, by the type that the table of commands gives it.
+fn value_of(ask: &Ask, field: &str, value: Value) -> Result<request::Value, RequestFault> {
+    let arg = ask.args.iter().find(|arg| arg.name == field);
+    let arg = arg.ok_or_else(|| RequestFault::Unknown(field.to_owned()))?;
+    let of_kind = match (arg.kind, value) {
+        (Kind::Hex, Value::String(hex)) if hex.len() > 2 * SUBMIT_BYTES_MAX => {
+            return Err(RequestFault::Long(arg.name, SUBMIT_BYTES_MAX));
+        }
+        (Kind::Hex, Value::String(hex)) => text::unhex(&hex).map(request::Value::Bytes),
+        (Kind::Number, Value::Number(number)) => number.as_u64().map(request::Value::Number),
+        (Kind::Text, Value::String(text)) => Some(request::Value::Text(text)),
+        _ => None,
+    };
+    of_kind.ok_or(RequestFault::Type(arg.name, arg.kind))
 }
 
 impl Answer {
@@ -217,28 +233,11 @@ fn emit(line: &impl Serialize) -> String {
     serde_json::to_string(line).unwrap_or_default()
 }
 
-fn hex_of(records: &[Record]) -> String {
-    let mut bytes = Vec::new();
-    records.iter().for_each(|record| record.emit(&mut bytes));
-    text::hex(&bytes)
-}
-
-fn records_of(hex: &str) -> Result<Vec<Record>, String> {
-    let wrong = || "records: not hex digits".to_owned();
-    if !hex.len().is_multiple_of(2) || hex.len() > 2 * SUBMIT_BYTES_MAX {
-        return Err(wrong());
-    }
-    let pairs = hex.as_bytes().chunks(2).map(|pair| {
-        let pair = std::str::from_utf8(pair).ok().filter(|pair| !pair.starts_with('+'));
-        pair.and_then(|pair| u8::from_str_radix(pair, 16).ok())
-    });
-    let bytes: Vec<u8> = pairs.collect::<Option<_>>().ok_or_else(wrong)?;
-    parse_records(&bytes).map_err(|fault| format!("records: {fault}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use windlass_agent::format::record::Record;
+    use windlass_agent::id::NodeId;
 
     #[test]
     fn every_request_and_answer_comes_back_as_it_was() {

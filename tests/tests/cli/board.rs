@@ -282,6 +282,9 @@ fn a_refusal_is_a_failure_with_the_coordinators_words() {
     let _agent = FakeAgent::start(&socket, |request| match request {
         Request::Identify => Some(identity("x")),
         Request::Command(Command::Move(NodeId(2))) => Some(Answer::Reply(Reply::Done(None))),
+        Request::Command(Command::Stop(policy)) if policy == "home" => {
+            Some(Answer::Reply(Reply::Done(Some(BackupId(9)))))
+        }
         _ => Some(Answer::refused("node 3 is not up; start it")),
     });
     let path = socket.to_str().unwrap();
@@ -289,6 +292,9 @@ fn a_refusal_is_a_failure_with_the_coordinators_words() {
     let refused = cli().run(&["coordinator", "move", "3", "--socket", path]);
     assert_eq!((refused.code, refused.failure()), (1, "node 3 is not up; start it"));
     assert_eq!(cli().run(&["coordinator", "move", "65536", "--socket", path]).code, 2);
+    assert_eq!(cli().json(&["stop", "home", "--socket", path]), json!({ "stopped": "home" }));
+    assert_eq!(cli().run(&["stop", "other", "--socket", path]).code, 1);
+    assert_eq!(cli().run(&["stop", "a/b", "--socket", path]).code, 2);
     let refused = cli().run(&["flush", "--socket", path]);
     assert_eq!((refused.code, refused.failure()), (1, "node 3 is not up; start it"));
 }

@@ -1,62 +1,35 @@
 //! What `--json` prints is what `board/doc/json.md` says: every command on a real repository, each field and its type.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which say so by failing")]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use windlass_board::schema::Schema;
 use windlass_tests::cli::Cli;
 use windlass_tests::engines::scratch::Scratch;
 
-/// A field of a table: its type, and whether it may be left out.
-struct Field {
-    kind: String,
-    optional: bool,
-}
+/// The tables of `board/doc/json.md`.
+struct Tables(Schema);
 
-/// The tables of the document, by heading.
-struct Schema(BTreeMap<String, BTreeMap<String, Field>>);
-
-impl Schema {
-    fn read() -> Schema {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../board/doc/json.md");
-        let (mut tables, mut heading) = (BTreeMap::new(), String::new());
-        for line in fs::read_to_string(path).unwrap().lines() {
-            if let Some(name) = line.strip_prefix("## ") {
-                name.clone_into(&mut heading);
-                assert!(tables.insert(heading.clone(), BTreeMap::new()).is_none(), "{name} comes twice");
-            } else if let Some((name, rest)) = line.strip_prefix("| `").and_then(|row| row.split_once("` | "))
-            {
-                let kind = rest.split(" | ").next().unwrap().to_owned();
-                let field = Field { kind, optional: name.ends_with('?') };
-                let table: &mut BTreeMap<_, _> = tables.get_mut(&heading).unwrap();
-                assert!(
-                    table.insert(name.trim_end_matches('?').to_owned(), field).is_none(),
-                    "{heading}: {name}"
-                );
-            }
-        }
-        Schema(tables)
-    }
-
+impl Tables {
     /// What is wrong with a document, by the table of this name.
     fn wrong(&self, name: &str, document: &Value) -> Vec<String> {
-        let Some(table) = self.0.get(name) else { return vec![format!("no table {name}")] };
+        let Some(table) = self.0.table(name) else { return vec![format!("no table {name}")] };
         let Some(object) = document.as_object() else {
             return vec![format!("{name}: no object: {document}")];
         };
         let mut out = Vec::new();
         for (key, value) in object.iter().filter(|(key, _)| *key != "event") {
-            match table.get(key) {
+            match table.iter().find(|field| field.name == key) {
                 None => out.push(format!("{name}.{key} is not in the table: {value}")),
-                Some(field) => self.wrong_type(&format!("{name}.{key}"), &field.kind, value, &mut out),
+                Some(field) => self.wrong_type(&format!("{name}.{key}"), field.kind, value, &mut out),
             }
         }
-        let missing = table.iter().filter(|(key, field)| !field.optional && !object.contains_key(*key));
-        out.extend(missing.map(|(key, _)| format!("{name}.{key} is missing")));
+        let missing = table.iter().filter(|field| !field.optional && !object.contains_key(field.name));
+        out.extend(missing.map(|field| format!("{name}.{} is missing", field.name)));
         out
     }
 
@@ -93,7 +66,7 @@ impl Schema {
 /// Runs commands with `--json` and compares what they print with the tables.
 struct Checker {
     cli: Cli,
-    schema: Schema,
+    schema: Tables,
 }
 
 impl Checker {
@@ -153,7 +126,7 @@ fn every_document_is_as_its_table_says() {
     }
     let path = |name: &str| scratch.path().join(name).display().to_string();
     let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(scratch.path());
-    let check = Checker { cli, schema: Schema::read() };
+    let check = Checker { cli, schema: Tables(Schema::read()) };
     check.run(&["repo", "init"], 0, &[("", "repo init")]);
     check.run(&["repo", "init"], 1, &[("", "failure")]);
     check.run(&["repo", "probe"], 0, &[("", "repo probe")]);
@@ -233,6 +206,7 @@ fn every_document_is_as_its_table_says() {
     check.run(&["repo", "rebuild"], 0, &[("done", "repo rebuild: done")]);
     check.run(&["volume", "info", &path("image")], 0, &[("", "volume info")]);
     check.run(&["volume", "check", &path("image")], 0, &[("done", "volume check: done")]);
+    check.run(&["commands"], 0, &[("", "commands")]);
     check.run(&["board", "new", "loopback"], 0, &[("", "board new")]);
     check.run(&["board", "explain", "loopback"], 0, &[("", "board explain")]);
     fs::write(path("board.toml"), "[node]\nid = 1\nname = \"one\"\nweight = 3\n").unwrap();

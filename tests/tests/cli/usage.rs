@@ -74,6 +74,8 @@ fn every_command_teaches_by_example() {
         &["status"],
         &["coordinator", "move"],
         &["flush"],
+        &["stop"],
+        &["commands"],
         &["board", "check"],
         &["board", "new"],
         &["board", "explain"],

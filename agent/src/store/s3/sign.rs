@@ -15,6 +15,8 @@ use std::fmt::Write;
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
+use crate::hex::hex;
+
 /// Stands for the body's digest where TLS protects it.
 pub const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 
@@ -88,14 +90,6 @@ pub fn sha256_hex(parts: &[&[u8]]) -> String {
         context.update(part);
     }
     hex(context.finish().as_ref())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
 }
 
 /// URI-encodes a path; slashes stay.

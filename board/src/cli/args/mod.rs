@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{Resettable, StyledStr};
-use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Exit;
 use crate::point::Target;
@@ -32,6 +32,8 @@ use global::Global;
 use value::{Bytes, Duration, VolumeSpec};
 use windlass_agent::policy::schedule::TimeOfDay;
 use windlass_agent::policy::{Compression, Reader};
+use windlass_agent::work::entry::Entry;
+use windlass_agent::work::table;
 
 const AFTER: &str = "\
 Start here:
@@ -99,6 +101,17 @@ pub enum Command {
     Policy(Policy),
     /// Back up a policy's volumes into a new recovery point
     Backup(Backup),
+    /// Stop the running backup of a policy; the next one goes on where it was
+    #[command(after_long_help = "\
+Example:
+  windlass stop home
+
+The cluster of this machine's agent stops it. What was committed stays, and counts when the policy is backed up again. A policy with \
+a schedule is started again at its next time.")]
+    Stop {
+        /// The policy
+        name: String,
+    },
     /// List the recovery points of a policy
     Points(Points),
     /// Hold, note, tag or expire one recovery point
@@ -144,6 +157,14 @@ is in the repository, at most two minutes later; asking again does no harm.")]
     /// Look at a node's board profile
     #[command(subcommand)]
     Board(Board),
+    /// List all commands: what each does, who may use it, and where it runs
+    #[command(after_long_help = "\
+Examples:
+  windlass commands
+  windlass commands --json | jq -r '.commands[] | select(.role==\"viewer\") | .name'
+
+With --json each command has its arguments and the fields of what it prints, for programs that build on it.")]
+    Commands,
 }
 
 /// Options of `status`.
@@ -683,8 +704,19 @@ pub struct VolumeVerify {
     pub seed: Option<u64>,
 }
 
+/// A command line that could be parsed.
+#[derive(Debug)]
+pub struct Parsed {
+    /// Options of every command.
+    pub global: Global,
+    /// What to do.
+    pub command: Command,
+    /// What the table of commands says of it.
+    pub entry: &'static Entry,
+}
+
 /// Parses a command line. A variable of the environment that is set to nothing counts as one that is not set.
-pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
+pub fn parse(line: &[OsString]) -> Result<Parsed, clap::Error> {
     fn without_empty(command: clap::Command) -> clap::Command {
         let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
         command
@@ -695,7 +727,21 @@ pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
             .mut_subcommands(without_empty)
     }
     let mut matches = without_empty(Cli::command()).try_get_matches_from(line)?;
-    Cli::from_arg_matches_mut(&mut matches).map_err(|wrong| wrong.format(&mut Cli::command()))
+    let name = name_of(&matches);
+    let entry = table::find(&name).ok_or_else(|| {
+        // A test compares grammar and table, so this is not reached.
+        let why = format!("{name}: the table of commands does not have it");
+        Cli::command().error(ErrorKind::InvalidSubcommand, why)
+    })?;
+    let Cli { global, command } =
+        Cli::from_arg_matches_mut(&mut matches).map_err(|wrong| wrong.format(&mut Cli::command()))?;
+    Ok(Parsed { global, command, entry })
+}
+
+/// The words of the command, with a space between.
+fn name_of(matches: &ArgMatches) -> String {
+    let below = std::iter::successors(matches.subcommand(), |(_, below)| below.subcommand());
+    below.map(|(word, _)| word).collect::<Vec<_>>().join(" ")
 }
 
 /// Prints help, version or what is wrong with the command line `line`, and says how to exit.

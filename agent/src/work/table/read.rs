@@ -1,0 +1,186 @@
+//! What reads points. Source: ours.
+
+use crate::work::entry::{Arg, Document, Entry, Kind, Place, Role};
+
+/// What reads points.
+pub const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "ls",
+        help: "List a directory in a recovery point",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::word("path", Kind::Path, "Path from the volume's root"),
+            Arg::flag("long", "Mode, owner, size and time too"),
+        ],
+        documents: &[Document::of("entry", "ls: entry"), Document::of("done", "ls: done")],
+    },
+    Entry {
+        name: "stat",
+        help: "Show everything that is known of one path in a recovery point",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::word("path", Kind::Path, "Path from the volume's root").required(),
+        ],
+        documents: &[Document::of("", "stat")],
+    },
+    Entry {
+        name: "find",
+        help: "Search names in a recovery point",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::word("path", Kind::Path, "Where to begin, from the volume's root"),
+            Arg::option("name", Kind::Text, "Only names that match: '*', '?', '[a-z]', '{a,b}'"),
+            Arg::option("type", Kind::Choice(&["file", "dir", "link", "special"]), "Only items of this type"),
+            Arg::option("larger", Kind::Bytes, "Only files larger than this"),
+        ],
+        documents: &[Document::of("entry", "find: entry"), Document::of("done", "find: done")],
+    },
+    Entry {
+        name: "cat",
+        help: "Write the contents of a file in a recovery point to stdout",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::word("path", Kind::Path, "Path from the volume's root").required(),
+        ],
+        documents: &[],
+    },
+    Entry {
+        name: "restore",
+        help: "Restore a point, or some of its paths, to a directory or a device",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: true,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::word(
+                "paths",
+                Kind::Path,
+                "Paths or patterns from the volume's root; everything when there is none",
+            )
+            .many(),
+            Arg::option("to", Kind::Path, "Restore files below this directory"),
+            Arg::option(
+                "to-device",
+                Kind::Path,
+                "Restore a volume image to this device, or to this new file",
+            ),
+            Arg::option(
+                "existing",
+                Kind::Choice(&["refuse", "skip", "different", "overwrite"]),
+                "What to do with a name that is taken",
+            ),
+            Arg::flag(
+                "dry-run",
+                "Write nothing: say how much would be written and fetched, and how many \
+                 names are there already",
+            ),
+        ],
+        documents: &[
+            Document::of("done", "restore --dry-run: done"),
+            Document::of("progress", "progress"),
+            Document::of("done", "restore: done"),
+        ],
+    },
+    Entry {
+        name: "check",
+        help: "Check that a point can be restored: every reference, or every byte",
+        role: Role::Operator,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::flag("read-data", "Read and verify every byte too, not only that it is there"),
+        ],
+        documents: &[Document::of("progress", "progress"), Document::of("done", "check: done")],
+    },
+];

@@ -1,0 +1,225 @@
+//! Repositories and policies. Source: ours.
+
+use crate::work::entry::{Arg, Document, Entry, Kind, Place, Role};
+
+/// Repositories and policies.
+pub const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "repo init",
+        help: "Make a repository in an empty place of a store",
+        role: Role::Installer,
+        place: Place::Here,
+        changes: true,
+        ask: None,
+        args: &[
+            Arg::flag(
+                "no-encryption",
+                "Store everything readable to whoever can read the store (checksums \
+                 only, no encryption)",
+            ),
+            Arg::option(
+                "location-blocks",
+                Kind::Number,
+                "Blocks per row of the block location table, 1 to 64; fixed for the \
+                 repository's life",
+            ),
+            Arg::flag("force", "Make it beside other things that are there already"),
+        ],
+        documents: &[Document::of("", "repo init")],
+    },
+    Entry {
+        name: "repo probe",
+        help: "Test whether a store does what a repository needs",
+        role: Role::Installer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[],
+        documents: &[Document::of("", "repo probe")],
+    },
+    Entry {
+        name: "repo info",
+        help: "Describe a repository: where, how locked, policies, points, segments",
+        role: Role::Viewer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[],
+        documents: &[Document::of("", "repo info")],
+    },
+    Entry {
+        name: "repo set",
+        help: "Change what all users of a repository go by",
+        role: Role::Administrator,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[Arg::option(
+            "lease",
+            Kind::Duration,
+            "How long the lock holds without a sign of life, such as 60s",
+        )
+        .required()],
+        documents: &[Document::of("", "repo set")],
+    },
+    Entry {
+        name: "repo rebuild",
+        help: "Build the tables anew from upload objects alone, and the commit log \
+               from what is left of it when it is damaged",
+        role: Role::Administrator,
+        place: Place::ItsRepository,
+        changes: true,
+        ask: None,
+        args: &[],
+        documents: &[Document::of("progress", "progress"), Document::of("done", "repo rebuild: done")],
+    },
+    Entry {
+        name: "policy set",
+        help: "Make a policy, or change what is given of one",
+        role: Role::Installer,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[
+            Arg::word("name", Kind::Text, "The policy: 1 to 64 letters, digits, '.', '_' or '-'").required(),
+            Arg::option(
+                "volume",
+                Kind::Volume,
+                "A block device or image file, and how to read it (=auto, =raw, =ext4, \
+                 =mounted or =image); may be repeated; replaces those before",
+            )
+            .many(),
+            Arg::option(
+                "include",
+                Kind::Text,
+                "Take only what matches; may be repeated; replaces those before",
+            )
+            .many(),
+            Arg::option(
+                "exclude",
+                Kind::Text,
+                "Leave out what matches; may be repeated; replaces those before",
+            )
+            .many(),
+            Arg::option(
+                "exclude-file",
+                Kind::Path,
+                "Leave out what the lines of this file match, besides --exclude ('-' is \
+                 stdin); empty lines and those with # in front say nothing",
+            )
+            .many(),
+            Arg::flag("no-include", "Remove all include patterns"),
+            Arg::flag("no-exclude", "Remove all exclude patterns"),
+            Arg::option(
+                "block-size",
+                Kind::Bytes,
+                "Unit in which changes are found, a power of two from 4KiB to 4MiB \
+                 [default: 128KiB]",
+            ),
+            Arg::option(
+                "object-size",
+                Kind::Bytes,
+                "Size of an upload object, 4MiB to 256MiB [default: 16MiB]",
+            ),
+            Arg::option(
+                "flush-interval",
+                Kind::Duration,
+                "How long data may wait for its object to fill [default: 60s]",
+            ),
+            Arg::option(
+                "compression",
+                Kind::Compression,
+                "none, or zstd:LEVEL with a level from 1 to 19 [default: zstd:1]",
+            ),
+            Arg::option(
+                "verify",
+                Kind::Number,
+                "After each backup, compare N random items with the file system as the \
+                 kernel shows it; 0 for none (needs root)",
+            ),
+            Arg::flag(
+                "all-blocks",
+                "Store free blocks of images too, for forensic use; else what a clean \
+                 ext4 or XFS calls free restores as zeros",
+            ),
+            Arg::flag("no-all-blocks", "Leave free blocks of images out again"),
+            Arg::option(
+                "every",
+                Kind::Duration,
+                "Back up at multiples of this time on the wall clock (UTC), 1m to 366d: \
+                 6h is 00:00, 06:00 and so on",
+            ),
+            Arg::option(
+                "at",
+                Kind::TimeOfDay,
+                "Back up at this time of the day in UTC; without --every each day, \
+                 otherwise that must be whole days",
+            ),
+            Arg::flag("no-schedule", "Remove the schedule: back up only when somebody asks for it"),
+            Arg::option("from", Kind::Path, "Read the whole policy from a JSON file ('-' is stdin) first"),
+            Arg::option("keep-last", Kind::Count, "The newest N points; all is a number too, here and below"),
+            Arg::option(
+                "keep-minutely",
+                Kind::Count,
+                "The newest point of each of the newest N minutes that have one",
+            ),
+            Arg::option("keep-hourly", Kind::Count, "The same by hours"),
+            Arg::option("keep-daily", Kind::Count, "By days"),
+            Arg::option("keep-weekly", Kind::Count, "By weeks, from Monday on"),
+            Arg::option("keep-monthly", Kind::Count, "By months"),
+            Arg::option("keep-quarterly", Kind::Count, "By quarters"),
+            Arg::option("keep-yearly", Kind::Count, "By years"),
+            Arg::option(
+                "keep-within",
+                Kind::Span,
+                "All points that are less than this older than the newest, such as 14d \
+                 or 1y2mo",
+            ),
+            Arg::option("keep-within-hourly", Kind::Span, "Of those within this, the newest of each hour"),
+            Arg::option("keep-within-daily", Kind::Span, "Of each day"),
+            Arg::option("keep-within-weekly", Kind::Span, "Of each week"),
+            Arg::option("keep-within-monthly", Kind::Span, "Of each month"),
+            Arg::option("keep-within-yearly", Kind::Span, "Of each year"),
+            Arg::option(
+                "keep-tag",
+                Kind::Text,
+                "All points that have each of these tags (with commas between); may be \
+                 repeated, one list is enough to keep a point",
+            )
+            .many(),
+            Arg::option("keep-at-least", Kind::Number, "Never fewer than N points"),
+            Arg::flag("no-keep", "Remove all retention rules: all points stay"),
+        ],
+        documents: &[Document::of("", "policy set")],
+    },
+    Entry {
+        name: "policy show",
+        help: "Print a policy as the JSON that `policy set --from` takes",
+        role: Role::Viewer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[Arg::word("name", Kind::Text, "The policy").required()],
+        documents: &[Document::of("", "Policy")],
+    },
+    Entry {
+        name: "policy list",
+        help: "List all policies",
+        role: Role::Viewer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[],
+        documents: &[Document::of("", "policy list")],
+    },
+    Entry {
+        name: "policy remove",
+        help: "Remove a policy; its points stay and can be restored",
+        role: Role::Installer,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[Arg::word("name", Kind::Text, "The policy").required()],
+        documents: &[Document::of("", "policy remove")],
+    },
+];
