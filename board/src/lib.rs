@@ -12,6 +12,7 @@
 //! | [`notify`] | what the service manager is told |
 //! | [`authority`] | a small CA for the backplane |
 //! | [`failure`] | what went wrong, where, what to do; and the exit code |
+//! | [`outcome`] | what a backup did, as text and documents |
 //! | [`point`] | `NAME@POINT` |
 //! | [`schema`] | the fields of what `--json` prints |
 //! | [`text`] | names made fit for a terminal |
@@ -33,6 +34,7 @@ pub mod levels;
 pub mod logger;
 pub mod node;
 pub mod notify;
+pub mod outcome;
 pub mod point;
 pub mod profile;
 pub mod prompt;

@@ -31,7 +31,7 @@ use crate::cli::args::global::Global;
 use crate::cli::args::{At, Cat, Find, Kind, Ls, Stat};
 use crate::cli::damage;
 use crate::cli::output::Output;
-use crate::cli::points;
+use crate::engine::points;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
 use crate::{logger, text};
@@ -96,7 +96,7 @@ impl VolumePath {
 pub fn volume_paths(state: &State, point: &Point, at: &At, path: &Path) -> Result<Vec<VolumePath>, Failure> {
     let parts: Vec<&[u8]> = components(path.as_os_str().as_bytes()).collect();
     if at.volume.is_some() || points::has_one_volume(point) {
-        let (_, volume) = points::pick_volume(state, at)?;
+        let (_, volume) = points::pick_volume(state, &at.target, at.volume.as_deref())?;
         return Ok(vec![VolumePath { volume, path: parts.join(&b'/'), prefix: Vec::new() }]);
     }
     let of = |volume: VolumeId, path: &[&[u8]]| VolumePath {

@@ -22,12 +22,12 @@ use crate::cli::args::global::Global;
 use crate::cli::browse::open_lookup;
 use crate::cli::damage::{self, Found};
 use crate::cli::output::Output;
-use crate::cli::points;
 use crate::cli::progress::Watcher;
-use crate::cli::unknown::{self, Unknown};
 use crate::engine::host::{self, HostClock};
 use crate::engine::machinery::refuse_small;
+use crate::engine::points;
 use crate::engine::repository::Repository;
+use crate::engine::unknown::{self, Unknown};
 use crate::failure::{Exit, Failure};
 use crate::{signal, text};
 
@@ -41,7 +41,7 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
     let state = repository.view()?.state;
     let point = points::pick(&state, &args.at.target)?;
     let volumes: Vec<VolumeId> = match &args.at.volume {
-        Some(_) => vec![points::pick_volume(&state, &args.at)?.1],
+        Some(_) => vec![points::pick_volume(&state, &args.at.target, args.at.volume.as_deref())?.1],
         None => point.volumes.iter().map(|volume| volume.volume).collect(),
     };
     let mut lookups = Vec::with_capacity(volumes.len());

@@ -22,7 +22,7 @@
 //! | [`args`] | the grammar: commands, options, values |
 //! | [`through`] | the agent of this machine, for the commands that go through it |
 //! | [`output`] [`progress`] | documents and text on stdout; bars, plain lines or JSON lines while a job runs |
-//! | [`damage`] [`unknown`] | damage and unknown names, as several commands report them |
+//! | [`damage`] | damage and unknown names, as several commands report them |
 //!
 //! Where a command runs, and whether it changes something, is in the table of commands (`windlass_agent::work::table`).
 //!
@@ -49,7 +49,6 @@ pub mod retention;
 pub mod selected;
 pub mod status;
 pub mod through;
-pub mod unknown;
 pub mod verify;
 pub mod volume;
 

@@ -2,16 +2,16 @@
 //!
 //! Each is one record of the log; the log's state refuses what must not be, such as to expire a held point. Source: ours.
 
-use serde_json::{Value, json};
-use windlass_agent::format::mark::{MARK_TEXT_BYTES_MAX, Mark, MarkPart, PointMark};
+use serde_json::json;
+use windlass_agent::format::mark::{MARK_TEXT_BYTES_MAX, MarkPart, PointMark};
 use windlass_agent::format::record::Record;
 use windlass_agent::id::BackupId;
 
 use crate::cli::args::global::Global;
 use crate::cli::args::point::{One, Point};
 use crate::cli::output::Output;
-use crate::cli::through::Through;
-use crate::cli::{points, policy};
+use crate::cli::through::{Through, submit};
+use crate::engine::points;
 use crate::failure::{Exit, Failure};
 
 /// `point`.
@@ -46,7 +46,7 @@ fn change(
     part: Option<MarkPart>,
     through: Option<Through>,
 ) -> Result<BackupId, Failure> {
-    policy::submit(global, through, |state, _| {
+    submit(global, through, |state, _| {
         let backup = points::pick(state, &point.target)?.backup;
         let record = match part {
             None if state.is_held(backup) => {
@@ -71,11 +71,4 @@ fn text(text: String) -> Result<String, Failure> {
         )));
     }
     Ok(text)
-}
-
-/// What is said of a point, as `points --json` has it.
-pub fn mark_json(mark: Option<&Mark>) -> Value {
-    let of = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
-    let mark = mark.cloned().unwrap_or_default();
-    json!({ "hold": of(&mark.hold), "note": of(&mark.note), "tags": mark.tags })
 }

@@ -1,29 +1,23 @@
-//! `points`, and picking the point that `NAME@POINT` means.
+//! `points`.
 //!
 //! Source: ours.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
-use windlass_agent::coordinator::expire::judge_policy;
 use windlass_agent::format::mark::Mark;
 use windlass_agent::format::record::PointStatus;
-use windlass_agent::id::{BackupId, VolumeId};
+use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::check_name;
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
+use crate::cli::args::Points;
 use crate::cli::args::global::Global;
-use crate::cli::args::{At, Points};
 use crate::cli::output::{Align, Output};
-use crate::cli::point::mark_json;
-use crate::cli::policy;
-use crate::cli::retention::reasons;
-use crate::engine::host::HostClock;
+use crate::engine::points::{Kept, kept_by};
+use crate::engine::policy;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
-use crate::point::{PointRef, Target};
-use crate::{logger, text};
+use crate::text;
 use windlass_agent::civil::{iso_utc, table_utc};
 
 /// `points`.
@@ -56,17 +50,6 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
     let documents: Vec<Value> = points.iter().map(|point| to_json(&state, point, &kept)).collect();
     output.document(&json!({ "policy": args.name, "points": documents }));
     Ok(Exit::Done)
-}
-
-/// Which retention rules keep each point; empty without a rule.
-type Kept = BTreeMap<BackupId, Vec<String>>;
-
-fn kept_by(state: &State, name: &str) -> Result<Kept, Failure> {
-    let Some(policy) = policy::existing(state, name)?.filter(|policy| !policy.retention.is_empty()) else {
-        return Ok(Kept::new());
-    };
-    let verdicts = judge_policy(state, name, &policy.retention, HostClock.wall_ns());
-    Ok(verdicts.iter().map(|verdict| (verdict.backup, reasons(&verdict.reasons))).collect())
 }
 
 /// Prints points as a table; with retention rules it says which keep each.
@@ -172,86 +155,9 @@ fn to_json(state: &State, point: &Point, kept: &Kept) -> Value {
     })
 }
 
-/// The point that a target means.
-pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure> {
-    let of_policy = || state.points.values().filter(|point| point.policy == target.policy);
-    let picked = target.point.pick(of_policy().map(|point| (point.backup.0, secs(point.wall_ns.0))));
-    if let Some(point) = picked.and_then(|number| of_policy().find(|point| point.backup.0 == number)) {
-        return Ok(point);
-    }
-    let name = &target.policy;
-    match of_policy().next_back() {
-        Some(_) => {
-            let oldest = of_policy().next().map(|point| table_utc(secs(point.wall_ns.0)));
-            let what = match (&target.point, oldest) {
-                (PointRef::Time(time), Some(oldest)) => {
-                    format!("policy {name} has no point begun by {time}; its oldest was begun {oldest} (UTC)")
-                }
-                (point, _) => format!("policy {name} has no point {point}"),
-            };
-            Err(Failure::new(format_args!("{what}; `windlass points {name}` lists them")))
-        }
-        None if state.policies.contains_key(name) => Err(Failure::new(format_args!(
-            "policy {name} has no point yet; make one with `windlass backup {name}`"
-        ))),
-        None => Err(policy::missing(state, name)),
-    }
-}
-
-/// The point and the volume in it that the options mean.
-pub fn pick_volume<'a>(state: &'a State, at: &At) -> Result<(&'a Point, VolumeId), Failure> {
-    let point = pick(state, &at.target)?;
-    let device = |id: VolumeId| state.volumes.get(&id).map_or("?", |volume| volume.device.as_str());
-    let fits = |id: &VolumeId| match &at.volume {
-        Some(wanted) => device(*id) == wanted || id.to_string() == *wanted,
-        None => true,
-    };
-    let fitting: Vec<VolumeId> = point.volumes.iter().map(|volume| volume.volume).filter(fits).collect();
-    if let [id] = fitting[..] {
-        return Ok((point, id));
-    }
-    let wants_missing = at.volume.is_some() && point.missing.iter().any(fits);
-    let what = match &at.volume {
-        Some(wanted) if wants_missing => {
-            let other = point
-                .missing
-                .iter()
-                .find(|id| fits(id))
-                .and_then(|&id| state.last_point_of(&point.policy, id));
-            let hint = other.map_or(String::new(), |(backup, _)| format!("; point {backup} has it"));
-            format!("volume {wanted} could not be opened when point {} was made{hint}", point.backup)
-        }
-        Some(wanted) => format!("point {} has no volume {wanted}", point.backup),
-        None => format!("point {} has several volumes, say which with --volume", point.backup),
-    };
-    Err(Failure::usage(format_args!("{what}; it has {}", volume_list(state, point))))
-}
-
-/// Says which volumes of its policy a point is without, and which point has each; whether there are any.
-pub fn warn_missing(state: &State, point: &Point) -> bool {
-    for &id in &point.missing {
-        let device = state.volumes.get(&id).map_or("?", |volume| volume.device.as_str());
-        let has = state.last_point_of(&point.policy, id);
-        let hint = has.map_or(String::new(), |(backup, _)| format!("; point {backup} has it"));
-        logger::say(format_args!(
-            "windlass: point {} is without volume {id} ({}), which could not be opened when it was made{hint}",
-            point.backup,
-            text::printable(device.as_bytes())
-        ));
-    }
-    !point.missing.is_empty()
-}
-
-/// Whether a point, as its policy was when it was made, has one volume, so that its paths begin at that one's root.
-pub fn has_one_volume(point: &Point) -> bool {
-    point.volumes.len() == 1 && point.missing.is_empty()
-}
-
-/// The volumes of a point for people: number and device of each.
-pub fn volume_list(state: &State, point: &Point) -> String {
-    let one = |id: VolumeId| {
-        let device = state.volumes.get(&id).map_or("?", |known| known.device.as_str());
-        format!("{id} ({})", text::printable(device.as_bytes()))
-    };
-    point.volumes.iter().map(|volume| one(volume.volume)).collect::<Vec<_>>().join(", ")
+/// What is said of a point, as `points --json` has it.
+fn mark_json(mark: Option<&Mark>) -> Value {
+    let of = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
+    let mark = mark.cloned().unwrap_or_default();
+    json!({ "hold": of(&mark.hold), "note": of(&mark.note), "tags": mark.tags })
 }

@@ -9,28 +9,24 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use windlass_agent::civil::table_utc;
-use windlass_agent::format::record::{PolicyChange, Record};
-use windlass_agent::id::VolumeId;
+use windlass_agent::format::record::Record;
 use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
-use windlass_agent::log::state::State;
 use windlass_agent::policy::retention::Retention;
 use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
 use windlass_agent::units::{Counted, format_bytes};
-use windlass_agent::work::Command;
 
 use crate::cli::args::PolicySet;
 use crate::cli::args::global::Global;
 use crate::cli::args::value::VolumeSpec;
 use crate::cli::output::{Align, Output};
-use crate::cli::through::Through;
+use crate::cli::through::{Through, submit};
 use crate::engine::host::HostClock;
+use crate::engine::policy::{change, check_block_size, existing, required};
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
 use crate::text;
 
-/// Records of one commit: a slot holds more, and those of this size fit a frame of the backplane.
-const BATCH: usize = 64;
 /// A day in milliseconds.
 const DAY_MS: u64 = 86_400_000;
 
@@ -60,22 +56,6 @@ pub fn set(
     }
     output.document(&json!({ "policy": to_json(&policy), "revision": revision }));
     Ok(Exit::Done)
-}
-
-/// Points count in blocks: their size stays.
-fn check_block_size(state: &State, before: Option<&Policy>, policy: &Policy) -> Result<(), Failure> {
-    match before {
-        Some(before)
-            if before.block_size != policy.block_size && state.last_point(&policy.name).is_some() =>
-        {
-            Err(Failure::usage(format_args!(
-                "policy {}: its points count in blocks of {}; make a policy of another name for another block size",
-                policy.name,
-                format_bytes(before.block_size)
-            )))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn volumes_text(policy: &Policy) -> String {
@@ -119,31 +99,6 @@ fn read(path: &Path, name: &str) -> Result<Policy, Failure> {
         )));
     }
     Ok(policy)
-}
-
-/// The policy as it is, unless there is none or it was removed.
-pub fn existing(state: &State, name: &str) -> Result<Option<Policy>, Failure> {
-    let Some(entry) = state.policies.get(name).filter(|entry| !entry.removed) else { return Ok(None) };
-    Policy::parse(&entry.body).map(Some).map_err(|fault| Failure::at(format_args!("policy {name}"), fault))
-}
-
-/// The policy as it is, or a failure that says how to make one.
-pub fn required(state: &State, name: &str) -> Result<Policy, Failure> {
-    check_name(name).map_err(Failure::usage)?;
-    existing(state, name)?.ok_or_else(|| missing(state, name))
-}
-
-/// There is no such policy: says which there are.
-pub fn missing(state: &State, name: &str) -> Failure {
-    let known: Vec<&str> =
-        state.policies.iter().filter(|(_, entry)| !entry.removed).map(|(name, _)| name.as_str()).collect();
-    if known.is_empty() {
-        Failure::new(format_args!(
-            "there is no policy {name}; make it with `windlass policy set {name} --volume DEV`"
-        ))
-    } else {
-        Failure::new(format_args!("there is no policy {name}; there is {}", known.join(", ")))
-    }
 }
 
 fn apply(
@@ -257,28 +212,6 @@ fn check_place(spec: &VolumeSpec, path: &Path) -> Result<(), Failure> {
     )))
 }
 
-/// The record. A device that the policy has or had keeps its number, so its points go on.
-fn change(state: &State, policy: &Policy) -> Result<PolicyChange, Failure> {
-    let body = policy.emit().map_err(Failure::usage)?;
-    let revision = state.policies.get(&policy.name).map_or(0, |entry| entry.revision) + 1;
-    let mut next = state.next_volume();
-    let mut volumes: Vec<(VolumeId, String)> = Vec::with_capacity(policy.volumes.len());
-    for volume in &policy.volumes {
-        let mut all = state.volumes.iter();
-        let known = all.find(|(_, known)| known.policy == policy.name && known.device == volume.device);
-        let id = match (known, next) {
-            (Some((id, _)), _) => *id,
-            (None, Some(id)) => {
-                next = id.0.checked_add(1).map(VolumeId);
-                id
-            }
-            (None, None) => return Err(Failure::new("all volume numbers of the repository are used up")),
-        };
-        volumes.push((id, volume.device.clone()));
-    }
-    Ok(PolicyChange { name: policy.name.clone(), revision, body, volumes })
-}
-
 /// `policy show`.
 pub fn show(global: &Global, name: &str, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
@@ -372,33 +305,4 @@ pub fn remove(
     }
     output.document(&json!({ "removed": name, "points": points, "given_up": unfinished }));
     Ok(Exit::Done)
-}
-
-/// Commits records that `plan` makes from the log's state and the wall clock: under a lease of this process, or by the coordinator. None
-/// is not a commit. A change of a policy carries its next revision, so that it does not count when another one was faster.
-pub fn submit<T>(
-    global: &Global,
-    through: Option<Through>,
-    plan: impl FnOnce(&State, i64) -> Result<(Vec<Record>, T), Failure>,
-) -> Result<T, Failure> {
-    let repository = Repository::open(global)?;
-    let now_ns = HostClock.wall_ns();
-    let Some(mut through) = through else {
-        return repository.with_session(|session| {
-            let (mut records, planned) = plan(&session.view().state, now_ns)?;
-            let state = &session.view().state;
-            let given_up: Vec<Record> =
-                records.iter().filter_map(|record| state.given_up_with(record)).collect();
-            records.extend(given_up);
-            for batch in records.chunks(BATCH) {
-                session.commit(batch.to_vec()).map_err(Failure::new)?;
-            }
-            Ok(planned)
-        });
-    };
-    let (records, planned) = plan(&repository.view()?.state, now_ns)?;
-    for batch in records.chunks(BATCH) {
-        through.agent.command(Command::Submit(batch.to_vec()))?;
-    }
-    Ok(planned)
 }

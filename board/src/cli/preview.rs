@@ -28,13 +28,13 @@ use windlass_hal::volume::{Cursor, ExtentState, ItemKind, Swept, Window};
 use super::browse::{PointLookup, open_lookup};
 use super::selected::{self, Part};
 use super::through::Through;
-use super::{points, policy};
 use crate::cli::args::global::Global;
 use crate::cli::args::{Backup, Restore};
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
 use crate::engine::repository::Repository;
 use crate::engine::volumes::{Selectable, open_selected};
+use crate::engine::{points, policy};
 use crate::failure::{Exit, Failure};
 use crate::{logger, signal, text};
 
@@ -224,7 +224,7 @@ pub fn restore(
     job.enter(Phase::Planning);
     let parts = match args.to_device {
         Some(_) => {
-            let volume = points::pick_volume(state, &args.at)?.1;
+            let volume = points::pick_volume(state, &args.at.target, args.at.volume.as_deref())?.1;
             vec![Part { volume, paths: Vec::new(), folder: None }]
         }
         None => selected::parts(state, point, &args.at, &args.paths)?,

@@ -39,10 +39,10 @@ use windlass_agent::units::Counted;
 use crate::cli::args::global::Global;
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
-use crate::cli::unknown;
 use crate::engine::damage::points_on;
 use crate::engine::host;
 use crate::engine::repository::{LogSession, Repository};
+use crate::engine::unknown;
 use crate::failure::{Exit, Failure};
 use crate::logger;
 

@@ -3,7 +3,7 @@
 //! Source: ours.
 
 use serde_json::{Value, json};
-use windlass_agent::coordinator::merges::{RETIRED_BY_MERGES_MAX, RETIRED_WARN_MIN};
+use windlass_agent::coordinator::merges::RETIRED_BY_MERGES_MAX;
 use windlass_agent::format::record::Record;
 use windlass_agent::format::repo::Lock;
 use windlass_agent::format::wrap::SlotKind;
@@ -18,8 +18,7 @@ use windlass_agent::units::{Grouped, Human, HumanTime};
 use crate::cli::args::global::Global;
 use crate::cli::args::{RepoInit, RepoSet};
 use crate::cli::output::Output;
-use crate::cli::policy;
-use crate::cli::through::Through;
+use crate::cli::through::{self, Through};
 use crate::engine::repository::{Opened, Repository};
 use crate::failure::{Exit, Failure};
 use crate::text;
@@ -132,7 +131,7 @@ pub fn set(
             HumanTime(lease_ns)
         )));
     }
-    let before_ns = policy::submit(global, through, |state, _| {
+    let before_ns = through::submit(global, through, |state, _| {
         Ok((vec![Record::LeaseSet { lease_ns }], lease_of(state)))
     })?;
     output.say(format_args!(
@@ -156,19 +155,6 @@ fn unfinished(state: &State) -> String {
     };
     let all: Vec<String> = state.at_work().map(each).collect();
     if all.is_empty() { "none".to_owned() } else { all.join("; ") }
-}
-
-/// What to do before merges have to stop, when half of what they may leave is there.
-pub fn retired_warning(retired: usize) -> Option<String> {
-    (retired >= RETIRED_WARN_MIN).then(|| {
-        format!(
-            "the log keeps {} retired names; from {} on (RETIRED_BY_MERGES_MAX) the tables are not merged any more, and reads \
-             slow down and fail. A backup without an agent makes room when no other backup is unfinished and no restore runs \
-             (`windlass repo info` shows both numbers)",
-            Grouped(retired as u64),
-            Grouped(RETIRED_BY_MERGES_MAX as u64)
-        )
-    })
 }
 
 /// `repo info`.
@@ -220,16 +206,4 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "retired_by_merges_max": RETIRED_BY_MERGES_MAX,
     }));
     Ok(Exit::Done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_merges_leave_are_warned_of_long_before_merges_stop() {
-        assert_eq!(retired_warning(RETIRED_BY_MERGES_MAX / 2 - 1), None);
-        let warning = retired_warning(RETIRED_BY_MERGES_MAX / 2).unwrap();
-        assert!(warning.contains("16,384") && warning.contains("32,768"), "{warning}");
-    }
 }

@@ -24,11 +24,12 @@ use crate::cli::args::{Existing, Restore};
 use crate::cli::browse::open_lookup;
 use crate::cli::damage::{self, Found};
 use crate::cli::output::Output;
+use crate::cli::preview;
 use crate::cli::progress::Watcher;
 use crate::cli::selected::{self, Part};
-use crate::cli::{points, preview};
 use crate::engine::host::{self, HostClock};
 use crate::engine::machinery::refuse_small;
+use crate::engine::points;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
 use crate::{logger, signal, text};
@@ -54,7 +55,8 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
                 all_parts(global, &repository, &state, point, parts, to, args.existing, &job)?
             }
             (None, Some(to)) => {
-                let (point, volume) = points::pick_volume(&state, &args.at)?;
+                let (point, volume) =
+                    points::pick_volume(&state, &args.at.target, args.at.volume.as_deref())?;
                 to_device(global, &repository, &state, point, volume, to, &job)?
             }
             (None, None) => return Err(Failure::usage("say where to: --to DIR or --to-device DEV")),

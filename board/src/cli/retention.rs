@@ -8,16 +8,17 @@ use windlass_agent::civil::{iso_utc, table_utc};
 use windlass_agent::coordinator::expire::{expiring, judge_policy, records};
 use windlass_agent::id::BackupId;
 use windlass_agent::log::state::State;
-use windlass_agent::policy::retention::{Candidate, Reason, Retention, Verdict, judge};
+use windlass_agent::policy::retention::{Candidate, Retention, Verdict, judge};
 use windlass_agent::policy::schedule::EVERY_MS_MIN;
 use windlass_agent::units::{Counted, format_duration_ms};
 
 use crate::cli::args::global::Global;
 use crate::cli::args::retention::{Run, Simulate};
 use crate::cli::output::{Align, Output};
-use crate::cli::policy;
-use crate::cli::through::Through;
+use crate::cli::through::{Through, submit};
 use crate::engine::host::HostClock;
+use crate::engine::points::reasons;
+use crate::engine::policy;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
 
@@ -42,7 +43,7 @@ pub fn run(global: &Global, args: &Run, through: Option<Through>, output: &Outpu
         let repository = Repository::open(global)?;
         judged(&repository.view()?.state, name, HostClock.wall_ns())?
     } else {
-        policy::submit(global, through, |state, now_ns| {
+        submit(global, through, |state, now_ns| {
             let (rules, verdicts) = judged(state, name, now_ns)?;
             let (count, are_many) = expiring(&verdicts);
             let said = args.yes_expire.is_some_and(|said| said == count);
@@ -82,11 +83,6 @@ const HEADS: [(&str, Align); 3] =
 fn row(verdict: &Verdict) -> Vec<String> {
     let kept = if verdict.expires() { "- expires".to_owned() } else { reasons(&verdict.reasons).join(", ") };
     vec![verdict.backup.to_string(), table_utc(verdict.wall_ns.div_euclid(1_000_000_000)), kept]
-}
-
-/// Why a point stays, as it is shown.
-pub fn reasons(reasons: &[Reason]) -> Vec<String> {
-    reasons.iter().map(ToString::to_string).collect()
 }
 
 fn to_json(verdict: &Verdict) -> Value {

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use windlass_agent::coordinator::status;
+use windlass_agent::format::record::Record;
+use windlass_agent::log::state::State;
 use windlass_agent::policy::check_name;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::units::{Counted, Human, HumanTime};
@@ -25,6 +27,7 @@ use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
 use crate::control::client::Agent;
 use crate::control::wire::Identity;
+use crate::engine::commit::{self, Coordinator};
 use crate::engine::host::HostClock;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
@@ -73,6 +76,17 @@ impl Through {
             _ => Ok(Some(Through { agent, identity })),
         }
     }
+}
+
+/// Commits records that `plan` makes from the log's state and the wall clock, through the agent if there is one.
+pub fn submit<T>(
+    global: &Global,
+    through: Option<Through>,
+    plan: impl FnOnce(&State, i64) -> Result<(Vec<Record>, T), Failure>,
+) -> Result<T, Failure> {
+    let repository = Repository::open(global)?;
+    let mut agent = through.map(|through| through.agent);
+    commit::submit(&repository, agent.as_mut().map(|agent| agent as &mut dyn Coordinator), plan)
 }
 
 /// `backup` through an agent: starts it, and shows how it goes until the point is there.
@@ -154,7 +168,7 @@ fn tell(point: &Point, elapsed_ns: u64, output: &Output) -> Exit {
         ));
     }
     if point.status == "damaged" {
-        output.say(format_args!("  {}", crate::cli::backup::DAMAGED));
+        output.say(format_args!("  {}", crate::outcome::DAMAGED));
     } else if !whole && (missing == 0 || point.faults > 0) {
         output.say("  some items could not be read in full; `windlass status` names the last ones");
     }

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use windlass_agent::backplane::message::SUBMIT_BYTES_MAX;
+use windlass_agent::format::record::Record;
 use windlass_agent::work::{Command, Reply};
 
 use super::wire::{Answer, Identity, LINE_BYTES_MAX, Request};
+use crate::engine::commit::Coordinator;
 use crate::failure::Failure;
 use crate::profile::SOCKET_DEFAULT;
 
@@ -126,3 +128,9 @@ impl Agent {
 }
 
 const _: () = assert!(SUBMIT_BYTES_MAX < LINE_BYTES_MAX);
+
+impl Coordinator for Agent {
+    fn submit(&mut self, records: Vec<Record>) -> Result<(), Failure> {
+        self.command(Command::Submit(records)).map(drop)
+    }
+}

@@ -36,15 +36,18 @@ use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
 use crate::cli::args::global::Global;
 use crate::cli::args::{Demo, Existing};
-use crate::cli::backup::{self, Outcome, puts_per_tib};
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
 use crate::cli::restore;
 use crate::demo::cluster::Cluster;
+use crate::engine::alone::{Alone, Outcome, run_policy};
+use crate::engine::commit;
 use crate::engine::host::{self, HostClock};
 use crate::engine::machinery::{open_device, open_volume};
 use crate::engine::repository::Repository;
+use crate::engine::settings::Access;
 use crate::failure::{Exit, Failure};
+use crate::outcome::{self, puts_per_tib};
 use crate::{signal, text};
 
 /// One volume, which the demo backs up under a policy of its own.
@@ -226,12 +229,20 @@ impl Steps<'_> {
 
     fn backup(&self, repository: &Repository, part: &Part) -> Result<Outcome, Failure> {
         let job = Arc::new(Progress::new());
+        let setup = Alone {
+            access: Access::from(&self.options),
+            memory_bytes: self.options.memory.0,
+            device_iops_max: self.options.device_iops_max,
+            paranoid: false,
+        };
+        // The repository is the demo's own: no agent has it.
+        let mut commit = |repository: &Repository, records| commit::each(repository, None, records);
         let (policy, outcome) = {
             let _watcher = Watcher::start(&job, *self.output)?;
-            backup::run_policy(&self.options, repository, part.policy, false, &job)?
+            run_policy(&setup, repository, part.policy, &mut commit, &job)?
         };
-        backup::tell(&policy, &outcome, self.output);
-        self.output.event("backup", backup::to_json(&policy, &outcome));
+        outcome::tell(&policy, &outcome, self.output);
+        self.output.event("backup", outcome::to_json(&policy, &outcome));
         Ok(outcome)
     }
 

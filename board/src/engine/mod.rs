@@ -6,6 +6,10 @@
 //! | [`settings`] | what an engine is told of itself, and the repository that it uses |
 //! | [`node`] | a node with what carries its actions out |
 //! | [`backup`] | a cluster of one, for one backup |
+//! | [`alone`] | a policy backed up by this process, with what a command needs around it |
+//! | [`policy`] [`points`] | policies and points as the log has them, and which one is meant |
+//! | [`commit`] | records that a command makes, committed through a coordinator or under a lease |
+//! | [`unknown`] | upload objects that the log does not know |
 //! | [`worker`] | the job thread and the one that looks at volumes |
 //! | [`volumes`] [`kept`] | volumes that a node may open: those of a profile, those of one policy |
 //! | [`compare`] | the raw reader of a volume against the kernel |
@@ -24,8 +28,10 @@
 //! Does not: read command lines, print, ask, or end the process.
 //! Source: `agent/doc/architecture.md`, Threads.
 
+pub mod alone;
 pub mod backup;
 pub mod calls;
+pub mod commit;
 pub mod compare;
 pub mod damage;
 pub mod durable;
@@ -36,10 +42,13 @@ pub mod machinery;
 pub mod memory;
 pub mod node;
 pub mod place;
+pub mod points;
+pub mod policy;
 pub mod post;
 pub mod repository;
 pub mod requests;
 pub mod settings;
+pub mod unknown;
 pub mod volumes;
 pub mod watch;
 pub mod within;

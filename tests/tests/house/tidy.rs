@@ -429,3 +429,65 @@ fn texts_speak_of_the_program_alone() {
     }
     fail(&findings);
 }
+
+/// Modules of the command line that its faces share: grammar, output, progress, the agent, damage.
+const SHARED: [&str; 5] = ["args", "output", "progress", "through", "damage"];
+/// What faces still take from each other. It shrinks: what two faces need is a composition in `board/src/engine`.
+const FACES_LEFT: [(&str, &str); 11] = [
+    ("check", "browse"),
+    ("demo", "restore"),
+    ("history", "browse"),
+    ("preview", "browse"),
+    ("preview", "history"),
+    ("preview", "selected"),
+    ("restore", "browse"),
+    ("restore", "history"),
+    ("restore", "preview"),
+    ("restore", "selected"),
+    ("selected", "browse"),
+];
+
+/// Modules of the command line that a line of code names: `crate::cli::NAME`, `crate::cli::{NAME, NAME}`, `super::NAME`.
+fn faces_in(line: &str, is_face: bool) -> Vec<String> {
+    let prefixes: &[&str] = if is_face { &["crate::cli::", "use super::"] } else { &["crate::cli::"] };
+    let mut found = Vec::new();
+    for rest in prefixes.iter().flat_map(|prefix| line.split(prefix).skip(1)) {
+        let (list, is_list) = rest.strip_prefix('{').map_or((rest, false), |list| (list, true));
+        let list = list.split('}').next().unwrap_or_default();
+        for part in list.split(',').take(if is_list { usize::MAX } else { 1 }) {
+            let name: String =
+                part.trim().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            if !name.is_empty() && name != "self" {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_face_calls_a_face_and_no_composition_knows_one() {
+    assert_eq!(faces_in("use crate::cli::{points, policy};", true), ["points", "policy"]);
+    assert_eq!(faces_in("crate::cli::backup::DAMAGED", true), ["backup"]);
+    let mut findings = Vec::new();
+    for text in texts() {
+        let Some(place) = text.path.strip_prefix("board/src/") else { continue };
+        let face = place.strip_prefix("cli/").and_then(|name| name.strip_suffix(".rs"));
+        let face = face.filter(|name| !name.contains('/') && *name != "mod");
+        let is_composition = place.starts_with("engine/");
+        for (nth, line) in text.lines.iter().enumerate() {
+            let named = faces_in(line, face.is_some());
+            let face = face.or(place.starts_with("demo/").then_some("demo"));
+            let forbidden = named.iter().find(|name| match face {
+                Some(face) => {
+                    !SHARED.contains(&name.as_str()) && !FACES_LEFT.contains(&(face, name.as_str()))
+                }
+                None => is_composition,
+            });
+            if forbidden.is_some() || is_composition && line.contains("clap::") {
+                findings.push(format!("{}:{}: {}", text.path, nth + 1, line.trim()));
+            }
+        }
+    }
+    fail(&findings);
+}

@@ -165,7 +165,7 @@ fn the_reference_says_where_each_command_runs() {
             let Some(entry) = table::find(&name) else { continue };
             assert!(
                 place.is_empty() || place.starts_with(entry.place.name()),
-                "commands.md, {name}: {place}"
+                "board/doc/commands.md, {name}: {place}"
             );
         }
     }

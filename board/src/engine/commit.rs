@@ -1,0 +1,80 @@
+//! Records that a command makes of the log's state, committed: under a lease of this process, or by a coordinator.
+//!
+//! ```text
+//!  state, wall clock --> plan --> records --> the coordinator, if there is one --> accepted or refused
+//!                                         \-> lease --> log
+//! ```
+//!
+//! Invariants: a change of a policy carries its next revision, so that it does not count when another one was faster. Source: ours.
+
+use windlass_agent::format::record::Record;
+use windlass_agent::log::state::State;
+
+use crate::engine::host::HostClock;
+use crate::engine::repository::Repository;
+use crate::failure::Failure;
+
+/// Records of one commit: a slot holds more, and those of this size fit a frame of the backplane.
+const BATCH: usize = 64;
+
+/// What commits records for a process that has no lease: an agent, reached by whichever way.
+pub trait Coordinator {
+    /// Commits them in one piece.
+    ///
+    /// # Errors
+    /// They were refused, or it cannot be reached.
+    fn submit(&mut self, records: Vec<Record>) -> Result<(), Failure>;
+}
+
+/// Commits records that `plan` makes from the log's state and the wall clock, in nanoseconds. None is not a commit.
+///
+/// # Errors
+/// Those of `plan`, of the log and of the coordinator.
+pub fn submit<T>(
+    repository: &Repository,
+    coordinator: Option<&mut dyn Coordinator>,
+    plan: impl FnOnce(&State, i64) -> Result<(Vec<Record>, T), Failure>,
+) -> Result<T, Failure> {
+    let now_ns = HostClock.wall_ns();
+    let Some(coordinator) = coordinator else {
+        return repository.with_session(|session| {
+            let (mut records, planned) = plan(&session.view().state, now_ns)?;
+            let state = &session.view().state;
+            let given_up: Vec<Record> =
+                records.iter().filter_map(|record| state.given_up_with(record)).collect();
+            records.extend(given_up);
+            for batch in records.chunks(BATCH) {
+                session.commit(batch.to_vec()).map_err(Failure::new)?;
+            }
+            Ok(planned)
+        });
+    };
+    let (records, planned) = plan(&repository.view()?.state, now_ns)?;
+    for batch in records.chunks(BATCH) {
+        coordinator.submit(batch.to_vec())?;
+    }
+    Ok(planned)
+}
+
+/// Commits each record by itself: they do not depend on each other, and each may be refused.
+///
+/// # Errors
+/// The first that was refused; those before it are committed.
+pub fn each(
+    repository: &Repository,
+    coordinator: Option<&mut dyn Coordinator>,
+    records: Vec<Record>,
+) -> Result<(), Failure> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    match coordinator {
+        Some(coordinator) => records.into_iter().try_for_each(|record| coordinator.submit(vec![record])),
+        None => repository.with_session(|session| {
+            for record in records {
+                session.commit(vec![record]).map_err(|fault| Failure::at("the commit log", fault))?;
+            }
+            Ok(())
+        }),
+    }
+}

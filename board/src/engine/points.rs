@@ -1,0 +1,126 @@
+//! Recovery points: which one `NAME@POINT` means, its volumes, and which retention rules keep it.
+//!
+//! Source: ours.
+
+use std::collections::BTreeMap;
+
+use windlass_agent::civil::table_utc;
+use windlass_agent::coordinator::expire::judge_policy;
+use windlass_agent::id::{BackupId, VolumeId};
+use windlass_agent::log::state::{Point, State};
+use windlass_agent::policy::retention::Reason;
+
+use crate::engine::host::HostClock;
+use crate::engine::policy;
+use crate::failure::Failure;
+use crate::point::{PointRef, Target};
+use crate::{logger, text};
+
+/// Which retention rules keep each point; empty without a rule.
+pub type Kept = BTreeMap<BackupId, Vec<String>>;
+
+/// What the rules of a policy say of its points now.
+pub fn kept_by(state: &State, name: &str) -> Result<Kept, Failure> {
+    let Some(policy) = policy::existing(state, name)?.filter(|policy| !policy.retention.is_empty()) else {
+        return Ok(Kept::new());
+    };
+    let verdicts = judge_policy(state, name, &policy.retention, HostClock.wall_ns());
+    Ok(verdicts.iter().map(|verdict| (verdict.backup, reasons(&verdict.reasons))).collect())
+}
+
+/// Why a point stays, as it is shown.
+pub fn reasons(reasons: &[Reason]) -> Vec<String> {
+    reasons.iter().map(ToString::to_string).collect()
+}
+
+fn secs(wall_ns: i64) -> i64 {
+    wall_ns.div_euclid(1_000_000_000)
+}
+
+/// The point that a target means.
+pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure> {
+    let of_policy = || state.points.values().filter(|point| point.policy == target.policy);
+    let picked = target.point.pick(of_policy().map(|point| (point.backup.0, secs(point.wall_ns.0))));
+    if let Some(point) = picked.and_then(|number| of_policy().find(|point| point.backup.0 == number)) {
+        return Ok(point);
+    }
+    let name = &target.policy;
+    match of_policy().next_back() {
+        Some(_) => {
+            let oldest = of_policy().next().map(|point| table_utc(secs(point.wall_ns.0)));
+            let what = match (&target.point, oldest) {
+                (PointRef::Time(time), Some(oldest)) => {
+                    format!("policy {name} has no point begun by {time}; its oldest was begun {oldest} (UTC)")
+                }
+                (point, _) => format!("policy {name} has no point {point}"),
+            };
+            Err(Failure::new(format_args!("{what}; `windlass points {name}` lists them")))
+        }
+        None if state.policies.contains_key(name) => Err(Failure::new(format_args!(
+            "policy {name} has no point yet; make one with `windlass backup {name}`"
+        ))),
+        None => Err(policy::missing(state, name)),
+    }
+}
+
+/// The point and the volume in it that the options mean.
+pub fn pick_volume<'a>(
+    state: &'a State,
+    target: &Target,
+    volume: Option<&str>,
+) -> Result<(&'a Point, VolumeId), Failure> {
+    let point = pick(state, target)?;
+    let device = |id: VolumeId| state.volumes.get(&id).map_or("?", |volume| volume.device.as_str());
+    let fits = |id: &VolumeId| match volume {
+        Some(wanted) => device(*id) == wanted || id.to_string() == wanted,
+        None => true,
+    };
+    let fitting: Vec<VolumeId> = point.volumes.iter().map(|volume| volume.volume).filter(fits).collect();
+    if let [id] = fitting[..] {
+        return Ok((point, id));
+    }
+    let wants_missing = volume.is_some() && point.missing.iter().any(fits);
+    let what = match volume {
+        Some(wanted) if wants_missing => {
+            let other = point
+                .missing
+                .iter()
+                .find(|id| fits(id))
+                .and_then(|&id| state.last_point_of(&point.policy, id));
+            let hint = other.map_or(String::new(), |(backup, _)| format!("; point {backup} has it"));
+            format!("volume {wanted} could not be opened when point {} was made{hint}", point.backup)
+        }
+        Some(wanted) => format!("point {} has no volume {wanted}", point.backup),
+        None => format!("point {} has several volumes, say which with --volume", point.backup),
+    };
+    Err(Failure::usage(format_args!("{what}; it has {}", volume_list(state, point))))
+}
+
+/// Says which volumes of its policy a point is without, and which point has each; whether there are any.
+pub fn warn_missing(state: &State, point: &Point) -> bool {
+    for &id in &point.missing {
+        let device = state.volumes.get(&id).map_or("?", |volume| volume.device.as_str());
+        let has = state.last_point_of(&point.policy, id);
+        let hint = has.map_or(String::new(), |(backup, _)| format!("; point {backup} has it"));
+        logger::say(format_args!(
+            "windlass: point {} is without volume {id} ({}), which could not be opened when it was made{hint}",
+            point.backup,
+            text::printable(device.as_bytes())
+        ));
+    }
+    !point.missing.is_empty()
+}
+
+/// Whether a point, as its policy was when it was made, has one volume, so that its paths begin at that one's root.
+pub fn has_one_volume(point: &Point) -> bool {
+    point.volumes.len() == 1 && point.missing.is_empty()
+}
+
+/// The volumes of a point for people: number and device of each.
+pub fn volume_list(state: &State, point: &Point) -> String {
+    let one = |id: VolumeId| {
+        let device = state.volumes.get(&id).map_or("?", |known| known.device.as_str());
+        format!("{id} ({})", text::printable(device.as_bytes()))
+    };
+    point.volumes.iter().map(|volume| one(volume.volume)).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,74 @@
+//! Policies as the log has them, and the records that change them.
+//!
+//! A policy is changed by a record of the commit log, so two people who change it at once cannot both win unseen. Source: ours.
+
+use windlass_agent::format::record::PolicyChange;
+use windlass_agent::id::VolumeId;
+use windlass_agent::log::state::State;
+use windlass_agent::policy::{Policy, check_name};
+use windlass_agent::units::format_bytes;
+
+use crate::failure::Failure;
+
+/// The policy as it is, unless there is none or it was removed.
+pub fn existing(state: &State, name: &str) -> Result<Option<Policy>, Failure> {
+    let Some(entry) = state.policies.get(name).filter(|entry| !entry.removed) else { return Ok(None) };
+    Policy::parse(&entry.body).map(Some).map_err(|fault| Failure::at(format_args!("policy {name}"), fault))
+}
+
+/// The policy as it is, or a failure that says how to make one.
+pub fn required(state: &State, name: &str) -> Result<Policy, Failure> {
+    check_name(name).map_err(Failure::usage)?;
+    existing(state, name)?.ok_or_else(|| missing(state, name))
+}
+
+/// There is no such policy: says which there are.
+pub fn missing(state: &State, name: &str) -> Failure {
+    let known: Vec<&str> =
+        state.policies.iter().filter(|(_, entry)| !entry.removed).map(|(name, _)| name.as_str()).collect();
+    if known.is_empty() {
+        Failure::new(format_args!(
+            "there is no policy {name}; make it with `windlass policy set {name} --volume DEV`"
+        ))
+    } else {
+        Failure::new(format_args!("there is no policy {name}; there is {}", known.join(", ")))
+    }
+}
+
+/// Points count in blocks: their size stays.
+pub fn check_block_size(state: &State, before: Option<&Policy>, policy: &Policy) -> Result<(), Failure> {
+    match before {
+        Some(before)
+            if before.block_size != policy.block_size && state.last_point(&policy.name).is_some() =>
+        {
+            Err(Failure::usage(format_args!(
+                "policy {}: its points count in blocks of {}; make a policy of another name for another block size",
+                policy.name,
+                format_bytes(before.block_size)
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The record. A device that the policy has or had keeps its number, so its points go on.
+pub fn change(state: &State, policy: &Policy) -> Result<PolicyChange, Failure> {
+    let body = policy.emit().map_err(Failure::usage)?;
+    let revision = state.policies.get(&policy.name).map_or(0, |entry| entry.revision) + 1;
+    let mut next = state.next_volume();
+    let mut volumes: Vec<(VolumeId, String)> = Vec::with_capacity(policy.volumes.len());
+    for volume in &policy.volumes {
+        let mut all = state.volumes.iter();
+        let known = all.find(|(_, known)| known.policy == policy.name && known.device == volume.device);
+        let id = match (known, next) {
+            (Some((id, _)), _) => *id,
+            (None, Some(id)) => {
+                next = id.0.checked_add(1).map(VolumeId);
+                id
+            }
+            (None, None) => return Err(Failure::new("all volume numbers of the repository are used up")),
+        };
+        volumes.push((id, volume.device.clone()));
+    }
+    Ok(PolicyChange { name: policy.name.clone(), revision, body, volumes })
+}
