@@ -25,6 +25,7 @@ use nix::sys::time::TimeSpec;
 use windlass_agent::drive::budget::Budget;
 use windlass_agent::drive::job::{self, Machinery, VolumeJob};
 use windlass_agent::drive::volume::Reactor;
+use windlass_agent::format::feature::Features;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
 use windlass_agent::format::seal::{Keys, Secret};
@@ -256,8 +257,15 @@ impl Appliance {
         };
         let store_identity = store.describe();
         let lease_store = String::new();
-        let format =
-            RepoFormat { uuid, created_secs: 0, location_blocks: 10, store_identity, lease_store, lock };
+        let format = RepoFormat {
+            uuid,
+            created_secs: 0,
+            location_blocks: 10,
+            store_identity,
+            lease_store,
+            lock,
+            features: Features::new(),
+        };
         let client = client(&store, &setup)?;
         let body = format.emit();
         client.put_unique(REPO_FORMAT_KEY, &[&body, &body]).context(|| "make the repository")?;
@@ -332,6 +340,7 @@ impl Appliance {
                 throttle: Arc::clone(&throttle),
                 keys: self.keys.clone(),
                 cluster: self.cluster,
+                read_only: None,
                 row_blocks: ROW_BLOCKS,
             },
             volumes: Arc::new(One { source: source.clone(), frames: pools.0.clone() }),

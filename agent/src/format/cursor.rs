@@ -14,6 +14,7 @@
 
 use std::fmt;
 
+use super::feature::FeatureName;
 use crate::id::{BackupId, Boot, Epoch, NodeId, OBJECT_ID_BYTES, ObjectId, Slot, VolumeId};
 
 /// Why bytes are not what they should be.
@@ -29,6 +30,8 @@ pub enum WireFault {
     Version(u16),
     /// A record kind that this program does not know.
     Kind(u8),
+    /// An incompatible feature that this program does not know.
+    Feature(FeatureName),
     /// A count or a length above its bound.
     Count(u32),
     /// A field holds a value that it may not hold.
@@ -43,6 +46,14 @@ pub enum WireFault {
     Cluster,
 }
 
+impl WireFault {
+    /// Whether a newer program wrote it: the bytes are as they were written, and no damage.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        matches!(self, WireFault::Version(_) | WireFault::Kind(_) | WireFault::Feature(_))
+    }
+}
+
 impl fmt::Display for WireFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -54,6 +65,9 @@ impl fmt::Display for WireFault {
             }
             WireFault::Kind(kind) => {
                 write!(f, "record kind {kind} is unknown to this program; use a newer one")
+            }
+            WireFault::Feature(name) => {
+                write!(f, "feature \"{name}\" is unknown to this program; use a newer one")
             }
             WireFault::Count(count) => write!(f, "a count of {count} is above its bound"),
             WireFault::Value => f.write_str("a field holds a value that it may not hold"),

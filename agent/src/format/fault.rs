@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::feature::FeatureName;
+
 /// A structure that was refused, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatFault {
@@ -22,6 +24,8 @@ pub enum FormatFaultKind {
     NotOurs,
     /// A version that this build does not know: a newer agent wrote it.
     Version(u16),
+    /// An incompatible feature that this build does not know.
+    Feature(FeatureName),
     /// A checksum or a rule of the structure is broken; the rule is named.
     Damaged(&'static str),
     /// The tag does not match: the bytes, their place, or the key are wrong.
@@ -57,6 +61,9 @@ impl fmt::Display for FormatFault {
             FormatFaultKind::NotOurs => write!(f, "not a {what} of Windlass"),
             FormatFaultKind::Version(version) => {
                 write!(f, "{what} has version {version}, which this agent does not know; use a newer one")
+            }
+            FormatFaultKind::Feature(name) => {
+                write!(f, "{what} has feature \"{name}\", which this agent does not know; use a newer one")
             }
             FormatFaultKind::Damaged(rule) => write!(f, "{what} is damaged: {rule}"),
             FormatFaultKind::Unauthentic => write!(f, "{what} is damaged or was written with another key"),

@@ -28,6 +28,7 @@ pub mod compress;
 pub mod copies;
 pub mod cursor;
 pub mod fault;
+pub mod feature;
 pub mod frame;
 pub mod home;
 pub mod key;

@@ -23,6 +23,7 @@
 //! | 17 | swept | wall clock i64, key text |
 //! | 18 | backup tried | policy text, wall clock i64, failures u32, why text |
 //! | 20 | point marked | as [`mark`](super::mark) says |
+//! | 26 | features raised | list of features as in [`feature`](super::feature) |
 //!
 //! A [`BackupVolume`]:
 //!
@@ -40,6 +41,7 @@
 //! Source: `agent/doc/commit-log.md`.
 
 use super::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
+use super::feature::{self, Features};
 use super::mark::PointMark;
 use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};
 use crate::log::limits::{
@@ -134,6 +136,8 @@ pub enum Record {
     },
     /// A point is held, noted or tagged, or no more.
     PointMarked(PointMark),
+    /// What follows needs these features.
+    FeaturesRaised(Features),
 }
 
 /// What became of the last try to back up a policy, when that is neither a point nor a backup that is under way.
@@ -502,7 +506,7 @@ fn optional_list<T: Wire>(fields: &mut Reader<'_>, max: usize) -> Result<Vec<T>,
 }
 
 impl Record {
-    /// Number of the record's kind, `1..=20`.
+    /// Number of the record's kind.
     pub fn kind(&self) -> u8 {
         match self {
             Record::EpochBegun { .. } => 1,
@@ -525,6 +529,7 @@ impl Record {
             Record::BackupTried(_) => 18,
             Record::LeaseSet { .. } => 19,
             Record::PointMarked(_) => 20,
+            Record::FeaturesRaised(_) => 26,
         }
     }
 
@@ -608,6 +613,7 @@ impl Record {
             Record::BackupTried(tried) => tried.emit(out),
             Record::LeaseSet { lease_ns } => lease_ns.emit(out),
             Record::PointMarked(mark) => mark.emit(out),
+            Record::FeaturesRaised(features) => feature::emit(features, out),
         }
     }
 
@@ -670,6 +676,7 @@ impl Record {
             18 => Record::BackupTried(Tried::parse(fields)?),
             19 => Record::LeaseSet { lease_ns: fields.value()? },
             20 => Record::PointMarked(PointMark::parse(fields)?),
+            26 => Record::FeaturesRaised(feature::parse(fields)?),
             _ => return Err(WireFault::Kind(kind)),
         })
     }

@@ -4,7 +4,7 @@
 //! | offset | bytes | field | meaning |
 //! |---|---|---|---|
 //! | 0 | 8 | magic | "WINDLASS" |
-//! | 8 | 2 | version | of this object and of everything in the repository that has no version of its own: 1, or 2 with a lease store |
+//! | 8 | 2 | version | of this object and of everything in the repository that has no version of its own: 1, 2 with a lease store, or 3 with features |
 //! | 10 | 1 | sealing | 0 off, 1 AES-256-GCM |
 //! | 11 | 1 | location_blocks | N: blocks per location row, 1..=64 |
 //! | 12 | 4 | total | bytes of one copy of this object |
@@ -13,12 +13,14 @@
 //! | 40 | 1 | slots | number of key slots: 0 when sealing is off, else 1..=8 |
 //! | 41 | 1 | reserved | zero |
 //! | 42 | 2 | identity_bytes | bytes of the store identity, 0..=512 |
-//! | 44 | 2 | lease_bytes | bytes of the lease store's description, 1..=512; version 1: zero |
-//! | 46 | 18 | reserved | zero |
+//! | 44 | 2 | lease_bytes | bytes of the lease store's description, 1..=512; version 1: zero; version 3: 0..=512 |
+//! | 46 | 2 | features_bytes | version 3: bytes of the list of features, 1..=1024; else zero |
+//! | 48 | 16 | reserved | zero |
 //! | 64 | 32 | clear_key | sealing off: the master key in clear (integrity only, see `seal`); else zero |
 //! | 96 | slots * 80 | slots | key slots (see `wrap`) |
 //! | ... | identity_bytes | identity | where the repository was made, UTF-8: distinguishes a copy from the original |
 //! | ... | lease_bytes | lease store | where the log and the lease were when it was made, UTF-8, for people |
+//! | ... | features_bytes | features | that it was made with, as [`feature`](super::feature) says |
 //! | total - 4 | 4 | crc | CRC-32 (IEEE) of all bytes before |
 //!
 //! Little-endian, stored as two copies (`copies`), under two keys: `format`, and `format-copy` in case the
@@ -28,12 +30,17 @@
 //! A repository whose commit log is in another store (`store::split`) has version 2, so that an agent which
 //! does not support that refuses it and does not begin a second log beside its objects.
 //!
+//! A repository that was made with features has version 3. An unknown incompatible one is refused by name, with an unknown read-only one
+//! the repository is read and not written. Features that come later are in the log.
+//!
 //! Invariants: an unknown version is refused; a parsed object emits the same bytes. The CRC finds faults, not attackers: an
 //! attacker who changes N or the slots makes the repository unreadable, not readable.
 //! Does not: wrap keys (`wrap`). Source: ours.
 
 use super::copies;
+use super::cursor::{self, WireFault};
 use super::fault::{FormatFault, FormatFaultKind};
+use super::feature::{self, FEATURES_BYTES_MAX, Features};
 use super::seal::{KEY_BYTES, Keys, Sealing, Secret};
 use super::varint::Reader;
 use super::wrap::{KEY_SLOT_BYTES, KeySlot, Unlock};
@@ -49,6 +56,7 @@ pub const REPO_FORMAT_COPY_KEY: &str = "format-copy";
 const MAGIC: [u8; 8] = *b"WINDLASS";
 const VERSION: u16 = 1;
 const VERSION_LEASE: u16 = 2;
+const VERSION_FEATURES: u16 = 3;
 const CRC_BYTES: usize = 4;
 const TOTAL_AT: usize = 12;
 const WHAT: &str = "repository format";
@@ -68,6 +76,8 @@ pub struct RepoFormat {
     pub lease_store: String,
     /// How the master key is kept.
     pub lock: Lock,
+    /// What it was made with that a program must know, at most [`FEATURES_BYTES_MAX`] as a list.
+    pub features: Features,
 }
 
 /// How the master key is kept.
@@ -125,9 +135,18 @@ impl RepoFormat {
             slots.is_empty() == (self.sealing() == Sealing::Off),
             "an encrypted repository has a key slot"
         );
-        let total =
-            REPO_FORMAT_FIXED_BYTES + slots.len() * KEY_SLOT_BYTES + identity.len() + lease.len() + CRC_BYTES;
-        let version = if lease.is_empty() { VERSION } else { VERSION_LEASE };
+        let mut features = Vec::new();
+        if !self.features.is_empty() {
+            feature::emit(&self.features, &mut features);
+        }
+        assert!(features.len() <= FEATURES_BYTES_MAX, "limits hold");
+        let texts = identity.len() + lease.len() + features.len();
+        let total = REPO_FORMAT_FIXED_BYTES + slots.len() * KEY_SLOT_BYTES + texts + CRC_BYTES;
+        let version = match (features.is_empty(), lease.is_empty()) {
+            (false, _) => VERSION_FEATURES,
+            (true, false) => VERSION_LEASE,
+            (true, true) => VERSION,
+        };
         let mut out = Vec::with_capacity(total);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&version.to_le_bytes());
@@ -143,7 +162,8 @@ impl RepoFormat {
         out.push(0);
         out.extend_from_slice(&(identity.len() as u16).to_le_bytes());
         out.extend_from_slice(&(lease.len() as u16).to_le_bytes());
-        out.extend_from_slice(&[0; 18]);
+        out.extend_from_slice(&(features.len() as u16).to_le_bytes());
+        out.extend_from_slice(&[0; 16]);
         match &self.lock {
             Lock::Clear(master) => out.extend_from_slice(master.bytes()),
             Lock::Slots(_) => out.extend_from_slice(&[0; KEY_BYTES]),
@@ -153,6 +173,7 @@ impl RepoFormat {
         }
         out.extend_from_slice(identity);
         out.extend_from_slice(lease);
+        out.extend_from_slice(&features);
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
@@ -179,7 +200,7 @@ impl RepoFormat {
             return Err(FormatFault::new(WHAT, FormatFaultKind::NotOurs));
         }
         let version = r.u16_le()?;
-        if version != VERSION && version != VERSION_LEASE {
+        if !(VERSION..=VERSION_FEATURES).contains(&version) {
             return Err(FormatFault::new(WHAT, FormatFaultKind::Version(version)));
         }
         if bytes.len() > REPO_FORMAT_BYTES_MAX {
@@ -204,11 +225,15 @@ impl RepoFormat {
         let uuid = r.array()?;
         let created_secs = r.u64_le()? as i64;
         let (slots, reserved, identity_bytes, lease_bytes) = (r.u8()?, r.u8()?, r.u16_le()?, r.u16_le()?);
-        if reserved != 0 || r.array()? != [0u8; 18] {
+        let features_bytes = r.u16_le()?;
+        if reserved != 0 || r.array()? != [0u8; 16] {
             return Err(r.damaged("reserved bytes are set"));
         }
-        if (lease_bytes > 0) != (version == VERSION_LEASE) {
+        if version != VERSION_FEATURES && (lease_bytes > 0) != (version == VERSION_LEASE) {
             return Err(r.damaged("a lease store does not fit the version"));
+        }
+        if (features_bytes > 0) != (version == VERSION_FEATURES) {
+            return Err(r.damaged("features do not fit the version"));
         }
         let clear_key: [u8; KEY_BYTES] = r.array()?;
         let lock = match sealing {
@@ -223,10 +248,11 @@ impl RepoFormat {
         };
         let store_identity = identity(&mut r, identity_bytes)?;
         let lease_store = identity(&mut r, lease_bytes)?;
+        let features = features(&mut r, features_bytes)?;
         if r.len() != CRC_BYTES {
             return Err(r.damaged("lengths do not add up"));
         }
-        Ok(RepoFormat { uuid, created_secs, location_blocks, store_identity, lease_store, lock })
+        Ok(RepoFormat { uuid, created_secs, location_blocks, store_identity, lease_store, lock, features })
     }
 }
 
@@ -238,8 +264,24 @@ fn identity(r: &mut Reader<'_>, bytes: u16) -> Result<String, FormatFault> {
     text.map(str::to_owned).map_err(|_| r.damaged("store identity is not UTF-8"))
 }
 
+fn features(r: &mut Reader<'_>, bytes: u16) -> Result<Features, FormatFault> {
+    if bytes == 0 {
+        return Ok(Features::new());
+    }
+    if usize::from(bytes) > FEATURES_BYTES_MAX {
+        return Err(r.damaged("list of features too long"));
+    }
+    let mut list = cursor::Reader::new(r.take(bytes.into())?);
+    match feature::parse(&mut list) {
+        Ok(features) if list.is_empty() => Ok(features),
+        Err(WireFault::Feature(name)) => Err(FormatFault::new(WHAT, FormatFaultKind::Feature(name))),
+        Ok(_) | Err(_) => Err(r.damaged("list of features")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::feature::{Class, FeatureName};
     use super::*;
 
     fn leased(sealed: bool) -> RepoFormat {
@@ -262,12 +304,16 @@ mod tests {
             store_identity: "file:///srv/repo".to_owned(),
             lease_store: String::new(),
             lock,
+            features: Features::new(),
         }
     }
 
     #[test]
     fn the_object_round_trips_and_every_flipped_byte_is_found() {
-        for format in [sample(false), sample(true), leased(false), leased(true)] {
+        let name = |text: &str| FeatureName::new(text).unwrap();
+        let features = Features::from([(name("a"), Class::Compatible), (name("b-2"), Class::ReadOnly)]);
+        let featured = RepoFormat { features, ..leased(true) };
+        for format in [sample(false), sample(true), leased(false), leased(true), featured] {
             let bytes = format.emit();
             assert_eq!(RepoFormat::parse(&bytes).unwrap().emit(), bytes);
             for at in 0..bytes.len() {
@@ -282,8 +328,8 @@ mod tests {
     #[test]
     fn another_version_is_named() {
         let mut bytes = sample(false).emit();
-        bytes[8] = 3;
-        assert_eq!(RepoFormat::parse(&bytes).unwrap_err().kind, FormatFaultKind::Version(3));
+        bytes[8] = 4;
+        assert_eq!(RepoFormat::parse(&bytes).unwrap_err().kind, FormatFaultKind::Version(4));
     }
 
     #[test]
@@ -298,6 +344,38 @@ mod tests {
             bytes[end..].copy_from_slice(&crc);
             assert!(RepoFormat::parse(&bytes).is_err());
         }
+    }
+
+    /// The object as another program writes it: by the table, with one feature of this class and name.
+    fn with_feature(class: u8, name: &str) -> Vec<u8> {
+        let mut bytes = sample(false).emit();
+        bytes.truncate(bytes.len() - CRC_BYTES);
+        let list = [&[1, 0, 0, 0, class, name.len() as u8, 0, 0, 0][..], name.as_bytes()].concat();
+        bytes[8] = 3;
+        bytes[46] = list.len() as u8;
+        bytes.extend_from_slice(&list);
+        let total = (bytes.len() + CRC_BYTES) as u32;
+        bytes[12..16].copy_from_slice(&total.to_le_bytes());
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_feature_that_is_not_known_is_refused_or_read_beside_by_name() {
+        let name = FeatureName::new("of-tomorrow").unwrap();
+        let fault = RepoFormat::parse(&with_feature(2, "of-tomorrow")).unwrap_err();
+        assert_eq!(fault.kind, FormatFaultKind::Feature(name));
+        assert!(fault.to_string().contains("feature \"of-tomorrow\""), "{fault}");
+        for (class, keeps) in [(0, None), (1, Some(name))] {
+            let bytes = with_feature(class, "of-tomorrow");
+            let format = RepoFormat::parse(&bytes).unwrap();
+            assert_eq!((feature::not_to_write(&format.features), format.emit()), (keeps, bytes));
+        }
+        assert!(matches!(
+            RepoFormat::parse(&with_feature(3, "x")).unwrap_err().kind,
+            FormatFaultKind::Damaged(_)
+        ));
     }
 
     #[test]

@@ -33,6 +33,8 @@
 //! The tables show one copy; each object is stored as two (`copies`). Does not: name keys (`log::keys`).
 //! Source: `agent/doc/commit-log.md`, Keys.
 
+use std::ops::RangeInclusive;
+
 use super::cursor::{Reader, Wire, WireFault};
 use super::record::{CheckpointName, Record, emit_records, parse_records};
 use crate::id::{Boot, Epoch, NodeId, Slot};
@@ -322,7 +324,7 @@ impl Claim {
     fn parse(bytes: &[u8], magic: [u8; 4], version: u16) -> Result<Claim, WireFault> {
         let (inner, _) = check_digest(bytes)?;
         let mut reader = Reader::new(inner);
-        let cluster = parse_start_of(&mut reader, magic, version)?;
+        let (_, cluster) = parse_start_of(&mut reader, magic, version..=version)?;
         let claim = Claim {
             cluster,
             epoch: reader.value()?,
@@ -360,7 +362,8 @@ pub(crate) fn emit_start(out: &mut Vec<u8>, magic: [u8; 4], cluster: &ClusterId)
     emit_start_of(out, magic, VERSION, cluster);
 }
 
-fn emit_start_of(out: &mut Vec<u8>, magic: [u8; 4], version: u16, cluster: &ClusterId) {
+/// The same with a version of the format's own.
+pub(crate) fn emit_start_of(out: &mut Vec<u8>, magic: [u8; 4], version: u16, cluster: &ClusterId) {
     magic.emit(out);
     version.emit(out);
     0u16.emit(out);
@@ -368,21 +371,26 @@ fn emit_start_of(out: &mut Vec<u8>, magic: [u8; 4], version: u16, cluster: &Clus
 }
 
 pub(crate) fn parse_start(reader: &mut Reader<'_>, magic: [u8; 4]) -> Result<ClusterId, WireFault> {
-    parse_start_of(reader, magic, VERSION)
+    Ok(parse_start_of(reader, magic, VERSION..=VERSION)?.1)
 }
 
-fn parse_start_of(reader: &mut Reader<'_>, magic: [u8; 4], version: u16) -> Result<ClusterId, WireFault> {
+/// The version, which is one of `versions`, and the cluster.
+pub(crate) fn parse_start_of(
+    reader: &mut Reader<'_>,
+    magic: [u8; 4],
+    versions: RangeInclusive<u16>,
+) -> Result<(u16, ClusterId), WireFault> {
     if reader.value::<[u8; 4]>()? != magic {
         return Err(WireFault::Magic);
     }
-    match reader.value()? {
-        same if same == version => {}
-        other => return Err(WireFault::Version(other)),
+    let version = reader.value()?;
+    if !versions.contains(&version) {
+        return Err(WireFault::Version(version));
     }
     if reader.value::<u16>()? != 0 {
         return Err(WireFault::Value);
     }
-    reader.value()
+    Ok((version, reader.value()?))
 }
 
 /// Appends the BLAKE3 of all bytes so far, and returns it.

@@ -3,14 +3,14 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 4 | magic `WLCK` |
-//! | 4 | 2 | version, 1 |
+//! | 4 | 2 | version: 1, or 2 with features |
 //! | 6 | 2 | reserved, 0 |
 //! | 8 | 16 | cluster |
 //! | 24 | 8 | slot: the state is as of this one |
 //! | 32 | 16 | nonce: random; its first 12 bytes are the seal's nonce |
 //! | 48 | 32 | digest of that slot |
 //! | 80 | 4 | n, length of the body as stored |
-//! | 84 | n | body: the state's parts in the order of `emit_state`, sealed; associated data: bytes 0..80 |
+//! | 84 | n | body: in version 2 the features (`format::feature`), then the state's parts in the order of `emit_state`, sealed; associated data: bytes 0..80 |
 //! | 84 + n | 32 | digest: BLAKE3 of all bytes before it |
 //!
 //! Invariants: emit and parse are inverse; every count is bounded; a parsed state obeys the order of its lists.
@@ -28,11 +28,12 @@ use super::limits::{
 use super::replay::View;
 use super::state::{Pin, Point, Policy, Running, State, Volume};
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
+use crate::format::feature::{self, Features};
 use crate::format::mark::{Mark, MarkPart};
 use crate::format::record::{BackupVolume, SegmentMeta, Tried, parse_policy_name};
 use crate::format::slot::{
     Author, CHECKPOINT_LENGTH_AT, CHECKPOINT_MAGIC, ClusterId, LogDigest, SealBroken, Sealer, check_digest,
-    emit_digest, emit_start, parse_start, seal_nonce,
+    emit_digest, emit_start_of, parse_start_of, seal_nonce,
 };
 use crate::id::{BackupId, ObjectId, Slot, VolumeId};
 use crate::wire_struct;
@@ -41,6 +42,8 @@ use crate::wire_struct;
 const MARK_PARTS: usize = 3;
 const MAGIC: [u8; 4] = CHECKPOINT_MAGIC;
 const AAD_BYTES: usize = CHECKPOINT_LENGTH_AT;
+const VERSION: u16 = 1;
+const VERSION_FEATURES: u16 = 2;
 const BODY_AT: usize = AAD_BYTES + 4;
 
 wire_struct!(Author { node: crate::id::NodeId, boot: crate::id::Boot });
@@ -75,12 +78,16 @@ impl Checkpoint {
     /// The object's bytes and their digest, or the size in bytes when it is above the bound.
     pub fn emit<S: Sealer>(&self, sealer: &S) -> Result<(Vec<u8>, LogDigest), u64> {
         let mut out = Vec::with_capacity(4096);
-        emit_start(&mut out, MAGIC, &self.cluster);
+        let version = if self.state.features.is_empty() { VERSION } else { VERSION_FEATURES };
+        emit_start_of(&mut out, MAGIC, version, &self.cluster);
         self.slot.emit(&mut out);
         self.nonce.emit(&mut out);
         self.slot_digest.emit(&mut out);
         debug_assert_eq!(out.len(), AAD_BYTES);
         let mut body = Vec::with_capacity(4096);
+        if version == VERSION_FEATURES {
+            feature::emit(&self.state.features, &mut body);
+        }
         emit_state(&self.state, &mut body);
         sealer.seal(&out, seal_nonce(&self.nonce), &mut body);
         if body.len() > CHECKPOINT_BYTES_MAX - BODY_AT - 32 {
@@ -104,7 +111,7 @@ impl Checkpoint {
         }
         let (inner, digest) = check_digest(bytes)?;
         let mut reader = Reader::new(inner);
-        let cluster = parse_start(&mut reader, MAGIC)?;
+        let (version, cluster) = parse_start_of(&mut reader, MAGIC, VERSION..=VERSION_FEATURES)?;
         let (slot, nonce, slot_digest) = (reader.value()?, reader.value()?, reader.value()?);
         let length: u32 = reader.value()?;
         if usize::try_from(length) != Ok(reader.len()) {
@@ -115,7 +122,9 @@ impl Checkpoint {
             .open(&inner[..AAD_BYTES], seal_nonce(&nonce), &mut body)
             .map_err(|SealBroken| WireFault::Seal)?;
         let mut fields = Reader::new(&body);
-        let state = parse_state(&mut fields)?;
+        // Before all else: a feature that is not known says that the rest is not either.
+        let features = if version == VERSION { Features::new() } else { feature::parse(&mut fields)? };
+        let state = State { features, ..parse_state(&mut fields)? };
         fields.finish()?;
         Ok((Checkpoint { cluster, slot, nonce, slot_digest, state }, digest))
     }

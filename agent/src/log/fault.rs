@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::state::Refusal;
 use crate::format::cursor::WireFault;
+use crate::format::feature::FeatureName;
 use crate::format::slot::Author;
 use crate::id::{Epoch, Slot};
 use crate::store::StoreFaultKind;
@@ -145,6 +146,11 @@ pub enum LogFault {
     Gone,
     /// The log moved on faster than it could be read, many times over.
     Moving,
+    /// The repository has a feature that this program may read beside, and not write beside.
+    ReadOnly {
+        /// Which.
+        feature: FeatureName,
+    },
 }
 
 impl LogFault {
@@ -154,8 +160,10 @@ impl LogFault {
             LogFault::Store { place, kind } => {
                 matches!(kind, StoreFaultKind::NotFound | StoreFaultKind::TooLong) && place.is_history()
             }
-            // Another repository's log is not this one's, damaged.
-            LogFault::Format { place, why } => *why != WireFault::Cluster && place.is_history(),
+            // Another repository's log is not this one's, damaged; nor is a newer program's.
+            LogFault::Format { place, why } => {
+                *why != WireFault::Cluster && !why.is_newer() && place.is_history()
+            }
             LogFault::Chain { .. }
             | LogFault::Author { .. }
             | LogFault::Inconsistent { .. }
@@ -169,8 +177,14 @@ impl LogFault {
             | LogFault::Expired { .. }
             | LogFault::CheckpointTooLarge { .. }
             | LogFault::Mended { .. }
+            | LogFault::ReadOnly { .. }
             | LogFault::Moving => false,
         }
+    }
+
+    /// Whether a newer program wrote what cannot be read.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, LogFault::Format { why, .. } if why.is_newer())
     }
 
     /// Whether nothing was written and the lease is held on.
@@ -196,6 +210,7 @@ impl LogFault {
             | LogFault::Refused { .. }
             | LogFault::TooLarge { .. }
             | LogFault::Mended { .. }
+            | LogFault::ReadOnly { .. }
             | LogFault::LostEnd { .. }
             | LogFault::Gone
             | LogFault::CheckpointTooLarge { .. } => false,
@@ -235,6 +250,9 @@ impl fmt::Display for LogFault {
                 }
                 StoreFaultKind::Rejected => write!(f, "{place}: the store rejects the request"),
             },
+            LogFault::Format { place, why } if why.is_newer() => {
+                write!(f, "{place} was written by a newer windlass: {why}; nothing was changed")
+            }
             LogFault::Format { place, why } => damaged(f, *place, why),
             LogFault::Chain { slot } => {
                 let before = slot.0.saturating_sub(1);
@@ -299,6 +317,11 @@ impl fmt::Display for LogFault {
             LogFault::CheckpointTooLarge { bytes } => write!(
                 f,
                 "the log's state takes {bytes} bytes, too many for a checkpoint: merge segments or expire points"
+            ),
+            LogFault::ReadOnly { feature } => write!(
+                f,
+                "the repository has feature \"{feature}\", which this program does not know: it can read the repository and restore \
+                 from it; use a newer one to write"
             ),
             LogFault::Moving => {
                 f.write_str("the log moves on faster than this link can read it; try again later")

@@ -2,6 +2,8 @@
 //!
 //! Moves into the crate's `limits.rs` when that exists. Does not: hold timings (`log::lease::Timing`). Source: ours.
 
+use crate::format::feature::FEATURES_MAX;
+
 /// Bytes of a slot object, sealed: servers hold locks while a conditional body streams. Above: the batch comes back, `TooLarge`.
 pub const SLOT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a lease grant, a beat or a boundary: they have some hundred, the rest is for fields of later versions. A larger object is not
@@ -120,6 +122,8 @@ pub enum Bound {
     Abandoned,
     /// [`MARKS_MAX`].
     Marks,
+    /// [`FEATURES_MAX`].
+    Features,
 }
 
 impl std::fmt::Display for Bound {
@@ -155,6 +159,7 @@ impl std::fmt::Display for Bound {
                 "recovery points with a hold, a note or tags",
                 "release those that need none any more (`windlass point`)",
             ),
+            Bound::Features => (FEATURES_MAX, "features", new),
         };
         write!(f, "the repository has {max} {what}, the most it may have: {then}")
     }

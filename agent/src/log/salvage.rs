@@ -30,6 +30,7 @@ use super::replay::{View, apply_slot};
 use super::state::{Point, Policy, Running, State, Volume};
 use super::stretches::Stretches;
 use crate::format::copies;
+use crate::format::cursor::WireFault;
 use crate::format::mark::Mark;
 use crate::format::record::{BackupVolume, CheckpointName, Commit, PointStatus, Record, SegmentMeta, Totals};
 use crate::format::slot::{
@@ -102,6 +103,8 @@ pub fn read<S: Sealer>(
                     take(&mut view.state, &contents, &mut salvage.unsure);
                     view.digest = contents.digest;
                 }
+                // A newer program's says what this one cannot take over.
+                Err(why) if why.is_newer() => return Err(newer(slot, why)),
                 _ => salvage.lost.push(Place::Slot(slot)),
             }
             view.head = slot;
@@ -113,6 +116,11 @@ pub fn read<S: Sealer>(
     salvage.epoch = salvage.epoch.max(view.state.epoch);
     salvage.state = view.state;
     Ok(salvage)
+}
+
+fn newer(slot: Slot, why: WireFault) -> StoreFault {
+    let detail = format!("it was written by a newer windlass: {why}; nothing was changed");
+    StoreFault::new(StoreFaultKind::Unsupported, "GET", &keys::slot(slot), detail)
 }
 
 /// Lost slots that are named one by one.
@@ -276,6 +284,7 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
             // What is there and what is not is found out anew; what could not begin is tried anew.
             Record::Swept(_) | Record::BackupTried(_) => {}
             Record::LeaseSet { lease_ns } => state.lease_ns = Some(*lease_ns),
+            Record::FeaturesRaised(features) => state.features.extend(features),
             // Readers of the old tables: they go with the old log.
             Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => {}
         }

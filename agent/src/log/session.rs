@@ -496,3 +496,7 @@ mod tests;
 #[cfg(test)]
 #[path = "opening_test.rs"]
 mod opening_tests;
+
+#[cfg(test)]
+#[path = "feature_test.rs"]
+mod feature_tests;

@@ -216,7 +216,8 @@ pub(super) fn read(store: &MemoryStore) -> (Result<View, LogFault>, Vec<LogFault
 /// Nobody reads it, nobody claims it, and whoever tries leaves it as it was.
 pub(super) fn is_refused(store: &MemoryStore, place: &str) {
     let (before, fault) = (keys_of(store), read(store).0.unwrap_err());
-    assert!(fault.is_damage() && fault.to_string().contains(place), "{place}: {fault}");
+    assert!(fault.to_string().contains(place), "{place}: {fault}");
+    assert!(fault.is_damage() != fault.is_newer(), "{place}: {fault}");
     let clock = SimClock::default();
     assert_eq!(claim(store, &clock, 2, WriterOptions::default(), true).err(), Some(fault));
     assert_eq!(keys_of(store), before, "nothing was written");
@@ -266,7 +267,7 @@ fn what_is_lost_for_good_is_refused_by_name_and_nothing_is_written() {
     let digest = *blake3::hash(&newer).as_bytes();
     newer.extend_from_slice(&digest);
     store.put(&keys::slot(Slot(7)), &[&newer, &newer], PutMode::Replace).unwrap();
-    is_refused(&store, "entry 7: version 9 is unknown");
+    is_refused(&store, "log slot 7 was written by a newer windlass: version 9 is unknown");
     let store = MemoryStore::default();
     store.put("obj/00000000000000000001-x", &[b"x"], PutMode::Replace).unwrap();
     is_refused(&store, "the commit log is gone");

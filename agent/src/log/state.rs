@@ -17,6 +17,7 @@ use super::limits::{
 };
 use super::names::NameSet;
 use super::stretches::Stretches;
+use crate::format::feature::{FEATURES_MAX, Features};
 use crate::format::mark::{Mark, PointMark};
 use crate::format::record::{
     BackupEnd, BackupStart, BackupVolume, CheckpointName, Commit, DamageNews, PointStatus, PolicyChange,
@@ -148,6 +149,8 @@ pub struct State {
     pub tried: BTreeMap<String, Tried>,
     /// Points of which people say something.
     pub marks: BTreeMap<BackupId, Mark>,
+    /// Features that were raised; unknown ones are none that are incompatible.
+    pub features: Features,
     /// What the store has lost of all this.
     pub damage: Arc<Damage>,
 }
@@ -411,6 +414,7 @@ impl State {
             Record::Damage(news) => self.add_damage(news),
             Record::Swept(swept) => Arc::make_mut(&mut self.damage).swept(swept),
             Record::PointMarked(mark) => self.mark(mark)?,
+            Record::FeaturesRaised(features) => self.raise(features)?,
             Record::BackupTried(tried) => {
                 let is_there = self.policies.get(&tried.policy).is_some_and(|policy| !policy.removed);
                 require(is_there, Refusal::NoPolicy)?;
@@ -457,6 +461,13 @@ impl State {
         let has_room = self.marks.len() < MARKS_MAX || self.marks.contains_key(&news.backup);
         require(has_room, Refusal::Full(Bound::Marks))?;
         self.marks.insert(news.backup, mark);
+        Ok(())
+    }
+
+    pub(super) fn raise(&mut self, features: &Features) -> Result<(), Refusal> {
+        let new = features.keys().filter(|name| !self.features.contains_key(name)).count();
+        require(self.features.len() + new <= FEATURES_MAX, Refusal::Full(Bound::Features))?;
+        self.features.extend(features);
         Ok(())
     }
 

@@ -29,7 +29,9 @@
 mod cover;
 mod options;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::iter;
 
 pub use options::{Checks, WriterOptions};
 
@@ -42,6 +44,7 @@ use super::limits::SLOT_RECORDS_MAX;
 use super::replay::{Replay, View};
 use super::state::Refusal;
 use crate::format::cursor::WireFault;
+use crate::format::feature;
 use crate::format::record::Record;
 use crate::format::slot::{Author, LogDigest, Sealer, SlotHeader, carry};
 use crate::id::{Epoch, NodeId, Slot};
@@ -400,6 +403,10 @@ impl<S: Sealer + Clone> Writer<S> {
     }
 
     fn seek(&mut self) {
+        let keeps = feature::not_to_write(&self.view.state.features);
+        if let Some(feature) = self.options.read_only.or(keeps) {
+            return self.lose(LogFault::ReadOnly { feature });
+        }
         self.phase = Phase::Seeking;
         let state = &self.view.state;
         let yielded = match state.yielded {
@@ -504,8 +511,15 @@ impl<S: Sealer + Clone> Writer<S> {
         with_checkpoint: bool,
     ) -> Result<Flight, LogFault> {
         let mut state = self.view.state.clone();
-        state.apply_slot(&header, records).map_err(|(record, why)| LogFault::Refused { record, why })?;
-        let (bytes, digest) = header.emit(records, &self.sealer).map_err(|fault| match fault {
+        let needed = feature::needed(records, &state.features);
+        let ahead = usize::from(!needed.is_empty());
+        let records = match ahead {
+            0 => Cow::Borrowed(records),
+            _ => iter::once(Record::FeaturesRaised(needed)).chain(records.iter().cloned()).collect(),
+        };
+        let refused = |(record, why)| LogFault::Refused { record: usize::saturating_sub(record, ahead), why };
+        state.apply_slot(&header, &records).map_err(refused)?;
+        let (bytes, digest) = header.emit(&records, &self.sealer).map_err(|fault| match fault {
             WireFault::Count(size) => LogFault::TooLarge { size },
             why => LogFault::Format { place: Place::Slot(header.slot), why },
         })?;
@@ -672,7 +686,10 @@ impl<S: Sealer + Clone> Writer<S> {
 
 /// Records that only the writer itself puts into a slot.
 fn is_own(record: &Record) -> bool {
-    matches!(record, Record::EpochBegun { .. } | Record::Yield { .. } | Record::Checkpoint(_))
+    matches!(
+        record,
+        Record::EpochBegun { .. } | Record::Yield { .. } | Record::Checkpoint(_) | Record::FeaturesRaised(_)
+    )
 }
 
 /// Whether an answer decides nothing: the call may be repeated.

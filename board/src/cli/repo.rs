@@ -187,7 +187,15 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         Grouped(state.retired.len() as u64),
         Grouped(RETIRED_BY_MERGES_MAX as u64)
     ));
+    let mut features: Vec<&str> =
+        format.features.keys().chain(state.features.keys()).map(|name| name.as_str()).collect();
+    features.sort_unstable();
+    features.dedup();
+    if !features.is_empty() {
+        output.say(format_args!("features    {}", features.join(", ")));
+    }
     output.document(&json!({
+        "features": features,
         "repository": id,
         "store": place,
         "log_store": lease_store,

@@ -61,7 +61,7 @@ pub fn config(
         identity: Identity { cluster: work.target.cluster, me: Author { node, boot } },
         peers,
         sealer: LogSealer::new(&work.target.keys),
-        options: WriterOptions { timing, ..WriterOptions::default() },
+        options: WriterOptions { timing, read_only: work.target.read_only, ..WriterOptions::default() },
         present,
         rest_ns: REST_NS,
         merges: Bounds::default(),

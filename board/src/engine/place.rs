@@ -130,7 +130,9 @@ pub(crate) fn read_format(opened: &Opened) -> Result<Found, Failure> {
     let fault = match first {
         Some(Ok(format)) => return Ok(Found { format, mend: None }),
         // A newer windlass's is not damage.
-        Some(Err(fault)) if matches!(fault.kind, FormatFaultKind::Version(_)) => {
+        Some(Err(fault))
+            if matches!(fault.kind, FormatFaultKind::Version(_) | FormatFaultKind::Feature(_)) =>
+        {
             return Err(Failure::at(place(), fault));
         }
         Some(Err(fault)) => Some(fault),

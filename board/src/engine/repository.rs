@@ -12,6 +12,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_agent::format::fault::FormatFaultKind;
+use windlass_agent::format::feature::{self, Features};
 use windlass_agent::format::home::HOME_KEY;
 use windlass_agent::format::repo::{Lock, REPO_FORMAT_COPY_KEY, REPO_FORMAT_KEY, RepoFormat};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
@@ -382,6 +383,7 @@ impl Repository {
             store_identity: identity(opened.objects_place()),
             lease_store: opened.split.as_ref().map_or_else(String::new, |_| identity(opened.log_place())),
             lock,
+            features: Features::new(),
         };
         let keys = format.unlock(given.as_ref().map(|given| &given.unlock)).map_err(Failure::new)?;
         let memory = memory_of(access, &opened.store.describe())?;
@@ -424,6 +426,7 @@ impl Repository {
             throttle: Arc::clone(&self.opened.throttle),
             keys: self.keys.clone(),
             cluster: self.format.uuid,
+            read_only: self.options().read_only,
             row_blocks: self.format.location_blocks.into(),
         }
     }
@@ -496,11 +499,19 @@ impl Repository {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How its log is written, if this program may.
+    pub fn options(&self) -> WriterOptions {
+        WriterOptions { read_only: feature::not_to_write(&self.format.features), ..WriterOptions::default() }
+    }
+
     /// Takes the lease without the log, which is damaged.
     pub fn hold(&self, from: Seek) -> Result<(Hold<'_>, Author), Failure> {
         let me = Author { node: NODE, boot: host::boot()? };
         let identity = Identity { cluster: self.format.uuid, me };
-        let timing = WriterOptions::default().timing;
+        let WriterOptions { timing, read_only, .. } = self.options();
+        if let Some(feature) = read_only {
+            return Err(self.log_failure(&LogFault::ReadOnly { feature }));
+        }
         let mut waiting = Waiting::new(self.wait_ns);
         let hold = Hold::claim(self.around(), identity, timing, from, host::random()?, |held, left_ns| {
             waiting.goes_on(HostClock.boot_ns(), held, left_ns)
@@ -530,7 +541,7 @@ impl Repository {
         let me = Author { node: NODE, boot: host::boot().map_err(|_| LogFault::NotReady)? };
         let identity = Identity { cluster: self.format.uuid, me };
         let start = Start { seed: host::random().map_err(|_| LogFault::NotReady)?, view: self.last_view() };
-        let (sealer, options) = (LogSealer::new(&self.keys), WriterOptions::default());
+        let (sealer, options) = (LogSealer::new(&self.keys), self.options());
         // Without threads to give, all is done on this one.
         let hands =
             SessionCalls::start(&self.opened.shared()).ok().map(|calls| Box::new(calls) as Box<dyn Hands>);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use windlass_agent::drive::budget::{Budget, TooSmall};
 use windlass_agent::drive::job;
+use windlass_agent::format::feature::FeatureName;
 use windlass_agent::format::seal::Keys;
 use windlass_agent::format::slot::ClusterId;
 use windlass_agent::log::lease::Timing;
@@ -122,6 +123,8 @@ pub struct Target {
     pub keys: Keys,
     /// Its number.
     pub cluster: ClusterId,
+    /// A feature of the repository that keeps this program from writing.
+    pub read_only: Option<FeatureName>,
     /// Blocks per location row.
     pub row_blocks: u32,
 }

@@ -153,6 +153,7 @@ impl Oracle {
             | Record::Swept(_)
             | Record::BackupTried(_)
             | Record::LeaseSet { .. }
+            | Record::FeaturesRaised(_)
             | Record::PointMarked(_) => {}
         }
         Ok(())

@@ -108,6 +108,7 @@ impl Ledger {
             | Record::Swept(_)
             | Record::BackupTried(_)
             | Record::LeaseSet { .. }
+            | Record::FeaturesRaised(_)
             | Record::PointMarked(_) => {}
         }
         Ok(false)

@@ -252,6 +252,7 @@ impl Options {
             checkpoint_slots: range(&mut prng, 1, 16),
             boundary_lag_slots: range(&mut prng, 1, 16),
             checks,
+            read_only: None,
         };
         let nodes_max = if prng.one_in(3) { NODES_MAX as u64 } else { 4 };
         let work_ns = range(&mut prng, lease_ns / 64, lease_ns * 2);

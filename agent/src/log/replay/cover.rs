@@ -74,6 +74,7 @@ impl<S: Sealer> Replay<S> {
                 self.unproven = Some(Unproven { is_beginning, is_gone: false, lost });
                 self.go_on();
             }
+            Err(fault) if fault.is_newer() => self.confirm(Some(fault)),
             Err(LogFault::Format { place, .. }) => {
                 self.mended.push(place);
                 self.cannot_use(lost);
@@ -116,6 +117,7 @@ impl<S: Sealer> Replay<S> {
         let fault = match self.checkpoint_in(answer, name.slot, &name.nonce) {
             Ok((view, digest, _)) if digest == name.digest => return self.read_from(view),
             Ok(_) => LogFault::Format { place: Place::Checkpoint(name.slot), why: WireFault::Digest },
+            Err(fault) if fault.is_newer() => return self.confirm(Some(fault)),
             Err(fault) => fault,
         };
         self.ask_whether_moved(Lost { slot: name.slot, fault: Some(fault), last: None });

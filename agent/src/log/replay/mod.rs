@@ -519,6 +519,7 @@ impl<S: Sealer> Replay<S> {
                         self.proven();
                         continue;
                     }
+                    Err(fault) if fault.is_newer() => return self.confirm(Some(fault)),
                     Err(fault) if is_cut(&fault) && is_last => {
                         lost.last = Some(*blake3::hash(&bytes).as_bytes());
                         Some(fault)

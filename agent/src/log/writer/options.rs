@@ -1,5 +1,6 @@
 //! How a writer behaves, and what tests may leave out. Source: ours.
 
+use crate::format::feature::FeatureName;
 use crate::log::lease::Timing;
 use crate::log::limits::CHECKPOINT_SLOTS;
 use crate::log::replay::ReplayOptions;
@@ -17,6 +18,8 @@ pub struct WriterOptions {
     pub boundary_lag_slots: u64,
     /// What may be left out, in tests that must then find a violation.
     pub checks: Checks,
+    /// A feature of the repository's description that keeps this program from writing: the lease is not taken.
+    pub read_only: Option<FeatureName>,
 }
 
 impl Default for WriterOptions {
@@ -27,6 +30,7 @@ impl Default for WriterOptions {
             checkpoint_slots: CHECKPOINT_SLOTS,
             boundary_lag_slots: CHECKPOINT_SLOTS,
             checks: Checks::default(),
+            read_only: None,
         }
     }
 }
