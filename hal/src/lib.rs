@@ -14,7 +14,15 @@
 //! This is the only package with `unsafe`: denied here, allowed in `buf.rs` and `linux/{ring,sys,fsattr}.rs`, each headed by its
 //! invariants.
 //!
+//! Readers and ports can be left out: features `ext4`, `xfs`, `mounted`, `uring`, `sim` (`hal/doc/features.md`).
+//!
 //! Does not: know what a backup is.
+
+// A build that leaves out readers or ports leaves parts of what they share unused.
+#![cfg_attr(
+    not(all(feature = "ext4", feature = "xfs", feature = "mounted", feature = "uring", feature = "sim")),
+    allow(dead_code, unused_imports)
+)]
 
 pub mod block;
 pub mod buf;

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use windlass_agent::policy::{Policy, Reader, paths};
 use windlass_hal::volume::detect;
-use windlass_hal::volume::mounted::{Mounted, Recovery};
 use windlass_hal::volume::verify::{self, Choice, Difference, Verified};
 use windlass_hal::volume::{Volume, VolumeFault};
 
 use crate::engine::host;
-use crate::engine::machinery::{open_device, open_volume};
+use crate::engine::machinery::{open_device, open_mounted, open_volume};
 use crate::failure::Failure;
 use crate::text;
 
@@ -99,7 +98,7 @@ pub fn compare(
     }
     let mut raw = open_volume(path, &mut *device, reader)?;
     // The raw reader has refused whatever has a log to replay.
-    let mut mounted = Mounted::open(path, &mut *device, Recovery::ProvenClean).map_err(fail)?;
+    let mut mounted = open_mounted(path, &mut *device, true).map_err(fail)?;
     let sample = match pick {
         Pick::All => Vec::new(),
         Pick::Sample { count, seed } => verify::sample(&mut *raw, &mut *device, count, seed).map_err(fail)?,
@@ -110,13 +109,13 @@ pub fn compare(
     };
     let mut found = Vec::new();
     let stop = || stop.load(Ordering::Relaxed);
-    let sums = verify::verify(&mut *raw, &mut mounted, &mut *device, choice, &stop, &mut |difference| {
+    let sums = verify::verify(&mut *raw, &mut *mounted, &mut *device, choice, &stop, &mut |difference| {
         if found.len() < DIFFERENCES_MAX {
             found.push(difference);
         }
     })
     .map_err(fail)?;
-    let differences = with_paths(found, &mut *raw, &mut mounted, &mut *device);
+    let differences = with_paths(found, &mut *raw, &mut *mounted, &mut *device);
     Ok(Compared { device: path.to_owned(), sums, differences })
 }
 

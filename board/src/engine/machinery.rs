@@ -20,8 +20,10 @@ use windlass_hal::clock::SystemClock;
 use windlass_hal::linux::poll::{Poll, Waker};
 use windlass_hal::linux::{self, Access};
 use windlass_hal::volume::detect;
+#[cfg(feature = "ext4")]
 use windlass_hal::volume::ext4::Ext4;
 use windlass_hal::volume::image::Image;
+#[cfg(feature = "mounted")]
 use windlass_hal::volume::mounted::{Mounted, Recovery};
 use windlass_hal::volume::{Volume, VolumeFault};
 use windlass_hal::wrap::throttle::{Limits, Throttle};
@@ -123,8 +125,11 @@ pub fn open_device(
         None => linux::open(path, Access::Read, READ_DEPTH, pools).map_err(Failure::new),
         Some(iops) => {
             let caching = linux::Caching::Direct;
-            let device =
-                linux::open_ring(path, Access::Read, caching, READ_DEPTH, pools).map_err(Failure::new)?;
+            #[cfg(feature = "uring")]
+            let device = linux::open_ring(path, Access::Read, caching, READ_DEPTH, pools);
+            #[cfg(not(feature = "uring"))]
+            let device = linux::open_pread(path, Access::Read, caching, READ_DEPTH);
+            let device = device.map_err(Failure::new)?;
             let limits = Limits { iops: Some(iops.into()), bytes_per_sec: None };
             Ok(Box::new(Throttle::new(device, limits, Arc::new(SystemClock))))
         }
@@ -165,6 +170,29 @@ fn open_image(path: &Path, device: &mut dyn BlockDevice) -> Image {
     })
 }
 
+#[cfg(not(all(feature = "ext4", feature = "mounted")))]
+fn left_out(reader: &str) -> VolumeFault {
+    let what = format!("the reader {reader}, which this build leaves out");
+    VolumeFault::Refused { what, way_out: "back the device up as an image, or use a build that has it" }
+}
+
+/// Opens a device through the kernel. `is_clean`: its log is known to need no replay.
+#[cfg(feature = "mounted")]
+pub fn open_mounted(
+    path: &Path,
+    device: &mut dyn BlockDevice,
+    is_clean: bool,
+) -> Result<Box<dyn Volume>, VolumeFault> {
+    let recovery = if is_clean { Recovery::ProvenClean } else { Recovery::Refused };
+    Ok(Box::new(Mounted::open(path, device, recovery)?))
+}
+
+/// Opens a device through the kernel: not in this build.
+#[cfg(not(feature = "mounted"))]
+pub fn open_mounted(_: &Path, _: &mut dyn BlockDevice, _: bool) -> Result<Box<dyn Volume>, VolumeFault> {
+    Err(left_out("mounted"))
+}
+
 /// Opens what is on a device, as a policy says.
 pub fn open_volume(
     path: &Path,
@@ -173,9 +201,11 @@ pub fn open_volume(
 ) -> Result<Box<dyn Volume>, Failure> {
     let opened: Result<Box<dyn Volume>, VolumeFault> = match reader {
         Reader::Auto | Reader::Raw => detect::open(device),
+        #[cfg(feature = "ext4")]
         Reader::Ext4 => Ext4::open(device).map(|volume| -> Box<dyn Volume> { Box::new(volume) }),
-        Reader::Mounted => Mounted::open(path, device, Recovery::Refused)
-            .map(|volume| -> Box<dyn Volume> { Box::new(volume) }),
+        #[cfg(not(feature = "ext4"))]
+        Reader::Ext4 => Err(left_out("ext4")),
+        Reader::Mounted => open_mounted(path, device, false),
         Reader::Image => Ok(Box::new(open_image(path, device))),
     };
     opened.map_err(|fault| Failure::at(text::printable(path.as_os_str().as_encoded_bytes()), fault))

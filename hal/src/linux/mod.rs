@@ -22,6 +22,7 @@
 use std::path::Path;
 use std::sync::Once;
 
+#[cfg(feature = "uring")]
 mod ahead;
 pub mod fault;
 mod file;
@@ -30,6 +31,7 @@ pub mod link;
 pub(crate) mod mount;
 pub mod poll;
 pub mod pread;
+#[cfg(feature = "uring")]
 pub mod ring;
 pub(crate) mod sys;
 mod sysfs;
@@ -50,10 +52,14 @@ use crate::block::BlockDevice;
 use crate::buf::Pool;
 use file::{Bounce, Source};
 use pread::PreadDevice;
+#[cfg(feature = "uring")]
 use ring::{Kernel, RingDevice};
 
+/// Most requests in flight; what a caller asks beyond is cut. Slots are named by 16 bits, and no device gains from more.
+pub const QUEUE_DEPTH_MAX: usize = 1024;
+
 /// Opens a block device or plain file with up to `depth` requests in flight (at least 1, cut to
-/// [`ring::QUEUE_DEPTH_MAX`]). `pools` are those whose buffers will be used, for registration with the kernel; buffers of
+/// [`QUEUE_DEPTH_MAX`]). `pools` are those whose buffers will be used, for registration with the kernel; buffers of
 /// other pools work too. Allocates; pins the pools' memory.
 pub fn open(
     path: &Path,
@@ -62,6 +68,16 @@ pub fn open(
     pools: &[Pool],
 ) -> Result<Box<dyn BlockDevice>, OpenFault> {
     let source = Source::open(path, access, Caching::Direct)?;
+    open_source(source, depth, pools, path)
+}
+
+#[cfg(feature = "uring")]
+fn open_source(
+    source: Source,
+    depth: usize,
+    pools: &[Pool],
+    path: &Path,
+) -> Result<Box<dyn BlockDevice>, OpenFault> {
     match Kernel::new(&source, pools) {
         Ok(kernel) => Ok(Box::new(ring_device(kernel, source, depth, path)?)),
         Err(why) => {
@@ -70,6 +86,16 @@ pub fn open(
             Ok(Box::new(pread_device(source, depth, path)?))
         }
     }
+}
+
+#[cfg(not(feature = "uring"))]
+fn open_source(
+    source: Source,
+    depth: usize,
+    _pools: &[Pool],
+    path: &Path,
+) -> Result<Box<dyn BlockDevice>, OpenFault> {
+    Ok(Box::new(pread_device(source, depth, path)?))
 }
 
 /// Opens over threads, even where io_uring works.
@@ -83,6 +109,7 @@ pub fn open_pread(
 }
 
 /// Opens over io_uring or not at all.
+#[cfg(feature = "uring")]
 pub fn open_ring(
     path: &Path,
     access: Access,
@@ -95,6 +122,7 @@ pub fn open_ring(
     ring_device(kernel, source, depth, path)
 }
 
+#[cfg(feature = "uring")]
 fn ring_device(kernel: Kernel, source: Source, depth: usize, path: &Path) -> Result<RingDevice, OpenFault> {
     let bounce = bounce(ring::BOUNCE_BYTES, path)?;
     Ok(RingDevice::new(kernel, source, bounce, depth))

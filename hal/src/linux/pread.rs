@@ -21,8 +21,8 @@ use std::thread::{self, JoinHandle};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::QUEUE_DEPTH_MAX;
 use super::file::{Bounce, Failure, Source, errno_of};
-use super::ring::QUEUE_DEPTH_MAX;
 use crate::block::{BlockDevice, DeviceId, Fault, Geometry, Op, Request, Segment, Wait};
 
 /// Most threads of one device: enough to fill a SATA disk or a virtual one; faster ones deserve the ring.

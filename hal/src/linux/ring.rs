@@ -53,8 +53,7 @@ use crate::block::{
 };
 use crate::buf::{Buf, Pool};
 
-/// Most requests in flight; what a caller asks beyond is cut. Slots are named by 16 bits, and no device gains from more.
-pub const QUEUE_DEPTH_MAX: usize = 1024;
+pub use super::QUEUE_DEPTH_MAX;
 /// Submission queue in entries: two full requests, so that one request is one system call.
 const SUBMISSION_ENTRIES: u32 = 256;
 /// Completion queue in entries, and so the most segments in the kernel: what an NVMe queue takes.

@@ -8,10 +8,16 @@
 //! | [`link`] | byte streams between nodes, cut anywhere, late, and broken on request |
 //! | [`tree`] | a target of restores that is full, fails, is killed and loses power |
 //!
+//! Without the feature `sim` there is only [`prng`], which others draw from too.
+//!
 //! Does not: leave out faults that real hardware has. Source: ours.
 
+#[cfg(feature = "sim")]
 pub mod clock;
+#[cfg(feature = "sim")]
 pub mod disk;
+#[cfg(feature = "sim")]
 pub mod link;
 pub mod prng;
+#[cfg(feature = "sim")]
 pub mod tree;

@@ -26,7 +26,9 @@
 //!
 //! Does not: look inside containers. Source: libblkid's superblock probes (util-linux), for the places and values.
 
+#[cfg(feature = "ext4")]
 use super::ext4::Ext4;
+#[cfg(feature = "xfs")]
 use super::xfs::Xfs;
 use super::{Volume, VolumeFault};
 use crate::block::{BlockDevice, Fault, FaultKind, READ_UNIT_BYTES};
@@ -83,6 +85,10 @@ const SIGNATURES: &[Signature] = &[
     signature(82, b"FAT32   ", "a FAT file system"),
     signature(54, b"FAT16   ", "a FAT file system"),
     signature(54, b"FAT12   ", "a FAT file system"),
+    #[cfg(not(feature = "ext4"))]
+    signature(1080, &[0x53, 0xEF], "an ext2, ext3 or ext4 file system, whose reader this build leaves out"),
+    #[cfg(not(feature = "xfs"))]
+    signature(0, b"XFSB", "an XFS file system, whose reader this build leaves out"),
 ];
 
 /// The one of them that [`super::mounted`] reads.
@@ -104,7 +110,12 @@ const ZFS_MAGIC: [u8; 8] = 0x00BA_B10C_u64.to_le_bytes();
 /// only the mounted one does; [`VolumeFault::Refused`] for containers, with the way out, and for features that the reader refuses; `Damaged` and `Device` as the reader says.
 pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
     let mut last = VolumeFault::Unrecognised(None);
-    let readers: [(Reader, &str); 2] = [(open_ext4, "an ext2, ext3 or ext4"), (open_xfs, "an XFS")];
+    let readers: &[(Reader, &str)] = &[
+        #[cfg(feature = "ext4")]
+        (open_ext4, "an ext2, ext3 or ext4"),
+        #[cfg(feature = "xfs")]
+        (open_xfs, "an XFS"),
+    ];
     for (open, own) in readers {
         match open(device) {
             Err(VolumeFault::Unrecognised(None)) => {}
@@ -117,6 +128,7 @@ pub fn open(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault
     }
     // Last of all: a stale backup must not hide what is there now.
     Err(match last {
+        #[cfg(feature = "ext4")]
         VolumeFault::Unrecognised(None) => Ext4::lost(device).unwrap_or(last),
         damaged => damaged,
     })
@@ -134,10 +146,12 @@ pub fn open_alone(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, Volum
 
 type Reader = fn(&mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault>;
 
+#[cfg(feature = "ext4")]
 fn open_ext4(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
     Ok(Box::new(Ext4::open(device)?))
 }
 
+#[cfg(feature = "xfs")]
 fn open_xfs(device: &mut dyn BlockDevice) -> Result<Box<dyn Volume>, VolumeFault> {
     Ok(Box::new(Xfs::open(device)?))
 }

@@ -35,9 +35,11 @@
 mod cache;
 pub mod check;
 pub mod detect;
+#[cfg(feature = "ext4")]
 pub mod ext4;
 mod features;
 pub mod image;
+#[cfg(feature = "mounted")]
 pub mod mounted;
 mod part;
 mod piece;
@@ -45,6 +47,7 @@ mod plan;
 mod ranges;
 mod sweep;
 pub mod verify;
+#[cfg(feature = "xfs")]
 pub mod xfs;
 
 use std::fmt;
