@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `corpus` | the corpora of the fuzz targets, on the stable compiler |
 //! | `golden` | stored bytes that a script wrote from the layout tables |
+//! | `packages` | licences and sources of all packages |
 //! | `readme` | the README's example |
 //! | `repositories` | repositories that earlier builds made |
 //! | `requests` | requests to a store per command |
@@ -13,6 +14,7 @@
 
 mod corpus;
 mod golden;
+mod packages;
 mod readme;
 mod repositories;
 mod requests;
