@@ -41,6 +41,8 @@ pub struct Stat {
     pub device: u64,
     /// Number in its file system.
     pub inode: u64,
+    /// Names that lead to it.
+    pub links: u64,
 }
 
 /// What a rename does with a name that is taken.
@@ -74,6 +76,9 @@ pub trait Node: Debug + Send + Sync + Sized {
 
     /// Opens the file `name`, for its flags only.
     fn open_file(&self, name: &[u8]) -> Result<Self, Errno>;
+
+    /// Opens the file `name` for reading and writing. Errors: `ELOOP` for a symlink; `EPERM` when it is immutable or append-only.
+    fn open_to_write(&self, name: &[u8]) -> Result<Self, Errno>;
 
     /// Makes a directory. Errors: `EEXIST`.
     fn make_dir(&self, name: &[u8], mode: u16) -> Result<(), Errno>;
@@ -133,6 +138,9 @@ pub trait Node: Debug + Send + Sync + Sized {
     /// Sets an extended attribute.
     fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<(), Errno>;
 
+    /// Calls `each` with the name of every extended attribute. Errors: `EOPNOTSUPP` where there are none.
+    fn xattr_names(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Errno>;
+
     /// Removes an extended attribute. Errors: `ENODATA`, but for an ACL, which may be removed without being there.
     fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno>;
 
@@ -160,6 +168,13 @@ pub trait Node: Debug + Send + Sync + Sized {
     /// Adds hints; returns what of them it has then. Errors: as of [`Node::flags`].
     fn set_hints(&self, hints: Hints) -> Result<Hints, Errno>;
 
+    /// Reads from `offset` of a file until `bytes` is full or the file ends; how many bytes that were.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Where the first byte at or past `offset` is that may be something else than a hole; `None` when there is none up to the end. A
+    /// port that cannot say calls everything data.
+    fn data_from(&self, offset: u64) -> Result<Option<u64>, Errno>;
+
     /// Writes all of `bytes` at `offset` of a file.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno>;
 
@@ -168,6 +183,9 @@ pub trait Node: Debug + Send + Sync + Sized {
 
     /// Makes a range read as zero without writing it. Errors: `EOPNOTSUPP` where that cannot be done.
     fn clear(&self, offset: u64, len: u64) -> Result<(), Errno>;
+
+    /// Makes a range of a file read as zero and frees what it takes; its length stays. Errors: `EOPNOTSUPP` where that cannot be done.
+    fn punch(&self, offset: u64, len: u64) -> Result<(), Errno>;
 
     /// Allocates a range of a file, past its end as well, which keeps its length. Errors: `EOPNOTSUPP` where that cannot be done.
     fn preallocate(&self, offset: u64, len: u64) -> Result<(), Errno>;

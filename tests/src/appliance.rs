@@ -47,7 +47,7 @@ use windlass_agent::policy::{Compression, Policy, PolicyVolume, Reader};
 use windlass_agent::progress::Progress;
 use windlass_agent::read::lookup::Lookup;
 use windlass_agent::restore::walk::{self, RestoreReport, Root};
-use windlass_agent::restore::{file::RestoreOptions, place::Protected, target::Existing};
+use windlass_agent::restore::{file::RestoreOptions, owners::OwnerMap, place::Protected, target::Existing};
 use windlass_agent::store::dir::DirStore;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::throttle::Throttle;
@@ -494,6 +494,7 @@ impl Appliance {
             keep_damaged,
             sync: false,
             owners: is_root(),
+            owner_map: OwnerMap::default(),
             repository: Protected::default(),
         };
         let nonce = host::boot().context(|| "random")?.0;

@@ -71,6 +71,11 @@ impl<F: Fetch> Lookup<F> {
         Lookup { reader, cut, items: forward(RowKind::Item), locations: forward(RowKind::Location) }
     }
 
+    /// The point.
+    pub fn point(&self) -> BackupId {
+        self.cut
+    }
+
     /// The root of a volume: the directory that is its own parent, or the item that is the whole volume. Where no directory says so
     /// (a root that could not be read), the one with ext4's number.
     pub fn root(&mut self, volume: VolumeId) -> Result<Option<(Lin, ItemAttributes)>, TableFault> {

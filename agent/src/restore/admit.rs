@@ -5,6 +5,7 @@
 //! | nothing | yes |
 //! | what fits (type, size, mtime, mode, owner), and is one file with its other names | no, but for `Overwrite` |
 //! | a file that fits but for a part of its size, of a restore before the machine was started again | yes: its contents may be lost |
+//! | a file in the place of a file, in place, with no names but the item's | what differs of it ([`compare`](super::compare)) |
 //! | something else | as [`Existing`] says, or reported |
 //!
 //! Source: ours.
@@ -46,68 +47,199 @@ fn looks_like(have: &Stat, item: &ItemAttributes, owners: bool) -> bool {
         && (!owners || (have.uid, have.gid) == (item.uid, item.gid))
 }
 
+/// What becomes of a name of the point that the target has already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Both are directories: what the point has is restored into the one that is there.
+    Entered,
+    /// It is as the point has it, as far as its attributes say, and stays.
+    Fits,
+    /// It stays because that was asked for.
+    Kept,
+    /// It differs, stays, and is named.
+    Named,
+    /// It is replaced.
+    Replaced,
+    /// It is compared, and what differs is written into it.
+    Written,
+    /// It is of another type, stays, and is named.
+    InTheWay,
+    /// It is a directory with contents in the place of something else, stays, and is named.
+    FullDirectory,
+}
+
+/// What becomes of `have` in the place of `item`. `is_empty` says so of a directory. Pure: the walk and a preview both ask it.
+pub fn fate(
+    have: &Stat,
+    item: &ItemAttributes,
+    existing: Existing,
+    owners: bool,
+    is_empty: impl FnOnce() -> bool,
+) -> Fate {
+    match (have.kind == ItemKind::Directory, item.kind == ItemKind::Directory) {
+        (true, true) => return Fate::Entered,
+        (false, true) if existing.replaces() => return Fate::Replaced,
+        (false, true) => return Fate::InTheWay,
+        (true, false) => {
+            return match existing {
+                Existing::Refuse | Existing::Skip => Fate::InTheWay,
+                Existing::Overwrite => Fate::Replaced,
+                _ if is_empty() => Fate::Replaced,
+                _ => Fate::FullDirectory,
+            };
+        }
+        (false, false) => {}
+    }
+    match existing {
+        Existing::Skip => Fate::Kept,
+        // What is there is not trusted, whatever it looks like: no other name is to be linked to it either.
+        Existing::Overwrite => Fate::Replaced,
+        // With more names than the item has it is something else's file too.
+        Existing::InPlace if is_file(have.kind, item.kind) && have.links <= u64::from(item.links) => {
+            Fate::Written
+        }
+        Existing::InPlace => Fate::Replaced,
+        _ if fits(have, item, owners) => Fate::Fits,
+        Existing::OverwriteIfDifferent => Fate::Replaced,
+        Existing::Refuse => Fate::Named,
+    }
+}
+
+fn is_file(have: ItemKind, item: ItemKind) -> bool {
+    have == ItemKind::File && matches!(item, ItemKind::File | ItemKind::Image)
+}
+
+/// Whether it has the item's size, too.
+fn fits(have: &Stat, item: &ItemAttributes, owners: bool) -> bool {
+    looks_like(have, item, owners) && (item.kind != ItemKind::File || have.size == item.size)
+}
+
+/// How a name is restored.
+pub(super) enum Way<N> {
+    /// It is made, and may take the place of what is there.
+    Make {
+        /// Whether it may.
+        replace: bool,
+    },
+    /// Into the file that is there.
+    Into(N),
+}
+
+const MAKE: bool = false;
+const REPLACE: bool = true;
+
 impl<F: Fetch, N: Node> Walk<'_, F, N> {
-    /// Whether to restore a name, and if so whether it may replace what is there.
+    /// Whether to restore a name, and if so how.
     pub(super) fn admit(
         &mut self,
         dir: &Dir<N>,
         name: &[u8],
         lin: Lin,
         item: &ItemAttributes,
-    ) -> Option<bool> {
+    ) -> Option<Way<N>> {
         if dir.fresh {
-            return Some(false);
+            return Some(Way::Make { replace: MAKE });
         }
         let have = match dir.node().and_then(|dir| dir.stat_name(name)) {
-            Err(Errno::NOENT) => return Some(false),
+            Err(Errno::NOENT) => return Some(Way::Make { replace: MAKE }),
             Err(errno) => {
                 self.job.system(dir.path_of(name), "look at what is there", errno);
                 return None;
             }
             Ok(have) => have,
         };
-        if have.kind == ItemKind::Directory {
-            let reason = self.keeps_directory(dir, name, &have);
-            return match reason {
-                Some(reason) => {
-                    self.job.faults.add(dir.path_of(name), reason);
-                    None
-                }
-                None => Some(true),
-            };
-        }
-        let similar = looks_like(&have, item, self.job.options.owners);
-        let same = similar && (item.kind != ItemKind::File || have.size == item.size);
-        if similar && have.kind == ItemKind::File && self.target.has_lost_power() && have.size <= item.size {
+        let (existing, owners) = (self.job.options.existing, self.job.options.owners);
+        let is_doubtful = is_file(have.kind, item.kind)
+            && self.target.has_lost_power()
+            && looks_like(&have, item, owners)
+            && have.size <= item.size;
+        if is_doubtful && existing != Existing::InPlace {
             if let Ok(file) = dir.node().and_then(|dir| dir.open_file(name)) {
                 inode_flags::unlock(&file, item);
             }
-            return Some(true);
+            return Some(Way::Make { replace: REPLACE });
         }
-        let existing = self.job.options.existing;
-        if existing == Existing::Skip {
-            if same && item.links > 1 {
-                self.names.keep(self.job, self.target, dir, name, lin.inode);
+        // Another name of what is written in place already; its name in the staging directory is one more that it has.
+        let is_linked = existing == Existing::InPlace && item.links > 1 && is_file(have.kind, item.kind);
+        if is_linked && self.target.stashed(lin.inode, inode_flags::has_late(item)) == Some(have.inode) {
+            return None;
+        }
+        let is_empty = || dir.node().and_then(|dir| is_empty(&dir.open_dir(name)?)).unwrap_or(false);
+        match fate(&have, item, existing, owners, is_empty) {
+            Fate::InTheWay => self.refuse(dir, name, Reason::InTheWay),
+            Fate::FullDirectory | Fate::Replaced
+                if have.kind == ItemKind::Directory
+                    && self.job.options.repository.is_needed((have.device, have.inode)) =>
+            {
+                self.refuse(dir, name, Reason::TheRepository)
             }
-            if same {
+            Fate::FullDirectory => self.refuse(dir, name, Reason::FullDirectory),
+            Fate::Kept => {
+                if fits(&have, item, owners) {
+                    if item.links > 1 {
+                        self.names.keep(self.job, self.target, dir, name, lin.inode);
+                    }
+                    self.set_flags(dir, name, item);
+                }
+                None
+            }
+            Fate::Fits if item.links > 1 && self.is_torn(dir, name, lin, item, have.inode) => {
+                if existing.replaces() || self.target.was_resumed() {
+                    return Some(Way::Make { replace: REPLACE });
+                }
+                self.refuse(dir, name, Reason::Exists)
+            }
+            Fate::Fits => {
                 self.set_flags(dir, name, item);
+                None
             }
-            return None;
+            Fate::Named => self.refuse(dir, name, Reason::Exists),
+            Fate::Written => self.open_in_place(dir, name, lin, item, &have),
+            Fate::Replaced | Fate::Entered => Some(Way::Make { replace: REPLACE }),
         }
-        if existing == Existing::Overwrite {
-            // What is there is not trusted, whatever it looks like: no other name is to be linked to it either.
-            return Some(true);
+    }
+
+    fn refuse(&self, dir: &Dir<N>, name: &[u8], why: Reason) -> Option<Way<N>> {
+        self.job.faults.add(dir.path_of(name), why);
+        None
+    }
+
+    /// Opens a file that is there, to be written in place. Of one with several names the first that is met; others are the same file
+    /// already, or become names of it.
+    fn open_in_place(
+        &mut self,
+        dir: &Dir<N>,
+        name: &[u8],
+        lin: Lin,
+        item: &ItemAttributes,
+        have: &Stat,
+    ) -> Option<Way<N>> {
+        let opened = dir.node().and_then(|dir| match dir.open_to_write(name) {
+            Err(Errno::PERM) => {
+                inode_flags::unlock(&dir.open_file(name)?, item);
+                dir.open_to_write(name)
+            }
+            other => other,
+        });
+        let node = match opened {
+            Ok(node) => node,
+            Err(errno) => {
+                self.job.system(dir.path_of(name), "open the file that is there", errno);
+                return None;
+            }
+        };
+        if item.links > 1 {
+            if self.links.get(&lin).is_some_and(|file| !file.is_done() && !file.compares()) {
+                return Some(Way::Make { replace: REPLACE });
+            }
+            let flags = inode_flags::has_late(item);
+            match dir.node().ok().and_then(|dir| self.target.adopt(&dir, name, lin.inode, flags)) {
+                Some(inode) if inode == have.inode => return None,
+                Some(_) => return Some(Way::Make { replace: REPLACE }),
+                None => {}
+            }
         }
-        let replaces = existing.replaces() || same && self.target.was_resumed();
-        let fits = same && !(item.links > 1 && self.is_torn(dir, name, lin, item, have.inode));
-        if fits {
-            self.set_flags(dir, name, item);
-            return None;
-        }
-        if !replaces {
-            self.job.faults.add(dir.path_of(name), Reason::Exists);
-        }
-        replaces.then_some(true)
+        Some(Way::Into(node))
     }
 
     /// Sets flags on a file that a restore which ended early had named, but not come to set them. Of one with several names they are set
@@ -121,20 +253,6 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
                 self.job.faults.add(dir.path_of(name), reason);
             }),
             Err(errno) => self.job.system(dir.path_of(name), "open the file for its flags", errno),
-        }
-    }
-
-    /// Why a directory that is in the place of something else is left there.
-    fn keeps_directory(&self, dir: &Dir<N>, name: &[u8], have: &Stat) -> Option<Reason> {
-        let options = &self.job.options;
-        match options.existing {
-            Existing::Refuse | Existing::Skip => Some(Reason::InTheWay),
-            _ if options.repository.is_needed((have.device, have.inode)) => Some(Reason::TheRepository),
-            Existing::Overwrite => None,
-            Existing::OverwriteIfDifferent => {
-                let empty = dir.node().and_then(|dir| is_empty(&dir.open_dir(name)?));
-                (!empty.unwrap_or(false)).then_some(Reason::FullDirectory)
-            }
         }
     }
 

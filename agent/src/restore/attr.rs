@@ -130,6 +130,28 @@ fn has_xattr(node: &impl Node, name: &[u8], value: &[u8]) -> bool {
     node.xattr(name, &mut have).is_ok_and(|len| have[..len] == *value)
 }
 
+/// Removes what an old file has and the item has not: its ACLs, capabilities and attributes of users. Labels and the like are the
+/// system's own.
+pub fn drop_others(node: &impl Node, item: &ItemAttributes, fault: &mut dyn FnMut(Reason)) {
+    let mut others: Vec<Vec<u8>> = Vec::new();
+    let listed = node.xattr_names(&mut |name| {
+        let is_ours = name.starts_with(b"user.") || [CAPABILITY, ACL_ACCESS, ACL_DEFAULT].contains(&name);
+        if is_ours && !item.xattrs.iter().any(|(wanted, _)| wanted == name) {
+            others.push(name.to_vec());
+        }
+    });
+    match listed {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        Err(errno) => fault(Reason::System { call: "list extended attributes", errno }),
+    }
+    for name in others {
+        match node.remove_xattr(&name) {
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(errno) => fault(Reason::Xattr { name, errno }),
+        }
+    }
+}
+
 /// Sets everything but flags on a symlink or special file, by its name in a directory that only this restore writes to.
 pub fn settle_name(
     dir: &impl Node,

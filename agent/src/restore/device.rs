@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | block device | `O_EXCL` (a mounted one is refused by the kernel) | zeroed (`FALLOC_FL_ZERO_RANGE`, else written) |
 //! | new file | without a name, which it gets when it is whole (`target`) | a hole |
+//! | device or file, in place | as it is; only what differs is written ([`compare`](super::compare)) | punched, unless it reads as zero |
 //!
 //! Blocks are written with `O_DIRECT` where the target can: an image is larger than memory and nobody reads it soon, so the
 //! page cache stays what it was. The end of an item that is no multiple of [`DIRECT_ALIGN_BYTES`] goes through the cache.
@@ -18,17 +19,22 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use windlass_hal::linux::tree::{DIRECT_ALIGN_BYTES, LinuxNode};
 use windlass_hal::tree::{Errno, Node};
 use windlass_hal::volume::ItemKind;
 
+use super::compare::Reached;
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job, RestoreOptions};
 use super::gather::Gather;
 use super::lane::{self, Crew, Gate, Task};
+use super::owners::OwnerMap;
+use super::parts::Claim;
 use super::place::{self, Protected};
+use super::state::Unfinished;
 use super::target::{Existing, Target, Temp};
 use super::walk::{RestoreReport, Source, lanes_for};
 use crate::format::row::{BlockPlace, LocationRow};
@@ -45,6 +51,8 @@ const PARTIAL: &str = ".windlass-partial-";
 enum Opened {
     /// A block device.
     Device(Arc<Temp<LinuxNode>>),
+    /// A file that is there, to be written in place.
+    Existing(Arc<Temp<LinuxNode>>),
     /// A new file without its name: the directory above, and the file.
     New(Box<Target<LinuxNode>>, Arc<Temp<LinuxNode>>),
 }
@@ -52,8 +60,13 @@ enum Opened {
 impl Opened {
     fn temp(&self) -> &Arc<Temp<LinuxNode>> {
         match self {
-            Opened::Device(temp) | Opened::New(_, temp) => temp,
+            Opened::Device(temp) | Opened::Existing(temp) | Opened::New(_, temp) => temp,
         }
+    }
+
+    /// Whether an earlier restore had begun it.
+    fn is_begun(&self) -> bool {
+        matches!(self, Opened::New(target, _) if target.resumed_parts() > 0)
     }
 
     /// Whether what is not written reads as something else than zero.
@@ -66,17 +79,29 @@ fn failed(call: &'static str) -> impl Fn(Errno) -> RestoreFault {
     move |errno| RestoreFault::Target { call, errno }
 }
 
-/// Restores the image `lin` to `path`, a block device, which is overwritten, or the name of a file that is not there, and not in the
-/// directory `repository`. `nonce` is random. Errors end the restore, and leave nothing of a new file; damaged blocks are in the report.
+/// Where an image goes, and how.
+pub struct To<'a> {
+    /// A block device, which is overwritten, or the name of a file that is not there.
+    pub path: &'a Path,
+    /// The repository's own directories: nothing is restored into them.
+    pub repository: &'a Protected,
+    /// Compare what is there, and write what differs; then the file may be there.
+    pub in_place: bool,
+    /// Random.
+    pub nonce: u64,
+    /// Budget in bytes.
+    pub memory: u64,
+    /// For whoever watches.
+    pub progress: &'a Arc<Progress>,
+}
+
+/// Restores the image `lin`. Errors end the restore, and leave nothing of a new file but what the next one goes on with; damaged blocks are in the report.
 pub fn run<F: Fetch>(
     source: &mut Source<'_, F>,
     lin: Lin,
-    path: &Path,
-    repository: &Protected,
-    nonce: u64,
-    memory: u64,
-    progress: &Arc<Progress>,
+    to: &To<'_>,
 ) -> Result<RestoreReport, RestoreFault> {
+    let To { path, repository, nonce, .. } = *to;
     let Some(item) = source.lookup.item(lin)? else {
         return Err(RestoreFault::WrongItem("the point has no such item"));
     };
@@ -86,25 +111,40 @@ pub fn run<F: Fetch>(
     let name = path.file_name().unwrap_or_default();
     repository.look(path)?;
     place::look(path)?;
-    let (lanes, read_bytes_max) = lanes_for(memory);
-    let opened = open(path, item.size, nonce, lanes)?;
+    let (lanes, read_bytes_max) = lanes_for(to.memory);
+    let names = [name.as_bytes(), b"image"];
+    let unfinished = Unfinished::new(lin.volume, source.lookup.point(), names, source.keys);
+    let claim = Claim { unfinished, keys: source.keys };
+    let (opened, behind) = open(to, (lin.inode, item.size), lanes, claim)?;
     let options = RestoreOptions {
         existing: Existing::Refuse,
         keep_damaged: true,
         sync: true,
         owners: false,
+        owner_map: OwnerMap::default(),
         repository: repository.clone(),
     };
-    let job = Job::new(None, options, progress);
+    let job = Job::new(None, options, to.progress);
     if !item.fault.is_empty() {
         job.faults.add(name.as_bytes().to_vec(), Reason::Backup(item.fault.clone()));
     }
     let label = path.as_os_str().as_bytes().to_vec();
     let merging = Merging { read_bytes_max, ..Merging::default() };
-    let file = File::of_device(lin, item, label, Arc::clone(opened.temp()));
+    let (size, compares) = (item.size, to.in_place || opened.is_begun());
+    let file = File::of_device(lin, item, label, Arc::clone(opened.temp()), compares);
     let result = write(source, file, opened.needs_zeros(), &job, Crew::Lanes(lanes), merging);
-    let report = result.and_then(|report| finish(&opened, name, nonce, &report).map(|()| report));
+    let report = result.and_then(|mut report| {
+        report.bytes_behind = behind;
+        if let Opened::New(target, _) = &opened {
+            (report.resumed, report.leftovers) = (target.resumed_parts(), target.leftovers().to_vec());
+        }
+        finish(&opened, name, size, nonce, &report).map(|()| report)
+    });
     if let Opened::New(target, temp) = opened {
+        if report.is_err() && target.has_parts() {
+            // The next restore goes on with it.
+            return report;
+        }
         target.close(&temp);
         let cleared = target.clear_staging(false, &mut |_, _| {});
         if report.is_ok() {
@@ -114,7 +154,14 @@ pub fn run<F: Fetch>(
     report
 }
 
-fn open(path: &Path, size: u64, nonce: u64, lanes: usize) -> Result<Opened, RestoreFault> {
+/// Opens the target; and how many bytes a device has behind the item.
+fn open(
+    to: &To<'_>,
+    (inode, size): (u64, u64),
+    lanes: usize,
+    claim: Claim<'_>,
+) -> Result<(Opened, u64), RestoreFault> {
+    let path = to.path;
     match rustix::fs::stat(path) {
         Ok(have) if FileType::from_raw_mode(have.st_mode) == FileType::BlockDevice => {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
@@ -140,19 +187,36 @@ fn open(path: &Path, size: u64, nonce: u64, lanes: usize) -> Result<Opened, Rest
             if have < size {
                 return Err(RestoreFault::TooSmall { have, need: size });
             }
-            Ok(Opened::Device(Arc::new(Temp::of_device(device.directly(lanes)))))
+            let temp = Arc::new(Temp::of_existing(device.directly(lanes)));
+            Ok((Opened::Device(temp), have - size))
         }
         Ok(have) if FileType::from_raw_mode(have.st_mode) == FileType::RegularFile => {
-            Err(RestoreFault::Exists)
+            if !to.in_place {
+                return Err(RestoreFault::Exists);
+            }
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed("open the file"))?;
+            let node = LinuxNode::from(fd);
+            if (have.st_size as u64) < size {
+                node.set_len(size).map_err(failed("set the file's length"))?;
+            }
+            Ok((Opened::Existing(Arc::new(Temp::of_existing(node.directly(lanes)))), 0))
         }
         Ok(_) => Err(RestoreFault::WrongItem("the target is neither a block device nor a new file")),
         Err(Errno::NOENT) => {
             let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-            let target = Target::open_existing(above.unwrap_or(Path::new(".")), nonce)?;
-            let mut temp = target.create(&target.root(), 0o600).map_err(failed("create the file"))?;
+            let target = Target::open_existing(above.unwrap_or(Path::new(".")), to.nonce, claim)?;
+            let mut temp = match target.take_part(inode) {
+                Some(temp) => temp,
+                None => {
+                    let temp = target.create(&target.root(), 0o600).map_err(failed("create the file"))?;
+                    target.name_part(&temp, inode, size);
+                    temp
+                }
+            };
             temp.node.set_len(size).map_err(failed("set the file's length"))?;
             temp.node = temp.node.directly(lanes);
-            Ok(Opened::New(Box::new(target), Arc::new(temp)))
+            Ok((Opened::New(Box::new(target), Arc::new(temp)), 0))
         }
         Err(errno) => Err(failed("look at the target")(errno)),
     }
@@ -172,9 +236,12 @@ fn write<F: Fetch, N: Node>(
         let (mut files, mut wanted, mut runs) = (Vec::new(), Vec::new(), Vec::new());
         let mut gather =
             Gather { files: &mut files, wanted: &mut wanted, runs: &mut runs, gate: &gate, merging, hands };
-        let mut reached = 0;
+        let (mut reached, mut over) = (0, Reached::default());
         let walked = lookup.locations(file.lin, &file.item, &mut |row| {
-            reached = take(&row, reached, zeroes, job, &file, &mut gather);
+            match file.compares() {
+                true => gather.row_over(job, &file, &row, &mut over),
+                false => reached = take(&row, reached, zeroes, job, &file, &mut gather),
+            }
             Ok(())
         });
         let walked = known(walked).map(|read| {
@@ -184,7 +251,9 @@ fn write<F: Fetch, N: Node>(
                 job.faults.add(file.path(), Reason::Lost(lost));
             }
         });
-        if zeroes && walked.is_ok() {
+        if file.compares() && walked.is_ok() {
+            gather.end_over(&file, over);
+        } else if zeroes && walked.is_ok() {
             zero(job, &file, reached, file.item.size);
         }
         gather.send();
@@ -193,7 +262,8 @@ fn write<F: Fetch, N: Node>(
     })?;
     job.ended()?;
     let (faults, fault_count) = job.faults.take();
-    Ok(RestoreReport { items: 1, bytes: job.progress.bytes_done.get(), faults, fault_count })
+    let (bytes, bytes_equal) = (job.progress.bytes_done.get(), job.equal.load(Ordering::Relaxed));
+    Ok(RestoreReport { items: 1, bytes, bytes_equal, faults, fault_count, ..RestoreReport::default() })
 }
 
 /// Plans a row's stored blocks, zeroes what lies between them; returns how far the item is dealt with.
@@ -243,7 +313,18 @@ fn zero<N: Node>(job: &Job<N>, file: &Arc<File<N>>, from: u64, to: u64) {
 }
 
 /// Durability, and the name of a new file.
-fn finish(opened: &Opened, name: &OsStr, nonce: u64, report: &RestoreReport) -> Result<(), RestoreFault> {
+fn finish(
+    opened: &Opened,
+    name: &OsStr,
+    size: u64,
+    nonce: u64,
+    report: &RestoreReport,
+) -> Result<(), RestoreFault> {
+    if let Opened::Existing(temp) = opened
+        && temp.node.stat().map_err(failed("look at the file"))?.size != size
+    {
+        temp.node.set_len(size).map_err(failed("set the file's length"))?;
+    }
     opened.temp().node.sync().map_err(failed("sync"))?;
     // What could not be written directly.
     opened.temp().node.forget();

@@ -18,8 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use windlass_hal::tree::{Errno, Node};
 
 use super::attr::{self, Known};
+pub use super::dir::Dir;
 use super::fault::{FaultLog, Feature, Reason, RestoreFault, is_fatal, is_space, is_target_in_doubt};
 use super::inode_flags;
+use super::owners::OwnerMap;
 use super::place::Protected;
 use super::target::{Existing, Inherited, Target, Temp};
 use crate::format::row::ItemAttributes;
@@ -41,6 +43,8 @@ pub struct RestoreOptions {
     pub sync: bool,
     /// Whether owners can be set (root); else they are left.
     pub owners: bool,
+    /// Other owners than the point has.
+    pub owner_map: OwnerMap,
     /// The repository's own directories: nothing is restored into them.
     pub repository: Protected,
 }
@@ -59,6 +63,8 @@ pub struct Job<N> {
     pub fatal: Mutex<Option<RestoreFault>>,
     /// Failed writes on a device.
     pub device_faults: AtomicU64,
+    /// Bytes that the target had already.
+    pub equal: AtomicU64,
 }
 
 impl<N: Node> Job<N> {
@@ -71,7 +77,14 @@ impl<N: Node> Job<N> {
             progress: Arc::clone(progress),
             fatal: Mutex::new(None),
             device_faults: AtomicU64::new(0),
+            equal: AtomicU64::new(0),
         }
+    }
+
+    /// Counts bytes that the target has already.
+    pub fn found(&self, bytes: u64) {
+        self.equal.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.bytes_done.add(bytes);
     }
 
     /// Notes what ends the restore; the first one counts.
@@ -126,146 +139,6 @@ impl<N: Node> Job<N> {
     }
 }
 
-/// What failed when a directory could not be opened again.
-pub(super) const OPEN_AGAIN: &str = "open the directory again";
-/// Directories that are opened again together when the walk comes back to one that was closed.
-const REOPENED: usize = 256;
-
-/// A directory that is being restored into. It is open, but for one that many open ones are below: that is closed meanwhile, and
-/// opened again when the walk comes back to it, or for a moment when a file of it is finished.
-#[derive(Debug)]
-pub struct Dir<N> {
-    /// The directory above; `None` for the target itself.
-    pub parent: Option<Arc<Dir<N>>>,
-    /// Its name there.
-    pub name: Vec<u8>,
-    /// `None` while it is closed.
-    node: Mutex<Option<Arc<N>>>,
-    /// What to set in the end; `None` leaves it as it is.
-    pub item: Option<ItemAttributes>,
-    /// Whether nothing can be in it yet.
-    pub fresh: bool,
-    /// What is created in it is known to have; `None` when that is not known.
-    pub inherited: Option<Inherited>,
-    left: AtomicU64,
-}
-
-impl<N> Dir<N> {
-    /// A directory that is about to be walked.
-    pub fn new(
-        parent: Option<Arc<Dir<N>>>,
-        name: Vec<u8>,
-        node: Arc<N>,
-        item: Option<ItemAttributes>,
-        fresh: bool,
-        inherited: Option<Inherited>,
-    ) -> Arc<Dir<N>> {
-        if let Some(parent) = &parent {
-            parent.left.fetch_add(1, Ordering::Relaxed);
-        }
-        let node = Mutex::new(Some(node));
-        Arc::new(Dir { parent, name, node, item, fresh, inherited, left: AtomicU64::new(1) })
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Arc<N>>> {
-        self.node.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Closes it until somebody needs it.
-    pub fn close(&self) {
-        self.slot().take();
-    }
-
-    /// Path of an entry below the target.
-    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        let mut parts = vec![name];
-        let mut at = self;
-        while let Some(parent) = &at.parent {
-            parts.push(&at.name);
-            at = parent;
-        }
-        parts.reverse();
-        parts.retain(|part| !part.is_empty());
-        parts.join(&b'/')
-    }
-}
-
-impl<N: Node> Dir<N> {
-    /// The open directory; one that is closed is opened for the caller alone.
-    pub fn node(&self) -> Result<Arc<N>, Errno> {
-        if let Some(node) = &*self.slot() {
-            return Ok(Arc::clone(node));
-        }
-        let (mut node, way) = self.way()?;
-        for dir in way.into_iter().rev() {
-            node = Arc::new(node.open_dir(&dir.name)?);
-        }
-        Ok(node)
-    }
-
-    /// The nearest directory above that is open, and the closed ones from this one up to it.
-    fn way(&self) -> Result<(Arc<N>, Vec<&Dir<N>>), Errno> {
-        let mut way = vec![self];
-        let mut at = self;
-        loop {
-            // The target itself is never closed.
-            at = at.parent.as_deref().ok_or(Errno::BADF)?;
-            if let Some(node) = &*at.slot() {
-                return Ok((Arc::clone(node), way));
-            }
-            way.push(at);
-        }
-    }
-
-    /// Opens it again, if it is closed, and with it the last of those above it: the walk is on its way up.
-    pub fn reopen(&self) -> Result<(), Errno> {
-        if self.slot().is_some() {
-            return Ok(());
-        }
-        let (mut node, way) = self.way()?;
-        for (above, dir) in way.into_iter().enumerate().rev() {
-            node = Arc::new(node.open_dir(&dir.name)?);
-            if above < REOPENED {
-                *dir.slot() = Some(Arc::clone(&node));
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets everything, now that its entries are there.
-    fn settle(&self, node: &N, item: &ItemAttributes, job: &Job<N>) {
-        let mut report = |reason| job.faults.add(self.path_of(b""), reason);
-        // What other files were restored into may have other times now; what was there may be as it should.
-        let known = if self.fresh { Known::NOTHING } else { Known::of(node) };
-        attr::settle(node, item, known, job.options.owners, &mut report);
-        inode_flags::set_at_end(node, item, &mut report);
-    }
-
-    /// One entry is there, or the walk is over. The last one settles the directory, and so on upwards.
-    pub fn done(self: &Arc<Dir<N>>, job: &Job<N>) {
-        let mut at = Arc::clone(self);
-        while at.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            match (&at.item, at.node()) {
-                (Some(item), Ok(node)) => at.settle(&node, item, job),
-                (Some(_), Err(errno)) => job.system(at.path_of(b""), OPEN_AGAIN, errno),
-                (None, _) => {}
-            }
-            let Some(parent) = &at.parent else { return };
-            at = Arc::clone(parent);
-        }
-    }
-}
-
-impl<N> Drop for Dir<N> {
-    /// Lets go of those above one by one: each holds the next, and the stack has no room for them all.
-    fn drop(&mut self) {
-        let mut above = self.parent.take();
-        while let Some(dir) = above {
-            above = Arc::into_inner(dir).and_then(|mut dir| dir.parent.take());
-        }
-    }
-}
-
 /// A name that a file will get.
 #[derive(Debug)]
 pub struct FileName<N> {
@@ -275,11 +148,14 @@ pub struct FileName<N> {
     pub name: Vec<u8>,
     /// Whether it may replace what is there.
     pub replace: bool,
+    /// Whether it leads to the file already, which is written in place.
+    pub there: bool,
 }
 
 impl<N> Clone for FileName<N> {
     fn clone(&self) -> FileName<N> {
-        FileName { dir: Arc::clone(&self.dir), name: self.name.clone(), replace: self.replace }
+        let (dir, name) = (Arc::clone(&self.dir), self.name.clone());
+        FileName { dir, name, replace: self.replace, there: self.there }
     }
 }
 
@@ -295,6 +171,8 @@ pub struct File<N> {
     needs_length: AtomicBool,
     /// What a device is called.
     label: Vec<u8>,
+    /// Whether some of it may be there: blocks are compared before they are fetched.
+    compares: bool,
     state: Mutex<State<N>>,
 }
 
@@ -319,24 +197,45 @@ impl<N: Node> File<N> {
     /// A file that is about to be planned, with its first name.
     pub fn new(lin: Lin, item: ItemAttributes, name: FileName<N>) -> Arc<File<N>> {
         name.dir.left.fetch_add(1, Ordering::Relaxed);
-        let state = State { temp: None, names: vec![name], damaged: false, done: false };
-        let needs_length = AtomicBool::new(item.size > 0);
-        Arc::new(File {
-            lin,
-            item,
-            left: AtomicU64::new(1),
-            needs_length,
-            label: Vec::new(),
-            state: Mutex::new(state),
-        })
+        File::with(lin, item, name, None)
     }
 
-    /// A device or image file called `label` that is open already: no name, no attributes.
-    pub fn of_device(lin: Lin, item: ItemAttributes, label: Vec<u8>, temp: Arc<Temp<N>>) -> Arc<File<N>> {
+    /// The same of one that is there, whole or in part: its blocks are compared.
+    pub fn over(lin: Lin, item: ItemAttributes, name: FileName<N>, temp: Temp<N>) -> Arc<File<N>> {
+        name.dir.left.fetch_add(1, Ordering::Relaxed);
+        File::with(lin, item, name, Some(Arc::new(temp)))
+    }
+
+    fn with(lin: Lin, item: ItemAttributes, name: FileName<N>, temp: Option<Arc<Temp<N>>>) -> Arc<File<N>> {
+        let (needs_length, compares) = (AtomicBool::new(item.size > 0), temp.is_some());
+        let state = Mutex::new(State { temp, names: vec![name], damaged: false, done: false });
+        let left = AtomicU64::new(1);
+        Arc::new(File { lin, item, left, needs_length, label: Vec::new(), compares, state })
+    }
+
+    /// Whether some of it may be there: blocks are compared before they are fetched.
+    pub fn compares(&self) -> bool {
+        self.compares
+    }
+
+    /// Runs `read` with the open file.
+    pub fn read<T>(&self, read: impl FnOnce(&N) -> Result<T, Errno>) -> Result<T, Errno> {
+        let temp = self.state().temp.clone();
+        read(&temp.ok_or(Errno::BADF)?.node)
+    }
+
+    /// A device or image file called `label` that is open already: no name, no attributes. With `compares` some of it may be there.
+    pub fn of_device(
+        lin: Lin,
+        item: ItemAttributes,
+        label: Vec<u8>,
+        temp: Arc<Temp<N>>,
+        compares: bool,
+    ) -> Arc<File<N>> {
         let state = State { temp: Some(temp), names: Vec::new(), damaged: false, done: false };
         let needs_length = AtomicBool::new(false);
         let left = AtomicU64::new(1);
-        Arc::new(File { lin, item, left, needs_length, label, state: Mutex::new(state) })
+        Arc::new(File { lin, item, left, needs_length, label, compares, state: Mutex::new(state) })
     }
 
     /// Says that the last byte will be written, so that the length need not be set.
@@ -390,6 +289,7 @@ impl<N: Node> File<N> {
         let Some(target) = &job.target else { return Err(Errno::BADF) };
         let dir = first.dir.node()?;
         let temp = Arc::new(target.with_room(0, || target.create(&dir, mode))?);
+        target.name_part(&temp, self.lin.inode, self.item.size);
         inode_flags::set_on_new(&temp.node, &self.item, &mut |reason| {
             job.faults.add(first.dir.path_of(&first.name), reason);
         });
@@ -466,11 +366,12 @@ impl<N: Node> File<N> {
         let names = std::mem::take(&mut state.names);
         if let Some(first) = names.first() {
             let path = || first.dir.path_of(&first.name);
-            if state.damaged && !job.options.keep_damaged || job.is_over() {
+            if job.is_over() {
+                // What has a name is there for the next restore.
+                state.temp = None;
+            } else if state.damaged && !job.options.keep_damaged {
                 state.close(job);
-                if !job.is_over() {
-                    name_the_others(job, &names);
-                }
+                name_the_others(job, &names);
             } else {
                 state.names = names.clone();
                 if let Err(errno) = self.open(&mut state, job) {
@@ -498,9 +399,11 @@ impl<N: Node> File<N> {
         let (Some(first), Some(target)) = (names.first(), &job.target) else { return };
         let path = || first.dir.path_of(&first.name);
         let mut report = |reason| job.faults.add(path(), reason);
-        if self.needs_length.load(Ordering::Relaxed)
-            && let Err(errno) = temp.node.set_len(self.item.size)
-        {
+        let needs_length = match self.compares {
+            true => !temp.node.stat().is_ok_and(|stat| stat.size == self.item.size),
+            false => self.needs_length.load(Ordering::Relaxed),
+        };
+        if needs_length && let Err(errno) = temp.node.set_len(self.item.size) {
             job.system(path(), "set the length", errno);
             return name_the_others(job, names);
         }
@@ -521,8 +424,14 @@ impl<N: Node> File<N> {
             report(Reason::NotKept { what: Feature::Preallocation, items: 1 });
         }
         // It was created in the first name's directory.
-        let known = first.dir.inherited.map_or(Known::NOTHING, |has| self.known(has));
-        if first.dir.inherited.is_none() {
+        let known = match first.dir.inherited {
+            _ if self.compares => Known::of(&temp.node),
+            Some(has) => self.known(has),
+            None => Known::NOTHING,
+        };
+        if self.compares {
+            attr::drop_others(&temp.node, &self.item, &mut report);
+        } else if first.dir.inherited.is_none() {
             attr::drop_inherited_acls(&temp.node);
         }
         attr::settle(&temp.node, &self.item, known, job.options.owners, &mut report);
@@ -532,7 +441,7 @@ impl<N: Node> File<N> {
         {
             job.system(path(), "keep for further names", errno);
         }
-        for name in names {
+        for name in names.iter().filter(|name| !name.there) {
             let link = |dir: &N| target.link(temp, dir, &name.name, name.replace);
             let linked = name.dir.node().and_then(|dir| target.with_room(temp.taken(), || link(&dir)));
             match linked {

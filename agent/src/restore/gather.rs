@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use windlass_hal::tree::Node;
 
+use super::compare::Comparing;
 use super::fault::Reason;
 use super::file::{File, Job};
 use super::lane::{Gate, Hands, Task, Window};
@@ -116,6 +117,9 @@ impl<N: Node> Gather<'_, N> {
         if self.wanted.is_empty() {
             self.files.clear();
             return;
+        }
+        if self.files.iter().any(|file| file.compares()) {
+            *self.wanted = Comparing::run(self.files, self.wanted, self.hands);
         }
         self.hands.make_room();
         self.gate.enter(WINDOWS_MAX);

@@ -3,6 +3,8 @@
 //! ```text
 //!  task   Fetch   one ranged GET: every block of it that can be verified is written (`read::fetch`)
 //!         Zeros   data that is zero: written as such, so that it is allocated as it was
+//!         Compare blocks that the target may have: those that it has are done (`compare`)
+//!         ZeroOver  a range of a file that was there, which is to read as zero
 //!         Finish  a file without blocks, or the end of the planning of one
 //! ```
 //!
@@ -11,11 +13,13 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
 use windlass_hal::tree::{Errno, Node};
 
+use super::compare::{self, Comparing};
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job};
 use crate::format::seal::Keys;
@@ -77,6 +81,10 @@ pub enum Task<N> {
     Fetch(Arc<Window<N>>, usize),
     /// Zero bytes of a file: offset, length.
     Zeros(Arc<File<N>>, u64, u64),
+    /// Some blocks of a window, to be compared with the target.
+    Compare(Arc<Comparing<N>>, Range<usize>),
+    /// A range (offset, length) of a file that was there, which is to read as zero, allocated or not.
+    ZeroOver(Arc<File<N>>, (u64, u64), bool),
     /// A file's planning is over.
     Finish(Arc<File<N>>),
 }
@@ -235,13 +243,17 @@ fn start<'scope, 'env: 'scope, N: Node>(
 /// A lane's own state.
 pub struct Lane<'a, N> {
     job: &'a Job<N>,
+    keys: &'a Keys,
     fetcher: Fetcher<'a>,
+    /// What is read of the target; empty until something is compared.
+    read: Vec<u8>,
 }
 
 impl<'a, N: Node> Lane<'a, N> {
     /// `None` when there is no memory.
     fn new(job: &'a Job<N>, client: &'a Client, keys: &'a Keys) -> Option<Lane<'a, N>> {
-        Some(Lane { job, fetcher: Fetcher::new(client, keys, &job.progress)? })
+        let fetcher = Fetcher::new(client, keys, &job.progress)?;
+        Some(Lane { job, keys, fetcher, read: Vec::new() })
     }
 
     /// Works until the queue is closed and empty.
@@ -264,6 +276,11 @@ impl<'a, N: Node> Lane<'a, N> {
                     file.write(self.job, "write", len, |file| file.write_zeros(offset, len));
                     self.job.progress.bytes_done.add(len);
                 }
+                file.done(self.job, 1);
+            }
+            Task::Compare(comparing, range) => comparing.part(range, self.job, self.keys, &mut self.read),
+            Task::ZeroOver(file, range, allocates) => {
+                compare::zero(&file, self.job, range, allocates, &mut self.read);
                 file.done(self.job, 1);
             }
             Task::Finish(file) => file.done(self.job, 1),

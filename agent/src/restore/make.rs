@@ -8,11 +8,14 @@ use windlass_hal::tree::{Errno, Node};
 use windlass_hal::volume::ItemKind;
 
 use super::attr::{self, Known};
+use super::compare::Reached;
+use super::dir::{Dir, OPEN_AGAIN};
 use super::fault::{Reason, RestoreFault};
-use super::file::{Dir, File, FileName, OPEN_AGAIN};
+use super::file::{File, FileName};
 use super::gather::Gather;
 use super::inode_flags;
 use super::lane::Task;
+use super::temp::Temp;
 use super::walk::Walk;
 use crate::format::row::{ItemAttributes, RowPayload};
 use crate::id::Lin;
@@ -165,8 +168,34 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
                 }
             }
         }
+        if item.size >= self.target.part_bytes_min
+            && let Some(temp) = self.target.take_part(lin.inode)
+        {
+            inode_flags::set_on_new(&temp.node, &item, &mut |reason| {
+                self.job.faults.add(name.dir.path_of(&name.name), reason);
+            });
+            return self.over(lin, item, name, temp);
+        }
         let several = item.links > 1;
         let file = File::new(lin, item, name);
+        if several {
+            self.links.insert(lin, Arc::clone(&file));
+        }
+        let planned = self.plan(&file);
+        self.hands.push(Task::Finish(file));
+        planned
+    }
+
+    /// A file that is there, whole or in part: what of it differs.
+    pub(super) fn over(
+        &mut self,
+        lin: Lin,
+        item: ItemAttributes,
+        name: FileName<N>,
+        temp: Temp<N>,
+    ) -> Result<(), RestoreFault> {
+        let several = item.links > 1;
+        let file = File::over(lin, item, name, temp);
         if several {
             self.links.insert(lin, Arc::clone(&file));
         }
@@ -182,6 +211,9 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             if bytes.len() as u64 == file.item.size {
                 file.ends_in_data();
             }
+            if file.compares() && self.has_inline(file, bytes) {
+                return Ok(());
+            }
             file.write(self.job, "write", bytes.len() as u64, |file| file.write_at(0, bytes));
             self.job.progress.bytes_done.add(bytes.len() as u64);
             return Ok(());
@@ -195,10 +227,17 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             merging: self.merging,
             hands,
         };
+        let mut reached = Reached::default();
         let read = lookup.locations(file.lin, &file.item, &mut |row| {
-            window.row(job, file, &row);
+            match file.compares() {
+                true => window.row_over(job, file, &row, &mut reached),
+                false => window.row(job, file, &row),
+            }
             Ok(())
         });
+        if file.compares() && read.is_ok() {
+            window.end_over(file, reached);
+        }
         if let Err(lost) = known(read)?
             && file.damage()
         {
@@ -206,6 +245,25 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
         }
         self.links.retain(|_, file| !file.is_done());
         Ok(())
+    }
+
+    /// Whether a file that is there has these contents; zeros behind them are seen to.
+    fn has_inline(&mut self, file: &Arc<File<N>>, bytes: &[u8]) -> bool {
+        let mut window = Gather {
+            files: &mut self.files,
+            wanted: &mut self.wanted,
+            runs: &mut self.runs,
+            gate: &self.gate,
+            merging: self.merging,
+            hands: self.hands,
+        };
+        window.zeros_over(file, bytes.len() as u64..file.item.size, false);
+        let mut have = vec![0; bytes.len()];
+        let is_equal = file.read(|node| node.read_at(0, &mut have)) == Ok(bytes.len()) && have == bytes;
+        if is_equal {
+            self.job.found(bytes.len() as u64);
+        }
+        is_equal
     }
 
     /// Sends what was gathered.

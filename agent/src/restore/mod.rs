@@ -10,7 +10,10 @@
 //! |---|---|
 //! | [`walk`] | the tree at a point, selected paths |
 //! | [`gather`] | blocks of many files, until there are enough to plan |
-//! | [`file`](mod@file) | a file or directory on its way to its name |
+//! | [`file`](mod@file), [`dir`], [`temp`] | a file or directory on its way to its name |
+//! | `compare` | what the target has already is neither fetched nor written |
+//! | [`state`], [`parts`] | what a restore that ended early leaves for the next one |
+//! | [`owners`] | other owners than the point has |
 //! | [`lane`] | what a restore thread does |
 //! | [`target`] | the directory that is restored to |
 //! | [`attr`] | attributes, in the only order that keeps them |
@@ -31,12 +34,14 @@
 //! Invariants: a name that a user sees is whole; every block's digest is verified; memory is two windows and a buffer set per
 //! lane, whatever is restored (P1, P3).
 
-mod admit;
+pub mod admit;
 pub mod affected;
 pub mod attr;
 pub mod browse;
 pub mod check;
+pub mod compare;
 pub mod device;
+pub mod dir;
 pub mod fault;
 pub mod file;
 pub mod gather;
@@ -46,7 +51,11 @@ mod make;
 mod names;
 pub mod noticed;
 mod orphan;
+pub mod owners;
+pub mod parts;
 pub mod place;
 mod remove;
+pub mod state;
 pub mod target;
+pub mod temp;
 pub mod walk;

@@ -42,7 +42,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             for inode in window.into_iter().filter(|&inode| inode != root.inode) {
                 let lin = Lin { volume: root.volume, inode };
                 // What rows are lost cannot be told from what was deleted: those who ask for it by name are told.
-                let Ok(Some(item)) = known(self.lookup.item(lin))? else { continue };
+                let Ok(Some(item)) = self.item(lin)? else { continue };
                 let dir = match &lost {
                     Some(dir) => Arc::clone(dir),
                     None => match self.lost_and_found(top) {

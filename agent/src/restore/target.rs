@@ -5,6 +5,8 @@
 //!    .windlass-restore-0123456789abcdef/ staging: locked (flock) for as long as the restore lives
 //!      41234                             a file with more names to come: linked from here
 //!      41235f                            the same, with flags to be set at the end
+//!      41237p                            a large file that is not whole yet (`parts`)
+//!      state                             what this restore is of (`state`); only with such a file
 //!      41236k                            a file that was there and stays, with names that are missing
 //!      t17                               a symlink, special file or replacement on its way to its name
 //! ```
@@ -24,17 +26,21 @@
 //! Does not: survive a hostile process that renames directories under it while it runs: descriptors then still lead to the
 //! directories that it made. Source: `agent/doc/architecture.md`, Restore.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use windlass_hal::linux::tree::{self, LinuxNode};
 use windlass_hal::tree::{Errno, Node, Opened, Taken};
 
 use super::attr::{self, Known};
 use super::fault::{RestoreFault, is_space};
+use super::parts::{Claim, Leftover, PART_BYTES_MIN};
 use super::place;
 use super::remove::remove_tree;
+use super::state::STATE_BYTES;
+pub use super::temp::Temp;
 
 /// What the staging directory's name starts with; 8 hex digits of the start of the machine follow, and 8 that are random.
 pub const STAGING_PREFIX: &str = ".windlass-restore-";
@@ -59,12 +65,15 @@ pub enum Existing {
     OverwriteIfDifferent,
     /// Replace it, whatever it is.
     Overwrite,
+    /// Compare a file's bytes with those of the item and write what differs into it; replace anything else, but for a directory with
+    /// contents in the place of something else.
+    InPlace,
 }
 
 impl Existing {
     /// Whether what is there may be changed.
     pub fn replaces(self) -> bool {
-        matches!(self, Existing::OverwriteIfDifferent | Existing::Overwrite)
+        matches!(self, Existing::OverwriteIfDifferent | Existing::Overwrite | Existing::InPlace)
     }
 }
 
@@ -93,6 +102,15 @@ pub struct Target<N> {
     large: Mutex<Vec<Weak<Temp<N>>>>,
     /// How often one gave way.
     rooms_made: AtomicU64,
+    /// The state file's contents, when what is unfinished is to be kept.
+    pub(super) state: Option<[u8; STATE_BYTES]>,
+    pub(super) has_state: Mutex<bool>,
+    /// Inodes of files that an earlier restore had begun.
+    pub(super) parts: Mutex<BTreeSet<u64>>,
+    /// How many of them were taken.
+    pub(super) resumed_parts: AtomicU64,
+    pub(super) leftovers: Vec<Leftover>,
+    pub(super) part_bytes_min: u64,
 }
 
 /// What a file has that is created in a directory without a default ACL.
@@ -106,119 +124,44 @@ pub struct Inherited {
     pub umask: u16,
 }
 
-/// A file without its final name.
-#[derive(Debug)]
-pub struct Temp<N> {
-    /// Open for writing.
-    pub node: N,
-    /// Its name in the staging directory, where the file system knows no unnamed files.
-    name: Mutex<Option<String>>,
-    /// Bytes written or allocated so far.
-    taken: AtomicU64,
-    /// Whether it is one of those that may give way.
-    is_listed: AtomicBool,
-    /// One of [`phase`].
-    phase: AtomicU8,
-    /// Held for reading by whoever writes a block, so that giving way waits for them: what they write then would stay.
-    writers: RwLock<()>,
-}
-
-/// What becomes of an unfinished file. It leaves [`WRITING`](phase::WRITING) once.
-mod phase {
-    /// Blocks are still being written.
-    pub(super) const WRITING: u8 = 0;
-    /// It is about to get its name.
-    pub(super) const FINISHING: u8 = 1;
-    /// It gave its room to others.
-    pub(super) const GAVE_WAY: u8 = 2;
-}
-
-impl<N: Node> Temp<N> {
-    fn new(node: N, name: Option<String>) -> Temp<N> {
-        Temp {
-            node,
-            name: Mutex::new(name),
-            taken: AtomicU64::new(0),
-            is_listed: AtomicBool::new(false),
-            phase: AtomicU8::new(phase::WRITING),
-            writers: RwLock::new(()),
-        }
-    }
-
-    /// An open device, which needs no name.
-    pub fn of_device(node: N) -> Temp<N> {
-        Temp::new(node, None)
-    }
-
-    fn name(&self) -> MutexGuard<'_, Option<String>> {
-        self.name.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether it may be finished: from now on it gives no way. `false` when it did already.
-    pub fn finish(&self) -> bool {
-        self.leave(phase::FINISHING)
-    }
-
-    /// Runs `write`, which takes `bytes`, unless the file gave way: then `ECANCELED`.
-    pub fn write(&self, bytes: u64, write: impl FnOnce(&N) -> Result<(), Errno>) -> Result<(), Errno> {
-        let _writing = self.writers.read().unwrap_or_else(PoisonError::into_inner);
-        if self.gave_way() {
-            return Err(Errno::CANCELED);
-        }
-        write(&self.node)?;
-        self.taken.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Frees what it takes, or waits until another thread has: it will not be restored. `false` when it is being finished.
-    fn give_way(&self) -> bool {
-        let _nobody_writes = self.writers.write().unwrap_or_else(PoisonError::into_inner);
-        if self.leave(phase::GAVE_WAY) {
-            // Fails on what is no plain file, which never gives way.
-            let _ = self.node.set_len(0);
-            self.taken.store(0, Ordering::Relaxed);
-        }
-        self.gave_way()
-    }
-
-    /// Bytes written or allocated so far.
-    pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    /// Whether it gave its room to others, so that it will not be restored.
-    pub fn gave_way(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == phase::GAVE_WAY
-    }
-
-    fn leave(&self, to: u8) -> bool {
-        let left = self.phase.compare_exchange(phase::WRITING, to, Ordering::AcqRel, Ordering::Acquire);
-        left.is_ok()
-    }
-}
-
 impl Target<LinuxNode> {
     /// Opens `path`, which must be there: the first half of [`Target::open`].
-    pub fn open_existing(path: &Path, nonce: u64) -> Result<Target<LinuxNode>, RestoreFault> {
-        Target::open_as(path, nonce, false)
+    pub fn open_existing(
+        path: &Path,
+        nonce: u64,
+        claim: Claim<'_>,
+    ) -> Result<Target<LinuxNode>, RestoreFault> {
+        Target::open_as(path, nonce, false, claim)
     }
 
     /// Opens `path`, making it and what is above it when it is not there, and clears what earlier restores left. `nonce` is
     /// random: it names the staging directory.
-    pub fn open(path: &Path, nonce: u64) -> Result<Target<LinuxNode>, RestoreFault> {
+    pub fn open(path: &Path, nonce: u64, claim: Claim<'_>) -> Result<Target<LinuxNode>, RestoreFault> {
         place::look(path)?;
-        Target::open_as(path, nonce, true)
+        Target::open_as(path, nonce, true, claim)
     }
 
-    fn open_as(path: &Path, nonce: u64, make: bool) -> Result<Target<LinuxNode>, RestoreFault> {
+    fn open_as(
+        path: &Path,
+        nonce: u64,
+        make: bool,
+        claim: Claim<'_>,
+    ) -> Result<Target<LinuxNode>, RestoreFault> {
         let opened = tree::open(path, make);
-        Target::new(opened.map_err(|(call, errno)| RestoreFault::Target { call, errno })?, nonce)
+        let opened = opened.map_err(|(call, errno)| RestoreFault::Target { call, errno })?;
+        Target::new(opened, nonce, claim, PART_BYTES_MIN)
     }
 }
 
 impl<N: Node> Target<N> {
-    /// Takes an open directory as the target, and clears what earlier restores left in it. `nonce` is random.
-    pub fn new(opened: Opened<N>, nonce: u64) -> Result<Target<N>, RestoreFault> {
+    /// Takes an open directory as the target, takes over what the same restore left in it, and clears the rest. `nonce` is random.
+    /// Unfinished files of `part_bytes_min` bytes are kept when it ends early.
+    pub fn new(
+        opened: Opened<N>,
+        nonce: u64,
+        claim: Claim<'_>,
+        part_bytes_min: u64,
+    ) -> Result<Target<N>, RestoreFault> {
         let Opened { root, made, umask, boot } = opened;
         let before = Known::of(&root);
         let there = There::of(&root, boot)
@@ -235,14 +178,10 @@ impl<N: Node> Target<N> {
             make().map_err(|errno| RestoreFault::Target { call: "make the staging directory", errno })?;
         // Not before there is another one: what is left says that what is there may not be whole.
         let resumed = !there.left.is_empty();
-        for (name, _locked) in there.left {
-            // What cannot be removed (it is immutable) stays for its owner.
-            let _ = remove_tree(&root, &name);
-        }
         let inherited =
             if attr::drop_inherited_acls(&staging) { None } else { Inherited::of(&staging, umask) };
         let own_uid = staging.stat().ok().map(|stat| stat.uid);
-        Ok(Target {
+        let mut target = Target {
             root: Arc::new(root),
             staging,
             staging_name,
@@ -257,7 +196,19 @@ impl<N: Node> Target<N> {
             named_temps: AtomicBool::new(false),
             large: Mutex::new(Vec::new()),
             rooms_made: AtomicU64::new(0),
-        })
+            state: Some(claim.unfinished.encode(claim.keys)),
+            has_state: Mutex::new(false),
+            parts: Mutex::default(),
+            resumed_parts: AtomicU64::new(0),
+            leftovers: Vec::new(),
+            part_bytes_min,
+        };
+        for (name, dir) in there.left {
+            target.take_over(&name, &dir, claim);
+            // What cannot be removed (it is immutable) stays for its owner.
+            let _ = remove_tree(&*target.root, &name);
+        }
+        Ok(target)
     }
 
     /// What the root had before anything was made in it.
@@ -299,6 +250,16 @@ impl<N: Node> Target<N> {
     /// What is created in the root, and in new directories below it, is known to have; `None` when it has a default ACL.
     pub fn inherited(&self) -> Option<Inherited> {
         self.inherited
+    }
+
+    /// Earlier restores whose state was ignored, and why.
+    pub fn leftovers(&self) -> &[Leftover] {
+        &self.leftovers
+    }
+
+    /// Files that an earlier restore had begun and this one goes on with, so far.
+    pub fn resumed_parts(&self) -> u64 {
+        self.resumed_parts.load(Ordering::Relaxed)
     }
 
     /// Owner of what is made here; `None` when that is not known.
@@ -477,12 +438,15 @@ impl<N: Node> Target<N> {
     pub fn adopt(&self, dir: &N, name: &[u8], inode: u64, flags_pending: bool) -> Option<u64> {
         let stashed = stash_name(inode, flags_pending);
         match dir.link_name(name, &self.staging, stashed.as_bytes()) {
-            Err(Errno::EXIST) => {
-                let kept = self.staging.stat_name(stashed.as_bytes());
-                kept.ok().map(|kept| kept.inode)
-            }
+            Err(Errno::EXIST) => self.stashed(inode, flags_pending),
             _ => None,
         }
+    }
+
+    /// Inode number of the file that is kept for an item's further names.
+    pub(super) fn stashed(&self, inode: u64, flags_pending: bool) -> Option<u64> {
+        let kept = self.staging.stat_name(stash_name(inode, flags_pending).as_bytes());
+        kept.ok().map(|kept| kept.inode)
     }
 
     /// Keeps a file that was there, so that names of it that are missing can be linked. The first one counts.
@@ -596,18 +560,20 @@ pub fn is_safe_name(name: &[u8]) -> bool {
 }
 
 /// What a directory has before it is restored into.
-struct There<N> {
+pub(super) struct There<N> {
     /// Whether nothing is in it but `lost+found` and what restores left.
     empty: bool,
     /// Staging directories that nobody holds, open and locked.
-    left: Vec<(Vec<u8>, N)>,
+    pub(super) left: Vec<(Vec<u8>, N)>,
+    /// Those that are in use.
+    pub(super) busy: Vec<Vec<u8>>,
     /// Whether one of them is of another start of the machine than `boot`.
-    lost_power: bool,
+    pub(super) lost_power: bool,
 }
 
 impl<N: Node> There<N> {
-    fn of(root: &N, boot: u32) -> Result<There<N>, Errno> {
-        let mut there = There { empty: true, left: Vec::new(), lost_power: false };
+    pub(super) fn of(root: &N, boot: u32) -> Result<There<N>, Errno> {
+        let mut there = There { empty: true, left: Vec::new(), busy: Vec::new(), lost_power: false };
         let mut staging = Vec::new();
         root.names(&mut |name| {
             let digits = name.strip_prefix(STAGING_PREFIX.as_bytes());
@@ -620,6 +586,7 @@ impl<N: Node> There<N> {
         for name in staging {
             let Ok(dir) = root.open_dir(&name) else { continue };
             if dir.lock().is_err() {
+                there.busy.push(name);
                 continue;
             }
             let of = str::from_utf8(&name[STAGING_PREFIX.len()..][..8]).unwrap_or("");

@@ -9,28 +9,33 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use windlass_hal::tree::{Node, Opened};
 use windlass_hal::volume::ItemKind;
 
-use super::admit::settles_root;
+use super::admit::{Way, settles_root};
 use super::attr::{self, Known};
+use super::dir::{Dir, OPEN_AGAIN};
 use super::fault::{ItemFault, Reason, RestoreFault};
-use super::file::{Dir, File, FileName, Job, OPEN_AGAIN, RestoreOptions};
+use super::file::{File, FileName, Job, RestoreOptions};
 use super::inode_flags;
 use super::lane::{self, Crew, Gate, Hands};
 use super::names::Names as OtherNames;
+use super::parts::{Claim, Leftover};
+use super::state::Unfinished;
 use super::target::{Target, is_safe_name};
+use super::temp::Temp;
 use crate::format::row::{ItemAttributes, RowPayload};
 use crate::format::seal::Keys;
-use crate::id::Lin;
+use crate::id::{Lin, VolumeId};
 use crate::progress::Progress;
 use crate::read::lookup::Lookup;
 use crate::read::plan::{Merging, WantedBlock};
 use crate::store::retry::Client;
-use crate::table::lost::known;
+use crate::table::lost::{LostRows, known};
 use crate::table::read::Names;
-use crate::table::source::Fetch;
+use crate::table::source::{Fetch, TableFault};
 
 /// Directory entries read at once.
 const CHUNK_NAMES: usize = 1024;
@@ -69,8 +74,16 @@ pub struct Source<'a, F> {
 pub struct RestoreReport {
     /// Items restored or tried.
     pub items: u64,
-    /// Bytes written.
+    /// Bytes of contents, written or there already.
     pub bytes: u64,
+    /// Bytes of them that the target had already, compared byte by byte.
+    pub bytes_equal: u64,
+    /// What is behind the image on a larger device, in bytes.
+    pub bytes_behind: u64,
+    /// Files that an earlier restore had begun, and that this one went on with.
+    pub resumed: u64,
+    /// Earlier restores whose state was ignored.
+    pub leftovers: Vec<Leftover>,
     /// What is not as the point has it, by path; at most [`super::fault::FAULTS_MAX`].
     pub faults: Vec<ItemFault>,
     /// How many there were in all.
@@ -103,6 +116,19 @@ pub struct Work<'a> {
     pub progress: &'a Arc<Progress>,
 }
 
+impl Work<'_> {
+    /// What tells this restore from another one.
+    fn claim<'k, F: Fetch>(&self, source: &Source<'k, F>) -> Claim<'k> {
+        let volume = self.roots.first().map_or(VolumeId(0), |root| root.lin.volume);
+        let owners = self.options.owner_map.canonical();
+        let roots = self.roots.iter().map(|root| root.name.as_slice());
+        let paths = self.selection.iter().map(Vec::as_slice);
+        let parts = std::iter::once(owners.as_bytes()).chain(roots).chain(paths);
+        let unfinished = Unfinished::new(volume, source.lookup.point(), parts, source.keys);
+        Claim { unfinished, keys: source.keys }
+    }
+}
+
 /// Restores `work` into the directory `target`, which is made when it is not there; `memory` is the budget in bytes. Errors end the
 /// restore; what belongs to one item is in the report.
 pub fn run<F: Fetch>(
@@ -114,18 +140,22 @@ pub fn run<F: Fetch>(
     work.options.repository.look(target)?;
     let (lanes, read_bytes_max) = lanes_for(memory);
     let merging = Merging { read_bytes_max, ..Merging::default() };
-    restore(source, work, Target::open(target, work.nonce)?, Crew::Lanes(lanes), merging)
+    let target = Target::open(target, work.nonce, work.claim(source))?;
+    restore(source, work, target, Crew::Lanes(lanes), merging)
 }
 
-/// Restores `work` into an open directory of any port. Errors: as of [`run`].
+/// Restores `work` into an open directory of any port. Unfinished files of `part_bytes_min` bytes are kept when it ends early.
+/// Errors: as of [`run`].
 pub fn run_in<F: Fetch, N: Node>(
     source: &mut Source<'_, F>,
     work: &Work<'_>,
     target: Opened<N>,
     crew: Crew<'_>,
     merging: Merging,
+    part_bytes_min: u64,
 ) -> Result<RestoreReport, RestoreFault> {
-    restore(source, work, Target::new(target, work.nonce)?, crew, merging)
+    let target = Target::new(target, work.nonce, work.claim(source), part_bytes_min)?;
+    restore(source, work, target, crew, merging)
 }
 
 fn restore<F: Fetch, N: Node>(
@@ -164,7 +194,16 @@ fn restore<F: Fetch, N: Node>(
     job.ended()?;
     let (faults, fault_count) = job.faults.take();
     let snapshot = work.progress.snapshot();
-    Ok(RestoreReport { items: snapshot.items_done, bytes: snapshot.bytes_done, faults, fault_count })
+    Ok(RestoreReport {
+        items: snapshot.items_done,
+        bytes: snapshot.bytes_done,
+        bytes_equal: job.equal.load(Ordering::Relaxed),
+        bytes_behind: 0,
+        resumed: target.resumed_parts(),
+        leftovers: target.leftovers().to_vec(),
+        faults,
+        fault_count,
+    })
 }
 
 /// Flags of files with several names, the staging directory, durability.
@@ -201,9 +240,12 @@ fn finish<F: Fetch, N: Node>(
     }
     // Removing the staging directory changed the time of the root.
     for root in work.roots.iter().filter(|root| root.name.is_empty()) {
-        if let Ok(Some(item)) = lookup.item(root.lin)
+        if let Ok(Some(mut item)) = lookup.item(root.lin)
             && item.kind == ItemKind::Directory
-            && settles_root(job, target, &item, is_whole(work.selection))
+            && {
+                job.options.owner_map.apply(&mut item);
+                settles_root(job, target, &item, is_whole(work.selection))
+            }
         {
             let node = target.root();
             attr::settle(&*node, &item, Known::of(&*node), job.options.owners, &mut |reason| {
@@ -257,7 +299,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
         let (fresh, inherited) = (self.target.was_empty(), self.target.inherited());
         let top = Dir::new(None, Vec::new(), node, None, fresh, inherited);
         for root in roots {
-            let item = match known(self.lookup.item(root.lin))? {
+            let item = match self.item(root.lin)? {
                 Ok(Some(item)) => item,
                 Ok(None) => {
                     self.is_damaged = true;
@@ -299,6 +341,15 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
         }
         top.done(self.job);
         Ok(())
+    }
+
+    /// An item with the owners that it is to have.
+    pub(super) fn item(&mut self, lin: Lin) -> Result<Result<Option<ItemAttributes>, LostRows>, TableFault> {
+        let mut read = known(self.lookup.item(lin))?;
+        if let Ok(Some(item)) = &mut read {
+            self.job.options.owner_map.apply(item);
+        }
+        Ok(read)
     }
 
     fn level(&mut self, dir: Arc<Dir<N>>, lin: Lin, item: ItemAttributes, wanted: Wanted) -> Level<N> {
@@ -387,7 +438,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
                 self.job.faults.add(level.dir.path_of(&name), Reason::BadName);
                 continue;
             }
-            match known(self.lookup.item(lin))? {
+            match self.item(lin)? {
                 Ok(Some(item)) => self.entry(&level.dir, &name, lin, item, wanted, &mut level.below)?,
                 Ok(None) => {
                     self.is_damaged = true;
@@ -428,8 +479,13 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             self.job.faults.add(dir.path_of(name), reason);
             return Ok(());
         }
-        let Some(replace) = self.admit(dir, name, lin, &item) else { return Ok(()) };
-        let name = FileName { dir: Arc::clone(dir), name: name.to_vec(), replace };
+        let Some(way) = self.admit(dir, name, lin, &item) else { return Ok(()) };
+        let replace = matches!(way, Way::Make { replace: true });
+        let there = matches!(way, Way::Into(_));
+        let name = FileName { dir: Arc::clone(dir), name: name.to_vec(), replace, there };
+        if let Way::Into(node) = way {
+            return self.over(lin, item, name, Temp::of_existing(node));
+        }
         match item.kind {
             ItemKind::File | ItemKind::Image => self.file(lin, item, name),
             _ => {

@@ -11,19 +11,14 @@
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use windlass_agent::format::row::{ItemAttributes, RowPayload};
 use windlass_agent::id::{Lin, VolumeId};
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::select::Patterns;
-use windlass_agent::read::lookup::Lookup;
 use windlass_agent::read::range::ReadFault;
 use windlass_agent::restore::browse::{self, BrowseFault, components};
-use windlass_agent::store::retry::Client;
-use windlass_agent::table::read::TableReader;
-use windlass_agent::table::source::TableLimits;
 use windlass_agent::units::{Counted, Grouped, Human};
 use windlass_hal::volume::{ItemKind, Timestamp};
 
@@ -33,29 +28,13 @@ use crate::cli::damage;
 use crate::cli::output::Output;
 use crate::engine::points;
 use crate::engine::repository::Repository;
+use crate::engine::restore::{PointLookup, open_lookup};
 use crate::failure::{Exit, Failure};
 use crate::{logger, text};
 use windlass_agent::civil::{iso_utc, table_utc};
 
 /// Bytes that are gathered before they are written to stdout.
 const OUT_BYTES: usize = 64 << 10;
-
-/// Reads a point's tables of one volume.
-pub type PointLookup = Lookup<Arc<Client>>;
-
-/// Opens the tables of `volume` at `point`.
-pub fn open_lookup(
-    repository: &Repository,
-    state: &State,
-    point: &Point,
-    volume: VolumeId,
-) -> Result<PointLookup, Failure> {
-    let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = Arc::clone(&repository.opened.client);
-    let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments);
-    let reader = reader.ok_or_else(|| Failure::new("not enough memory to read the tables"))?;
-    Ok(Lookup::new(reader, point.backup))
-}
 
 /// Where a path leads: which volume, and the path within it.
 #[derive(Clone, Debug, PartialEq, Eq)]

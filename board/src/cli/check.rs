@@ -19,7 +19,6 @@ use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
 use crate::cli::args::Check;
 use crate::cli::args::global::Global;
-use crate::cli::browse::open_lookup;
 use crate::cli::damage::{self, Found};
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
@@ -27,6 +26,7 @@ use crate::engine::host::{self, HostClock};
 use crate::engine::machinery::refuse_small;
 use crate::engine::points;
 use crate::engine::repository::Repository;
+use crate::engine::restore::open_lookup;
 use crate::engine::unknown::{self, Unknown};
 use crate::failure::{Exit, Failure};
 use crate::{signal, text};

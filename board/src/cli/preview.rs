@@ -3,36 +3,42 @@
 //! | command | reads | says |
 //! |---|---|---|
 //! | `backup` | all metadata of each volume, in one sweep (one more for patterns) | items, bytes of contents, bytes of data on the device |
-//! | `restore` | the tables of what is wanted | items, bytes, what is there already, bytes and objects to fetch |
+//! | `restore` | the tables of what is wanted | items, bytes, which names are taken and what becomes of each, bytes and objects to fetch |
 //!
 //! Source: ours.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use windlass_agent::format::row::{BlockPlace, ItemAttributes};
 use windlass_agent::id::{Lin, ObjectId};
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::inodes::InodeSet;
 use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::restore::admit::{self, Fate};
 use windlass_agent::restore::browse::{self, BrowseFault, Met};
+use windlass_agent::restore::fault::FAULTS_MAX;
+use windlass_agent::restore::owners::OwnerMap;
+use windlass_agent::restore::target::Existing;
 use windlass_agent::table::lost::known;
-use windlass_agent::units::{Counted, Human};
+use windlass_agent::units::{Counted, Grouped, Human};
+use windlass_hal::linux::tree;
 use windlass_hal::volume::{Cursor, ExtentState, ItemKind, Swept, Window};
 
-use super::browse::{PointLookup, open_lookup};
+use super::restore as face;
 use super::selected::{self, Part};
 use super::through::Through;
+use crate::cli::args::Backup;
 use crate::cli::args::global::Global;
-use crate::cli::args::{Backup, Restore};
+use crate::cli::args::restore::Restore;
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
 use crate::engine::repository::Repository;
+use crate::engine::restore::{PointLookup, open_lookup};
 use crate::engine::volumes::{Selectable, open_selected};
 use crate::engine::{points, policy};
 use crate::failure::{Exit, Failure};
@@ -160,13 +166,50 @@ fn sweep(path: &Path, opened: &mut Selectable, job: &Progress) -> Result<Sums, F
     }
 }
 
+/// Most names that are taken and listed: as many as a restore names.
+const TAKEN_MAX: usize = FAULTS_MAX;
+
+/// The field that counts it.
+fn word(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Entered => "entered",
+        Fate::Fits => "fits",
+        Fate::Kept => "kept",
+        Fate::Named => "named",
+        Fate::Replaced => "replaced",
+        Fate::Written => "written",
+        Fate::InTheWay | Fate::FullDirectory => "in_the_way",
+    }
+}
+
+/// What becomes of a name, for people.
+fn says(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Entered => "is a directory in both",
+        Fate::Fits => "is as the point has it, and stays",
+        Fate::Kept => "stays as it is",
+        Fate::Named => "differs, stays, and is named",
+        Fate::Replaced => "is replaced",
+        Fate::Written => "is compared; what differs is written into it",
+        Fate::InTheWay => "is of another type, stays, and is named",
+        Fate::FullDirectory => {
+            "is a directory with contents where something else belongs, stays, and is named"
+        }
+    }
+}
+
 /// What a restore would write and fetch.
 #[derive(Default)]
 struct Plan {
     items: u64,
     bytes: u64,
-    /// Names that the target has already.
-    existing: u64,
+    /// Names that the target has already, by what becomes of them.
+    taken: BTreeMap<&'static str, u64>,
+    /// Those that do not simply stay as they are; at most [`TAKEN_MAX`].
+    list: Vec<(Vec<u8>, Fate)>,
+    existing: Existing,
+    owners: bool,
+    owner_map: OwnerMap,
     fetch_bytes: u64,
     /// Each once; a repository has a million of them at most in practice, of 24 bytes each.
     objects: BTreeSet<ObjectId>,
@@ -178,6 +221,25 @@ struct Plan {
 }
 
 impl Plan {
+    /// What becomes of a name that is taken.
+    fn look(&mut self, item: &ItemAttributes, place: Option<&Path>) {
+        let Some((place, have)) = place.and_then(|place| Some((place, tree::look(place).ok()?))) else {
+            return;
+        };
+        let mut item = item.clone();
+        self.owner_map.apply(&mut item);
+        let is_empty = || std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
+        let fate = admit::fate(&have, &item, self.existing, self.owners, is_empty);
+        *self.taken.entry(word(fate)).or_default() += 1;
+        if !matches!(fate, Fate::Entered | Fate::Fits) && self.list.len() < TAKEN_MAX {
+            self.list.push((place.as_os_str().as_bytes().to_vec(), fate));
+        }
+    }
+
+    fn existing(&self) -> u64 {
+        self.taken.values().sum()
+    }
+
     fn item(
         &mut self,
         lookup: &mut PointLookup,
@@ -185,7 +247,7 @@ impl Plan {
         item: &ItemAttributes,
         place: Option<&Path>,
     ) -> Result<(), BrowseFault> {
-        self.existing += u64::from(place.is_some_and(|place| fs::symlink_metadata(place).is_ok()));
+        self.look(item, place);
         // What the set has no room for is counted once for each name.
         if item.links > 1 && item.kind != ItemKind::Directory && self.linked.insert(lin.inode) == Ok(false) {
             return Ok(());
@@ -229,7 +291,12 @@ pub fn restore(
         }
         None => selected::parts(state, point, &args.at, &args.paths)?,
     };
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        existing: face::existing(args),
+        owners: nix::unistd::geteuid().is_root(),
+        owner_map: face::owner_map(&args.map_owner)?,
+        ..Plan::default()
+    };
     {
         let _watcher = Watcher::start(job, *output)?;
         for part in parts {
@@ -307,21 +374,51 @@ fn tell(point: &Point, plan: &Plan, output: &Output) {
         Human(plan.fetch_bytes),
         Counted(objects, "object"),
     ));
-    if plan.existing > 0 {
+    let existing = plan.existing();
+    if existing > 0 {
         output.say(format_args!(
-            "  {} in the target already; --existing says what becomes of {}",
-            Counted(plan.existing, "name"),
-            if plan.existing == 1 { "it" } else { "them" }
+            "  {} in the target already (--existing, --in-place)",
+            Counted(existing, "name")
         ));
+        for (path, fate) in &plan.list {
+            output.say(format_args!("    {}: {}", text::printable(path), says(*fate)));
+        }
+        let stay = plan.taken.get("entered").unwrap_or(&0) + plan.taken.get("fits").unwrap_or(&0);
+        let more = existing - stay - plan.list.len() as u64;
+        if more > 0 {
+            output.say(format_args!("    and {} more", Grouped(more)));
+        }
+        if stay > 0 {
+            output.say(format_args!(
+                "    {} of them are as they should be, or directories in both",
+                Grouped(stay)
+            ));
+        }
     }
     if plan.faults > 0 {
         output.say(format_args!("  {} cannot be restored in full", Counted(plan.faults, "item")));
     }
+    let list: Vec<Value> = plan
+        .list
+        .iter()
+        .map(|(path, fate)| {
+            let mut object = Map::new();
+            text::put_bytes(&mut object, "path", path);
+            object.insert("what".to_owned(), says(*fate).into());
+            Value::Object(object)
+        })
+        .collect();
+    let all =
+        [Fate::Entered, Fate::Fits, Fate::Kept, Fate::Named, Fate::Replaced, Fate::Written, Fate::InTheWay];
+    let taken: Map<String, Value> = all
+        .iter()
+        .map(|fate| (word(*fate).to_owned(), plan.taken.get(word(*fate)).copied().unwrap_or(0).into()))
+        .collect();
     output.event(
         "done",
         json!({
-            "point": point.backup.0, "items": plan.items, "bytes": plan.bytes, "existing": plan.existing,
-            "bytes_fetched": plan.fetch_bytes, "objects": objects, "faults": plan.faults,
+            "point": point.backup.0, "items": plan.items, "bytes": plan.bytes, "existing": existing,
+            "taken": taken, "taken_list": list, "bytes_fetched": plan.fetch_bytes, "objects": objects, "faults": plan.faults,
         }),
     );
 }

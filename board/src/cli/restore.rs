@@ -3,25 +3,21 @@
 //! Source: ours.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use windlass_agent::id::{Lin, VolumeId};
-use windlass_agent::log::state::{Point, State};
-use windlass_agent::progress::{Phase, Progress};
-use windlass_agent::restore::device;
+use windlass_agent::log::state::Point;
+use windlass_agent::progress::Progress;
 use windlass_agent::restore::fault::{FAULTS_MAX, Reason};
-use windlass_agent::restore::file::RestoreOptions;
-use windlass_agent::restore::place::Protected;
-use windlass_agent::restore::target::Existing as AgentExisting;
-use windlass_agent::restore::walk::{self, RestoreReport, Root, Source, Work};
+use windlass_agent::restore::owners::OwnerMap;
+use windlass_agent::restore::parts;
+use windlass_agent::restore::target::{Existing as AgentExisting, STAGING_PREFIX};
+use windlass_agent::restore::walk::RestoreReport;
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
-use windlass_hal::volume::ItemKind;
 
 use crate::cli::args::global::Global;
-use crate::cli::args::{Existing, Restore};
-use crate::cli::browse::open_lookup;
+use crate::cli::args::restore::{Existing, Restore};
 use crate::cli::damage::{self, Found};
 use crate::cli::output::Output;
 use crate::cli::preview;
@@ -31,11 +27,16 @@ use crate::engine::host::{self, HostClock};
 use crate::engine::machinery::refuse_small;
 use crate::engine::points;
 use crate::engine::repository::Repository;
+use crate::engine::restore::{Restoring, open_lookup, protected};
+use crate::engine::settings::Access;
 use crate::failure::{Exit, Failure};
 use crate::{logger, signal, text};
 
 /// `restore`.
 pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Failure> {
+    if args.abandon {
+        return abandon(args, output);
+    }
     refuse_small(global.memory.0)?;
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
@@ -46,18 +47,27 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     if args.dry_run {
         return preview::restore(&repository, &state, point, args, &job, output);
     }
+    let restoring = Restoring {
+        repository: &repository,
+        state: &state,
+        point,
+        existing: existing(args),
+        owner_map: owner_map(&args.map_owner)?,
+        protected: protected(&Access::from(global)),
+        memory_bytes: global.memory.0,
+        job: &job,
+    };
     let begun_ns = HostClock.boot_ns();
     let report = {
         let _watcher = Watcher::start(&job, *output)?;
         match (&args.to, &args.to_device) {
             (Some(to), _) => {
                 let parts = selected::parts(&state, point, &args.at, &args.paths)?;
-                all_parts(global, &repository, &state, point, parts, to, args.existing, &job)?
+                all_parts(&restoring, parts, to)?
             }
             (None, Some(to)) => {
-                let (point, volume) =
-                    points::pick_volume(&state, &args.at.target, args.at.volume.as_deref())?;
-                to_device(global, &repository, &state, point, volume, to, &job)?
+                let volume = points::pick_volume(&state, &args.at.target, args.at.volume.as_deref())?.1;
+                restoring.to_device(volume, to)?
             }
             (None, None) => return Err(Failure::usage("say where to: --to DIR or --to-device DEV")),
         }
@@ -69,18 +79,78 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     Ok(if report.fault_count == 0 && all { Exit::Done } else { Exit::Partial })
 }
 
+/// `--abandon`: what restores left in the target, in folders of volumes below it, or beside a new image file.
+fn abandon(args: &Restore, output: &Output) -> Result<Exit, Failure> {
+    let dir = match (&args.to, &args.to_device) {
+        (Some(to), _) => to.clone(),
+        (None, Some(file)) => match file.parent() {
+            Some(above) if !above.as_os_str().is_empty() => above.to_owned(),
+            _ => PathBuf::from("."),
+        },
+        (None, None) => return Err(Failure::usage("say where: --to DIR or --to-device FILE")),
+    };
+    let mut dirs = vec![dir.clone()];
+    if args.to.is_some() {
+        let entries = std::fs::read_dir(&dir).map_err(|why| Failure::at(dir.display(), why))?;
+        let is_dir = |entry: &std::fs::DirEntry| {
+            let is_own = entry.file_name().as_encoded_bytes().starts_with(STAGING_PREFIX.as_bytes());
+            !is_own && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        };
+        dirs.extend(entries.filter_map(Result::ok).filter(is_dir).map(|entry| entry.path()));
+    }
+    let (mut removed, mut left, mut lost_power) = (Vec::new(), Vec::new(), false);
+    for dir in dirs {
+        let done = parts::abandon(&dir).map_err(|fault| Failure::at(dir.display(), fault))?;
+        let full = |name: &String| dir.join(name).display().to_string();
+        removed.extend(done.removed.iter().map(full));
+        left.extend(done.left.iter().map(full));
+        lost_power |= done.lost_power;
+    }
+    for name in &removed {
+        output.say(format_args!("removed {name}"));
+    }
+    for name in &left {
+        logger::say(format_args!("windlass: {name} stays: a restore is using it, or it cannot be removed"));
+    }
+    if removed.is_empty() && left.is_empty() {
+        output.say(format_args!("no restore has left anything in {}", dir.display()));
+    }
+    if lost_power {
+        logger::say(format_args!(
+            "windlass: the machine was started again since; files that were finished shortly before may have lost their \
+             contents. Restore with --in-place or --existing overwrite to have them compared or written again"
+        ));
+    }
+    output.document(&json!({ "removed": removed, "left": left }));
+    Ok(if left.is_empty() { Exit::Done } else { Exit::Partial })
+}
+
+/// What becomes of names that are taken.
+pub(super) fn existing(args: &Restore) -> AgentExisting {
+    match args.existing {
+        _ if args.in_place => AgentExisting::InPlace,
+        Existing::Refuse => AgentExisting::Refuse,
+        Existing::Skip => AgentExisting::Skip,
+        Existing::Different => AgentExisting::OverwriteIfDifferent,
+        Existing::Overwrite => AgentExisting::Overwrite,
+    }
+}
+
+/// The owners that `--map-owner` asks for.
+pub(super) fn owner_map(rules: &[String]) -> Result<OwnerMap, Failure> {
+    let mut map = OwnerMap::default();
+    for rule in rules {
+        map.add(rule).map_err(|fault| Failure::usage(format_args!("--map-owner {rule}: {fault}")))?;
+    }
+    if !map.is_empty() && !nix::unistd::geteuid().is_root() {
+        return Err(Failure::usage("--map-owner needs root: no one else can set owners"));
+    }
+    Ok(map)
+}
+
 /// Restores what was asked for of each volume, one after the other; of several, each to a folder of its own.
-#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
-fn all_parts(
-    global: &Global,
-    repository: &Repository,
-    state: &State,
-    point: &Point,
-    parts: Vec<Part>,
-    to: &Path,
-    existing: Existing,
-    job: &Arc<Progress>,
-) -> Result<RestoreReport, Failure> {
+fn all_parts(restoring: &Restoring<'_>, parts: Vec<Part>, to: &Path) -> Result<RestoreReport, Failure> {
+    let Restoring { repository, state, point, job, .. } = *restoring;
     let mut all = RestoreReport::default();
     if parts.iter().all(|part| part.paths.is_empty()) {
         job.items_total.set(point.totals.items);
@@ -94,10 +164,12 @@ fn all_parts(
         }
         let folder = part.folder.unwrap_or_default();
         let target = if folder.is_empty() { to.to_owned() } else { to.join(&folder) };
-        let report =
-            to_directory(global, repository, state, point, part.volume, &paths, &target, existing, job)?;
+        let report = restoring.to_directory(part.volume, &paths, &target)?;
         // Counted for all of them.
         (all.items, all.bytes) = (report.items, report.bytes);
+        all.bytes_equal += report.bytes_equal;
+        all.resumed += report.resumed;
+        all.leftovers.extend(report.leftovers);
         all.fault_count += report.fault_count;
         let below = folder.as_bytes();
         all.faults.extend(report.faults.into_iter().map(|mut fault| {
@@ -109,85 +181,6 @@ fn all_parts(
     }
     all.faults.truncate(FAULTS_MAX);
     Ok(all)
-}
-
-/// The directories of this machine that the repository is in.
-fn protected(global: &Global) -> Protected {
-    let urls = global.repo.iter().chain(&global.lease_store);
-    Protected::of(urls.filter_map(|url| url.strip_prefix("file://")).map(Path::new))
-}
-
-/// Restores a volume's tree, or paths of it, into a directory. An image becomes the file `image` in it.
-#[allow(clippy::too_many_arguments, reason = "one call; each part is named where it is made")]
-pub fn to_directory(
-    global: &Global,
-    repository: &Repository,
-    state: &State,
-    point: &Point,
-    volume: VolumeId,
-    paths: &[Vec<u8>],
-    to: &Path,
-    existing: Existing,
-    job: &Arc<Progress>,
-) -> Result<RestoreReport, Failure> {
-    job.enter(Phase::Planning);
-    let mut lookup = open_lookup(repository, state, point, volume)?;
-    let root = lookup.root(volume).map_err(Failure::new)?;
-    if paths.is_empty() && point.volumes.len() == 1 {
-        job.items_total.set(point.totals.items);
-        job.bytes_total.set(point.totals.bytes_logical);
-    }
-    // A root that could not be read: what it held is restored without it.
-    let lin = root.as_ref().map_or(Lin { volume, inode: 0 }, |(lin, _)| *lin);
-    let is_image = root.is_some_and(|(_, item)| item.kind != ItemKind::Directory);
-    let name = if is_image { b"image".to_vec() } else { Vec::new() };
-    let options = RestoreOptions {
-        existing: match existing {
-            Existing::Refuse => AgentExisting::Refuse,
-            Existing::Skip => AgentExisting::Skip,
-            Existing::Different => AgentExisting::OverwriteIfDifferent,
-            Existing::Overwrite => AgentExisting::Overwrite,
-        },
-        keep_damaged: false,
-        sync: true,
-        owners: nix::unistd::geteuid().is_root(),
-        repository: protected(global),
-    };
-    host::raise_descriptors();
-    job.enter(Phase::Restoring);
-    let mut source = Source { lookup, client: &repository.opened.client, keys: &repository.keys };
-    let nonce = u64::from_le_bytes(host::random()?);
-    let roots = [Root { lin, name }];
-    let work = Work { roots: &roots, selection: paths, options, nonce, progress: job };
-    let report = walk::run(&mut source, &work, to, global.memory.0);
-    job.enter(Phase::Done);
-    report.map_err(|fault| Failure::at(to.display(), fault))
-}
-
-fn to_device(
-    global: &Global,
-    repository: &Repository,
-    state: &State,
-    point: &Point,
-    volume: VolumeId,
-    to: &Path,
-    job: &Arc<Progress>,
-) -> Result<RestoreReport, Failure> {
-    job.enter(Phase::Planning);
-    let mut lookup = open_lookup(repository, state, point, volume)?;
-    let root = lookup.root(volume).map_err(Failure::new)?;
-    let image = root.filter(|(_, item)| item.kind == ItemKind::Image);
-    let Some((lin, item)) = image else {
-        return Err(Failure::usage("this volume was backed up as files; restore it with --to DIR"));
-    };
-    job.items_total.set(1);
-    job.bytes_total.set(item.size);
-    job.enter(Phase::Restoring);
-    let mut source = Source { lookup, client: &repository.opened.client, keys: &repository.keys };
-    let nonce = u64::from_le_bytes(host::random()?);
-    let report = device::run(&mut source, lin, to, &protected(global), nonce, global.memory.0, job);
-    job.enter(Phase::Done);
-    report.map_err(|fault| Failure::at(to.display(), fault))
 }
 
 /// What a restore found lost, as far as its report has it.
@@ -226,6 +219,29 @@ fn tell(point: &Point, report: &RestoreReport, elapsed_ns: u64, output: &Output)
         HumanTime(elapsed_ns),
         Human(rate),
     ));
+    for leftover in &report.leftovers {
+        logger::say(format_args!(
+            "windlass: what an earlier restore left in {} is not gone on with: {}",
+            text::printable(leftover.name.as_bytes()),
+            leftover.why
+        ));
+    }
+    if report.resumed > 0 {
+        let files = Counted(report.resumed, "file");
+        output.say(format_args!("  went on with {files} that an earlier restore had begun"));
+    }
+    if report.bytes_equal > 0 {
+        output.say(format_args!(
+            "  {} of it were there already, compared with the point; the rest was written",
+            Human(report.bytes_equal)
+        ));
+    }
+    if report.bytes_behind > 0 {
+        output.say(format_args!(
+            "  the device is {} larger than the image: what is behind it stays as it was; grow the file system to use it",
+            Human(report.bytes_behind)
+        ));
+    }
     let items: BTreeSet<&[u8]> = report.faults.iter().map(|fault| fault.path.as_slice()).collect();
     let count = items.len() as u64;
     match count {
@@ -247,12 +263,21 @@ fn tell(point: &Point, report: &RestoreReport, elapsed_ns: u64, output: &Output)
             Value::Object(object)
         })
         .collect();
+    let leftovers: Vec<Value> = report
+        .leftovers
+        .iter()
+        .map(|leftover| json!({ "path": leftover.name, "what": leftover.why.to_string() }))
+        .collect();
     output.event(
         "done",
         json!({
             "point": point.backup.0,
             "items": report.items,
             "bytes": report.bytes,
+            "bytes_equal": report.bytes_equal,
+            "bytes_behind": report.bytes_behind,
+            "files_resumed": report.resumed,
+            "leftovers": leftovers,
             "elapsed_ms": elapsed_ns / 1_000_000,
             "items_not_whole": count,
             "faults": report.fault_count,

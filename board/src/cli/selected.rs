@@ -18,11 +18,13 @@ use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::select::Patterns;
 use windlass_agent::restore::browse::{self, BrowseFault, components};
+use windlass_agent::restore::target::is_safe_name;
 use windlass_agent::units::Grouped;
 use windlass_hal::volume::ItemKind;
 
 use crate::cli::args::At;
-use crate::cli::browse::{PointLookup, VolumePath, volume_paths};
+use crate::cli::browse::{VolumePath, volume_paths};
+use crate::engine::restore::PointLookup;
 use crate::failure::Failure;
 
 /// Most paths that a pattern may stand for: their list is kept in memory, some 100 bytes each.
@@ -35,7 +37,7 @@ pub struct Part {
     pub volume: VolumeId,
     /// Paths as they were written; everything when empty.
     pub paths: Vec<Vec<u8>>,
-    /// The folder below the target that it goes to: its number, when the point has several and none was named.
+    /// The folder below the target that it goes to, when the point has several and none was named.
     pub folder: Option<String>,
 }
 
@@ -48,7 +50,7 @@ pub fn parts(state: &State, point: &Point, at: &At, paths: &[PathBuf]) -> Result
             let part = match parts.iter_mut().find(|part| part.volume == volume) {
                 Some(part) => part,
                 None => {
-                    let folder = String::from_utf8(prefix).ok().filter(|folder| !folder.is_empty());
+                    let folder = (!prefix.is_empty()).then(|| folder_of(state, point, volume));
                     parts.push(Part { volume, paths: Vec::new(), folder });
                     let Some(last) = parts.last_mut() else { continue };
                     last
@@ -61,6 +63,23 @@ pub fn parts(state: &State, point: &Point, at: &At, paths: &[PathBuf]) -> Result
         part.paths.clear();
     }
     Ok(parts)
+}
+
+/// The folder of a volume: the last part of its name; with its number where another one of the point ends so too, and only that
+/// where there is no name that a directory can have.
+pub fn folder_of(state: &State, point: &Point, volume: VolumeId) -> String {
+    let last = |id: VolumeId| {
+        let device = state.volumes.get(&id).map_or("", |volume| volume.device.as_str());
+        device.rsplit('/').find(|part| !part.is_empty()).unwrap_or("")
+    };
+    let name = last(volume);
+    let mut all = point.volumes.iter().map(|other| other.volume).chain(point.missing.iter().copied());
+    let is_taken = all.any(|other| other != volume && last(other) == name);
+    match is_safe_name(name.as_bytes()) && name != "lost+found" {
+        false => volume.to_string(),
+        true if is_taken => format!("{name}-{volume}"),
+        true => name.to_owned(),
+    }
 }
 
 /// The paths of the point that the written ones name. One that names none stays as it is, so that the restore says so.

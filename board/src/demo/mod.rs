@@ -32,19 +32,21 @@ use windlass_agent::limits::LOCATION_BLOCKS_DEFAULT;
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 use windlass_agent::progress::{Phase, Progress};
+use windlass_agent::restore::owners::OwnerMap;
+use windlass_agent::restore::target::Existing;
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
+use crate::cli::args::Demo;
 use crate::cli::args::global::Global;
-use crate::cli::args::{Demo, Existing};
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
-use crate::cli::restore;
 use crate::demo::cluster::Cluster;
 use crate::engine::alone::{Alone, Outcome, run_policy};
 use crate::engine::commit;
 use crate::engine::host::{self, HostClock};
 use crate::engine::machinery::{open_device, open_volume};
 use crate::engine::repository::Repository;
+use crate::engine::restore::{Restoring, protected};
 use crate::engine::settings::Access;
 use crate::failure::{Exit, Failure};
 use crate::outcome::{self, puts_per_tib};
@@ -261,12 +263,21 @@ impl Steps<'_> {
         volume: VolumeId,
         to: &Path,
     ) -> Result<(), Failure> {
-        let existing = Existing::Refuse;
         let job = Arc::new(Progress::new());
         signal::watch(&job)?;
         let report = {
             let _watcher = Watcher::start(&job, *self.output)?;
-            restore::to_directory(&self.options, repository, state, point, volume, &[], to, existing, &job)?
+            let restoring = Restoring {
+                repository,
+                state,
+                point,
+                existing: Existing::Refuse,
+                owner_map: OwnerMap::default(),
+                protected: protected(&Access::from(&self.options)),
+                memory_bytes: self.options.memory.0,
+                job: &job,
+            };
+            restoring.to_directory(volume, &[], to)?
         };
         for fault in &report.faults {
             self.output.say(format_args!("     NOT RESTORED {fault}"));

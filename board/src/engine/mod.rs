@@ -15,6 +15,7 @@
 //! | [`compare`] | the raw reader of a volume against the kernel |
 //! | [`damage`] | from what somebody found lost to records of the log |
 //! | [`repository`] | store, keys and log state, opened in one place |
+//! | [`restore`] | a restore of one volume of a point |
 //! | [`place`] | from a URL to a store |
 //! | [`machinery`] | pools, uplinks and the reactor that a backup runs on |
 //! | [`calls`] | threads that ask the store for the commit log |
@@ -47,6 +48,7 @@ pub mod policy;
 pub mod post;
 pub mod repository;
 pub mod requests;
+pub mod restore;
 pub mod settings;
 pub mod unknown;
 pub mod volumes;

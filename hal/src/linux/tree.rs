@@ -31,6 +31,9 @@ pub const DIRECT_ALIGN_BYTES: usize = BUF_ALIGN_BYTES;
 /// Bytes of one direct write: the copy stays in the cache of the core, and the device has enough to do.
 const DIRECT_BYTES: usize = 256 << 10;
 
+/// Room for the names of all extended attributes of a file: the kernel's own bound (`XATTR_LIST_MAX`).
+const XATTR_NAMES_BYTES: usize = 64 << 10;
+
 /// An open directory, file or device.
 #[derive(Debug)]
 pub struct LinuxNode {
@@ -78,6 +81,11 @@ pub fn open(path: &Path, make: bool) -> Result<Opened<LinuxNode>, (&'static str,
     Ok(Opened { root, made, umask: umask(), boot: boot() })
 }
 
+/// Attributes of `path` itself, without following it when it is a symlink. Errors: `ENOENT`.
+pub fn look(path: &Path) -> Result<Stat, Errno> {
+    rustix::fs::lstat(path).map(stat)
+}
+
 /// Makes `path` and what is missing above it; whether it was not there. Nothing is made below a file.
 fn make_directories(path: &Path) -> Result<bool, Errno> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
@@ -113,7 +121,7 @@ impl LinuxNode {
     pub fn directly(mut self, writers: usize) -> LinuxNode {
         // The same inode once more, whatever has its name by now.
         let again = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
         if let Ok(fd) = rustix::fs::open(again, flags, Mode::empty()) {
             self.direct = Some(Direct { fd, pool: Pool::new(writers, DIRECT_BYTES) });
         }
@@ -153,6 +161,7 @@ fn errno(errno: nix::errno::Errno) -> Errno {
     Errno::from_raw_os_error(errno as i32)
 }
 
+#[allow(clippy::unnecessary_cast, reason = "narrower on other processors")]
 fn stat(have: rustix::fs::Stat) -> Stat {
     let kind = match FileType::from_raw_mode(have.st_mode) {
         FileType::Directory => ItemKind::Directory,
@@ -173,6 +182,7 @@ fn stat(have: rustix::fs::Stat) -> Stat {
         mtime: Timestamp { secs: have.st_mtime, nanos: have.st_mtime_nsec as u32 },
         device: have.st_dev,
         inode: have.st_ino,
+        links: have.st_nlink as u64,
     }
 }
 
@@ -191,7 +201,41 @@ fn write_all(fd: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errn
     Ok(())
 }
 
+/// Fills `bytes` from `offset` on, up to the end of the file.
+fn read_all(fd: &OwnedFd, offset: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match rustix::io::pread(fd, &mut bytes[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
 impl Direct {
+    /// Whether all of a range can be read directly.
+    fn fits(&self, offset: u64, len: usize) -> bool {
+        offset.is_multiple_of(DIRECT_ALIGN_BYTES as u64) && len.is_multiple_of(DIRECT_ALIGN_BYTES)
+    }
+
+    /// Reads a range that [`Direct::fits`], up to the end of the file.
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+        let mut buf = self.pool.take().ok_or(Errno::NOMEM)?;
+        let mut done = 0;
+        for piece in bytes.chunks_mut(DIRECT_BYTES) {
+            let read = read_all(&self.fd, offset + done as u64, &mut buf[..piece.len()])?;
+            piece[..read].copy_from_slice(&buf[..read]);
+            done += read;
+            if read < piece.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
     /// Writes what can be written directly; returns how many bytes of the front that was.
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
         let fits = offset.is_multiple_of(DIRECT_ALIGN_BYTES as u64);
@@ -222,6 +266,11 @@ impl Node for LinuxNode {
 
     fn open_file(&self, name: &[u8]) -> Result<LinuxNode, Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map(LinuxNode::from)
+    }
+
+    fn open_to_write(&self, name: &[u8]) -> Result<LinuxNode, Errno> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map(LinuxNode::from)
     }
 
@@ -333,6 +382,13 @@ impl Node for LinuxNode {
         rustix::fs::fsetxattr(&self.fd, name, value, XattrFlags::empty())
     }
 
+    fn xattr_names(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+        let mut list = vec![0; XATTR_NAMES_BYTES];
+        let len = rustix::fs::flistxattr(&self.fd, &mut list)?;
+        list[..len].split(|&byte| byte == 0).filter(|name| !name.is_empty()).for_each(each);
+        Ok(())
+    }
+
     fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
         rustix::fs::fremovexattr(&self.fd, name)
     }
@@ -372,6 +428,23 @@ impl Node for LinuxNode {
         fsattr::set_hints(self.fd.as_fd(), hints).map_err(errno)
     }
 
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+        match &self.direct {
+            Some(direct) if direct.fits(offset, bytes.len()) => direct.read(offset, bytes),
+            _ => read_all(&self.fd, offset, bytes),
+        }
+    }
+
+    fn data_from(&self, offset: u64) -> Result<Option<u64>, Errno> {
+        match rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => Ok(Some(at)),
+            Err(Errno::NXIO) => Ok(None),
+            // A file system that does not know its holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(errno) => Err(errno),
+        }
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         let direct = match &self.direct {
             Some(direct) => direct.write(offset, bytes)?,
@@ -392,6 +465,11 @@ impl Node for LinuxNode {
 
     fn clear(&self, offset: u64, len: u64) -> Result<(), Errno> {
         let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.fd, flags, offset, len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.fd, flags, offset, len)
     }
 

@@ -196,6 +196,13 @@ fn every_document_is_as_its_table_says() {
     // Another file in its place is a fault.
     fs::write(scratch.path().join("out/docs/a.txt"), "another").unwrap();
     check.run(&["restore", "a", "--to", &path("out")], 3, &[("done", "restore: done")]);
+    check.run(
+        &["restore", "a", "--to", &path("out"), "--plan", "--existing", "different"],
+        0,
+        &[("done", "restore --dry-run: done")],
+    );
+    check.run(&["restore", "a", "--to", &path("out"), "--abandon"], 0, &[("", "restore --abandon")]);
+    check.run(&["restore", "a", "--to", &path("out"), "--in-place"], 0, &[("done", "restore: done")]);
     check.run(&["restore", "raw", "--to-device", &path("copy")], 0, &[("done", "restore: done")]);
     check.run(&["check", "a"], 0, &[("done", "check: done")]);
     let objects = scratch.path().join("repository/obj");

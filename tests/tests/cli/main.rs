@@ -5,6 +5,7 @@
 //! | `backup` | volumes in any order or missing, a repository in use, signals |
 //! | `board` | board profiles, the control socket, commands through an agent |
 //! | `damage` | a store that has lost something |
+//! | `in_place` | restores over what is there, other owners, plans |
 //! | `in_use` | volumes that are written to while they are to be read |
 //! | `json` | each command's `--json` against `board/doc/json.md` |
 //! | `pki` | the files of a small CA |
@@ -19,6 +20,7 @@
 mod backup;
 mod board;
 mod damage;
+mod in_place;
 mod in_use;
 mod json;
 mod pki;

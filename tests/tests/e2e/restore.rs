@@ -603,14 +603,14 @@ fn of_several_volumes_each_goes_to_a_folder_of_its_own() {
     assert_eq!(numbers.len(), 3);
     let (to, path) = (work.join("to"), format!("{}/name", numbers[1]));
     cli.ok(&["restore", "p", "--to", text(&to)]);
-    assert_eq!(fs::read_to_string(to.join(numbers[0]).join("name")).unwrap(), "one");
-    assert_eq!(fs::read_to_string(to.join(numbers[1]).join("name")).unwrap(), "two");
-    assert!(fs::read(to.join(numbers[2]).join("image")).unwrap() == fs::read(work.join("three")).unwrap());
+    assert_eq!(fs::read_to_string(to.join("one/name")).unwrap(), "one");
+    assert_eq!(fs::read_to_string(to.join("two/name")).unwrap(), "two");
+    assert!(fs::read(to.join("three/image")).unwrap() == fs::read(work.join("three")).unwrap());
     // Paths as `ls` takes them; one volume by name has no folder.
     let to = work.join("path");
     cli.ok(&["restore", "p", &path, "--to", text(&to)]);
     assert_eq!(count(&to), 1);
-    assert_eq!(fs::read_to_string(to.join(&path)).unwrap(), "two");
+    assert_eq!(fs::read_to_string(to.join("two/name")).unwrap(), "two");
     let to = work.join("volume");
     cli.ok(&["restore", "p", "--volume", text(&images[0]), "name", "--to", text(&to)]);
     assert_eq!(fs::read_to_string(to.join("name")).unwrap(), "one");

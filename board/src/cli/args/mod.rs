@@ -15,6 +15,7 @@
 pub mod global;
 pub mod pki;
 pub mod point;
+pub mod restore;
 pub mod retention;
 pub mod value;
 
@@ -129,7 +130,7 @@ a schedule is started again at its next time.")]
     /// Write the contents of a file in a recovery point to stdout
     Cat(Cat),
     /// Restore a point, or some of its paths, to a directory or a device
-    Restore(Restore),
+    Restore(restore::Restore),
     /// Check that a point can be restored: every reference, or every byte
     Check(Check),
     /// Make keys and certificates for the nodes of a cluster
@@ -572,61 +573,6 @@ pub struct Cat {
     pub at: At,
     /// Path from the volume's root
     pub path: PathBuf,
-}
-
-/// Options of `restore`.
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-Examples:
-  windlass restore home --to /mnt/new
-  windlass restore home@2026-11-21 docs/plan.txt photos --to /tmp/out --existing skip
-  windlass restore home '*.conf' '/home/*/docs' --to /tmp/out
-  windlass restore luns --to-device /dev/vg0/lun7-new
-
-A restore to a directory puts each file under its name when it is complete, never before, and follows no symlink. Owners need \
-root; everything else is as it was. Without the owner, setuid, setgid and file capabilities are left out. A path that is restored \
-keeps its place below DIR, which is made with what is above it. Directories that were there keep their own mode, owner and times, \
-unless --existing says to replace. A restore that ended early (stopped, or the target was full) goes on when the same command is \
-given again. Of a point with several volumes each goes to a folder of its own below DIR, called by the volume's number as `ls` \
-shows it; --volume takes one of them, without a folder.
-
-A path that is not there as it is written may be a pattern ('*.conf' in any directory, '/home/*/docs' from the root), or a name \
-as `ls` shows it ('a\\u{1b}b', '\\xff'). What no directory names any more, because one could not be read when it was backed up, goes to \
-lost+found below DIR, by inode number.
-
---to-device writes an image back: to a block device that nothing else has open, where it overwrites what is there, or to a \
-new file.")]
-pub struct Restore {
-    /// What to restore.
-    #[command(flatten)]
-    pub at: At,
-    /// Paths or patterns from the volume's root; everything when there is none
-    pub paths: Vec<PathBuf>,
-    /// Restore files below this directory
-    #[arg(long, value_name = "DIR", required_unless_present = "to_device")]
-    pub to: Option<PathBuf>,
-    /// Restore a volume image to this device, or to this new file
-    #[arg(long, value_name = "DEV", conflicts_with_all = ["to", "paths"])]
-    pub to_device: Option<PathBuf>,
-    /// What to do with a name that is taken
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = Existing::Refuse, conflicts_with = "to_device")]
-    pub existing: Existing,
-    /// Write nothing: say how much would be written and fetched, and how many names are there already
-    #[arg(short = 'n', long)]
-    pub dry_run: bool,
-}
-
-/// What a restore does with a name that is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Existing {
-    /// Leave it, and name it if type, size, time, mode or owner differ (exit 3)
-    Refuse,
-    /// Leave it
-    Skip,
-    /// Replace it if type, size, time, mode or owner differ, but no directory that holds something
-    Different,
-    /// Replace it, be it a directory with all that it holds
-    Overwrite,
 }
 
 /// Options of `check`.

@@ -49,6 +49,11 @@ pub(super) struct Inode {
 }
 
 impl Inode {
+    /// With the number of its names.
+    pub(super) fn stat(&self) -> Stat {
+        Stat { links: u64::from(self.links), ..self.stat }
+    }
+
     fn pages(&self) -> u64 {
         match &self.body {
             Body::File(pages) => pages.len() as u64,
@@ -156,7 +161,8 @@ impl Fs {
         self.next += 1;
         let now = self.now();
         let mode = if kind == ItemKind::Symlink { 0o777 } else { mode & !self.umask };
-        let stat = Stat { kind, mode, uid: 0, gid, size: 0, atime: now, mtime: now, device: 1, inode };
+        let stat =
+            Stat { kind, mode, uid: 0, gid, size: 0, atime: now, mtime: now, device: 1, inode, links: 0 };
         let (xattrs, hints) = (BTreeMap::new(), Hints::NONE);
         let (flags, project, is_length_set) = (0, 0, false);
         self.inodes
@@ -337,6 +343,68 @@ impl Fs {
         (found.stat.size, found.is_length_set) = (len, true);
         self.used -= freed * PAGE_BYTES;
         Ok(())
+    }
+
+    /// Makes a range a hole: whole pages are freed, parts of others are zero.
+    pub(super) fn punch(
+        &mut self,
+        inode: u64,
+        offset: u64,
+        len: u64,
+        written: &mut Vec<u64>,
+    ) -> Result<(), Errno> {
+        let now = self.now();
+        let found = self.change(inode)?;
+        let Body::File(pages) = &mut found.body else { return Err(Errno::INVAL) };
+        let end = offset.checked_add(len).ok_or(Errno::FBIG)?;
+        let mut freed = 0;
+        let touched: Vec<u64> =
+            pages.range(offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES)).map(|(&page, _)| page).collect();
+        for page in touched {
+            let start = page * PAGE_BYTES;
+            let from = offset.saturating_sub(start) as usize;
+            let to = (end - start).min(PAGE_BYTES) as usize;
+            if (from, to) == (0, PAGE_BYTES as usize) {
+                pages.remove(&page);
+                freed += PAGE_BYTES;
+            } else if let Some(Some(old)) = pages.get_mut(&page) {
+                let mut part = old.to_vec();
+                part[from..to].fill(0);
+                *old = part.into();
+                written.push(page);
+            }
+        }
+        found.stat.mtime = now;
+        self.used -= freed;
+        Ok(())
+    }
+
+    /// A file's bytes from `offset` on, as far as they go and fit; how many.
+    pub(super) fn read(&self, inode: u64, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
+        let found = self.get(inode)?;
+        let Body::File(pages) = &found.body else { return Err(Errno::ISDIR) };
+        let len = found.stat.size.saturating_sub(offset).min(out.len() as u64);
+        let mut done = 0;
+        while done < len {
+            let (page, skip) = ((offset + done) / PAGE_BYTES, ((offset + done) % PAGE_BYTES) as usize);
+            let n = (len - done).min(PAGE_BYTES - skip as u64) as usize;
+            let part = &mut out[done as usize..done as usize + n];
+            match pages.get(&page) {
+                Some(Some(bytes)) => part.copy_from_slice(&bytes[skip..skip + n]),
+                _ => part.fill(0),
+            }
+            done += n as u64;
+        }
+        Ok(len as usize)
+    }
+
+    /// The first byte at or past `offset`, before the end, that is on a written page.
+    pub(super) fn data_from(&self, inode: u64, offset: u64) -> Result<Option<u64>, Errno> {
+        let found = self.get(inode)?;
+        let Body::File(pages) = &found.body else { return Err(Errno::INVAL) };
+        let mut data = pages.range(offset / PAGE_BYTES..).filter(|(_, page)| page.is_some());
+        let at = data.next().map(|(page, _)| offset.max(page * PAGE_BYTES));
+        Ok(at.filter(|&at| at < found.stat.size))
     }
 
     pub(super) fn set_owner(&mut self, inode: u64, uid: u32, gid: u32) -> Result<(), Errno> {

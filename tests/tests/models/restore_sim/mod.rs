@@ -20,14 +20,17 @@ mod shelf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use point::{BACKUP, Point, ROOT, Wanted};
+use point::{BACKUP, BLOCK, Point, ROOT, VOLUME, Wanted};
 use shelf::Shelf;
+use windlass_agent::id::BackupId;
 use windlass_agent::read::lookup::Lookup;
 use windlass_agent::read::plan::Merging;
 use windlass_agent::restore::fault::{Reason, RestoreFault};
 use windlass_agent::restore::file::RestoreOptions;
 use windlass_agent::restore::lane::Crew;
+use windlass_agent::restore::owners::OwnerMap;
 use windlass_agent::restore::place::Protected;
+use windlass_agent::restore::state::{STATE_BYTES, STATE_NAME, Unfinished};
 use windlass_agent::restore::target::{Existing, STAGING_PREFIX};
 use windlass_agent::restore::walk::{self, RestoreReport, Root, Source, Work};
 use windlass_agent::store::retry::{Client, RetryPolicy};
@@ -62,6 +65,8 @@ struct Tally {
     power_cuts: u64,
     lost_blocks: u64,
     planted: u64,
+    resumed: u64,
+    equal: u64,
 }
 
 struct World {
@@ -72,6 +77,8 @@ struct World {
     planted: BTreeMap<Vec<u8>, Found>,
     /// `FS_*_FL` that the target keeps.
     flags: u32,
+    /// Files of so many bytes are kept when a restore ends early.
+    part_bytes_min: u64,
     says: bool,
 }
 
@@ -94,6 +101,7 @@ fn restore(
         keep_damaged: false,
         sync: true,
         owners: true,
+        owner_map: OwnerMap::default(),
         repository: Protected::default(),
     };
     let roots = [Root { lin: ROOT, name: Vec::new() }];
@@ -110,7 +118,14 @@ fn restore(
         true => choices - 1,
         false => order.below(choices as u64) as usize,
     };
-    walk::run_in(&mut source, &work, world.tree.open(), Crew::Walk(&mut choose), merging)
+    walk::run_in(
+        &mut source,
+        &work,
+        world.tree.open(),
+        Crew::Walk(&mut choose),
+        merging,
+        world.part_bytes_min,
+    )
 }
 
 /// What of a path is not as the point has it.
@@ -170,8 +185,8 @@ fn differences(world: &World, first: bool) -> BTreeMap<Vec<u8>, String> {
     out
 }
 
-/// R1 and R5. `report` is of a restore after a power failure.
-fn names_are_true(world: &World, report: Option<&RestoreReport>) -> Result<(), String> {
+/// R1 and R5. `report` is of a restore after a power failure. What was there before and is written `in_place` may be in between.
+fn names_are_true(world: &World, report: Option<&RestoreReport>, in_place: bool) -> Result<(), String> {
     for (path, found) in world.tree.look(STAGING_PREFIX.as_bytes()) {
         if world
             .planted
@@ -188,7 +203,8 @@ fn names_are_true(world: &World, report: Option<&RestoreReport>) -> Result<(), S
             }
             return Err(format!("R5: {shown} is neither in the point nor was it there"));
         };
-        let is_said = report.is_some_and(|report| is_named(report, &path, ""));
+        let is_said = report.is_some_and(|report| is_named(report, &path, ""))
+            || in_place && world.planted.get(&path).is_some_and(|was| was.stat.kind == ItemKind::File);
         if found.stat.kind == ItemKind::File && found.contents != wanted.contents && !is_said {
             return Err(format!("R1: {shown} has its name and other contents"));
         }
@@ -278,7 +294,7 @@ fn target_faults(p: &mut Prng, config: &mut TreeConfig, is_calm: bool) -> bool {
     config.fault_permille > 0
 }
 
-const REPLACING: [Existing; 2] = [Existing::OverwriteIfDifferent, Existing::Overwrite];
+const REPLACING: [Existing; 3] = [Existing::OverwriteIfDifferent, Existing::Overwrite, Existing::InPlace];
 
 /// One seed.
 fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
@@ -294,7 +310,10 @@ fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
         ..TreeConfig::default()
     };
     let tree = SimTree::new(healthy.clone());
-    let mut world = World { p, point, tree, planted: BTreeMap::new(), flags: healthy.flags, says };
+    // Not drawn: the other seeds stay as they are.
+    let part_bytes_min = [u64::MAX, 1, 8192, 1][seed as usize % 4];
+    let mut world =
+        World { p, point, tree, planted: BTreeMap::new(), flags: healthy.flags, part_bytes_min, says };
     if !is_calm && world.p.one_in(3) {
         plant(&mut world);
         tally.planted += 1;
@@ -303,9 +322,10 @@ fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
     // A restore that may be killed or lose power some times, and one that ends by itself.
     let crashes = if world.p.one_in(2) { 0 } else { 1 + world.p.below(CRASHES_MAX) };
     let mut existing = if is_planted {
-        [Existing::Refuse, Existing::Skip, REPLACING[0], REPLACING[1]][world.p.below(4) as usize]
+        [Existing::Refuse, Existing::Skip, REPLACING[0], REPLACING[1], REPLACING[2]]
+            [world.p.below(5) as usize]
     } else {
-        [Existing::Refuse, REPLACING[0]][world.p.below(2) as usize]
+        [Existing::Refuse, REPLACING[0], REPLACING[2]][world.p.below(3) as usize]
     };
     let (mut fails_once, mut trusted) = (false, true);
     let calls = CALLS + CALLS_PER_ITEM * world.point.wanted.len() as u64;
@@ -327,7 +347,7 @@ fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
             tally.kills += 1;
         }
         if trusted {
-            names_are_true(&world, None)?;
+            names_are_true(&world, None, existing == Existing::InPlace)?;
         }
     }
     // One that ends by itself, with a store and a target that fail.
@@ -346,16 +366,18 @@ fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
             false => (Shelf::whole(&world.point), BTreeSet::new()),
         };
         let is_denied = shelf.is_denied();
+        let was_in_place = existing == Existing::InPlace;
         if fails_once && crashes > 0 {
             existing = Existing::Overwrite;
         }
+        let was_in_place = was_in_place || existing == Existing::InPlace;
         let ended = restore(&mut world, Some(shelf), existing);
         if world.says {
             println!("own end: {existing:?} {ended:?}; lost {hurt:?}");
         }
         match &ended {
-            _ if trusted => names_are_true(&world, None)?,
-            Ok(report) => names_are_true(&world, Some(report))?,
+            _ if trusted => names_are_true(&world, None, was_in_place)?,
+            Ok(report) => names_are_true(&world, Some(report), was_in_place)?,
             Err(_) => {}
         }
         tally.lost_blocks += u64::from(!hurt.is_empty());
@@ -394,6 +416,8 @@ fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
         println!("last: {existing:?}, {} calls, {ended:?}", world.tree.calls());
     }
     let report = ended.map_err(|fault| format!("R4: the last restore ended by {fault}"))?;
+    tally.resumed += u64::from(report.resumed > 0);
+    tally.equal += u64::from(report.bytes_equal > 0);
     let faults: Vec<String> = report
         .faults
         .iter()
@@ -403,7 +427,7 @@ fn run(seed: u64, tally: &mut Tally, says: bool) -> Result<(), String> {
     if !faults.is_empty() {
         return Err(format!("R4: the last restore names {faults:?}"));
     }
-    names_are_true(&world, None)?;
+    names_are_true(&world, None, false)?;
     all_is_named(&world, &report, existing, false).map_err(|why| format!("R4, {why}"))
 }
 
@@ -416,13 +440,159 @@ fn a_restore_sets_only_what_it_has_to() {
         let point = Point::new(&mut p, false);
         names += point.wanted.len() as u64;
         let tree = SimTree::new(TreeConfig::default());
-        let mut world = World { p, point, tree, planted: BTreeMap::new(), flags: u32::MAX, says: false };
+        let (planted, flags, part_bytes_min) = (BTreeMap::new(), u32::MAX, u64::MAX);
+        let mut world = World { p, point, tree, planted, flags, part_bytes_min, says: false };
         let report = restore(&mut world, None, Existing::Refuse).unwrap();
         assert!(report.faults.is_empty(), "{:?}", report.faults);
         calls += world.tree.calls();
     }
     println!("{calls} calls for {names} names");
     assert!(calls <= CALLS_MOST_PER_NAME * names, "{calls} for {names}");
+}
+
+/// A restore that is killed again and again, at any call, goes on where it was: in all of its lives together it writes each byte once, and
+/// once more what was in flight (a file that was being finished, a block).
+#[test]
+fn what_was_written_before_a_kill_is_not_written_again() {
+    const KILLS: u64 = 4;
+    let (mut resumed, mut most) = (0, 0);
+    for seed in 0..400 {
+        let mut p = Prng::new(seed);
+        let point = Point::new(&mut p, false);
+        let mut inodes = BTreeMap::new();
+        for wanted in point.wanted.values().filter(|wanted| wanted.item.kind == ItemKind::File) {
+            inodes.insert(wanted.inode, wanted.contents.len() as u64);
+        }
+        let contents: u64 = inodes.values().sum();
+        let largest = inodes.values().copied().max().unwrap_or(0);
+        let in_flight = largest + BLOCK as u64 + 2 * STATE_BYTES as u64;
+        let tree = SimTree::new(TreeConfig { seed, has_unnamed: seed % 2 == 0, ..TreeConfig::default() });
+        let (planted, flags) = (BTreeMap::new(), u32::MAX);
+        let mut world = World { p, point, tree, planted, flags, part_bytes_min: 1, says: false };
+        let calls = CALLS + CALLS_PER_ITEM * world.point.wanted.len() as u64;
+        for _ in 0..KILLS {
+            let stop_at = Some(1 + world.p.below(calls));
+            world.tree.set(TreeConfig { stop_at, has_unnamed: seed % 2 == 0, ..TreeConfig::default() });
+            drop(restore(&mut world, None, Existing::Refuse));
+            world.tree.kill();
+            names_are_true(&world, None, false).unwrap();
+        }
+        world.tree.set(TreeConfig { has_unnamed: seed % 2 == 0, ..TreeConfig::default() });
+        let report = restore(&mut world, None, Existing::Refuse).unwrap();
+        assert!(report.faults.is_empty() && report.leftovers.is_empty(), "seed {seed}: {report:?}");
+        assert_eq!(differences(&world, false), BTreeMap::new(), "seed {seed}");
+        resumed += report.resumed;
+        let written = world.tree.written();
+        most = most.max(written.saturating_sub(contents));
+        assert!(
+            written <= contents + KILLS * in_flight,
+            "seed {seed}: {written} bytes were written for {contents}; in flight are {in_flight} at most"
+        );
+    }
+    println!(
+        "{resumed} files were gone on with by the last restores; {most} bytes were written again at most"
+    );
+    assert!(resumed > 100);
+}
+
+/// A state that is damaged, of another point, of another selection, or none, is ignored, named, and costs nothing but time.
+#[test]
+fn a_state_that_is_not_this_restores_is_ignored_and_named() {
+    let mut named = [0; 4];
+    for seed in 0..200 {
+        let mut p = Prng::new(seed);
+        let point = Point::new(&mut p, false);
+        let tree = SimTree::new(TreeConfig::default());
+        let (planted, flags) = (BTreeMap::new(), u32::MAX);
+        let mut world = World { p, point, tree, planted, flags, part_bytes_min: 1, says: false };
+        world.tree.set(TreeConfig { stop_at: Some(40 + world.p.below(60)), ..TreeConfig::default() });
+        drop(restore(&mut world, None, Existing::Refuse));
+        world.tree.kill();
+        world.tree.set(TreeConfig::default());
+        let root = world.tree.open().root;
+        let mut names = Vec::new();
+        root.names(&mut |name| names.push(name.to_vec())).unwrap();
+        let Some(staging) = names.iter().find(|name| name.starts_with(STAGING_PREFIX.as_bytes())) else {
+            continue;
+        };
+        let staging = root.open_dir(staging).unwrap();
+        let Ok(file) = staging.open_to_write(STATE_NAME.as_bytes()) else { continue };
+        let keys = &world.point.keys;
+        let how = seed as usize % 4;
+        match how {
+            0 => file.write_at(world.p.below(STATE_BYTES as u64), &[0xEE]).unwrap(),
+            1 => file.set_len(world.p.below(STATE_BYTES as u64)).unwrap(),
+            2 => {
+                let other = Unfinished::new(VOLUME, BackupId(BACKUP.0 + 1), [], keys);
+                file.write_at(0, &other.encode(keys)).unwrap();
+            }
+            _ => file
+                .write_at(0, &Unfinished::new(VOLUME, BACKUP, [&b"other"[..]], keys).encode(keys))
+                .unwrap(),
+        }
+        // Parts that somebody planted: they would be compared, were they taken.
+        if let Ok(part) = staging.create(b"10p", 0o600) {
+            part.write_at(0, b"planted").unwrap();
+        }
+        drop((staging, root, file));
+        let report = restore(&mut world, None, Existing::Refuse).unwrap();
+        assert_eq!(report.leftovers.len(), 1, "seed {seed}: {:?}", report.leftovers);
+        assert!(report.resumed == 0 && report.faults.is_empty(), "seed {seed}: {report:?}");
+        named[how] += 1;
+        assert_eq!(differences(&world, false), BTreeMap::new(), "seed {seed}");
+    }
+    assert!(named.iter().all(|&count| count > 10), "{named:?}");
+}
+
+/// With the right state a planted part is compared like any other: what it holds is not believed.
+#[test]
+fn a_planted_part_is_compared_and_another_name_of_something_is_left() {
+    let (mut compared, mut left) = (0, 0);
+    for seed in 0..200 {
+        let mut p = Prng::new(seed);
+        let point = Point::new(&mut p, false);
+        let tree = SimTree::new(TreeConfig::default());
+        let (planted, flags) = (BTreeMap::new(), u32::MAX);
+        let mut world = World { p, point, tree, planted, flags, part_bytes_min: 1, says: false };
+        world.tree.set(TreeConfig { stop_at: Some(30 + world.p.below(60)), ..TreeConfig::default() });
+        drop(restore(&mut world, None, Existing::Refuse));
+        world.tree.kill();
+        world.tree.set(TreeConfig::default());
+        let root = world.tree.open().root;
+        let mut names = Vec::new();
+        root.names(&mut |name| names.push(name.to_vec())).unwrap();
+        let Some(staging) = names.iter().find(|name| name.starts_with(STAGING_PREFIX.as_bytes())) else {
+            continue;
+        };
+        let staging = root.open_dir(staging).unwrap();
+        if staging.stat_name(STATE_NAME.as_bytes()).is_err() {
+            continue;
+        }
+        // As long as they may be, and full of something else; one of two is another's file.
+        let is_another = seed % 2 == 0;
+        for wanted in world.point.wanted.values().filter(|wanted| wanted.item.kind == ItemKind::File) {
+            let part = format!("{}p", wanted.inode);
+            if let Ok(file) = staging.create(part.as_bytes(), 0o600) {
+                file.write_at(0, &vec![0xEE; wanted.contents.len() + 5000]).unwrap();
+                if is_another {
+                    let mine = format!("another-{}", wanted.inode);
+                    file.link(&root, mine.as_bytes()).unwrap();
+                }
+            }
+        }
+        drop((staging, root));
+        let before = world.tree.look(STAGING_PREFIX.as_bytes());
+        let report = restore(&mut world, None, Existing::Refuse).unwrap();
+        assert!(report.faults.is_empty() && report.leftovers.is_empty(), "seed {seed}: {report:?}");
+        let after = world.tree.look(STAGING_PREFIX.as_bytes());
+        for (path, was) in before.iter().filter(|(path, _)| path.starts_with(b"another-")) {
+            assert_eq!(after[path].contents, was.contents, "seed {seed}: another's file was written into");
+            left += 1;
+        }
+        compared += report.resumed;
+        assert_eq!(differences(&world, false), BTreeMap::new(), "seed {seed}");
+    }
+    assert!(compared > 100 && left > 100, "{compared} compared, {left} left");
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -445,7 +615,7 @@ fn seeds() {
     }
     println!("{seeds} seeds: {tally:?}");
     assert!(failed.is_empty(), "{} of {seeds} seeds failed, the first {:?}", failed.len(), failed.first());
-    let Tally { whole, named, failed, full, kills, power_cuts, lost_blocks, planted } = tally;
-    let met = [whole, named, failed, full, kills, power_cuts, lost_blocks, planted];
+    let Tally { whole, named, failed, full, kills, power_cuts, lost_blocks, planted, resumed, equal } = tally;
+    let met = [whole, named, failed, full, kills, power_cuts, lost_blocks, planted, resumed, equal];
     assert!(seeds < SEEDS || met.iter().all(|&count| count > 20), "too little happened: {met:?}");
 }

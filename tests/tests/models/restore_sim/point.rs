@@ -20,7 +20,7 @@ use windlass_tests::prng::Prng;
 pub const VOLUME: VolumeId = VolumeId(1);
 pub const BACKUP: BackupId = BackupId(3);
 pub const ROOT: Lin = Lin { volume: VOLUME, inode: 2 };
-const BLOCK: usize = 4096;
+pub const BLOCK: usize = 4096;
 /// Blocks of a location row.
 const ROW_BLOCKS: usize = 4;
 /// Most blocks of a file.
