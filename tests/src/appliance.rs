@@ -40,6 +40,7 @@ use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::session::{Session, Surroundings, open_read};
 use windlass_agent::log::state::State;
 use windlass_agent::log::writer::WriterOptions;
+use windlass_agent::pack::link::LinkRate;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::pack::proof::PROVE_EVERY;
 use windlass_agent::policy::select::Unmatched;
@@ -440,6 +441,7 @@ impl Appliance {
             pieces,
             budget,
             names: NameCounter::default(),
+            rate: LinkRate::default(),
             uplink: &uplink,
             wake,
             reactor: &mut reactor,

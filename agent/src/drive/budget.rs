@@ -28,6 +28,8 @@ const VOLUME_BYTES: u64 = 4864 << 10;
 const ROWS_BYTES: u64 = 1792 << 10;
 /// What an upload thread holds, in bytes: a TLS connection with its buffers, and the used part of its stack.
 const UPLINK_BYTES: u64 = 256 << 10;
+/// Upload threads besides those that are planned: the one for what goes first ([`submit_first`](crate::store::uplink::Uplink::submit_first)).
+const FIRST_UPLINKS: u64 = 1;
 /// What a lane owns besides its two buffers, in bytes: zstd's tables at level 1.
 const LANE_BYTES: u64 = 640 << 10;
 /// Least bytes of an object under construction that a plan leaves room for. Below the least of a policy: at the least budget more, smaller
@@ -119,7 +121,8 @@ impl Budget {
         let room = ROOM_BYTES_MIN.max(frame.next_multiple_of(PIECE_BYTES as u64) + PIECE_BYTES as u64);
         let fixed = PROGRAM_BYTES + VOLUME_BYTES + ROWS_BYTES;
         let needed = |lanes: u64, uplinks: u64| {
-            let work = lanes * (lane + FRAMES_PER_LANE_MIN * frame) + uplinks * UPLINK_BYTES;
+            let work =
+                lanes * (lane + FRAMES_PER_LANE_MIN * frame) + (uplinks + FIRST_UPLINKS) * UPLINK_BYTES;
             fixed + work + room + keep + PIECE_BYTES as u64
         };
         // A lane more is worth more than a connection more.
@@ -132,7 +135,7 @@ impl Budget {
         // As many connections as there can be objects on their way.
         let on_their_way = (rest.saturating_sub(keep) / u64::from(object_bytes)).max(UPLINKS_MIN);
         let uplinks = (uplinks.max(1) as u64).min(on_their_way);
-        let pieces = (rest - uplinks * UPLINK_BYTES) / PIECE_BYTES as u64;
+        let pieces = (rest - (uplinks + FIRST_UPLINKS) * UPLINK_BYTES) / PIECE_BYTES as u64;
         let for_objects = pieces * PIECE_BYTES as u64 - keep;
         let half = (for_objects / 2).max(u64::from(OBJECT_BYTES_MIN));
         let object_bytes = u64::from(object_bytes).min(half) as u32;
@@ -155,7 +158,10 @@ impl Budget {
             Line { what: "program", bytes: PROGRAM_BYTES },
             Line { what: "volume: metadata, reading ahead", bytes: VOLUME_BYTES },
             Line { what: "batches, rows, table caches", bytes: ROWS_BYTES },
-            Line { what: "upload threads and connections", bytes: self.uplinks as u64 * UPLINK_BYTES },
+            Line {
+                what: "upload threads and connections",
+                bytes: (self.uplinks as u64 + FIRST_UPLINKS) * UPLINK_BYTES,
+            },
             Line { what: "pack lanes", bytes: lanes * (LANE_BYTES + 2 * frame) },
             Line { what: "frames: blocks between device and lane", bytes: self.frames as u64 * frame },
             Line { what: "pieces: objects being filled and sent", bytes: (self.pieces * PIECE_BYTES) as u64 },

@@ -32,6 +32,7 @@ use crate::format::seal::Keys;
 use crate::id::{BackupId, Boot, Epoch, Key, NodeId, VolumeId};
 use crate::pack::known::Known;
 use crate::pack::lane::Shared;
+use crate::pack::link::LinkRate;
 use crate::pack::object::{NameCounter, PIECE_BYTES, Placer};
 use crate::pack::proof::{Proofs, Proven};
 use crate::pack::reading::Reading;
@@ -161,6 +162,8 @@ pub struct Machinery<'a> {
     pub budget: Budget,
     /// Names given so far under this process's boot number.
     pub names: NameCounter,
+    /// How fast the store takes objects of this process, as far as it is known.
+    pub rate: LinkRate,
     /// Threads that talk to the store; their wake-up reaches `reactor`.
     pub uplink: &'a Uplink,
     /// Wakes the reactor.
@@ -205,6 +208,7 @@ impl Packing {
             known: Known::new(budget.known_blocks),
             level: settings.level,
             proofs: Proofs::new(settings.prove_every, Arc::new(SystemClock)),
+            rate: machinery.rate.clone(),
         });
         let frame_bytes = frame_bytes(settings.block_bytes);
         let lanes = Lanes::start(budget.lanes, &shared, frame_bytes, Arc::clone(&machinery.wake))?;

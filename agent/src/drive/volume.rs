@@ -189,8 +189,15 @@ fn perform<B: Base>(
             machine.handle(now, Event::Read(request))?;
         }
         Action::Pack(job) => parts.lanes.submit(job),
-        Action::PutObject(object) => put(parts, object.id().object_key(), object, puts),
-        Action::PutSegment(segment) => put(parts, segment.id().segment_key(), segment, puts),
+        Action::PutObject(object) => {
+            let refused = parts.uplink.submit(put(object.id().object_key(), object, puts));
+            assert!(refused.is_ok(), "the uplink takes as many objects as the piece pool can hold");
+        }
+        Action::PutSegment(segment) => {
+            // Before objects: it names some that are stored, and those that follow are not in it.
+            let refused = parts.uplink.submit_first(put(segment.id().segment_key(), segment, puts));
+            assert!(refused.is_ok(), "the uplink takes as many segments as the piece pool can hold");
+        }
         Action::Commit(progress) => parts.log.begin(progress),
     }
     Ok(())
@@ -209,13 +216,11 @@ fn read_contents(parts: &mut Parts<'_>, request: &mut Request, places: &[(u64, u
     }
 }
 
-/// Hands an object to the uplink. Its `tag` is its count: unique in a process.
-fn put(parts: &Parts<'_>, key: String, object: Arc<ObjectBuf>, puts: &mut Vec<Arc<ObjectBuf>>) {
+/// What the uplink does with an object. Its `tag` is its count: unique in a process.
+fn put(key: String, object: Arc<ObjectBuf>, puts: &mut Vec<Arc<ObjectBuf>>) -> Job {
     let tag = u64::from(object.id().count);
     puts.push(Arc::clone(&object));
-    let job = Job::Put { tag, key, how: PutHow::Unique, body: object };
-    let refused = parts.uplink.submit(job);
-    assert!(refused.is_ok(), "the uplink takes as many objects as the piece pool can hold");
+    Job::Put { tag, key, how: PutHow::Unique, body: object }
 }
 
 /// Takes in what has come; whether anything had.

@@ -26,6 +26,7 @@ use crate::format::row::{BlockPlace, Place};
 use crate::format::seal::{Keys, ObjectKey, TAG_BYTES};
 use crate::id::ObjectId;
 use crate::pack::known::Known;
+use crate::pack::link::LinkRate;
 use crate::pack::object::{Placer, Slot};
 use crate::pack::proof::Proofs;
 use crate::pack::{FRAME_BACK_BYTES, FRAME_FRONT_BYTES};
@@ -105,6 +106,8 @@ pub struct Shared {
     pub level: Option<i32>,
     /// Which frames are opened again before they are sent.
     pub proofs: Proofs,
+    /// How fast the store takes objects.
+    pub rate: LinkRate,
 }
 
 /// One lane's own state: contexts and scratch, allocated once.

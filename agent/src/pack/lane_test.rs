@@ -19,6 +19,7 @@ fn shared(level: Option<i32>) -> Arc<Shared> {
         known: Known::new(64),
         level,
         proofs: Proofs::new(1, Arc::new(SystemClock)),
+        rate: LinkRate::default(),
     })
 }
 

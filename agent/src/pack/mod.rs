@@ -12,6 +12,7 @@
 //! | [`plan`] | pure: blocks of a stretch of items -> frames and their reads |
 //! | [`lane`] | what a pack lane does with one frame; the only CPU-heavy code |
 //! | [`object`] | objects under construction: pieces from a pool, room reserved by lanes |
+//! | [`link`] | how fast the store takes objects, and how large they are made for it |
 //! | [`proof`] | a sample of frames, opened again before they are sent |
 //! | [`known`] | a bounded cache of digests of blocks stored lately |
 //!
@@ -20,6 +21,7 @@
 
 pub mod known;
 pub mod lane;
+pub mod link;
 pub mod object;
 pub mod plan;
 pub mod proof;

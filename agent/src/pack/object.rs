@@ -187,6 +187,8 @@ impl NameCounter {
 pub struct Placer {
     pool: Pool,
     object_bytes: u32,
+    /// Bytes that an object is made for: at most `object_bytes`, fewer on a slow uplink.
+    aim_bytes: u32,
     writer: (Epoch, NodeId, Boot),
     names: NameCounter,
     open: Option<Arc<ObjectBuf>>,
@@ -211,6 +213,7 @@ impl Placer {
         Placer {
             pool,
             object_bytes,
+            aim_bytes: object_bytes,
             writer,
             names,
             open: None,
@@ -271,7 +274,7 @@ impl Placer {
     pub fn reserve(&mut self, len: u32, blocks: u32) -> Slot {
         let tail = blocks * TAIL_BYTES_PER_BLOCK;
         if let Some(open) = &self.open
-            && open.len() + len + self.tail_bytes + tail > self.object_bytes
+            && open.len() + len + self.tail_bytes + tail > self.aim_bytes
         {
             self.close();
         }
@@ -283,6 +286,11 @@ impl Placer {
         let offset = object.grow(len, &self.pool);
         self.open = Some(Arc::clone(&object));
         Slot { object, offset, len }
+    }
+
+    /// Makes objects for so many bytes from now on, and at most [`Placer::object_bytes`]; one of less than a frame holds one frame.
+    pub fn aim(&mut self, bytes: u32) {
+        self.aim_bytes = bytes.min(self.object_bytes);
     }
 
     /// Counts `bytes` of rows that the open object's tail will carry besides its blocks'.
@@ -364,6 +372,9 @@ mod tests {
         assert_eq!(slots[8], (1, 0));
         let closed = placer.take_closed().unwrap();
         assert!(placer.take_closed().is_none());
+        placer.aim(1 << 20);
+        assert_eq!(placer.reserve(500_000, 10).object.id().count, 2, "the open one is large enough by now");
+        assert_eq!(placer.take_closed().map(|object| object.id().count), Some(1));
         closed.append(b"tail", placer.pool());
         closed.with_parts(|parts| {
             let all = parts.concat();

@@ -43,7 +43,7 @@ use super::throttle::Throttle;
 use super::time::{Heard, StoreTime};
 use super::{
     ByteRange, KEY_DEPTH_MAX, PutMode, Store, StoreFault, StoreFaultKind, body_bytes, check_key,
-    check_prefix, is_urgent,
+    check_prefix, is_metadata, is_urgent,
 };
 
 /// Names of one directory that a walk holds at a time: 5 MiB at 80 bytes each. A directory with more is read once per batch.
@@ -74,6 +74,8 @@ pub struct DirStore {
     throttle: Arc<Throttle>,
     /// For what no limit applies to.
     unlimited: Throttle,
+    /// For metadata.
+    first: Throttle,
     direct: bool,
     temp_nonce: u64,
     temp_count: AtomicU64,
@@ -107,6 +109,7 @@ impl DirStore {
             path: path.to_owned(),
             identity,
             unlimited: throttle.unlimited(),
+            first: throttle.first(),
             throttle,
             direct: true,
             temp_nonce: nonce,
@@ -239,7 +242,11 @@ impl DirStore {
     }
 
     fn limiter(&self, key: &str) -> &Throttle {
-        if is_urgent(key) { &self.unlimited } else { &self.throttle }
+        match key {
+            key if is_urgent(key) => &self.unlimited,
+            key if is_metadata(key) => &self.first,
+            _ => &self.throttle,
+        }
     }
 
     fn write_durably(&self, file: &File, body: &[&[u8]], throttle: &Throttle) -> Result<(), Errno> {

@@ -54,6 +54,9 @@ pub const CONDITIONAL_BODY_BYTES_MAX: u64 = 64 * 1024;
 pub const URGENT_KEYS: [&str; 4] = ["beat/", "boundary/", "epoch/", "log/"];
 /// Of those, what the lease depends on: a call has the store's lease deadline and no more.
 pub const LEASE_KEYS: [&str; 2] = ["beat/", "epoch/"];
+/// Keys of metadata, which goes before data within a rate limit: it names what is stored already, and until it is stored too a crash costs
+/// all of that again.
+pub const METADATA_KEYS: [&str; 2] = ["ckpt/", "seg/"];
 /// How long a call of the lease may take until [`Store::set_lease_deadline`] says otherwise, in milliseconds: a quarter of the usual
 /// lease of 15 s, so that three of them fit in before it ends.
 pub const LEASE_CALL_MS: u64 = 3_750;
@@ -61,6 +64,11 @@ pub const LEASE_CALL_MS: u64 = 3_750;
 /// Whether no rate limit applies to `key`.
 pub fn is_urgent(key: &str) -> bool {
     URGENT_KEYS.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Whether `key` goes before data.
+pub fn is_metadata(key: &str) -> bool {
+    METADATA_KEYS.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Whether the lease depends on `key`.

@@ -12,8 +12,11 @@
 //! - Buffers and bodies come back with the completion, also with a failed one.
 //! - A failed job is an answer, never the end of its thread.
 //!
-//! Does not: order jobs (they finish in any order), or repeat (that is the client's). Commits and beats belong on an uplink
-//! of their own with one thread, so that bulk cannot delay them.
+//! - Jobs that go first ([`Uplink::submit_first`]) have a thread of their own besides those of `threads`, and those take them
+//!   before others too: what names stored objects is never behind objects that are still to be sent.
+//!
+//! Does not: order jobs (they finish in any order), or repeat (that is the client's). Commits and beats have threads of their
+//! own (`board/src/engine/calls.rs`).
 //! Source: ours; `agent/doc/architecture.md`, Threads.
 
 use std::collections::VecDeque;
@@ -163,7 +166,7 @@ pub struct Got {
 /// Sizes of an uplink.
 #[derive(Clone, Copy, Debug)]
 pub struct UplinkSettings {
-    /// Threads, each blocking on one call at a time.
+    /// Threads, each blocking on one call at a time; one more is for jobs that go first alone.
     pub threads: usize,
     /// Jobs accepted and not yet taken as done, at most.
     pub in_flight_max: usize,
@@ -180,6 +183,7 @@ impl Default for UplinkSettings {
 
 #[derive(Default)]
 struct State {
+    first: VecDeque<Job>,
     jobs: VecDeque<Job>,
     done: VecDeque<Done>,
     /// Accepted and not yet taken.
@@ -192,7 +196,15 @@ struct Shared {
     wake: Arc<dyn Fn() + Send + Sync>,
     state: Mutex<State>,
     job_ready: Condvar,
+    first_ready: Condvar,
     done_ready: Condvar,
+}
+
+impl State {
+    /// The next job, or the next of those that go first.
+    fn next(&mut self, first_only: bool) -> Option<Job> {
+        self.first.pop_front().or_else(|| if first_only { None } else { self.jobs.pop_front() })
+    }
 }
 
 impl Shared {
@@ -228,13 +240,15 @@ impl Uplink {
             wake,
             state: Mutex::new(state),
             job_ready: Condvar::new(),
+            first_ready: Condvar::new(),
             done_ready: Condvar::new(),
         });
         let mut uplink = Uplink { shared, threads: Vec::new(), in_flight_max: settings.in_flight_max };
-        for index in 0..settings.threads {
+        for index in 0..=settings.threads {
             let shared = Arc::clone(&uplink.shared);
             let builder = Builder::new().name(format!("uplink-{index}")).stack_size(settings.stack_bytes);
-            uplink.threads.push(builder.spawn(move || work(&shared))?);
+            let first_only = index == settings.threads;
+            uplink.threads.push(builder.spawn(move || work(&shared, first_only))?);
         }
         Ok(uplink)
     }
@@ -242,14 +256,32 @@ impl Uplink {
     /// Queues a job. `Err` gives it back when `in_flight_max` are under way already, or after [`Uplink::shutdown`] began.
     #[allow(clippy::result_large_err, reason = "the refused job itself, not a fault")]
     pub fn submit(&self, job: Job) -> Result<(), Job> {
+        self.queue(job, false)
+    }
+
+    /// The same for a job that goes before all others.
+    #[allow(clippy::result_large_err, reason = "the refused job itself, not a fault")]
+    pub fn submit_first(&self, job: Job) -> Result<(), Job> {
+        self.queue(job, true)
+    }
+
+    #[allow(clippy::result_large_err, reason = "the refused job itself, not a fault")]
+    fn queue(&self, job: Job, first: bool) -> Result<(), Job> {
         let mut state = self.shared.lock();
         if state.closing || state.in_flight >= self.in_flight_max {
             return Err(job);
         }
         state.in_flight += 1;
-        state.jobs.push_back(job);
+        if first {
+            state.first.push_back(job);
+        } else {
+            state.jobs.push_back(job);
+        }
         drop(state);
         self.shared.job_ready.notify_one();
+        if first {
+            self.shared.first_ready.notify_one();
+        }
         Ok(())
     }
 
@@ -309,12 +341,13 @@ impl Uplink {
     fn close(&self) {
         let mut state = self.shared.lock();
         state.closing = true;
-        while let Some(job) = state.jobs.pop_front() {
+        while let Some(job) = state.next(false) {
             let done = refuse(job);
             state.done.push_back(done);
         }
         drop(state);
         self.shared.job_ready.notify_all();
+        self.shared.first_ready.notify_all();
         self.shared.done_ready.notify_all();
     }
 }
@@ -326,14 +359,17 @@ impl Drop for Uplink {
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Shared, first_only: bool) {
+    let ready = if first_only { &shared.first_ready } else { &shared.job_ready };
     // Bytes on their way into a `Buf`; its capacity is used again.
     let mut scratch = Vec::new();
     loop {
         let state = shared.lock();
-        let idle = |state: &mut State| state.jobs.is_empty() && !state.closing;
-        let mut state = shared.job_ready.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
-        let Some(job) = state.jobs.pop_front() else { return };
+        let idle = |state: &mut State| {
+            state.first.is_empty() && (first_only || state.jobs.is_empty()) && !state.closing
+        };
+        let mut state = ready.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
+        let Some(job) = state.next(first_only) else { return };
         drop(state);
         let done = run(&shared.client, job, &mut scratch);
         shared.lock().done.push_back(done);

@@ -27,6 +27,7 @@ use windlass_agent::id::{BackupId, Boot, Epoch, Key, Lin, NodeId, VolumeId};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
 use windlass_agent::node::Event;
+use windlass_agent::pack::link::LinkRate;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::policy::Policy;
 use windlass_agent::progress::Progress as Shown;
@@ -354,6 +355,7 @@ struct Runner {
     /// With the pieces and the names of all jobs.
     merger: Merger,
     uplink: Uplink,
+    rate: LinkRate,
     /// Of the job before, when it ended well and its last commit counts: what it stored may be referred to.
     packing: Option<(BackupId, Epoch, Packing)>,
     /// What the jobs before have done of a backup.
@@ -401,6 +403,7 @@ impl Runner {
             waker: waker.clone(),
             merger,
             uplink,
+            rate: LinkRate::default(),
             packing: None,
             earlier: (BackupId(0), Totals::default()),
             sweep: Beside::default(),
@@ -459,6 +462,7 @@ impl Runner {
             pieces: self.work.pools.1.clone(),
             budget: self.work.settings.budget,
             names: self.merger.names.clone(),
+            rate: self.rate.clone(),
             uplink: &self.uplink,
             wake: self.waker.as_fn(),
             reactor: &mut reactor,

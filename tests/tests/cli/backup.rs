@@ -251,3 +251,42 @@ fn a_backup_takes_up_what_a_killed_one_has_left_of_its_policy_only() {
     assert!(done["bytes_stored_plain"].as_u64() < Some(40_000_000), "{done}");
     assert_eq!(cli.json(&["repo", "info"])["unfinished"], 0);
 }
+
+/// Bytes of all upload objects of the repository that are stored.
+fn stored_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    // An entry may go while it is looked at.
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => stored_bytes(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.map(|entry| size(entry.unwrap())).sum()
+}
+
+/// What is stored again after a kill is what five seconds of a slow uplink carry, and the object on its way: of an image too, which is one
+/// item.
+#[test]
+fn a_kill_costs_five_seconds_of_a_slow_uplink() {
+    const RATE: u64 = 2 << 20;
+    const LEN: u64 = 40 << 20;
+    let scratch = Scratch::new("cli-slow");
+    let cli = cli(&scratch);
+    let a = image(&scratch, "a", 3, LEN as usize);
+    set(&cli, "p", &[&a]);
+    let objects = scratch.path().join("repository/obj");
+    let mut backup = start(&cli, &["backup", "p", "--limit-up", "2MiB"]);
+    let begun = Instant::now();
+    while stored_bytes(&objects) < 7 * RATE {
+        assert!(begun.elapsed() < PATIENCE && backup.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    backup.kill().unwrap();
+    backup.wait().unwrap();
+    let stored = stored_bytes(&objects);
+    let said = cli.json(&["backup", "p"]);
+    let again = stored_bytes(&objects).saturating_sub(LEN);
+    println!("{stored} bytes stored, {again} of them again; {said}");
+    assert!(again <= 6 * RATE, "{again} of {stored} bytes are stored again");
+    assert!(said["bytes_kept"].as_u64().unwrap() > 0, "{said}");
+}

@@ -44,7 +44,7 @@ use super::throttle::Throttle;
 use super::time::{Heard, StoreTime, parse_date};
 use super::{
     ByteRange, LEASE_CALL_MS, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key,
-    check_prefix, is_of_lease, is_urgent,
+    check_prefix, is_metadata, is_of_lease, is_urgent,
 };
 use answer::{Call, ErrorBody};
 use body::Parts;
@@ -78,6 +78,8 @@ pub struct S3Store {
     throttle: Arc<Throttle>,
     /// For what no limit applies to.
     unlimited: Throttle,
+    /// For metadata.
+    first: Throttle,
     /// How long a call of the lease may take, in milliseconds.
     lease_call_ms: AtomicU64,
     keyring: Keyring,
@@ -144,6 +146,7 @@ impl S3Store {
             agent,
             clock,
             unlimited: throttle.unlimited(),
+            first: throttle.first(),
             lease_call_ms: AtomicU64::new(LEASE_CALL_MS),
             throttle,
             keyring,
@@ -270,7 +273,11 @@ impl S3Store {
     }
 
     fn limiter(&self, key: &str) -> &Throttle {
-        if is_urgent(key) { &self.unlimited } else { &self.throttle }
+        match key {
+            key if is_urgent(key) => &self.unlimited,
+            key if is_metadata(key) => &self.first,
+            _ => &self.throttle,
+        }
     }
 
     /// Time for a body of `bytes` at the slowest rate, or at the throttle's when all connections share it.

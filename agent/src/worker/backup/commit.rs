@@ -3,13 +3,13 @@
 
 use std::sync::PoisonError;
 
-use super::{Action, Backup, Base, COMMITS_CLOSE_MAX, Committing, Flush, Growing, Sweeping};
+use super::{Action, Backup, Base, COMMIT_SLOW_NS, COMMITS_CLOSE_MAX, Committing, Flush, Growing, Sweeping};
 use crate::format::record::Totals as PointTotals;
 use crate::id::ObjectId;
 
 impl<B: Base> Backup<B> {
     /// An object that is closed and written, with its tail; or a segment.
-    pub(super) fn next_put(&mut self) -> Option<Action> {
+    pub(super) fn next_put(&mut self, now: u64) -> Option<Action> {
         if let Some(action) = self.to_put.pop_front() {
             return Some(action);
         }
@@ -28,12 +28,15 @@ impl<B: Base> Backup<B> {
         let object = self.growing.swap_remove(at).closed?;
         self.rows.end_object(&object, &self.shared);
         self.objects_out.push((object.id(), object.len()));
+        self.link.sent(now);
         Some(Action::PutObject(object))
     }
 
-    pub(super) fn stored(&mut self, id: ObjectId) {
+    pub(super) fn stored(&mut self, now: u64, id: ObjectId) {
         if let Some(at) = self.objects_out.iter().position(|(out, _)| *out == id) {
             let (id, bytes) = self.objects_out.swap_remove(at);
+            self.link.stored(now, u64::from(bytes), self.objects_out.is_empty());
+            self.placer().aim(self.link.object_bytes());
             self.totals.objects += 1;
             self.totals.stored_bytes += u64::from(bytes);
             self.uncommitted.objects.push((id, bytes));
@@ -67,7 +70,7 @@ impl<B: Base> Backup<B> {
                 self.troubles_told = self.troubles.len();
                 self.committing = Committing::Waiting { end, totals, before, last };
                 // With nothing to put there may be nothing to wait for either, and no event would come.
-                self.next_put().or_else(|| self.next_commit(now))
+                self.next_put(now).or_else(|| self.next_commit(now))
             }
             Committing::Waiting { end, totals, before, last } => {
                 let open = self.placer().open().is_some_and(|o| o.id().count < before);
@@ -77,7 +80,7 @@ impl<B: Base> Backup<B> {
                     || !self.to_put.is_empty();
                 if open && self.flush == Flush::Committing {
                     self.placer().close();
-                    return self.next_put();
+                    return self.next_put(now);
                 }
                 if open || out {
                     return None;
@@ -113,9 +116,16 @@ impl<B: Base> Backup<B> {
     pub(super) fn commit_due_ns(&self) -> Option<u64> {
         let objects = self.uncommitted.objects.len() + self.objects_out.len();
         let apart = 1 + self.totals.segments as usize / COMMITS_CLOSE_MAX;
-        let many = objects >= self.task.commit_objects * apart;
         let interval = self.task.commit_interval_ns.saturating_mul(apart as u64);
-        let wait = if many { self.task.commit_pause_ns.min(interval) } else { interval };
+        let sent = self.uncommitted.objects.iter().chain(&self.objects_out);
+        let sent: u64 = sent.map(|(_, bytes)| u64::from(*bytes)).sum();
+        let wait = if objects >= self.task.commit_objects * apart {
+            self.task.commit_pause_ns.min(interval)
+        } else if sent > 0 && sent / apart as u64 >= self.link.rate().bytes_in(COMMIT_SLOW_NS) {
+            COMMIT_SLOW_NS.min(interval)
+        } else {
+            interval
+        };
         self.has_news().then(|| self.last_commit_ns.saturating_add(wait))
     }
 

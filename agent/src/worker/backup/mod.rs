@@ -16,7 +16,8 @@
 //!   commits of a stretch follow each other without a gap, from its first key to its last.
 //! - A commit names only objects and segments that the store has acknowledged (C1).
 //! - What is sent and not committed is at most 16 objects, or what was sent in 5 s: the sum of what a commit waits for
-//!   ([`COMMIT_OBJECTS`], [`COMMIT_PAUSE_NS`]) and of what a batch holds back ([`pace`]).
+//!   ([`COMMIT_OBJECTS`], [`COMMIT_PAUSE_NS`], [`COMMIT_SLOW_NS`]), of what is packed ahead ([`link`](crate::pack::link)) and of
+//!   what a batch holds back ([`pace`]). An image's too: it is cut into batches within its one item.
 //! - Memory: two windows, [`BATCHES_MAX`] batches, the frame pool, the piece pool. Nothing grows (P3, I12).
 //! - Pieces are promised to a frame before it goes to a lane, and [`KEEP_PIECES`] stay free for rows, so the machine always
 //!   gets on: when nothing is in flight and a frame still waits for room, the open object is sent as it is.
@@ -50,6 +51,7 @@ use crate::format::record::Totals as PointTotals;
 use crate::format::row::{BlockPlace, ItemRow, LocationRow, Place};
 use crate::id::{Key, ObjectId};
 use crate::pack::lane::{Job, JobBlock, JobPiece, Shared};
+use crate::pack::link::Link;
 use crate::pack::object::{ObjectBuf, Placer};
 use crate::pack::plan::Plan;
 use crate::table::lost::LostRows;
@@ -57,7 +59,7 @@ use crate::worker::batch::{Batch, Cutter, Group, Verdict};
 use crate::worker::rows::Rows;
 use crate::worker::{item, stretch};
 
-use pace::Pace;
+use pace::{BATCH_NS, Pace};
 pub use types::{Action, BackupFault, Base, Event, ItemTrouble, Progress, Task, Totals, Trust};
 
 /// Batches in work at once: one whose last frames are being packed, one being read, one planned.
@@ -72,6 +74,9 @@ pub const COMMIT_OBJECTS: usize = 8;
 pub const COMMITS_CLOSE_MAX: usize = 2048;
 /// Shortest time between commits that are due because of [`COMMIT_OBJECTS`], in nanoseconds: on a fast uplink they add nothing that counts.
 pub const COMMIT_PAUSE_NS: u64 = 2_000_000_000;
+/// Time on the way of what was sent since the last commit, after which one is due whatever the number of objects, in nanoseconds: on a slow
+/// uplink, where [`COMMIT_OBJECTS`] take minutes. With what is packed ahead, and is waited for, all is committed within 5 s.
+pub const COMMIT_SLOW_NS: u64 = 1_000_000_000;
 /// Time after which a commit is due when there is anything to say, in nanoseconds: what was read and found unchanged counts too.
 pub const COMMIT_INTERVAL_NS: u64 = 30_000_000_000;
 /// Faults kept with their text; the rest are counted.
@@ -185,6 +190,7 @@ pub struct Backup<B: Base> {
     open_since_ns: Option<u64>,
     pending: item::Pending,
     pace: Pace,
+    link: Link,
     /// The item being emitted, and how many of its bytes are counted.
     counted: (u64, u64),
     totals: Totals,
@@ -209,7 +215,12 @@ impl<B: Base> Backup<B> {
             "the caller has judged what it was given"
         );
         let cursor = Cursor { inode: task.from.0, within: 0 };
-        let object_bytes = shared.placer.lock().unwrap_or_else(PoisonError::into_inner).object_bytes();
+        let link = {
+            let mut placer = shared.placer.lock().unwrap_or_else(PoisonError::into_inner);
+            let link = Link::new(shared.rate.clone(), placer.object_bytes());
+            placer.aim(link.object_bytes());
+            link
+        };
         Some(Backup {
             rows: Rows::new(task.volume, task.backup, segment_bytes)?,
             cutter: Cutter::new(task.shape, task.from),
@@ -239,7 +250,8 @@ impl<B: Base> Backup<B> {
             newest_secs: None,
             open_since_ns: None,
             pending: item::Pending::default(),
-            pace: Pace::new(object_bytes, now),
+            pace: Pace::new(shared.rate.bytes_in(BATCH_NS), now),
+            link,
             counted: (task.from.0, task.from.1.saturating_mul(u64::from(task.shape.block_bytes))),
             totals: Totals::default(),
             troubles: Vec::new(),
@@ -295,7 +307,7 @@ impl<B: Base> Backup<B> {
             Event::Swept(window, swept) => self.swept(window, swept)?,
             Event::Read(request) => self.read(request)?,
             Event::Packed(job) => self.packed(job)?,
-            Event::Stored(id) => self.stored(id),
+            Event::Stored(id) => self.stored(now, id),
             Event::Committed => self.committed(now),
         }
         Ok(())
@@ -305,7 +317,7 @@ impl<B: Base> Backup<B> {
     pub fn next_action(&mut self, now: u64) -> Result<Option<Action>, BackupFault<B::Fault>> {
         loop {
             self.emit_rows(now);
-            if let Some(action) = self.next_put() {
+            if let Some(action) = self.next_put(now) {
                 return Ok(Some(action));
             }
             if let Some(action) = self.next_pack() {

@@ -3,36 +3,35 @@
 //! The rows of a batch come when all of its blocks are stored, so what a batch takes is what a crash costs: little on a slow uplink. On a
 //! fast one large batches are read in better order. So a batch is made as large as the one before was fast, within bounds.
 //!
-//! | uplink | bytes of a batch, with objects of 16 MiB |
+//! | uplink | bytes of a batch |
 //! |---|---|
-//! | up to 32 MiB/s | 32 MiB: two objects |
-//! | 200 MiB/s | 200 MiB |
+//! | up to 2.6 MiB/s | 2 MiB |
+//! | 32 MiB/s | 24 MiB |
+//! | 200 MiB/s | 150 MiB |
 //! | 1 GiB/s | 512 MiB: as many blocks of 128 KiB as a plan takes |
 //!
 //! Pure: time is an argument. Source: ours.
 
 /// How long a batch should take, in nanoseconds: with [`BATCHES_MAX`](super::BATCHES_MAX) of them in work and
-/// [`COMMIT_PAUSE_NS`](super::COMMIT_PAUSE_NS) between commits, everything is committed within 5 s.
+/// the pauses between commits, everything is committed within 5 s.
 pub const BATCH_NS: u64 = 750_000_000;
-/// Objects' worth of bytes that a batch takes at least.
-pub const BATCH_OBJECTS_MIN: u64 = 2;
-/// Bytes that a batch takes at least, however small objects are: below, reads come in too little order.
-pub const BATCH_BYTES_MIN: u64 = 8 << 20;
+/// Bytes that a batch takes at least, however slow the uplink is: four frames. Below, reads come in too little order.
+pub const BATCH_BYTES_MIN: u64 = 2 << 20;
+/// How many times larger a batch may be than the one before: what an uplink can do is found out in a few batches.
+const RISE: u64 = 4;
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Pace {
-    bytes_min: u64,
     bytes_max: u64,
     /// When the last batch was through, on the machine's clock.
     last_ns: u64,
 }
 
 impl Pace {
-    /// Begins at `now` with small batches.
-    pub fn new(object_bytes: u32, now: u64) -> Pace {
-        let bytes_min = (BATCH_OBJECTS_MIN * u64::from(object_bytes)).max(BATCH_BYTES_MIN);
-        Pace { bytes_min, bytes_max: bytes_min, last_ns: now }
+    /// Begins at `now` with batches of `bytes`, which the uplink is known to take in [`BATCH_NS`].
+    pub fn new(bytes: u64, now: u64) -> Pace {
+        Pace { bytes_max: bytes.max(BATCH_BYTES_MIN), last_ns: now }
     }
 
     /// Bytes that the next batch takes.
@@ -50,7 +49,7 @@ impl Pace {
         let fitting = u128::from(bytes) * u128::from(BATCH_NS) / u128::from(took_ns);
         let fitting = u64::try_from(fitting).unwrap_or(u64::MAX);
         self.bytes_max =
-            fitting.clamp(self.bytes_max / 2, self.bytes_max.saturating_mul(2)).max(self.bytes_min);
+            fitting.clamp(self.bytes_max / 2, self.bytes_max.saturating_mul(RISE)).max(BATCH_BYTES_MIN);
     }
 }
 
@@ -62,8 +61,8 @@ mod tests {
 
     #[test]
     fn batches_grow_to_what_goes_through_in_the_time_and_shrink_again() {
-        let mut pace = Pace::new(16 << 20, 5);
-        assert_eq!(pace.batch_bytes(), 32 * MIB);
+        let mut pace = Pace::new(0, 5);
+        assert_eq!(pace.batch_bytes(), BATCH_BYTES_MIN);
         let mut now = 5;
         let mut run = |pace: &mut Pace, bytes_per_s: u64, batches: usize| {
             for _ in 0..batches {
@@ -74,9 +73,9 @@ mod tests {
         };
         let fast = run(&mut pace, 400 * MIB, 10);
         assert!(fast.abs_diff(300 * MIB) < MIB, "{fast}");
-        assert_eq!(run(&mut pace, MIB, 10), 32 * MIB, "never less than two objects");
-        pace.batch_done(u64::MAX, MIB);
-        assert_eq!(pace.batch_bytes(), 32 * MIB, "a part-filled one says nothing");
-        assert_eq!(Pace::new(1 << 20, 0).batch_bytes(), BATCH_BYTES_MIN);
+        assert_eq!(run(&mut pace, MIB, 10), BATCH_BYTES_MIN, "never less");
+        pace.batch_done(u64::MAX, MIB / 2);
+        assert_eq!(pace.batch_bytes(), BATCH_BYTES_MIN, "a part-filled one says nothing");
+        assert_eq!(Pace::new(100 * MIB, 0).batch_bytes(), 100 * MIB, "what is known of the uplink");
     }
 }

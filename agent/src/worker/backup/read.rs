@@ -172,11 +172,19 @@ impl<B: Base> Backup<B> {
 
     pub(super) fn next_pack(&mut self) -> Option<Action> {
         let worst = self.ready.front()?.bytes as usize + FRAME_OVERHEAD_BYTES;
-        if !self.placer().can_take(worst, KEEP_PIECES) {
+        if self.ahead() >= self.link.ahead_bytes() || !self.placer().can_take(worst, KEEP_PIECES) {
             return None;
         }
         self.packing += 1;
         self.ready.pop_front().map(Action::Pack)
+    }
+
+    /// Bytes that are packed, or being packed, and not stored.
+    fn ahead(&self) -> u64 {
+        let out = self.objects_out.iter().map(|(_, bytes)| u64::from(*bytes));
+        let growing = self.growing.iter().map(|g| u64::from(g.written));
+        let frame = self.task.shape.frame_bytes as u64;
+        out.chain(growing).sum::<u64>() + self.packing as u64 * frame
     }
 
     pub(super) fn packed(&mut self, job: Job) -> Result<(), BackupFault<B::Fault>> {

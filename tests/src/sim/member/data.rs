@@ -20,6 +20,7 @@ use windlass_agent::log::replay::View;
 use windlass_agent::log::state::State;
 use windlass_agent::pack::known::Known;
 use windlass_agent::pack::lane::{Lane, Shared as Packing};
+use windlass_agent::pack::link::LinkRate;
 use windlass_agent::pack::object::{NameCounter, ObjectBuf, PIECE_BYTES, Placer};
 use windlass_agent::pack::proof::Proofs;
 use windlass_agent::pack::reading::Reading;
@@ -109,6 +110,7 @@ impl Machinery {
             known: Known::new(KNOWN_BLOCKS),
             level: None,
             proofs: Proofs::new(1, Arc::new(SimClock::new())),
+            rate: LinkRate::default(),
         })
     }
 }
