@@ -29,7 +29,7 @@ use windlass_agent::format::feature::Features;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::format::repo::{Lock, REPO_FORMAT_KEY, RepoFormat};
 use windlass_agent::format::seal::{Keys, Secret};
-use windlass_agent::format::slot::Author;
+use windlass_agent::format::slot::{Author, Who};
 use windlass_agent::format::wrap::{KeySlot, Unlock};
 use windlass_agent::id::{BackupId, Boot, Lin, NodeId, VolumeId};
 use windlass_agent::log::fault::LogFault;
@@ -312,7 +312,8 @@ impl Appliance {
 
     fn claim(&self) -> Result<Session<'_, LogSealer>> {
         let boot: Boot = host::boot().context(|| "random")?;
-        let identity = Identity { cluster: self.cluster, me: Author { node: NodeId(1), boot } };
+        let identity =
+            Identity { cluster: self.cluster, me: Author { node: NodeId(1), boot }, who: Who::default() };
         let options = WriterOptions { timing: self.setup.timing, ..WriterOptions::default() };
         let seed = host::random().context(|| "random")?;
         let begun_ns = HostClock.boot_ns();

@@ -25,18 +25,21 @@
 //!
 //! A grant (`epoch/<20 digits>`, magic `WLGR`) and a beat (`beat/<20 digits>`, magic `WLBT`): magic 4, version 2, reserved 2, cluster
 //! 16, epoch 8, node 4, reserved 4, boot 8, counter 8 (lease length in ns for a grant), nonce 16, digest 32. A beat of version 2 has behind its
-//! nonce the last slot that its holder knows to count, 8. Not sealed: they hold no secrets, and nothing but liveness, fencing and the end of
-//! the log follows from them.
+//! nonce the last slot that its holder knows to count, 8. A grant of version 2 has there what its holder is, for people: kind 4 (1 a command, 2 an
+//! agent), process 4, host 32, padded with zeros; one that does not say is of version 1. Not sealed: they hold no secrets, and nothing but
+//! liveness, fencing and the end of the log follows from them.
 //!
 //! A boundary's body (magic `WLBD`): magic 4, version 2, reserved 2, cluster 16, the checkpoint's slot 8, nonce 16, digest 32, digest 32.
 //!
 //! The tables show one copy; each object is stored as two (`copies`). Does not: name keys (`log::keys`).
 //! Source: `agent/doc/commit-log.md`, Keys.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::cursor::{Reader, Wire, WireFault};
 use super::record::{CheckpointName, Record, emit_records, parse_records};
+use crate::foreign;
 use crate::id::{Boot, Epoch, NodeId, Slot};
 use crate::log::limits::{SLOT_BYTES_MAX, SLOT_RECORDS_MAX};
 
@@ -67,6 +70,11 @@ const CLAIM_BYTES: usize = 104;
 /// Version of a beat that names a slot, and its bytes.
 const BEAT_VERSION: u16 = 2;
 const BEAT_BYTES: usize = CLAIM_BYTES + 8;
+/// Version of a grant that says what its holder is, and its bytes.
+const GRANT_VERSION: u16 = 2;
+const GRANT_BYTES: usize = CLAIM_BYTES + 8 + HOST_BYTES;
+/// Bytes of a host's name in a grant: what is longer is cut.
+pub const HOST_BYTES: usize = 32;
 /// Where a version is.
 const VERSION_AT: usize = 4;
 /// Bytes of a boundary.
@@ -254,6 +262,7 @@ fn log_object_bytes(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
             body_length(bytes, CHECKPOINT_LENGTH_AT)?.checked_add(overhead)?
         }
         BEAT_MAGIC if bytes.get(VERSION_AT..VERSION_AT + 2)? == BEAT_VERSION.to_le_bytes() => BEAT_BYTES,
+        GRANT_MAGIC if bytes.get(VERSION_AT..VERSION_AT + 2)? == GRANT_VERSION.to_le_bytes() => GRANT_BYTES,
         GRANT_MAGIC | BEAT_MAGIC => CLAIM_BYTES,
         BOUNDARY_MAGIC => BOUNDARY_BYTES,
         _ => return None,
@@ -264,6 +273,78 @@ fn log_object_bytes(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
 fn body_length(bytes: &[u8], at: usize) -> Option<usize> {
     let length = bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)?;
     usize::try_from(length).ok()
+}
+
+/// Which kind of process holds a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HolderKind {
+    /// It does not say.
+    #[default]
+    Unsaid,
+    /// A command that works alone, under a number that may be an agent's too.
+    Command,
+    /// The agent of a node.
+    Agent,
+}
+
+/// What holds a lease, as it says itself, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Who {
+    /// Which kind.
+    pub kind: HolderKind,
+    /// Number of its process.
+    pub process: u32,
+    /// Name of its host, padded with zeros.
+    host: [u8; HOST_BYTES],
+}
+
+impl Who {
+    /// A process of a host.
+    pub fn new(kind: HolderKind, host: &str, process: u32) -> Who {
+        let mut name = [0; HOST_BYTES];
+        let bytes = host.bytes().take_while(|&byte| byte != 0);
+        name.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        Who { kind, process, host: name }
+    }
+
+    /// Whether it is a command that works alone.
+    pub fn is_command(&self) -> bool {
+        self.kind == HolderKind::Command
+    }
+
+    fn emit(&self, out: &mut Vec<u8>) {
+        let kind: u32 = match self.kind {
+            HolderKind::Unsaid => 0,
+            HolderKind::Command => 1,
+            HolderKind::Agent => 2,
+        };
+        kind.emit(out);
+        self.process.emit(out);
+        self.host.emit(out);
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Who, WireFault> {
+        let kind = match reader.value::<u32>()? {
+            1 => HolderKind::Command,
+            2 => HolderKind::Agent,
+            _ => return Err(WireFault::Value),
+        };
+        let who = Who { kind, process: reader.value()?, host: reader.value()? };
+        let end = who.host.iter().position(|&byte| byte == 0).unwrap_or(HOST_BYTES);
+        if who.host[end..].iter().any(|&byte| byte != 0) { Err(WireFault::Value) } else { Ok(who) }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.host.iter().position(|&byte| byte == 0).unwrap_or(HOST_BYTES);
+        let (host, process) = (foreign::name(&self.host[..end]), self.process);
+        match self.kind {
+            HolderKind::Unsaid => f.write_str("another windlass"),
+            HolderKind::Command => write!(f, "a windlass command on {host} (pid {process})"),
+            HolderKind::Agent => write!(f, "an agent on {host} (pid {process})"),
+        }
+    }
 }
 
 /// A lease grant or a beat: both name the holder of an epoch.
@@ -281,12 +362,15 @@ pub struct Claim {
     pub nonce: [u8; 16],
     /// Of a beat: the last slot that its holder knows to count; 0 when it does not say. Of a grant: 0.
     pub slot: Slot,
+    /// Of a grant: what its holder is. Of a beat: it does not say.
+    pub who: Who,
 }
 
 impl Claim {
     /// Bytes of a grant.
     pub fn emit_grant(&self) -> Vec<u8> {
-        self.emit(GRANT_MAGIC, VERSION)
+        let says = self.who.kind != HolderKind::Unsaid;
+        self.emit(GRANT_MAGIC, if says { GRANT_VERSION } else { VERSION })
     }
 
     /// Bytes of a beat.
@@ -294,9 +378,12 @@ impl Claim {
         self.emit(BEAT_MAGIC, BEAT_VERSION)
     }
 
-    /// Parses a grant.
+    /// Parses a grant, of this version or of the one before it.
     pub fn parse_grant(bytes: &[u8]) -> Result<Claim, WireFault> {
-        Claim::parse(bytes, GRANT_MAGIC, VERSION)
+        match Claim::parse(bytes, GRANT_MAGIC, GRANT_VERSION) {
+            Err(WireFault::Version(VERSION)) => Claim::parse(bytes, GRANT_MAGIC, VERSION),
+            parsed => parsed,
+        }
     }
 
     /// Parses a beat, of this version or of the one before it.
@@ -314,8 +401,10 @@ impl Claim {
         emit_author(&mut out, &self.holder);
         self.counter.emit(&mut out);
         self.nonce.emit(&mut out);
-        if version == BEAT_VERSION {
-            self.slot.emit(&mut out);
+        match magic {
+            BEAT_MAGIC if version == BEAT_VERSION => self.slot.emit(&mut out),
+            GRANT_MAGIC if version == GRANT_VERSION => self.who.emit(&mut out),
+            _ => {}
         }
         emit_digest(&mut out);
         out
@@ -325,14 +414,20 @@ impl Claim {
         let (inner, _) = check_digest(bytes)?;
         let mut reader = Reader::new(inner);
         let (_, cluster) = parse_start_of(&mut reader, magic, version..=version)?;
-        let claim = Claim {
+        let mut claim = Claim {
             cluster,
             epoch: reader.value()?,
             holder: parse_author(&mut reader)?,
             counter: reader.value()?,
             nonce: reader.value()?,
-            slot: if version == BEAT_VERSION { reader.value()? } else { Slot(0) },
+            slot: Slot(0),
+            who: Who::default(),
         };
+        match magic {
+            BEAT_MAGIC if version == BEAT_VERSION => claim.slot = reader.value()?,
+            GRANT_MAGIC if version == GRANT_VERSION => claim.who = Who::parse(&mut reader)?,
+            _ => {}
+        }
         reader.finish()?;
         Ok(claim)
     }
@@ -538,6 +633,7 @@ mod tests {
             counter: 3,
             nonce: [4; 16],
             slot: Slot(0),
+            who: Who::default(),
         };
         let name = CheckpointName { slot: Slot(1), nonce: [2; 16], digest: [3; 32] };
         let checkpoint = crate::log::checkpoint::Checkpoint {
@@ -549,6 +645,7 @@ mod tests {
         };
         let objects = [
             claim.emit_grant(),
+            Claim { who: Who::new(HolderKind::Agent, "a", 1), ..claim }.emit_grant(),
             claim.emit_beat(),
             emit_boundary(&[9; 16], &name),
             checkpoint.emit(&PlainForTests).unwrap().0,
@@ -572,11 +669,42 @@ mod tests {
             counter: 3,
             nonce: [4; 16],
             slot: Slot(0),
+            who: Who::default(),
         };
         assert_eq!(Claim::parse_grant(&claim.emit_grant()), Ok(claim));
         assert_eq!(Claim::parse_beat(&claim.emit_beat()), Ok(claim));
         assert_eq!(Claim::parse_beat(&claim.emit_grant()), Err(WireFault::Magic));
         let name = CheckpointName { slot: Slot(1), nonce: [2; 16], digest: [3; 32] };
         assert_eq!(parse_boundary(&emit_boundary(&[9; 16], &name)), Ok(([9; 16], name)));
+    }
+    #[test]
+    fn a_grant_says_what_its_holder_is_and_an_older_one_does_not() {
+        let old = Claim {
+            cluster: [1; 16],
+            epoch: Epoch(2),
+            holder: header().writer,
+            counter: 3,
+            nonce: [4; 16],
+            slot: Slot(0),
+            who: Who::default(),
+        };
+        let new = Claim { who: Who::new(HolderKind::Command, "box\u{7}", 513), ..old };
+        let mut bytes = old.emit_grant();
+        assert_eq!((bytes.len(), bytes[VERSION_AT]), (CLAIM_BYTES, 1), "as it was before");
+        bytes.truncate(CLAIM_BYTES - DIGEST_BYTES);
+        bytes[VERSION_AT] = 2;
+        bytes.extend_from_slice(&[1, 0, 0, 0, 1, 2, 0, 0, b'b', b'o', b'x', 7]);
+        bytes.resize(GRANT_BYTES - DIGEST_BYTES, 0);
+        emit_digest(&mut bytes);
+        assert_eq!(new.emit_grant(), bytes);
+        assert_eq!(Claim::parse_grant(&bytes), Ok(new));
+        assert_eq!(new.who.to_string(), "a windlass command on box\\u{7} (pid 513)");
+        for (at, byte) in [(72, 3), (72, 0), (111, 1)] {
+            let mut bad = bytes[..GRANT_BYTES - DIGEST_BYTES].to_vec();
+            bad[at] = byte;
+            emit_digest(&mut bad);
+            assert_eq!(Claim::parse_grant(&bad), Err(WireFault::Value), "{at}");
+        }
+        assert_eq!(Who::new(HolderKind::Agent, &"h".repeat(99), 1).to_string().len(), 12 + HOST_BYTES + 8);
     }
 }

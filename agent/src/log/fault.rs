@@ -7,7 +7,7 @@ use std::fmt;
 use super::state::Refusal;
 use crate::format::cursor::WireFault;
 use crate::format::feature::FeatureName;
-use crate::format::slot::Author;
+use crate::format::slot::{Author, Who};
 use crate::id::{Epoch, Slot};
 use crate::store::StoreFaultKind;
 
@@ -104,6 +104,8 @@ pub enum LogFault {
         epoch: Epoch,
         /// Who, when its grant could be read.
         holder: Option<Author>,
+        /// What it is, when its grant says it.
+        who: Who,
         /// Counter of its last beat, 0 when none.
         beat: u64,
         /// For how long this process has watched it, in nanoseconds.
@@ -185,6 +187,11 @@ impl LogFault {
     /// Whether a newer program wrote what cannot be read.
     pub fn is_newer(&self) -> bool {
         matches!(self, LogFault::Format { why, .. } if why.is_newer())
+    }
+
+    /// Whether a command that works alone holds the lease: it tells nobody when it lets go.
+    pub fn is_of_command(&self) -> bool {
+        matches!(self, LogFault::Held { who, .. } if who.is_command())
     }
 
     /// Whether nothing was written and the lease is held on.
@@ -292,9 +299,10 @@ impl fmt::Display for LogFault {
                 write!(f, "a batch of {size} does not fit a log slot of 64 KiB; split it")
             }
             LogFault::NotReady => f.write_str("the log is not ready for a batch: wait for the one in flight"),
-            LogFault::Held { epoch, holder, beat, watched_ns } => {
-                f.write_str("the repository is in use by another windlass (")?;
-                if let Some(holder) = holder {
+            LogFault::Held { epoch, holder, who, beat, watched_ns } => {
+                write!(f, "the repository is in use by {who} (")?;
+                // A command is no node, whatever number it works under.
+                if let Some(holder) = holder.filter(|_| !who.is_command()) {
                     write!(f, "node {}, boot {:016x}, ", holder.node, holder.boot.0)?;
                 }
                 write!(f, "epoch {epoch})")?;

@@ -24,7 +24,7 @@ use super::call::{Answer, Body, Call, CallId, Calls, backoff_ns};
 use super::fault::{LogFault, Place};
 use super::keys;
 use super::limits::LEASE_NS_MAX;
-use crate::format::slot::{Author, Claim, ClusterId};
+use crate::format::slot::{Author, Claim, ClusterId, Who};
 use crate::id::{Epoch, Slot};
 use crate::store::StoreFaultKind;
 
@@ -93,6 +93,8 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// This start of this node.
     pub me: Author,
+    /// What it is, for people.
+    pub who: Who,
 }
 
 /// What the log says of the lease before a claim.
@@ -192,8 +194,7 @@ impl Nonces {
 /// The machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
-    cluster: ClusterId,
-    me: Author,
+    identity: Identity,
     timing: Timing,
     calls: Calls<For>,
     nonces: Nonces,
@@ -203,6 +204,8 @@ pub struct Lease {
     highest: Epoch,
     /// Its holder, when its grant was read or the log says who.
     holder: Option<Author>,
+    /// What it says that it is, when its grant was read.
+    who: Who,
     /// For how long its holder's beats hold, in nanoseconds, when its grant was read.
     granted_ns: Option<u64>,
     /// This epoch's holder has said that it is done, and that we may follow.
@@ -219,11 +222,9 @@ pub struct Lease {
 impl Lease {
     /// Starts to claim the epoch after the highest that `from` or the store knows. `generation` makes its call ids its own.
     pub fn seek(identity: Identity, timing: Timing, nonces: Nonces, generation: u32, from: Seek) -> Lease {
-        let Identity { cluster, me } = identity;
         let Seek { epoch, holder, yielded } = from;
         let mut lease = Lease {
-            cluster,
-            me,
+            identity,
             timing,
             calls: Calls::new(generation),
             nonces,
@@ -231,6 +232,7 @@ impl Lease {
             news: VecDeque::new(),
             highest: epoch,
             holder,
+            who: Who::default(),
             granted_ns: None,
             free: if yielded { epoch } else { Epoch(0) },
             watching_since_ns: None,
@@ -406,7 +408,10 @@ impl Lease {
                 self.read_grant(Some(&bytes));
                 self.probe();
             }
-            None if self.highest.0 == 0 || self.free == self.highest || self.holder == Some(self.me) => {
+            None if self.highest.0 == 0
+                || self.free == self.highest
+                || self.holder == Some(self.identity.me) =>
+            {
                 self.claim(now_ns);
             }
             None => {
@@ -423,6 +428,7 @@ impl Lease {
     fn read_grant(&mut self, body: Option<&[u8]>) {
         let grant = body.and_then(|bytes| Claim::parse_grant(bytes).ok());
         self.holder = grant.map(|grant| grant.holder);
+        self.who = grant.map(|grant| grant.who).unwrap_or_default();
         self.granted_ns = Some(grant.map_or(0, |grant| grant.counter));
     }
 
@@ -451,6 +457,7 @@ impl Lease {
         let held = LogFault::Held {
             epoch: self.highest,
             holder: beat.map(|beat| beat.holder).or(self.holder),
+            who: self.who,
             beat: beat.map_or(0, |beat| beat.counter),
             watched_ns: now_ns.saturating_sub(since),
         };
@@ -462,12 +469,13 @@ impl Lease {
         let epoch = Epoch(self.highest.0.saturating_add(1));
         let nonce = self.nonces.draw();
         let claim = Claim {
-            cluster: self.cluster,
+            cluster: self.identity.cluster,
             epoch,
-            holder: self.me,
+            holder: self.identity.me,
             counter: self.timing.lease_ns,
             nonce,
             slot: Slot(0),
+            who: self.identity.who,
         };
         let body: Body = claim.emit_grant().into();
         let grant = Grant { epoch, nonce, body: body.clone(), sent_ns: now_ns, attempts: 0 };
@@ -552,12 +560,13 @@ impl Lease {
         *next_beat_ns = now_ns.saturating_add(self.timing.beat_ns);
         self.beats += 1;
         let beat = Claim {
-            cluster: self.cluster,
+            cluster: self.identity.cluster,
             epoch: *epoch,
-            holder: self.me,
+            holder: self.identity.me,
             counter: self.beats,
             nonce: self.nonces.draw(),
             slot: self.committed,
+            who: Who::default(),
         };
         let call = Call::Put { key: keys::beat(*epoch), body: beat.emit_beat().into() };
         self.calls.submit(For::Beat { sent_ns: now_ns }, call);

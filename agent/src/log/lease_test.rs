@@ -21,7 +21,11 @@ const SECOND: u64 = 1_000_000_000;
 const STEP: u64 = SECOND / 10;
 
 fn identity(node: u32) -> Identity {
-    Identity { cluster: [9; 16], me: Author { node: NodeId(node), boot: Boot(u64::from(node)) } }
+    Identity {
+        cluster: [9; 16],
+        me: Author { node: NodeId(node), boot: Boot(u64::from(node)) },
+        who: Who::default(),
+    }
 }
 
 fn writer(node: u32, seconds: u64) -> Writer<PlainForTests> {

@@ -7,7 +7,7 @@ use windlass_hal::sim::clock::SimClock;
 use super::super::keys;
 use super::tests::{claim, copy_of, keys_of, log_of, policy, read, who};
 use super::*;
-use crate::format::slot::{Claim, PlainForTests, own_part};
+use crate::format::slot::{Claim, PlainForTests, Who, own_part};
 use crate::log::salvage::{DISTANCE_SLOTS, Salvage};
 use crate::log::state::State;
 use crate::store::memory::MemoryStore;
@@ -267,6 +267,7 @@ fn a_beat_of_an_earlier_version_names_no_slot() {
         counter: 7,
         nonce: [3; 16],
         slot: Slot(40),
+        who: Who::default(),
     };
     let new = beat.emit_beat();
     assert_eq!(Claim::parse_beat(&new), Ok(beat));

@@ -7,7 +7,7 @@ use windlass_hal::sim::clock::SimClock;
 use super::super::keys;
 use super::*;
 use crate::format::record::{PolicyChange, Record};
-use crate::format::slot::{Author, Claim, PlainForTests, SlotHeader, own_part};
+use crate::format::slot::{Author, Claim, PlainForTests, SlotHeader, Who, own_part};
 use crate::id::{Boot, VolumeId};
 use crate::log::call::{Call, Lane};
 use crate::log::fault::Place;
@@ -15,7 +15,11 @@ use crate::store::memory::MemoryStore;
 use crate::store::{ByteRange, PutMode, StoreFaultKind, over};
 
 pub(super) fn who(node: u32) -> Identity {
-    Identity { cluster: [9; 16], me: Author { node: NodeId(node), boot: Boot(u64::from(node) + 100) } }
+    Identity {
+        cluster: [9; 16],
+        me: Author { node: NodeId(node), boot: Boot(u64::from(node) + 100) },
+        who: Who::default(),
+    }
 }
 
 pub(super) fn policy(revision: u32) -> Record {
@@ -107,6 +111,7 @@ fn a_holder_that_died_before_its_first_slot_is_waited_for_once() {
         counter: 0,
         nonce: [3; 16],
         slot: Slot(0),
+        who: Who::default(),
     };
     store.put(&keys::epoch(Epoch(2)), &[&claim_of(3).emit_grant()], PutMode::CreateOnly).unwrap();
     let second = claim(&store, &clock, 2, WriterOptions::default(), true).unwrap();

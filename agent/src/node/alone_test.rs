@@ -6,7 +6,7 @@ use super::*;
 use crate::coordinator::PROBES_NODE_MAX;
 use crate::coordinator::bounds::Room;
 use crate::format::record::{BackupVolume, PolicyChange, Record};
-use crate::format::slot::{Author, PlainForTests};
+use crate::format::slot::{Author, PlainForTests, Who};
 use crate::id::{Boot, ObjectId};
 use crate::log::call::perform;
 use crate::log::lease::Identity;
@@ -42,7 +42,7 @@ pub fn found(volume: VolumeId, end: u64) -> Found {
 
 fn config(boot: Boot, peers: &[NodeId], volumes: Vec<String>, room: Room) -> Config<PlainForTests> {
     Config {
-        identity: Identity { cluster: [9; 16], me: Author { node: NodeId(1), boot } },
+        identity: Identity { cluster: [9; 16], me: Author { node: NodeId(1), boot }, who: Who::default() },
         peers: peers.to_vec(),
         sealer: PlainForTests,
         options: WriterOptions::default(),

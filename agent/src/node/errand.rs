@@ -1,6 +1,6 @@
 //! A node that is there for one backup, in the process of a command: no peers, no schedules, nothing of other
 //! policies. And what a node without peers does while it waits for a lease: nobody tells it that the lease
-//! was let go, so it looks. Source: ours.
+//! was let go, so it looks. So does a node with peers while a command holds it, which tells nobody. Source: ours.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,8 @@ use crate::log::fault::LogFault;
 use crate::log::replay::View;
 
 /// Time between looks at the log while a lease is waited for that somebody else may hold, in nanoseconds:
-/// short for a person, and one or two GETs. Without peers only: else an announcement says it.
+/// short for a person, and one or two GETs. For a node without peers, and for a lease that a command has: an
+/// announcement says it of all others.
 pub(super) const LOOK_NS: u64 = 1_000_000_000;
 
 impl<S: Sealer + Clone> Node<S> {
@@ -52,7 +53,8 @@ impl<S: Sealer + Clone> Node<S> {
 
     /// Whether it looks at the log for the end of a lease that it waits for: nobody would tell it.
     pub(super) fn looks(&self) -> bool {
-        self.held.is_some() && self.config.peers.is_empty()
+        let held = self.held.map(|(held, _)| held);
+        held.is_some_and(|held| self.config.peers.is_empty() || held.is_of_command())
     }
 
     /// When it looks next; not any more when the holder was watched for long enough, and the lease may be

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::Node;
 use crate::coordinator::Contact;
 use crate::coordinator::status::{self, NoCoordinator};
-use crate::format::slot::{Author, Sealer};
+use crate::format::slot::{Author, HolderKind, Sealer, Who};
 use crate::id::NodeId;
 use crate::log::call::Answer;
 use crate::log::fault::LogFault;
@@ -123,8 +123,11 @@ impl<S: Sealer + Clone> Node<S> {
         let follow = &self.follow;
         if let Some((fault, _)) = &self.health.trouble {
             return Some(match *fault {
-                LogFault::Held { epoch, holder: Some(holder), watched_ns, .. } => {
-                    self.held_text(holder, epoch.0, watched_ns)
+                LogFault::Held { epoch, who, watched_ns, .. } if who.is_command() => {
+                    command_text(who, epoch.0, watched_ns)
+                }
+                LogFault::Held { epoch, holder: Some(holder), who, watched_ns, .. } => {
+                    self.held_text(holder, who, epoch.0, watched_ns)
                 }
                 _ => self.health.trouble()?,
             });
@@ -149,7 +152,7 @@ impl<S: Sealer + Clone> Node<S> {
         Some("a node takes over within seconds".to_owned())
     }
 
-    fn held_text(&self, holder: Author, epoch: u64, watched_ns: u64) -> String {
+    fn held_text(&self, holder: Author, who: Who, epoch: u64, watched_ns: u64) -> String {
         let runs = watched_ns > 0;
         let me = self.config.identity.me;
         if holder.node != me.node {
@@ -171,9 +174,10 @@ impl<S: Sealer + Clone> Node<S> {
         }
         if runs {
             format!(
-                "another machine has this node's number, {}, and holds the repository's lock (epoch {epoch}); give one of the two another \
+                "another machine has this node's number, {}, and holds the repository's lock (epoch {epoch}{}); give one of the two another \
                  number, and a certificate for it",
-                me.node
+                me.node,
+                if who.kind == HolderKind::Unsaid { String::new() } else { format!(", {who}") }
             )
         } else {
             format!("waits for the lock of this node's earlier start (epoch {epoch}) to run out")
@@ -185,5 +189,19 @@ impl<S: Sealer + Clone> Node<S> {
         let me = self.config.identity.me;
         matches!(fault, LogFault::Held { holder: Some(holder), watched_ns: 1.., .. }
             if holder.node == me.node && holder.boot != me.boot)
+            && !fault.is_of_command()
+    }
+}
+
+/// A command has the lease, under whatever number.
+fn command_text(who: Who, epoch: u64, watched_ns: u64) -> String {
+    if watched_ns > 0 {
+        format!(
+            "{who} holds the repository's lock (epoch {epoch}) and still runs; what waits here begins when it ends"
+        )
+    } else {
+        format!(
+            "waits for {who}, which has the repository's lock (epoch {epoch}), to end, or to be seen not to run"
+        )
     }
 }

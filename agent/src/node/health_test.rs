@@ -1,10 +1,14 @@
 //! What a status says while nobody coordinates.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::backplane::reason::Reason;
 use crate::coordinator::Contact;
+use crate::format::slot::HolderKind;
+use crate::log::session::Session;
 
 impl Cluster {
     /// What a node says of the cluster.
@@ -118,6 +122,44 @@ fn another_machine_with_this_nodes_number_is_named() {
     let last = said.last().expect("it does not hold the lease");
     assert!(last.contains("another machine has this node's number, 1,"), "{said:?}");
     assert!(second.told().iter().any(|line| line.contains("another machine has this node's number")));
+}
+
+/// A command's number says nothing: an agent of the same number waits for it by its name, and takes over when it ends.
+#[test]
+fn a_command_is_named_and_its_clean_end_is_noticed_at_once() {
+    for peers in [&[&["a"][..]][..], &[&["a"], &["a"]]] {
+        let mut cluster = Cluster::new(peers);
+        cluster.set_policy();
+        let last = peers.len() - 1;
+        cluster.run_until(200, "rest", |cluster| cluster.holder().is_none());
+        // The command has the number of the node that seeks.
+        let clock = SimClock::default();
+        let store = Rc::clone(&cluster.store);
+        let around = Surroundings { store: &*store, clock: &clock };
+        let me = Author { node: NodeId(last as u32 + 1), boot: Boot(777) };
+        let who = Who::new(HolderKind::Command, "box", 7);
+        let identity = Identity { cluster: [9; 16], me, who };
+        let options = WriterOptions::default();
+        let mut session =
+            Session::claim(around, None, identity, PlainForTests, options, [5; 32], |_, _| true).unwrap();
+        cluster.local(last, 2, Command::Backup("homes".to_owned()));
+        let told = "a windlass command on box (pid 7)";
+        let mut said = BTreeSet::new();
+        for _ in 0..30 {
+            cluster.poll_status(1);
+            clock.advance(Duration::from_secs(1));
+            session.poll().unwrap();
+            said.insert(why(&cluster.status(last)).to_owned());
+        }
+        assert!(said.iter().any(|why| why.contains(told) && why.contains("still runs")), "{said:?}");
+        let wrong = |line: &String| line.contains("number") || line.contains("earlier start");
+        assert!(!said.iter().any(wrong) && !cluster.told().iter().any(wrong), "{said:?}");
+        session.release(None).unwrap();
+        let ended = cluster.now;
+        cluster.run_until(20, "a coordinator", |cluster| cluster.holder().is_some());
+        assert!(cluster.now - ended < 2_000 * MS, "{} ms", (cluster.now - ended) / MS);
+        cluster.run_until(60, "a point", |cluster| cluster.points() == 1);
+    }
 }
 
 #[test]

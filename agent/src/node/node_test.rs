@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::*;
 use crate::drive::node::{Ports, turn};
 use crate::format::record::{BackupVolume, PolicyChange, Record, Totals};
-use crate::format::slot::{Author, PlainForTests};
+use crate::format::slot::{Author, PlainForTests, Who};
 use crate::id::Key;
 use crate::id::{BackupId, Boot, ObjectId};
 use crate::log::call::{Call, perform};
@@ -266,7 +266,7 @@ impl Cluster {
         let all = (0..self.nodes.len()).map(|i| NodeId(i as u32 + 1));
         let me = Author { node: NodeId(index as u32 + 1), boot: Boot(self.boots) };
         let config = Config {
-            identity: Identity { cluster: [9; 16], me },
+            identity: Identity { cluster: [9; 16], me, who: Who::default() },
             peers: all.filter(|node| *node != me.node).collect(),
             sealer: PlainForTests,
             options: WriterOptions::default(),
@@ -919,7 +919,7 @@ fn a_command_that_nobody_can_do_is_refused_with_a_reason() {
 fn a_job_that_waits_for_the_log_has_it_read_at_once() {
     let me = Author { node: NodeId(1), boot: Boot(1) };
     let config = Config {
-        identity: Identity { cluster: [9; 16], me },
+        identity: Identity { cluster: [9; 16], me, who: Who::default() },
         peers: vec![NodeId(2)],
         sealer: PlainForTests,
         options: WriterOptions::default(),

@@ -14,6 +14,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use windlass_agent::format::slot::HolderKind;
 use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::replay::View;
@@ -151,7 +152,7 @@ pub fn run(
         ..Present::default()
     };
     // Whoever waits says how long.
-    let config = config(&work, Vec::new(), present, u64::MAX)?;
+    let config = config(&work, HolderKind::Command, Vec::new(), present, u64::MAX)?;
     let node = Node::for_backup(HostClock.boot_ns(), config, policy, view);
     let mut engine = Engine::start(node, work, None, &post, letters)?;
     let mut run = Run {

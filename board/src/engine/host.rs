@@ -7,12 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use windlass_agent::format::slot::{HolderKind, Who};
 use windlass_agent::id::Boot;
 use windlass_agent::units::Human;
 use windlass_hal::clock::{Clock, SystemClock};
 use windlass_hal::entropy::{Entropy as _, SystemEntropy};
 
 use crate::failure::Failure;
+
+/// Where the kernel gives the host's name.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// The machine's clock, in the units that commands count in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +55,12 @@ pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
 /// A number of this start of the process that no other start has.
 pub fn boot() -> Result<Boot, Failure> {
     Ok(Boot(u64::from_le_bytes(random()?)))
+}
+
+/// What this process says that it is, where it holds a lease.
+pub fn who(kind: HolderKind) -> Who {
+    let host = fs::read_to_string(HOST_NAME).unwrap_or_default();
+    Who::new(kind, host.trim_end(), std::process::id())
 }
 
 /// Cores that this process may use, at least 1.

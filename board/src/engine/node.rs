@@ -18,7 +18,7 @@ use windlass_agent::backplane::message::Message;
 use windlass_agent::backplane::net::Net;
 use windlass_agent::coordinator::Contact;
 use windlass_agent::drive::node::{Ports, turn};
-use windlass_agent::format::slot::Author;
+use windlass_agent::format::slot::{Author, HolderKind};
 use windlass_agent::id::{Epoch, NodeId, Slot, VolumeId};
 use windlass_agent::log::call::{Call, Lane};
 use windlass_agent::log::lease::{Identity, Timing};
@@ -45,12 +45,14 @@ use crate::signal::Wish;
 /// for nothing.
 const REST_NS: u64 = 60_000_000_000;
 
-/// How the node of `work` is set up. `request_ns`: how long a command waits for a coordinator.
+/// How the node of `work`, in a process of `kind`, is set up. `request_ns`: how long a command waits for a
+/// coordinator.
 ///
 /// # Errors
 /// The system gives no random bytes.
 pub fn config(
     work: &Work,
+    kind: HolderKind,
     peers: Vec<NodeId>,
     present: Present,
     request_ns: u64,
@@ -58,7 +60,7 @@ pub fn config(
     let (node, boot) = work.author;
     let timing = work.settings.timing;
     Ok(Config {
-        identity: Identity { cluster: work.target.cluster, me: Author { node, boot } },
+        identity: Identity { cluster: work.target.cluster, me: Author { node, boot }, who: host::who(kind) },
         peers,
         sealer: LogSealer::new(&work.target.keys),
         options: WriterOptions { timing, read_only: work.target.read_only, ..WriterOptions::default() },

@@ -16,7 +16,7 @@ use windlass_agent::format::feature::{self, Features};
 use windlass_agent::format::home::HOME_KEY;
 use windlass_agent::format::repo::{Lock, REPO_FORMAT_COPY_KEY, REPO_FORMAT_KEY, RepoFormat};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
-use windlass_agent::format::slot::Author;
+use windlass_agent::format::slot::{Author, HolderKind};
 use windlass_agent::format::wrap::KeySlot;
 use windlass_agent::id::{Epoch, NodeId, Slot};
 use windlass_agent::limits::REPO_FORMAT_BYTES_MAX;
@@ -113,6 +113,7 @@ impl Waiting {
     pub fn goes_on(&mut self, now_ns: u64, held: &LogFault, left_ns: u64) -> bool {
         let waited_ns = now_ns.saturating_sub(*self.begun_ns.get_or_insert(now_ns));
         let LogFault::Held { watched_ns, .. } = *held else { return false };
+        let advice = ask_the_agent(held);
         let lives = watched_ns > 0;
         let is_over = self.most_ns.is_some_and(|most| waited_ns >= most);
         if signal::is_asked() || is_over && (lives || !self.watches) {
@@ -126,22 +127,32 @@ impl Waiting {
                     let most = most.filter(|_| !self.watches).unwrap_or(u64::MAX);
                     let wait_ns = left_ns.min(most.saturating_sub(waited_ns));
                     logger::say(format_args!(
-                        "windlass: {held}; waiting up to {} s to see if it still runs",
+                        "windlass: {held}; waiting up to {} s to see if it still runs{advice}",
                         wait_ns.div_ceil(1_000_000_000)
                     ));
                 }
                 (true, None) => logger::say(format_args!(
-                    "windlass: {held}; waiting for it to finish, {} s so far (Ctrl-C ends it)",
+                    "windlass: {held}; waiting for it to finish, {} s so far (Ctrl-C ends it){advice}",
                     waited_ns / 1_000_000_000
                 )),
                 (true, Some(most)) => logger::say(format_args!(
-                    "windlass: {held}; waiting for it to finish, {} s so far, at most {} s",
+                    "windlass: {held}; waiting for it to finish, {} s so far, at most {} s{advice}",
                     waited_ns / 1_000_000_000,
                     most / 1_000_000_000
                 )),
             }
         }
         true
+    }
+}
+
+/// What to do about a lock that an agent has: it may have work without end, and does this command's too.
+fn ask_the_agent(held: &LogFault) -> &'static str {
+    match held {
+        LogFault::Held { who, .. } if who.kind == HolderKind::Agent => {
+            "; an agent takes commands itself, with --socket PATH and without --alone, and then there is nothing to wait for"
+        }
+        _ => "",
     }
 }
 
@@ -507,7 +518,7 @@ impl Repository {
     /// Takes the lease without the log, which is damaged.
     pub fn hold(&self, from: Seek) -> Result<(Hold<'_>, Author), Failure> {
         let me = Author { node: NODE, boot: host::boot()? };
-        let identity = Identity { cluster: self.format.uuid, me };
+        let identity = Identity { cluster: self.format.uuid, me, who: host::who(HolderKind::Command) };
         let WriterOptions { timing, read_only, .. } = self.options();
         if let Some(feature) = read_only {
             return Err(self.log_failure(&LogFault::ReadOnly { feature }));
@@ -539,7 +550,7 @@ impl Repository {
 
     fn try_claim(&self, waiting: &mut Waiting) -> Result<LogSession<'_>, LogFault> {
         let me = Author { node: NODE, boot: host::boot().map_err(|_| LogFault::NotReady)? };
-        let identity = Identity { cluster: self.format.uuid, me };
+        let identity = Identity { cluster: self.format.uuid, me, who: host::who(HolderKind::Command) };
         let start = Start { seed: host::random().map_err(|_| LogFault::NotReady)?, view: self.last_view() };
         let (sealer, options) = (LogSealer::new(&self.keys), self.options());
         // Without threads to give, all is done on this one.
@@ -560,13 +571,15 @@ impl Repository {
             LogFault::Held { watched_ns: 0, .. } => Failure::at(
                 place,
                 format_args!(
-                    "{fault}; wait for it with --wait TIME: 20 s or more also take over from one that died"
+                    "{fault}; wait for it with --wait TIME: 20 s or more also take over from one that died{}",
+                    ask_the_agent(fault)
                 ),
             ),
             LogFault::Held { .. } => Failure::at(
                 place,
                 format_args!(
-                    "{fault}; wait for it with --wait TIME, or as long as it takes without --wait and --no-wait"
+                    "{fault}; wait for it with --wait TIME, or as long as it takes without --wait and --no-wait{}",
+                    ask_the_agent(fault)
                 ),
             ),
             _ => self.log_failure(fault),

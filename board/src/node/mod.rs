@@ -28,6 +28,7 @@ use std::sync::Arc;
 use windlass_agent::backplane::net::{Net, NetConfig, conns_max};
 use windlass_agent::backplane::session::{Local, PROTOCOLS};
 use windlass_agent::backplane::tls::{Pem, Tls};
+use windlass_agent::format::slot::HolderKind;
 use windlass_agent::id::{Boot, NodeId};
 use windlass_agent::node::Node;
 use windlass_agent::work::Present;
@@ -116,7 +117,8 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         None => (None, Vec::new()),
     };
     let request_ns = REQUEST_LEASES.saturating_mul(settings.timing.lease_ns);
-    let config = node::config(&work, peers, present(&profile, &volumes, me.1), request_ns)?;
+    let config =
+        node::config(&work, HolderKind::Agent, peers, present(&profile, &volumes, me.1), request_ns)?;
     let node = Node::new(HostClock.boot_ns(), config);
     let engine = Engine::start(node, work, net, &post, letters)?;
     let mut reactor = Reactor::new(poll, front.into_server(), engine, identity)?;

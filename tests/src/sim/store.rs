@@ -17,7 +17,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::conformance::store::WHOLE;
-use windlass_agent::format::slot::{Author, ClusterId, LogDigest, PlainForTests, SlotHeader, carried};
+use windlass_agent::format::slot::{Author, ClusterId, LogDigest, PlainForTests, SlotHeader, Who, carried};
 use windlass_agent::id::{Boot, Epoch, NodeId, Slot};
 use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::keys;
@@ -37,7 +37,7 @@ pub const SEGMENTS: &str = "seg/";
 
 /// Who a node is in one of its lives.
 pub fn identity(node: u32, boot: u64) -> Identity {
-    Identity { cluster: CLUSTER, me: Author { node: NodeId(node), boot: Boot(boot) } }
+    Identity { cluster: CLUSTER, me: Author { node: NodeId(node), boot: Boot(boot) }, who: Who::default() }
 }
 
 /// The random seed of a node in one of its lives.

@@ -1,7 +1,7 @@
 //! Traces that others paid for: T1 to T4, T8, T9 of `agent/doc/commit-log.md`, Traces, on the real machines.
 
 use windlass_agent::format::record::Record;
-use windlass_agent::format::slot::{Claim, PlainForTests};
+use windlass_agent::format::slot::{Claim, PlainForTests, Who};
 use windlass_agent::id::{Epoch, NodeId, Slot};
 use windlass_agent::log::call::{Answer, Call, CallId};
 use windlass_agent::log::fault::LogFault;
@@ -315,6 +315,7 @@ fn t8_no_takeover_before_a_full_interval_between_two_good_reads() {
         counter: 99,
         nonce: [3; 16],
         slot: Slot(0),
+        who: Who::default(),
     };
     let put = Call::Put { key: keys::beat(Epoch(1)), body: beat.emit_beat().into() };
     shelf.apply(&put).unwrap();
