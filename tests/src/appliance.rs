@@ -16,10 +16,9 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use nix::fcntl::AT_FDCWD;
-use nix::sys::signal::{Signal, raise};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use windlass_agent::drive::budget::Budget;
@@ -53,7 +52,7 @@ use windlass_agent::store::dir::DirStore;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::uplink::{Uplink, UplinkSettings};
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, Versioning};
+use windlass_agent::store::{ByteRange, Store};
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
 use windlass_agent::worker::backup::{COMMIT_INTERVAL_NS, COMMIT_OBJECTS, COMMIT_PAUSE_NS};
@@ -540,72 +539,6 @@ impl Reactor for FastReactor {
 
     fn wait(&mut self, deadline_ns: Option<u64>) {
         self.inner.wait(deadline_ns.map(|deadline| deadline.div_ceil(self.speed)));
-    }
-}
-
-/// Kills this process (SIGKILL) at a call to the store, before or after the call is applied.
-pub struct KillStore {
-    inner: Arc<dyn Store>,
-    left: AtomicU64,
-    writes_only: bool,
-    after: bool,
-}
-
-impl KillStore {
-    /// Dies at call number `at`, the first being 0; only PUT and DELETE count with `writes_only`.
-    pub fn new(inner: Arc<dyn Store>, at: u64, writes_only: bool, after: bool) -> KillStore {
-        KillStore { inner, left: AtomicU64::new(at), writes_only, after }
-    }
-
-    /// Calls that are left until it strikes.
-    pub fn left(&self) -> u64 {
-        self.left.load(Ordering::SeqCst)
-    }
-
-    fn call<T>(&self, writes: bool, work: impl FnOnce() -> T) -> T {
-        if self.writes_only && !writes {
-            return work();
-        }
-        let now = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
-        if now && !self.after {
-            let _ = raise(Signal::SIGKILL);
-        }
-        let answer = work();
-        if now {
-            let _ = raise(Signal::SIGKILL);
-        }
-        answer
-    }
-}
-
-impl Store for KillStore {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> std::result::Result<(), StoreFault> {
-        self.call(true, || self.inner.put(key, body, mode))
-    }
-
-    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> std::result::Result<u64, StoreFault> {
-        self.call(false, || self.inner.get(key, range, out))
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: &str,
-        each: &mut dyn FnMut(&str, u64) -> bool,
-    ) -> std::result::Result<(), StoreFault> {
-        self.call(false, || self.inner.list(prefix, after, each))
-    }
-
-    fn delete(&self, key: &str) -> std::result::Result<(), StoreFault> {
-        self.call(true, || self.inner.delete(key))
-    }
-
-    fn versioning(&self) -> std::result::Result<Versioning, StoreFault> {
-        self.inner.versioning()
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`fault`] | why bytes were refused |
 //! | [`cursor`] | fixed little-endian fields: what the log's formats are written with |
 //! | [`record`] | records of the commit log |
+//! | [`totals`] | what a backup did, in numbers |
 //! | [`mark`] | what people say of a point: held, a note, tags |
 //! | [`slot`] | the small objects of the commit log: slot, grant, beat, boundary |
 //!
@@ -39,5 +40,6 @@ pub mod row;
 pub mod seal;
 pub mod slot;
 pub mod tail;
+pub mod totals;
 pub mod varint;
 pub mod wrap;

@@ -27,6 +27,8 @@
 //! | `types` | what it is given, told, and says |
 //! | `follow` | who coordinates, and when to claim |
 //! | `clock` | its wall clock, held against the store's |
+//! | `lease` | the lease: claimed, got, given back, lost |
+//! | `reading` | the log, read for what waits for it |
 //! | `errand` | a node that is there for one backup |
 //! | `requests` | commands of people on this machine |
 //! | `health` | what it says while nobody coordinates |
@@ -39,11 +41,12 @@ mod clock;
 mod errand;
 mod follow;
 mod health;
+mod lease;
+mod reading;
 mod requests;
 mod types;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use crate::backplane::message::Message;
 use crate::coordinator::calendar::{Calendar, Due};
@@ -54,7 +57,7 @@ use crate::log::call::Answer;
 use crate::log::fault::LogFault;
 use crate::log::lease::Nonces;
 use crate::log::replay::{Replay, View};
-use crate::log::writer::{self, Writer};
+use crate::log::writer::Writer;
 use crate::store::time::StoreTime;
 use crate::work::{Assignment, AssignmentId, Command, MergeOrder, Present, Reply};
 use crate::worker::role::{self, Role};
@@ -539,211 +542,6 @@ impl<S: Sealer + Clone> Node<S> {
         let why = format!("{PROBES_WAITING_MAX} questions wait for this node to read the log; try again");
         let failed = volumes.into_iter().map(|volume| (volume, why.clone())).collect();
         self.tell_coordinator(Message::Probed { ask, found: Vec::new(), failed });
-    }
-
-    /// What waits for the log goes on when it is read far enough; else the log is read.
-    fn settle_waiting(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        if self.view().head < self.needed || !self.has_read && self.writer.is_none() {
-            return self.read_log();
-        }
-        let state = Arc::new(self.view().state.clone());
-        while let Some(waiting) = self.waiting.pop_front() {
-            let state = Arc::clone(&state);
-            self.actions.push_back(match waiting {
-                Waiting::Probe { ask, policy, volumes } => Action::Probe { ask, policy, volumes, state },
-                Waiting::Start(assignment) => Action::Start { assignment, state },
-                Waiting::Merge(order) => Action::Merge { order, state },
-            });
-        }
-    }
-
-    fn read_log(&mut self) {
-        if self.reader.is_some() {
-            return;
-        }
-        let machine = self.next_machine();
-        let (cluster, sealer) = (self.config.identity.cluster, self.config.sealer.clone());
-        let options = self.config.options.replay;
-        let reader = if self.view.head.0 == 0 {
-            Replay::from_start(cluster, sealer, options, 1)
-        } else {
-            Replay::from_view(cluster, sealer, options, 1, self.view.clone())
-        };
-        self.reader = Some((machine, reader));
-        self.ask_for_log();
-    }
-
-    /// Passes on what the reader asks for: also from where nothing else follows that would.
-    fn ask_for_log(&mut self) {
-        let Some((machine, reader)) = &mut self.reader else { return };
-        while let Some((id, call)) = reader.next_call() {
-            self.actions.push_back(Action::Call(Ticket { machine: *machine, id }, call));
-        }
-    }
-
-    fn settle_reader(&mut self) {
-        self.ask_for_log();
-        let Some((_, reader)) = &self.reader else { return };
-        match reader.result() {
-            None => {}
-            Some(Ok(_)) => {
-                if let Some((_, reader)) = self.reader.take() {
-                    // That the end is lost is said once.
-                    let was_lost = self.view.lost_end.is_some();
-                    let is_news = |fault: &LogFault| !was_lost || !matches!(fault, LogFault::LostEnd { .. });
-                    reader.warnings().filter(is_news).for_each(|fault| self.note(Note::Warning(fault)));
-                    self.take_view(reader.into_view());
-                    self.health.has_read();
-                }
-            }
-            Some(Err(_)) if self.looks() => self.reader = None,
-            Some(Err(fault)) => {
-                self.reader = None;
-                self.note(Note::Warning(fault));
-                self.health.keeps_from_lease(fault);
-                self.log_is_unreadable(fault);
-            }
-        }
-    }
-
-    fn take_view(&mut self, view: View) {
-        self.has_read = true;
-        self.follow.epoch = self.follow.epoch.max(view.state.epoch);
-        if view.head >= self.view.head {
-            self.view = view;
-        }
-    }
-
-    /// Whoever waits for the log is told; the coordinator asks again or asks somebody else.
-    fn log_is_unreadable(&mut self, fault: LogFault) {
-        self.has_read = true;
-        for waiting in std::mem::take(&mut self.waiting) {
-            match waiting {
-                Waiting::Probe { ask, volumes, .. } => {
-                    let failed = volumes.into_iter().map(|volume| (volume, fault.to_string())).collect();
-                    self.tell_coordinator(Message::Probed { ask, found: Vec::new(), failed });
-                }
-                Waiting::Start(assignment) => self.role.ended(assignment.id, Err(fault.to_string())),
-                Waiting::Merge(order) => self.role.merged(order.id, Err(fault.to_string())),
-            }
-        }
-    }
-
-    fn seek(&mut self) {
-        let machine = self.next_machine();
-        let seed = self.nonces.seed();
-        let (identity, sealer, options) =
-            (self.config.identity, self.config.sealer.clone(), self.config.options);
-        let writer = match self.view.head {
-            Slot(0) => Writer::new(identity, sealer, options, seed),
-            _ => Writer::with_view(identity, sealer, options, seed, self.view.clone()),
-        };
-        self.writer = Some((machine, writer));
-        self.note(Note::Seeking);
-    }
-
-    fn settle_writer(&mut self, now_ns: u64, wall_ns: i64) {
-        loop {
-            let Some((machine, writer)) = &mut self.writer else { return };
-            let machine = *machine;
-            let Some(action) = writer.next_action() else { return };
-            match action {
-                writer::Action::Call { id, call } => {
-                    self.actions.push_back(Action::Call(Ticket { machine, id }, call));
-                }
-                writer::Action::Wait { held, until_ns } => {
-                    self.health.keeps_from_lease(held);
-                    self.look_ns = now_ns.saturating_add(errand::LOOK_NS);
-                    self.held = Some((held, until_ns));
-                    let is_twin = self.is_twin(&held);
-                    self.note(if is_twin { Note::SameNumber(held) } else { Note::Waiting(held) });
-                }
-                writer::Action::Ready { epoch, .. } => self.ready(now_ns, wall_ns, epoch),
-                writer::Action::Committed { .. } => {
-                    let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
-                    self.coordinator.iter_mut().for_each(|coordinator| coordinator.committed(now));
-                }
-                writer::Action::Released { .. } => self.released(now_ns),
-                writer::Action::Lost(fault) => {
-                    self.health.keeps_from_lease(fault);
-                    self.note(Note::Lost(fault));
-                    self.step_down(now_ns);
-                }
-                writer::Action::Warning(fault) => self.note(Note::Warning(fault)),
-            }
-        }
-    }
-
-    fn ready(&mut self, now_ns: u64, wall_ns: i64, epoch: Epoch) {
-        let Some((_, writer)) = &self.writer else { return };
-        let settings = coordinator::Settings {
-            me: self.me(),
-            peers: self.config.peers.clone(),
-            beat_ns: self.config.options.timing.beat_ns,
-            rest_ns: self.config.rest_ns,
-            merges: self.config.merges,
-            room: self.config.room,
-            errand: self.errand.clone(),
-            checks: self.config.options.checks,
-        };
-        let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
-        let mut coordinator = Coordinator::new(settings, epoch, now);
-        for &node in &self.up {
-            coordinator.set_up(now, node, true);
-        }
-        self.coordinator = Some(coordinator);
-        self.follow.epoch = self.follow.epoch.max(epoch);
-        if self.follow.away_until_ns == u64::MAX {
-            // It was asked to leave while it claimed.
-            self.releasing = Some(None);
-        }
-        self.health.is_well();
-        (self.follow.again_ns, self.held) = (None, None);
-        self.note(Note::Coordinates(epoch));
-        self.announce(now_ns);
-    }
-
-    /// Says to all that this node coordinates, itself included.
-    fn announce(&mut self, now_ns: u64) {
-        self.announce_ns = now_ns.saturating_add(self.config.options.timing.beat_ns);
-        let announcement = Message::Announce { resting: false, successor: None };
-        for node in self.up.clone() {
-            self.send(node, announcement.clone());
-        }
-        self.loopback.push_back(announcement);
-    }
-
-    fn released(&mut self, now_ns: u64) {
-        let successor = self.releasing.take().flatten();
-        self.note(Note::Released);
-        let announcement = Message::Announce { resting: true, successor };
-        for node in self.up.clone() {
-            self.send(node, announcement.clone());
-        }
-        self.step_down(now_ns);
-        self.follow.rest(now_ns, successor);
-        if successor == Some(self.me()) {
-            self.follow.take_next();
-        }
-    }
-
-    /// The lease is gone, and the coordinator with it.
-    fn step_down(&mut self, now_ns: u64) {
-        if let Some((_, writer)) = self.writer.take() {
-            self.take_view(writer.view().clone());
-        }
-        if let (Some(errand), Some(coordinator)) = (&mut self.errand, &self.coordinator) {
-            errand.own = coordinator.backup_of(&errand.policy).or(errand.own);
-        }
-        self.held = None;
-        self.coordinator = None;
-        self.releasing = None;
-        self.loopback.clear();
-        let me = self.me();
-        self.follow.stepped_down(now_ns, me);
     }
 
     fn settle_coordinator(&mut self, now_ns: u64, wall_ns: i64) {

@@ -5,6 +5,7 @@
 //! | `ahead` | what the ring reads before it is asked for |
 //! | `file` | how a device or file is opened and described; synchronous I/O |
 //! | [`ring`] | the queue over io_uring |
+//! | `outcome` | what a completion of the ring means |
 //! | [`pread`] | the same over threads, where io_uring is disabled |
 //! | [`fault`] | why a device could not be opened |
 //! | [`link`] | connections between nodes over TCP |
@@ -29,6 +30,7 @@ mod file;
 pub mod fsattr;
 pub mod link;
 pub(crate) mod mount;
+mod outcome;
 pub mod poll;
 pub mod pread;
 #[cfg(feature = "uring")]

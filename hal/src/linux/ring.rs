@@ -47,10 +47,9 @@ use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::ahead::{self, Ahead, Found};
-use super::file::{Bounce, Failure, Route, Source, errno_of};
-use crate::block::{
-    BlockDevice, DeviceId, Fault, Geometry, Op, Request, SEGMENTS_PER_REQUEST_MAX, Segment, Wait,
-};
+use super::file::{Bounce, Route, Source, errno_of};
+use super::outcome::{outcome, route};
+use crate::block::{BlockDevice, DeviceId, Fault, Geometry, Op, Request, SEGMENTS_PER_REQUEST_MAX, Wait};
 use crate::buf::{Buf, Pool};
 
 pub use super::QUEUE_DEPTH_MAX;
@@ -536,48 +535,6 @@ impl RingDevice {
     }
 }
 
-/// How a segment of which `done` bytes are transferred goes on.
-fn route(source: &Source, segment: &Segment, buf: &Buf, done: u32) -> Route {
-    let at = segment.buf_offset as usize + done as usize;
-    let left = segment.len as usize - done as usize;
-    source.route(segment.device_offset + u64::from(done), left, buf.address().addr() + at)
-}
-
-/// What a completion means for its segment: settled (true), or a rest to transfer (false).
-fn outcome(
-    source: &Source,
-    request: &Request,
-    segment: usize,
-    done: Option<&mut u32>,
-    result: i32,
-) -> Result<bool, Failure> {
-    let Some(segment) = request.segments.get(segment) else {
-        if result < 0 {
-            return Err(Failure::from(Errno::from_raw(-result)));
-        }
-        source.forget_written();
-        return Ok(true);
-    };
-    match (request.op, done) {
-        (_, _) if result == -libc::EOPNOTSUPP && request.op == Op::Zero => {
-            source.clear(request.op, segment.device_offset, segment.len).map(|()| true)
-        }
-        (_, _) if result < 0 => Err(Failure::from(Errno::from_raw(-result))),
-        (Op::Read | Op::Write, Some(done)) => {
-            let Some(buf) = &request.buf else { panic!("ring: a transfer has a buffer") };
-            let route = route(source, segment, buf, *done);
-            let total = source.geometry().shown(segment.device_offset, segment.len) as usize;
-            let begun = segment.device_offset + u64::from(*done);
-            *done = source.advance(route, *done as usize, result as usize, total)? as u32;
-            if request.op == Op::Read {
-                source.forget_read(route, begun);
-            }
-            Ok(*done as usize == total)
-        }
-        _ => Ok(true),
-    }
-}
-
 impl BlockDevice for RingDevice {
     fn geometry(&self) -> Geometry {
         self.source.geometry()
@@ -705,40 +662,5 @@ impl fmt::Debug for RingDevice {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Access, Caching, open_ring};
-    use super::*;
-
-    /// Does `op` on the first 16 KiB of both, block by block in reverse, in entries of one block.
-    fn transfer(device: &mut RingDevice, op: Op, buf: Buf) -> Buf {
-        let segments = vec![Segment::new(8192, 0, 8192), Segment::new(0, 8192, 8192)];
-        device.submit(Request { id: 1, op, buf: Some(buf), segments }).unwrap();
-        let mut back = None;
-        assert_eq!(device.complete(Wait::One, &mut |r| back = Some(r)), 1);
-        let back = back.unwrap();
-        assert_eq!(back.fault(), None);
-        back.buf.unwrap()
-    }
-
-    #[test]
-    fn a_short_transfer_goes_on_where_it_stopped() {
-        let path = std::env::temp_dir().join(format!("windlass-ring-{}.img", std::process::id()));
-        let byte = |i: usize| (i / 512) as u8 + 1;
-        let image: Vec<u8> = (0..16384).map(byte).collect();
-        std::fs::write(&path, &image).unwrap();
-        let pool = Pool::new(1, 16384);
-        let pools = [pool.clone()];
-        let mut device = open_ring(&path, Access::Write, Caching::Direct, 1, &pools).unwrap();
-        device.entry_bytes_max = 4096;
-        let buf = transfer(&mut device, Op::Read, pool.take().unwrap());
-        assert!(buf[..8192] == image[8192..] && buf[8192..] == image[..8192]);
-        let mut buf = transfer(&mut device, Op::Write, buf);
-        buf.fill(0);
-        buf = transfer(&mut device, Op::Read, buf);
-        assert!(buf[..8192] == image[8192..] && buf[8192..] == image[..8192]);
-        drop((buf, device));
-        assert_eq!(std::fs::read(&path).unwrap(), image);
-        assert_eq!(pool.free(), 1);
-        std::fs::remove_file(&path).unwrap();
-    }
-}
+#[path = "ring_test.rs"]
+mod tests;

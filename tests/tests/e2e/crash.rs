@@ -18,10 +18,11 @@ use windlass_agent::store::Store;
 use windlass_board::engine::host::HostClock;
 use windlass_hal::clock::SystemClock;
 use windlass_tests::appliance::{
-    Appliance, KillStore, Setup, Source, dir_store, expect_clean, expect_equal, image_of, plant,
+    Appliance, Setup, Source, dir_store, expect_clean, expect_equal, image_of, plant,
 };
 use windlass_tests::error::output;
 use windlass_tests::fixture::noise;
+use windlass_tests::kill_store::KillStore;
 use windlass_tests::store_fault::{FaultPlan, FaultStore};
 use windlass_tests::workdir::Workdir;
 
