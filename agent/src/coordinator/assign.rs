@@ -174,7 +174,7 @@ impl Coordinator {
         let done = running.done.of(volume);
         let is_done = done.iter().any(|done| done.from <= report.from && report.to <= done.to);
         // Another's work there is no commit of these objects: the worker's later rows would refer to what no table names.
-        if is_done && (is_named(now.state, &report) || !self.settings.checks.named) {
+        if is_done && (is_named(now.state, &report) || !self.settings.checks.named()) {
             self.send(from, Message::Accepted { id, sequence: report.sequence });
             return self.advance(now, from, &report);
         }
@@ -183,7 +183,7 @@ impl Coordinator {
         if !free || !in_order || !running.volumes.contains(&assignment.volume) {
             return self.revoke(from, id);
         }
-        if !self.settings.checks.commit_first {
+        if !self.settings.checks.commit_first() {
             self.send(from, Message::Accepted { id, sequence: report.sequence });
         }
         if let Some(assigned) = self.assigned.get_mut(&id) {

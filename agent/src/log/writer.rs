@@ -33,6 +33,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::iter;
 
+#[cfg(feature = "weaken")]
+pub use options::WEAKENED;
 pub use options::{Checks, WriterOptions};
 
 use super::call::{Answer, Body, Call, CallId, Calls, backoff_ns};
@@ -418,7 +420,7 @@ impl<S: Sealer + Clone> Writer<S> {
         let generation = self.next_generation();
         let nonces = Nonces::new(self.nonces.seed());
         let mut lease = Lease::seek(self.identity, self.timing(), nonces, generation, from);
-        if !self.options.checks.late_answer {
+        if !self.options.checks.late_answer() {
             lease.let_late_answers_renew();
         }
         self.lease = Some(lease);
@@ -556,7 +558,7 @@ impl<S: Sealer + Clone> Writer<S> {
         let read = Call::Get { key: keys::slot(slot) };
         let later = now_ns.saturating_add(backoff_ns(attempts.saturating_sub(1)));
         match (step, answer) {
-            (Step::Creating, Answer::Fault(StoreFaultKind::Exists)) if !self.options.checks.exists => {
+            (Step::Creating, Answer::Fault(StoreFaultKind::Exists)) if !self.options.checks.exists() => {
                 self.flight = None;
                 self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
             }
@@ -627,9 +629,9 @@ impl<S: Sealer + Clone> Writer<S> {
             Ok((found, _)) => found,
             Err(why) => return self.doubt(LogFault::Format { place: Place::Slot(slot), why }),
         };
-        let mine = found == flight.header || !self.options.checks.nonce;
+        let mine = found == flight.header || !self.options.checks.nonce();
         if mine {
-            if self.options.checks.epoch {
+            if self.options.checks.epoch() {
                 self.fence();
             } else {
                 self.passed(0);

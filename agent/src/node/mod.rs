@@ -322,7 +322,7 @@ impl<S: Sealer + Clone> Node<S> {
     fn may_coordinate(&self) -> bool {
         self.releasing.is_none()
             && self.writer.as_ref().is_some_and(|(_, writer)| {
-                writer.may_assign(self.now_ns) || !self.config.options.checks.lease
+                writer.may_assign(self.now_ns) || !self.config.options.checks.lease()
             })
     }
 
@@ -391,7 +391,7 @@ impl<S: Sealer + Clone> Node<S> {
             return;
         }
         let is_order = message.is_order();
-        if is_order && epoch < self.follow.epoch && self.config.options.checks.fence {
+        if is_order && epoch < self.follow.epoch && self.config.options.checks.fence() {
             return self.send(from, Message::Fenced);
         }
         self.follow.epoch = self.follow.epoch.max(epoch);
@@ -405,7 +405,7 @@ impl<S: Sealer + Clone> Node<S> {
     fn deliver_own(&mut self, now_ns: u64, wall_ns: i64, message: Message) {
         let own = self.writer.as_ref().map_or(self.follow.epoch, |(_, writer)| writer.epoch());
         let is_old = message.is_order() && own < self.follow.epoch;
-        if !is_old || !self.config.options.checks.fence {
+        if !is_old || !self.config.options.checks.fence() {
             let me = self.me();
             self.deliver(now_ns, wall_ns, me, message);
         }

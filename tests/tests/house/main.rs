@@ -9,6 +9,7 @@
 //! | `repositories` | repositories that earlier builds made |
 //! | `requests` | requests to a store per command |
 //! | `tidy` | labels, links, `Source:` lines, length of the README |
+//! | `weakened` | programs of tests say that their checks can be switched off |
 //!
 //! Source: ours.
 
@@ -19,3 +20,4 @@ mod readme;
 mod repositories;
 mod requests;
 mod tidy;
+mod weakened;

@@ -35,38 +35,65 @@ impl Default for WriterOptions {
     }
 }
 
-/// Checks that a test may switch off to see that it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Checks {
-    /// GET epoch/e+1 after each create.
-    pub epoch: bool,
-    /// Compare the nonce of a slot that exists already with ours.
-    pub nonce: bool,
-    /// Read the slot when a create says that it exists. Off: such a batch is taken for one that does not count.
-    pub exists: bool,
-    /// An answer to a beat at or after the end of the lease does not renew it. Off: it does, and the end waits for it.
-    pub late_answer: bool,
-    /// The coordinator accepts a report of a stretch that is done only when the tables name its objects.
-    pub named: bool,
-    /// The coordinator accepts a report after its commit. Off: before.
-    pub commit_first: bool,
-    /// A node drops orders of an older epoch than the highest seen.
-    pub fence: bool,
-    /// A coordinator does nothing when the lease could end before it arrives (L1).
-    pub lease: bool,
+/// What a program says of itself that was built so that its checks can be switched off: the binary that ships is without it.
+#[cfg(feature = "weaken")]
+pub const WEAKENED: &str = "windlass-agent: built for tests, checks can be switched off";
+
+/// Declares [`Checks`]: fields that tests change with the feature `weaken`, and nothing that could be changed without.
+macro_rules! checks {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Checks that a test may switch off to see that each matters; only in a build with the feature `weaken`.
+        #[cfg(feature = "weaken")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub struct Checks {
+            $($(#[doc = $doc])+ pub $name: bool,)+
+        }
+
+        /// Checks, all of which are always made: only a build with the feature `weaken` can leave one out.
+        #[cfg(not(feature = "weaken"))]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        pub struct Checks {}
+
+        #[cfg(feature = "weaken")]
+        impl Default for Checks {
+            fn default() -> Checks {
+                std::hint::black_box(WEAKENED);
+                Checks { $($name: true,)+ }
+            }
+        }
+
+        #[cfg(feature = "weaken")]
+        impl Checks {
+            $($(#[doc = $doc])+ pub(crate) fn $name(&self) -> bool {
+                self.$name
+            })+
+        }
+
+        #[cfg(not(feature = "weaken"))]
+        #[allow(clippy::unused_self, reason = "the same calls as with the feature")]
+        impl Checks {
+            $($(#[doc = $doc])+ pub(crate) fn $name(&self) -> bool {
+                true
+            })+
+        }
+    };
 }
 
-impl Default for Checks {
-    fn default() -> Checks {
-        Checks {
-            epoch: true,
-            nonce: true,
-            exists: true,
-            late_answer: true,
-            named: true,
-            commit_first: true,
-            fence: true,
-            lease: true,
-        }
-    }
+checks! {
+    /// GET epoch/e+1 after each create.
+    epoch,
+    /// Compare the nonce of a slot that exists already with ours.
+    nonce,
+    /// Read the slot when a create says that it exists. Off: such a batch is taken for one that does not count.
+    exists,
+    /// An answer to a beat at or after the end of the lease does not renew it. Off: it does, and the end waits for it.
+    late_answer,
+    /// The coordinator accepts a report of a stretch that is done only when the tables name its objects.
+    named,
+    /// The coordinator accepts a report after its commit. Off: before.
+    commit_first,
+    /// A node drops orders of an older epoch than the highest seen.
+    fence,
+    /// A coordinator does nothing when the lease could end before it arrives (L1).
+    lease,
 }
