@@ -64,9 +64,7 @@ impl Notify {
 
     /// What it does, in a line; the same line is sent once.
     pub fn status(&mut self, line: &str) {
-        let end =
-            (0..=line.len().min(STATUS_BYTES_MAX)).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
-        let line = line[..end].replace('\n', " ");
+        let line = line[..line.floor_char_boundary(STATUS_BYTES_MAX)].replace('\n', " ");
         if self.to.is_some() && line != self.status {
             self.send(&format!("STATUS={line}"));
             self.status = line;

@@ -34,12 +34,14 @@ pub(super) struct Hello {
 impl Hello {
     pub(super) fn of(local: &Local) -> Hello {
         let name = &local.name;
-        let end = (0..=name.len().min(NAME_BYTES_MAX)).rev().find(|&at| name.is_char_boundary(at));
         Hello {
             protocols: local.protocols,
             boot: local.boot,
             credits: CREDITS,
-            name: name[..end.unwrap_or(0)].chars().filter(|c| !c.is_control()).collect(),
+            name: name[..name.floor_char_boundary(NAME_BYTES_MAX)]
+                .chars()
+                .filter(|c| !c.is_control())
+                .collect(),
         }
     }
 

@@ -559,8 +559,7 @@ impl Reply {
 
 /// Text of at most `max` bytes; what is longer is cut at a character.
 fn emit_text(out: &mut Vec<u8>, text: &str, max: usize) {
-    let end = (0..=text.len().min(max)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    emit_bytes(out, &text.as_bytes()[..end]);
+    emit_bytes(out, &text.as_bytes()[..text.floor_char_boundary(max)]);
 }
 
 fn parse_flag(reader: &mut Reader<'_>) -> Result<bool, WireFault> {

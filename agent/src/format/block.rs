@@ -122,11 +122,6 @@ impl BlockBuilder {
         if self.rows == 0 { 0 } else { self.body.len() + self.objects.len() * OBJECT_ID_BYTES + 4 }
     }
 
-    /// Key of the last row taken, in this block or an earlier one.
-    pub fn last_key(&self) -> &RowKey {
-        &self.last
-    }
-
     /// Adds a row. Panics when its kind is another's or its key does not ascend within the block.
     pub fn push<'a>(&mut self, row: impl Into<RowRef<'a>>) -> Result<Pushed, RowRefused> {
         let row = row.into();

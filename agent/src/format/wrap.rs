@@ -235,30 +235,6 @@ fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; 12])
 }
 
-/// Reads a key file: 32 raw bytes, or 64 hexadecimal digits and a line end. `None` for anything else.
-pub fn parse_key_file(bytes: &[u8]) -> Option<Secret> {
-    if let Ok(raw) = <[u8; KEY_BYTES]>::try_from(bytes) {
-        return Some(Secret::new(raw));
-    }
-    let digits = bytes.trim_ascii_end();
-    if digits.len() != 2 * KEY_BYTES {
-        return None;
-    }
-    let mut key = [0; KEY_BYTES];
-    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = (digit(0)? * 16 + digit(1)?) as u8;
-    }
-    let secret = Secret::new(key);
-    key.zeroize();
-    Some(secret)
-}
-
-/// What is wrong with the permissions of a key file, given its mode bits; `None` when nothing.
-pub fn key_file_warning(mode: u32) -> Option<&'static str> {
-    if mode & 0o077 != 0 { Some("the key file is open to others than its owner; chmod 600 it") } else { None }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,15 +272,5 @@ mod tests {
         assert!(KeySlot::parse(&mut Reader::new(&slot.emit(), WHAT)).is_err());
         let slot = KeySlot { kind: SlotKind::Passphrase { memory_kib: 1024, passes: 99, lanes: 1 }, ..slot };
         assert!(KeySlot::parse(&mut Reader::new(&slot.emit(), WHAT)).is_err());
-    }
-
-    #[test]
-    fn key_files_are_raw_or_hexadecimal() {
-        assert_eq!(parse_key_file(&[0xab; 32]).unwrap().bytes(), &[0xab; 32]);
-        let text = format!("{}\n", "aB".repeat(32));
-        assert_eq!(parse_key_file(text.as_bytes()).unwrap().bytes(), &[0xab; 32]);
-        assert!(parse_key_file(&[0; 31]).is_none());
-        assert!(parse_key_file(&[b'g'; 64]).is_none());
-        assert!(key_file_warning(0o100_640).is_some() && key_file_warning(0o100_600).is_none());
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! `Session` gives the writer's calls to [`Hands`], so that neither a call that hangs nor housekeeping delays a beat; without any it performs
 //! them one by one on the thread that calls it, a beat that is due first. Whoever runs long between commits calls
-//! [`Session::poll`] at or before the deadline that it returned, so that beats go out; a reactor takes the [`Writer`] out instead
-//! ([`Session::into_writer`]) and lets an uplink thread perform its calls. Who mends a log that cannot be followed holds the lease
-//! without it ([`Hold`]).
+//! [`Session::poll`] at or before the deadline that it returned, so that beats go out; a node runs the
+//! [`Writer`] itself. What mends a log that cannot be followed holds the lease without it ([`Hold`]).
 //!
 //! Does not: start threads. Source: ours.
 
@@ -294,11 +293,6 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
             self.take_answers(Duration::from_nanos(NAP_NS));
         }
         released
-    }
-
-    /// Hands the machine to a driver that does not block.
-    pub fn into_writer(self) -> Writer<S> {
-        self.writer
     }
 
     fn run_until(&mut self, done: impl Fn(&Action) -> Option<Slot>) -> Result<Slot, LogFault> {

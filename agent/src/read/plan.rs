@@ -172,11 +172,6 @@ impl Plan {
         });
     }
 
-    /// Bytes that all fetches bring.
-    pub fn fetch_bytes(&self) -> u64 {
-        self.fetches.iter().map(|f| u64::from(f.bytes)).sum()
-    }
-
     /// Frames of a fetch.
     pub fn frames_of(&self, fetch: &Fetch) -> &[Frame] {
         &self.frames[fetch.frames.start as usize..fetch.frames.end as usize]
@@ -225,7 +220,6 @@ mod tests {
         assert_eq!(plan.frames.len(), 4);
         let files: Vec<_> = plan.blocks_of(&plan.frames[1]).iter().map(|b| b.file).collect();
         assert_eq!(files, [3, 1]);
-        assert_eq!(plan.fetch_bytes(), 300);
     }
 
     #[test]

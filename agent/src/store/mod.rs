@@ -276,7 +276,7 @@ pub enum StoreFaultKind {
 impl StoreFault {
     /// A fault of the call `verb key`. `detail` is mostly the server's own words: see [`foreign::message`].
     pub fn new(kind: StoreFaultKind, verb: &str, key: &str, detail: impl Into<String>) -> StoreFault {
-        let cut = (0..=key.len().min(KEY_BYTES_MAX)).rev().find(|&at| key.is_char_boundary(at)).unwrap_or(0);
+        let cut = key.floor_char_boundary(KEY_BYTES_MAX);
         StoreFault { kind, call: format!("{verb} {}", &key[..cut]), detail: foreign::message(&detail.into()) }
     }
 

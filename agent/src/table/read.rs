@@ -41,12 +41,6 @@ impl<F: Fetch> TableReader<F> {
         Some(TableReader { source, tails: segments.iter().map(TailRef::from).collect() })
     }
 
-    /// Replaces the set of segments; what is cached stays good, because names are never reused. Streams begun before go on
-    /// over the old set.
-    pub fn set_segments(&mut self, segments: &[SegmentMeta]) {
-        self.tails = segments.iter().map(TailRef::from).collect();
-    }
-
     /// Goes on behind segments and row blocks that cannot be read; what asks for rows that may be among them gets [`TableFault::Lost`]. Segments
     /// that `distrusted` names count as lost from the start.
     pub fn tolerate(&mut self, distrusted: &dyn Fn(&ObjectId) -> bool) {

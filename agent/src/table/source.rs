@@ -319,11 +319,6 @@ impl<F: Fetch> Source<F> {
         &self.limits
     }
 
-    /// What reads for it.
-    pub fn fetch_mut(&mut self) -> &mut F {
-        &mut self.fetch
-    }
-
     /// Bytes in both caches now.
     pub fn cached_bytes(&self) -> usize {
         self.indexes.bytes() + self.blocks.bytes()

@@ -28,7 +28,6 @@ pub struct Stream {
     waiting: Vec<TailRef>,
     open: Vec<Open>,
     last: Option<RowKey>,
-    merge_duplicates: bool,
 }
 
 struct Open {
@@ -48,13 +47,7 @@ impl Stream {
         let is_ahead = |tail: &TailRef| tail.rows[kind.index()] > 0 && tail.end(kind) > (from.lin, from.base);
         let mut waiting: Vec<TailRef> = tails.into_iter().filter(is_ahead).collect();
         waiting.sort_by_key(|tail| std::cmp::Reverse((tail.begin(kind), tail.id)));
-        Stream { kind, from: from.to_owned(), waiting, open: Vec::new(), last: None, merge_duplicates: true }
-    }
-
-    /// Gives rows of equal keys one after another instead of the first of them.
-    pub fn keep_duplicates(mut self) -> Stream {
-        self.merge_duplicates = false;
-        self
+        Stream { kind, from: from.to_owned(), waiting, open: Vec::new(), last: None }
     }
 
     /// The LIN of the next row, without taking it.
@@ -121,8 +114,8 @@ impl Stream {
             };
             let head = self.open[at].head.as_ref().map(|row| row.as_ref().key());
             match head.cmp(&self.last.as_ref().map(RowKey::as_ref)) {
-                Ordering::Equal if self.merge_duplicates => self.open[at].head = None,
-                Ordering::Equal | Ordering::Greater => return Ok(Some(at)),
+                Ordering::Equal => self.open[at].head = None,
+                Ordering::Greater => return Ok(Some(at)),
                 // A tail whose blocks differ from its index, or which begins before the key in the log:
                 // merges and rebuilds rely on the order.
                 Ordering::Less => {

@@ -195,8 +195,7 @@ fn parts_of_a_repository(opened: &Opened) -> Result<Vec<&'static str>, Failure> 
 
 /// Cut for the format object: it is for people there.
 pub(crate) fn identity(mut place: String) -> String {
-    let cut = (0..=STORE_IDENTITY_BYTES_MAX).rev().find(|&at| place.is_char_boundary(at)).unwrap_or(0);
-    place.truncate(cut);
+    place.truncate(place.floor_char_boundary(STORE_IDENTITY_BYTES_MAX));
     place
 }
 
