@@ -6,6 +6,7 @@
 //! | L is more than a period ahead | its time is set, now: a record with the time of now, from which the schedule goes on |
 //! | the last try failed for the n-th time | [`RETRY_NS_MIN`] * 2^(n-1) after it, at most [`RETRY_NS_MAX`] |
 //! | nothing | as `policy::schedule` says |
+//! | any of these, and the policy has a window that is closed then | when that opens |
 //!
 //! Invariants: a function of the log and the clock alone, so that a takeover tries nothing anew that was tried a moment ago.
 
@@ -48,17 +49,19 @@ fn due(state: &State, name: &str, policy: &Policy, schedule: &Schedule, wall_ns:
     let start = state.last_start_ns(name).max(schedule.since.map(|secs| secs.saturating_mul(1_000_000_000)));
     let tried = state.tried.get(name);
     let last = tried.map(|tried| tried.wall_ns).or(start);
-    if let Some(last) = last.filter(|&last| is_ahead(schedule, last, wall_ns)) {
+    if let Some(last) = last.filter(|&last| is_ahead(policy, last, wall_ns)) {
         return (wall_ns, Some(last.saturating_sub(wall_ns)));
     }
     match tried {
         // From a clock that was ahead by less than that: it is not waited for.
         Some(tried) if tried.failures > 0 => {
             let pause = retry_ns(tried.failures);
-            (tried.wall_ns.min(wall_ns.saturating_add(RETRY_NS_MIN)).saturating_add(pause), None)
+            let again_ns = tried.wall_ns.min(wall_ns.saturating_add(RETRY_NS_MIN)).saturating_add(pause);
+            (schedule.open_from(&policy.zone, again_ns, wall_ns), None)
         }
         Some(tried) => {
-            let from = Policy { schedule: Some(Schedule { since: None, ..*schedule }), ..policy.clone() };
+            let from =
+                Policy { schedule: Some(Schedule { since: None, ..schedule.clone() }), ..policy.clone() };
             (next_due(&from, Some(tried.wall_ns), wall_ns).unwrap_or(wall_ns), None)
         }
         None => (next_due(policy, state.last_start_ns(name), wall_ns).unwrap_or(wall_ns), None),
@@ -103,7 +106,7 @@ mod tests {
     fn with_policy(every_ms: Option<u64>) -> State {
         let mut policy =
             Policy::new("home", vec![PolicyVolume { device: "/dev/x".into(), reader: Reader::Auto }]);
-        policy.schedule = every_ms.map(|every| Schedule { every, at: None, since: None });
+        policy.schedule = every_ms.map(Schedule::every);
         let body = Arc::from(policy.emit().unwrap().as_slice());
         let entry = state::Policy { revision: 1, slot: Slot(2), removed: false, body, volumes: Vec::new() };
         State { policies: [("home".to_owned(), entry)].into(), ..State::default() }

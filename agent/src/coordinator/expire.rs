@@ -12,18 +12,18 @@ use super::{Coordinator, Now, Pending};
 use crate::format::record::Record;
 use crate::log::state::State;
 use crate::policy::Policy;
-use crate::policy::retention::{Candidate, Reason, Retention, Verdict, judge};
+use crate::policy::retention::{Candidate, Reason, Verdict, judge};
 
 /// Points that expire in one commit: a slot has room for more records, and reports of running backups share it.
 pub const EXPIRE_BATCH: usize = 64;
 
 /// Judges the points of a policy, newest first. `now_ns` is the wall clock in nanoseconds since 1970.
 #[must_use]
-pub fn judge_policy(state: &State, policy: &str, rules: &Retention, now_ns: i64) -> Vec<Verdict> {
+pub fn judge_policy(state: &State, policy: &Policy, now_ns: i64) -> Vec<Verdict> {
     let points: Vec<Candidate<'_>> = state
         .points
         .values()
-        .filter(|point| point.policy == policy)
+        .filter(|point| point.policy == policy.name)
         .map(|point| Candidate {
             backup: point.backup,
             wall_ns: point.wall_ns.0,
@@ -32,7 +32,7 @@ pub fn judge_policy(state: &State, policy: &str, rules: &Retention, now_ns: i64)
             is_damaged: state.damage.points.contains(&point.backup),
         })
         .collect();
-    let mut verdicts = judge(rules, &points, now_ns);
+    let mut verdicts = judge(&policy.retention, &policy.zone, &points, now_ns);
     let is_sound = |verdict: &Verdict| !state.damage.points.contains(&verdict.backup);
     let newest = verdicts.iter().position(is_sound).unwrap_or(0);
     if let Some(newest) = verdicts.get_mut(newest).filter(|verdict| verdict.expires()) {
@@ -63,7 +63,7 @@ impl Coordinator {
         if policy.retention.is_empty() {
             return;
         }
-        let verdicts = judge_policy(now.state, name, &policy.retention, now.wall_ns);
+        let verdicts = judge_policy(now.state, &policy, now.wall_ns);
         let (count, are_many) = expiring(&verdicts);
         if are_many {
             let why = format!(
@@ -111,9 +111,12 @@ mod tests {
         state
     }
 
+    fn policy(rules: &str) -> Policy {
+        Policy { retention: serde_json::from_str(rules).unwrap(), ..Policy::new("p", Vec::new()) }
+    }
+
     fn expired(state: &State, rules: &str) -> Vec<u32> {
-        let rules: Retention = serde_json::from_str(rules).unwrap();
-        let verdicts = judge_policy(state, "p", &rules, 1000 * DAY);
+        let verdicts = judge_policy(state, &policy(rules), 1000 * DAY);
         let backup = |record: Record| match record {
             Record::PointExpired { backup } => backup.0,
             other => panic!("{other:?}"),
@@ -140,8 +143,7 @@ mod tests {
     #[test]
     fn more_than_half_is_many() {
         for (points, many) in [(2, false), (3, true)] {
-            let verdicts =
-                judge_policy(&state(points), "p", &serde_json::from_str(r#"{"last":1}"#).unwrap(), 9 * DAY);
+            let verdicts = judge_policy(&state(points), &policy(r#"{"last":1}"#), 9 * DAY);
             assert_eq!(expiring(&verdicts), (points as usize - 1, many));
         }
     }

@@ -94,7 +94,7 @@ fn what_is_due_is_not_its_business() {
     let mut alone = Alone::lead(&[], names(1), &[("p", 1)]);
     let device = PolicyVolume { device: "v0".to_owned(), reader: Reader::Auto };
     let mut due = Policy::new("due", vec![device]);
-    due.schedule = Some(Schedule { every: 60_000, at: None, since: None });
+    due.schedule = Some(Schedule::every(60_000));
     let change = PolicyChange {
         name: "due".to_owned(),
         revision: 1,

@@ -168,7 +168,7 @@ fn an_hour_by_schedule(retention: Retention) -> Cluster {
     let mut cluster = Cluster::new(&[&["a"], &["b"]]);
     let volumes = ["a", "b"].map(|device| PolicyVolume { device: device.to_owned(), reader: Reader::Auto });
     let mut policy = Policy { retention, ..Policy::new("homes", volumes.to_vec()) };
-    policy.schedule = Some(Schedule { every: 600_000, at: None, since: None });
+    policy.schedule = Some(Schedule::every(600_000));
     let change = PolicyChange {
         name: "homes".to_owned(),
         revision: 1,
@@ -204,7 +204,7 @@ fn one_policy_each(cluster: &mut Cluster, schedule: Option<Schedule>) -> Vec<Str
     let devices: BTreeSet<String> = cluster.volumes.iter().flatten().cloned().collect();
     let named = |device: &String| {
         let volume = PolicyVolume { device: device.clone(), reader: Reader::Auto };
-        Policy { schedule, ..Policy::new(device, vec![volume]) }
+        Policy { schedule: schedule.clone(), ..Policy::new(device, vec![volume]) }
     };
     let policies: Vec<Policy> = devices.iter().map(named).collect();
     let changes = policies.iter().zip(1..).map(|(policy, volume)| {
@@ -232,7 +232,7 @@ fn six_every_minute(piece: u64) -> Vec<usize> {
     let mut cluster = Cluster::new(&[&all, &all]);
     cluster.piece = piece;
     (0..2).for_each(|index| cluster.boot(index));
-    let schedule = Schedule { every: 60_000, at: None, since: None };
+    let schedule = Schedule::every(60_000);
     let policies = one_policy_each(&mut cluster, Some(schedule));
     cluster.run_until(400, "six minutes", |cluster| cluster.now > 358_000 * MS);
     points_of(&cluster, &policies)
@@ -276,7 +276,7 @@ fn more_clients_than_backups_may_run_all_get_their_point() {
 /// A backup under way over volumes of both nodes, and one of which dies for good; what is left to read.
 fn one_of_two_dies(victim_coordinates: bool) -> Cluster {
     let mut cluster = Cluster::new(&[&["shared"], &["shared"]]);
-    let schedule = Schedule { every: 600_000, at: None, since: None };
+    let schedule = Schedule::every(600_000);
     one_policy_each(&mut cluster, Some(schedule));
     cluster.run_until(60, "some of it", |cluster| {
         cluster.state().running.values().any(|running| running.totals.items > 500)
@@ -345,7 +345,7 @@ fn schedules_go_on_after_all_nodes_were_off() {
         let mut cluster = Cluster::new(&all[..nodes]);
         cluster.piece = INODES;
         (0..nodes).for_each(|index| cluster.boot(index));
-        one_policy_each(&mut cluster, Some(Schedule { every: 600_000, at: None, since: None }));
+        one_policy_each(&mut cluster, Some(Schedule::every(600_000)));
         cluster.run_until(900, "a point", |cluster| cluster.points() > 0);
         if at_rest {
             cluster.run_until(300, "rest", |cluster| cluster.holder().is_none());
@@ -363,7 +363,7 @@ fn schedules_go_on_after_all_nodes_were_off() {
 fn one_policy_of_all(cluster: &mut Cluster, every: u64) {
     let all: BTreeSet<String> = cluster.volumes.iter().flatten().cloned().collect();
     let volume = |device: &String| PolicyVolume { device: device.clone(), reader: Reader::Auto };
-    let schedule = Some(Schedule { every, at: None, since: None });
+    let schedule = Some(Schedule::every(every));
     let body = Policy { schedule, ..Policy::new("homes", all.iter().map(volume).collect()) }.emit().unwrap();
     let volumes = all.into_iter().zip(1..).map(|(device, id)| (VolumeId(id), device)).collect();
     let change = PolicyChange { name: "homes".to_owned(), revision: 1, body, volumes };
@@ -432,7 +432,7 @@ fn whoever_asks_again_gets_a_point_without_the_volume_that_nobody_can_open() {
 fn a_backup_that_cannot_begin_is_tried_again_later_and_later_and_the_cluster_rests() {
     let mut cluster = Cluster::new(&[&["a"], &["b"]]);
     let volume = PolicyVolume { device: "gone".to_owned(), reader: Reader::Auto };
-    let schedule = Some(Schedule { every: 60_000, at: None, since: None });
+    let schedule = Some(Schedule::every(60_000));
     let body = Policy { schedule, ..Policy::new("homes", vec![volume]) }.emit().unwrap();
     let volumes = vec![(VolumeId(1), "gone".to_owned())];
     let change = PolicyChange { name: "homes".to_owned(), revision: 1, body, volumes };
@@ -463,7 +463,7 @@ fn clocks_that_are_wrong_neither_stop_a_schedule_nor_repeat_it() {
         cluster.piece = INODES;
         cluster.ahead_ns = 1000 * DAY;
         (0..2).for_each(|index| cluster.boot(index));
-        one_policy_each(&mut cluster, Some(Schedule { every: 600_000, at: None, since: None }));
+        one_policy_each(&mut cluster, Some(Schedule::every(600_000)));
         let hour = |hours: u64| move |cluster: &Cluster| cluster.now >= hours * 3_600_000 * MS;
         for (hours, ahead) in (1..).zip([wrong, 0, wrong, 0]) {
             cluster.run_until(8000, "an hour", hour(hours));

@@ -6,7 +6,7 @@
 //!   "include": [], "exclude": [ "*.tmp", "/scratch/" ],
 //!   "block_size": "128KiB", "object_size": "16MiB", "flush_interval": "60s", "compression": "zstd:1",
 //!   "limits": { "upload": "50MiB", "download": "100MiB", "device_iops": 4000 },
-//!   "schedule": { "every": "1d", "at": "02:30" },
+//!   "schedule": { "every": "1d", "at": "02:30", "window": "22:00-06:00" }, "zone": "Europe/Berlin",
 //!   "retention": { "daily": 7, "weekly": 4, "monthly": "all", "within": "2d" } }
 //! ```
 //!
@@ -15,7 +15,9 @@
 //! | [`select`] | include and exclude patterns, and the set of inodes that they select |
 //! | [`selected`] | a volume that shows only what is selected |
 //! | [`paths`] | from inodes back to paths, for messages |
-//! | [`schedule`] | when a backup is due
+//! | [`schedule`] | when a backup is due |
+//! | [`cron`] | the minutes that a cron line names |
+//! | [`zone`] | the clock on which days and hours are counted |
 //! | [`retention`] | which points stay, and why |
 //! | [`inodes`] | a bounded, sparse set of inode numbers |
 //!
@@ -25,6 +27,7 @@
 //! Invariants: a [`Policy`] that [`Policy::parse`] or [`Policy::check`] let through keeps every bound of this file; what
 //! [`Policy::emit`] writes parses to the same value. Does not: number volumes (the commit log does). Source: ours.
 
+pub mod cron;
 pub mod hidden;
 pub mod inodes;
 pub mod paths;
@@ -33,6 +36,7 @@ pub mod sample;
 pub mod schedule;
 pub mod select;
 pub mod selected;
+pub mod zone;
 
 use std::fmt;
 use std::str::FromStr;
@@ -50,6 +54,7 @@ use crate::units;
 use retention::Retention;
 use schedule::Schedule;
 use select::{PATTERNS_MAX, PatternFault, Patterns};
+use zone::Zone;
 
 /// The version of the JSON that this agent writes, and the only one that it reads.
 pub const POLICY_VERSION: u32 = 1;
@@ -105,6 +110,9 @@ pub struct Policy {
     /// When backups are due; missing: only on request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// On whose clock the schedule and the periods of the retention are counted.
+    #[serde(default, skip_serializing_if = "Zone::is_utc")]
+    pub zone: Zone,
 }
 
 /// One volume of a policy.
@@ -242,6 +250,7 @@ impl Policy {
             all_blocks: false,
             retention: Retention::default(),
             schedule: None,
+            zone: Zone::default(),
         }
     }
 
@@ -300,7 +309,7 @@ impl Policy {
         range(rate(self.limits.download), "download limit", "at least 1KiB a second; leave it out for none")?;
         range(self.limits.device_iops != Some(0), "device IOPS limit", "at least 1; leave it out for none")?;
         self.retention.check()?;
-        self.schedule.map_or(Ok(()), |schedule| schedule.check())
+        self.schedule.as_ref().map_or(Ok(()), Schedule::check)
     }
 
     fn check_volumes(&self) -> Result<(), PolicyFault> {

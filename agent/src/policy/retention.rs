@@ -35,6 +35,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::PolicyFault;
+use super::zone::Zone;
 use crate::civil::{Date, SECS_PER_DAY};
 use crate::format::mark::{TAGS_MAX, is_tag};
 use crate::id::BackupId;
@@ -155,10 +156,16 @@ impl Span {
         *self == Span::default()
     }
 
-    /// The moment that lies this span before another, both in nanoseconds since 1970. Days that the month of the result does not have carry
-    /// over into the next one.
+    /// The moment that lies this span before another, both in nanoseconds since 1970; days, months and years are those of the zone's clock.
+    /// Days that the month of the result does not have carry over into the next one.
     #[must_use]
-    pub fn before(self, wall_ns: i64) -> i64 {
+    pub fn before(self, zone: &Zone, wall_ns: i64) -> i64 {
+        let days = Span { hours: 0, ..self };
+        let hours_ns = i64::from(self.hours) * 3600 * NS_PER_SEC;
+        zone.moment_ns(days.before_local(zone.local_ns(wall_ns))).saturating_sub(hours_ns)
+    }
+
+    fn before_local(self, wall_ns: i64) -> i64 {
         const NS_PER_DAY: i64 = SECS_PER_DAY * NS_PER_SEC;
         let (day, time) = (wall_ns.div_euclid(NS_PER_DAY), wall_ns.rem_euclid(NS_PER_DAY));
         let date = Date::from_days(day);
@@ -168,8 +175,7 @@ impl Span {
             day: date.day,
         };
         let day = begin.days() - i64::from(self.days);
-        let ns = i128::from(day) * i128::from(NS_PER_DAY) + i128::from(time)
-            - i128::from(self.hours) * 3600 * i128::from(NS_PER_SEC);
+        let ns = i128::from(day) * i128::from(NS_PER_DAY) + i128::from(time);
         i64::try_from(ns).unwrap_or(i64::MIN)
     }
 }
@@ -257,9 +263,10 @@ pub enum Period {
 }
 
 impl Period {
-    /// Which period of its kind a moment is in; no two of one kind have the same number. `place` is the point's own.
-    fn of(self, wall_ns: i64, place: usize) -> i64 {
-        let secs = wall_ns.div_euclid(NS_PER_SEC);
+    /// Which period of its kind a moment is in; no two of one kind have the same number. `local_ns` is what the zone's clock shows, `place` is
+    /// the point's own.
+    fn of(self, local_ns: i64, place: usize) -> i64 {
+        let secs = local_ns.div_euclid(NS_PER_SEC);
         let date = Date::from_days(secs.div_euclid(SECS_PER_DAY));
         match self {
             Period::Point => place as i64,
@@ -485,9 +492,10 @@ impl Verdict {
     }
 }
 
-/// Judges all points of a policy; the verdicts come newest first. `now_ns` is what the clock says, for points that are ahead of it.
+/// Judges all points of a policy; the verdicts come newest first. Periods are those of the zone's clock. `now_ns` is what the clock says, for
+/// points that are ahead of it.
 #[must_use]
-pub fn judge(rules: &Retention, points: &[Candidate<'_>], now_ns: i64) -> Vec<Verdict> {
+pub fn judge(rules: &Retention, zone: &Zone, points: &[Candidate<'_>], now_ns: i64) -> Vec<Verdict> {
     let mut points: Vec<&Candidate<'_>> = points.iter().collect();
     points.sort_by_key(|point| std::cmp::Reverse((point.wall_ns, point.backup)));
     let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); points.len()];
@@ -506,9 +514,9 @@ pub fn judge(rules: &Retention, points: &[Candidate<'_>], now_ns: i64) -> Vec<Ve
         .copied()
         .filter(|&place| points.get(place).is_some_and(|point| !point.is_damaged))
         .collect();
-    apply(rules, &points, &sound, &mut reasons);
+    apply(rules, zone, &points, &sound, &mut reasons);
     if sound.len() < counted.len() {
-        apply(rules, &points, &counted, &mut reasons);
+        apply(rules, zone, &points, &counted, &mut reasons);
     }
     let verdict = |(point, reasons): (&&Candidate<'_>, Vec<Reason>)| Verdict {
         backup: point.backup,
@@ -523,7 +531,13 @@ fn places(points: &[&Candidate<'_>], which: impl Fn(&Candidate<'_>) -> bool) -> 
 }
 
 /// Adds what the rules say of the points at `places`, newest first; a reason that is there is not added twice.
-fn apply(rules: &Retention, points: &[&Candidate<'_>], places: &[usize], reasons: &mut [Vec<Reason>]) {
+fn apply(
+    rules: &Retention,
+    zone: &Zone,
+    points: &[&Candidate<'_>],
+    places: &[usize],
+    reasons: &mut [Vec<Reason>],
+) {
     let mut counts = rules.counts().map(|(period, count)| (period, count, None));
     let mut spans = rules.spans().map(|(period, span)| (period, span, None));
     let Some(newest_ns) = places.first().and_then(|&place| points.get(place)).map(|point| point.wall_ns)
@@ -533,7 +547,8 @@ fn apply(rules: &Retention, points: &[&Candidate<'_>], places: &[usize], reasons
     for (nth, &place) in places.iter().enumerate() {
         let (Some(point), Some(why)) = (points.get(place), reasons.get_mut(place)) else { continue };
         let is_oldest = nth + 1 == places.len();
-        let is_within = |span: &Span| !span.is_none() && point.wall_ns > span.before(newest_ns);
+        let local_ns = zone.local_ns(point.wall_ns);
+        let is_within = |span: &Span| !span.is_none() && point.wall_ns > span.before(zone, newest_ns);
         let mut add = |reason: Reason| {
             if !why.contains(&reason) {
                 why.push(reason);
@@ -545,7 +560,7 @@ fn apply(rules: &Retention, points: &[&Candidate<'_>], places: &[usize], reasons
             add(Reason::Within(rules.within));
         }
         for (period, count, last) in counts.iter_mut().filter(|(_, count, _)| !count.is_none()) {
-            let number = period.of(point.wall_ns, nth);
+            let number = period.of(local_ns, nth);
             let is_new = *last != Some(number);
             if is_new || is_oldest {
                 *last = Some(number);
@@ -554,7 +569,7 @@ fn apply(rules: &Retention, points: &[&Candidate<'_>], places: &[usize], reasons
             }
         }
         for (period, span, last) in spans.iter_mut().filter(|(_, span, _)| is_within(span)) {
-            let number = period.of(point.wall_ns, nth);
+            let number = period.of(local_ns, nth);
             let is_new = *last != Some(number);
             if is_new || is_oldest {
                 *last = Some(number);

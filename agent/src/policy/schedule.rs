@@ -1,8 +1,10 @@
-//! When a policy's backups are due: at multiples of a duration on the wall clock, such as every 6 hours or daily at 02:30 UTC.
+//! When a policy's backups are due: at multiples of a duration, such as every 6 hours or daily at 02:30, or at the minutes that a cron line
+//! names.
 //!
 //! ```text
 //!  every 6h          00:00     06:00     12:00     18:00     UTC, counted from 1970
 //!  every 1d at 02:30      02:30 tomorrow, ...
+//!  cron 30 2 * * 1-5      02:30 on Monday, ...
 //!
 //!  last start L, now N       due
 //!  ------------------        ---
@@ -10,19 +12,26 @@
 //!  L <= N                    the first time after L; when that has passed (runs were missed), it is due once, now
 //!  N < L <= N + every        the first time after L: a clock that was set back a little repeats no run
 //!  L > N + every             a clock is or was wrong ([`is_ahead`]): the coordinator writes N into the log, and that counts as L
+//!
+//!  due outside of its window: when that opens next
 //! ```
 //!
 //! "Now" is the coordinator's clock within bounds of the store's (`node::clock`).
 //!
+//! Whole days, the time of the day, cron lines and windows are on the clock of the policy's zone ([`zone`](super::zone)): a time that this
+//! clock skips is due at the end of what it skips, one that it shows twice is due once. Periods that are not whole days are counted in UTC
+//! whatever the zone, so that none of them is longer than it says.
+//!
 //! Invariants: after a run that starts at N nothing is due at or before N, whatever the clock did; the next
-//! one is due at most two periods after N. Pure: does not read a clock. Converting to local time is left to
-//! the caller. Source: ours.
+//! one is due at most two periods after N, or when the window opens after that. Pure: does not read a clock. Source: ours.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::cron::Cron;
+use super::zone::Zone;
 use super::{Policy, PolicyFault, duration};
 use crate::units::format_duration_ms;
 
@@ -35,25 +44,114 @@ const DAY_MS: u64 = 86_400_000;
 const MINUTE_MS: u64 = 60_000;
 const NS_PER_MS: i64 = 1_000_000;
 const NS_PER_SEC: i64 = 1_000_000_000;
+const NS_PER_MINUTE: i64 = 60 * NS_PER_SEC;
+const NS_PER_DAY: i64 = DAY_MS as i64 * NS_PER_MS;
+/// Times that a zone's clock shows and that lie in its past, one behind the other, are at most those of a day.
+const SHOWN_TWICE_MAX: usize = 1440;
 /// The largest product below fits.
 const _: () = assert!(EVERY_MS_MAX <= (i64::MAX / NS_PER_MS) as u64);
 
-/// When backups are due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// When backups are due: by `every` or by `cron`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// The period in milliseconds, [`EVERY_MS_MIN`]..=[`EVERY_MS_MAX`].
-    #[serde(with = "duration")]
+    /// The period in milliseconds, [`EVERY_MS_MIN`]..=[`EVERY_MS_MAX`]; 0: by `cron`.
+    #[serde(default, with = "duration", skip_serializing_if = "is_zero")]
     pub every: u64,
-    /// At which time of the day (UTC); only where the period is whole days.
+    /// At which time of the day; only where the period is whole days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<TimeOfDay>,
+    /// At which minutes, instead of a period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<Cron>,
+    /// Backups begin by themselves only in it; what is due outside of it waits until it opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// Since when it holds, in seconds since 1970: times before it were not missed. `None`: a policy that never ran is due at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<i64>,
 }
 
-/// A time of the day in UTC; written `02:30`.
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
+}
+
+/// A part of each day; written `22:00-06:00`. The first minute is in it, the last is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Window {
+    /// When it opens.
+    pub from: TimeOfDay,
+    /// When it closes; not the same.
+    pub to: TimeOfDay,
+}
+
+impl Window {
+    /// Whether a clock that shows `local_ns` (nanoseconds since 1970 as if it were UTC) is in it.
+    #[must_use]
+    pub fn contains(&self, local_ns: i64) -> bool {
+        let of_day = local_ns.rem_euclid(NS_PER_DAY);
+        let (from, to) = (self.from.ns(), self.to.ns());
+        if from < to { (from..to).contains(&of_day) } else { of_day >= from || of_day < to }
+    }
+
+    /// `wall_ns` if it is in it, otherwise the moment at which it opens next.
+    #[must_use]
+    pub fn open_from(&self, zone: &Zone, wall_ns: i64) -> i64 {
+        let local_ns = zone.local_ns(wall_ns);
+        if self.contains(local_ns) {
+            return wall_ns;
+        }
+        let left = (self.from.ns() - local_ns.rem_euclid(NS_PER_DAY)).rem_euclid(NS_PER_DAY);
+        let opens = zone.moment_ns(local_ns.saturating_add(left));
+        if opens > wall_ns { opens } else { zone.moment_ns(local_ns.saturating_add(left + NS_PER_DAY)) }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.from, self.to)
+    }
+}
+
+/// Text that is not a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAWindow;
+
+impl fmt::Display for NotAWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a part of a day; write HH:MM-HH:MM with two different times, such as 22:00-06:00")
+    }
+}
+
+impl std::error::Error for NotAWindow {}
+
+impl FromStr for Window {
+    type Err = NotAWindow;
+
+    fn from_str(text: &str) -> Result<Window, NotAWindow> {
+        let (from, to) = text.split_once('-').ok_or(NotAWindow)?;
+        let time = |text: &str| text.parse::<TimeOfDay>().map_err(|_| NotAWindow);
+        let window = Window { from: time(from)?, to: time(to)? };
+        if window.from == window.to { Err(NotAWindow) } else { Ok(window) }
+    }
+}
+
+impl TryFrom<String> for Window {
+    type Error = NotAWindow;
+
+    fn try_from(text: String) -> Result<Window, NotAWindow> {
+        text.parse()
+    }
+}
+
+impl From<Window> for String {
+    fn from(window: Window) -> String {
+        window.to_string()
+    }
+}
+
+/// A time of the day; written `02:30`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TimeOfDay {
@@ -62,30 +160,89 @@ pub struct TimeOfDay {
 }
 
 impl Schedule {
+    /// A schedule of multiples of `every_ms` milliseconds.
+    #[must_use]
+    pub fn every(every_ms: u64) -> Schedule {
+        Schedule { every: every_ms, ..Schedule::default() }
+    }
+
     /// Checks every bound.
     ///
     /// # Errors
     /// [`PolicyFault::Range`].
     pub fn check(&self) -> Result<(), PolicyFault> {
+        if self.cron.is_some() {
+            let allowed = "left out where there is a cron line";
+            let fault = |field| Err(PolicyFault::Range { field, allowed });
+            return match (self.every, self.at) {
+                (0, None) => Ok(()),
+                (0, Some(_)) => fault("schedule, at"),
+                _ => fault("schedule, every"),
+            };
+        }
         if !(EVERY_MS_MIN..=EVERY_MS_MAX).contains(&self.every) {
             return Err(PolicyFault::Range { field: "schedule, every", allowed: "from 1m to 366d" });
         }
-        if self.at.is_some() && !self.every.is_multiple_of(DAY_MS) {
+        if self.at.is_some() && !self.is_of_days() {
             let allowed = "left out unless the period is whole days, such as 1d";
             return Err(PolicyFault::Range { field: "schedule, at", allowed });
         }
         Ok(())
     }
 
+    fn is_of_days(&self) -> bool {
+        self.every.is_multiple_of(DAY_MS)
+    }
+
     fn every_ns(&self) -> i64 {
         self.every.clamp(EVERY_MS_MIN, EVERY_MS_MAX) as i64 * NS_PER_MS
     }
 
-    /// The first time of the schedule after `wall_ns`, in nanoseconds since 1970.
-    fn first_after(&self, wall_ns: i64) -> i64 {
-        let (every, at) = (self.every_ns(), self.at.map_or(0, TimeOfDay::ns));
-        let since = wall_ns.saturating_sub(at).rem_euclid(every);
-        wall_ns.saturating_add(every - since)
+    /// The first time of the schedule after `wall_ns`, in nanoseconds since 1970, whatever its window.
+    fn first_after(&self, zone: &Zone, wall_ns: i64) -> i64 {
+        if self.cron.is_none() && !self.is_of_days() {
+            return wall_ns.saturating_add(self.every_ns() - wall_ns.rem_euclid(self.every_ns()));
+        }
+        let mut local_ns = zone.local_ns(wall_ns);
+        // What the zone's clock shows again was due when it showed it first.
+        for _ in 0..SHOWN_TWICE_MAX {
+            local_ns = self.next_local(local_ns);
+            let moment_ns = zone.moment_ns(local_ns);
+            if moment_ns > wall_ns {
+                return moment_ns;
+            }
+        }
+        wall_ns.saturating_add(NS_PER_DAY)
+    }
+
+    /// The first time of the schedule that a clock shows after `local_ns`.
+    fn next_local(&self, local_ns: i64) -> i64 {
+        match &self.cron {
+            Some(cron) => {
+                let minute = cron.first_from(local_ns.div_euclid(NS_PER_MINUTE) + 1);
+                minute.map_or(i64::MAX, |minute| minute.saturating_mul(NS_PER_MINUTE))
+            }
+            None => {
+                let (every, at) = (self.every_ns(), self.at.map_or(0, TimeOfDay::ns));
+                let since = local_ns.saturating_sub(at).rem_euclid(every);
+                local_ns.saturating_add(every - since)
+            }
+        }
+    }
+
+    /// When that is due for which the time has come at `due_ns`: in the window, if there is one.
+    pub fn open_from(&self, zone: &Zone, due_ns: i64, now_ns: i64) -> i64 {
+        let Some(window) = &self.window else { return due_ns };
+        let open_ns = window.open_from(zone, due_ns.max(now_ns));
+        if open_ns <= now_ns { due_ns } else { open_ns }
+    }
+
+    /// How far ahead a start may be before the clock is doubted, as a moment.
+    fn reach_ns(&self, zone: &Zone, now_ns: i64) -> i64 {
+        match self.cron {
+            Some(_) => self.first_after(zone, now_ns).max(now_ns.saturating_add(60 * NS_PER_MINUTE)),
+            None => now_ns.saturating_add(self.every_ns()),
+        }
     }
 }
 
@@ -95,22 +252,41 @@ impl Schedule {
 /// `last_start_wall_ns` is the wall clock time at which the last backup was started, however that ended;
 /// `None` when there was none. A schedule that was set later counts from then.
 pub fn next_due(policy: &Policy, last_start_wall_ns: Option<i64>, now_wall_ns: i64) -> Option<i64> {
-    let schedule = policy.schedule?;
+    let schedule = policy.schedule.as_ref()?;
     let since = schedule.since.map(|secs| secs.saturating_mul(NS_PER_SEC));
-    let Some(last) = last_start_wall_ns.max(since) else { return Some(now_wall_ns) };
-    Some(schedule.first_after(if is_ahead(&schedule, last, now_wall_ns) { now_wall_ns } else { last }))
+    let due_ns = match last_start_wall_ns.max(since) {
+        None => now_wall_ns,
+        Some(last) if is_ahead(policy, last, now_wall_ns) => schedule.first_after(&policy.zone, now_wall_ns),
+        Some(last) => schedule.first_after(&policy.zone, last),
+    };
+    Some(schedule.open_from(&policy.zone, due_ns, now_wall_ns))
+}
+
+/// The next times of a policy's schedule after `wall_ns`, when each backup begins at once; none without a schedule.
+pub fn next_times(policy: &Policy, wall_ns: i64) -> impl Iterator<Item = i64> + '_ {
+    let after = move |last: i64| {
+        let schedule = policy.schedule.as_ref()?;
+        let time = schedule.first_after(&policy.zone, last);
+        Some(schedule.open_from(&policy.zone, time, last)).filter(|&time| time < i64::MAX)
+    };
+    std::iter::successors(after(wall_ns), move |&last| after(last))
 }
 
 /// Whether a start, or the time since when a schedule holds, is so far ahead that a clock is or was wrong. Counted from now at each look,
-/// the next time would never come: the time of one look must be kept.
-pub fn is_ahead(schedule: &Schedule, start_wall_ns: i64, now_wall_ns: i64) -> bool {
-    start_wall_ns > now_wall_ns.saturating_add(schedule.every_ns())
+/// the next time would never come: the time of one look must be kept. Nothing is ahead of a policy without a schedule.
+pub fn is_ahead(policy: &Policy, start_wall_ns: i64, now_wall_ns: i64) -> bool {
+    let is_beyond = |schedule: &Schedule| start_wall_ns > schedule.reach_ns(&policy.zone, now_wall_ns);
+    policy.schedule.as_ref().is_some_and(is_beyond)
 }
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "every {}", format_duration_ms(self.every))?;
-        self.at.map_or(Ok(()), |at| write!(f, " at {at} UTC"))
+        match &self.cron {
+            Some(cron) => write!(f, "cron {cron}")?,
+            None => write!(f, "every {}", format_duration_ms(self.every))?,
+        }
+        self.at.map_or(Ok(()), |at| write!(f, " at {at}"))?;
+        self.window.map_or(Ok(()), |window| write!(f, " within {window}"))
     }
 }
 
@@ -132,7 +308,7 @@ pub struct NotATimeOfDay;
 
 impl fmt::Display for NotATimeOfDay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a time of the day; write HH:MM in UTC, such as 02:30")
+        f.write_str("not a time of the day; write HH:MM, such as 02:30")
     }
 }
 
@@ -166,149 +342,5 @@ impl From<TimeOfDay> for String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const S: i64 = 1_000_000_000;
-    const H: i64 = 3600 * S;
-    const DAY: i64 = 24 * H;
-    /// Midnight of some day.
-    const D: i64 = 20_000 * DAY;
-
-    fn policy(every: &str, at: Option<&str>) -> Policy {
-        let schedule = Schedule {
-            every: crate::units::parse_duration_ms(every).unwrap(),
-            at: at.map(|at| at.parse().unwrap()),
-            since: None,
-        };
-        schedule.check().unwrap();
-        Policy { schedule: Some(schedule), ..Policy::new("home", Vec::new()) }
-    }
-
-    #[test]
-    fn times_are_multiples_on_the_wall_clock() {
-        let six = policy("6h", None);
-        assert_eq!(next_due(&six, Some(D), D), Some(D + 6 * H));
-        assert_eq!(next_due(&six, Some(D + 1), D + 2), Some(D + 6 * H));
-        assert_eq!(
-            next_due(&six, Some(D + 6 * H - 1), D + 6 * H),
-            Some(D + 6 * H),
-            "the boundary itself is due"
-        );
-        assert_eq!(next_due(&six, Some(D + 6 * H), D + 6 * H), Some(D + 12 * H), "and once only");
-        let daily = policy("1d", Some("02:30"));
-        let half_past_two = D + 2 * H + H / 2;
-        assert_eq!(next_due(&daily, Some(D), D), Some(half_past_two));
-        assert_eq!(next_due(&daily, Some(half_past_two), half_past_two + S), Some(half_past_two + DAY));
-        // Before 1970 the multiples go on.
-        assert_eq!(next_due(&six, Some(-1), -1), Some(0));
-        assert_eq!(next_due(&six, Some(-6 * H), -6 * H), Some(0));
-        assert_eq!(next_due(&Policy::new("home", Vec::new()), Some(D), D), None);
-    }
-
-    #[test]
-    fn a_policy_that_never_ran_is_due_and_missed_runs_run_once() {
-        let six = policy("6h", None);
-        assert_eq!(next_due(&six, None, D + 7), Some(D + 7));
-        // Off for a week: one run, then the usual times.
-        let now = D + 7 * DAY + H;
-        assert!(next_due(&six, Some(D), now).unwrap() <= now);
-        assert_eq!(next_due(&six, Some(now), now + S), Some(D + 7 * DAY + 6 * H));
-    }
-
-    #[test]
-    fn a_schedule_that_was_just_set_waits_for_its_time() {
-        let mut six = policy("6h", None);
-        six.schedule.as_mut().unwrap().since = Some((D + H) / S);
-        assert_eq!(next_due(&six, None, D + H), Some(D + 6 * H));
-        assert_eq!(next_due(&six, None, D + 6 * H), Some(D + 6 * H), "and then it is due");
-        // A backup by hand in the days before does not make it due at once, one behind it counts.
-        assert_eq!(next_due(&six, Some(D - 5 * DAY), D + 2 * H), Some(D + 6 * H));
-        assert_eq!(next_due(&six, Some(D + 7 * H), D + 8 * H), Some(D + 12 * H));
-        // Set by a clock that was far ahead: nothing waits for that.
-        six.schedule.as_mut().unwrap().since = Some((D + 900 * DAY) / S);
-        assert_eq!(next_due(&six, None, D + H), Some(D + 6 * H));
-    }
-
-    #[test]
-    fn a_clock_set_back_repeats_nothing_and_holds_nothing_up() {
-        let six = policy("6h", None);
-        // Started at 06:00, then the clock says 05:59:58: not again in two seconds.
-        assert_eq!(next_due(&six, Some(D + 6 * H), D + 6 * H - 2 * S), Some(D + 12 * H));
-        // By one period at most ...
-        assert_eq!(next_due(&six, Some(D + 6 * H), D), Some(D + 12 * H));
-        // ... and not by ten years when the clock was wrong at the last start.
-        assert_eq!(next_due(&six, Some(D + 3650 * DAY), D + S), Some(D + 6 * H));
-        // A clock that jumps ahead makes one run due, and going back to the truth does not repeat it.
-        let ahead = D + 30 * DAY + H;
-        assert!(next_due(&six, Some(D), ahead).unwrap() <= ahead);
-        assert_eq!(next_due(&six, Some(ahead), D + S), Some(D + 6 * H));
-    }
-
-    #[test]
-    fn after_a_start_nothing_is_due_at_once_and_something_is_soon_whatever_the_clock_did() {
-        let mut state = 7u64;
-        let mut random = |below: i64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as i64 % below
-        };
-        for policy in
-            [policy("1m", None), policy("7h", None), policy("1d", Some("23:59")), policy("366d", None)]
-        {
-            let every = policy.schedule.unwrap().every_ns();
-            for _ in 0..2000 {
-                let now = random(1 << 30) * S;
-                let started = next_due(&policy, Some(now), now).unwrap();
-                assert!(started > now && started <= now + every);
-                let last = random(1 << 30) * S;
-                let due = next_due(&policy, Some(last), now).unwrap();
-                assert!(due <= now.max(last) + every && due <= now + 2 * every);
-                assert!(last <= now || due > now, "set back: not at once");
-            }
-        }
-        for wall in [i64::MIN, i64::MAX] {
-            next_due(&policy("7h", None), Some(wall), -wall.saturating_add(1)).unwrap();
-        }
-    }
-
-    #[test]
-    fn bounds_hold_on_both_sides() {
-        let check = |every, at: Option<&str>| {
-            Schedule { every, at: at.map(|at| at.parse().unwrap()), since: None }.check().is_ok()
-        };
-        for (every, good) in
-            [(EVERY_MS_MIN - 1, false), (EVERY_MS_MIN, true), (EVERY_MS_MAX, true), (EVERY_MS_MAX + 1, false)]
-        {
-            assert_eq!(check(every, None), good, "{every}");
-        }
-        assert!(check(DAY_MS, Some("02:30")) && check(7 * DAY_MS, Some("00:00")));
-        assert!(!check(DAY_MS / 2, Some("02:30")) && !check(DAY_MS + 1, Some("02:30")));
-        for good in ["00:00", "23:59", "02:30"] {
-            assert_eq!(good.parse::<TimeOfDay>().unwrap().to_string(), good);
-        }
-        for bad in ["24:00", "12:60", "2:30", "02:3", "0230", "", "+2:30", "02:30:00", "aa:bb"] {
-            assert!(bad.parse::<TimeOfDay>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn it_is_part_of_the_json() {
-        let json =
-            br#"{"version":1,"name":"a","volumes":[{"device":"/x"}],"schedule":{"every":"1d","at":"02:30"}}"#;
-        let policy = Policy::parse(json).unwrap();
-        assert_eq!(policy.schedule.unwrap().to_string(), "every 1d at 02:30 UTC");
-        assert_eq!(Policy::parse(&policy.emit().unwrap()), Ok(policy.clone()));
-        let without = Policy { schedule: None, ..policy };
-        assert!(!String::from_utf8(without.emit().unwrap()).unwrap().contains("schedule"));
-        for bad in [
-            r#"{"every":"1s"}"#,
-            r#"{"every":"6h","at":"02:30"}"#,
-            r#"{"at":"02:30"}"#,
-            r#"{"every":"1d","tz":"CET"}"#,
-        ] {
-            let json =
-                format!(r#"{{"version":1,"name":"a","volumes":[{{"device":"/x"}}],"schedule":{bad}}}"#);
-            assert!(Policy::parse(json.as_bytes()).is_err(), "{bad}");
-        }
-    }
-}
+#[path = "schedule_test.rs"]
+mod tests;

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`repo`] | `repo init`, `probe`, `info` |
 //! | [`rebuild`] | `repo rebuild` |
-//! | [`policy`] | `policy set`, `show`, `list`, `remove` |
+//! | [`policy`] | `policy set`, `list`, `remove` |
+//! | [`policy_show`] | `policy show` |
 //! | [`backup`] | `backup` |
 //! | [`points`] | `points`, and picking one |
 //! | [`point`] | `point hold`, `release`, `note`, `tag`, `expire` |
@@ -40,6 +41,7 @@ pub mod pki;
 pub mod point;
 pub mod points;
 pub mod policy;
+pub mod policy_show;
 pub mod preview;
 pub mod progress;
 pub mod rebuild;
@@ -92,10 +94,12 @@ fn dispatch(
         Command::Repo(args::Repo::Info) => repo::info(global, output),
         Command::Repo(args::Repo::Set(args)) => repo::set(global, &args, through, output),
         Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),
-        Command::Policy(args::Policy::Set(args)) => policy::set(global, &args, through, output),
-        Command::Policy(args::Policy::Show { name }) => policy::show(global, &name, output),
-        Command::Policy(args::Policy::List) => policy::list(global, output),
-        Command::Policy(args::Policy::Remove { name }) => policy::remove(global, &name, through, output),
+        Command::Policy(args::policy::Policy::Set(args)) => policy::set(global, &args, through, output),
+        Command::Policy(args::policy::Policy::Show { name }) => policy_show::run(global, &name, output),
+        Command::Policy(args::policy::Policy::List) => policy::list(global, output),
+        Command::Policy(args::policy::Policy::Remove { name }) => {
+            policy::remove(global, &name, through, output)
+        }
         Command::Backup(args) if args.dry_run => preview::backup(global, &args, through, output),
         Command::Backup(args) => match through {
             Some(through) => through::backup(through, global, &args, output),

@@ -1,4 +1,4 @@
-//! `policy set`, `show`, `list`, `remove`.
+//! `policy set`, `list`, `remove`.
 //!
 //! A policy is changed by a record of the commit log, so two people who change it at once cannot both win unseen. Source: ours.
 
@@ -7,8 +7,8 @@ use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-use windlass_agent::civil::table_utc;
+use serde_json::json;
+use windlass_agent::civil::{iso_utc, table_utc};
 use windlass_agent::format::record::Record;
 use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
 use windlass_agent::policy::retention::Retention;
@@ -16,13 +16,13 @@ use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
 use windlass_agent::units::{Counted, format_bytes};
 
-use crate::cli::args::PolicySet;
 use crate::cli::args::global::Global;
-use crate::cli::args::value::VolumeSpec;
+use crate::cli::args::policy::PolicySet;
+use crate::cli::args::value::{VolumeSpec, said};
 use crate::cli::output::{Align, Output};
 use crate::cli::through::{Through, submit};
 use crate::engine::host::HostClock;
-use crate::engine::policy::{change, check_block_size, existing, required};
+use crate::engine::policy::{change, check_block_size, existing, next, required, to_json};
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
 use crate::text;
@@ -60,11 +60,6 @@ pub fn set(
 
 fn volumes_text(policy: &Policy) -> String {
     policy.volumes.iter().map(|volume| volume.device.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-fn to_json(policy: &Policy) -> Value {
-    // A policy is plain data with string keys: it always has a JSON form.
-    serde_json::to_value(policy).unwrap_or(Value::Null)
 }
 
 /// A file about a policy, `-` for stdin. What is longer than a policy can be is cut, and then refused as one.
@@ -130,7 +125,8 @@ fn apply(
     policy.compression = args.compression.unwrap_or(policy.compression);
     policy.verify = args.verify.unwrap_or(policy.verify);
     policy.all_blocks = args.all_blocks || policy.all_blocks && !args.no_all_blocks;
-    policy.schedule = schedule(policy.schedule, args);
+    policy.schedule = schedule(policy.schedule.take(), args)?;
+    policy.zone = said(args.zone.as_deref(), "--zone")?.unwrap_or(policy.zone);
     if args.no_keep {
         policy.retention = Retention::default();
     }
@@ -142,20 +138,32 @@ fn apply(
 }
 
 /// `--at` alone is daily; `--every` alone leaves the time of the day as it was where that still makes sense.
-fn schedule(before: Option<Schedule>, args: &PolicySet) -> Option<Schedule> {
+fn schedule(before: Option<Schedule>, args: &PolicySet) -> Result<Option<Schedule>, Failure> {
     if args.no_schedule {
-        return None;
+        return Ok(None);
     }
+    let window = said(args.window.as_deref(), "--window")?;
+    let window = window.or(before.as_ref().and_then(|before| before.window)).filter(|_| !args.no_window);
     // Times before it was set were not missed.
     let since = Some(HostClock.wall_ns() / 1_000_000_000);
-    match (args.every, args.at) {
-        (None, None) => before,
-        (None, Some(at)) => Some(Schedule { every: DAY_MS, at: Some(at), since }),
-        (Some(every), at) => {
+    let set = match (&args.cron, args.every, args.at) {
+        (Some(cron), ..) => Schedule { cron: said(Some(cron), "--cron")?, ..Schedule::default() },
+        (None, None, Some(at)) => Schedule { at: Some(at), ..Schedule::every(DAY_MS) },
+        (None, Some(every), at) => {
             let kept = before.and_then(|before| before.at).filter(|_| every.0.is_multiple_of(DAY_MS));
-            Some(Schedule { every: every.0, at: at.or(kept), since })
+            Schedule { at: at.or(kept), ..Schedule::every(every.0) }
         }
-    }
+        (None, None, None) => match before {
+            Some(before) => return Ok(Some(Schedule { window, ..before })),
+            None if args.window.is_some() => {
+                return Err(Failure::usage(
+                    "--window is part of a schedule; give it with --every, --at or --cron",
+                ));
+            }
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Schedule { window, since, ..set }))
 }
 
 /// A volume of a board profile is known by its name there, so that other nodes find it too. Any other path is kept as it was
@@ -212,15 +220,6 @@ fn check_place(spec: &VolumeSpec, path: &Path) -> Result<(), Failure> {
     )))
 }
 
-/// `policy show`.
-pub fn show(global: &Global, name: &str, output: &Output) -> Result<Exit, Failure> {
-    let repository = Repository::open(global)?;
-    let policy = to_json(&required(&repository.view()?.state, name)?);
-    output.say(format_args!("{policy:#}"));
-    output.document(&policy);
-    Ok(Exit::Done)
-}
-
 /// `policy list`.
 pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
@@ -244,7 +243,9 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
             }
             continue;
         };
-        let schedule = policy.schedule.map_or_else(|| "-".to_owned(), |schedule| schedule.to_string());
+        let schedule =
+            policy.schedule.as_ref().map_or_else(|| "-".to_owned(), |schedule| schedule.to_string());
+        let schedule = if policy.zone.is_utc() { schedule } else { format!("{schedule} {}", policy.zone) };
         rows.push(vec![
             name.clone(),
             entry.revision.to_string(),
@@ -252,8 +253,8 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
             schedule,
             volumes_text(&policy),
         ]);
-        let mut document =
-            json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points });
+        let mut document = json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points,
+                "next": next(&state, &policy).iter().map(|ns| iso_utc(ns / 1_000_000_000)).collect::<Vec<_>>() });
         if let Some(tried) = state.tried.get(name) {
             document["tried"] =
                 json!({ "wall_ns": tried.wall_ns, "failures": tried.failures, "why": tried.why });

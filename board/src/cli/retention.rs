@@ -10,10 +10,12 @@ use windlass_agent::id::BackupId;
 use windlass_agent::log::state::State;
 use windlass_agent::policy::retention::{Candidate, Retention, Verdict, judge};
 use windlass_agent::policy::schedule::EVERY_MS_MIN;
+use windlass_agent::policy::zone::Zone;
 use windlass_agent::units::{Counted, format_duration_ms};
 
 use crate::cli::args::global::Global;
 use crate::cli::args::retention::{Run, Simulate};
+use crate::cli::args::value::said;
 use crate::cli::output::{Align, Output};
 use crate::cli::through::{Through, submit};
 use crate::engine::host::HostClock;
@@ -31,9 +33,9 @@ const NS_PER_MS: i64 = 1_000_000;
 
 /// A policy's rules, and what they say of each of its points, newest first.
 fn judged(state: &State, name: &str, now_ns: i64) -> Result<(Retention, Vec<Verdict>), Failure> {
-    let rules = policy::required(state, name)?.retention;
-    let verdicts = judge_policy(state, name, &rules, now_ns);
-    Ok((rules, verdicts))
+    let policy = policy::required(state, name)?;
+    let verdicts = judge_policy(state, &policy, now_ns);
+    Ok((policy.retention, verdicts))
 }
 
 /// `retention run`.
@@ -96,6 +98,7 @@ fn to_json(verdict: &Verdict) -> Value {
 /// `retention simulate`.
 pub fn simulate(args: &Simulate, output: &Output) -> Result<Exit, Failure> {
     let mut rules = Retention::default();
+    let zone: Zone = said(args.zone.as_deref(), "--zone")?.unwrap_or_default();
     args.keep.apply(&mut rules);
     rules.check().map_err(Failure::usage)?;
     if args.every.0 < EVERY_MS_MIN {
@@ -103,7 +106,7 @@ pub fn simulate(args: &Simulate, output: &Output) -> Result<Exit, Failure> {
     }
     let end_ns = HostClock.wall_ns();
     let every_ns = i64::try_from(args.every.0).unwrap_or(i64::MAX).saturating_mul(NS_PER_MS);
-    let begin_ns = args.span.before(end_ns);
+    let begin_ns = args.span.before(&zone, end_ns);
     let count = end_ns.saturating_sub(begin_ns) / every_ns;
     if count > SIMULATED_MAX {
         return Err(Failure::usage(format_args!(
@@ -117,7 +120,7 @@ pub fn simulate(args: &Simulate, output: &Output) -> Result<Exit, Failure> {
         let wall_ns = begin_ns + nth * every_ns;
         let backup = BackupId(u32::try_from(nth).unwrap_or(u32::MAX));
         kept.push(Candidate { backup, wall_ns, tags: &[], is_held: false, is_damaged: false });
-        verdicts = judge(&rules, &kept, wall_ns);
+        verdicts = judge(&rules, &zone, &kept, wall_ns);
         let gone: Vec<BackupId> =
             verdicts.iter().filter(|verdict| verdict.expires()).map(|verdict| verdict.backup).collect();
         kept.retain(|point| !gone.contains(&point.backup));

@@ -24,7 +24,7 @@ pub fn kept_by(state: &State, name: &str) -> Result<Kept, Failure> {
     let Some(policy) = policy::existing(state, name)?.filter(|policy| !policy.retention.is_empty()) else {
         return Ok(Kept::new());
     };
-    let verdicts = judge_policy(state, name, &policy.retention, HostClock.wall_ns());
+    let verdicts = judge_policy(state, &policy, HostClock.wall_ns());
     Ok(verdicts.iter().map(|verdict| (verdict.backup, reasons(&verdict.reasons))).collect())
 }
 

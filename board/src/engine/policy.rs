@@ -2,12 +2,15 @@
 //!
 //! A policy is changed by a record of the commit log, so two people who change it at once cannot both win unseen. Source: ours.
 
+use serde_json::Value;
 use windlass_agent::format::record::PolicyChange;
 use windlass_agent::id::VolumeId;
 use windlass_agent::log::state::State;
+use windlass_agent::policy::schedule::{next_due, next_times};
 use windlass_agent::policy::{Policy, check_name};
 use windlass_agent::units::format_bytes;
 
+use crate::engine::host::HostClock;
 use crate::failure::Failure;
 
 /// The policy as it is, unless there is none or it was removed.
@@ -71,4 +74,22 @@ pub fn change(state: &State, policy: &Policy) -> Result<PolicyChange, Failure> {
         volumes.push((id, volume.device.clone()));
     }
     Ok(PolicyChange { name: policy.name.clone(), revision, body, volumes })
+}
+
+/// Backups by schedule that are shown.
+const NEXT: usize = 3;
+
+/// When the next backups of a policy by schedule are due, in nanoseconds since 1970; none without a schedule.
+pub fn next(state: &State, policy: &Policy) -> Vec<i64> {
+    let now = HostClock.wall_ns();
+    let tried = state.tried.get(&policy.name).map(|tried| tried.wall_ns);
+    let last = tried.or(state.last_start_ns(&policy.name));
+    let Some(first) = next_due(policy, last, now) else { return Vec::new() };
+    std::iter::once(first).chain(next_times(policy, first.max(now))).take(NEXT).collect()
+}
+
+/// A policy as `--json` prints it, and `policy set --from` takes it.
+pub fn to_json(policy: &Policy) -> Value {
+    // A policy is plain data with string keys: it always has a JSON form.
+    serde_json::to_value(policy).unwrap_or(Value::Null)
 }

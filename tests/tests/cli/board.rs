@@ -436,7 +436,7 @@ fn policies_go_through_the_agent_with_its_repository_and_its_names() {
     let with_socket = ["--socket", path];
     alone.ok(&[&["policy", "set", "a", "--volume", "/dev/none", "--alone"][..], &with_socket].concat());
     // A volume that has a name only cannot be opened without an agent's profile.
-    let named = alone.ok(&["policy", "show", "a"]).replace("/dev/none", "lun-7");
+    let named = alone.json(&["policy", "show", "a"]).to_string().replace("/dev/none", "lun-7");
     let file = scratch.path().join("a.json");
     fs::write(&file, named).unwrap();
     alone.ok(&["policy", "set", "a", "--from", file.to_str().unwrap()]);

@@ -432,7 +432,7 @@ fn policies_are_set_shown_changed_and_removed() {
     let none = cli.json(&["policy", "set", "a", "--no-schedule"]);
     assert_eq!(none["policy"]["schedule"], serde_json::Value::Null);
     let file = scratch.path().join("a.json");
-    fs::write(&file, cli.ok(&["policy", "show", "a"])).unwrap();
+    fs::write(&file, cli.json(&["policy", "show", "a"]).to_string()).unwrap();
     cli.ok(&["policy", "set", "a", "--from", file.to_str().unwrap()]);
     assert_eq!(cli.run(&["policy", "set", "b", "--from", file.to_str().unwrap()]).code, 2);
     assert_eq!(cli.run(&["policy", "set", "b"]).code, 2);

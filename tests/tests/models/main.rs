@@ -7,6 +7,7 @@
 //! | `log_model` | the log under every order of steps that fits |
 //! | `restore_sim` | restores to a simulated target, with faults and crashes |
 //! | `retention` | retention rules against restic's test data |
+//! | `schedules` | cron lines against another implementation of cron |
 //! | `selections` | histories of selections against a model (by the command line) |
 //! | `tables` | the tables against a model |
 //!
@@ -17,5 +18,6 @@ mod formats;
 mod log_model;
 mod restore_sim;
 mod retention;
+mod schedules;
 mod selections;
 mod tables;

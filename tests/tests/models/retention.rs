@@ -4,6 +4,7 @@
 use windlass_agent::civil::Date;
 use windlass_agent::id::BackupId;
 use windlass_agent::policy::retention::{Candidate, Retention, judge};
+use windlass_agent::policy::zone::Zone;
 
 /// Nanoseconds since 1970 of `2014-09-01T10:20:30.1Z`.
 fn wall_ns(text: &str) -> i64 {
@@ -47,7 +48,7 @@ fn the_rules_keep_what_those_of_restic_keep() {
         let expected: Vec<String> =
             lines.filter_map(|line| line.strip_prefix("keep ")).map(str::to_owned).collect();
         let rules: Retention = serde_json::from_str(rules).unwrap();
-        let kept: Vec<String> = judge(&rules, &candidates, now_ns)
+        let kept: Vec<String> = judge(&rules, &Zone::default(), &candidates, now_ns)
             .into_iter()
             .filter(|verdict| !verdict.expires())
             .map(|verdict| {

@@ -191,6 +191,11 @@ pub const ENTRIES: &[Entry] = &[
         args: &[
             Arg::option("every", Kind::Duration, "Time between backups, at least 1m").required(),
             Arg::option("for", Kind::Span, "How long backups are made").required(),
+            Arg::option(
+                "zone",
+                Kind::Text,
+                "On whose clock days, weeks and so on are counted [default: UTC]",
+            ),
             Arg::option("keep-last", Kind::Count, "The newest N points; all is a number too, here and below"),
             Arg::option(
                 "keep-minutely",

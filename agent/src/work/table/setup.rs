@@ -146,14 +146,33 @@ pub const ENTRIES: &[Entry] = &[
             Arg::option(
                 "every",
                 Kind::Duration,
-                "Back up at multiples of this time on the wall clock (UTC), 1m to 366d: \
-                 6h is 00:00, 06:00 and so on",
+                "Back up at multiples of this time, 1m to 366d: 6h is 00:00, 06:00 and so on \
+                 in UTC, whole days are at midnight in the policy's zone",
             ),
             Arg::option(
                 "at",
                 Kind::TimeOfDay,
-                "Back up at this time of the day in UTC; without --every each day, \
-                 otherwise that must be whole days",
+                "Back up at this time of the day in the policy's zone; without --every each \
+                 day, otherwise that must be whole days",
+            ),
+            Arg::option(
+                "cron",
+                Kind::Text,
+                "Back up at the minutes that these five fields name in the policy's zone: \
+                 minute, hour, day of the month, month, day of the week",
+            ),
+            Arg::option(
+                "window",
+                Kind::Text,
+                "Begin backups by schedule only in this part of the day, in the policy's \
+                 zone; what is due outside of it waits until it opens",
+            ),
+            Arg::flag("no-window", "Begin them at any time of the day again"),
+            Arg::option(
+                "zone",
+                Kind::Text,
+                "On whose clock the schedule is, and days, weeks and so on of retention \
+                 rules are: an IANA name such as Europe/Berlin [default: UTC]",
             ),
             Arg::flag("no-schedule", "Remove the schedule: back up only when somebody asks for it"),
             Arg::option("from", Kind::Path, "Read the whole policy from a JSON file ('-' is stdin) first"),
@@ -194,7 +213,8 @@ pub const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "policy show",
-        help: "Print a policy as the JSON that `policy set --from` takes",
+        help: "Explain a policy: what counts, where it comes from, and when its next \
+               backups are; with --json as `policy set --from` takes it",
         role: Role::Viewer,
         place: Place::ItsRepository,
         changes: false,

@@ -113,7 +113,7 @@ if one rule keeps it. The newest point that is not damaged always stays. Without
     #[command(after_long_help = "\
 Example:
   windlass retention simulate --every 6h --for 2y --keep-last 4 --keep-daily 7 --keep-monthly 12")]
-    Simulate(Simulate),
+    Simulate(Box<Simulate>),
 }
 
 /// Options of `retention run`.
@@ -138,6 +138,9 @@ pub struct Simulate {
     /// How long backups are made
     #[arg(long = "for", value_name = "SPAN")]
     pub span: Span,
+    /// On whose clock days, weeks and so on are counted [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
     /// Which points stay.
     #[command(flatten)]
     pub keep: Keep,

@@ -3,12 +3,23 @@
 //! Source: ours; spelled as in `windlass_agent::units`.
 
 use std::convert::Infallible;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use windlass_agent::policy::Reader;
 use windlass_agent::store::throttle::PIECE_BYTES_MAX;
 use windlass_agent::units::{self, UnitFault};
+
+use crate::failure::Failure;
+
+/// The value of an option that was given as text.
+///
+/// # Errors
+/// It is none: what is wrong with it.
+pub fn said<T: FromStr<Err: Display>>(text: Option<&str>, option: &str) -> Result<Option<T>, Failure> {
+    let parse = |text: &str| text.parse().map_err(|why| Failure::usage(format_args!("{option}: {why}")));
+    text.map(parse).transpose()
+}
 
 /// A size in bytes, written `128KiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
