@@ -57,6 +57,11 @@ pub fn tell(policy: &Policy, outcome: &Outcome, output: &Output) {
             "  put to use while it was read, so do not trust this point, make another: {why}"
         ));
     }
+    if !outcome.expired.is_empty() {
+        let named: Vec<String> = outcome.expired.iter().map(ToString::to_string).collect();
+        let points = if named.len() == 1 { "point" } else { "points" };
+        output.say(format_args!("  by the rules of the policy {points} {} expired", named.join(", ")));
+    }
     if outcome.free_bytes > 0 {
         output.say(format_args!(
             "  {} of free space are left out and restore as zeros; --all-blocks of `policy set` keeps them",
@@ -174,6 +179,7 @@ pub fn to_json(policy: &Policy, outcome: &Outcome) -> Value {
         "compared": compared,
         "in_use": outcome.report.in_use,
         "damaged": outcome.damaged,
+        "expired": outcome.expired.iter().map(|backup| backup.0).collect::<Vec<_>>(),
     })
 }
 

@@ -25,6 +25,19 @@ pub struct Target {
     pub point: PointRef,
 }
 
+/// A target whose point is named, for what cannot be undone: the newest is not meant by saying nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named(pub Target);
+
+impl FromStr for Named {
+    type Err = TargetFault;
+
+    fn from_str(text: &str) -> Result<Named, TargetFault> {
+        let target = text.parse()?;
+        if text.contains('@') { Ok(Named(target)) } else { Err(TargetFault::Unnamed(text.to_owned())) }
+    }
+}
+
 /// How a point is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PointRef {
@@ -45,6 +58,8 @@ pub enum TargetFault {
     Point(String),
     /// It has the form of a time, and there is none such.
     NoSuchTime(String),
+    /// No point stands behind the policy's name, where one has to.
+    Unnamed(String),
 }
 
 impl fmt::Display for TargetFault {
@@ -54,6 +69,10 @@ impl fmt::Display for TargetFault {
             TargetFault::Point(text) => write!(
                 f,
                 "{text:?} is not a point; write its number, latest, or a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)"
+            ),
+            TargetFault::Unnamed(name) => write!(
+                f,
+                "name the point, as in {name}@17 or {name}@latest; `windlass points {name}` lists them"
             ),
             TargetFault::NoSuchTime(text) => {
                 write!(

@@ -265,8 +265,13 @@ impl Coordinator {
             return;
         }
         let Some(assigned) = self.assigned.remove(&id) else { return };
-        self.errors.add(now.wall_ns, Some(from), what.to_owned());
         let assignment = assigned.assignment;
+        match now.state.running.get(&assignment.backup) {
+            Some(running) => {
+                self.errors.add_of(&running.policy, now.wall_ns, Some(from), what.to_owned());
+            }
+            None => self.errors.add(now.wall_ns, Some(from), what.to_owned()),
+        }
         self.job_failed(now, assignment.backup, assignment.volume.volume, from, what);
     }
 

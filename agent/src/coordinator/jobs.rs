@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use super::probes::PROBES_NODE_MAX;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, bounds, share};
 use crate::backplane::message::Message;
-use crate::format::record::{BackupStart, BackupVolume, Commit, Record, Totals};
+use crate::format::record::{BackupStart, BackupVolume, Commit, PointStatus, Record, Totals};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, Running, State};
 use crate::policy::Policy;
@@ -472,7 +472,8 @@ impl Coordinator {
         found: BTreeMap<VolumeId, Found>,
         why: &str,
     ) -> Option<Job> {
-        self.errors.add(now.wall_ns, None, format!("backup of {policy} waits: {why}"));
+        log::warn!("backup: waits for a reader policy={policy} backup={backup} reason=\"{why}\"");
+        self.errors.add_of(policy, now.wall_ns, None, format!("backup of {policy} waits: {why}"));
         for asker in std::mem::take(&mut job.askers) {
             self.reply(asker, Reply::Done(Some(backup)));
         }
@@ -585,6 +586,9 @@ impl Coordinator {
                 point.totals.faults,
                 point.wall_ns.1.saturating_sub(point.wall_ns.0) / 1_000_000_000
             );
+            if point.status == PointStatus::Complete {
+                self.errors.over(policy);
+            }
         }
         self.merges.backups_changed();
         if self.jobs.get(policy).is_some_and(|job| job.backup() == Some(backup)) {
@@ -596,6 +600,11 @@ impl Coordinator {
     /// Its policy was removed, and what was unfinished of it given up.
     pub(super) fn policy_removed(&mut self, policy: &str) {
         let Some(job) = self.jobs.remove(policy) else { return };
+        if let Some(backup) = job.backup() {
+            log::warn!(
+                "backup: ended without a point policy={policy} backup={backup} reason=\"its policy was removed while it ran\""
+            );
+        }
         self.revoke_all(job.backup());
         for asker in job.askers {
             self.reply(asker, Reply::Refused(format!("policy {policy} was removed")));

@@ -284,7 +284,7 @@ impl Coordinator {
             settings,
         };
         for tried in now.state.tried.values() {
-            coordinator.errors.add(tried.wall_ns, None, tried.why.clone());
+            coordinator.errors.add_of(&tried.policy, tried.wall_ns, None, tried.why.clone());
         }
         for (_, running) in now.state.at_work() {
             let errand = coordinator.settings.errand.as_ref();
@@ -422,7 +422,7 @@ impl Coordinator {
     /// Notes a try, or a schedule's new time, in the log. One that does not fit the queue is noted when it comes to the same again.
     fn tried(&mut self, now: Now<'_>, policy: &str, failures: u32, why: String) {
         let tried = Tried::new(policy, now.wall_ns, failures, &why);
-        self.errors.add(now.wall_ns, Some(self.settings.me), why);
+        self.errors.add_of(policy, now.wall_ns, Some(self.settings.me), why);
         self.queue.push_back(Pending::Own(Record::BackupTried(tried)));
     }
 

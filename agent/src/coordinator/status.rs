@@ -32,24 +32,38 @@ const MISSING_SHOWN: usize = 4;
 /// Assignments shown of a backup; more are counted.
 const ASSIGNMENTS_SHOWN: usize = 128;
 
-/// The newest faults.
+/// The newest faults: when, of which node, what, and of which policy's backups, whose next complete point ends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Errors(VecDeque<(i64, Option<NodeId>, String)>);
+pub(super) struct Errors(VecDeque<(i64, Option<NodeId>, String, Option<String>)>);
 
 impl Errors {
     pub(super) fn add(&mut self, wall_ns: i64, node: Option<NodeId>, what: String) {
+        self.put((wall_ns, node, what, None));
+    }
+
+    /// One that a complete point of the policy makes up for.
+    pub(super) fn add_of(&mut self, policy: &str, wall_ns: i64, node: Option<NodeId>, what: String) {
+        self.put((wall_ns, node, what, Some(policy.to_owned())));
+    }
+
+    fn put(&mut self, error: (i64, Option<NodeId>, String, Option<String>)) {
         if self.0.len() == ERRORS_MAX {
             self.0.pop_front();
         }
-        self.0.push_back((wall_ns, node, what));
+        self.0.push_back(error);
+    }
+
+    /// The policy has a complete point: what kept its backups from one is over.
+    pub(super) fn over(&mut self, policy: &str) {
+        self.0.retain(|(_, _, _, of)| of.as_deref() != Some(policy));
     }
 
     pub(super) fn last(&self) -> Option<&str> {
-        self.0.back().map(|(_, _, what)| what.as_str())
+        self.0.back().map(|(_, _, what, _)| what.as_str())
     }
 
     fn to_json(&self) -> Vec<Value> {
-        let one = |(wall_ns, node, what): &(i64, Option<NodeId>, String)| json!({ "wall_ns": wall_ns, "node": node.map(|node| node.0), "what": what });
+        let one = |(wall_ns, node, what, _): &(i64, Option<NodeId>, String, Option<String>)| json!({ "wall_ns": wall_ns, "node": node.map(|node| node.0), "what": what });
         self.0.iter().map(one).collect()
     }
 }
@@ -277,6 +291,17 @@ mod tests {
     use super::*;
     use crate::format::record::Totals;
     use crate::log::state::Volume;
+
+    #[test]
+    fn what_kept_a_policy_from_a_point_is_over_when_it_has_one() {
+        let mut errors = Errors::default();
+        errors.add_of("home", 1, Some(NodeId(1)), "the store is gone".to_owned());
+        errors.add_of("mail", 2, None, "no reader".to_owned());
+        errors.add(3, None, "a merge".to_owned());
+        errors.over("home");
+        let left: Vec<Value> = errors.to_json().iter().map(|error| error["what"].clone()).collect();
+        assert_eq!(left, [json!("no reader"), json!("a merge")]);
+    }
 
     /// Points 1 to 3 of a policy: whole, without a volume, and with an item that is not whole.
     fn state() -> State {

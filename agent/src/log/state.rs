@@ -521,7 +521,6 @@ impl State {
         let known = |missing: &VolumeId| policy.volumes.contains(missing) && !is_read(missing);
         require(ascending && start.missing.iter().all(known), Refusal::Volume)?;
         self.last_backup = start.backup;
-        self.tried.remove(&start.policy);
         let running = Running {
             policy: start.policy.clone(),
             slot,

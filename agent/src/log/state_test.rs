@@ -444,7 +444,7 @@ fn a_held_point_does_not_expire_and_marks_are_in_checkpoints() {
 }
 
 #[test]
-fn a_try_counts_until_the_next_backup_and_is_in_checkpoints() {
+fn a_try_counts_until_the_next_point_and_is_in_checkpoints() {
     let mut state = with_point();
     let tried = |failures| Record::BackupTried(Tried::new("homes", 7, failures, "no node could open it"));
     let nowhere = Record::BackupTried(Tried::new("nowhere", 7, 1, ""));
@@ -461,7 +461,9 @@ fn a_try_counts_until_the_next_backup_and_is_in_checkpoints() {
     let checkpoint = made(state.clone());
     let (bytes, digest) = checkpoint.emit(&PlainForTests).unwrap();
     assert_eq!(Checkpoint::parse(&bytes, &PlainForTests), Ok((checkpoint, digest)));
-    put(&mut state, 5, &[start(3)]).unwrap();
+    put(&mut state, 5, &[Record::BackupAbandoned { backup: BackupId(2) }, start(3)]).unwrap();
+    assert_eq!(state.tried["homes"].failures, 2, "a begin is no success");
+    put(&mut state, 6, &[all_done(3), end(3)]).unwrap();
     assert!(state.tried.is_empty());
 }
 

@@ -71,7 +71,10 @@ pub fn run(parsed: Parsed, output: &Output) -> Result<Exit, Failure> {
     host::refuse_memory(global.memory.0)?;
     let mut through = match entry.place {
         Place::Here | Place::OnlyAgent | Place::Socket => None,
-        Place::ItsRepository if global.repo.is_some() => None,
+        Place::ItsRepository if global.repo.is_some() => {
+            Through::check(&global)?;
+            None
+        }
         Place::ItsRepository | Place::Agent => Through::find(&global)?,
     };
     if let Some(through) = &mut through {

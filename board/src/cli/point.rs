@@ -31,7 +31,7 @@ pub fn run(global: &Global, args: Point, through: Option<Through>, output: &Outp
             })?;
             (args.point, "has its tags", Some(tags))
         }
-        Point::Expire(point) => (point, "expired", None),
+        Point::Expire(args) => (One { target: args.target.0 }, "expired", None),
     };
     let backup = change(global, &point, part, through)?;
     let name = &point.target.policy;

@@ -121,13 +121,13 @@ pub fn set(
     let (least, most) = (HumanTime(LEASE_NS_MIN), HumanTime(LEASE_NS_MAX));
     if lease_ns < LEASE_NS_MIN {
         return Err(Failure::usage(format_args!(
-            "--lease {}: {least} is the shortest (LEASE_NS_MIN): a store that takes a moment to answer would cost the lock",
+            "--lease {}: {least} is the shortest: a store that takes a moment to answer would cost the lock",
             HumanTime(lease_ns)
         )));
     }
     if lease_ns > LEASE_NS_MAX {
         return Err(Failure::usage(format_args!(
-            "--lease {}: {most} is the longest (LEASE_NS_MAX): nobody can take over from what died before that",
+            "--lease {}: {most} is the longest: nobody can take over from what died before that",
             HumanTime(lease_ns)
         )));
     }
@@ -135,7 +135,7 @@ pub fn set(
         Ok((vec![Record::LeaseSet { lease_ns }], lease_of(state)))
     })?;
     output.say(format_args!(
-        "lease {}, from the next time that the lock is taken (it was {})",
+        "lease {}, from the next time that the lock is taken (it was {}); it goes before lease_ms of board profiles",
         HumanTime(lease_ns),
         HumanTime(before_ns)
     ));

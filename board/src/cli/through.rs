@@ -62,10 +62,7 @@ impl Through {
         match &global.repo {
             Some(url) if !identity.is_of(url) => {
                 if global.socket.is_some() {
-                    return Err(Failure::usage(format_args!(
-                        "the agent's repository is {}, not {url}; leave out --socket or --repo",
-                        identity.repository
-                    )));
+                    return Err(another(&identity, url));
                 }
                 log::info!(
                     "control: the agent here has another repository, acting alone url={}",
@@ -76,6 +73,34 @@ impl Through {
             _ => Ok(Some(Through { agent, identity })),
         }
     }
+
+    /// Refuses a repository that is not the one of the agent at `--socket`, for a command that reads the repository itself. An agent
+    /// that does not answer is no reason not to read.
+    pub fn check(global: &Global) -> Result<(), Failure> {
+        let (Some(socket), Some(url), false) = (&global.socket, &global.repo, global.alone) else {
+            return Ok(());
+        };
+        let identity = Agent::find(Some(socket)).and_then(|agent| match agent {
+            Some(mut agent) => agent.identify().map(Some),
+            None => Ok(None),
+        });
+        match identity {
+            Ok(Some(identity)) if !identity.is_of(url) => Err(another(&identity, url)),
+            Ok(_) => Ok(()),
+            Err(why) => {
+                log::info!("control: the agent is not asked for its repository reason=\"{why}\"");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// `--socket` means an agent of another repository than `--repo`.
+fn another(identity: &Identity, url: &str) -> Failure {
+    Failure::usage(format_args!(
+        "the agent's repository is {}, not {url}; leave out --socket or --repo (WINDLASS_SOCKET, WINDLASS_REPO)",
+        identity.repository
+    ))
 }
 
 /// Commits records that `plan` makes from the log's state and the wall clock, through the agent if there is one.
@@ -308,6 +333,13 @@ impl Wait<'_> {
             (&state, logged.rev().find(|point| ours(point.backup.0, &point.policy)))
         {
             return serde_json::from_value(status::point(state, point)).map_err(Failure::new);
+        }
+        let is_gone = |state: &State| state.policies.get(self.policy).is_none_or(|policy| policy.removed);
+        if state.as_ref().is_some_and(is_gone) {
+            return Err(Failure::new(format_args!(
+                "the policy {0} was removed while its backup ran, which ended without a point; its points stay",
+                self.policy
+            )));
         }
         let why =
             seen.errors.last().map_or_else(String::new, |last| format!("; the last error: {}", last.what));

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use windlass_agent::coordinator::merges::{RETIRED_BY_MERGES_MAX, RETIRED_WARN_MIN};
 use windlass_agent::drive::job::VolumeJob;
+use windlass_agent::id::BackupId;
 use windlass_agent::log::fault::LogFault;
-use windlass_agent::log::state::State;
+use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::Policy;
 use windlass_agent::policy::paths;
 use windlass_agent::progress::{Phase, Progress};
@@ -70,6 +71,8 @@ pub struct Outcome {
     pub unmatched: Vec<String>,
     /// Volumes that the point is without: device, and why it could not be opened.
     pub missing: Vec<(String, String)>,
+    /// Points of the policy that its rules let expire.
+    pub expired: Vec<BackupId>,
     /// Whether the point is known to need something that the store has lost: it was begun before that was noticed.
     pub damaged: bool,
 }
@@ -140,6 +143,8 @@ pub fn run_policy(
         watch: Arc::new(move |totals| show(&shown, totals, &client)),
     };
     job.enter(Phase::Opening);
+    let is_own = |(_, point): &(&BackupId, &Point)| point.policy == name;
+    let before: Vec<BackupId> = view.state.points.iter().filter(is_own).map(|(backup, _)| *backup).collect();
     let ended = engine::run(work, view, name, job, &mut Teller::new(repository))?;
     repository.keep_view(&ended.view);
     let state = ended.view.state;
@@ -147,6 +152,7 @@ pub fn run_policy(
     if let Some(warning) = retired_warning(state.retired.len()) {
         logger::say(format_args!("windlass: {warning}"));
     }
+    let expired = before.into_iter().filter(|backup| !state.points.contains_key(backup)).collect();
     let mut damaged = report.damaged;
     let mut is_told = !report.lost.is_empty();
     if is_told {
@@ -189,6 +195,7 @@ pub fn run_policy(
         free_bytes,
         unmatched,
         missing,
+        expired,
         damaged,
     };
     Ok((policy, outcome))

@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use windlass_agent::format::fault::FormatFaultKind;
@@ -146,10 +148,7 @@ pub(crate) fn read_format(opened: &Opened) -> Result<Found, Failure> {
     }
     let parts = parts_of_a_repository(opened)?;
     Err(if parts.is_empty() {
-        Failure::at(
-            place(),
-            "there is no repository here; check the URL, or make one with `windlass repo init`",
-        )
+        nothing_at(opened)
     } else {
         Failure::at(
             place(),
@@ -159,6 +158,50 @@ pub(crate) fn read_format(opened: &Opened) -> Result<Found, Failure> {
             ),
         )
     })
+}
+
+/// No repository is here. An empty directory may be where its file system should be mounted: then nothing is to be made in it.
+fn nothing_at(opened: &Opened) -> Failure {
+    let dir = opened.urls.first().and_then(|url| directory_of(url));
+    let empty = dir.filter(|dir| is_bare(dir));
+    let advice = match empty {
+        Some(dir) => match place_in_fstab(&fs::read_to_string(FSTAB).unwrap_or_default(), dir) {
+            Some(place) if !is_mounted(&place) => {
+                let place = text::printable(place.as_os_str().as_bytes());
+                format!("{place} is in {FSTAB} and not mounted: mount it")
+            }
+            _ => "the directory is empty: if the repository is on a file system of its own, mount that; else check the URL, or make \
+                  one with `windlass repo init`"
+                .to_owned(),
+        },
+        None => "check the URL, or make one with `windlass repo init`".to_owned(),
+    };
+    Failure::at(opened.store.describe(), format_args!("there is no repository here; {advice}"))
+}
+
+/// Where an administrator says what is to be mounted.
+const FSTAB: &str = "/etc/fstab";
+
+/// Whether a directory has nothing in it but what a new file system and an opened store have.
+fn is_bare(dir: &Path) -> bool {
+    let Ok(mut entries) = fs::read_dir(dir) else { return false };
+    entries.all(|entry| entry.is_ok_and(|entry| NOTHING.iter().any(|name| entry.file_name() == *name)))
+}
+
+/// Where `fstab` has a file system for `dir`: there or above it, the nearest, the root's aside.
+fn place_in_fstab(fstab: &str, dir: &Path) -> Option<PathBuf> {
+    let lines = fstab.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
+    // A blank within a name is written so.
+    let places =
+        lines.filter_map(|line| line.split_whitespace().nth(1)).map(|place| place.replace("\\040", " "));
+    let above = |place: &PathBuf| place.is_absolute() && place.parent().is_some() && dir.starts_with(place);
+    places.map(PathBuf::from).filter(above).max_by_key(|place| place.components().count())
+}
+
+/// Whether a file system begins at `place`.
+fn is_mounted(place: &Path) -> bool {
+    let device = |path: &Path| path.metadata().map(|meta| meta.dev()).ok();
+    place.parent().is_some_and(|parent| device(parent) != device(place))
 }
 
 /// What to do about a repository whose `format` objects are both gone.
@@ -324,4 +367,22 @@ fn occupied(opened: &Opened) -> Failure {
         opened.objects_place(),
         "there is a repository already; use it, or choose another path or prefix",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_fstab_is_known_and_one_beside_it_is_not() {
+        let fstab =
+            "# /srv/x\nUUID=1 / ext4 rw 0 1\n  /dev/sdb1\t/srv/back\\040up xfs noauto\n\nnone swap swap sw\n";
+        let place = Some(PathBuf::from("/srv/back up"));
+        for (dir, there) in
+            [("/srv/back up", &place), ("/srv/back up/repo", &place), ("/srv/back", &None), ("/srv/x", &None)]
+        {
+            assert_eq!(&place_in_fstab(fstab, Path::new(dir)), there, "{dir}");
+        }
+        assert!(is_mounted(Path::new("/proc")) && !is_mounted(Path::new("/proc/self")));
+    }
 }

@@ -64,8 +64,8 @@ pub struct Opened {
     pub throttle: Arc<Throttle>,
     /// Its two parts, uncounted, when the log is in a store of its own.
     pub split: Option<Arc<SplitStore>>,
-    /// What was opened, as it was named.
-    urls: Vec<String>,
+    /// What was opened, as it was named: the store of objects first.
+    pub(super) urls: Vec<String>,
 }
 
 /// An open repository.

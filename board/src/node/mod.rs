@@ -31,6 +31,7 @@ use windlass_agent::backplane::tls::{Pem, Tls};
 use windlass_agent::format::slot::HolderKind;
 use windlass_agent::id::{Boot, NodeId};
 use windlass_agent::node::Node;
+use windlass_agent::units::HumanTime;
 use windlass_agent::work::Present;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
@@ -97,6 +98,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let repository = Arc::new(repository);
     let budget = profile.budget().map_err(Failure::usage)?;
     let settings = Settings::of_agent(budget, profile.block_bytes_max(), profile.timing());
+    warn_of_lease(&profile, &repository);
     let limits = Arc::new(StoreLimits::new(Arc::clone(&repository.opened.throttle), &profile.limits));
     let work = Work {
         target: repository.target(),
@@ -133,6 +135,20 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     };
     reactor.run(&mut notify, &reload);
     Ok(Exit::Done)
+}
+
+/// Says that the lease of the repository goes before the profile's, where both say one and they differ. A log that cannot be read now is
+/// read later, and says of itself what is wrong.
+fn warn_of_lease(profile: &Profile, repository: &Repository) {
+    let Some(own_ms) = profile.lease.lease_ms else { return };
+    let lease_ns = repository.view().ok().and_then(|view| view.state.lease_ns);
+    if let Some(lease_ns) = lease_ns.filter(|&ns| ns != u64::from(own_ms) * 1_000_000) {
+        logger::say(format_args!(
+            "windlass: the lease of the repository is {} (`windlass repo set --lease`) and goes before lease_ms = {own_ms} of this board \
+             profile; take that line out, or set the repository's",
+            HumanTime(lease_ns)
+        ));
+    }
 }
 
 /// What a node says of itself.

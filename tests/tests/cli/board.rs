@@ -167,6 +167,28 @@ fn the_socket_is_the_owners_alone_and_there_is_one() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 }
 
+/// A read takes the repository that is named, so it must be the agent's that is named too.
+#[test]
+fn a_read_refuses_a_socket_and_a_repository_that_do_not_fit() {
+    let scratch = Scratch::new("control-other");
+    let agent = FakeAgent::start(&scratch.path().join("sock"), |_| Some(identity("file:///srv/other")));
+    let socket = agent.path().to_str().unwrap().to_owned();
+    let own = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(scratch.path());
+    own.ok(&["repo", "init"]);
+    for command in [&["policy", "list"][..], &["repo", "info"], &["points", "x"]] {
+        let refused = own.run(&[command, &["--socket", &socket]].concat());
+        assert!(
+            refused.code == 2 && refused.failure().contains("file:///srv/other"),
+            "{command:?} {refused:?}"
+        );
+        assert!(refused.failure().contains("/repository"), "{refused:?}");
+    }
+    own.ok(&["policy", "list", "--socket", &socket, "--alone"]);
+    // One that is gone keeps nobody from reading.
+    drop(agent);
+    own.ok(&["policy", "list", "--socket", &socket]);
+}
+
 #[test]
 fn an_agent_that_is_stopped_is_said_not_to_answer() {
     let scratch = Scratch::new("control-stopped");
@@ -381,6 +403,27 @@ fn a_backup_that_ends_without_a_point_is_a_failure() {
     let ended = cli().run(&["backup", "home", "--socket", socket.to_str().unwrap()]);
     assert_eq!(ended.code, 1);
     assert!(ended.failure().contains("without a point; the last error: device gone"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_backup_whose_policy_is_removed_is_said_to_have_ended_by_that() {
+    let scratch = Scratch::new("board-removed");
+    let alone = cli().with_repository(scratch.path());
+    alone.ok(&["repo", "init"]);
+    let url = format!("file://{}", scratch.path().join("repository").display());
+    let told =
+        Identity { key_file: Some(scratch.path().join("key")), repository: url, ..Identity::default() };
+    let _agent = FakeAgent::start(&scratch.path().join("sock"), move |request| match request {
+        Request::Identify => Some(Answer::Identity(Box::new(told.clone()))),
+        Request::Command(Command::Status) => {
+            Some(Answer::Reply(Reply::Status(json!({ "coordinator": { "node": 1 } }).to_string())))
+        }
+        _ => Some(Answer::Reply(Reply::Done(Some(BackupId(9))))),
+    });
+    let socket = scratch.path().join("sock");
+    let ended = cli().run(&["backup", "home", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.failure().contains("home was removed while its backup ran"), "{}", ended.stderr);
 }
 
 #[test]

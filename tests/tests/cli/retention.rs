@@ -66,6 +66,10 @@ fn rules_say_why_each_point_stays_and_what_goes_restores_no_more() {
     assert!(gone.code == 1 && gone.failure().contains("no point 2"), "{}", gone.stderr);
     let next = cli.json(&["backup", "p"]);
     assert_eq!((&next["items"], &next["bytes_stored_plain"]), (&1.into(), &0.into()), "{next}");
+    // A backup names what its rules let expire.
+    assert_eq!(next["expired"], serde_json::json!([4]), "{next}");
+    let said = cli.ok(&["backup", "p"]);
+    assert!(said.contains("by the rules of the policy point 5 expired"), "{said}");
 
     // Nothing to do is no commit and no failure.
     cli.ok(&["policy", "set", "p", "--no-keep"]);
@@ -140,6 +144,9 @@ fn a_held_point_stays_until_it_is_released_and_tags_and_notes_are_shown() {
     let mark = |at: usize| &listed["points"][at]["mark"];
     assert_eq!(mark(0), &serde_json::json!({ "hold": null, "note": null, "tags": [] }));
     assert_eq!(mark(1), &serde_json::json!({ "hold": null, "note": "before the upgrade", "tags": [] }));
+    let unnamed = cli.run(&["point", "expire", "p"]);
+    assert!(unnamed.code == 2 && unnamed.stderr.contains("name the point, as in p@17"), "{}", unnamed.stderr);
+    assert_eq!(points(&cli), [1, 2, 3]);
     cli.ok(&["point", "expire", "p@1"]);
     assert_eq!(points(&cli), [2, 3]);
     let again = cli.run(&["point", "expire", "p@1"]);

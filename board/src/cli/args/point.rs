@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use crate::point::Target;
+use crate::point::{Named, Target};
 
 /// What `point` does.
 #[derive(Debug, Subcommand)]
@@ -28,7 +28,15 @@ Example:
     Tag(Tag),
     /// Expire a point, whatever the rules say
     #[command(after_long_help = "Example:\n  windlass point expire home@17")]
-    Expire(One),
+    Expire(Expire),
+}
+
+/// Options of `point expire`.
+#[derive(Debug, Args)]
+pub struct Expire {
+    /// The point: the policy's name and the point's number or time, as in home@17
+    #[arg(value_name = "NAME@POINT")]
+    pub target: Named,
 }
 
 /// A point.
