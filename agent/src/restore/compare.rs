@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use windlass_hal::tree::{Errno, Node};
+use windlass_hal::volume::ItemKind;
 
 use super::fault::Reason;
 use super::file::{File, Job};
@@ -189,8 +190,10 @@ impl<N: Node> Gather<'_, N> {
                     // Where it differs all of it is written, holes within it too.
                     self.block(file, WantedBlock { file: 0, offset, runs: (0, 0), place: *place });
                 }
-                // Its runs say what of it is a hole: none of it is allocated.
-                BlockPlace::Zero if row.runs.is_empty() && offset >= reached.at => {
+                // Where runs say what of it is a hole, and of an image, none of it is allocated.
+                BlockPlace::Zero
+                    if row.runs.is_empty() && offset >= reached.at && file.item.kind == ItemKind::File =>
+                {
                     self.gap(file, reached, offset);
                     reached.at = offset + len;
                     self.zeros_over(file, offset..offset + len, true);
