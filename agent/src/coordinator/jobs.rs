@@ -9,7 +9,7 @@
 //! | `Ending` | the commit of "backup ended" | gone: a recovery point |
 //! | `Stopped` | somebody to start it again | `Queued` |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::probes::PROBES_NODE_MAX;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, bounds, share};
@@ -384,6 +384,18 @@ impl Coordinator {
     /// All volumes were looked at: begin with those that can be read, go on, or give up.
     fn decide(&mut self, now: Now<'_>, policy: &str, mut job: Job) -> Option<Job> {
         let Phase::Probing { looks, .. } = &job.phase else { return Some(job) };
+        // Of the policy as it is by now: a volume that came meanwhile is read too, or named as missing.
+        if self.pending().any(|pending| pending.changes(policy)) {
+            return Some(job);
+        }
+        let known = now.state.policies.get(policy);
+        if known
+            .is_some_and(|known| !known.volumes.iter().collect::<BTreeSet<_>>().into_iter().eq(looks.keys()))
+        {
+            job.phase = Phase::Probing { looks: self::looks(now.state, policy), since_ns: now.ns };
+            self.wake_at(now.ns);
+            return Some(job);
+        }
         let found: BTreeMap<VolumeId, Found> =
             looks.iter().filter_map(|(&volume, look)| Some((volume, look.found?))).collect();
         let failed = looks.iter().filter_map(|(&volume, look)| Some((volume, look.failed.clone()?)));

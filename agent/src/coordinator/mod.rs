@@ -156,6 +156,13 @@ impl Pending {
         }
     }
 
+    /// Whether it changes a policy.
+    fn changes(&self, policy: &str) -> bool {
+        let is_change =
+            |record: &Record| matches!(record, Record::PolicyChanged(change) if change.name == policy);
+        matches!(self, Pending::Submit(_, records) if records.iter().any(is_change))
+    }
+
     /// Whether it removes a policy: then it is the first of its batch, so that what it leaves unfinished is as the state says.
     fn removes(&self) -> bool {
         let is_removal = |record: &Record| matches!(record, Record::PolicyRemoved { .. });

@@ -547,3 +547,31 @@ fn the_status_says_what_is_left_of_the_lease() {
     let left = status["coordinator"]["lease_left_ms"].as_u64().unwrap();
     assert!((1..=15_000).contains(&left), "{left} ms");
 }
+
+#[test]
+fn a_volume_that_comes_while_others_are_looked_at_is_in_the_backup() {
+    let mut alone = Alone::lead(&[], names(2), &[("p", 1)]);
+    alone.ask(ASKER, Command::Backup("p".to_owned()));
+    alone.pass(S);
+    let asked = probes(&alone.take());
+    assert_eq!(asked.len(), 1);
+    let volumes = [1, 2].map(|id| (VolumeId(id), format!("v{}", id - 1))).to_vec();
+    let change = PolicyChange { name: "p".to_owned(), revision: 2, body: vec![2], volumes };
+    alone.ask(2, Command::Submit(vec![Record::PolicyChanged(change)]));
+    let answer = |alone: &mut Alone, asked: Vec<(u64, VolumeId)>| {
+        for (ask, volume) in asked {
+            alone.handle(Event::Probed { ask, found: vec![found(volume, 64)], failed: vec![] });
+        }
+    };
+    answer(&mut alone, asked);
+    alone.pass(2 * S);
+    for _ in 0..4 {
+        let asked = probes(&alone.take());
+        answer(&mut alone, asked);
+        alone.pass(2 * S);
+    }
+    let state = &alone.node.view().state;
+    let read: Vec<VolumeId> =
+        state.running.values().flat_map(|of| of.volumes.iter().map(|volume| volume.volume)).collect();
+    assert_eq!(read, [VolumeId(1), VolumeId(2)]);
+}
