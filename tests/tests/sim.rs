@@ -41,6 +41,10 @@ const KEPT_NODES: &[(u64, &str)] = &[
         3966,
         "each new epoch gave up what was done of a backup, for a volume without proof of which nothing was read: it never ended",
     ),
+    (
+        6,
+        "a volume that came into a policy while the others were looked at was not in the backup, which said that it was whole",
+    ),
     (100, "an answer to a request of a node's earlier start was taken for that of another request"),
 ];
 /// Events of a kept seed at most: more are messages that nobody needs.
@@ -94,6 +98,11 @@ fn seeds_of_whole_nodes_keep_every_rule() {
     assert!(sum.answered > 80 * seeds && sum.epochs > 6 * seeds && sum.released > 5 * seeds);
     assert!(sum.restored > 10_000 * seeds, "data was read back");
     assert!(sum.lost > seeds && sum.crashes > seeds && sum.freezes > seeds && sum.faults > 20 * seeds);
+    // Each kind of weather was met.
+    assert!(sum.buried > seeds / 20 && sum.hermits > seeds / 30 && sum.hung > seeds / 4, "{sum:?}");
+    assert!(sum.due > seeds / 4 && sum.skews > seeds && sum.lengths > seeds / 4, "{sum:?}");
+    assert!(sum.abandoned > seeds / 4 && sum.resumed > seeds / 2, "{sum:?}");
+    assert!(sum.crowd >= 40 && sum.points_most > 200 && sum.damage > seeds / 100, "{sum:?}");
 }
 
 #[test]

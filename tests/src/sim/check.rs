@@ -25,6 +25,7 @@ use windlass_agent::log::fault::{LogFault, Place};
 use windlass_agent::log::keys;
 use windlass_agent::log::replay::{Replay, ReplayOptions, View, apply_slot};
 
+use super::due::Due;
 use super::ledger::Ledger;
 use super::pieces::Pieces;
 use super::store::{CLUSTER, OBJECTS, SEGMENTS, Shelf};
@@ -52,6 +53,7 @@ pub struct Oracle {
     reported: BTreeMap<Slot, u64>,
     pieces: Pieces,
     ledger: Ledger,
+    due: Due,
     /// Backups and their policies, as they began.
     begun: BTreeMap<BackupId, String>,
     /// Bodies of policies that were ever in the log.
@@ -62,6 +64,11 @@ impl Oracle {
     /// The log as it is.
     pub fn model(&self) -> &View {
         &self.model
+    }
+
+    /// What began and ended, and when.
+    pub fn due(&self) -> &Due {
+        &self.due
     }
 
     /// A call is about to be applied.
@@ -87,7 +94,7 @@ impl Oracle {
     ///
     /// # Errors
     /// A slot says what it may not.
-    pub fn after(&mut self, shelf: &Shelf) -> Verdict<()> {
+    pub fn after(&mut self, true_ns: u64, shelf: &Shelf) -> Verdict<()> {
         while let Some(first) = shelf.first.get(&Slot(self.model.head.0 + 1)) {
             let slot = Slot(self.model.head.0 + 1);
             apply_slot(&mut self.model, &first.bytes, &CLUSTER, &PlainForTests)
@@ -98,6 +105,7 @@ impl Oracle {
             self.pieces.check_points(&self.model)?;
             let mut is_due = false;
             for record in &contents.records {
+                self.due.record(true_ns, record);
                 is_due |= self.ledger.record(record)?;
             }
             if is_due {
@@ -272,7 +280,7 @@ impl Oracle {
                 }
             }
             // Judged by the world, which knows the time.
-            Fact::Assigned { .. } => {}
+            Fact::Assigned { .. } | Fact::Skewed | Fact::Crowded(_) => {}
             // What was lost is found elsewhere, and named.
             Fact::Warned { fault: LogFault::Mended { place: Place::Slot(slot) } }
                 if shelf.lost.contains(&slot) => {}

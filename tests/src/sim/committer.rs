@@ -207,7 +207,7 @@ impl Tenant for Committer {
             Input::Wake => self.writer.wake(now_ns),
             Input::Work => self.work(now_ns)?,
             Input::Finish => self.finishing = true,
-            Input::Urge(_) => {}
+            Input::Urge(_) | Input::Change(_) => {}
         }
         self.take_actions();
         if self.burst > 0 && self.writer.is_ready() && self.is_holder() && !self.finishing {

@@ -10,6 +10,8 @@
 //! | [`check`] | what every node claims against what the log says: I4, I6, I7, I9, I11 |
 //! | [`pieces`] | what backups are made of: I5, and whether objects are of the stretch that they were committed for |
 //! | [`ledger`] | the log's records added up a second time: points with totals and status, segments, live names, garbage |
+//! | [`weather`] | what a seed's number decides beside: clocks, deaths, crowds |
+//! | [`due`] | whether schedules run, and no more often than they should |
 //! | [`scale`] | many nodes and one large volume, without faults: how long it takes |
 //! | [`committer`] | a small node: the real log writer, objects of peers, retirement, orphans |
 //! | [`member`] | a whole node: the real `Node`, jobs that store and report, commands of users |
@@ -23,6 +25,7 @@
 pub mod check;
 pub mod clock;
 pub mod committer;
+pub mod due;
 pub mod ledger;
 pub mod member;
 pub mod net;
@@ -30,9 +33,10 @@ pub mod options;
 pub mod pieces;
 pub mod scale;
 pub mod store;
+pub mod weather;
 pub mod world;
 
-use windlass_agent::format::record::Commit;
+use windlass_agent::format::record::{Commit, PolicyChange};
 use windlass_agent::format::slot::LogDigest;
 use windlass_agent::id::{BackupId, Epoch, ObjectId, Slot};
 use windlass_agent::log::call::{Answer, Call};
@@ -95,6 +99,8 @@ pub enum Input<M> {
     Finish,
     /// Everybody is idle, and backups of these policies run in the log all the same: somebody starts them again.
     Urge(Vec<String>),
+    /// The run is about to end: somebody changes policies for good, so that nothing is due any more.
+    Change(Vec<PolicyChange>),
 }
 
 /// What a node wants done.
@@ -165,6 +171,10 @@ pub enum Fact {
         /// Which.
         object: ObjectId,
     },
+    /// Its wall clock is not what the store says.
+    Skewed,
+    /// So many users wait for an answer of it.
+    Crowded(usize),
     /// It hands out work.
     Assigned {
         /// Under this epoch.
@@ -215,6 +225,19 @@ pub trait Tenant: Sized {
 
     /// Policies whose backups should have ended when all nodes are idle.
     fn unfinished(view: &View) -> Vec<String>;
+
+    /// Time that passes after the faults before the run may end, in true nanoseconds.
+    fn quiet_ns(_options: &Options) -> u64 {
+        0
+    }
+
+    /// Changes of policies after which nothing is due any more.
+    fn last_changes(_view: &View) -> Vec<PolicyChange> {
+        Vec::new()
+    }
+
+    /// It is so late, in true nanoseconds since the run began: for wall clocks.
+    fn tell_time(&mut self, _true_ns: u64) {}
 
     /// Takes one input. `now_ns` is the node's own clock.
     ///

@@ -12,6 +12,8 @@ use windlass_agent::log::replay::ReplayOptions;
 use windlass_agent::log::writer::{Checks, WriterOptions};
 use windlass_hal::sim::prng::Prng;
 
+use super::weather::{BUSY_NS, LEASE_TIMES_MAX, Weather};
+
 /// Nanoseconds in a millisecond.
 pub const MS: u64 = 1_000_000;
 /// Nanoseconds in a second.
@@ -197,6 +199,8 @@ pub struct Options {
     pub node: NodeFaults,
     /// The store ignores conditions.
     pub lawless: bool,
+    /// Beside the faults.
+    pub weather: Weather,
     /// The bug to find.
     pub mutation: Mutation,
 }
@@ -258,16 +262,19 @@ impl Options {
         let work_ns = range(&mut prng, lease_ns / 64, lease_ns * 2);
         // Enough time for takeovers, and enough work to collect slots, but not both without end.
         let storm_ns = (work_ns * 150).clamp(lease_ns * 15, lease_ns * 50);
-        Options {
+        let nodes = 1 + prng.below(nodes_max) as usize;
+        let slow = seed % 16 == SLOW_UPLINK_SEEDS;
+        let weather = Weather::of(seed, nodes, slow);
+        let mut options = Options {
             seed,
-            nodes: 1 + prng.below(nodes_max) as usize,
+            nodes,
             writer,
             drift: if prng.one_in(3) { Drift::Beyond } else { Drift::Within },
             store_latency_ns: range(&mut prng, MS, lease_ns / 30),
             peer_latency_ns: range(&mut prng, MS / 10, lease_ns / 30),
             // Not drawn: the other seeds stay as they are.
             frames_max: if seed % 8 == FULL_QUEUE_SEEDS { FRAMES_FEW } else { FRAMES_MAX },
-            slow_uplink_ns: if seed % 16 == SLOW_UPLINK_SEEDS { 250 * SECOND } else { 0 },
+            slow_uplink_ns: if slow { 250 * SECOND } else { 0 },
             timeout_ns: lease_ns / 8 + prng.below(lease_ns),
             wake_late_ns: range(&mut prng, MS / 10, 20 * MS),
             work_ns,
@@ -277,8 +284,15 @@ impl Options {
             store: Options::store_faults(&mut prng, seed),
             node: Options::node_faults(&mut prng),
             lawless: prng.one_in(64),
+            weather,
             mutation,
+        };
+        if weather.busy {
+            // Hundreds of points take their time, and nobody's death would make them more.
+            (options.storm_ns, options.node) = (BUSY_NS, NodeFaults::default());
+            options.work_ns = options.work_ns.max(lease_ns / 4);
         }
+        options
     }
 
     fn store_faults(prng: &mut Prng, seed: u64) -> StoreFaults {
@@ -312,9 +326,16 @@ impl Options {
     /// When the faults have stopped, a coordinator is there after so long: two waits of a candidate, a replay, and pauses between
     /// repeats that had grown. True nanoseconds.
     pub fn election_bound_ns(&self) -> u64 {
-        let wait = self.writer.timing.wait_ns();
+        let times = if self.weather.lengths { LEASE_TIMES_MAX } else { 1 };
+        let wait = times * self.writer.timing.wait_ns();
         let slowest = if self.drift == Drift::Beyond { 2 * wait } else { wait };
         let replay = 60 * self.store_latency_ns;
-        2 * slowest + slowest / 5 + self.down_ns + self.timeout_ns + replay + 10 * SECOND
+        2 * slowest
+            + slowest / 5
+            + self.down_ns
+            + self.timeout_ns
+            + self.weather.hang_ns
+            + replay
+            + 10 * SECOND
     }
 }

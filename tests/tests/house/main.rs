@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `corpus` | the corpora of the fuzz targets, on the stable compiler |
 //! | `golden` | stored bytes that a script wrote from the layout tables |
+//! | `mutations` | changes that must be noticed still apply |
 //! | `packages` | licences and sources of all packages |
 //! | `readme` | the README's example |
 //! | `repositories` | repositories that earlier builds made |
@@ -15,6 +16,7 @@
 
 mod corpus;
 mod golden;
+mod mutations;
 mod packages;
 mod readme;
 mod repositories;

@@ -17,7 +17,7 @@ use windlass_agent::coordinator::ASK_BITS;
 use windlass_agent::drive::node::Ports;
 use windlass_agent::format::record::{Commit, Stretch, Totals};
 use windlass_agent::id::Key;
-use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
+use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
 use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Event, Note, Ticket};
@@ -120,7 +120,7 @@ struct Merge {
 pub struct Host {
     pub node: usize,
     boot: u64,
-    options: Options,
+    pub options: Options,
     pub prng: Prng,
     pub shared: Shared,
     pub now: u64,
@@ -710,6 +710,19 @@ impl Ports for Host {
         self.acted += 1;
         if self.job.is_some() || self.merge.is_some() {
             return self.fail(format!("{:?} is merged while another job runs", order.id));
+        }
+        // This node may know more than the coordinator did: of backups that began since, the order has nothing.
+        let all = state.segments.get(&order.volume).map(|list| list.as_slice()).unwrap_or_default();
+        let merged = || all.iter().filter(|segment| order.segments.contains(&segment.id));
+        let is_mixed = |backup: &BackupId| {
+            let own = merged().filter(|segment| segment.is_only_of(*backup)).count();
+            own > 0 && own < merged().count()
+        };
+        if let Some(backup) = state.running.keys().find(|backup| is_mixed(backup)) {
+            return self.fail(format!(
+                "C4: {:?} merges rows of backup {backup}, which runs, with those of others: {:?}",
+                order.id, order.segments
+            ));
         }
         let id = order.id;
         self.merge = Some(Merge { order, state, left: 0, added: Vec::new() });

@@ -5,6 +5,7 @@
 //! | this one | inputs of the world to events of the node; users; what the node claims |
 //! | `host` | the node's ports, and the jobs of most seeds: they store and report, and say in the object of what stretch it is |
 //! | `data` | the jobs of one seed in 20: the real machine, over the bytes of a small image; points are read back at the end (I8) |
+//! | `losses` | objects that the store loses, and somebody who finds that |
 //! | `plan` | volumes, policies, profiles, all drawn from the seed |
 //!
 //! | rule | when it is checked |
@@ -21,6 +22,7 @@
 
 mod data;
 mod host;
+mod losses;
 mod plan;
 
 use std::cell::RefCell;
@@ -31,19 +33,30 @@ use windlass_agent::drive::node::turn;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::format::slot::PlainForTests;
 use windlass_agent::id::{Boot, Epoch, NodeId, Slot, VolumeId};
+use windlass_agent::log::call::Answer;
+use windlass_agent::log::lease::Timing;
 use windlass_agent::log::replay::View;
-use windlass_agent::log::state::State;
+use windlass_agent::log::state::{self as policy, State};
 use windlass_agent::node::{Config, Event, Node, Note};
+use windlass_agent::policy::schedule::Schedule;
+use windlass_agent::policy::{Policy, PolicyVolume, Reader};
+use windlass_agent::store::StoreFaultKind;
+use windlass_agent::store::time::StoreTime;
 use windlass_agent::work::{Command, Present};
 
 use super::options::{Mutation, Options, SECOND};
 use super::store::{Shelf, identity};
+use super::weather::{EVERY_MS, LEASE_TIMES_MAX, QUIET_NS};
 use super::{Birth, Fact, Input, Output, Tenant, Verdict};
 use host::{Host, Timer};
 use plan::{Ground, Shared};
 
 /// Commands that a node's users have open at once.
 const CLIENTS_MAX: usize = 6;
+/// The same where there are many users.
+const CROWD_MAX: usize = 40;
+/// So many of them come at once.
+const CROWD_AT_ONCE: usize = 6;
 /// Things that may wait in a node: orders, commands, assignments and reports of all nodes.
 const QUEUED_MAX: usize = 256;
 
@@ -81,6 +94,8 @@ pub struct Member {
     gone: bool,
     /// The last backup of each policy is asked for.
     asked_last: bool,
+    /// How late it is, in true nanoseconds since the run began.
+    true_ns: u64,
 }
 
 impl Tenant for Member {
@@ -102,6 +117,11 @@ impl Tenant for Member {
             Mutation::ObeyOld => writer.checks.fence = false,
             Mutation::AssignWithoutLease => writer.checks.lease = false,
             _ => {}
+        }
+        let weather = options.weather;
+        if weather.lengths {
+            let own_ns = writer.timing.lease_ns * weather.lease_times(options.seed, node);
+            writer.timing = Timing::of(own_ns);
         }
         let mut seed = [0; 32];
         seed.as_chunks_mut::<8>().0.iter_mut().for_each(|chunk| *chunk = prng.next_u64().to_le_bytes());
@@ -136,6 +156,7 @@ impl Tenant for Member {
             leaving: false,
             gone: false,
             asked_last: false,
+            true_ns: 0,
         };
         // What it wants at once; nothing can be wrong with it yet.
         let _ = member.give(None);
@@ -153,7 +174,29 @@ impl Tenant for Member {
             + 4 * SECOND
             + 12 * options.store_latency_ns
             + options.writer.timing.lease_ns;
-        2 * (1200 * SECOND + 30 * options.writer.timing.lease_ns + 100 * piece)
+        let times = if options.weather.lengths { LEASE_TIMES_MAX } else { 1 };
+        let waits = 30 * times * options.writer.timing.lease_ns + 20 * options.weather.hang_ns;
+        2 * (1200 * SECOND + waits + 100 * piece)
+    }
+
+    fn quiet_ns(options: &Options) -> u64 {
+        if options.weather.punctual { QUIET_NS } else { 0 }
+    }
+
+    fn last_changes(view: &View) -> Vec<PolicyChange> {
+        let state = &view.state;
+        let device = |id: &VolumeId| state.volumes.get(id).map(|volume| volume.device.clone());
+        let without = |(name, entry): (&String, &policy::Policy)| {
+            let policy = Policy::parse(&entry.body).ok().filter(|policy| policy.schedule.is_some())?;
+            let body = Policy { schedule: None, ..policy }.emit().ok()?;
+            let volumes = entry.volumes.iter().filter_map(|id| Some((*id, device(id)?))).collect();
+            Some(PolicyChange { name: name.clone(), revision: entry.revision + 1, body, volumes })
+        };
+        state.policies.iter().filter(|(_, entry)| !entry.removed).filter_map(without).collect()
+    }
+
+    fn tell_time(&mut self, true_ns: u64) {
+        self.true_ns = true_ns;
     }
 
     fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
@@ -168,6 +211,13 @@ impl Tenant for Member {
         self.host.now = now_ns;
         match input {
             Input::Answer { id, answer } => {
+                let options = &self.host.options;
+                let said = options.weather.store_wall_ns(options.storm_ns, self.true_ns);
+                if let Some(wall_ns) =
+                    said.filter(|_| !matches!(answer, Answer::Fault(StoreFaultKind::Unknown)))
+                {
+                    self.node.store_says(StoreTime { wall_ns, at_ns: now_ns });
+                }
                 if let Some(event) = self.host.answered(id, answer) {
                     self.give(Some(event))?;
                 }
@@ -177,6 +227,10 @@ impl Tenant for Member {
             Input::Wake => {}
             Input::Work => self.work()?,
             Input::Finish => self.finishing = true,
+            Input::Change(changes) => changes.into_iter().try_for_each(|change| {
+                let client = Client::Change(change.body.clone());
+                self.ask(client, Command::Submit(vec![Record::PolicyChanged(change)]))
+            })?,
             Input::Urge(policies) => policies.into_iter().try_for_each(|policy| self.backup(policy))?,
         }
         while let Some(timer) = self.host.next_timer() {
@@ -241,6 +295,11 @@ impl Tenant for Member {
 }
 
 impl Member {
+    fn wall_ns(&self) -> i64 {
+        let options = &self.host.options;
+        options.weather.wall_ns(options.seed, self.host.node, options.storm_ns, self.true_ns)
+    }
+
     fn head(&self) -> Option<Slot> {
         self.node.held_view().map(|view| view.head)
     }
@@ -252,7 +311,8 @@ impl Member {
         // An assignment that follows from this event is judged by the lease as it was: answers can only prolong it.
         self.host.lease_end_ns = self.node.lease_end_ns();
         self.node.set_uploaded(self.host.uploaded());
-        turn(&mut self.node, &mut self.host, now, now as i64, event);
+        let wall_ns = self.wall_ns();
+        turn(&mut self.node, &mut self.host, now, wall_ns, event);
         if let Some(fault) = self.host.fault.take() {
             return Err(fault);
         }
@@ -262,7 +322,8 @@ impl Member {
             self.host.outputs.push_back(Output::Exit);
         }
         let waits = self.node.waits();
-        if waits > QUEUED_MAX {
+        let many = if self.host.options.weather.crowd { CROWD_MAX * self.up.len() } else { 0 };
+        if waits > QUEUED_MAX + many {
             return Err(format!("I12: {waits} things wait in node {}", self.host.node + 1));
         }
         Ok(())
@@ -294,10 +355,10 @@ impl Member {
                     | Note::Waiting(_)
                     | Note::SameNumber(_)
                     | Note::Follows(..)
-                    | Note::Coordinates(_)
-                    | Note::Clock(_),
+                    | Note::Coordinates(_),
                     _,
                 ) => {}
+                (Note::Clock(ahead), _) => facts.extend(ahead.map(|_| Fact::Skewed)),
             }
         }
         // They are about this moment: before what the node sends.
@@ -336,12 +397,26 @@ impl Member {
         self.ask(Client::Backup(policy.clone()), Command::Backup(policy))
     }
 
-    /// Users and schedules.
+    /// Users.
     fn work(&mut self) -> Verdict<()> {
         if self.finishing || self.leaving {
             return Ok(());
         }
         self.host.unanswered.clear();
+        let crowd = self.host.options.weather.crowd;
+        (0..if crowd { CROWD_AT_ONCE } else { 1 }).try_for_each(|_| self.somebody())?;
+        let users = self.host.clients.len();
+        if users > CLIENTS_MAX {
+            self.host.outputs.push_back(Output::Fact(Fact::Crowded(users)));
+        }
+        Ok(())
+    }
+
+    /// One of them.
+    fn somebody(&mut self) -> Verdict<()> {
+        if self.leaving {
+            return Ok(());
+        }
         let (policies, disks) = {
             let ground = self.host.shared.borrow();
             (ground.policies.len() as u64, ground.disks.len() as u64)
@@ -358,12 +433,30 @@ impl Member {
         if dice == 14 && prng.one_in(4) {
             return self.leave();
         }
-        if self.host.clients.len() >= CLIENTS_MAX {
+        let weather = self.host.options.weather;
+        if self.host.clients.len() >= if weather.crowd { CROWD_MAX } else { CLIENTS_MAX } {
             return Ok(());
+        }
+        let is_set = self.node.view().state.policies.contains_key(&name);
+        if weather.busy && is_set {
+            return self.backup(name);
+        }
+        if weather.losses && dice == 12 && self.host.shared.borrow().data {
+            return self.lose_or_check();
+        }
+        if weather.lengths && dice == 13 {
+            return self.set_lease();
+        }
+        if weather.restless && (11..14).contains(&dice) {
+            return if dice < 13 {
+                self.ask(Client::Other, Command::Stop(name))
+            } else {
+                self.take_away(policy)
+            };
         }
         let nodes = self.up.len() as u64;
         match dice {
-            0..5 if self.node.view().state.policies.contains_key(&name) => self.backup(name),
+            0..5 if is_set => self.backup(name),
             0..7 => self.change(policy),
             7 => self.ask(Client::Other, Command::Status),
             8 => {
@@ -379,20 +472,52 @@ impl Member {
     /// Sets a policy as this node knows the log: refused when somebody else was faster.
     fn change(&mut self, policy: usize) -> Verdict<()> {
         let name = format!("p{policy}");
-        let body = self.host.prng.next_u64().to_le_bytes().to_vec();
+        let number = self.host.prng.next_u64();
         let state = &self.node.view().state;
         let revision = state.policies.get(&name).map_or(1, |policy| policy.revision + 1);
-        let volumes = volumes(&self.host.shared.borrow(), policy, state);
+        let mut volumes = volumes(&self.host.shared.borrow(), policy, state);
+        let weather = self.host.options.weather;
+        if weather.restless && volumes.len() > 1 && number.is_multiple_of(3) {
+            volumes.remove((number / 3) as usize % volumes.len());
+        }
+        let body = match weather.punctual {
+            true => scheduled(&name, &volumes, self.wall_ns() / SECOND as i64)?,
+            false => number.to_le_bytes().to_vec(),
+        };
         let change = PolicyChange { name, revision, body: body.clone(), volumes };
         self.ask(Client::Change(body), Command::Submit(vec![Record::PolicyChanged(change)]))
     }
 
+    /// A policy is removed, with its backup that runs.
+    fn take_away(&mut self, policy: usize) -> Verdict<()> {
+        let name = format!("p{policy}");
+        let known = self.node.view().state.policies.get(&name).filter(|known| !known.removed);
+        let Some(revision) = known.map(|known| known.revision + 1) else { return Ok(()) };
+        self.ask(Client::Other, Command::Submit(vec![Record::PolicyRemoved { name, revision }]))
+    }
+
+    /// The repository's lease is from now on as long as one or the other profile's.
+    fn set_lease(&mut self) -> Verdict<()> {
+        let times = 1 + self.host.prng.below(LEASE_TIMES_MAX);
+        let lease_ns = times * self.host.options.writer.timing.lease_ns;
+        self.ask(Client::Other, Command::Submit(vec![Record::LeaseSet { lease_ns }]))
+    }
+
     fn leave(&mut self) -> Verdict<()> {
-        let now = self.host.now;
+        let (now, wall_ns) = (self.host.now, self.wall_ns());
         self.leaving = true;
-        self.node.leave(now, now as i64);
+        self.node.leave(now, wall_ns);
         self.give(None)
     }
+}
+
+/// The body of a policy that is due every hour, set at a time.
+fn scheduled(name: &str, volumes: &[(VolumeId, String)], since: i64) -> Verdict<Vec<u8>> {
+    let volume =
+        |(_, device): &(VolumeId, String)| PolicyVolume { device: device.clone(), reader: Reader::Auto };
+    let schedule = Some(Schedule { every: EVERY_MS, since: Some(since), ..Schedule::default() });
+    let policy = Policy { schedule, ..Policy::new(name, volumes.iter().map(volume).collect()) };
+    policy.emit().map_err(|why| why.to_string())
 }
 
 /// Numbers for the volumes of a policy: those that they have, or the next ones.

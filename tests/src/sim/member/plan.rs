@@ -1,13 +1,13 @@
 //! What a seed decides of volumes, policies and users, and the volumes as they are. Source: ours.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use windlass_agent::coordinator::bounds::Room;
 use windlass_agent::format::record::BackupVolume;
 use windlass_agent::id::Key;
-use windlass_agent::id::VolumeId;
+use windlass_agent::id::{ObjectId, VolumeId};
 use windlass_agent::log::call::Body;
 use windlass_agent::table::plan::Bounds;
 use windlass_agent::work::Found;
@@ -23,6 +23,8 @@ const VOLUMES_MAX: u64 = 4;
 pub const GRAIN: u64 = 64;
 /// Grains of a volume at most.
 const GRAINS_MAX: u64 = 24;
+/// Policies that are due at one moment.
+const PUNCTUAL_POLICIES: usize = 6;
 /// One seed in so many has volumes with bytes in them, and jobs that back them up.
 const DATA_SEEDS: u64 = 20;
 /// Seeds with rich reports, modulo 4: from this one on. None of them is kept for something else.
@@ -158,6 +160,8 @@ pub struct Ground {
     pub data: bool,
     /// What the store has acknowledged, in seeds with data.
     pub bodies: BTreeMap<String, Body>,
+    /// Objects that the store has lost since.
+    pub lost: BTreeSet<ObjectId>,
     /// Each node's buffers for frames and pieces, in seeds with data: those of its next life too, as they are large.
     pub pools: BTreeMap<usize, (Pool, Pool)>,
     prng: Prng,
@@ -181,7 +185,7 @@ impl Ground {
         // Somebody must be there to work.
         let worker = prng.below(options.nodes as u64) as usize;
         profiles[worker].weight = profiles[worker].weight.max(1);
-        let disks: Vec<Disk> = (0..=prng.below(VOLUMES_MAX))
+        let mut disks: Vec<Disk> = (0..=prng.below(VOLUMES_MAX))
             .map(|index| Ground::disk(index, worker, data, options, &mut prng))
             .collect();
         let mut policies = vec![Vec::new(); 1 + prng.below(2) as usize];
@@ -190,6 +194,30 @@ impl Ground {
             policies[of].push(disk);
         }
         policies.retain(|volumes| !volumes.is_empty());
+        let mut extra = Prng::new(options.seed ^ 0x5C4E_D01E);
+        if options.weather.punctual {
+            // A policy for each volume, and volumes enough that many are due at once.
+            while disks.len() < PUNCTUAL_POLICIES {
+                disks.push(Ground::disk(disks.len() as u64, worker, data, options, &mut extra));
+            }
+            policies = (0..disks.len()).map(|disk| vec![disk]).collect();
+        }
+        if options.weather.busy {
+            disks.truncate(1);
+            policies = vec![vec![0]];
+            if !data {
+                disks[0].units = disks[0].units.min(GRAIN / 2);
+            }
+        }
+        if let Some((victim, _)) = options.weather.grave {
+            let heir = (victim + 1) % options.nodes;
+            profiles[heir].weight = profiles[heir].weight.max(1);
+            for disk in &mut disks {
+                if !disk.owners.contains(&heir) {
+                    disk.owners.push(heir);
+                }
+            }
+        }
         let slowest_ns = if prng.one_in(3) { lease } else { SECOND };
         Ground {
             disks,
@@ -206,6 +234,7 @@ impl Ground {
             rich: options.seed % 4 >= RICH_SEEDS,
             data,
             bodies: BTreeMap::new(),
+            lost: BTreeSet::new(),
             pools: BTreeMap::new(),
             prng,
         }

@@ -29,6 +29,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use windlass_agent::log::call::Call;
+use windlass_agent::log::lease::Timing;
 use windlass_agent::store::probe::probe;
 use windlass_hal::sim::clock::SimClock;
 use windlass_hal::sim::prng::Prng;
@@ -38,8 +39,11 @@ use super::clock::DriftClock;
 use super::net::{Generation, Net};
 use super::options::{Drift, MS, Mutation, Options, SECOND};
 use super::store::{Lie, LyingStore, Shelf};
+use super::weather::LEASE_TIMES_MAX;
 use super::{Input, Output, Tenant, Trace, Verdict};
 
+/// Between two looks of a node at its work while only schedules run, in nanoseconds.
+const WATCH_NS: u64 = 30 * SECOND;
 /// Times that a backup is started again after the faults.
 const URGES_MAX: u32 = 4;
 /// Wakes in a row of a node that leave a deadline in the past.
@@ -84,6 +88,28 @@ pub struct Tally {
     pub refused: u64,
     /// Simulated time in seconds.
     pub seconds: u64,
+    /// Nodes that died for good.
+    pub buried: u64,
+    /// Nodes that reached no other as long as there were faults.
+    pub hermits: u64,
+    /// Requests that were given up after a minute.
+    pub hung: u64,
+    /// Most users that waited for one node.
+    pub crowd: u64,
+    /// Backups that were due by schedule after the faults, and came.
+    pub due: u64,
+    /// Clocks found to differ from the store's.
+    pub skews: u64,
+    /// Backups given up.
+    pub abandoned: u64,
+    /// Backups that ended in a later epoch than they began in.
+    pub resumed: u64,
+    /// Lengths that were set for the lease.
+    pub lengths: u64,
+    /// Records of what the store has lost.
+    pub damage: u64,
+    /// Most points of a run.
+    pub points_most: u64,
 }
 
 impl Tally {
@@ -107,6 +133,17 @@ impl Tally {
         self.freezes += other.freezes;
         self.refused += other.refused;
         self.seconds += other.seconds;
+        self.buried += other.buried;
+        self.hermits += other.hermits;
+        self.hung += other.hung;
+        self.crowd = self.crowd.max(other.crowd);
+        self.due += other.due;
+        self.skews += other.skews;
+        self.abandoned += other.abandoned;
+        self.resumed += other.resumed;
+        self.lengths += other.lengths;
+        self.damage += other.damage;
+        self.points_most = self.points_most.max(other.points_most);
     }
 }
 
@@ -131,6 +168,10 @@ pub fn run<T: Tenant>(seed: u64, mutation: Mutation, print: bool) -> Outcome {
     let violation = world.live().err().map(|why| (why, world.now / MS));
     world.tally.seconds = world.now / SECOND;
     world.tally.points = world.oracle.model().state.points.len() as u64;
+    world.tally.points_most = world.tally.points;
+    let due = world.oracle.due();
+    (world.tally.abandoned, world.tally.resumed) = (due.abandoned, due.resumed);
+    (world.tally.lengths, world.tally.damage) = (due.lengths, due.damage);
     Outcome { violation, trace: world.trace.value(), tally: world.tally }
 }
 
@@ -189,7 +230,13 @@ enum Event<M> {
         a: usize,
         b: usize,
     },
+    /// A node dies for good.
+    Bury {
+        node: usize,
+    },
     Calm,
+    /// The time after the faults is over.
+    Quiet,
 }
 
 /// The way of an answer.
@@ -211,6 +258,8 @@ enum Harm {
 
 struct Seat<T: Tenant> {
     tenant: Option<T>,
+    /// It died for good.
+    buried: bool,
     /// Counts its lives; events of earlier ones are void.
     life: u32,
     clock: DriftClock,
@@ -248,6 +297,8 @@ struct World<T: Tenant> {
     storm_until_ns: u64,
     storm_conflicts: bool,
     calm: bool,
+    /// The run may end: it is not before the end of the time after the faults.
+    quiet: bool,
     /// First report of a coordinator after the faults stopped.
     elected: bool,
     urged: u32,
@@ -274,6 +325,7 @@ impl<T: Tenant> World<T> {
             storm_until_ns: 0,
             storm_conflicts: false,
             calm: false,
+            quiet: false,
             elected: false,
             urged: 0,
             trace: Trace::default(),
@@ -287,17 +339,35 @@ impl<T: Tenant> World<T> {
             world.seat(node);
         }
         world.push(options.storm_ns, Event::Calm);
+        if T::quiet_ns(&options) > 0 {
+            world.push(options.storm_ns + T::quiet_ns(&options), Event::Quiet);
+        }
+        // Small nodes, those that only write the log, are not made to go on without one of them.
+        if let (true, Some((node, permille))) = (T::RECONNECTS, options.weather.grave) {
+            world.push(options.storm_ns / 1000 * permille, Event::Bury { node });
+        }
+        if let Some(hermit) = options.weather.hermit {
+            world.tally.hermits += 1;
+            (0..options.nodes)
+                .filter(|&peer| peer != hermit)
+                .for_each(|peer| world.net.reset(hermit, peer, options.storm_ns));
+        }
         world
     }
 
     fn seat(&mut self, node: usize) {
-        let within = i64::try_from(self.options.writer.timing.drift_permille).unwrap_or(0) * 1000;
+        let bound = self.options.writer.timing.drift_permille;
+        // A lease of the repository's length is one of the usual bound.
+        let bound =
+            if self.options.weather.lengths { bound.min(Timing::default().drift_permille) } else { bound };
+        let within = i64::try_from(bound).unwrap_or(0) * 1000;
         let drift_ppm = match self.options.drift {
             Drift::Beyond if self.prng.one_in(2) => self.prng.below(1_500_000) as i64 - 500_000,
             Drift::Beyond | Drift::Within => self.prng.below(2 * within as u64 + 1) as i64 - within,
         };
         self.seats.push(Seat {
             tenant: None,
+            buried: false,
             life: 0,
             clock: DriftClock::new(0, 0, 0),
             drift_ppm,
@@ -336,7 +406,7 @@ impl<T: Tenant> World<T> {
 
     fn live(&mut self) -> Verdict<()> {
         let elected_by = self.options.storm_ns + self.options.election_bound_ns();
-        let finished_by = elected_by + T::finish_bound_ns(&self.options);
+        let finished_by = elected_by + T::quiet_ns(&self.options) + T::finish_bound_ns(&self.options);
         while let Some(Reverse((at, _, slot))) = self.queue.pop() {
             let Some(event) = self.events[slot as usize].take() else { continue };
             self.free.push(slot);
@@ -355,7 +425,7 @@ impl<T: Tenant> World<T> {
             let progress = matches!(event, Event::Input { .. } | Event::Frame { .. } | Event::Work { .. });
             self.happen(event)?;
             self.check_leases()?;
-            if self.calm && progress && self.is_over() && self.is_finished()? {
+            if self.quiet && progress && self.is_over() && self.is_finished()? {
                 self.oracle.finish(&mut self.shelf)?;
                 self.tally.restored = T::verify(&self.shared, &self.shelf, self.oracle.model())?;
                 return Ok(());
@@ -365,29 +435,63 @@ impl<T: Tenant> World<T> {
     }
 
     fn is_over(&self) -> bool {
-        self.elected && self.seats.iter().all(|seat| seat.tenant.as_ref().is_some_and(T::is_idle))
+        self.elected
+            && self.seats.iter().all(|seat| seat.buried || seat.tenant.as_ref().is_some_and(T::is_idle))
     }
 
     /// Whether no backup is left running by nodes that have nothing to do. One that failed too often waits for somebody to start it
     /// again: that happens here, a few times.
     fn is_finished(&mut self) -> Verdict<bool> {
         let left = T::unfinished(self.oracle.model());
-        if left.is_empty() {
+        let changes = T::last_changes(self.oracle.model());
+        if left.is_empty() && changes.is_empty() {
             return Ok(true);
         }
         self.urged += 1;
         if self.urged > URGES_MAX {
             return Err(format!("I10: all nodes rest, and backups of {left:?} do not end"));
         }
-        let node = self.prng.below(self.options.nodes as u64) as usize;
+        let node = self.somebody();
+        if left.is_empty() {
+            self.say(|| "somebody switches schedules off again".to_owned());
+            self.input(node, Input::Change(changes))?;
+            return Ok(false);
+        }
         self.say(|| format!("somebody starts {left:?} again"));
         self.input(node, Input::Urge(left))?;
         Ok(false)
     }
 
+    /// A node that lives.
+    fn somebody(&mut self) -> usize {
+        let node = self.prng.below(self.options.nodes as u64) as usize;
+        if self.seats[node].buried { (node + 1) % self.options.nodes } else { node }
+    }
+
+    /// The time after the faults is over: schedules have run, and are switched off.
+    fn end_quiet(&mut self) -> Verdict<()> {
+        self.quiet = true;
+        let options = self.options;
+        if T::quiet_ns(&options) > 0 && options.weather.is_exact() && options.drift == Drift::Within {
+            let due = self.oracle.due().check(
+                &options.weather,
+                options.storm_ns,
+                self.now,
+                &self.oracle.model().state,
+            )?;
+            self.tally.due += due;
+        }
+        let changes = T::last_changes(self.oracle.model());
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let node = self.somebody();
+        self.input(node, Input::Change(changes))
+    }
+
     fn idlers(&self) -> String {
-        let busy =
-            self.seats.iter().enumerate().filter(|(_, seat)| !seat.tenant.as_ref().is_some_and(T::is_idle));
+        let is_busy = |seat: &Seat<T>| !seat.buried && !seat.tenant.as_ref().is_some_and(T::is_idle);
+        let busy = self.seats.iter().enumerate().filter(|(_, seat)| is_busy(seat));
         busy.map(|(node, _)| format!("node {} ", node + 1)).collect()
     }
 
@@ -414,7 +518,8 @@ impl<T: Tenant> World<T> {
                 if self.seats[node].life != life {
                     return Ok(());
                 }
-                let pause = 1 + self.prng.below(2 * self.options.work_ns);
+                let waits = if self.calm && !self.quiet { WATCH_NS } else { 0 };
+                let pause = 1 + waits + self.prng.below(2 * self.options.work_ns);
                 self.push(self.now + pause, Event::Work { node, life });
                 self.input(node, Input::Work)
             }
@@ -429,7 +534,9 @@ impl<T: Tenant> World<T> {
                 }
                 Ok(())
             }
+            Event::Bury { node } => self.bury(node),
             Event::Calm => self.calm(),
+            Event::Quiet => self.end_quiet(),
         }
     }
 
@@ -443,7 +550,8 @@ impl<T: Tenant> World<T> {
 
     /// L1: a lease lasts for its length from when its last beat set out. I9: no two holders at one true time.
     fn check_leases(&self) -> Verdict<()> {
-        let lease_ns = self.options.writer.timing.lease_ns;
+        let times = if self.options.weather.lengths { LEASE_TIMES_MAX } else { 1 };
+        let lease_ns = times * self.options.writer.timing.lease_ns;
         for (node, seat) in self.seats.iter().enumerate() {
             let end = seat.tenant.as_ref().and_then(T::lease_end_ns);
             if end.is_some_and(|end| end > seat.beat_ns.saturating_add(lease_ns)) {

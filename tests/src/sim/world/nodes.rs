@@ -21,7 +21,7 @@ const PER_100_000: u64 = 100_000;
 
 impl<T: Tenant> World<T> {
     pub(super) fn start(&mut self, node: usize, life: u32) -> Verdict<()> {
-        if self.seats[node].life != life || self.seats[node].tenant.is_some() {
+        if self.seats[node].life != life || self.seats[node].tenant.is_some() || self.seats[node].buried {
             return Ok(());
         }
         let start_ns = self.prng.below(1000 * SECOND);
@@ -87,6 +87,15 @@ impl<T: Tenant> World<T> {
         self.stop(node);
     }
 
+    /// It crashes, and is never started again.
+    pub(super) fn bury(&mut self, node: usize) -> Verdict<()> {
+        self.say(|| format!("node {} dies for good", node + 1));
+        self.tally.buried += 1;
+        self.stop(node);
+        self.seats[node].buried = true;
+        Ok(())
+    }
+
     pub(super) fn freeze(&mut self, node: usize) {
         let lease = self.options.writer.timing.lease_ns;
         // Most freezes that matter end about when a lease does.
@@ -148,6 +157,7 @@ impl<T: Tenant> World<T> {
             println!("{:>9} ms  node {} <- {}", self.now / MS, node + 1, brief(&input));
         }
         let wake = matches!(input, Input::Wake);
+        tenant.tell_time(self.now);
         tenant.handle(local, input)?;
         // A deadline that nothing clears is a node that spins.
         let due = tenant.deadline();
@@ -255,6 +265,8 @@ impl<T: Tenant> World<T> {
             Fact::Accepted { .. } => self.tally.accepted += 1,
             Fact::Assigned { .. } => self.tally.assigned += 1,
             Fact::Answered { .. } => self.tally.answered += 1,
+            Fact::Skewed => self.tally.skews += 1,
+            Fact::Crowded(users) => self.tally.crowd = self.tally.crowd.max(users as u64),
             Fact::Warned { .. } => {}
         }
         self.elected |=

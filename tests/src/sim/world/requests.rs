@@ -13,7 +13,7 @@
 //!
 //! Source: ours; `tests/README.md`, The simulator.
 
-use windlass_agent::log::call::{Answer, Call};
+use windlass_agent::log::call::{Answer, Call, Lane};
 use windlass_agent::log::keys;
 use windlass_agent::store::StoreFaultKind;
 
@@ -54,6 +54,9 @@ impl<T: Tenant> World<T> {
         }
         let life = self.seats[node].life;
         let give_up_ns = self.now + self.options.timeout_ns;
+        // What the lease depends on has deadlines of its own.
+        let hangs = self.options.weather.hang_ns > 0 && call.lane() != Lane::Lease;
+        let silence_ns = if hangs { self.now + self.options.weather.hang_ns } else { give_up_ns };
         let there = 1 + self.prng.below(self.options.store_latency_ns);
         let back = 1 + self.prng.below(self.options.store_latency_ns);
         let fate = if self.calm { Fate::Good } else { self.fate(node, &call) };
@@ -70,10 +73,10 @@ impl<T: Tenant> World<T> {
                 let slow = there + self.prng.below(self.options.timeout_ns);
                 self.push(self.now + slow, land(reply));
             }
-            Fate::Lost => answered = Some((give_up_ns, StoreFaultKind::Unknown)),
+            Fate::Lost => answered = Some((silence_ns, StoreFaultKind::Unknown)),
             Fate::Unanswered => {
                 self.push(self.now + there, land(None));
-                answered = Some((give_up_ns, StoreFaultKind::Unknown));
+                answered = Some((silence_ns, StoreFaultKind::Unknown));
             }
             Fate::Late => {
                 let late = self.options.timeout_ns + self.prng.below(6 * self.options.writer.timing.lease_ns);
@@ -92,6 +95,7 @@ impl<T: Tenant> World<T> {
                 answered = Some((self.now + there + back, StoreFaultKind::Unknown));
             }
         }
+        self.tally.hung += u64::from(hangs && answered.is_some_and(|(at, _)| at == silence_ns));
         if let Some((at, kind)) = answered {
             let input = Input::Answer { id, answer: Answer::Fault(kind) };
             self.push(at, Event::Input { node, life, input });
@@ -148,7 +152,7 @@ impl<T: Tenant> World<T> {
         let there = matches!(call, Call::Delete { key } if self.shelf.holds(key));
         let mut answer = self.shelf.apply(call)?;
         if matches!(call, Call::Create { .. }) && answer == Answer::Done {
-            self.oracle.after(&self.shelf)?;
+            self.oracle.after(self.now, &self.shelf)?;
             self.lose_slot();
         }
         self.mix(node, call, &answer);

@@ -32,6 +32,7 @@ pub fn brief<M: std::fmt::Debug>(input: &Input<M>) -> String {
         Input::Wake => "wake".to_owned(),
         Input::Work => "work".to_owned(),
         Input::Finish => "finish".to_owned(),
+        Input::Change(changes) => format!("change of {} policies", changes.len()),
         Input::Urge(policies) => format!("start {policies:?} again"),
     }
 }

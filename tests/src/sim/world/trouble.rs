@@ -83,9 +83,13 @@ impl<T: Tenant> World<T> {
     pub(super) fn calm(&mut self) -> Verdict<()> {
         self.say(|| "the faults are over".to_owned());
         self.calm = true;
+        self.quiet = T::quiet_ns(&self.options) == 0;
         self.net.heal();
         for node in 0..self.options.nodes {
-            for peer in 0..node {
+            if self.seats[node].buried {
+                continue;
+            }
+            for peer in (0..node).filter(|&peer| !self.seats[peer].buried).collect::<Vec<_>>() {
                 self.tell_up(node, peer, true);
             }
             let life = self.seats[node].life;
