@@ -106,6 +106,18 @@ LISTED = (
     + z(0) + struct.pack("<Q", 0x0123456789ABCDEF)  # parent, listing
     + v(SIZE | KIND_MODE | LINKS) + v(10) + bytes([1]) + struct.pack("<H", 0o644) + v(1) + v(7) + z(0)
 )
+# Deletions by backup 3, found at 1700000100: of a file, 5:12, and of a directory, 5:14, whose parent was 5:2; and one of an older program.
+GONE = 1 << 28
+DELETIONS = (
+    v(DELETED | GONE | SIZE | NANOS | KIND_MODE | OWNER | BACKUP | VOLUME)
+    + v(5) + v(12) + z(3)
+    + bytes([1]) + struct.pack("<H", 0o644) + v(1000) + v(100) + v(5000)
+    + z(1700000000) + struct.pack("<I", 5) + z(100)
+    + v(DELETED | GONE | KIND_MODE | PARENT) + v(2)
+    + bytes([2]) + struct.pack("<H", 0o755)
+    + z(0) + z(100) + z(2 - 14)
+    + v(DELETED) + v(1)
+)
 # Names of directory 5:2, backup 3: "apple" -> 12, "apply" -> 10.
 NAMES = (
     v(0 << 4 | 1 | 2 | 4) + v(5) + v(2) + z(3) + v(5) + b"apple" + z(12)
@@ -182,7 +194,7 @@ def segment_meta():
 
 PLAIN = b"windlass winds the rope in; " * 8
 LEASE = b"etcd://host:2379/rack7"
-FILES = {"segment_meta.bin": segment_meta(), "home.bin": home(), "items_listing.bin": LISTED}
+FILES = {"segment_meta.bin": segment_meta(), "home.bin": home(), "items_listing.bin": LISTED, "items_gone.bin": DELETIONS}
 for mode, sealed in [("clear", False), ("sealed", True)]:
     FILES[f"format_{mode}.bin"] = repo_format(sealed)
     FILES[f"format_lease_{mode}.bin"] = repo_format(sealed, LEASE)

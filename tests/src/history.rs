@@ -58,7 +58,7 @@ pub fn history(p: &mut Prng, backups: u32, inodes: u64) -> History {
             match (change, known) {
                 (0, Some(_)) => {
                     state.remove(&lin);
-                    let row = Row::Item(ItemRow { lin, backup, item: None });
+                    let row = Row::Item(ItemRow { lin, backup, item: None, gone: None });
                     written.push(row.clone());
                     tails.push(row);
                 }
@@ -137,7 +137,7 @@ fn stored(p: &mut Prng) -> BlockPlace {
 fn rewritten(p: &mut Prng, lin: Lin, backup: BackupId) -> Known {
     let item = ItemAttributes { rows_from: backup, ..rows::wild_attributes(p) };
     let mut known = Known {
-        row: ItemRow { lin, backup, item: Some(item) },
+        row: ItemRow { lin, backup, item: Some(item), gone: None },
         names: Vec::new(),
         locations: BTreeMap::new(),
     };

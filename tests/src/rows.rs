@@ -3,8 +3,8 @@
 //! Invariants: the same seed gives the same rows; keys ascend strictly within a kind. Source: ours.
 
 use windlass_agent::format::row::{
-    BlockPlace, EntryRow, ItemAttributes, ItemRow, LocationRow, NameRow, Place, Row, RowKind, RowPayload,
-    RunKind,
+    BlockPlace, EntryRow, Gone, ItemAttributes, ItemRow, LocationRow, NameRow, Place, Row, RowKind,
+    RowPayload, RunKind,
 };
 use windlass_agent::id::{BackupId, Boot, Epoch, Lin, NodeId, ObjectId, VolumeId};
 use windlass_hal::volume::{Hints, ItemKind, Timestamp};
@@ -160,7 +160,9 @@ pub fn wild(p: &mut Prng, kind: RowKind, count: usize) -> Vec<Row> {
         rows.push(match kind {
             RowKind::Item => {
                 let item = if p.one_in(5) { None } else { Some(wild_attributes(p)) };
-                Row::Item(ItemRow { lin, backup: id, item })
+                let is_gone = item.is_none() && !p.one_in(4);
+                let gone = is_gone.then(|| Box::new(Gone::of(&wild_attributes(p), p.next_u64() as i64)));
+                Row::Item(ItemRow { lin, backup: id, item, gone })
             }
             RowKind::Name => Row::Name(NameRow {
                 parent: lin,
@@ -234,7 +236,7 @@ pub fn plain_items(p: &mut Prng, count: usize, backup: u32) -> Vec<ItemRow> {
                 fault: String::new(),
             };
             let lin = Lin { volume: VolumeId(1), inode };
-            ItemRow { lin, backup: BackupId(backup), item: Some(attributes) }
+            ItemRow { lin, backup: BackupId(backup), item: Some(attributes), gone: None }
         })
         .collect()
 }

@@ -329,6 +329,7 @@ fn task(job: &VolumeJob, assigned: &Assigned, settings: &Settings, frames: usize
         reading: Reading::of(&job.device.geometry(), depth, info.used_bytes, info.size_bytes),
         trust: job.trust(assigned.last.as_ref()),
         newest_secs_max: newest_secs_max(info, wall_secs),
+        wall_secs,
         from: assigned.from,
         to: assigned.to,
         flush_interval_ns: settings.flush_interval_ns,

@@ -2,7 +2,7 @@
 //!
 //! | row | key | what |
 //! |---|---|---|
-//! | [`ItemRow`] | LIN, backup | metadata table: attributes, small payloads, extended attributes; or the item's deletion |
+//! | [`ItemRow`] | LIN, backup | metadata table: attributes, small payloads, extended attributes; or the item's deletion and what it was |
 //! | [`NameRow`] | LIN of the directory, backup, run, name | metadata table: an entry of a directory |
 //! | [`LocationRow`] | LIN, base, backup | block location table: where blocks `base .. base + N` are |
 //! | [`EntryRow`] | LIN, block, backup | tails of upload objects only: where one block is; a rebuild makes location rows of them |
@@ -41,6 +41,45 @@ pub struct ItemRow {
     pub backup: BackupId,
     /// The item, or `None` when it was found deleted by this backup.
     pub item: Option<ItemAttributes>,
+    /// Of a deletion: what was deleted. `None` for an item that is there, and for a deletion that an older program wrote.
+    pub gone: Option<Box<Gone>>,
+}
+
+/// What a deletion keeps of the item: types 4 (deleted file) and 5 (deleted directory) of the metadata table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Type of the item.
+    pub kind: ItemKind,
+    /// Permission bits, `0..=0o7777`.
+    pub mode: u16,
+    /// User id of the owner.
+    pub uid: u32,
+    /// Group id of the owner.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Last change of the contents.
+    pub mtime: Timestamp,
+    /// Inode of a directory's last parent, 0 otherwise: only listings name files, and there may be several.
+    pub parent: u64,
+    /// When the backup that missed it began to look, seconds since 1970.
+    pub found_secs: i64,
+}
+
+impl Gone {
+    /// What a deletion keeps of `item`, which was missed at `found_secs`.
+    pub fn of(item: &ItemAttributes, found_secs: i64) -> Gone {
+        Gone {
+            kind: item.kind,
+            mode: item.mode,
+            uid: item.uid,
+            gid: item.gid,
+            size: item.size,
+            mtime: item.mtime,
+            parent: item.parent,
+            found_secs,
+        }
+    }
 }
 
 /// The attributes of an item that exists.
@@ -249,6 +288,10 @@ impl RowKind {
 
 /// A row of any kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "few rows are held at a time, and most are of the large variant"
+)]
 pub enum Row {
     /// Of the metadata table.
     Item(ItemRow),
@@ -314,7 +357,7 @@ impl<'a> RowRef<'a> {
     /// More bytes than its encoding can take in a block, dictionary included.
     pub fn bytes_max(&self) -> usize {
         match self {
-            RowRef::Item(row) => row.item.as_ref().map_or(64, |item| {
+            RowRef::Item(row) => row.item.as_ref().map_or(128, |item| {
                 let payload = match &item.payload {
                     RowPayload::None => 0,
                     RowPayload::Target(bytes) | RowPayload::Inline(bytes) => bytes.len(),

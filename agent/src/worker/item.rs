@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use windlass_hal::volume::{ITEM_XATTR_BYTES_MAX, Item, ItemKind, Name, Payload, Window};
 
-use crate::format::row::{ItemAttributes, ItemRow, RowPayload};
+use crate::format::row::{Gone, ItemAttributes, ItemRow, RowPayload};
 use crate::id::BackupId;
 use crate::limits::{ITEM_FAULT_BYTES_MAX, ITEM_GAPS_MAX, ITEM_PAYLOAD_BYTES_MAX, ITEM_XATTRS_MAX};
 use crate::pack::plan::PlanPiece;
@@ -68,12 +68,12 @@ fn listing(window: &Window, item: &Item) -> u64 {
     u64::from_le_bytes(digest).max(1)
 }
 
-/// Appends the inodes that the last point has and the window, which covers the same stretch, has not.
-pub fn deleted(window: &Window, base: &[ItemRow], out: &mut Vec<u64>) {
-    let gone = |row: &&ItemRow| {
-        row.item.is_some() && window.items.binary_search_by_key(&row.lin.inode, |item| item.inode).is_err()
-    };
-    out.extend(base.iter().filter(gone).map(|row| row.lin.inode));
+/// Appends the inodes that the last point has and the window, which covers the same stretch, has not; `found_secs` is now.
+pub fn deleted(window: &Window, base: &[ItemRow], found_secs: i64, out: &mut Vec<(u64, Gone)>) {
+    let is_gone =
+        |row: &&ItemRow| window.items.binary_search_by_key(&row.lin.inode, |item| item.inode).is_err();
+    let of = |row: &ItemRow| Some((row.lin.inode, Gone::of(row.item.as_ref()?, found_secs)));
+    out.extend(base.iter().filter(is_gone).filter_map(of));
 }
 
 /// Calls `each` with the byte ranges of a block (from, to within it) that lie in lost device ranges; returns whether nothing

@@ -22,6 +22,7 @@ fn task() -> Task {
         reading: Reading { gap_bytes: 64 << 10, depth: 1 },
         trust: Trust { same_volume: true, settled_before_secs: 2000, ..Trust::default() },
         newest_secs_max: i64::MAX,
+        wall_secs: 4000,
         from: KEY_START,
         to: KEY_END,
         flush_interval_ns: 0,
@@ -70,7 +71,7 @@ fn row(window: &Window, at: usize) -> ItemRow {
     pending.begin_part(window, item, &Task { backup: BackupId(1), ..task() });
     let attributes = pending.end();
     let lin = Lin { volume: VolumeId(1), inode: item.inode };
-    ItemRow { lin, backup: BackupId(1), item: Some(attributes) }
+    ItemRow { lin, backup: BackupId(1), item: Some(attributes), gone: None }
 }
 
 #[test]
@@ -212,9 +213,12 @@ fn what_is_gone_is_deleted_once() {
     let old = window([5, 6, 7].map(|inode| item(inode, ItemKind::File)).to_vec());
     let mut base = [row(&old, 0), row(&old, 1), row(&old, 2)];
     base[2].item = None;
-    let mut out = vec![1];
-    deleted(&window(vec![item(6, ItemKind::File)]), &base, &mut out);
-    assert_eq!(out, [1, 5], "6 is there, 7 was deleted before");
+    let first = base[0].item.clone().unwrap();
+    let mut out = vec![(1, Gone::of(&first, 1))];
+    deleted(&window(vec![item(6, ItemKind::File)]), &base, 4000, &mut out);
+    let (inode, gone) = out.pop().unwrap();
+    assert!(out.len() == 1 && inode == 5, "6 is there, 7 was deleted before");
+    assert_eq!((gone.kind, gone.size, gone.mtime, gone.found_secs), (first.kind, 5000, NOON, 4000));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use windlass_agent::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYT
 use windlass_agent::format::home;
 use windlass_agent::format::repo::RepoFormat;
 use windlass_agent::format::row::{
-    BlockPlace, EntryRow, ItemAttributes, ItemRow, LocationRow, NameRow, Place, Row, RowKind, RowPayload,
-    RunKind,
+    BlockPlace, EntryRow, Gone, ItemAttributes, ItemRow, LocationRow, NameRow, Place, Row, RowKind,
+    RowPayload, RunKind,
 };
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::format::tail::{Index, TailBuilder, TailHead, TailKind, Trailer};
@@ -84,8 +84,8 @@ fn rows() -> Vec<Row> {
         Row::Entry(EntryRow { lin: lin(12), block, backup: BackupId(3), block_bytes: 4096, place })
     };
     vec![
-        Row::Item(ItemRow { lin: lin(12), backup: BackupId(3), item: Some(item) }),
-        Row::Item(ItemRow { lin: lin(14), backup: BackupId(4), item: None }),
+        Row::Item(ItemRow { lin: lin(12), backup: BackupId(3), item: Some(item), gone: None }),
+        Row::Item(ItemRow { lin: lin(14), backup: BackupId(4), item: None, gone: None }),
         name(b"apple", 12),
         name(b"apply", 10),
         Row::Location(LocationRow {
@@ -222,7 +222,7 @@ fn item_rows_with_hints_are_as_their_table_says() {
             xattrs: Vec::new(),
             ..item
         };
-        Row::Item(ItemRow { lin: lin(inode), backup, item: Some(item) })
+        Row::Item(ItemRow { lin: lin(inode), backup, item: Some(item), gone: None })
     };
     let rows = [row(20, hints), row(21, hints), row(22, Hints::NONE)];
     let mut builder = BlockBuilder::new(RowKind::Item);
@@ -252,6 +252,35 @@ fn rows_with_the_digest_of_a_listing_are_as_their_table_says() {
     };
     assert_eq!((dir.kind, dir.parent, dir.listing), (ItemKind::Directory, 2, 0x0123_4567_89ab_cdef));
     assert_eq!((file.kind, file.size, file.parent, file.listing), (ItemKind::File, 7, 0, 0));
+}
+
+/// The same of deletions that say what was deleted, and of one that an older program wrote.
+#[test]
+fn deletions_are_as_their_table_says() {
+    let bytes = golden("items_gone.bin");
+    let rows = RowBlock::from_plain(RowKind::Item, 3, bytes.clone()).to_rows().unwrap();
+    let file = Gone {
+        kind: ItemKind::File,
+        mode: 0o644,
+        uid: 1000,
+        gid: 100,
+        size: 5000,
+        mtime: Timestamp { secs: 1_700_000_000, nanos: 5 },
+        parent: 0,
+        found_secs: 1_700_000_100,
+    };
+    let mtime = Timestamp { nanos: 0, ..file.mtime };
+    let dir = Gone { kind: ItemKind::Directory, mode: 0o755, size: 0, mtime, parent: 2, ..file.clone() };
+    let row = |inode, gone: Option<Gone>| {
+        let gone = gone.map(Box::new);
+        Row::Item(ItemRow { lin: lin(inode), backup: BackupId(3), item: None, gone })
+    };
+    assert_eq!(rows, [row(12, Some(file)), row(14, Some(dir)), row(15, None)]);
+    let mut builder = BlockBuilder::new(RowKind::Item);
+    for row in &rows {
+        builder.push(row).unwrap();
+    }
+    assert_eq!(builder.raw_bytes() - 4, bytes.len(), "the encoder's length");
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn item(inode: u64, kind: ItemKind, size: u64, payload: RowPayload) -> Row {
         fault: String::new(),
         ..base
     };
-    Row::Item(ItemRow { lin: lin(inode), backup: BACKUP, item: Some(item) })
+    Row::Item(ItemRow { lin: lin(inode), backup: BACKUP, item: Some(item), gone: None })
 }
 
 fn name(parent: u64, name: &str, inode: u64) -> Row {

@@ -6,7 +6,7 @@ use windlass_hal::volume::{Hints, ItemKind, Timestamp};
 
 use super::{Decoder, State, WHAT};
 use crate::format::fault::FormatFault;
-use crate::format::row::{ItemAttributes, ItemRow, RowPayload};
+use crate::format::row::{Gone, ItemAttributes, ItemRow, RowPayload};
 use crate::format::varint::{Reader, put, put_bytes, put_signed};
 use crate::id::{BackupId, Lin, VolumeId};
 use crate::limits::{ITEM_FAULT_BYTES_MAX, ITEM_GAPS_MAX, ITEM_XATTRS_MAX, ROW_BYTES_MAX};
@@ -41,7 +41,8 @@ mod flag {
     pub const GAPS: u64 = 1 << 25;
     pub const HINTS: u64 = 1 << 26;
     pub const LISTING: u64 = 1 << 27;
-    pub const ALL: u64 = (1 << 28) - 1;
+    pub const GONE: u64 = 1 << 28;
+    pub const ALL: u64 = (1 << 29) - 1;
 }
 
 pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Vec<u8>) {
@@ -177,6 +178,30 @@ pub(super) fn encode(row: &ItemRow, state: &mut State, body: &[u8], out: &mut Ve
         state.hints = a.hints;
     } else {
         bit(flag::DELETED, true);
+        if let Some(gone) = &row.gone {
+            bit(flag::GONE, true);
+            let mode = (kind_byte(gone.kind), gone.mode);
+            if bit(flag::KIND_MODE, mode != state.mode) {
+                f.push(mode.0);
+                f.extend_from_slice(&mode.1.to_le_bytes());
+            }
+            if bit(flag::OWNER, (gone.uid, gone.gid) != state.owner) {
+                put(f, gone.uid.into());
+                put(f, gone.gid.into());
+            }
+            if bit(flag::SIZE, gone.size != 0) {
+                put(f, gone.size);
+            }
+            let nanos = bit(flag::NANOS, gone.mtime.nanos != 0);
+            put_time(f, gone.mtime, state.mtime_secs, nanos);
+            put_signed(f, gone.found_secs.wrapping_sub(gone.mtime.secs));
+            if bit(flag::PARENT, gone.parent != 0) {
+                put_signed(f, gone.parent.wrapping_sub(row.lin.inode) as i64);
+            }
+            state.mode = mode;
+            state.owner = (gone.uid, gone.gid);
+            state.mtime_secs = gone.mtime.secs;
+        }
     }
     put(out, flags);
     if let Some(range) = xattrs_in_fields {
@@ -208,7 +233,11 @@ impl Decoder {
         let lin = self.state.lin;
         let backup = self.backup(has(flag::BACKUP), r)?;
         if has(flag::DELETED) {
-            return Ok(ItemRow { lin, backup, item: None });
+            let gone = if has(flag::GONE) { Some(Box::new(self.gone(r, flags)?)) } else { None };
+            return Ok(ItemRow { lin, backup, item: None, gone });
+        }
+        if has(flag::GONE) {
+            return Err(r.damaged("an item row is there and is gone"));
         }
         let s = &mut self.state;
         let rows_from = if has(flag::ROWS_FROM) {
@@ -305,7 +334,26 @@ impl Decoder {
             unsure: has(flag::UNSURE),
             fault,
         };
-        Ok(ItemRow { lin, backup, item: Some(attributes) })
+        Ok(ItemRow { lin, backup, item: Some(attributes), gone: None })
+    }
+
+    /// What a deletion keeps; the row's item is the last one of the state.
+    fn gone(&mut self, r: &mut Reader<'_>, flags: u64) -> Result<Gone, FormatFault> {
+        let has = |which| flags & which != 0;
+        let s = &mut self.state;
+        if has(flag::KIND_MODE) {
+            s.mode = (r.u8()?, r.u16_le()?);
+        }
+        let kind = kind_of(s.mode.0).ok_or(r.damaged("unknown kind of item"))?;
+        if has(flag::OWNER) {
+            s.owner = (r.u32()?, r.u32()?);
+        }
+        let size = if has(flag::SIZE) { r.u64()? } else { 0 };
+        let mtime = time(r, s.mtime_secs, has(flag::NANOS))?;
+        s.mtime_secs = mtime.secs;
+        let found_secs = mtime.secs.wrapping_add(r.signed()?);
+        let parent = if has(flag::PARENT) { s.lin.inode.wrapping_add(r.signed()? as u64) } else { 0 };
+        Ok(Gone { kind, mode: s.mode.1, uid: s.owner.0, gid: s.owner.1, size, mtime, parent, found_secs })
     }
 }
 

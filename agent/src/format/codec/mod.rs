@@ -6,6 +6,7 @@
 //! | row | fields |
 //! |---|---|
 //! | item | flags v; volume v, inode v (VOLUME) or inode delta v; backup delta z; then, unless DELETED: rows_from as backup - rows_from z; kind 1, mode 2; uid v, gid v; generation 4; links v; major v, minor v; size v; allocated_to v; gaps: count v, then distance from the size or the last gap v and length v each; mtime, ctime, atime, btime; FS flags v; project v; hints: flags v, extent size v, extent size of copies v; parent - inode z; listing 8; target or inline contents v + n; xattrs: count v, then name v + n, value v + n each, preceded by their length v; fault v + n; `unsure` is a flag alone |
+//! | item, DELETED and GONE | after the backup: kind 1, mode 2; uid v, gid v; size v; mtime; found seconds - mtime seconds z; parent - inode z. Without GONE (older programs) nothing |
 //! | time | seconds z, against the row before (mtime) or against mtime (others); nanoseconds 4 when NANOS |
 //! | name | shared << 4 and flags v; volume v (VOLUME); directory delta v (absolute after VOLUME); backup delta z; run v; rest of the name v + n; inode delta z |
 //! | location, entry | flags v; volume v, inode v (VOLUME) or inode delta v (not when SAME_LIN); backup delta z; base v; block_bytes v; count v (never in entries); blocks; runs: count v, then kind 1 (0 data, 1 hole, 2 unwritten, 3 lost) and length v each |

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Action, Active, Backup, Base, FAULTS_KEPT_MAX, ItemTrouble, KEEP_PIECES};
-use crate::format::row::{ItemRow, LocationRow, NameRow, Row};
+use crate::format::row::{Gone, ItemRow, LocationRow, NameRow, Row};
 use crate::id::Lin;
 use crate::pack::object::PIECE_BYTES;
 use crate::worker::batch::Verdict;
@@ -57,14 +57,15 @@ impl<B: Base> Backup<B> {
     }
 
     /// Emits deletions of inodes below `below`.
-    fn emit_deleted(&mut self, deleted: &mut VecDeque<u64>, below: u64) -> bool {
-        while deleted.front().is_some_and(|&inode| inode < below) {
+    fn emit_deleted(&mut self, deleted: &mut VecDeque<(u64, Gone)>, below: u64) -> bool {
+        while deleted.front().is_some_and(|&(inode, _)| inode < below) {
             if !self.has_room(0) {
                 return false;
             }
-            if let Some(inode) = deleted.pop_front() {
+            if let Some((inode, gone)) = deleted.pop_front() {
                 let lin = Lin { volume: self.task.volume, inode };
-                self.push_row(Row::Item(ItemRow { lin, backup: self.task.backup, item: None }));
+                let (backup, gone) = (self.task.backup, Some(Box::new(gone)));
+                self.push_row(Row::Item(ItemRow { lin, backup, item: None, gone }));
                 self.totals.items_deleted += 1;
             }
         }
@@ -142,7 +143,8 @@ impl<B: Base> Backup<B> {
         if !attributes.fault.is_empty() {
             self.note_trouble(item.inode, attributes.fault.clone());
         }
-        self.push_row(Row::Item(ItemRow { lin, backup: self.task.backup, item: Some(attributes) }));
+        let item = Some(attributes);
+        self.push_row(Row::Item(ItemRow { lin, backup: self.task.backup, item, gone: None }));
         true
     }
 

@@ -48,7 +48,7 @@ use windlass_hal::buf::Pool;
 use windlass_hal::volume::{Cursor, Swept, Window};
 
 use crate::format::record::Totals as PointTotals;
-use crate::format::row::{BlockPlace, ItemRow, LocationRow, Place};
+use crate::format::row::{BlockPlace, Gone, ItemRow, LocationRow, Place};
 use crate::id::{Key, ObjectId};
 use crate::pack::lane::{Job, JobBlock, JobPiece, Shared};
 use crate::pack::link::Link;
@@ -109,7 +109,7 @@ struct Active {
     /// Per place: where the last point has the block; empty when no item of the batch was in it.
     base: Vec<Option<Place>>,
     /// Items that are gone since the last point, to be emitted among the batch's.
-    deleted: VecDeque<u64>,
+    deleted: VecDeque<(u64, Gone)>,
     /// Next row to emit.
     emit: Emit,
 }
@@ -166,7 +166,7 @@ pub struct Backup<B: Base> {
     plans: Vec<Plan>,
     batches: VecDeque<Active>,
     first_batch: u64,
-    deleted: Vec<u64>,
+    deleted: Vec<(u64, Gone)>,
     readings: Vec<Option<Reading>>,
     retries: VecDeque<Request>,
     reading: usize,
@@ -377,7 +377,7 @@ impl<B: Base> Backup<B> {
         let base_to = end.0.saturating_add(u64::from(goes_on));
         self.base.items(from.inode, base_to, &mut self.base_items).map_err(BackupFault::Base)?;
         let verdicts = item::judge(&window, &self.base_items, &self.task);
-        item::deleted(&window, &self.base_items, &mut self.deleted);
+        item::deleted(&window, &self.base_items, self.task.wall_secs, &mut self.deleted);
         self.cutter.begin(Arc::new(window), verdicts, end);
         Ok(())
     }
@@ -392,7 +392,7 @@ impl<B: Base> Backup<B> {
         let Some(batch) = self.cutter.next(plan) else { return Ok(false) };
         let base = self.base_places(&batch)?;
         let frames_left = batch.plan.frames.len();
-        let kept = self.deleted.partition_point(|&inode| inode < batch.end.0);
+        let kept = self.deleted.partition_point(|&(inode, _)| inode < batch.end.0);
         let deleted = self.deleted.drain(..kept).collect();
         self.batches.push_back(Active {
             batch,

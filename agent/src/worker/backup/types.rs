@@ -34,6 +34,8 @@ pub struct Task {
     pub trust: Trust,
     /// Change times after this second are not met: a clock was wrong when they were written, and they say nothing of the volume's age.
     pub newest_secs_max: i64,
+    /// When this stretch was begun, seconds since 1970: deletions say so.
+    pub wall_secs: i64,
     /// First key of the stretch. See [`stretch`](crate::worker::stretch) for where it may be.
     pub from: Key,
     /// First key behind the stretch: what lies there is left alone.

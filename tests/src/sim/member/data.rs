@@ -188,6 +188,7 @@ impl Data {
                 ..Trust::default()
             },
             newest_secs_max: i64::MAX,
+            wall_secs: 0,
             from: assignment.from,
             to: assignment.to,
             flush_interval_ns: 2 * SECOND,

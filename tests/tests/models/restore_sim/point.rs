@@ -302,7 +302,7 @@ impl Point {
         let mut rows = Vec::new();
         for (&inode, (item, _)) in &items {
             let lin = Lin { volume: VOLUME, inode };
-            rows.push(Row::Item(ItemRow { lin, backup: BACKUP, item: Some(item.clone()) }));
+            rows.push(Row::Item(ItemRow { lin, backup: BACKUP, item: Some(item.clone()), gone: None }));
             for (_, name, named) in names.iter().filter(|(parent, ..)| *parent == inode) {
                 let (name, inode) = (name.clone(), *named);
                 rows.push(Row::Name(NameRow { parent: lin, backup: BACKUP, run: 0, name, inode }));
