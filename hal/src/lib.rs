@@ -7,6 +7,7 @@
 //! | byte streams between nodes | [`link::Link`] | `linux::link` (TCP), `sim::link` |
 //! | what a restore makes | [`tree::Node`] | `linux::tree`, `sim::tree` |
 //! | random bytes | [`entropy::Entropy`] | [`entropy::SystemEntropy`], `sim` |
+//! | what users of this machine look into | [`files::Files`] (the port calls it) | `linux::fuse` |
 //! | contents of a device | [`volume::Volume`] | `volume::ext4`, `volume::xfs`, `volume::image`, `volume::mounted`; `volume::detect` picks among the raw ones |
 //!
 //! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
@@ -28,6 +29,7 @@ pub mod block;
 pub mod buf;
 pub mod clock;
 pub mod entropy;
+pub mod files;
 pub mod link;
 pub mod linux;
 pub mod sim;

@@ -12,6 +12,7 @@
 //! | [`poll`] | readiness of descriptors, and a waker |
 //! | [`fsattr`] | attributes of files by ioctls and handles |
 //! | [`tree`] | what a restore makes in a directory |
+//! | [`fuse`] | a read-only file system that users of this machine see |
 //! | `mount` | a read-only mount without a place |
 //! | `writers` | what may write to a volume that is read |
 //! | `sysfs`, `sys` | attributes and system calls |
@@ -28,6 +29,7 @@ mod ahead;
 pub mod fault;
 mod file;
 pub mod fsattr;
+pub mod fuse;
 pub mod link;
 pub(crate) mod mount;
 mod outcome;
