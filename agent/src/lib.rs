@@ -34,6 +34,7 @@ pub mod hex;
 pub mod id;
 pub mod limits;
 pub mod log;
+pub mod mount;
 pub mod node;
 pub mod pack;
 pub mod policy;

@@ -12,7 +12,7 @@ use crate::format::key::KeyRef;
 use crate::format::row::{ItemAttributes, LocationRow, NameRow, Row, RowKind};
 use crate::id::{BackupId, Lin, VolumeId};
 use crate::table::read::{Items, Locations, Names, TableReader};
-use crate::table::source::{Fetch, TableFault};
+use crate::table::source::{Ahead, Fetch, TableFault};
 use crate::table::stream::Stream;
 
 /// Inodes ahead up to which reading on is cheaper than seeking.
@@ -93,6 +93,24 @@ impl<F: Fetch> Lookup<F> {
         }
         let lin = Lin { volume, inode: EXT4_ROOT };
         Ok(self.item(lin)?.filter(|item| item.kind == ItemKind::Directory).map(|item| (lin, item)))
+    }
+
+    /// Fetches at once what is asked for next of an item: its row and, of a directory, where its names begin.
+    pub fn ahead(&mut self, lin: Lin, is_directory: bool) {
+        let key = KeyRef::at(lin, 0, self.cut);
+        let place = |kind| Ahead { kind, key, whole: false };
+        let places = [place(RowKind::Item), place(RowKind::Name)];
+        self.reader.ahead(if is_directory { &places } else { &places[..1] });
+    }
+
+    /// Reads another point of the same tables from now on. What is cached stays good.
+    pub fn set_cut(&mut self, cut: BackupId) {
+        self.cut = cut;
+    }
+
+    /// The recovery point that it reads.
+    pub fn cut(&self) -> BackupId {
+        self.cut
     }
 
     /// All items of a volume that the point has, from an inode on.

@@ -10,6 +10,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`lookup`] | items and locations of a point, read forward: neighbours cost nothing |
+//! | [`past`] | an item's versions; names that listings have lost |
+//! | [`history`] | the versions of one path over many points |
+//! | [`diff`] | what two points differ in |
 //! | [`plan`] | pure: wanted blocks to fetches |
 //! | [`decode`] | opens frames, verifies blocks |
 //! | [`fetch`] | carries out a fetch of a plan |
@@ -21,7 +24,10 @@
 
 pub mod cache;
 pub mod decode;
+pub mod diff;
 pub mod fetch;
+pub mod history;
 pub mod lookup;
+pub mod past;
 pub mod plan;
 pub mod range;

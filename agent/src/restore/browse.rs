@@ -145,6 +145,8 @@ pub fn resolve<F: Fetch>(
 ) -> Result<(Lin, ItemAttributes), BrowseFault> {
     let mut walked = Vec::new();
     let mut lin = root;
+    lookup.ahead(lin, true);
+    let mut left = components(path).count();
     let mut item = lookup.item(lin)?.ok_or(BrowseFault::NoItem { path: Vec::new(), lin })?;
     for part in components(path) {
         if item.kind != ItemKind::Directory {
@@ -155,6 +157,8 @@ pub fn resolve<F: Fetch>(
             None => return Err(BrowseFault::NotFound { path: walked }),
             Some(row) => lin.inode = row.inode,
         }
+        left -= 1;
+        lookup.ahead(lin, left > 0);
         match lookup.item(lin)? {
             None => return Err(BrowseFault::NoItem { path: walked, lin }),
             Some(next) => item = next,
@@ -267,6 +271,8 @@ pub enum Met<'a> {
 pub struct Visit<'a> {
     /// Path from the volume's root, without a slash in front.
     pub path: &'a [u8],
+    /// The directory that names it.
+    pub dir: Lin,
     /// The item.
     pub lin: Lin,
     /// What it is.
@@ -302,6 +308,7 @@ pub fn walk<F: Fetch, E: From<TableFault>>(
         path.truncate(level.path_len);
         if let Some((name, lin, rows_from)) = level.below.pop() {
             push_name(&mut path, &name);
+            let dir = level.lin;
             let met = if levels.len() >= DEPTH_MAX {
                 Met::TooDeep
             } else if levels.iter().any(|above| above.lin == lin) {
@@ -311,7 +318,7 @@ pub fn walk<F: Fetch, E: From<TableFault>>(
                 levels.push(Level { lin, path_len: path.len(), names, below: Vec::new() });
                 continue;
             };
-            if !visit(lookup, Visit { path: &path, lin, met })? {
+            if !visit(lookup, Visit { path: &path, dir, lin, met })? {
                 return Ok(false);
             }
             continue;
@@ -322,13 +329,13 @@ pub fn walk<F: Fetch, E: From<TableFault>>(
         }
         let (mut entries, lost) = chunk(lookup, &mut level.names)?;
         if let Some(lost) = lost
-            && !visit(lookup, Visit { path: &path, lin: level.lin, met: Met::Lost(lost) })?
+            && !visit(lookup, Visit { path: &path, dir: level.lin, lin: level.lin, met: Met::Lost(lost) })?
         {
             return Ok(false);
         }
         entries.sort_unstable_by_key(|entry| entry.0);
         for (inode, name) in entries {
-            let lin = Lin { volume: level.lin.volume, inode };
+            let (dir, lin) = (level.lin, Lin { volume: level.lin.volume, inode });
             path.truncate(level.path_len);
             push_name(&mut path, &name);
             let safe = is_safe_name(&name);
@@ -339,7 +346,7 @@ pub fn walk<F: Fetch, E: From<TableFault>>(
                 Ok(None) => Met::BadName,
                 Err(lost) => Met::Lost(*lost),
             };
-            if !visit(lookup, Visit { path: &path, lin, met })? {
+            if !visit(lookup, Visit { path: &path, dir, lin, met })? {
                 return Ok(false);
             }
             if let Ok(Some(item)) = item

@@ -26,6 +26,7 @@
 //! | `orphan` | items that no directory names any more |
 //! | [`device`] | a device or image file as a target |
 //! | [`browse`] | list, stat, find, cat |
+//! | [`deleted`] | what is gone, and which point has it |
 //! | [`affected`] | which points need what the store has lost |
 //! | [`noticed`] | what the log is told of it |
 //! | [`check`] | every reference, and with `read_data` every byte |
@@ -40,6 +41,7 @@ pub mod attr;
 pub mod browse;
 pub mod check;
 pub mod compare;
+pub mod deleted;
 pub mod device;
 pub mod dir;
 pub mod fault;

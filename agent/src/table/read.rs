@@ -7,6 +7,7 @@
 //! | [`TableReader::names`] | a directory's listing, in (run, name) order | streaming |
 //! | [`TableReader::locations`] | an item's location rows from a base on | streaming |
 //! | [`TableReader::items`] | all live items in LIN order | streaming |
+//! | [`TableReader::ahead`] | what reads at several places need, fetched at once | two rounds of requests |
 //! | [`TableReader::rows`] | all rows of a kind, every version | streaming |
 //!
 //! Streams are lent the reader at each call, so several can run with look-ups between them. Memory is bounded by
@@ -16,12 +17,16 @@
 
 use super::lost::LostRows;
 use super::segment::SegmentMeta;
-use super::source::{Fetch, Source, TableFault, TableLimits, TailRef};
+use super::source::{Ahead, Fetch, Source, TableFault, TableLimits, TailRef};
 use super::stream::Stream;
 use crate::format::key::{BACKUP_NEWEST, KeyRef};
 use crate::format::row::{ItemRow, LocationRow, NameRow, Row, RowKind, RowRef};
 use crate::format::seal::Keys;
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
+
+/// Inodes past a key at which a segment may begin and still be fetched ahead: a volume's root is the first of its items, and its number is
+/// not known before.
+const AHEAD_INODES: u64 = 256;
 
 /// A reader over a set of segments.
 pub struct TableReader<F> {
@@ -132,6 +137,28 @@ impl<F: Fetch> TableReader<F> {
     /// All rows of `kind` at or after `from`, every version, newest first at each place.
     pub fn rows(&self, kind: RowKind, from: KeyRef<'_>) -> Stream {
         Stream::new(kind, from, self.tails.iter().copied())
+    }
+
+    /// The same of one LIN, at or after `from`, and perhaps some of those behind it: only segments that may have rows of it are opened.
+    pub fn rows_of(&self, kind: RowKind, from: KeyRef<'_>) -> Stream {
+        let has = |tail: &&TailRef| tail.first <= from.lin && from.lin <= tail.last;
+        Stream::new(kind, from, self.tails.iter().filter(has).copied())
+    }
+
+    /// Brings what reads of these rows need into the caches, in two rounds of requests. Returns for how many, from the first on, that was
+    /// enough; at least one. A hint: what does not come is left to the reads.
+    pub fn ahead(&mut self, places: &[Ahead<'_>]) -> usize {
+        let (mut wanted, mut ends) = (Vec::new(), Vec::new());
+        for &place in places {
+            let lin = place.key.lin;
+            let near = Lin { inode: lin.inode.saturating_add(AHEAD_INODES), ..lin };
+            let holds =
+                |tail: &&TailRef| tail.first <= near && tail.last >= lin && tail.rows[place.kind.index()] > 0;
+            wanted.extend(self.tails.iter().filter(holds).map(|&tail| (tail, place)));
+            ends.push(wanted.len());
+        }
+        let done = self.source.ahead(&wanted);
+        ends.partition_point(|&end| end <= done).max(1)
     }
 
     /// The first row at or after `key` in the segments that may hold its LIN and backups up to `cut`.

@@ -22,7 +22,10 @@ use crate::format::row::{Row, RowKind};
 use crate::format::seal::Keys;
 use crate::format::tail::{Index, TRAILER_BYTES, TailKind, Trailer};
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
-use crate::limits::{READ_AHEAD_BYTES, READ_BLOCK_CACHE_BYTES, READ_INDEX_CACHE_BYTES, READ_SOURCES_MAX};
+use crate::limits::{
+    READ_AHEAD_BYTES, READ_BLOCK_CACHE_BYTES, READ_INDEX_CACHE_BYTES, READ_SOURCES_MAX,
+    ROW_BLOCK_BYTES_TARGET,
+};
 use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault, StoreFaultKind};
 
@@ -37,6 +40,22 @@ pub trait Fetch {
         range: ByteRange,
         afresh: bool,
     ) -> Result<Vec<u8>, StoreFault>;
+
+    /// The bytes of each range, as [`Fetch::fetch`] gives them; at once, where that can be done.
+    fn fetch_all(&mut self, wanted: &[Wanted]) -> Vec<Result<Vec<u8>, StoreFault>> {
+        wanted.iter().map(|one| self.fetch(&one.id, one.kind, one.range, false)).collect()
+    }
+}
+
+/// A range of a segment or an upload object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub id: ObjectId,
+    /// What it is.
+    pub kind: TailKind,
+    /// Which bytes.
+    pub range: ByteRange,
 }
 
 impl Fetch for Arc<Client> {
@@ -199,6 +218,28 @@ impl From<&SegmentMeta> for TailRef {
     }
 }
 
+/// Indexes that are fetched ahead of their reading at once: as many segments as lie over one place before merges begin, four times over.
+/// Further ones are fetched when they are read.
+pub const AHEAD_INDEXES_MAX: usize = 48;
+/// The same of row blocks: half of what the cache holds.
+pub const AHEAD_BLOCKS_MAX: usize = READ_BLOCK_CACHE_BYTES / ROW_BLOCK_BYTES_TARGET / 2;
+
+/// Rows that are about to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead<'a> {
+    /// Their kind.
+    pub kind: RowKind,
+    /// Key of the first.
+    pub key: KeyRef<'a>,
+    /// All of that LIN, and not only what is near the key.
+    pub whole: bool,
+}
+
+/// Where the index of a tail is, with the trailer behind it.
+fn index_range(tail: &TailRef) -> ByteRange {
+    ByteRange::From { offset: tail.index_at, len: u64::from(tail.index_bytes) + TRAILER_BYTES as u64 }
+}
+
 /// Where a row block is: what a stream remembers of an index, 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockAt {
@@ -335,23 +376,90 @@ impl<F: Fetch> Source<F> {
         if let Some(index) = self.indexes.get(&tail.id) {
             return Ok(index);
         }
-        let len = u64::from(tail.index_bytes) + TRAILER_BYTES as u64;
-        let range = ByteRange::From { offset: tail.index_at, len };
-        let index = self.fetch_and_open(&tail.id, tail.kind, range, |source, bytes| {
-            let trailer = Trailer::parse(bytes, &tail.id, &source.keys)?;
-            if trailer.head.kind != tail.kind
-                || trailer.data_bytes != tail.data_bytes
-                || trailer.index_at() != tail.index_at
-                || bytes.len() as u64 != len
-            {
-                return Err(FormatFault::damaged("trailer", "it contradicts the commit log"));
-            }
-            let body = &mut bytes[..tail.index_bytes as usize];
-            Index::parse(body, &trailer, &source.keys, &mut source.decompressor)
-        })?;
+        let range = index_range(tail);
+        let index =
+            self.fetch_and_open(&tail.id, tail.kind, range, |source, bytes| source.open_index(tail, bytes))?;
         let index = Arc::new(index);
         self.indexes.put(tail.id, Arc::clone(&index), index.memory_bytes());
         Ok(index)
+    }
+
+    fn open_index(&mut self, tail: &TailRef, bytes: &mut [u8]) -> Result<Index, FormatFault> {
+        let trailer = Trailer::parse(bytes, &tail.id, &self.keys)?;
+        if trailer.head.kind != tail.kind
+            || trailer.data_bytes != tail.data_bytes
+            || trailer.index_at() != tail.index_at
+            || bytes.len() as u64 != u64::from(tail.index_bytes) + TRAILER_BYTES as u64
+        {
+            return Err(FormatFault::damaged("trailer", "it contradicts the commit log"));
+        }
+        let body = &mut bytes[..tail.index_bytes as usize];
+        Index::parse(body, &trailer, &self.keys, &mut self.decompressor)
+    }
+
+    /// Brings the indexes of these tails, and then the row blocks that their places need, into the caches: two rounds of requests at most,
+    /// with up to [`AHEAD_INDEXES_MAX`] and [`AHEAD_BLOCKS_MAX`]. Returns how many places, from the first on, need no further request. What does
+    /// not come or open is left to the read that needs it.
+    pub(super) fn ahead(&mut self, places: &[(TailRef, Ahead<'_>)]) -> usize {
+        let mut tails: Vec<TailRef> = Vec::new();
+        for (tail, _) in places {
+            let is_new =
+                self.indexes.get(&tail.id).is_none() && !tails.iter().any(|other| other.id == tail.id);
+            if is_new && tails.len() < AHEAD_INDEXES_MAX && !self.is_lost(tail, None) {
+                tails.push(*tail);
+            }
+        }
+        let want = |tail: &TailRef, range| Wanted { id: tail.id, kind: tail.kind, range };
+        let wanted: Vec<Wanted> = tails.iter().map(|tail| want(tail, index_range(tail))).collect();
+        for (tail, came) in tails.iter().zip(self.all(&wanted)) {
+            let Ok(mut bytes) = came else { continue };
+            if let Ok(index) = self.open_index(tail, &mut bytes) {
+                let index = Arc::new(index);
+                self.indexes.put(tail.id, Arc::clone(&index), index.memory_bytes());
+            }
+        }
+        let mut blocks: Vec<(TailRef, BlockAt)> = Vec::new();
+        let mut done = 0;
+        'places: for (tail, place) in places {
+            if let Some(index) = self.indexes.get(&tail.id) {
+                let from = index.seek(place.kind, place.key);
+                let is_of = |info: &&BlockInfo| place.whole && info.first.lin <= place.key.lin;
+                let rest = index.blocks(place.kind).iter().skip(from + 1).take_while(is_of);
+                for info in index.blocks(place.kind).get(from).into_iter().chain(rest).map(BlockAt::from) {
+                    let is_new = self.blocks.get(&(tail.id, info.offset)).is_none()
+                        && !blocks.iter().any(|(other, at)| other.id == tail.id && at.offset == info.offset);
+                    if is_new && !self.is_lost(tail, Some(&info)) {
+                        if blocks.len() >= AHEAD_BLOCKS_MAX {
+                            break 'places;
+                        }
+                        blocks.push((*tail, info));
+                    }
+                }
+            }
+            done += 1;
+        }
+        let block_range = |(tail, info): &(TailRef, BlockAt)| {
+            want(tail, ByteRange::From { offset: tail.data_bytes + info.offset, len: info.bytes.into() })
+        };
+        let wanted: Vec<Wanted> = blocks.iter().map(block_range).collect();
+        for ((tail, info), came) in blocks.iter().zip(self.all(&wanted)) {
+            let Ok(mut bytes) = came else { continue };
+            if let Ok(block) = self.open(tail, info, &mut bytes) {
+                let block = Arc::new(block);
+                self.blocks.put((tail.id, info.offset), Arc::clone(&block), block.raw_bytes());
+            }
+        }
+        done
+    }
+
+    /// A row block that is in the cache.
+    pub(super) fn cached(&mut self, tail: &TailRef, info: &BlockAt) -> Option<Arc<RowBlock>> {
+        self.blocks.get(&(tail.id, info.offset))
+    }
+
+    /// One round of requests; none for nothing.
+    fn all(&mut self, wanted: &[Wanted]) -> Vec<Result<Vec<u8>, StoreFault>> {
+        if wanted.is_empty() { Vec::new() } else { self.fetch.fetch_all(wanted) }
     }
 
     /// Finds the tail of upload object `id`, of which only the name is known: two GETs.

@@ -201,6 +201,11 @@ impl Open {
         source: &mut Source<F>,
     ) -> Result<Option<Arc<RowBlock>>, TableFault> {
         let len = u64::from(info.bytes);
+        if self.ahead_len > 0
+            && let Some(block) = source.cached(&self.tail, &info)
+        {
+            return Ok(Some(block));
+        }
         if self.ahead_len > 0 {
             let have = self.ahead_at..self.ahead_at + self.ahead.len() as u64;
             if info.offset < have.start || info.offset + len > have.end {

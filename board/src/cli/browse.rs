@@ -1,5 +1,7 @@
 //! `ls`, `stat`, `find`, `cat`.
 //!
+//! `stat`, `cat` and `restore` take `PATH@POINT` for a path as another point has it, if there is no such name; see [`history`](super::history).
+//!
 //! Paths are from the volume's root. Where a point has several volumes and `--volume` is not given, the first component is the
 //! volume's number, as `points --json` prints it; `/` is then the list of volumes.
 //!
@@ -16,16 +18,17 @@ use serde_json::{Map, Value, json};
 use windlass_agent::format::row::{ItemAttributes, RowPayload};
 use windlass_agent::id::{Lin, VolumeId};
 use windlass_agent::log::state::{Point, State};
-use windlass_agent::policy::select::Patterns;
+use windlass_agent::policy::select::{Patterns, Verdict};
 use windlass_agent::read::range::ReadFault;
 use windlass_agent::restore::browse::{self, BrowseFault, components};
+use windlass_agent::restore::deleted::{Deleted, deleted};
 use windlass_agent::units::{Counted, Grouped, Human};
 use windlass_hal::volume::{ItemKind, Timestamp};
 
 use crate::cli::args::global::Global;
 use crate::cli::args::{At, Cat, Find, Kind, Ls, Stat};
-use crate::cli::damage;
 use crate::cli::output::Output;
+use crate::cli::{damage, history};
 use crate::engine::points;
 use crate::engine::repository::Repository;
 use crate::engine::restore::{PointLookup, open_lookup};
@@ -49,7 +52,7 @@ pub struct VolumePath {
 
 impl VolumePath {
     /// How a path of this volume is shown.
-    fn shown(&self, path: &[u8]) -> Vec<u8> {
+    pub fn shown(&self, path: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(path.len() + self.prefix.len() + 2);
         for part in [&self.prefix[..], path] {
             if !part.is_empty() {
@@ -63,7 +66,8 @@ impl VolumePath {
         out
     }
 
-    fn fail(&self, fault: BrowseFault) -> Failure {
+    /// A fault of this volume.
+    pub fn fail(&self, fault: BrowseFault) -> Failure {
         match &self.prefix[..] {
             b"" => Failure::new(fault),
             prefix => Failure::at(format_args!("volume {}", text::printable(prefix)), fault),
@@ -101,41 +105,82 @@ fn several(state: &State, point: &Point) -> Failure {
     ))
 }
 
-/// What all four commands begin with.
-struct Opened {
-    repository: Repository,
-    state: State,
+/// What all these commands begin with.
+pub struct Opened {
+    /// The repository.
+    pub repository: Repository,
+    /// What its log says.
+    pub state: State,
 }
 
 impl Opened {
-    fn new(global: &Global) -> Result<Opened, Failure> {
+    /// Opens the repository and reads its log.
+    pub fn new(global: &Global) -> Result<Opened, Failure> {
         let repository = Repository::open(global)?;
         let state = repository.view()?.state;
         Ok(Opened { repository, state })
     }
 
-    fn lookup(&self, point: &Point, place: &VolumePath) -> Result<PointLookup, Failure> {
+    /// Opens the tables for a path.
+    pub fn lookup(&self, point: &Point, place: &VolumePath) -> Result<PointLookup, Failure> {
         open_lookup(&self.repository, &self.state, point, place.volume)
     }
 }
 
 /// The item that a path means. A path that is not there as it was written is taken as `ls` and messages show it, too.
 fn resolve(lookup: &mut PointLookup, place: &mut VolumePath) -> Result<(Lin, ItemAttributes), Failure> {
+    match find_item(lookup, place)? {
+        Ok(found) => Ok(found),
+        Err(fault) => Err(place.fail(fault)),
+    }
+}
+
+/// The same; what is not there comes as a fault of its own.
+pub fn find_item(
+    lookup: &mut PointLookup,
+    place: &mut VolumePath,
+) -> Result<Result<(Lin, ItemAttributes), BrowseFault>, Failure> {
     let (root, _) = browse::root(lookup, place.volume).map_err(|fault| place.fail(fault))?;
     match browse::resolve(lookup, root, &place.path) {
-        Ok(found) => Ok(found),
+        Ok(found) => Ok(Ok(found)),
         Err(fault) => {
             let shown = text::parse_printable(&place.path);
             let again = shown.and_then(|path| Some((browse::resolve(lookup, root, &path).ok()?, path)));
-            let (found, path) = again.ok_or_else(|| place.fail(fault))?;
+            let Some((found, path)) = again else { return Ok(Err(fault)) };
             place.path = path;
-            Ok(found)
+            Ok(Ok(found))
         }
     }
 }
 
+/// An item that a command line names: the point it is taken from, and where it is there.
+struct Located<'a> {
+    point: &'a Point,
+    place: VolumePath,
+    lookup: PointLookup,
+    lin: Lin,
+    item: ItemAttributes,
+}
+
+/// The one item that a path means in a point; or, where it is called `PATH@POINT` and there is no such name, in another one.
+fn locate<'a>(opened: &'a Opened, at: &At, path: &Path) -> Result<Located<'a>, Failure> {
+    let point = points::pick(&opened.state, &at.target)?;
+    damage::warn(&opened.state, point.backup);
+    let mut place = one(&opened.state, point, at, path)?;
+    let mut lookup = opened.lookup(point, &place)?;
+    let fault = match find_item(&mut lookup, &mut place)? {
+        Ok((lin, item)) => return Ok(Located { point, place, lookup, lin, item }),
+        Err(fault) => fault,
+    };
+    let Some((path, number)) = history::versioned(path) else { return Err(place.fail(fault)) };
+    let (point, mut place) = history::at_point(opened, at, &path, number)?;
+    let mut lookup = opened.lookup(point, &place)?;
+    let (lin, item) = resolve(&mut lookup, &mut place)?;
+    Ok(Located { point, place, lookup, lin, item })
+}
+
 /// The one place that a path means, for commands that take one item.
-fn one(state: &State, point: &Point, at: &At, path: &Path) -> Result<VolumePath, Failure> {
+pub fn one(state: &State, point: &Point, at: &At, path: &Path) -> Result<VolumePath, Failure> {
     let mut places = volume_paths(state, point, at, path)?;
     match (places.pop(), places.is_empty()) {
         (Some(place), true) => Ok(place),
@@ -162,6 +207,14 @@ pub fn ls(global: &Global, args: &Ls, output: &Output) -> Result<Exit, Failure> 
             line(output, name, lin, Some(&item), args.long);
             continue;
         }
+        if args.deleted {
+            entries +=
+                show_deleted(&opened.state, point, &place, &mut lookup, (lin, &item), false, &mut |found| {
+                    deleted_line(output, &place, found, false, args.long);
+                    true
+                })?;
+            continue;
+        }
         let listed = browse::list(&mut lookup, lin, &item, &mut |name, lin, item| {
             entries += 1;
             missing += u64::from(item.is_none());
@@ -184,6 +237,58 @@ pub fn ls(global: &Global, args: &Ls, output: &Output) -> Result<Exit, Failure> 
         return Ok(Exit::Partial);
     }
     Ok(Exit::Done)
+}
+
+/// What is gone from a directory, or from below it; how many `each` said counts.
+fn show_deleted(
+    state: &State,
+    point: &Point,
+    place: &VolumePath,
+    lookup: &mut PointLookup,
+    dir: (Lin, &ItemAttributes),
+    below: bool,
+    each: &mut dyn FnMut(&Deleted<'_>) -> bool,
+) -> Result<u64, Failure> {
+    let of = points::with_volume(state, &point.policy, place.volume, point.backup);
+    let mut count = 0;
+    let done = deleted(lookup, dir, &place.path, &of, below, &mut |found| {
+        count += u64::from(each(found));
+        Ok(true)
+    });
+    done.map(|()| count).map_err(|fault| place.fail(fault))
+}
+
+/// Prints what is gone; by its path, or by its name.
+fn deleted_line(output: &Output, place: &VolumePath, found: &Deleted<'_>, by_path: bool, long: bool) {
+    let path = place.shown(found.path);
+    if output.is_json() {
+        let mut object = Map::new();
+        text::put_bytes(&mut object, "path", &path);
+        let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+        put("volume", found.lin.volume.0.into());
+        put("inode", found.lin.inode.into());
+        put("type", found.kind.map(kind_word).into());
+        put("size", found.size.into());
+        put("mtime", exact(found.mtime).into());
+        put("last_point", found.last.0.into());
+        put("missed_by", found.missed_by.0.into());
+        put("found", found.found_secs.map(iso_utc).into());
+        put("lives_on", found.lives_on.into());
+        output.event("deleted", Value::Object(object));
+        return;
+    }
+    let name = if by_path { &path[..] } else { found.path.rsplit(|&b| b == b'/').next().unwrap_or_default() };
+    let what = if found.lives_on { "renamed" } else { "deleted" };
+    let slash = if found.kind == Some(ItemKind::Directory) { "/" } else { "" };
+    let when = found.found_secs.map(|secs| format!(", missed {}", table_utc(secs))).unwrap_or_default();
+    let shown = text::printable(name);
+    let details = if long {
+        let letter = found.kind.map_or('?', letter);
+        format!("{letter} {:>14} {} ", Grouped(found.size), table_utc(found.mtime.secs))
+    } else {
+        String::new()
+    };
+    output.say(format_args!("{details}{shown}{slash} ({what}; last in point {}{when})", found.last));
 }
 
 /// Prints an entry.
@@ -241,7 +346,8 @@ fn letter(kind: ItemKind) -> char {
     }
 }
 
-fn kind_word(kind: ItemKind) -> &'static str {
+/// A kind in JSON.
+pub fn kind_word(kind: ItemKind) -> &'static str {
     match kind {
         ItemKind::File => "file",
         ItemKind::Image => "image",
@@ -255,7 +361,7 @@ fn kind_word(kind: ItemKind) -> &'static str {
 }
 
 /// A file's time, to the nanosecond.
-fn exact(time: Timestamp) -> String {
+pub fn exact(time: Timestamp) -> String {
     let whole = iso_utc(time.secs);
     format!("{}.{:09}Z", whole.trim_end_matches('Z'), time.nanos)
 }
@@ -288,11 +394,7 @@ fn fields(lin: Lin, item: &ItemAttributes) -> Map<String, Value> {
 /// `stat`.
 pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failure> {
     let opened = Opened::new(global)?;
-    let point = points::pick(&opened.state, &args.at.target)?;
-    damage::warn(&opened.state, point.backup);
-    let mut place = one(&opened.state, point, &args.at, &args.path)?;
-    let mut lookup = opened.lookup(point, &place)?;
-    let (lin, item) = resolve(&mut lookup, &mut place)?;
+    let Located { point, place, lin, item, .. } = locate(&opened, &args.at, &args.path)?;
     let path = place.shown(&place.path);
     let mut times = vec![
         ("accessed", "atime", item.atime),
@@ -359,6 +461,23 @@ pub fn find(global: &Global, args: &Find, output: &Output) -> Result<Exit, Failu
     for mut place in volume_paths(&opened.state, point, &args.at, &args.path)? {
         let mut lookup = opened.lookup(point, &place)?;
         let (lin, item) = resolve(&mut lookup, &mut place)?;
+        if args.deleted {
+            found +=
+                show_deleted(&opened.state, point, &place, &mut lookup, (lin, &item), true, &mut |gone| {
+                    let is_dir = gone.kind == Some(ItemKind::Directory);
+                    let is_named = pattern.as_ref().is_none_or(|pattern| {
+                        pattern.judge(Verdict::Outside, gone.path, is_dir) == Verdict::Taken
+                    });
+                    let shows = is_named
+                        && has_kind(args, gone.kind)
+                        && args.larger.is_none_or(|least| gone.size > least.0);
+                    if shows {
+                        deleted_line(output, &place, gone, true, false);
+                    }
+                    shows
+                })?;
+            continue;
+        }
         let walked =
             browse::find(&mut lookup, lin, &item, &place.path, pattern.as_ref(), &mut |path, lin, item| {
                 if fits(args, item) {
@@ -381,17 +500,20 @@ pub fn find(global: &Global, args: &Find, output: &Output) -> Result<Exit, Failu
 
 fn fits(args: &Find, item: &ItemAttributes) -> bool {
     let is_file = matches!(item.kind, ItemKind::File | ItemKind::Image);
-    let kind = match args.kind {
-        None => true,
-        Some(Kind::File) => is_file,
-        Some(Kind::Dir) => item.kind == ItemKind::Directory,
-        Some(Kind::Link) => item.kind == ItemKind::Symlink,
-        Some(Kind::Special) => matches!(
-            item.kind,
-            ItemKind::CharDevice | ItemKind::BlockDevice | ItemKind::Fifo | ItemKind::Socket
-        ),
-    };
-    kind && args.larger.is_none_or(|larger| is_file && item.size > larger.0)
+    has_kind(args, Some(item.kind)) && args.larger.is_none_or(|larger| is_file && item.size > larger.0)
+}
+
+fn has_kind(args: &Find, kind: Option<ItemKind>) -> bool {
+    match (args.kind, kind) {
+        (None, _) => true,
+        (_, None) => false,
+        (Some(Kind::File), Some(kind)) => matches!(kind, ItemKind::File | ItemKind::Image),
+        (Some(Kind::Dir), Some(kind)) => kind == ItemKind::Directory,
+        (Some(Kind::Link), Some(kind)) => kind == ItemKind::Symlink,
+        (Some(Kind::Special), Some(kind)) => {
+            matches!(kind, ItemKind::CharDevice | ItemKind::BlockDevice | ItemKind::Fifo | ItemKind::Socket)
+        }
+    }
 }
 
 /// `cat`. A reader that went away is no failure.
@@ -400,11 +522,7 @@ pub fn cat(global: &Global, args: &Cat, output: &Output) -> Result<Exit, Failure
         return Err(Failure::usage("cat writes the file's bytes; leave --json out, or use stat"));
     }
     let opened = Opened::new(global)?;
-    let point = points::pick(&opened.state, &args.at.target)?;
-    damage::warn(&opened.state, point.backup);
-    let mut place = one(&opened.state, point, &args.at, &args.path)?;
-    let mut lookup = opened.lookup(point, &place)?;
-    let (lin, item) = resolve(&mut lookup, &mut place)?;
+    let Located { place, mut lookup, lin, item, .. } = locate(&opened, &args.at, &args.path)?;
     let (client, keys) = (&opened.repository.opened.client, &opened.repository.keys);
     let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
     let written = browse::cat(&mut lookup, client, keys, lin, &item, 0..u64::MAX, &mut out);

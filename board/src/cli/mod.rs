@@ -11,6 +11,10 @@
 //! | [`point`] | `point hold`, `release`, `note`, `tag`, `expire` |
 //! | [`retention`] | `retention run`, `simulate` |
 //! | [`browse`] | `ls`, `stat`, `find`, `cat` |
+//! | [`history`] | `history`, and `PATH@POINT` |
+//! | [`mount`] | `mount` |
+//! | [`diff`] | `point diff` |
+//! | [`table`] | `table items`, `blocks` |
 //! | [`restore`] | `restore` |
 //! | [`preview`] | `--dry-run` of `backup` and `restore` |
 //! | [`check`] | `check` |
@@ -36,6 +40,9 @@ pub mod browse;
 pub mod check;
 pub mod commands;
 pub mod damage;
+pub mod diff;
+pub mod history;
+pub mod mount;
 pub mod output;
 pub mod pki;
 pub mod point;
@@ -50,6 +57,7 @@ pub mod restore;
 pub mod retention;
 pub mod selected;
 pub mod status;
+pub mod table;
 pub mod through;
 pub mod verify;
 pub mod volume;
@@ -118,6 +126,9 @@ fn dispatch(
         Command::Stat(args) => browse::stat(global, &args, output),
         Command::Find(args) => browse::find(global, &args, output),
         Command::Cat(args) => browse::cat(global, &args, output),
+        Command::History(args) => history::run(global, &args, output),
+        Command::Mount(args) => mount::run(global, &args, output),
+        Command::Table(args) => table::run(global, &args, output),
         Command::Restore(args) => restore::run(global, &args, output),
         Command::Check(args) => check::run(global, &args, output),
         Command::Pki(args::pki::Pki::Init(args)) => pki::init(&args, output),

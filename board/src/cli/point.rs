@@ -9,6 +9,7 @@ use windlass_agent::id::BackupId;
 
 use crate::cli::args::global::Global;
 use crate::cli::args::point::{One, Point};
+use crate::cli::diff;
 use crate::cli::output::Output;
 use crate::cli::through::{Through, submit};
 use crate::engine::points;
@@ -17,6 +18,7 @@ use crate::failure::{Exit, Failure};
 /// `point`.
 pub fn run(global: &Global, args: Point, through: Option<Through>, output: &Output) -> Result<Exit, Failure> {
     let (point, done, part) = match args {
+        Point::Diff(args) => return diff::run(global, &args, output),
         Point::Hold(args) if args.reason.trim().is_empty() => {
             return Err(Failure::usage("--reason: say why, for those who find it later"));
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use windlass_agent::format::row::{BlockPlace, ItemAttributes};
 use windlass_agent::id::{Lin, ObjectId};
-use windlass_agent::log::state::{Point, State};
+use windlass_agent::log::state::Point;
 use windlass_agent::policy::inodes::InodeSet;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::admit::{self, Fate};
@@ -29,6 +29,8 @@ use windlass_agent::units::{Counted, Grouped, Human};
 use windlass_hal::linux::tree;
 use windlass_hal::volume::{Cursor, ExtentState, ItemKind, Swept, Window};
 
+use super::browse::Opened;
+use super::history;
 use super::restore as face;
 use super::selected::{self, Part};
 use super::through::Through;
@@ -276,20 +278,27 @@ impl Plan {
 
 /// `restore --dry-run`.
 pub fn restore(
-    repository: &Repository,
-    state: &State,
+    opened: &Opened,
     point: &Point,
     args: &Restore,
     job: &Arc<Progress>,
     output: &Output,
 ) -> Result<Exit, Failure> {
     job.enter(Phase::Planning);
-    let parts = match args.to_device {
+    let Opened { repository, state } = opened;
+    let parts: Vec<(&Point, Part)> = match args.to_device {
         Some(_) => {
             let volume = points::pick_volume(state, &args.at.target, args.at.volume.as_deref())?.1;
-            vec![Part { volume, paths: Vec::new(), folder: None }]
+            vec![(point, Part { volume, paths: Vec::new(), folder: None })]
         }
-        None => selected::parts(state, point, &args.at, &args.paths)?,
+        None => {
+            let mut out = Vec::new();
+            for (from, paths) in history::by_point(opened, point, &args.at, &args.paths)? {
+                let parts = selected::parts(state, from, &args.at, &paths)?;
+                out.extend(parts.into_iter().map(|part| (from, part)));
+            }
+            out
+        }
     };
     let mut plan = Plan {
         existing: face::existing(args),
@@ -299,9 +308,9 @@ pub fn restore(
     };
     {
         let _watcher = Watcher::start(job, *output)?;
-        for part in parts {
-            let lookup = open_lookup(repository, state, point, part.volume)?;
-            plan_part(lookup, part, point, args, &mut plan, job)?;
+        for (from, part) in parts {
+            let lookup = open_lookup(repository, state, from, part.volume)?;
+            plan_part(lookup, part, from, args, &mut plan, job)?;
         }
     }
     if job.is_stop_requested() {

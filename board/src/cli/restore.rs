@@ -18,15 +18,15 @@ use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 
 use crate::cli::args::global::Global;
 use crate::cli::args::restore::{Existing, Restore};
+use crate::cli::browse::Opened;
 use crate::cli::damage::{self, Found};
 use crate::cli::output::Output;
-use crate::cli::preview;
 use crate::cli::progress::Watcher;
 use crate::cli::selected::{self, Part};
+use crate::cli::{history, preview};
 use crate::engine::host::{self, HostClock};
 use crate::engine::machinery::refuse_small;
 use crate::engine::points;
-use crate::engine::repository::Repository;
 use crate::engine::restore::{Restoring, open_lookup, protected};
 use crate::engine::settings::Access;
 use crate::failure::{Exit, Failure};
@@ -40,16 +40,16 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     refuse_small(global.memory.0)?;
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
-    let repository = Repository::open(global)?;
-    let state = repository.view()?.state;
-    let point = points::pick(&state, &args.at.target)?;
-    damage::warn(&state, point.backup);
+    let opened = Opened::new(global)?;
+    let Opened { repository, state } = &opened;
+    let point = points::pick(state, &args.at.target)?;
+    damage::warn(state, point.backup);
     if args.dry_run {
-        return preview::restore(&repository, &state, point, args, &job, output);
+        return preview::restore(&opened, point, args, &job, output);
     }
     let restoring = Restoring {
-        repository: &repository,
-        state: &state,
+        repository,
+        state,
         point,
         existing: existing(args),
         owner_map: owner_map(&args.map_owner)?,
@@ -58,24 +58,37 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
         job: &job,
     };
     let begun_ns = HostClock.boot_ns();
+    let mut found = Vec::new();
     let report = {
         let _watcher = Watcher::start(&job, *output)?;
         match (&args.to, &args.to_device) {
             (Some(to), _) => {
-                let parts = selected::parts(&state, point, &args.at, &args.paths)?;
-                all_parts(&restoring, parts, to)?
+                let mut all = RestoreReport::default();
+                for (from, paths) in history::by_point(&opened, point, &args.at, &args.paths)? {
+                    let parts = selected::parts(state, from, &args.at, &paths)?;
+                    let (owner_map, protected) = (restoring.owner_map.clone(), restoring.protected.clone());
+                    let of = Restoring { point: from, owner_map, protected, ..restoring };
+                    let report = all_parts(&of, parts, to)?;
+                    found.push(lost(from, &report));
+                    add(&mut all, report);
+                }
+                all
             }
             (None, Some(to)) => {
-                let volume = points::pick_volume(&state, &args.at.target, args.at.volume.as_deref())?.1;
-                restoring.to_device(volume, to)?
+                let volume = points::pick_volume(state, &args.at.target, args.at.volume.as_deref())?.1;
+                let report = restoring.to_device(volume, to)?;
+                found.push(lost(point, &report));
+                report
             }
             (None, None) => return Err(Failure::usage("say where to: --to DIR or --to-device DEV")),
         }
     };
     let elapsed_ns = HostClock.boot_ns().saturating_sub(begun_ns);
     tell(point, &report, elapsed_ns, output);
-    damage::record(global, &repository, &state, lost(point, &report), &job);
-    let all = args.at.volume.is_some() || !points::warn_missing(&state, point);
+    for found in found {
+        damage::record(global, repository, state, found, &job);
+    }
+    let all = args.at.volume.is_some() || !points::warn_missing(state, point);
     Ok(if report.fault_count == 0 && all { Exit::Done } else { Exit::Partial })
 }
 
@@ -165,22 +178,27 @@ fn all_parts(restoring: &Restoring<'_>, parts: Vec<Part>, to: &Path) -> Result<R
         let folder = part.folder.unwrap_or_default();
         let target = if folder.is_empty() { to.to_owned() } else { to.join(&folder) };
         let report = restoring.to_directory(part.volume, &paths, &target)?;
-        // Counted for all of them.
-        (all.items, all.bytes) = (report.items, report.bytes);
-        all.bytes_equal += report.bytes_equal;
-        all.resumed += report.resumed;
-        all.leftovers.extend(report.leftovers);
-        all.fault_count += report.fault_count;
         let below = folder.as_bytes();
-        all.faults.extend(report.faults.into_iter().map(|mut fault| {
+        let mut report = report;
+        for fault in &mut report.faults {
             let parts: Vec<&[u8]> =
                 [below, &fault.path].into_iter().filter(|part| !part.is_empty()).collect();
             fault.path = parts.join(&b'/');
-            fault
-        }));
+        }
+        add(&mut all, report);
     }
-    all.faults.truncate(FAULTS_MAX);
     Ok(all)
+}
+
+/// Adds what a part came to; items and bytes are counted for all of them.
+fn add(all: &mut RestoreReport, part: RestoreReport) {
+    (all.items, all.bytes) = (part.items, part.bytes);
+    all.bytes_equal += part.bytes_equal;
+    all.resumed += part.resumed;
+    all.leftovers.extend(part.leftovers);
+    all.fault_count += part.fault_count;
+    all.faults.extend(part.faults);
+    all.faults.truncate(FAULTS_MAX);
 }
 
 /// What a restore found lost, as far as its report has it.

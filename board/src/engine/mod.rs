@@ -16,6 +16,8 @@
 //! | [`damage`] | from what somebody found lost to records of the log |
 //! | [`repository`] | store, keys and log state, opened in one place |
 //! | [`restore`] | a restore of one volume of a point |
+//! | [`wide`] | reads of the tables, several at once |
+//! | [`shown`] | points shown as a file system |
 //! | [`place`] | from a URL to a store |
 //! | [`machinery`] | pools, uplinks and the reactor that a backup runs on |
 //! | [`calls`] | threads that ask the store for the commit log |
@@ -50,8 +52,10 @@ pub mod repository;
 pub mod requests;
 pub mod restore;
 pub mod settings;
+pub mod shown;
 pub mod unknown;
 pub mod volumes;
 pub mod watch;
+pub mod wide;
 pub mod within;
 pub mod worker;

@@ -63,6 +63,13 @@ pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure>
     }
 }
 
+/// The points of a policy that have a volume, up to one of them, ascending.
+pub fn with_volume(state: &State, policy: &str, volume: VolumeId, newest: BackupId) -> Vec<BackupId> {
+    let has = |point: &&Point| point.volumes.iter().any(|found| found.volume == volume);
+    let up_to = state.points.range(..=newest).map(|(_, point)| point);
+    up_to.filter(|point| point.policy == policy).filter(has).map(|point| point.backup).collect()
+}
+
 /// The point and the volume in it that the options mean.
 pub fn pick_volume<'a>(
     state: &'a State,

@@ -15,7 +15,6 @@ use windlass_agent::restore::owners::OwnerMap;
 use windlass_agent::restore::place::Protected;
 use windlass_agent::restore::target::Existing;
 use windlass_agent::restore::walk::{self, RestoreReport, Root, Source, Work};
-use windlass_agent::store::retry::Client;
 use windlass_agent::table::read::TableReader;
 use windlass_agent::table::source::TableLimits;
 use windlass_hal::volume::ItemKind;
@@ -23,10 +22,11 @@ use windlass_hal::volume::ItemKind;
 use crate::engine::host;
 use crate::engine::repository::Repository;
 use crate::engine::settings::Access;
+use crate::engine::wide::Wide;
 use crate::failure::Failure;
 
 /// Reads a point's tables of one volume.
-pub type PointLookup = Lookup<Arc<Client>>;
+pub type PointLookup = Lookup<Wide>;
 
 /// Opens the tables of `volume` at `point`.
 pub fn open_lookup(
@@ -36,7 +36,7 @@ pub fn open_lookup(
     volume: VolumeId,
 ) -> Result<PointLookup, Failure> {
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
-    let fetch = Arc::clone(&repository.opened.client);
+    let fetch = Wide(Arc::clone(&repository.opened.client));
     let reader = TableReader::new(fetch, &repository.keys, TableLimits::default(), segments);
     let reader = reader.ok_or_else(|| Failure::new("not enough memory to read the tables"))?;
     Ok(Lookup::new(reader, point.backup))

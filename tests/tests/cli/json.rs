@@ -184,6 +184,12 @@ fn every_document_is_as_its_table_says() {
     check.run(&["ls", "a", "/"], 0, &[("entry", "ls: entry"), ("done", "ls: done")]);
     check.run(&["ls", "raw", "/"], 0, &[("entry", "ls: entry"), ("done", "ls: done")]);
     check.run(&["find", "a"], 0, &[("entry", "find: entry"), ("done", "find: done")]);
+    check.run(&["ls", "a", "--deleted"], 0, &[("done", "ls: done")]);
+    check.run(&["history", "a", "/docs/a.txt"], 0, &[("", "history")]);
+    check.run(&["history", "a", "/docs/b.txt"], 1, &[("", "failure")]);
+    check.run(&["table", "items", "a"], 0, &[("row", "table items: row"), ("done", "table: done")]);
+    check.run(&["table", "blocks", "a"], 0, &[("row", "table blocks: row"), ("done", "table: done")]);
+    check.run(&["point", "diff", "a@1", "a"], 0, &[("done", "point diff: done")]);
     for item in ["/", "/docs/a.txt", "/link", "/socket"] {
         check.run(&["stat", "a", item], 0, &[("", "stat")]);
     }

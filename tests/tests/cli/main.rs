@@ -6,6 +6,7 @@
 //! | `board` | board profiles, the control socket, commands through an agent |
 //! | `damage` | a store that has lost something |
 //! | `in_place` | restores over what is there, other owners, plans |
+//! | `history` | versions of a path, what is deleted, paths of other points |
 //! | `in_use` | volumes that are written to while they are to be read |
 //! | `json` | each command's `--json` against `board/doc/json.md` |
 //! | `pki` | the files of a small CA |
@@ -20,6 +21,7 @@
 mod backup;
 mod board;
 mod damage;
+mod history;
 mod in_place;
 mod in_use;
 mod json;

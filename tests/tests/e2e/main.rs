@@ -13,6 +13,7 @@
 //! | `restore` | trees and images restored, and what gets in the way |
 //! | `round_trip` | every kind of item there and back |
 //! | `s3` | a repository in Ceph |
+//! | `shown` | points mounted through FUSE |
 //! | `store_faults` | backups into stores that fail |
 //! | `stretches` | backups divided in many ways |
 //!
@@ -29,5 +30,6 @@ mod mounted;
 mod restore;
 mod round_trip;
 mod s3;
+mod shown;
 mod store_faults;
 mod stretches;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `browse` | browsing and checking a point of a small repository |
 //! | `formats` | rows through blocks and segments |
+//! | `history` | the history of a path, in rounds of requests |
 //! | `log_model` | the log under every order of steps that fits |
 //! | `restore_sim` | restores to a simulated target, with faults and crashes |
 //! | `retention` | retention rules against restic's test data |
@@ -15,6 +16,7 @@
 
 mod browse;
 mod formats;
+mod history;
 mod log_model;
 mod restore_sim;
 mod retention;

@@ -27,8 +27,16 @@ pub const ENTRIES: &[Entry] = &[
             ),
             Arg::word("path", Kind::Path, "Path from the volume's root"),
             Arg::flag("long", "Mode, owner, size and time too"),
+            Arg::flag(
+                "deleted",
+                "List what is not in the directory any more, and the newest point that has it",
+            ),
         ],
-        documents: &[Document::of("entry", "ls: entry"), Document::of("done", "ls: done")],
+        documents: &[
+            Document::of("entry", "ls: entry"),
+            Document::of("deleted", "deleted"),
+            Document::of("done", "ls: done"),
+        ],
     },
     Entry {
         name: "stat",
@@ -80,8 +88,16 @@ pub const ENTRIES: &[Entry] = &[
             Arg::option("name", Kind::Text, "Only names that match: '*', '?', '[a-z]', '{a,b}'"),
             Arg::option("type", Kind::Choice(&["file", "dir", "link", "special"]), "Only items of this type"),
             Arg::option("larger", Kind::Bytes, "Only files larger than this"),
+            Arg::flag(
+                "deleted",
+                "Search among what is not there any more, and say which is the newest point that has it",
+            ),
         ],
-        documents: &[Document::of("entry", "find: entry"), Document::of("done", "find: done")],
+        documents: &[
+            Document::of("entry", "find: entry"),
+            Document::of("deleted", "deleted"),
+            Document::of("done", "find: done"),
+        ],
     },
     Entry {
         name: "cat",
@@ -107,6 +123,116 @@ pub const ENTRIES: &[Entry] = &[
             Arg::word("path", Kind::Path, "Path from the volume's root").required(),
         ],
         documents: &[],
+    },
+    Entry {
+        name: "history",
+        help: "Show all versions of one path over all recovery points",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::word("path", Kind::Path, "Path from the volume's root").required(),
+        ],
+        documents: &[Document::of("", "history")],
+    },
+    Entry {
+        name: "mount",
+        help: "Show points as a read-only file system",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word("target", Kind::Point, "The policy, and one of its points; all of them without @POINT")
+                .required(),
+            Arg::word("directory", Kind::Path, "An existing directory").required(),
+            Arg::flag(
+                "allow-other",
+                "Let other users look too, with the owners, modes and ACLs that files have",
+            ),
+        ],
+        documents: &[Document::of("", "mount")],
+    },
+    Entry {
+        name: "table items",
+        help: "Print the metadata table as a point has it: a row per name, and the deletions since",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::word("path", Kind::Path, "Path from the volume's root"),
+            Arg::flag("csv", "Lines of comma-separated values; so it is without --json"),
+            Arg::flag("without-deleted", "Leave deletions out"),
+        ],
+        documents: &[Document::of("row", "table items: row"), Document::of("done", "table: done")],
+    },
+    Entry {
+        name: "table blocks",
+        help: "Print the block location table as a point has it: where each block of each file is",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word(
+                "target",
+                Kind::Point,
+                "The policy, and which of its points: a number, latest, or the newest by \
+                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+            )
+            .required(),
+            Arg::option(
+                "volume",
+                Kind::Text,
+                "Which volume of a policy that has several: its device, or its number as \
+                 `points --json` prints it",
+            ),
+            Arg::word("path", Kind::Path, "Path from the volume's root"),
+            Arg::flag("csv", "Lines of comma-separated values; so it is without --json"),
+            Arg::flag("without-deleted", "Leave deletions out"),
+        ],
+        documents: &[Document::of("row", "table blocks: row"), Document::of("done", "table: done")],
+    },
+    Entry {
+        name: "point diff",
+        help: "Show what two points differ in: names, contents, attributes",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::word("old", Kind::Point, "The first point").required(),
+            Arg::word("new", Kind::Point, "The second point").required(),
+        ],
+        documents: &[Document::of("entry", "point diff: entry"), Document::of("done", "point diff: done")],
     },
     Entry {
         name: "restore",

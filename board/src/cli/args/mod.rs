@@ -3,9 +3,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`global`] | options that every command takes: repository, key, store, limits |
+//! | [`mount`] | `mount` |
 //! | [`pki`] | `pki` |
 //! | [`point`] | `point` |
 //! | [`policy`] | `policy` |
+//! | [`rows`] | `table` |
 //! | [`retention`] | `retention`, and the rules that `policy set` takes too |
 //! | [`value`] | sizes, durations and volumes as values |
 //! | this one | the commands |
@@ -14,11 +16,13 @@
 //! or a prompt. Does not: do anything. Source: clap.
 
 pub mod global;
+pub mod mount;
 pub mod pki;
 pub mod point;
 pub mod policy;
 pub mod restore;
 pub mod retention;
+pub mod rows;
 pub mod value;
 
 use std::ffi::{OsStr, OsString};
@@ -130,6 +134,13 @@ a schedule is started again at its next time.")]
     Find(Find),
     /// Write the contents of a file in a recovery point to stdout
     Cat(Cat),
+    /// Show all versions of one path over all recovery points
+    History(History),
+    /// Show points as a read-only file system
+    Mount(mount::Mount),
+    /// Print the rows of the two cloud tables that a point goes by
+    #[command(subcommand)]
+    Table(rows::Table),
     /// Restore a point, or some of its paths, to a directory or a device
     Restore(restore::Restore),
     /// Check that a point can be restored: every reference, or every byte
@@ -399,7 +410,8 @@ pub struct At {
 #[command(after_long_help = "\
 Examples:
   windlass ls home /
-  windlass ls home@2026-11-21 /docs -l")]
+  windlass ls home@2026-11-21 /docs -l
+  windlass ls home /docs --deleted")]
 pub struct Ls {
     /// Where to look.
     #[command(flatten)]
@@ -410,6 +422,28 @@ pub struct Ls {
     /// Mode, owner, size and time too
     #[arg(short, long)]
     pub long: bool,
+    /// List what is not in the directory any more, and the newest point that has it
+    #[arg(long)]
+    pub deleted: bool,
+}
+
+/// Options of `history`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  windlass history home /docs/plan.txt
+  windlass history home@2026-11 /docs/plan.txt --json
+  windlass restore home /docs/plan.txt@17 --to /tmp/out
+
+All versions of a path over all points of the policy (up to POINT, if one is given). It is followed by name: a file that an editor replaced is \
+another item each time, and one history. Where a directory above had another name, the path that the points have is shown. PATH@POINT, with a \
+point that has the version, names it to `stat`, `cat` and `restore`; a file that is really called so goes first.")]
+pub struct History {
+    /// Where to look.
+    #[command(flatten)]
+    pub at: At,
+    /// Path from the volume's root
+    pub path: PathBuf,
 }
 
 /// Options of `stat`.
@@ -428,7 +462,8 @@ pub struct Stat {
 #[command(after_long_help = "\
 Examples:
   windlass find home / --name '*.conf'
-  windlass find home@latest /docs --type file --larger 100MiB")]
+  windlass find home@latest /docs --type file --larger 100MiB
+  windlass find home --deleted --name '*.xls'")]
 pub struct Find {
     /// Where to look.
     #[command(flatten)]
@@ -445,6 +480,9 @@ pub struct Find {
     /// Only files larger than this
     #[arg(long, value_name = "SIZE")]
     pub larger: Option<Bytes>,
+    /// Search among what is not there any more, and say which is the newest point that has it
+    #[arg(long)]
+    pub deleted: bool,
 }
 
 /// Types of item that `find` tells apart.
@@ -462,7 +500,12 @@ pub enum Kind {
 
 /// Options of `cat`.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Example:\n  windlass cat home@latest /etc/fstab | diff - /etc/fstab")]
+#[command(after_long_help = "\
+Examples:
+  windlass cat home@latest /etc/fstab | diff - /etc/fstab
+  windlass cat home /etc/fstab@17
+
+PATH@POINT is the path as that point has it (`windlass history` lists the versions), unless a file is called so.")]
 pub struct Cat {
     /// Where to look.
     #[command(flatten)]

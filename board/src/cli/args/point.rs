@@ -26,6 +26,15 @@ Example:
   windlass point tag home@17 release audit=2026
   windlass policy set home --keep-tag release        and rules keep it")]
     Tag(Tag),
+    /// Show what two points differ in: names, contents, attributes
+    #[command(after_long_help = "\
+Examples:
+  windlass point diff home@16 home@17
+  windlass point diff home@2026-11-20 home --json | jq 'select(.change == \"removed\")'
+
+'+' is only in the second point, '-' only in the first, M has other contents, U other attributes alone, R another name. Both trees are read, \
+and no contents.")]
+    Diff(Diff),
     /// Expire a point, whatever the rules say
     #[command(after_long_help = "Example:\n  windlass point expire home@17")]
     Expire(Expire),
@@ -37,6 +46,17 @@ pub struct Expire {
     /// The point: the policy's name and the point's number or time, as in home@17
     #[arg(value_name = "NAME@POINT")]
     pub target: Named,
+}
+
+/// Options of `point diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The first point
+    #[arg(value_name = "NAME@POINT")]
+    pub old: Target,
+    /// The second point
+    #[arg(value_name = "NAME[@POINT]")]
+    pub new: Target,
 }
 
 /// A point.

@@ -29,7 +29,7 @@ name (with its number, where two are called so); --volume takes one of them, wit
 
 A path that is not there as it is written may be a pattern ('*.conf' in any directory, '/home/*/docs' from the root), or a name \
 as `ls` shows it ('a\\u{1b}b', '\\xff'). What no directory names any more, because one could not be read when it was backed up, goes to \
-lost+found below DIR, by inode number.
+lost+found below DIR, by inode number. PATH@POINT is a path as that point has it (`windlass history` lists the versions), unless it is called so.
 
 --to-device writes an image back: to a block device that nothing else has open, where it overwrites what is there, or to a \
 new file. A larger device works, and what is behind the image stays; a smaller one is refused before anything is written.
