@@ -72,7 +72,6 @@ fn commands_ask_the_store_for_no_more_than_the_table_says() {
         opens_in_few(&points);
         line(&mut table, "ls", &requests(&cli, &["ls", "a", "/docs"]));
         line(&mut table, "cat", &requests(&cli, &["cat", "a", "/docs/a.txt"]));
-        line(&mut table, "history", &requests(&cli, &["history", "a", "/docs/a.txt"]));
     }
     let golden = include_str!("../../golden/requests.txt");
     assert!(table == golden, "golden/requests.txt says\n{golden}and it was\n{table}");

@@ -433,10 +433,14 @@ fn texts_speak_of_the_program_alone() {
 /// Modules of the command line that its faces share: grammar, output, progress, the agent, damage.
 const SHARED: [&str; 5] = ["args", "output", "progress", "through", "damage"];
 /// What faces still take from each other. It shrinks: what two faces need is a composition in `board/src/engine`.
-const FACES_LEFT: [(&str, &str); 11] = [
+const FACES_LEFT: [(&str, &str); 16] = [
+    ("browse", "history"),
     ("check", "browse"),
     ("demo", "restore"),
+    ("diff", "browse"),
     ("history", "browse"),
+    ("mount", "browse"),
+    ("point", "diff"),
     ("preview", "browse"),
     ("preview", "history"),
     ("preview", "selected"),
@@ -445,6 +449,7 @@ const FACES_LEFT: [(&str, &str); 11] = [
     ("restore", "preview"),
     ("restore", "selected"),
     ("selected", "browse"),
+    ("table", "browse"),
 ];
 
 /// Modules of the command line that a line of code names: `crate::cli::NAME`, `crate::cli::{NAME, NAME}`, `super::NAME`.
