@@ -273,9 +273,26 @@ pub const ENTRIES: &[Entry] = &[
                 "What to do with a name that is taken",
             ),
             Arg::flag(
+                "in-place",
+                "Compare what is there with the point, byte by byte, and write only what \
+                 differs",
+            ),
+            Arg::option(
+                "map-owner",
+                Kind::Text,
+                "Another owner: user OLD becomes NEW; UID:GID=UID:GID for both, :GID=:GID \
+                 for groups; by number, ACLs too",
+            )
+            .many(),
+            Arg::flag(
+                "abandon",
+                "Restore nothing: remove what restores that ended early left below DIR to \
+                 go on with; what they finished stays",
+            ),
+            Arg::flag(
                 "dry-run",
-                "Write nothing: say how much would be written and fetched, and how many \
-                 names are there already",
+                "Write nothing: say how much would be written and fetched, which names are \
+                 taken, and what would become of each",
             ),
         ],
         documents: &[
