@@ -297,6 +297,7 @@ pub const ENTRIES: &[Entry] = &[
         ],
         documents: &[
             Document::of("done", "restore --dry-run: done"),
+            Document::of("done", "restore --abandon"),
             Document::of("progress", "progress"),
             Document::of("done", "restore: done"),
         ],

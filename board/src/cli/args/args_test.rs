@@ -14,7 +14,7 @@ use windlass_agent::work::table;
 use super::Cli;
 use super::mount::Shown;
 use super::value::{Bytes, Duration, Rate, VolumeSpec};
-use crate::point::Target;
+use crate::point::{Named, Target};
 
 #[test]
 fn the_command_tree_is_sound() {
@@ -76,6 +76,7 @@ fn kind(arg: &clap::Arg) -> String {
         (TypeId::of::<Count>(), Kind::Count),
         (TypeId::of::<TimeOfDay>(), Kind::TimeOfDay),
         (TypeId::of::<Target>(), Kind::Point),
+        (TypeId::of::<Named>(), Kind::Point),
         (TypeId::of::<Shown>(), Kind::Point),
         (TypeId::of::<VolumeSpec>(), Kind::Volume),
         (TypeId::of::<Reader>(), Kind::Reader),
