@@ -90,7 +90,7 @@ pub const READ_AHEAD_BYTES: usize = 512 << 10;
 pub const READ_GAP_BYTES: u64 = 32 << 10;
 
 /// Most segments that a merging read holds open at one place of the table. A read that needs more fails with
-/// `TooManySegments`. Merges keep it at a dozen; the rest is for weeks in which nobody had time to merge, 64 KiB of memory each.
+/// `TooManySegments`. Merges keep it at a dozen; the rest is for weeks in which no node had time to merge, 64 KiB of memory each.
 pub const READ_SOURCES_MAX: usize = 128;
 
 /// Most rows of one item and base that a rebuild holds at once: one per backup that changed the base, times its blocks.

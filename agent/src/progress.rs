@@ -1,4 +1,4 @@
-//! Progress: what a running backup, restore or check shows to whoever watches, and the one thing that the watcher says back: stop.
+//! Progress: what a running backup, restore or check shows to those that watch, and the one thing that the watcher says back: stop.
 //!
 //! A job holds a `&Progress` (or an `Arc`) and adds to it as it goes; a watcher takes a [`Snapshot`] whenever it likes. Nothing
 //! waits for anything: all fields are relaxed atomics, so a snapshot may be a few operations old and its numbers need not belong

@@ -34,7 +34,7 @@ use crate::id::{Epoch, NodeId, Slot};
 pub const HEADER_BYTES: usize = 80;
 /// Bytes of a frame at most.
 pub const FRAME_BYTES_MAX: usize = HEADER_BYTES + BODY_BYTES_MAX;
-/// Largest node id that fits the header; 65,535 is nobody.
+/// Largest node id that fits the header; 65,535 stands for none.
 pub const NODE_ID_MAX: u32 = u16::MAX as u32 - 1;
 
 /// The first frame each way: who is there.
@@ -111,7 +111,7 @@ pub struct Expected<'a> {
 }
 
 impl Header {
-    /// The encoding, with its CRC. Node ids above [`NODE_ID_MAX`] become nobody and a length above its cap is refused by the
+    /// The encoding, with its CRC. Node ids above [`NODE_ID_MAX`] become that of no node, and a length above its cap is refused by the
     /// receiver; sessions make neither.
     pub fn emit(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];

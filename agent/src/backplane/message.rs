@@ -142,7 +142,7 @@ impl Wire for Unmatched {
 pub enum Message {
     /// I hold the lease of the header's epoch, or have just let it go.
     Announce {
-        /// It is free: whoever has work takes it.
+        /// It is free: the node that has work takes it.
         resting: bool,
         /// Who was asked to take it next.
         successor: Option<NodeId>,

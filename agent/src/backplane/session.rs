@@ -312,7 +312,7 @@ impl Session {
                 let number = one::<u8>(&self.assembly[body])?;
                 let reason = match Reason::from_number(number) {
                     Some(Reason::Stopped) => Reason::Goodbye,
-                    // This process has one connection with the peer: the newer one is somebody else's.
+                    // This process has one connection with the peer: the newer one is another's.
                     Some(Reason::Replaced) => Reason::Displaced,
                     Some(_) | None => Reason::Refused,
                 };

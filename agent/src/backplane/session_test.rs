@@ -121,7 +121,7 @@ fn a_message_that_was_not_taken_stops_the_bytes_behind_it() {
     let taken = b.feed(at(0), &bytes);
     assert!(taken < bytes.len() && b.has_message());
     assert_eq!(b.feed(at(0), &bytes[taken..]), 0);
-    // Nobody is dead because its message was not taken.
+    // No peer is dead because its message was not taken.
     b.wake(at(9000));
     assert!(matches!(b.next_event(), Some(Event::Message { .. })));
     assert_eq!(b.feed(at(9000), &bytes[taken..]), bytes.len() - taken);

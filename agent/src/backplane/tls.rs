@@ -231,7 +231,7 @@ impl Security for Tls {
     }
 }
 
-/// Whether `leaf` is a certificate of `node`, whoever issued it.
+/// Whether `leaf` is a certificate of `node`, by whichever CA.
 pub fn is_of_node(leaf: &CertificateDer<'static>, node: NodeId) -> bool {
     Certificate(leaf.clone()).check(node).is_ok()
 }

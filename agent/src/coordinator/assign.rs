@@ -112,7 +112,7 @@ impl Coordinator {
         self.send(node, Message::Assign(assignment));
     }
 
-    /// A node says what it is and has: what it holds from an earlier coordinator is adopted when nobody else has it.
+    /// A node says what it is and has: what it holds from an earlier coordinator is adopted when no other node has it.
     pub(super) fn present(&mut self, now: Now<'_>, from: NodeId, present: Present) {
         for assigned in self.assigned.values_mut().filter(|a| a.node == from) {
             let held = present.held.iter().any(|(held, _)| held.id == assigned.assignment.id);

@@ -120,7 +120,7 @@ impl Coordinator {
             return;
         }
         let all_here = self.roster.is_complete() && now.ns >= self.adopt_until_ns;
-        // Nobody can report a name of an epoch before this one any more.
+        // No node can report a name of an epoch before this one any more.
         let nothing_older = all_here
             && self.assigned.keys().all(|id| id.epoch == self.epoch)
             && self.pending().all(|pending| self.is_of_epoch(pending));

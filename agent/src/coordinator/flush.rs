@@ -2,9 +2,9 @@
 //!
 //! | event | what follows |
 //! |---|---|
-//! | somebody asks, or the lease is to move | `Flush` to each node that works; again with each beat until it has answered |
+//! | a request comes, or the lease is to move | `Flush` to each node that works; again with each beat until it has answered |
 //! | `Flushed`, or the node is gone | not waited for any more |
-//! | nobody is waited for | whoever asked is told; the lease moves |
+//! | nothing is waited for | the client gets its reply; the lease moves |
 //! | [`FLUSH_NS`] have passed, or a beat before a move | those that are late are named; the lease moves all the same |
 //!
 //! Order and answer may be lost or come twice: the number says which order an answer is of, and a worker that has nothing open says so at once.
@@ -37,7 +37,7 @@ pub(super) struct Flush {
 }
 
 impl Coordinator {
-    /// Somebody wants a flush. One that is under way begins anew: more was packed since.
+    /// A flush is asked for. One that is under way begins anew: more was packed since.
     pub(super) fn flush(&mut self, now: Now<'_>, asker: Asker) {
         self.begin_flush(now, FLUSH_NS).askers.push(asker);
     }

@@ -61,7 +61,7 @@ impl Coordinator {
             self.wake_at(due);
         }
         match stuck {
-            // Nothing proves that a volume is still what it was, and nobody has been at it all the time: from the start.
+            // Nothing proves that a volume is still what it was, and no node worked on it all the time: it begins anew.
             Some(volume) if now.state.running.contains_key(&backup) => {
                 let what =
                     format!("volume {volume} may have changed since the backup began: it has to begin anew");
@@ -120,7 +120,7 @@ impl Coordinator {
             };
             let part = if volume.state.is_some() { speed(node) } else { speeds };
             let Some((from, to)) = share::cut(&gaps, found, part, speeds) else { continue };
-            // Volumes that few can read go first, so that nobody idles at the end for want of what only another may do.
+            // Volumes that few can read go first, so that no node is idle at the end while another has work that only it can do.
             let rank = (self.held(*node), readers.len(), *node);
             if best.as_ref().is_none_or(|(other, _)| rank < *other) {
                 let assignment =

@@ -7,7 +7,7 @@
 //! | `Beginning` | the commit of "backup begun" | `Running` |
 //! | `Running` | reports, until the stretches tile every volume | `Ending`; `Probing` again when nodes fail |
 //! | `Ending` | the commit of "backup ended" | gone: a recovery point |
-//! | `Stopped` | somebody to start it again | `Queued` |
+//! | `Stopped` | a command that starts it again | `Queued` |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,11 +24,11 @@ use crate::work::{AssignmentId, Found, Reply};
 /// How long a node may take to open a volume, in nanoseconds: a sweep that finds the paths of a policy is part of it. A node opens one after
 /// the other, so the time counts from its last answer.
 const PROBE_NS: u64 = 120_000_000_000;
-/// Failures without any progress after which a backup is given up until somebody starts it again.
+/// Failures without any progress after which a backup is given up until a command starts it again.
 const FAILURES_MAX: u32 = 6;
 /// For how long a node that failed is passed over for the volume, in nanoseconds; it doubles with each failure.
 const BAR_NS: u64 = 5_000_000_000;
-/// After this time, volumes of a running backup that nobody could open are looked at again, in nanoseconds: what kept a node from it
+/// After this time, volumes of a running backup that no node could open are looked at again, in nanoseconds: what kept a node from it
 /// may be over, and no node may come to say so.
 const RELOOK_NS: u64 = 60_000_000_000;
 
@@ -45,7 +45,7 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Why nobody can read the volume: each node that was asked, and its words.
+    /// Why no node can read the volume: each node that was asked, and its words.
     fn no_reader(&self, device: &str) -> String {
         let why = self.tried.iter().map(|node| {
             let said = self.refused.iter().rev().find(|(of, _)| of == node);
@@ -65,7 +65,7 @@ pub(super) enum Phase {
     Stopped,
 }
 
-/// A backup that somebody wants.
+/// A backup that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) phase: Phase,
@@ -78,9 +78,9 @@ pub(super) struct Job {
     on_request: bool,
     /// Nodes passed over for a volume until then.
     pub(super) bars: BTreeMap<(NodeId, VolumeId), u64>,
-    /// When volumes that nobody could open are looked at again.
+    /// When volumes that no node could open are looked at again.
     pub(super) relook_ns: u64,
-    /// Since when it goes on without volumes of its backup that nobody can open.
+    /// Since when it goes on without volumes of its backup that no node can open.
     without_since_ns: Option<u64>,
     /// It was wanted again while nothing of it went on: it does not wait for such volumes for ever.
     pub(super) wanted_again: bool,
@@ -142,7 +142,7 @@ pub(super) fn looks(state: &State, policy: &str) -> BTreeMap<VolumeId, Look> {
 impl Coordinator {
     /// Starts a backup, or joins the one that runs.
     ///
-    /// One that has waited for a while for volumes that nobody can open makes way for one without them: the others need a point too.
+    /// One that has waited for a while for volumes that no node can open makes way for one without them: the others need a point too.
     pub(super) fn start(&mut self, now: Now<'_>, policy: &str, asker: Option<Asker>) {
         if now.state.policies.get(policy).is_none_or(|policy| policy.removed) {
             let why = format!("there is no policy {policy}; make one with `windlass policy set {policy}`");
@@ -186,7 +186,7 @@ impl Coordinator {
         self.places
     }
 
-    /// Lets those begin whose turn it is. Whoever asked for one that has to wait is told so: it will not be forgotten.
+    /// Lets those begin whose turn it is. A client whose backup has to wait gets that as its reply: the backup stays in the queue.
     fn admit(&mut self, now: Now<'_>) {
         loop {
             let queued = self.jobs.iter().filter(|(_, job)| job.is_queued());
@@ -206,7 +206,7 @@ impl Coordinator {
         told.into_iter().for_each(|asker| self.reply(asker, Reply::Done(None)));
     }
 
-    /// A backup that nobody is at, because nobody could open what is left of it for a while, goes to the end of the queue.
+    /// A backup that no node works on, because no node could open what is left of it for a while, goes to the end of the queue.
     fn make_way(&mut self, now: Now<'_>) -> bool {
         let waits = |job: &Job| job.relook_ns <= now.ns && self.waits_for_volumes(now.state, job);
         let waiting = self.jobs.iter().filter(|(_, job)| waits(job));
@@ -217,7 +217,7 @@ impl Coordinator {
         true
     }
 
-    /// Whether all that is left of a backup is on volumes that nobody could open.
+    /// Whether all that is left of a backup is on volumes that no node could open.
     fn waits_for_volumes(&self, state: &State, job: &Job) -> bool {
         let Phase::Running { backup, found } = &job.phase else { return false };
         let Some(running) = state.running.get(backup) else { return false };
@@ -227,7 +227,7 @@ impl Coordinator {
         !is_out && left.peek().is_some() && left.all(|volume| !found.contains_key(&volume.volume))
     }
 
-    /// Whether a backup makes way for another one of its policy, when that is wanted: all that is left of it is on volumes that nobody
+    /// Whether a backup makes way for another one of its policy, when that is wanted: all that is left of it is on volumes that no node
     /// could open, and they were looked at again.
     pub(super) fn makes_way(&self, now: Now<'_>, job: &Job) -> bool {
         let waited = job.without_since_ns.is_some_and(|since| since.saturating_add(RELOOK_NS) <= now.ns);
@@ -263,7 +263,7 @@ impl Coordinator {
         self.reply(asker, Reply::Done(backup));
     }
 
-    /// A bound of the log is reached: the backup stops until somebody starts it again.
+    /// A bound of the log is reached: the backup stops until a command starts it again.
     pub(super) fn stop_full(&mut self, now: Now<'_>, backup: BackupId) {
         if let Some((policy, job)) = self.jobs.iter_mut().find(|(_, job)| job.backup() == Some(backup)) {
             (job.phase, job.on_request) = (Phase::Stopped, true);
@@ -547,7 +547,7 @@ impl Coordinator {
     ) -> bool {
         let same =
             |of: &Found| running.volumes.contains(&of.volume) && self.is_as_it_was(now, backup, &of.volume);
-        // Nobody else will come to read it.
+        // No other node will come to read it.
         self.settings.errand.is_none()
             && running.volumes.iter().any(|of| missing.contains(&of.volume))
             && found.values().all(same)
@@ -667,7 +667,7 @@ impl Coordinator {
         }
     }
 
-    /// A worker could not do an assignment: it is passed over for a while, and the volumes are looked at again when nobody is at
+    /// A worker could not do an assignment: it is passed over for a while, and the volumes are looked at again when no node works on
     /// them: one that has changed needs a new backup.
     pub(super) fn job_failed(
         &mut self,

@@ -8,7 +8,7 @@
 //! | node gone for two beats, or twice silent about it | forgotten; planned anew |
 //! | a node cannot, or it was in vain | planned anew, [`TRIES_MAX`] times for a volume |
 //!
-//! An order is not durable and need not be: whoever coordinates next plans anew, and what a worker made under the coordinator before
+//! An order is not durable and need not be: the next coordinator plans anew, and what a worker made under the coordinator before
 //! counts if all that it replaces is still there.
 
 use std::collections::BTreeMap;
@@ -52,9 +52,9 @@ pub fn next(state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrde
 }
 
 /// The orphan floor that makes room for further merges; `None` when fewer than `least` names are to be forgotten, or it must wait.
-/// `nothing_older`: nobody can report a name of an epoch before this one any more.
+/// `nothing_older`: no node can report a name of an epoch before this one any more.
 ///
-/// From then on no name of an epoch before this one may enter the tables (G2). Whoever holds the lease has names given of its
+/// From then on no name of an epoch before this one may enter the tables (G2). The holder of the lease has names given of its
 /// own epoch only. A worker of a coordinator before it could still report older ones, but reports count for backups that have begun and not
 /// ended only, and while there is one the floor stays, unless its coordinator knows better; a merge of such a worker is refused, and what it
 /// made dropped.
@@ -130,7 +130,7 @@ impl Merges {
         self.in_order.clear();
     }
 
-    /// The next merge of a volume that nobody is at.
+    /// The next merge of a volume that no node works on.
     pub(super) fn plan(&mut self, state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
         let list = state.segments.get(&volume)?;
         let same = |seen: &Arc<Vec<SegmentMeta>>| Arc::ptr_eq(seen, list);

@@ -1,4 +1,4 @@
-//! The coordinator: whoever holds the lease starts backups, cuts volumes into assignments, commits what workers report, and ends
+//! The coordinator: the holder of the lease starts backups, cuts volumes into assignments, commits what workers report, and ends
 //! backups. A state machine without I/O, clock or threads.
 //!
 //! ```text
@@ -19,7 +19,7 @@
 //! | [`bounds`] | what is done before a bound of the log is reached |
 //! | [`expire`] | points that no retention rule keeps |
 //! | `handout` | which node gets which stretch next |
-//! | [`flush`] | what is packed is sent when somebody asks |
+//! | [`flush`] | what is packed is sent on request |
 //! | [`merges`] | which segments become fewer, and who does it |
 //! | [`share`] | how much of a volume for whom |
 //! | [`probes`] | which nodes are looking at volumes |
@@ -88,7 +88,7 @@ pub type Asker = (NodeId, u64);
 pub enum Out {
     /// Send to a node, which may be this one.
     Send(NodeId, Message),
-    /// Let the lease go, to a node or to whoever comes.
+    /// Let the lease go, to a node or to any other.
     Release(Option<NodeId>),
 }
 
@@ -141,7 +141,7 @@ enum Pending {
         wall_ns: i64,
     },
     Submit(Asker, Vec<Record>),
-    /// Of the coordinator's own: nobody waits for it.
+    /// Of the coordinator's own: nothing waits for it.
     Own(Record),
     /// Points that no rule keeps.
     Expire(Vec<Record>),
@@ -543,13 +543,13 @@ impl Coordinator {
             return None;
         }
         let at_work = self.at_work();
-        // Somebody waits for it: a person, or a worker that has nothing else to do. Without peers there is
+        // A client waits for it: a person, or a worker that has nothing else to do. Without peers there is
         // nothing to gather.
         let hurries = self.settings.peers.is_empty()
             || self.queue.iter().any(|pending| match pending {
                 Pending::Report(node, _) => !at_work.contains(node),
                 Pending::Merge(..) | Pending::Expire(_) => false,
-                // Whoever was told that it failed may look at once what became of it.
+                // A client that got the refusal may ask at once what became of it.
                 Pending::Own(record) => matches!(record, Record::BackupTried(_)),
                 Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
             });

@@ -69,7 +69,7 @@ fn names_that_merges_have_retired_make_room_by_a_floor() {
     assert_eq!(coordinator.next_batch(at(2 * GROUP_NS)), Some(floor), "once");
 }
 
-/// Policy `p` of as many volumes as `devices`, of which this node opens those that are not `gone`: the answer to whoever starts its
+/// Policy `p` of as many volumes as `devices`, of which this node opens those that are not `gone`: the answer to the request for its
 /// backup, what was begun, and what the status says then.
 fn start(devices: &[&str]) -> (Option<Reply>, Vec<Record>, String) {
     let mut state = State::default();

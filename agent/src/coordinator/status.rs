@@ -104,7 +104,7 @@ fn points(state: &State) -> Vec<Value> {
     newest
 }
 
-/// What a node says while nobody coordinates whom it can reach.
+/// What a node says while no node within its reach coordinates.
 #[derive(Clone, Copy, Debug)]
 pub struct NoCoordinator<'a> {
     /// The node.
@@ -113,7 +113,7 @@ pub struct NoCoordinator<'a> {
     pub epoch: Epoch,
     /// Whether the lease was let go, as there was nothing to do.
     pub resting: bool,
-    /// Why nobody coordinates; `None`: there is nothing to do.
+    /// Why no node coordinates; `None`: there is nothing to do.
     pub why: Option<&'a str>,
     /// Since when, in nanoseconds since 1970.
     pub since_ns: Option<i64>,

@@ -84,7 +84,7 @@ pub struct TooSmall {
     pub needed: u64,
 }
 
-/// Below this, whoever wrote the number meant another unit.
+/// A smaller number was meant in another unit.
 const BYTES_MEANT_MIN: u64 = 1 << 20;
 
 impl fmt::Display for TooSmall {

@@ -170,9 +170,9 @@ pub struct Machinery<'a> {
     pub wake: Arc<dyn Fn() + Send + Sync>,
     /// Time and waiting.
     pub reactor: &'a mut dyn Reactor,
-    /// Set by a signal, or by whoever takes a job back.
+    /// Set by a signal, or by one that takes a job back.
     pub stop: &'a AtomicBool,
-    /// Set by whoever wants what is packed to be sent now.
+    /// Set by one that wants what is packed to be sent now.
     pub flush: &'a AtomicBool,
 }
 

@@ -35,7 +35,7 @@ pub trait Ports {
     fn committed(&mut self, id: AssignmentId);
     /// The running job is to send what it has packed.
     fn flush(&mut self, id: AssignmentId);
-    /// Answer somebody on this machine.
+    /// Answer a request from this machine.
     fn reply(&mut self, client: u64, reply: Reply);
     /// Tell the operator.
     fn note(&mut self, note: Note);

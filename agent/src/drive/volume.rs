@@ -11,7 +11,7 @@
 //!
 //! Invariants: one event at a time, actions drained to none before waiting; when the loop ends early, every request has come
 //! back from the device (its answers would be taken for those of the next machine's requests); what the uplink still has
-//! comes back to whoever asks next, who passes over it.
+//! comes back to the next caller, who passes over it.
 //! Source: ours; `agent/doc/architecture.md`, Machines and drivers.
 
 use std::fmt;
@@ -64,7 +64,7 @@ pub enum DriveFault<F> {
     Base(F),
     /// A frame does not give back what was read.
     Spoilt(ObjectId, u32),
-    /// Somebody asked to stop.
+    /// A stop was asked for.
     Stopped,
 }
 
@@ -118,7 +118,7 @@ pub struct Parts<'a> {
     pub reactor: &'a mut dyn Reactor,
     /// Set by a signal: end soon.
     pub stop: &'a AtomicBool,
-    /// Set by whoever wants what is packed to be sent; taken when it is begun, and [`CommitLog::flushed`] follows.
+    /// Set by one that wants what is packed to be sent; taken when it is begun, and [`CommitLog::flushed`] follows.
     pub flush: &'a AtomicBool,
 }
 

@@ -75,14 +75,14 @@ pub enum Call {
     },
 }
 
-/// Calls that never wait behind those of another lane, whoever performs them.
+/// Calls that never wait behind those of another lane, by whichever thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// What the lease depends on: grants and beats.
     Lease,
     /// What commits and readers of the log wait for.
     Log,
-    /// Housekeeping, which nobody waits for: checkpoints, boundaries, deletes.
+    /// Housekeeping, which nothing waits for: checkpoints, boundaries, deletes.
     Keep,
 }
 
@@ -110,7 +110,7 @@ pub enum Answer {
     Absent,
     /// Keys, ascending.
     Keys(Vec<String>),
-    /// It failed, or nobody knows.
+    /// It failed, or it is not known.
     Fault(StoreFaultKind),
 }
 

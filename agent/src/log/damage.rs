@@ -51,7 +51,7 @@ impl Damage {
     }
 
     /// Takes in what was found. Names that are not `live` any more and points that are neither there nor running (`exists`) are passed over: they
-    /// went while somebody looked. Returns whether anything bad is left of it.
+    /// went during the check. Returns whether anything bad is left of it.
     pub(super) fn add(
         &mut self,
         news: &DamageNews,

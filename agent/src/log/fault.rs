@@ -189,7 +189,7 @@ impl LogFault {
         matches!(self, LogFault::Format { why, .. } if why.is_newer())
     }
 
-    /// Whether a command that works alone holds the lease: it tells nobody when it lets go.
+    /// Whether a command that works alone holds the lease: it sends no message when it lets go.
     pub fn is_of_command(&self) -> bool {
         matches!(self, LogFault::Held { who, .. } if who.is_command())
     }

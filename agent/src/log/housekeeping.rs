@@ -1,6 +1,6 @@
 //! Housekeeping: checkpoints, the boundary, and the deletes behind it (G3). Works beside commits, never in their way.
 //!
-//! After each slot that passed its check: when the last checkpoint is far enough behind, PUT ckpt/<slot>-<nonce>. Whoever opens the log
+//! After each slot that passed its check: when the last checkpoint is far enough behind, PUT ckpt/<slot>-<nonce>. A process that opens the log
 //! begins with the newest one, so there is one every 8 slots, or as often as its size allows. Of those, one every 256 slots is named by the
 //! log: once it is acknowledged a checkpoint record waits for the next batch; once that is committed, and the checkpoint lies 256 slots
 //! behind, PUT boundary/<slot>; once that is acknowledged, LIST and delete slots up to it, older checkpoints and boundaries, and the
@@ -57,7 +57,7 @@ pub struct Housekeeping {
     cover: Cover,
     /// Highest boundary known to be in the store.
     boundary: Slot,
-    /// Whose beats are needed; those of epochs before it are not: nobody looks at any but the highest one's.
+    /// Whose beats are needed; those of epochs before it are not: no node looks at any but the highest one's.
     epoch: Epoch,
     doomed: VecDeque<String>,
     faults: u32,

@@ -1,7 +1,7 @@
 //! Finds objects of the log that are damaged, missing or not what belongs there, while what they say can still be read elsewhere: what
 //! `check` says of the log.
 //!
-//! Does not: follow the log (`replay` does), or look at what lies at or below the boundary, which nobody reads. Source: ours.
+//! Does not: follow the log (`replay` does), or look at what lies at or below the boundary, which is never read. Source: ours.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,7 +25,7 @@ pub enum Flaw {
     Missing,
     /// It is whole, and says that it is another one, or of another repository.
     Misplaced,
-    /// Its name is none of the log's: somebody put it there, and nothing depends on it.
+    /// Its name is none of the log's: another program put it there, and nothing depends on it.
     Foreign,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for Flaw {
 }
 
 /// Reads every object of the log that counts, and the `format` objects, and calls `each` with those that are not as they must be. Returns how
-/// many were read. Objects that are deleted meanwhile are nobody's loss.
+/// many were read. Objects that are deleted meanwhile are no loss.
 ///
 /// # Errors
 /// What the store says when it cannot list or read.

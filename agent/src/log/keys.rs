@@ -73,7 +73,7 @@ pub fn number(key: &str, prefix: &str) -> Option<Slot> {
     if well_formed { digits.parse().ok().map(Slot) } else { None }
 }
 
-/// Whether a key below one of the log's prefixes is none of its names: somebody else put it there, and nothing depends on it.
+/// Whether a key below one of the log's prefixes is none of its names: another program put it there, and nothing depends on it.
 pub fn is_foreign(key: &str, prefix: &str) -> bool {
     match prefix {
         CHECKPOINTS => checkpoint_name(key).is_none(),

@@ -2,7 +2,7 @@
 //!
 //! | phase | waits for | next |
 //! |---|---|---|
-//! | `Probing` | GET epoch/e+1 ... until 404 | `Watching`, or `Claiming` when nobody else can hold a lease |
+//! | `Probing` | GET epoch/e+1 ... until 404 | `Watching`, or `Claiming` when no other process can hold a lease |
 //! | `Watching` | GET epoch/e, when it was not read; GET beat/e (first look) | `Waiting` |
 //! | `Waiting` | own timer, started when the answer came | `Confirming` |
 //! | `Confirming` | GET beat/e, sent after the timer | `Claiming` when unchanged, `Waiting` when changed |
@@ -10,7 +10,7 @@
 //! | `Reading` | GET epoch/e+1 | `Holding` when the nonce is ours, `Probing` when not |
 //! | `Holding` | beats every 4 s | `Lost` at the end of the lease |
 //!
-//! Nobody else can hold one when there was no epoch, when the highest one's holder has let it go, or when that holder is this process itself: one
+//! No other process can hold one when there was no epoch, when the highest one's holder has let it go, or when that holder is this process itself: one
 //! of its leases is over when it seeks the next, and what it sent under that one is fenced by the new epoch like anyone's.
 //!
 //! Rules: L1 the lease runs from before the grant or beat was sent; a late answer does not renew. L2 a candidate waits a full
@@ -111,7 +111,7 @@ pub struct Seek {
 /// What the lease tells its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseNews {
-    /// Somebody may hold the lease; this process watches.
+    /// Another node may hold the lease; this process watches.
     Waiting {
         /// Whose.
         held: LogFault,

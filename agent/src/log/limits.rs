@@ -68,7 +68,7 @@ pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const MARKS_MAX: usize = 1024;
 /// Slots between checkpoints that the log names, and the distance that the boundary keeps from the last checked slot (rule G3).
 pub const CHECKPOINT_SLOTS: u64 = 256;
-/// Slots between the checkpoints that openings begin with: whoever opens the log reads so many slots behind one, and some more that were
+/// Slots between the checkpoints that openings begin with: a process that opens the log reads so many slots behind one, and some more that were
 /// committed while it was written.
 pub const COVER_SLOTS: u64 = 8;
 /// Bytes of a checkpoint that a slot pays for: one above [`COVER_SLOTS`] times this is written less often.
@@ -82,7 +82,7 @@ pub const REPLAY_KEYS_MAX: usize = 1000;
 pub const LEASE_CALLS: u64 = 4;
 /// Shortest lease that a repository can have, in nanoseconds: a call of the lease gets a quarter of it, and a store may take 0.7 s for one.
 pub const LEASE_NS_MIN: u64 = 3_000_000_000;
-/// Longest lease, in nanoseconds: whoever takes over from one that died waits for so long. A grant that says more is taken for so much.
+/// Longest lease, in nanoseconds: a node that takes over from one that died waits for so long. A grant that says more is taken for so much.
 pub const LEASE_NS_MAX: u64 = 3_600_000_000_000;
 /// GETs of slots in flight in a replay: hides a slow link's round trip without flooding it.
 pub const REPLAY_GETS_MAX: usize = 8;

@@ -107,7 +107,7 @@ fn a_claim_behind_a_view_reads_only_what_came_since() {
     assert!(reads == 6 && !asked.iter().any(|call| call.contains("ckpt/")), "{asked:?}");
     second.commit(vec![policy(21)]).unwrap();
     second.release(None).unwrap();
-    // Somebody has had the lease since, and has let it go: nobody has to wait for that.
+    // Another node has had the lease since, and has let it go: that needs no wait.
     let third = claim(3, Start { seed: [3; 32], view: Some(view) }).unwrap();
     assert_eq!((third.epoch(), third.view().state.policies["homes"].revision), (Epoch(3), 21));
 }
@@ -172,7 +172,7 @@ fn an_end_that_is_lost_is_told_by_number_and_the_log_goes_on_behind_it() {
         assert_eq!((after.state.policies["homes"].revision, warnings), (revision, vec![]));
         let covered = if count == 1 { head.0 } else { 7 + DISTANCE_SLOTS };
         assert_eq!(after.head.0, covered + 3, "begun, policy, yield");
-        // Whoever had read the end before it was lost goes on, too.
+        // A process that had read the end before it was lost goes on, too.
         let around = Surroundings { store: &store, clock: &clock };
         let replay = Replay::from_view([9; 16], PlainForTests, ONE_BY_ONE, 1, whole.clone());
         let followed = super::read(around, None, replay, &mut |_| {}).unwrap();

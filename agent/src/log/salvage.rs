@@ -7,10 +7,10 @@
 //! Where the log is whole its rules hold record by record (`State::apply_slot`). Behind a gap they cannot: what a record refers to may
 //! have been said in a slot that is lost. There each record is taken for what it says itself, and what it leaves open is filled
 //! from the tails of upload objects, which name their backup and volume. A backup of which a part may be missing becomes a point
-//! "with errors": nobody is told that it is complete.
+//! "with errors": it is not reported as complete.
 //!
 //! The new log begins at a slot above all that were ever seen, with distance enough ([`DISTANCE_SLOTS`]) that no writer can be about to
-//! create it: a late create of anyone lands at or below the new boundary, where nobody reads. One PUT, that of the boundary, makes
+//! create it: a late create of anyone lands at or below the new boundary, which is never read. One PUT, that of the boundary, makes
 //! the change; before it nothing that exists is touched, and the lease is held until then.
 //!
 //! Invariants: nothing is deleted (I6); what is reported lost is named. Does not: make segments (`table::rebuild`), or hold the
@@ -292,7 +292,7 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
 }
 
 /// Gives up a policy's unfinished backups before `last`, as the end of that one does (`State::running_of`). Those whose policy is not known
-/// stay: nobody can tell that they are of the same one.
+/// stay: nothing proves that they are of the same one.
 fn give_up(state: &mut State, policy: &str, last: BackupId) {
     let given_up: Vec<BackupId> =
         state.unfinished(policy).map(|(backup, _)| backup).filter(|&backup| backup < last).collect();
@@ -423,8 +423,8 @@ impl Salvage {
                 && running.volumes.iter().all(|volume| running.done.is_whole(volume.volume))
     }
 
-    /// The state of the new log, made by `holder` in `epoch`, which is over with it: whoever comes next need not wait. `tails` are the
-    /// backups and volumes that the objects which count name. Returns as well the points of which nobody knows whether they are complete.
+    /// The state of the new log, made by `holder` in `epoch`, which is over with it: the next one need not wait. `tails` are the
+    /// backups and volumes that the objects which count name. Returns as well the points of which it is not known whether they are complete.
     pub fn into_state(
         self,
         epoch: Epoch,

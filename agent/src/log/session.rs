@@ -1,7 +1,7 @@
 //! A blocking driver of the log for command lines: open to read, claim, commit, release.
 //!
 //! `Session` gives the writer's calls to [`Hands`], so that neither a call that hangs nor housekeeping delays a beat; without any it performs
-//! them one by one on the thread that calls it, a beat that is due first. Whoever runs long between commits calls
+//! them one by one on the thread that calls it, a beat that is due first. A caller that runs long between commits calls
 //! [`Session::poll`] at or before the deadline that it returned, so that beats go out; a node runs the
 //! [`Writer`] itself. What mends a log that cannot be followed holds the lease without it ([`Hold`]).
 //!
@@ -57,7 +57,7 @@ pub struct Done {
 pub struct Session<'a, S> {
     around: Surroundings<'a>,
     hands: Option<Box<dyn Hands>>,
-    /// Which writer of this session's claim: answers to the calls of an earlier one are nobody's.
+    /// Which writer of this session's claim: answers to the calls of an earlier one are dropped.
     round: u32,
     /// Calls that the hands have of this writer.
     open: usize,
@@ -358,7 +358,7 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
                     self.answered(id, answer, fault);
                 }
             },
-            // Work goes on; whoever looks after the repository should know.
+            // Work goes on; the operator should know.
             Action::Warning(fault) => log::warn!("log: {fault}"),
             Action::Wait { .. }
             | Action::Ready { .. }
@@ -369,7 +369,7 @@ impl<'a, S: Sealer + Clone> Session<'a, S> {
     }
 }
 
-/// A lease without a log, for whoever mends one. Let go by being dropped: no beat follows.
+/// A lease without a log, to mend one. Let go by being dropped: no beat follows.
 pub struct Hold<'a> {
     around: Surroundings<'a>,
     lease: Lease,
@@ -432,9 +432,9 @@ impl<'a> Hold<'a> {
     }
 
     /// Lets a log begin anew: stores its checkpoint and its boundary. Each attempt goes out with enough of the lease left (L1), and none is
-    /// repeated behind it: it would roll back what a later holder committed. When it returns, nobody had taken over before the boundary counted.
+    /// repeated behind it: it would roll back what a later holder committed. When it returns, no node had taken over before the boundary counted.
     ///
-    /// Errors: the lease is lost, somebody took over, or the store does not answer. The log may begin anew even so; it is read again then.
+    /// Errors: the lease is lost, another node took over, or the store does not answer. The log may begin anew even so; it is read again then.
     pub fn begin_anew(&mut self, beginning: [(String, Vec<u8>); 2]) -> Result<(), LogFault> {
         for (key, body) in beginning {
             let place = match keys::number(&key, keys::BOUNDARIES) {

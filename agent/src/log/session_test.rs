@@ -218,7 +218,7 @@ pub(super) fn read(store: &MemoryStore) -> (Result<View, LogFault>, Vec<LogFault
     (view, warnings)
 }
 
-/// Nobody reads it, nobody claims it, and whoever tries leaves it as it was.
+/// It can be neither read nor claimed, and an attempt leaves it as it was.
 pub(super) fn is_refused(store: &MemoryStore, place: &str) {
     let (before, fault) = (keys_of(store), read(store).0.unwrap_err());
     assert!(fault.to_string().contains(place), "{place}: {fault}");
@@ -302,7 +302,7 @@ fn a_checkpoint_covers_what_is_lost_before_it() {
     let (view, warnings) = read(&store);
     assert_eq!((same(view), warnings), (expected.clone(), mended(Place::Slot(covered))));
 
-    // The boundary: nobody needs it who finds a newer checkpoint.
+    // The boundary: no node needs it who finds a newer checkpoint.
     let store = copy_of(&objects);
     store.delete(&boundary_key).unwrap();
     let (view, warnings) = read(&store);

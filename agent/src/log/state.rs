@@ -129,7 +129,7 @@ pub struct State {
     pub running: BTreeMap<BackupId, Running>,
     /// Recovery points, ascending.
     pub points: Arc<BTreeMap<BackupId, Point>>,
-    /// Backups given up, ascending: whoever reads rows out of upload objects skips theirs.
+    /// Backups given up, ascending: a reader that reads rows out of upload objects skips theirs.
     pub abandoned: Vec<BackupId>,
     /// Segments of each volume, ascending by (first inode, name).
     pub segments: BTreeMap<VolumeId, Arc<Vec<SegmentMeta>>>,
@@ -304,7 +304,7 @@ impl State {
         given_up
     }
 
-    /// What a record leaves unfinished that nobody goes on with: the record that gives it up, to be written behind it.
+    /// What a record leaves unfinished that no node goes on with: the record that gives it up, to be written behind it.
     pub fn given_up_with(&self, record: &Record) -> Option<Record> {
         let Record::PolicyRemoved { name, .. } = record else { return None };
         self.running_of(name).map(|(backup, _)| Record::BackupAbandoned { backup })
@@ -429,7 +429,7 @@ impl State {
     }
 
     /// A backup that runs, or that stopped and whose rows are kept, may have taken over or stored what is bad from now on, from whichever point it
-    /// compares each volume with: its point is damaged until somebody looked at all of it. One that begins later knows better.
+    /// compares each volume with: its point is damaged until a check has looked at all of it. One that begins later knows better.
     pub(super) fn add_damage(&mut self, news: &DamageNews) {
         let (points, running) = (&self.points, &self.running);
         let exists = |point: &BackupId| points.contains_key(point) || running.contains_key(point);

@@ -662,7 +662,7 @@ fn unfinished_backups_make_room_for_those_of_other_policies() {
     put(&mut state, slot + 1, &records).unwrap();
     assert_eq!(state.running.keys().copied().collect::<Vec<_>>(), [4, 8, 12, 16, 17].map(BackupId));
     assert_eq!(state.to_give_up("e", &|_| true), []);
-    // Sixteen policies with one each: of those that nobody is at, the oldest makes room; of its own, the one before.
+    // Sixteen policies with one each: of those that no node works on, the oldest makes room; of its own, the one before.
     let mut crowd = state.clone();
     crowd.running = (1..=RUNNING_MAX as u32)
         .map(|backup| {

@@ -1,7 +1,7 @@
 //! Which stretches of its volumes a running backup has done.
 //!
 //! ```text
-//!  volume 1   |=== done ===|        |= done =|                            gaps: what is left for somebody to do
+//!  volume 1   |=== done ===|        |= done =|                            gaps: what is left to do
 //!             (0,0)                                        KEY_END
 //! ```
 //!

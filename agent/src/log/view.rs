@@ -33,7 +33,7 @@ pub struct View {
     pub state: State,
     /// The slot itself, for the next one to carry; nothing when only a checkpoint of it was read.
     pub last: Body,
-    /// Where whoever opens the log begins.
+    /// Where a process that opens the log begins.
     pub cover: Cover,
     /// The log went further, when this is not `None`: its newest slots are lost.
     pub lost_end: Option<LostEnd>,

@@ -161,8 +161,8 @@ pub struct Writer<S> {
 }
 
 impl<S: Sealer + Clone> Writer<S> {
-    /// Starts with a claim, by what `view` says of the lease; the log is read again when that says that somebody may hold it. For
-    /// whoever has read it a while ago. The rest is as in [`Writer::new`].
+    /// Starts with a claim, by what `view` says of the lease; the log is read again when that says that another node may hold it. For
+    /// a process that has read it a while ago. The rest is as in [`Writer::new`].
     pub fn with_view(
         identity: Identity,
         sealer: S,
@@ -336,7 +336,7 @@ impl<S: Sealer + Clone> Writer<S> {
         while let Some(news) = self.lease.as_mut().and_then(Lease::next_news) {
             match news {
                 LeaseNews::Waiting { .. } if !self.has_read => {
-                    // Whoever took it since may have let it go.
+                    // The node that took it since may have let it go.
                     (self.lease, self.has_read) = (None, true);
                     self.read_on(Phase::Replaying);
                 }
@@ -596,7 +596,7 @@ impl<S: Sealer + Clone> Writer<S> {
             }
             (Step::Resolving | Step::Checking, Answer::Body(bytes)) => self.slot_read(&bytes),
             (Step::Checking, Answer::Absent) => {
-                // It was there a moment ago: collected, so somebody has moved on; or the store lost it.
+                // It was there a moment ago: collected, so another node has moved on; or the store lost it.
                 self.doubt(LogFault::Store { place: Place::Slot(slot), kind: StoreFaultKind::NotFound });
             }
             (Step::Fencing, Answer::Body(_)) => {

@@ -1,6 +1,6 @@
 //! A node that is there for one backup, in the process of a command: no peers, no schedules, nothing of other
-//! policies. And what a node without peers does while it waits for a lease: nobody tells it that the lease
-//! was let go, so it looks. So does a node with peers while a command holds it, which tells nobody. Source: ours.
+//! policies. And what a node without peers does while it waits for a lease: no node tells it that the lease
+//! was let go, so it looks. So does a node with peers while a command holds it, which sends no message. Source: ours.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use crate::format::slot::Sealer;
 use crate::log::fault::LogFault;
 use crate::log::replay::View;
 
-/// Time between looks at the log while a lease is waited for that somebody else may hold, in nanoseconds:
+/// Time between looks at the log while a lease is waited for that another node may hold, in nanoseconds:
 /// short for a person, and one or two GETs. For a node without peers, and for a lease that a command has: an
 /// announcement says it of all others.
 pub(super) const LOOK_NS: u64 = 1_000_000_000;
@@ -51,7 +51,7 @@ impl<S: Sealer + Clone> Node<S> {
         self.coordinator.as_ref().and_then(Coordinator::last_error)
     }
 
-    /// Whether it looks at the log for the end of a lease that it waits for: nobody would tell it.
+    /// Whether it looks at the log for the end of a lease that it waits for: no node would tell it.
     pub(super) fn looks(&self) -> bool {
         let held = self.held.map(|(held, _)| held);
         held.is_some_and(|held| self.config.peers.is_empty() || held.is_of_command())

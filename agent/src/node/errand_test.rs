@@ -184,7 +184,7 @@ fn tables_are_in_order_when_nothing_is_left_to_do() {
         alone.handle(Event::Progressed { id: a.id, progress });
     }
     alone.handle(Event::Ended { id: a.id, result: Ok(()) });
-    // No time passes: nobody waits for a beat between two merges.
+    // No time passes: nothing waits for a beat between two merges.
     while !alone.node.is_idle() {
         let actions = alone.take();
         assert!(!actions.is_empty(), "it waits for something after {merges} merges");

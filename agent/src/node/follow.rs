@@ -24,7 +24,7 @@ pub(super) struct Follow {
     /// The epoch under which this node has told the coordinator all that it holds.
     greeted: Option<(NodeId, Epoch)>,
     heard_ns: u64,
-    /// The lease was let go: nobody needs to claim it without work.
+    /// The lease was let go: no node needs to claim it without work.
     resting: bool,
     /// This node was asked to take it.
     asked: bool,
@@ -54,7 +54,7 @@ impl Follow {
         self.resting
     }
 
-    /// For how long nobody was heard who coordinates.
+    /// For how long no coordinator was heard of.
     pub(super) fn silence_ns(&self, now_ns: u64) -> u64 {
         now_ns.saturating_sub(self.heard_ns)
     }
@@ -127,19 +127,19 @@ impl<S: Sealer + Clone> Node<S> {
             work.into_iter().chain(self.due_ns).chain(follow.again_ns).min()?.saturating_add(turn_ns)
         } else if self.config.peers.is_empty() && (has_work || self.errand.is_some() && self.has_unfinished())
         {
-            // Nobody else would be heard: whoever holds the lease is watched before it is taken.
+            // No other would be heard: the holder of the lease is watched before it is taken.
             0
         } else if follow.holder.is_some() || has_work || self.has_unfinished() {
-            // Somebody was working here, or should be: by its silence, one after the other.
+            // A node was working here, or should be: by its silence, one after the other.
             silence.saturating_add(turn_ns)
         } else {
-            // Nobody was heard of since this node started. What is due by schedule is due all the same.
+            // No node was heard of since this one started. What is due by schedule is due all the same.
             silence.max(self.due_ns?).saturating_add(turn_ns)
         };
         Some(due.max(follow.away_until_ns))
     }
 
-    /// Whether the log has a backup that somebody should go on with.
+    /// Whether the log has a backup that a node should go on with.
     fn has_unfinished(&self) -> bool {
         let state = &self.view().state;
         match &self.errand {
@@ -154,7 +154,7 @@ impl<S: Sealer + Clone> Node<S> {
         self.follow.asked = false;
         self.health.is_well();
         if from != me && self.writer.is_some() {
-            // Somebody else's epoch is the highest: this node's own claim, or its own epoch, is over.
+            // Another node's epoch is the highest: this node's own claim, or its own epoch, is over.
             let own = self.writer.as_ref().map_or(Epoch(0), |(_, writer)| writer.epoch());
             if self.coordinator.is_none() || own < self.follow.epoch {
                 self.step_down(now_ns);

@@ -397,7 +397,7 @@ impl Cluster {
                 assert!(matches!(self.reply_to(client), Some(Reply::Status(_))));
             }
             let next = self.now + 1000 * MS;
-            // Nobody's: time passes up to there.
+            // Of no node: time passes up to there.
             push(&self.queue, next, 0, u64::MAX, Event::Down(NodeId(1)));
             self.run_until(2, "a second", |cluster| cluster.now >= next);
         }

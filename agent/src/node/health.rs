@@ -19,7 +19,7 @@ use crate::store::{StoreFault, StoreFaultKind};
 pub(super) struct Health {
     /// Peers.
     pub contacts: BTreeMap<NodeId, Contact>,
-    /// Since when nobody is known to coordinate whom this node can reach, in nanoseconds since 1970.
+    /// Since when no node within reach is known to coordinate, in nanoseconds since 1970.
     none_since_ns: Option<i64>,
     /// What kept this node from the lease last, with the store's words if it was the store.
     trouble: Option<(LogFault, Option<String>)>,
@@ -50,14 +50,14 @@ impl Health {
         self.trouble = Some((fault, words));
     }
 
-    /// Somebody coordinates, or did and let the lease go.
+    /// A node coordinates, or did and let the lease go.
     pub(super) fn is_well(&mut self) {
         self.trouble = None;
     }
 
     /// The log was read.
     pub(super) fn has_read(&mut self) {
-        // Somebody else's lease is none of its faults.
+        // Another node's lease is none of its faults.
         self.trouble.take_if(|(fault, _)| !matches!(fault, LogFault::Held { .. }));
     }
 
@@ -69,7 +69,7 @@ impl Health {
         })
     }
 
-    /// Whether somebody is known to coordinate, and for how long nobody was heard who did.
+    /// Whether a node is known to coordinate, and for how long none was heard that did.
     pub(super) fn look(&mut self, wall_ns: i64, is_held: bool, silence_ns: u64) {
         let since = wall_ns.saturating_sub_unsigned(silence_ns);
         self.none_since_ns = if is_held { None } else { self.none_since_ns.or(Some(since)) };
@@ -99,7 +99,7 @@ impl<S: Sealer + Clone> Node<S> {
         self.health.contacts.insert(node, Contact { since_ns, ..contact });
     }
 
-    /// The status as long as nobody coordinates whom this node can reach.
+    /// The status as long as no node within reach coordinates.
     pub(super) fn own_status(&self, now_ns: u64) -> String {
         let why = self.why_none(now_ns);
         let none = NoCoordinator {
@@ -115,7 +115,7 @@ impl<S: Sealer + Clone> Node<S> {
         status::without(&none, &self.view().state)
     }
 
-    /// Why nobody coordinates; `None`: there is nothing to do.
+    /// Why no node coordinates; `None`: there is nothing to do.
     pub(super) fn why_none(&self, now_ns: u64) -> Option<String> {
         if let Some(words) = &self.health.store {
             return Some(format!("the store: {words}"));

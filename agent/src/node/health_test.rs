@@ -1,4 +1,4 @@
-//! What a status says while nobody coordinates.
+//! What a status says while no node coordinates.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Cluster {
     }
 }
 
-/// Why nobody coordinates, as a status says it.
+/// Why no node coordinates, as a status says it.
 fn why(status: &Value) -> &str {
     assert_eq!(status["coordinator"]["node"], Value::Null, "{status}");
     status["coordinator"]["why"].as_str().unwrap_or("")

@@ -11,12 +11,12 @@
 //!
 //! | when | a node claims the lease |
 //! |---|---|
-//! | it has work (a command, a job, a backup that runs in the log) and nobody coordinates | at once when the last holder let it go, else by L2 |
+//! | it has work (a command, a job, a backup that runs in the log) and no node coordinates | at once when the last holder let it go, else by L2 |
 //! | the holder was working and is silent for [`SILENT_BEATS`] beats, or its connection broke | by L2 |
-//! | a backup is due by schedule, and everybody rests or nobody was heard of since the node started | at once, or by L2 |
+//! | a backup is due by schedule, and all nodes rest or none was heard of since this one started | at once, or by L2 |
 //! | the holder moved the lease here | at once (L4) |
 //!
-//! A node without peers hears of nobody: it claims as soon as it has work, and looks at the log while it waits by L2, where a holder that
+//! A node without peers hears of no other: it claims as soon as it has work, and looks at the log while it waits by L2, where a holder that
 //! lets the lease go says so.
 //!
 //! With nothing to do the holder lets the lease go and everybody rests; the next who has work takes it.
@@ -31,7 +31,7 @@
 //! | `reading` | the log, read for what waits for it |
 //! | `errand` | a node that is there for one backup |
 //! | `requests` | commands of people on this machine |
-//! | `health` | what it says while nobody coordinates |
+//! | `health` | what it says while no node coordinates |
 //!
 //! Invariants: messages of an older epoch than the highest seen are dropped and answered with `Fenced`; nothing is assigned or
 //! committed when the lease could end before it arrives (L1); a coordinator is gone in the same call in which its lease is.
@@ -127,7 +127,7 @@ pub struct Node<S> {
     actions: VecDeque<Action>,
     /// When it was called last.
     now_ns: u64,
-    /// Schedules in the log: somebody must coordinate when the first is due.
+    /// Schedules in the log: a node must coordinate when the first is due.
     calendar: Calendar,
     due_ns: Option<u64>,
     health: Health,
@@ -136,12 +136,12 @@ pub struct Node<S> {
     errand: Option<Errand>,
     /// Who may hold the lease that this node claims, and until when at least it is watched.
     held: Option<(LogFault, u64)>,
-    /// When the log is looked at next for whether that one let go. The look may fail, and nobody needs to know.
+    /// When the log is looked at next for whether that one let go. The look may fail, and no node needs to know.
     look_ns: u64,
 }
 
 impl<S: Sealer + Clone> Node<S> {
-    /// A node that has just started. It reads the log first: a backup may be waiting for somebody to go on with it.
+    /// A node that has just started. It reads the log first: a backup may be waiting for a node to go on with it.
     pub fn new(now_ns: u64, config: Config<S>) -> Node<S> {
         let mut ids: Vec<NodeId> = config.peers.iter().copied().chain([config.identity.me.node]).collect();
         ids.sort_unstable();
@@ -254,11 +254,11 @@ impl<S: Sealer + Clone> Node<S> {
         counts
     }
 
-    /// Lets the lease go, if it is held, so that a clean stop costs nobody a wait.
+    /// Lets the lease go, if it is held, so that no node has to wait after a clean stop.
     pub fn leave(&mut self, now_ns: u64, wall_ns: i64) {
         let wall_ns = self.read_clock(now_ns, wall_ns);
         if let (Some(coordinator), None) = (&self.coordinator, self.releasing) {
-            // With work left, somebody is named who takes it at once: others would rest.
+            // With work left, a successor is named, which takes it at once: others would rest.
             let heir = self.up.first().copied().filter(|_| !coordinator.is_idle());
             self.releasing = Some(heir);
         }
@@ -353,7 +353,7 @@ impl<S: Sealer + Clone> Node<S> {
         self.follow.holder.filter(|holder| *holder == self.me() || self.up.contains(holder))
     }
 
-    /// Sends to whoever coordinates. What is lost for want of one is sent again when there is one, or asked for again.
+    /// Sends to the coordinator. What is lost for want of one is sent again when there is one, or asked for again.
     fn tell_coordinator(&mut self, message: Message) {
         if let Some(holder) = self.follow.holder {
             self.send(holder, message);
@@ -426,7 +426,7 @@ impl<S: Sealer + Clone> Node<S> {
                     self.actions.push_back(Action::Reply { client, reply });
                 }
             }
-            // It goes out again when somebody announces itself; at once, it would come back at once.
+            // Do not send it again now: wait for the next Announce.
             Message::Redirect { .. } => self.follow.renounced(from),
             Message::Request { request, .. } if self.coordinator.is_none() => {
                 let holder = self.follow.holder;
@@ -445,7 +445,7 @@ impl<S: Sealer + Clone> Node<S> {
                 let Some(coordinator) = &mut self.coordinator else { return };
                 coordinator.set_lease_end(writer.lease_end_ns());
                 coordinator.set_clock_ahead(self.wall.ahead_ns());
-                // Who only looks keeps nobody from resting.
+                // A request for the status does not keep the cluster from resting.
                 if let Message::Request { request, command: Command::Status } = message {
                     let reply = Reply::Status(coordinator.status(now, &self.health.contacts));
                     return self.send(from, Message::Reply { request, reply });
@@ -496,7 +496,7 @@ impl<S: Sealer + Clone> Node<S> {
         }
     }
 
-    /// When the next backup is due, on this node's clock. Asked for while nobody coordinates, and not of a log that is being read:
+    /// When the next backup is due, on this node's clock. Asked for while no node coordinates, and not of a log that is being read:
     /// the backup that was due may be in what is still to come.
     fn read_calendar(&mut self, now_ns: u64, wall_ns: i64) {
         let before = self.due_ns.take();

@@ -52,7 +52,7 @@ fn three_nodes_share_a_backup_and_rest() {
     assert!(counts.iter().all(|&count| (1..4).contains(&count)), "tables in order at rest: {counts:?}");
     assert!(state.retired.len() as u64 > INODES / 64, "workers made one with each report");
     let epochs = state.epoch;
-    // Rested: whoever has work next takes it, without a wait.
+    // Rested: the node that has work next takes it, without a wait.
     let before = cluster.now;
     cluster.begin_backup(1, 3);
     assert!(cluster.now - before < 5_000 * MS, "{} ms", (cluster.now - before) / MS);
@@ -447,7 +447,7 @@ fn a_backup_that_cannot_begin_is_tried_again_later_and_later_and_the_cluster_res
     cluster.local(1, 2, Command::Status);
     cluster.run_until(60, "an answer", |cluster| cluster.reply_to(2).is_some());
     assert!(matches!(cluster.reply_to(2), Some(Reply::Status(json)) if json.contains("tried again 60 min")));
-    // Somebody has it: it begins at the next try, and is tried as planned from then on.
+    // A node has it: it begins at the next try, and is tried as planned from then on.
     cluster.volumes[1].push("gone".to_owned());
     cluster.kill(1);
     cluster.boot(1);

@@ -85,7 +85,7 @@ impl<S: Sealer + Clone> Node<S> {
         }
     }
 
-    /// Whoever waits for the log is told; the coordinator asks again or asks somebody else.
+    /// What waits for the log fails; the coordinator asks again, or asks another node.
     pub(super) fn log_is_unreadable(&mut self, fault: LogFault) {
         self.has_read = true;
         for waiting in std::mem::take(&mut self.waiting) {

@@ -1,4 +1,4 @@
-//! Commands of people on this machine, until somebody who coordinates has answered them. Source: ours.
+//! Commands of people on this machine, until a coordinator has answered them. Source: ours.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Numbers go on from `first`, which no other start of the node has: an answer to a request of an earlier start is nobody's.
+    /// Numbers go on from `first`, which no other start of the node has: an answer to a request of an earlier start is dropped.
     pub(super) fn new(patience_ns: u64, first: u64) -> Requests {
         Requests { open: BTreeMap::new(), next: first, patience_ns, refused: Vec::new() }
     }
@@ -59,7 +59,7 @@ impl Requests {
         self.open.insert(self.next, Request { client, command, until_ns, sent: None });
     }
 
-    /// Takes the request that was answered out; `None` for one that nobody waits for any more.
+    /// Takes the request that was answered out; `None` for one that nothing waits for any more.
     pub(super) fn answered(&mut self, request: u64) -> Option<u64> {
         self.open.remove(&request).map(|request| request.client)
     }
@@ -71,7 +71,7 @@ impl Requests {
         }
     }
 
-    /// Whether somebody must coordinate for one of them to be answered.
+    /// Whether a node must coordinate for one of them to be answered.
     pub(super) fn need_coordinator(&self) -> bool {
         self.open.values().any(|request| request.command != Command::Status)
     }

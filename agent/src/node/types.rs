@@ -105,7 +105,7 @@ pub enum Event {
         /// Which.
         id: AssignmentId,
     },
-    /// Somebody on this machine wants something.
+    /// A request from this machine.
     Local {
         /// Comes back in the reply.
         client: u64,
@@ -162,7 +162,7 @@ pub enum Action {
     Committed(AssignmentId),
     /// Have the running job send what it has packed; `Event::Flushed` or `Event::Ended` follows.
     Flush(AssignmentId),
-    /// Answer somebody on this machine.
+    /// Answer a request from this machine.
     Reply {
         /// Whom.
         client: u64,
@@ -178,7 +178,7 @@ pub enum Action {
 pub enum Note {
     /// Claims the lease.
     Seeking,
-    /// Somebody may hold it.
+    /// Another node may hold it.
     Waiting(LogFault),
     /// Another machine holds it under this node's number.
     SameNumber(LogFault),

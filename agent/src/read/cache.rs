@@ -1,4 +1,4 @@
-//! Blocks one by one, for whoever reads an item in order or in any order: the last fetch and the last frames are kept.
+//! Blocks one by one, for a reader that reads an item in order or in any order: the last fetch and the last frames are kept.
 //!
 //! Costs: a block of a frame that is kept is a digest; of one that is not, a ranged GET that takes the frames of the next blocks along
 //! where they lie near. Memory: a fetch, and the bytes of frames that [`BlockCache::new`] was given.

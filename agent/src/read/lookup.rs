@@ -64,7 +64,7 @@ impl Forward {
 }
 
 impl<F: Fetch> Lookup<F> {
-    /// Reads the point that `cut` made. What cannot be read costs its rows: [`TableFault::Lost`] says so to whoever asks for them.
+    /// Reads the point that `cut` made. What cannot be read costs its rows: [`TableFault::Lost`] says so when they are asked for.
     pub fn new(mut reader: TableReader<F>, cut: BackupId) -> Lookup<F> {
         reader.tolerate(&|_| false);
         let forward = |kind| Forward { kind, stream: None, at: Lin::default() };

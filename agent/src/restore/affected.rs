@@ -56,7 +56,7 @@ pub fn points<F: Fetch>(
             survey.seen(row.backup, before);
         }
     }
-    // What nobody knew of yet.
+    // What the log does not know of yet.
     let lost: Vec<ObjectId> = survey.reader.source().lost().map(|lost| lost.segment).collect();
     survey.lost_segments(segments, &|id| lost.contains(id));
     Ok(cuts.iter().zip(survey.found).filter_map(|(&cut, found)| found.then_some(cut)).collect())

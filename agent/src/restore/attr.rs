@@ -3,7 +3,7 @@
 //! | step | why here |
 //! |---|---|
 //! | data | a later write drops `security.capability` |
-//! | owner | clears setuid, setgid and `security.capability`; where it cannot be set, those are left out (and named): they would give the rights of somebody else |
+//! | owner | clears setuid, setgid and `security.capability`; where it cannot be set, those are left out (and named): they would give the rights of another process |
 //! | extended attributes, ACLs | an ACL rewrites the group bits of the mode |
 //! | mode | |
 //! | `security.capability` | after the last write and the owner |
@@ -169,7 +169,7 @@ pub fn settle_name(
         }
     }
     if item.kind != ItemKind::Symlink {
-        // What is no program runs with nobody's rights, so the mode is whole whoever owns it.
+        // What is no program gives no rights, so the mode is whole whichever its owner.
         check("set mode", dir.set_mode_of(name, item.mode), fault);
     }
     check("set times", dir.set_times_of(name, item.atime, item.mtime), fault);

@@ -6,7 +6,7 @@
 //! | new file | without a name, which it gets when it is whole (`target`) | a hole |
 //! | device or file, in place | as it is; only what differs is written ([`compare`](super::compare)) | punched, unless it reads as zero |
 //!
-//! Blocks are written with `O_DIRECT` where the target can: an image is larger than memory and nobody reads it soon, so the
+//! Blocks are written with `O_DIRECT` where the target can: an image is larger than memory and is not read again soon, so the
 //! page cache stays what it was. The end of an item that is no multiple of [`DIRECT_ALIGN_BYTES`] goes through the cache.
 //!
 //! Invariants: a new file gets its name only when every block is verified and written and the file is durable; with damaged
@@ -91,7 +91,7 @@ pub struct To<'a> {
     pub nonce: u64,
     /// Budget in bytes.
     pub memory: u64,
-    /// For whoever watches.
+    /// For those that watch.
     pub progress: &'a Arc<Progress>,
 }
 

@@ -62,7 +62,7 @@ impl<N> Dir<N> {
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes it until somebody needs it.
+    /// Closes it until it is needed.
     pub fn close(&self) {
         self.slot().take();
     }

@@ -286,7 +286,7 @@ pub enum RestoreFault {
     WrongItem(&'static str),
     /// No memory or threads for the work.
     Resources(&'static str),
-    /// Somebody asked to stop.
+    /// A stop was asked for.
     Cancelled,
 }
 

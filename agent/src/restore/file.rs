@@ -5,7 +5,7 @@
 //!  directory  left = 1 (still being walked) + entries that are not there yet   0: attributes; then its parent has one less
 //! ```
 //!
-//! Whoever takes the last count does the rest, on its own thread; counts only fall after they were raised by the walk.
+//! The lane that takes the last count does the rest; counts only fall after they were raised by the walk.
 //! Invariants: a file gets its names only when all its blocks are verified and written (unless damaged ones are asked for). What
 //! fails on one file is said once for it, each of its names is named, and the others go on; only when the target takes no file
 //! at all, the restore ends.
@@ -57,7 +57,7 @@ pub struct Job<N> {
     pub options: RestoreOptions,
     /// What did not work.
     pub faults: FaultLog,
-    /// Counters for whoever watches.
+    /// Counters for those that watch.
     pub progress: Arc<Progress>,
     /// The first thing that ends the restore.
     pub fatal: Mutex<Option<RestoreFault>>,
@@ -284,7 +284,7 @@ impl<N: Node> File<N> {
             return Ok(false);
         }
         let Some(first) = state.names.first() else { return Err(Errno::NOENT) };
-        // Nobody can open a file without a name, so it may have its mode from the start.
+        // A file without a name cannot be opened by others, so it may have its mode from the start.
         let mode = self.item.mode & 0o777;
         let Some(target) = &job.target else { return Err(Errno::BADF) };
         let dir = first.dir.node()?;

@@ -142,7 +142,7 @@ pub trait Hands<N> {
     /// Gives it a task.
     fn push(&self, task: Task<N>);
 
-    /// Before somebody waits for tasks to be done.
+    /// Before a thread waits for tasks to be done.
     fn make_room(&self);
 }
 
@@ -190,7 +190,7 @@ impl<N: Node> Hands<N> for RefCell<Own<'_, N>> {
         own.work(|waiting, next| waiting < TASKS_MAX && next == waiting);
     }
 
-    /// Nobody else will do them.
+    /// No other lane will do them.
     fn make_room(&self) {
         self.borrow_mut().work(|_, _| false);
     }

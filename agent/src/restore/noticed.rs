@@ -1,4 +1,4 @@
-//! From what somebody found lost to what the log is told: names that it does not know of, and the points that need them.
+//! From what was found lost to what is new to the log: names that it does not know of, and the points that need them.
 //!
 //! ```text
 //!  check, restore, backup, presence sweep --> Found --> less what the log knows --> points that need the rest --> DamageNews
@@ -20,7 +20,7 @@ use crate::table::lost::LostRows;
 /// The points that need an object or segment that a predicate names.
 pub type PointsOn<'a, E> = dyn FnMut(&dyn Fn(&ObjectId) -> bool) -> Result<BTreeSet<BackupId>, E> + 'a;
 
-/// What somebody found.
+/// What was found.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// Objects and segments that are not there.

@@ -49,7 +49,7 @@ pub struct Unfinished {
 pub enum Ignored {
     /// It has another size or beginning.
     NoState,
-    /// Its digest is another one: damaged, or of another repository, or made by somebody else.
+    /// Its digest is another one: damaged, or of another repository, or made by another process.
     Digest,
     /// It is of another point.
     Point(BackupId),

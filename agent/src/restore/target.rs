@@ -15,7 +15,7 @@
 //! - A name that a user sees is whole: data goes to an unnamed file (`O_TMPFILE`), which is linked when it is complete. Unnamed
 //!   files vanish with the process. Measured on ext4, 60,000 files, 2 threads: 1.29 s and 2.3 s CPU, against 1.42 s and 2.6 s
 //!   for a temporary name and a rename (1.05 s for writing under the final name, which a kill -9 would leave half-written).
-//! - What an ended restore left is in its staging directory, which nobody has locked any more; the next restore removes it, and
+//! - What an ended restore left is in its staging directory, which no process has locked any more; the next restore removes it, and
 //!   knows by it that it goes on where another one ended, and by its name whether the machine has been started again since: then contents
 //!   may be lost that attributes do not show. The staging directory goes when everything is durable.
 //! - What is replaced by something of another type changes places with it in one step, and is removed from the staging directory.
@@ -563,7 +563,7 @@ pub fn is_safe_name(name: &[u8]) -> bool {
 pub(super) struct There<N> {
     /// Whether nothing is in it but `lost+found` and what restores left.
     empty: bool,
-    /// Staging directories that nobody holds, open and locked.
+    /// Staging directories that no process holds, open and locked.
     pub(super) left: Vec<(Vec<u8>, N)>,
     /// Those that are in use.
     pub(super) busy: Vec<Vec<u8>>,

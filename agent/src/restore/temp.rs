@@ -3,7 +3,7 @@
 //! | made by | name | gives way to others | when the restore ends early |
 //! |---|---|---|---|
 //! | this restore | none, or one in the staging directory | when it is large | is gone, but for a large one ([`parts`](super::parts)) |
-//! | somebody else ([`Temp::of_existing`]), or a device | its own | never | has what was written so far |
+//! | another process ([`Temp::of_existing`]), or a device | its own | never | has what was written so far |
 //!
 //! Invariants: what gives way gives all its room back, once, and is not written to afterwards. Source: ours; `target`.
 
@@ -27,7 +27,7 @@ pub struct Temp<N> {
     pub(super) is_listed: AtomicBool,
     /// One of [`phase`].
     phase: AtomicU8,
-    /// Held for reading by whoever writes a block, so that giving way waits for them: what they write then would stay.
+    /// Held for reading by a thread that writes a block, so that giving way waits for them: what they write then would stay.
     writers: RwLock<()>,
 }
 

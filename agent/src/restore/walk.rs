@@ -112,7 +112,7 @@ pub struct Work<'a> {
     pub options: RestoreOptions,
     /// Random.
     pub nonce: u64,
-    /// For whoever watches.
+    /// For those that watch.
     pub progress: &'a Arc<Progress>,
 }
 

@@ -23,7 +23,7 @@ const ITEM_BYTES: u64 = 4096;
 /// Bins of the sums.
 const BINS_MAX: usize = 4096;
 
-/// Keys that cut a volume into parts of equal weight, ascending; all 0 when nobody has looked.
+/// Keys that cut a volume into parts of equal weight, ascending; all 0 when no node has looked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks(pub [u64; MARKS]);
 

@@ -30,7 +30,7 @@ use crate::worker::backup::Progress;
 #[allow(clippy::large_enum_variant, reason = "nearly all are reports")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Out {
-    /// Send to the coordinator, whoever that is.
+    /// Send to the coordinator, whichever node that is.
     Send(Message),
     /// Run this job; none other runs.
     Start(Assignment),

@@ -7,7 +7,7 @@
 //!
 //! An item's own row, and its deletion, belong to the stretch that its last key is in: the one with `from <= (inode, ..)` and
 //! `(inode, u64::MAX) < to`. So stretches that tile the keys give every row once, however they are cut. A backup that was interrupted
-//! within a file goes on in it at a location row, which is a cut as good as any; nobody plans one there.
+//! within a file goes on in it at a location row, which is a cut as good as any; none is planned there.
 //!
 //! Pure. Source: ours; `agent/doc/commit-log.md`, I5.
 
@@ -20,7 +20,7 @@ use crate::worker::batch::Shape;
 /// workers read one for the same items.
 pub const INODE_GRAIN: u64 = 64;
 
-/// The key past a volume's last one, and the distance of cuts: a multiple of so many inodes, or of blocks for an image. Whoever
+/// The key past a volume's last one, and the distance of cuts: a multiple of so many inodes, or of blocks for an image. The code that
 /// divides a volume cuts in proportion below the end, begins the first stretch at [`KEY_START`](crate::id::KEY_START) and ends the last
 /// one at [`KEY_END`].
 pub fn span(info: &VolumeInfo, shape: &Shape) -> (Key, u64) {

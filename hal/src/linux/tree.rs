@@ -93,7 +93,7 @@ fn make_directories(path: &Path) -> Result<bool, Errno> {
         Err(Errno::EXIST) => Ok(false),
         Err(Errno::NOENT) => {
             let above = path.parent().filter(|above| !above.as_os_str().is_empty()).ok_or(Errno::NOENT)?;
-            // As people's own mkdir -p does: what is above is nobody's secret, what is restored has its own mode.
+            // As people's own mkdir -p does: what is above is no secret, what is restored has its own mode.
             std::fs::create_dir_all(above).map_err(|why| Errno::from_io_error(&why).unwrap_or(Errno::IO))?;
             rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)).map(|()| true)
         }
@@ -116,7 +116,7 @@ fn boot() -> u32 {
 
 impl LinuxNode {
     /// Writes of this open device or file go past the page cache from now on, where they can (not on tmpfs): for what is larger than memory
-    /// and nobody reads soon. `writers`: threads that write at once.
+    /// and is not read again soon. `writers`: threads that write at once.
     #[must_use]
     pub fn directly(mut self, writers: usize) -> LinuxNode {
         // The same inode once more, whatever has its name by now.

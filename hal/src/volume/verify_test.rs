@@ -294,7 +294,7 @@ fn each_difference_is_found_and_named() {
             );
         }
     }
-    // A special file's other flags and project id are not told by the kernel; bytes behind the end are nobody's.
+    // A special file's other flags and project id are not reported by the kernel; bytes behind the end belong to no file.
     for change in [
         (|v| v.items[3].item.flags = 0x80) as Change,
         |v| v.items[3].item.project = 1,

@@ -194,7 +194,7 @@ impl<S: Sealer> Replay<S> {
 
     pub(super) fn proven(&mut self) {
         let Some(Unproven { is_gone, is_beginning, lost }) = self.unproven.take() else { return };
-        // A log that begins anew says nothing of what was lost before: whoever began it did.
+        // A log that begins anew says nothing of what was lost before: the process that began it did.
         let is_boundary = |place: &Place| matches!(place, Place::Boundary(_));
         self.mended.extend(lost.map(|lost| lost.place()).filter(|place| !is_beginning || is_boundary(place)));
         self.mended.extend(is_gone.then_some(Place::Slot(self.base)));

@@ -129,7 +129,7 @@ impl<S: Sealer> Replay<S> {
     pub(super) fn looked_for_tables(&mut self, is_any: bool) {
         let Phase::Empty(asked) = self.phase else { return };
         if is_any {
-            // Somebody may have begun since: the slot is asked for once more before anything is said.
+            // A backup may have begun since: the slot is asked for once more before anything is said.
             let fault = Some(LogFault::Gone);
             self.read_once_more(Lost { slot: Slot(1), fault, last: None });
         } else {

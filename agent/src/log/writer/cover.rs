@@ -14,8 +14,8 @@ use crate::log::salvage::DISTANCE_SLOTS;
 const COVER_PAUSE: u32 = 2;
 
 impl<S: Sealer + Clone> Writer<S> {
-    /// The log's end is lost up to `named`, and perhaps more. Whoever has read it, and whoever stalled when it was about to go on there, must
-    /// not take what comes next for what was there: the log goes on so far behind that nobody can, behind a checkpoint of a slot that never
+    /// The log's end is lost up to `named`, and perhaps more. A process that has read it, and one that stalled when it was about to go on there, must
+    /// not take what comes next for what was there: the log goes on so far behind that no process can, behind a checkpoint of a slot that never
     /// was. That counts when a slot follows from it, so what decides is the create of that slot, as ever.
     pub(super) fn cover(&mut self, named: Slot) {
         let (slot, nonce) = (Slot(named.0.saturating_add(DISTANCE_SLOTS)), self.nonces.draw());

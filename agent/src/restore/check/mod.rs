@@ -108,7 +108,7 @@ pub enum CheckEnd {
     TooManyObjects,
     /// No memory or threads for the work.
     Resources(&'static str),
-    /// Somebody asked to stop.
+    /// A stop was asked for.
     Cancelled,
 }
 
