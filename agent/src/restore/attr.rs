@@ -81,6 +81,7 @@ pub fn settle(
     }
     let owner = owner.or_else(|| node.stat().ok().map(|stat| (stat.uid, stat.gid)));
     let trusted = is_trusted(item, owner);
+    let mut missing = Missing::default();
     for (name, value) in item.xattrs.iter().filter(|(name, _)| name != CAPABILITY) {
         if known.is_old && has_xattr(node, name, value) {
             continue;
@@ -89,7 +90,7 @@ pub fn settle(
             mode = None;
         }
         if let Err(errno) = node.set_xattr(name, value) {
-            fault(Reason::Xattr { name: name.clone(), errno });
+            missing.add(name, errno, fault);
         }
     }
     let wanted = if trusted { item.mode } else { item.mode & !PRIVILEGES };
@@ -100,8 +101,9 @@ pub fn settle(
         && trusted
         && let Err(errno) = node.set_xattr(name, value)
     {
-        fault(Reason::Xattr { name: name.clone(), errno });
+        missing.add(name, errno, fault);
     }
+    missing.tell(fault);
     if !trusted {
         fault(Reason::NotKept { what: Feature::Privileges, items: 1 });
     }
@@ -110,6 +112,31 @@ pub fn settle(
     }
     if known.mtime != Some(item.mtime) {
         check("set times", node.set_times(item.atime, item.mtime), fault);
+    }
+}
+
+/// What of an item's attributes the target does not know at all: told once for each kind.
+#[derive(Default)]
+struct Missing {
+    xattrs: bool,
+    acls: bool,
+}
+
+impl Missing {
+    fn add(&mut self, name: &[u8], errno: Errno, fault: &mut dyn FnMut(Reason)) {
+        match errno {
+            Errno::OPNOTSUPP if [ACL_ACCESS, ACL_DEFAULT].contains(&name) => self.acls = true,
+            Errno::OPNOTSUPP => self.xattrs = true,
+            errno => fault(Reason::Xattr { name: name.to_vec(), errno }),
+        }
+    }
+
+    fn tell(&self, fault: &mut dyn FnMut(Reason)) {
+        for (_, what) in
+            [(self.xattrs, Feature::Xattrs), (self.acls, Feature::Acls)].iter().filter(|(is, _)| *is)
+        {
+            fault(Reason::NotKept { what: *what, items: 1 });
+        }
     }
 }
 
@@ -163,11 +190,13 @@ pub fn settle_name(
     if owners {
         check("set owner", dir.set_owner_of(name, item.uid, item.gid), fault);
     }
+    let mut missing = Missing::default();
     for (key, value) in &item.xattrs {
         if let Err(errno) = dir.set_xattr_of(name, key, value) {
-            fault(Reason::Xattr { name: key.clone(), errno });
+            missing.add(key, errno, fault);
         }
     }
+    missing.tell(fault);
     if item.kind != ItemKind::Symlink {
         // What is no program gives no rights, so the mode is whole whichever its owner.
         check("set mode", dir.set_mode_of(name, item.mode), fault);

@@ -21,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
+use super::walk::FOLDED_NAMES_MAX;
 use crate::foreign::name as printable;
 use crate::format::fault::FormatFault;
 use crate::id::{Lin, ObjectId};
@@ -87,6 +88,10 @@ pub enum Reason {
         /// How many items had it.
         items: u64,
     },
+    /// Another name of its directory is the same to this target, which ignores case.
+    SameName,
+    /// The directory has more names than are told apart on a target that ignores case.
+    TooManyNames,
     /// Directories nest deeper than a restore follows.
     TooDeep,
     /// The selected path is not in the recovery point.
@@ -175,6 +180,14 @@ impl fmt::Display for Reason {
             }
             Reason::NotKept { what, items: 1 } => write!(f, "{what}"),
             Reason::NotKept { what, items } => write!(f, "{what}; the same for {} more items", Grouped(items - 1)),
+            Reason::SameName => f.write_str(
+                "another name in its directory differs only in case, which this target ignores; restore it to another directory",
+            ),
+            Reason::TooManyNames => write!(
+                f,
+                "more than {} names are in its directory, too many to tell apart on a target that ignores case; not restored",
+                Grouped(FOLDED_NAMES_MAX as u64)
+            ),
             Reason::TooDeep => f.write_str("directories nest too deep here; what is below was not restored"),
             Reason::NotFound => f.write_str("not in this recovery point"),
             Reason::NoItem(lin) => write!(f, "no row for item {lin}"),
@@ -223,6 +236,10 @@ pub enum Feature {
     Preallocation,
     /// The setuid and setgid bits, and file capabilities.
     Privileges,
+    /// Extended attributes.
+    Xattrs,
+    /// POSIX ACLs.
+    Acls,
 }
 
 impl fmt::Display for Feature {
@@ -242,6 +259,8 @@ impl fmt::Display for Feature {
             Feature::Preallocation => {
                 "space past the end of the file was allocated in too many pieces; not all of it is allocated again"
             }
+            Feature::Xattrs => "not all extended attributes are kept by the target",
+            Feature::Acls => "ACLs are not kept by the target; only owner, group and mode are",
             Feature::Privileges => {
                 "setuid, setgid and file capabilities are left out, because the owner is another one now"
             }

@@ -111,6 +111,8 @@ pub struct Target<N> {
     pub(super) resumed_parts: AtomicU64,
     pub(super) leftovers: Vec<Leftover>,
     pub(super) part_bytes_min: u64,
+    /// Whether names that differ in case only are the same here.
+    pub(super) folds_case: bool,
 }
 
 /// What a file has that is created in a directory without a default ACL.
@@ -176,6 +178,8 @@ impl<N: Node> Target<N> {
         };
         let staging =
             make().map_err(|errno| RestoreFault::Target { call: "make the staging directory", errno })?;
+        // Its own name in other letters is there only where case is ignored.
+        let folds_case = root.stat_name(staging_name.to_uppercase().as_bytes()).is_ok();
         // Not before there is another one: what is left says that what is there may not be whole.
         let resumed = !there.left.is_empty();
         let inherited =
@@ -202,6 +206,7 @@ impl<N: Node> Target<N> {
             resumed_parts: AtomicU64::new(0),
             leftovers: Vec::new(),
             part_bytes_min,
+            folds_case,
         };
         for (name, dir) in there.left {
             target.take_over(&name, &dir, claim);

@@ -6,7 +6,7 @@
 //! Invariants: memory is bounded by chunk, depth and windows; a directory's attributes are set after its last entry (`file`);
 //! rows are foreign: names and layouts are judged before anything is made of them. Source: ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +39,8 @@ use crate::table::source::{Fetch, TableFault};
 
 /// Directory entries read at once.
 const CHUNK_NAMES: usize = 1024;
+/// Names of one directory that are told apart on a target that ignores case: 8 MiB of digests.
+pub const FOLDED_NAMES_MAX: usize = 1 << 18;
 /// Deepest nesting that is followed: 16 MiB of levels. No path leads there any more, each directory is opened from the one above.
 pub const DEPTH_MAX: usize = 16_384;
 /// Levels whose directories are open, the last ones: a process may have few descriptors, and files need some.
@@ -274,6 +276,8 @@ struct Level<N> {
     /// Directories of the last chunk, still to be entered; the next one is last.
     below: Vec<(Vec<u8>, Lin, ItemAttributes, Wanted)>,
     item: ItemAttributes,
+    /// Digests of its names in one case, where the target ignores it.
+    folded: BTreeSet<u64>,
 }
 
 pub(super) struct Walk<'a, F, N: Node> {
@@ -353,7 +357,15 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
     }
 
     fn level(&mut self, dir: Arc<Dir<N>>, lin: Lin, item: ItemAttributes, wanted: Wanted) -> Level<N> {
-        let mut level = Level { dir, lin, names: None, chosen: Vec::new(), below: Vec::new(), item };
+        let mut level = Level {
+            dir,
+            lin,
+            names: None,
+            chosen: Vec::new(),
+            below: Vec::new(),
+            item,
+            folded: BTreeSet::new(),
+        };
         match wanted {
             Some(paths) if paths.iter().all(|path| !path.is_empty()) => level.chosen = by_first(paths),
             _ => level.names = Some(self.lookup.names(lin, &level.item)),
@@ -438,6 +450,14 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
                 self.job.faults.add(level.dir.path_of(&name), Reason::BadName);
                 continue;
             }
+            if self.target.folds_case {
+                let is_full = level.folded.len() >= FOLDED_NAMES_MAX;
+                if is_full || !level.folded.insert(folded(&name)) {
+                    let reason = if is_full { Reason::TooManyNames } else { Reason::SameName };
+                    self.job.faults.add(level.dir.path_of(&name), reason);
+                    continue;
+                }
+            }
             match self.item(lin)? {
                 Ok(Some(item)) => self.entry(&level.dir, &name, lin, item, wanted, &mut level.below)?,
                 Ok(None) => {
@@ -495,6 +515,17 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             }
         }
     }
+}
+
+/// A digest of a name without its case; bytes that are no text stay as they are.
+fn folded(name: &[u8]) -> u64 {
+    let lower = match str::from_utf8(name) {
+        Ok(text) => text.to_lowercase().into_bytes(),
+        Err(_) => name.to_ascii_lowercase(),
+    };
+    let mut start = [0; 8];
+    start.copy_from_slice(&blake3::hash(&lower).as_bytes()[..8]);
+    u64::from_le_bytes(start)
 }
 
 fn components(path: &[u8]) -> Vec<Vec<u8>> {

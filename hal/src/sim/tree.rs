@@ -21,7 +21,7 @@ mod node;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use self::fs::{Body, Fs, PAGE_BYTES, ROOT};
+use self::fs::{Body, Fs, Limits, PAGE_BYTES, ROOT};
 pub use self::node::SimNode;
 use super::prng::Prng;
 use crate::tree::{Errno, Opened, Stat};
@@ -45,6 +45,16 @@ pub struct TreeConfig {
     pub has_unnamed: bool,
     /// Whether a rename can refuse and exchange.
     pub has_rename_flags: bool,
+    /// Whether it keeps extended attributes; if not, each call for one says `EOPNOTSUPP`.
+    pub has_xattrs: bool,
+    /// Whether owners can be set; if not, another owner says `EPERM`.
+    pub has_owners: bool,
+    /// Longest name in bytes; a longer one says `ENAMETOOLONG`.
+    pub name_bytes_max: usize,
+    /// Largest file in bytes; what is behind it says `EFBIG`.
+    pub file_bytes_max: u64,
+    /// Whether names that differ in the case of ASCII letters are the same.
+    pub folds_case: bool,
     /// `FS_*_FL` flags that it takes; 0 is a file system without flags, and without project ids and hints.
     pub flags: u32,
 }
@@ -61,8 +71,20 @@ impl Default for TreeConfig {
             stop_at: None,
             has_unnamed: true,
             has_rename_flags: true,
+            has_xattrs: true,
+            has_owners: true,
+            name_bytes_max: 255,
+            file_bytes_max: u64::MAX,
+            folds_case: false,
             flags: u32::MAX,
         }
+    }
+}
+
+impl Limits {
+    fn of(config: &TreeConfig) -> Limits {
+        let TreeConfig { name_bytes_max, file_bytes_max, folds_case, .. } = *config;
+        Limits { name_bytes_max, file_bytes_max, folds_case }
     }
 }
 
@@ -118,7 +140,8 @@ struct State {
 impl SimTree {
     /// An empty directory.
     pub fn new(config: TreeConfig) -> SimTree {
-        let live = Fs::new(config.room_bytes, config.full, UMASK);
+        let mut live = Fs::new(config.room_bytes, config.full, UMASK);
+        live.limits = Limits::of(&config);
         let state = State {
             prng: Prng::new(config.seed),
             survivor: live.clone(),
@@ -155,6 +178,7 @@ impl SimTree {
         state.calls = 0;
         (state.live.room, state.live.full) = (config.room_bytes, config.full);
         (state.survivor.room, state.survivor.full) = (config.room_bytes, config.full);
+        (state.live.limits, state.survivor.limits) = (Limits::of(&config), Limits::of(&config));
         state.config = config;
     }
 
@@ -292,6 +316,15 @@ impl State {
             return Err(Errno::IO);
         }
         Ok(())
+    }
+
+    fn may_have_xattrs(&self) -> Result<(), Errno> {
+        if self.config.has_xattrs { Ok(()) } else { Err(Errno::OPNOTSUPP) }
+    }
+
+    fn may_own(&self, inode: u64, uid: u32, gid: u32) -> Result<(), Errno> {
+        let stat = self.live.get(inode)?.stat;
+        if self.config.has_owners || (stat.uid, stat.gid) == (uid, gid) { Ok(()) } else { Err(Errno::PERM) }
     }
 
     /// A change was made: what a power cut would leave is the state after any of those since the last sync, or before them.

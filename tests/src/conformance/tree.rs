@@ -61,7 +61,7 @@ type Case<N> = fn(&Bench<'_, N>);
 /// # Panics
 /// When the subject breaks the contract; the message names the subject and the case.
 pub fn run<N: Node>(subject: &Subject<'_, N>) {
-    let cases: [(&str, Case<N>); 11] = [
+    let cases: [(&str, Case<N>); 12] = [
         ("names", names),
         ("open", open),
         ("unnamed", unnamed),
@@ -73,12 +73,58 @@ pub fn run<N: Node>(subject: &Subject<'_, N>) {
         ("lock", lock),
         ("owners", owners),
         ("flags", flags),
+        ("in_place", in_place),
     ];
     for (case, run) in cases {
         eprintln!("conformance: {} {case}", subject.name);
         subject.root.make_dir(case.as_bytes(), 0o755).unwrap();
         let dir = subject.root.open_dir(case.as_bytes()).unwrap();
         run(&Bench { subject, case, dir });
+    }
+}
+
+/// What a restore needs that writes into what is there.
+fn in_place<N: Node>(b: &Bench<'_, N>) {
+    const PAGE: u64 = 64 << 10;
+    drop(b.file("f", &[7; 3 * PAGE as usize]));
+    b.dir.symlink(b"l", b"f").unwrap();
+    b.dir.make_dir(b"d", 0o755).unwrap();
+    assert_eq!(b.dir.open_to_write(b"l").err(), Some(Errno::LOOP), "no symlink is followed");
+    assert_eq!(b.dir.open_to_write(b"d").err(), Some(Errno::ISDIR));
+    assert_eq!(b.dir.open_to_write(b"none").err(), Some(Errno::NOENT));
+    let file = b.dir.open_to_write(b"f").unwrap();
+    let mut bytes = [0; 5];
+    assert_eq!((file.read_at(10, &mut bytes), bytes), (Ok(5), [7; 5]));
+    assert_eq!(file.read_at(3 * PAGE - 2, &mut bytes), Ok(2), "up to the end");
+    assert_eq!(file.read_at(4 * PAGE, &mut bytes), Ok(0));
+    file.write_at(1, b"new").unwrap();
+    assert_eq!(b.read("f")[..5], *b"\x07new\x07");
+    // A hole, as far as the port has any: it reads as zero and the length stays.
+    match file.punch(PAGE, PAGE) {
+        Ok(()) => {
+            let have = b.read("f");
+            assert!(
+                have.len() == 3 * PAGE as usize
+                    && have[PAGE as usize..2 * PAGE as usize] == [0; PAGE as usize]
+            );
+            assert_eq!((have[PAGE as usize - 1], have[2 * PAGE as usize]), (7, 7));
+            let data = file.data_from(PAGE).unwrap().unwrap();
+            assert!(data == 2 * PAGE || data == PAGE, "{data}: a port that cannot say calls all of it data");
+        }
+        Err(errno) => assert_eq!(errno, Errno::OPNOTSUPP),
+    }
+    assert_eq!(file.data_from(5), Ok(Some(5)));
+    assert_eq!(file.data_from(3 * PAGE), Ok(None), "nothing is behind the end");
+    assert_eq!(b.stat("f").unwrap().links, 1);
+    b.dir.link_name(b"f", &b.dir, b"f2").unwrap();
+    assert_eq!((b.stat("f").unwrap().links, file.stat().unwrap().links), (2, 2));
+    match file.set_xattr(b"user.one", b"1") {
+        Ok(()) => {
+            let mut names = Vec::new();
+            file.xattr_names(&mut |name| names.push(name.to_vec())).unwrap();
+            assert!(names.contains(&b"user.one".to_vec()), "{names:?}");
+        }
+        Err(errno) => assert_eq!(errno, Errno::OPNOTSUPP),
     }
 }
 

@@ -66,6 +66,14 @@ impl Inode {
     }
 }
 
+/// What names and files it takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) name_bytes_max: usize,
+    pub(super) file_bytes_max: u64,
+    pub(super) folds_case: bool,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Fs {
     pub(super) inodes: BTreeMap<u64, Inode>,
@@ -76,12 +84,22 @@ pub(super) struct Fs {
     /// What a call without room says.
     pub(super) full: Errno,
     pub(super) umask: u16,
+    pub(super) limits: Limits,
 }
 
 impl Fs {
     pub(super) fn new(room: u64, full: Errno, umask: u16) -> Fs {
-        let mut fs =
-            Fs { inodes: BTreeMap::new(), next: ROOT, ticks: 0, used: 0, room: u64::MAX, full, umask };
+        let limits = Limits { name_bytes_max: usize::MAX, file_bytes_max: u64::MAX, folds_case: false };
+        let mut fs = Fs {
+            inodes: BTreeMap::new(),
+            next: ROOT,
+            ticks: 0,
+            used: 0,
+            room: u64::MAX,
+            full,
+            umask,
+            limits,
+        };
         // There is room for the first one.
         let _ = fs.make(None, Body::Directory(BTreeMap::new()), ItemKind::Directory, 0o755);
         fs.room = room;
@@ -135,7 +153,18 @@ impl Fs {
         Ok(self.entries(dir)?.keys().cloned().collect())
     }
 
+    /// The name as the directory has it.
+    fn resolved(&self, dir: u64, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        if name.len() > self.limits.name_bytes_max {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let entries = self.entries(dir)?;
+        let same = |have: &&Vec<u8>| self.limits.folds_case && have.eq_ignore_ascii_case(name);
+        Ok(entries.keys().find(same).cloned().unwrap_or_else(|| name.to_vec()))
+    }
+
     pub(super) fn lookup(&self, dir: u64, name: &[u8]) -> Result<u64, Errno> {
+        let name = &self.resolved(dir, name)?[..];
         self.entries(dir)?.get(name).copied().ok_or(Errno::NOENT)
     }
 
@@ -172,6 +201,7 @@ impl Fs {
 
     /// Names an inode.
     pub(super) fn link(&mut self, inode: u64, dir: u64, name: &[u8]) -> Result<(), Errno> {
+        let name = &self.resolved(dir, name)?[..];
         if self.entries(dir)?.contains_key(name) {
             return Err(Errno::EXIST);
         }
@@ -193,6 +223,7 @@ impl Fs {
         name: &[u8],
         (body, kind, mode): (Body, ItemKind, u16),
     ) -> Result<u64, Errno> {
+        let name = &self.resolved(dir, name)?[..];
         if self.entries(dir)?.contains_key(name) {
             return Err(Errno::EXIST);
         }
@@ -203,6 +234,7 @@ impl Fs {
 
     /// Takes a name away; returns the inode that it had, which may have none left.
     pub(super) fn unlink(&mut self, dir: u64, name: &[u8], directory: bool) -> Result<u64, Errno> {
+        let name = &self.resolved(dir, name)?[..];
         let inode = self.lookup(dir, name)?;
         self.change(dir)?;
         match (&self.change(inode)?.body, directory) {
@@ -223,6 +255,7 @@ impl Fs {
         (to, new): (u64, &[u8]),
         taken: Taken,
     ) -> Result<Option<u64>, Errno> {
+        let (name, new) = (&self.resolved(dir, name)?[..], &self.resolved(to, new)?[..]);
         let inode = self.lookup(dir, name)?;
         for changed in [dir, to, inode] {
             self.change(changed)?;
@@ -282,10 +315,10 @@ impl Fs {
         bytes: Option<&[u8]>,
         written: &mut Vec<u64>,
     ) -> Result<(), Errno> {
-        let now = self.now();
+        let (now, limit) = (self.now(), self.limits.file_bytes_max);
         let found = self.change(inode)?;
         found.xattrs.remove(CAPABILITY);
-        let end = offset.checked_add(len).ok_or(Errno::FBIG)?;
+        let end = offset.checked_add(len).filter(|&end| end <= limit).ok_or(Errno::FBIG)?;
         let mut at = offset;
         while at < end {
             let (page, skip) = (at / PAGE_BYTES, at % PAGE_BYTES);
@@ -327,6 +360,9 @@ impl Fs {
     }
 
     pub(super) fn set_len(&mut self, inode: u64, len: u64) -> Result<(), Errno> {
+        if len > self.limits.file_bytes_max {
+            return Err(Errno::FBIG);
+        }
         let now = self.now();
         let found = self.change(inode)?;
         let Body::File(pages) = &mut found.body else { return Err(Errno::INVAL) };

@@ -229,7 +229,10 @@ impl Node for SimNode {
     }
 
     fn set_owner(&self, uid: u32, gid: u32) -> Result<(), Errno> {
-        self.write(|state| state.live.set_owner(self.inode, uid, gid))
+        self.write(|state| {
+            state.may_own(self.inode, uid, gid)?;
+            state.live.set_owner(self.inode, uid, gid)
+        })
     }
 
     fn set_mode(&self, mode: u16) -> Result<(), Errno> {
@@ -249,6 +252,7 @@ impl Node for SimNode {
 
     fn xattr(&self, name: &[u8], value: &mut [u8]) -> Result<usize, Errno> {
         self.read(|state| {
+            state.may_have_xattrs()?;
             let have = state.live.get(self.inode)?.xattrs.get(name).ok_or(Errno::NODATA)?;
             value.get_mut(..have.len()).ok_or(Errno::RANGE)?.copy_from_slice(have);
             Ok(have.len())
@@ -257,20 +261,24 @@ impl Node for SimNode {
 
     fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
         self.write(|state| {
+            state.may_have_xattrs()?;
             state.live.change(self.inode)?.xattrs.insert(name.to_vec(), value.to_vec());
             Ok(())
         })
     }
 
     fn xattr_names(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
-        let names: Vec<Vec<u8>> =
-            self.read(|state| Ok(state.live.get(self.inode)?.xattrs.keys().cloned().collect()))?;
+        let names: Vec<Vec<u8>> = self.read(|state| {
+            state.may_have_xattrs()?;
+            Ok(state.live.get(self.inode)?.xattrs.keys().cloned().collect())
+        })?;
         names.iter().for_each(|name| each(name));
         Ok(())
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
         self.write(|state| {
+            state.may_have_xattrs()?;
             let removed = state.live.change(self.inode)?.xattrs.remove(name);
             // As Linux since 6.2 has it.
             let is_acl = name.starts_with(b"system.posix_acl_");
@@ -281,6 +289,7 @@ impl Node for SimNode {
     fn set_owner_of(&self, name: &[u8], uid: u32, gid: u32) -> Result<(), Errno> {
         self.write(|state| {
             let inode = state.live.lookup(self.inode, name)?;
+            state.may_own(inode, uid, gid)?;
             state.live.set_owner(inode, uid, gid)
         })
     }
@@ -304,6 +313,7 @@ impl Node for SimNode {
 
     fn set_xattr_of(&self, name: &[u8], key: &[u8], value: &[u8]) -> Result<(), Errno> {
         self.write(|state| {
+            state.may_have_xattrs()?;
             let inode = state.live.lookup(self.inode, name)?;
             state.live.change(inode)?.xattrs.insert(key.to_vec(), value.to_vec());
             Ok(())

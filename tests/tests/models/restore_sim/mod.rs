@@ -20,12 +20,12 @@ mod shelf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use point::{BACKUP, BLOCK, Point, ROOT, VOLUME, Wanted};
+use point::{BACKUP, BLOCK, Oddity, Point, ROOT, VOLUME, Wanted};
 use shelf::Shelf;
 use windlass_agent::id::BackupId;
 use windlass_agent::read::lookup::Lookup;
 use windlass_agent::read::plan::Merging;
-use windlass_agent::restore::fault::{Reason, RestoreFault};
+use windlass_agent::restore::fault::{Feature, Reason, RestoreFault};
 use windlass_agent::restore::file::RestoreOptions;
 use windlass_agent::restore::lane::Crew;
 use windlass_agent::restore::owners::OwnerMap;
@@ -217,7 +217,11 @@ fn is_named(report: &RestoreReport, path: &[u8], what: &str) -> bool {
     report.faults.iter().any(|fault| {
         let above = path.strip_prefix(&fault.path[..]);
         let is_above = above.is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || fault.path.is_empty());
-        let not_kept = matches!(fault.reason, Reason::NotKept { .. }) && what.starts_with("has flags");
+        let not_kept = match fault.reason {
+            Reason::NotKept { what: Feature::Xattrs | Feature::Acls, .. } => what == "has other attributes",
+            Reason::NotKept { .. } => what.starts_with("has flags"),
+            _ => false,
+        };
         let by_number = what.starts_with("has flags") && fault.path.iter().all(u8::is_ascii_digit);
         (is_above && !fault.path.is_empty()) || path == fault.path || not_kept || by_number
     })
@@ -542,6 +546,68 @@ fn a_state_that_is_not_this_restores_is_ignored_and_named() {
         assert_eq!(differences(&world, false), BTreeMap::new(), "seed {seed}");
     }
     assert!(named.iter().all(|&count| count > 10), "{named:?}");
+}
+
+/// File systems that cannot keep everything: each item that is not as the point has it is named once, the rest is there, and a restore to
+/// one that can completes it.
+#[test]
+fn what_a_file_system_cannot_keep_is_named_once_and_completed_elsewhere() {
+    let kinds = [
+        ("no attributes", TreeConfig { has_xattrs: false, ..TreeConfig::default() }),
+        ("no owners", TreeConfig { has_owners: false, ..TreeConfig::default() }),
+        ("short names", TreeConfig { name_bytes_max: 40, ..TreeConfig::default() }),
+        ("small files", TreeConfig { file_bytes_max: 9000, ..TreeConfig::default() }),
+        ("no case", TreeConfig { folds_case: true, ..TreeConfig::default() }),
+        ("quota", TreeConfig { room_bytes: 40_000, full: Errno::DQUOT, ..TreeConfig::default() }),
+    ];
+    for (kind, config) in kinds {
+        let (mut named, mut whole) = (0, 0);
+        for seed in 0..150 {
+            let mut p = Prng::new(seed);
+            let oddity = match kind {
+                "no case" => Oddity::Cases,
+                "short names" => Oddity::Long,
+                _ => Oddity::None,
+            };
+            let point = Point::make(&mut p, false, oddity);
+            let tree = SimTree::new(TreeConfig { seed, ..config.clone() });
+            let (planted, flags) = (BTreeMap::new(), u32::MAX);
+            let part_bytes_min = [1, u64::MAX][seed as usize % 2];
+            let mut world = World { p, point, tree, planted, flags, part_bytes_min, says: false };
+            match restore(&mut world, None, Existing::Refuse) {
+                Ok(report) => {
+                    let at = || format!("{kind}, seed {seed}");
+                    all_is_named(&world, &report, Existing::Refuse, true)
+                        .unwrap_or_else(|why| panic!("{}: {why}", at()));
+                    names_are_true(&world, None, false).unwrap_or_else(|why| panic!("{}: {why}", at()));
+                    let by_path =
+                        report.faults.iter().filter(|f| !matches!(f.reason, Reason::NotKept { .. }));
+                    let mut paths = BTreeSet::new();
+                    for fault in by_path {
+                        assert!(
+                            paths.insert(&fault.path),
+                            "{}: named twice: {fault}: {:?}",
+                            at(),
+                            report.faults
+                        );
+                    }
+                    named += u64::from(report.fault_count > 0);
+                    whole += u64::from(!world.tree.look(STAGING_PREFIX.as_bytes()).is_empty());
+                }
+                Err(RestoreFault::Full(_)) if kind == "quota" => named += 1,
+                Err(fault) => panic!("{kind}, seed {seed}: ended by {fault}"),
+            }
+            world.tree.set(TreeConfig::default());
+            let existing = if kind == "no case" { Existing::Refuse } else { Existing::OverwriteIfDifferent };
+            let existing = if kind == "no attributes" { Existing::InPlace } else { existing };
+            let report = restore(&mut world, None, existing).unwrap();
+            assert!(report.faults.is_empty(), "{kind}, seed {seed}: {:?}", report.faults);
+            let left = differences(&world, false);
+            assert!(left.is_empty(), "{kind}, seed {seed}: {left:?}");
+        }
+        println!("{kind}: {named} of 150 points had something named, {whole} had something there");
+        assert!(named > 20, "{kind}: {named}");
+    }
 }
 
 /// With the right state a planted part is compared like any other: what it holds is not believed.

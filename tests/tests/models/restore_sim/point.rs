@@ -37,6 +37,16 @@ pub struct Wanted {
     pub contents: Vec<u8>,
 }
 
+/// What is odd about names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    None,
+    /// Some of a directory differ from another one only in case.
+    Cases,
+    /// Some have 60 bytes.
+    Long,
+}
+
 /// A frame in the store and which inodes need it.
 pub struct FrameAt {
     pub object: ObjectId,
@@ -230,6 +240,11 @@ fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
 impl Point {
     /// `with_immutable`: of files that cannot be changed, too.
     pub fn new(p: &mut Prng, with_immutable: bool) -> Point {
+        Point::make(p, with_immutable, Oddity::None)
+    }
+
+    /// The same, with names that not every file system takes.
+    pub fn make(p: &mut Prng, with_immutable: bool, oddity: Oddity) -> Point {
         let flags = if with_immutable { &FLAGS[..] } else { &FLAGS[..2] };
         let store = Arc::new(MemoryStore::default());
         let keys = Keys::new(&Secret::new([5; 32]), Sealing::Off);
@@ -256,7 +271,17 @@ impl Point {
         };
         for inode in 10..12 + p.below(14) {
             let (parent, path) = dirs[p.below(dirs.len() as u64) as usize].clone();
-            let name = format!("n{:02}-{inode}", p.below(90)).into_bytes();
+            let mut name = format!("n{:02}-{inode}", p.below(90)).into_bytes();
+            if oddity == Oddity::Long && inode % 3 == 0 {
+                name.resize(60, b'x');
+            }
+            if oddity == Oddity::Cases
+                && inode % 2 == 0
+                && let Some((_, other, _)) =
+                    names.iter().rev().find(|(of, other, _)| *of == parent && other[0] == b'n')
+            {
+                name = other.to_ascii_uppercase();
+            }
             let (kind, size, payload, contents) = match p.below(10) {
                 0 | 1 => (ItemKind::Directory, 0, RowPayload::None, Vec::new()),
                 2 => {
