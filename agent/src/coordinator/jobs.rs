@@ -485,7 +485,8 @@ impl Coordinator {
         why: &str,
     ) -> Option<Job> {
         log::warn!("backup: waits for a reader policy={policy} backup={backup} reason=\"{why}\"");
-        self.errors.add_of(policy, now.wall_ns, None, format!("backup of {policy} waits: {why}"));
+        let way_out = format!("`windlass stop {policy}` leaves it to a command that can read the volume");
+        self.errors.add_of(policy, now.wall_ns, None, format!("backup of {policy} waits: {why}; {way_out}"));
         for asker in std::mem::take(&mut job.askers) {
             self.reply(asker, Reply::Done(Some(backup)));
         }
