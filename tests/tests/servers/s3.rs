@@ -107,9 +107,8 @@ fn ceph_conforms() {
 
     refusals(&ceph.a, true);
     let skewed: Arc<dyn Clock> = Arc::new(windlass_tests::engines::clock::StepClock::default());
-    let fault = ceph.a.store_at(&bucket, skewed).put("a", &[b"x"], PutMode::Replace).unwrap_err();
-    assert_eq!(fault.kind, StoreFaultKind::Denied, "{fault}");
-    assert!(fault.detail.contains("set the clock"), "{fault}");
+    // A clock that is hours off is no reason to refuse: requests are signed with the server's time.
+    ceph.a.store_at(&bucket, skewed).put("a", &[b"x"], PutMode::Replace).unwrap();
 }
 
 fn certificate_file(moto: &Moto) -> std::path::PathBuf {
