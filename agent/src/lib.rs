@@ -30,6 +30,7 @@ pub mod coordinator;
 pub mod drive;
 pub mod foreign;
 pub mod format;
+pub mod gc;
 pub mod hex;
 pub mod id;
 pub mod limits;

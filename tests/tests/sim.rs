@@ -8,14 +8,16 @@
 use windlass_tests::sim::Tenant;
 use windlass_tests::sim::committer::Committer;
 use windlass_tests::sim::member::Member;
-use windlass_tests::sim::options::Mutation;
+use windlass_tests::sim::options::{Mutation, Options};
 use windlass_tests::sim::scale::{self, Rates};
-use windlass_tests::sim::world::{Outcome, Tally, run};
+use windlass_tests::sim::world::{Outcome, Tally, run, run_with};
 
 /// Seeds that are run each time.
 const SEEDS: u64 = 600;
 /// Seeds with whole nodes that are run each time.
 const NODE_SEEDS: u64 = 500;
+/// Seeds of worlds with garbage that are run each time.
+const GARBAGE_SEEDS: u64 = 150;
 /// Seeds within which a bug that was put in must be found.
 const SEEDS_TO_FIND: u64 = 2000;
 
@@ -106,6 +108,26 @@ fn seeds_of_whole_nodes_keep_every_rule() {
 }
 
 #[test]
+fn seeds_of_worlds_with_garbage_keep_every_rule_and_give_space_back() {
+    let seeds =
+        std::env::var("WINDLASS_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(GARBAGE_SEEDS);
+    let mut sum = Tally::default();
+    for seed in 0..seeds {
+        let options = Options { garbage: true, ..Options::draw(seed, Mutation::None) };
+        let outcome = run_with::<Member>(options, false);
+        if let Some((why, at_ms)) = &outcome.violation {
+            panic!("seed {seed}: {why} (at {at_ms} ms)");
+        }
+        sum.add(&outcome.tally);
+    }
+    println!("{seeds} seeds: {sum:?}");
+    if seeds >= GARBAGE_SEEDS {
+        assert!(sum.deleted > 20 * seeds && sum.restored > 10_000 * seeds && sum.crashes > seeds / 2);
+        assert!(sum.unreturned < seeds / 10, "{sum:?}");
+    }
+}
+
+#[test]
 fn kept_seeds_of_whole_nodes_keep_every_rule() {
     for (seed, why) in KEPT_NODES {
         println!("seed {seed}: {why}");
@@ -185,4 +207,10 @@ finds! {
     finds_a_report_that_is_accepted_too_early: Member AcceptEarly;
     finds_a_node_that_obeys_an_old_coordinator: Member ObeyOld;
     finds_work_that_is_handed_out_without_a_lease: Member AssignWithoutLease;
+    finds_objects_that_go_before_their_record: Member GcUnretired;
+    finds_a_pin_that_is_ignored: Member GcIgnoresPins;
+    finds_a_list_that_is_trusted: Member GcTrustsLists;
+    finds_a_clock_that_is_trusted: Member GcTrustsClocks;
+    finds_an_order_of_names_that_is_trusted: Member GcTrustsNames;
+    finds_objects_that_nobody_looked_at: Member GcBlind;
 }

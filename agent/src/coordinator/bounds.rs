@@ -119,11 +119,7 @@ impl Coordinator {
         {
             return;
         }
-        let all_here = self.roster.is_complete() && now.ns >= self.adopt_until_ns;
-        // No node can report a name of an epoch before this one any more.
-        let nothing_older = all_here
-            && self.assigned.keys().all(|id| id.epoch == self.epoch)
-            && self.pending().all(|pending| self.is_of_epoch(pending));
+        let nothing_older = self.has_nothing_older(now);
         if let Some(record) = merges::floor(state, self.settings.room.retired_old, nothing_older) {
             self.queue.push_back(Pending::Own(record));
         } else if state.retired.len() >= self.settings.room.retired_own
@@ -136,6 +132,14 @@ impl Coordinator {
         } else {
             self.warn_of_retired(now);
         }
+    }
+
+    /// Whether no node can report a name of an epoch before this one any more.
+    pub(super) fn has_nothing_older(&self, now: Now<'_>) -> bool {
+        self.roster.is_complete()
+            && now.ns >= self.adopt_until_ns
+            && self.assigned.keys().all(|id| id.epoch == self.epoch)
+            && self.pending().all(|pending| self.is_of_epoch(pending))
     }
 
     fn is_of_epoch(&self, pending: &Pending) -> bool {

@@ -37,7 +37,7 @@ pub const RETIRED_WARN_MIN: usize = RETIRED_BY_MERGES_MAX / 2;
 pub const RETIRED_FLOOR_MIN: usize = 1024;
 
 /// Whether a merge may retire as many names as it takes.
-fn has_room(state: &State) -> bool {
+pub(super) fn has_room(state: &State) -> bool {
     state.retired.len() + GROUP_MAX <= RETIRED_BY_MERGES_MAX
 }
 
@@ -130,6 +130,11 @@ impl Merges {
         self.in_order.clear();
     }
 
+    /// Whether no merge of a volume is out, and not too many have failed.
+    pub(super) fn may_try(&self, volume: VolumeId) -> bool {
+        !self.has_volume(volume) && self.failures.get(&volume).copied().unwrap_or(0) < TRIES_MAX
+    }
+
     /// The next merge of a volume that no node works on.
     pub(super) fn plan(&mut self, state: &State, volume: VolumeId, bounds: Bounds) -> Option<MergeOrder> {
         let list = state.segments.get(&volume)?;
@@ -188,7 +193,10 @@ impl Coordinator {
             if ended.contains(&volume) {
                 continue;
             }
-            if let Some(mut order) = self.merges.plan(now.state, volume, self.settings.merges) {
+            let planned = self.merges.plan(now.state, volume, self.settings.merges);
+            let purges = planned.is_none() && self.merges.may_try(volume);
+            let planned = planned.or_else(|| purges.then(|| self.garbage.purge(now.state, volume)).flatten());
+            if let Some(mut order) = planned {
                 free.pop();
                 order.id = self.next_id();
                 self.merges.out.insert(node, Out { id: order.id, volume, misses: 0 });
@@ -229,6 +237,7 @@ impl Coordinator {
 
     fn merge_was_in_vain(&mut self, now: Now<'_>, node: NodeId, volume: VolumeId, what: &str) {
         *self.merges.failures.entry(volume).or_default() += 1;
+        self.garbage.purge_failed(volume);
         self.errors.add(
             now.wall_ns,
             Some(node),

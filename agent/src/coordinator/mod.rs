@@ -18,6 +18,7 @@
 //! | [`assign`] | who has what, and what becomes of it |
 //! | [`bounds`] | what is done before a bound of the log is reached |
 //! | [`expire`] | points that no retention rule keeps |
+//! | [`garbage`] | runs that give space back |
 //! | `handout` | which node gets which stretch next |
 //! | [`flush`] | what is packed is sent on request |
 //! | [`merges`] | which segments become fewer, and who does it |
@@ -40,6 +41,7 @@ pub mod bounds;
 pub mod calendar;
 pub mod expire;
 mod flush;
+mod garbage;
 mod handout;
 mod jobs;
 pub mod merges;
@@ -51,7 +53,9 @@ pub mod status;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::backplane::message::{Message, NODE_ASSIGNMENTS_MAX};
+use crate::format::garbage::GarbageNews;
 use crate::format::record::{BackupEnd, Commit, Record, Stretch, Tried};
+use crate::gc::types::Order;
 use crate::id::{BackupId, Epoch, NodeId};
 use crate::log::limits::{RUNNING_MAX, SLOT_RECORDS_MAX};
 use crate::log::state::{Refusal, State};
@@ -64,6 +68,7 @@ use assign::Assigned;
 use bounds::Room;
 use calendar::{Calendar, Due};
 use flush::Flush;
+use garbage::Garbage;
 use jobs::Job;
 use merges::Merges;
 pub use probes::PROBES_NODE_MAX;
@@ -88,6 +93,8 @@ pub type Asker = (NodeId, u64);
 pub enum Out {
     /// Send to a node, which may be this one.
     Send(NodeId, Message),
+    /// Carry out a step of a garbage run here.
+    Collect(Order),
     /// Let the lease go, to a node or to any other.
     Release(Option<NodeId>),
 }
@@ -145,6 +152,8 @@ enum Pending {
     Own(Record),
     /// Points that no rule keeps.
     Expire(Vec<Record>),
+    /// What a step of a garbage run found.
+    Collect(Vec<Record>),
 }
 
 impl Pending {
@@ -193,9 +202,10 @@ impl Pending {
                 newest_secs: report.newest_secs,
             })],
             Pending::Merge(_, order, added) => vec![merges::record(order, added.clone())],
-            Pending::Begin { records, .. } | Pending::Submit(_, records) | Pending::Expire(records) => {
-                records.clone()
-            }
+            Pending::Begin { records, .. }
+            | Pending::Submit(_, records)
+            | Pending::Expire(records)
+            | Pending::Collect(records) => records.clone(),
             Pending::Own(record) => vec![record.clone()],
             Pending::End { backup, wall_ns, .. } => {
                 vec![Record::BackupEnded(BackupEnd { backup: *backup, wall_end_ns: *wall_ns })]
@@ -248,6 +258,9 @@ pub struct Coordinator {
     /// When it is looked at next whether the floor may be raised.
     floor_look_ns: u64,
     flush: Option<Flush>,
+    garbage: Garbage,
+    /// Pins in the log: their counter, and since when it is that.
+    pins: BTreeMap<u64, (u64, u64)>,
     /// End of the lease, for people.
     lease_end_ns: Option<u64>,
     /// How far this node's clock is ahead of the store's, for people.
@@ -285,6 +298,8 @@ impl Coordinator {
             pause_from: settings.room.segments,
             floor_look_ns: now.ns,
             flush: None,
+            garbage: Garbage::default(),
+            pins: BTreeMap::new(),
             lease_end_ns: None,
             clock_ahead_ns: None,
             wake_ns: Some(now.ns),
@@ -372,6 +387,8 @@ impl Coordinator {
         self.turn_bounds(now);
         self.start_what_is_due(now);
         self.turn_jobs(now);
+        self.turn_pins(now);
+        self.turn_garbage(now);
         self.turn_merges(now);
         self.end_pause(now);
         self.turn_flush(now);
@@ -455,6 +472,7 @@ impl Coordinator {
             && self.queue.is_empty()
             && self.in_flight.is_empty()
             && self.flush.is_none()
+            && !self.garbage.is_at_work()
     }
 
     /// The backup of a policy that it is at, once it has begun or goes on.
@@ -548,7 +566,7 @@ impl Coordinator {
         let hurries = self.settings.peers.is_empty()
             || self.queue.iter().any(|pending| match pending {
                 Pending::Report(node, _) => !at_work.contains(node),
-                Pending::Merge(..) | Pending::Expire(_) => false,
+                Pending::Merge(..) | Pending::Expire(_) | Pending::Collect(_) => false,
                 // A client that got the refusal may ask at once what became of it.
                 Pending::Own(record) => matches!(record, Record::BackupTried(_)),
                 Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
@@ -601,7 +619,7 @@ impl Coordinator {
                     }
                     self.reply(asker, Reply::Done(None));
                 }
-                Pending::Own(_) => {}
+                Pending::Own(_) | Pending::Collect(_) => {}
                 Pending::Expire(_) => self.merges.backups_changed(),
             }
         }
@@ -632,6 +650,7 @@ impl Coordinator {
                 }
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Refused(why.to_string())),
                 Pending::Own(record) => log::warn!("log: refused record={record:?} why={why}"),
+                Pending::Collect(records) => self.collect_refused(&records, why),
                 // Removed by a command meanwhile: the next backup looks again.
                 Pending::Expire(records) => {
                     log::info!("retention: put off points={} why={why}", records.len())
@@ -682,6 +701,10 @@ fn may_be_submitted(record: &Record) -> bool {
             | Record::PointExpired { .. }
             | Record::LeaseSet { .. }
             | Record::PointMarked(_)
+            | Record::Pin { .. }
+            | Record::PinRefreshed { .. }
+            | Record::Unpin { .. }
+            | Record::Garbage(GarbageNews::Wanted(_) | GarbageNews::Settings(_))
     )
 }
 

@@ -8,6 +8,7 @@
 //! | `backups` | each running backup: items, bytes, rate, time left, assignments |
 //! | `queue` | policies whose backup has not begun, in the order in which they will |
 //! | `points` | the newest recovery points: how they went, and the volumes that they are without |
+//! | `garbage` | the last run, what is still to come back, and what the run does that is under way |
 //! | `errors` | the newest faults: when, on which node, what |
 //!
 //! Source: ours.
@@ -91,6 +92,29 @@ pub fn point(state: &State, point: &Point) -> Value {
     })
 }
 
+/// What a repository's log says of garbage: the last run, and what is still to come back.
+pub fn garbage(state: &State) -> Value {
+    let (garbage, settings) = (&state.garbage, state.garbage.settings());
+    let done = garbage.done.unwrap_or_default();
+    json!({
+        "window_ms": settings.window_ns / 1_000_000,
+        "every_ms": settings.every_ns / 1_000_000,
+        "is_wanted": garbage.wanted.is_some(),
+        "ended_wall_ns": garbage.done.map(|done| done.wall_ns),
+        "objects": done.objects,
+        "live_bytes": done.live_bytes,
+        "deleted": done.deleted,
+        "deleted_bytes": done.deleted_bytes,
+        "later": done.later,
+        "kept": done.kept,
+        "faults": done.faults,
+        "condemned": garbage.condemned.len(),
+        "waiting_objects": garbage.objects.len(),
+        "waiting_bytes": garbage.waiting_bytes(),
+        "waiting_names": state.retired.len(),
+    })
+}
+
 /// What became of a try, as an error is shown.
 fn tried(tried: &Tried) -> Value {
     json!({ "wall_ns": tried.wall_ns, "node": Value::Null, "what": tried.why })
@@ -150,6 +174,7 @@ pub fn without(none: &NoCoordinator<'_>, state: &State) -> String {
         })).collect::<Vec<_>>(),
         "queue": [],
         "points": points(state),
+        "garbage": garbage(state),
         "errors": state.tried.values().rev().take(ERRORS_MAX).map(tried).collect::<Vec<_>>(),
     })
     .to_string()
@@ -222,9 +247,22 @@ impl Coordinator {
             "backups": backups,
             "queue": waiting.into_iter().map(|(_, policy)| policy).collect::<Vec<_>>(),
             "points": points(now.state),
+            "garbage": self.garbage_json(now),
             "errors": self.errors.to_json(),
         })
         .to_string()
+    }
+
+    /// What the log says of garbage, and what the run does that is under way.
+    fn garbage_json(&self, now: Now<'_>) -> Value {
+        let mut document = garbage(now.state);
+        if self.garbage.is_at_work() {
+            let done = self.garbage.done();
+            document["phase"] = self.garbage.text().into();
+            document["run_deleted"] = done.deleted.into();
+            document["run_deleted_bytes"] = done.deleted_bytes.into();
+        }
+        document
     }
 
     fn backup_json(

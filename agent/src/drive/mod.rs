@@ -10,6 +10,7 @@
 //! | [`budget`] | one memory budget to the sizes of all pools |
 
 pub mod budget;
+pub mod collect;
 pub mod job;
 pub mod lanes;
 pub mod merge;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::backplane::message::Message;
 use crate::format::slot::Sealer;
+use crate::gc::types::Order;
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::Call;
 use crate::log::state::State;
@@ -29,6 +30,8 @@ pub trait Ports {
     fn start(&mut self, assignment: Assignment, state: Arc<State>);
     /// Merge segments.
     fn merge(&mut self, order: MergeOrder, state: Arc<State>);
+    /// Carry out a step of a garbage run; `state` is as of `seen`.
+    fn collect(&mut self, order: Order, state: Arc<State>, seen: Slot);
     /// End the running job or merge soon.
     fn stop(&mut self, id: AssignmentId);
     /// What the running job wanted committed is.
@@ -60,6 +63,7 @@ pub fn turn<S: Sealer + Clone, P: Ports>(
             Action::Probe { ask, policy, volumes, state } => ports.probe(ask, &policy, volumes, state),
             Action::Start { assignment, state } => ports.start(assignment, state),
             Action::Merge { order, state } => ports.merge(order, state),
+            Action::Collect { order, state, seen } => ports.collect(order, state, seen),
             Action::Stop(id) => ports.stop(id),
             Action::Committed(id) => ports.committed(id),
             Action::Flush(id) => ports.flush(id),

@@ -60,13 +60,13 @@ pub type Features = BTreeMap<FeatureName, Class>;
 /// |---|---|
 /// | `roles` | 21 |
 /// | `point-undo` | 22 |
-/// | `object-marks` | 23 |
+/// | `garbage` | 23 |
 /// | `destinations` | 24 |
 /// | `restore-jobs` | 25 |
 const KNOWN: &[(&str, Class, u8)] = &[
     ("roles", Class::Incompatible, 21),
     ("point-undo", Class::Incompatible, 22),
-    ("object-marks", Class::Incompatible, 23),
+    ("garbage", Class::Incompatible, 23),
     ("destinations", Class::Incompatible, 24),
     ("restore-jobs", Class::Incompatible, 25),
 ];

@@ -31,6 +31,7 @@ pub mod cursor;
 pub mod fault;
 pub mod feature;
 pub mod frame;
+pub mod garbage;
 pub mod home;
 pub mod key;
 pub mod mark;

@@ -23,6 +23,7 @@
 //! | 17 | swept | wall clock i64, key text |
 //! | 18 | backup tried | policy text, wall clock i64, failures u32, why text |
 //! | 20 | point marked | as [`mark`](super::mark) says |
+//! | 23 | garbage | as [`garbage`](super::garbage) says |
 //! | 26 | features raised | list of features as in [`feature`](super::feature) |
 //!
 //! A [`BackupVolume`]:
@@ -42,6 +43,7 @@
 
 use super::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use super::feature::{self, Features};
+use super::garbage::GarbageNews;
 use super::mark::PointMark;
 pub use super::totals::{PointStatus, Totals};
 use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};
@@ -137,6 +139,8 @@ pub enum Record {
     },
     /// A point is held, noted or tagged, or no more.
     PointMarked(PointMark),
+    /// Of objects that nothing needs.
+    Garbage(GarbageNews),
     /// What follows needs these features.
     FeaturesRaised(Features),
 }
@@ -443,6 +447,7 @@ impl Record {
             Record::BackupTried(_) => 18,
             Record::LeaseSet { .. } => 19,
             Record::PointMarked(_) => 20,
+            Record::Garbage(_) => 23,
             Record::FeaturesRaised(_) => 26,
         }
     }
@@ -527,6 +532,7 @@ impl Record {
             Record::BackupTried(tried) => tried.emit(out),
             Record::LeaseSet { lease_ns } => lease_ns.emit(out),
             Record::PointMarked(mark) => mark.emit(out),
+            Record::Garbage(news) => news.emit(out),
             Record::FeaturesRaised(features) => feature::emit(features, out),
         }
     }
@@ -590,6 +596,7 @@ impl Record {
             18 => Record::BackupTried(Tried::parse(fields)?),
             19 => Record::LeaseSet { lease_ns: fields.value()? },
             20 => Record::PointMarked(PointMark::parse(fields)?),
+            23 => Record::Garbage(GarbageNews::parse(fields)?),
             26 => Record::FeaturesRaised(feature::parse(fields)?),
             _ => return Err(WireFault::Kind(kind)),
         })

@@ -20,6 +20,7 @@
 use std::sync::Arc;
 
 use super::damage::Damage;
+use super::garbage::Garbage;
 use super::limits::{
     ABANDONED_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, DEVICE_BYTES_MAX, MARKS_MAX, PINS_MAX, POINTS_MAX,
     POLICIES_MAX, POLICY_BODY_BYTES_MAX, POLICY_VOLUMES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX,
@@ -192,7 +193,8 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     }
     emit_list(out, &state.checkpoints);
     // Parts of later programs: each is there when it, or one behind it, has something in it.
-    let (missing, has_marks) = (missing(state), !state.marks.is_empty());
+    let has_garbage = state.garbage != Garbage::default();
+    let (missing, has_marks) = (missing(state), !state.marks.is_empty() || has_garbage);
     let has_lease = has_marks || state.lease_ns.is_some();
     let has_tried = !state.tried.is_empty() || has_lease;
     if *state.damage != Damage::default() || !missing.is_empty() || has_tried {
@@ -216,6 +218,9 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
             emit_count(mark.parts().count(), out);
             mark.parts().for_each(|part| part.emit(out));
         }
+    }
+    if has_garbage {
+        state.garbage.emit(out);
     }
 }
 
@@ -268,7 +273,8 @@ fn parse_marks(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFau
         ascending(state.marks.keys().next_back(), &backup)?;
         state.marks.insert(backup, mark);
     }
-    if count == 0 { Err(WireFault::Count(0)) } else { Ok(()) }
+    // One encoding: nothing when nothing follows.
+    if count == 0 && reader.is_empty() { Err(WireFault::Count(0)) } else { Ok(()) }
 }
 
 fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
@@ -371,6 +377,12 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     }
     if !reader.is_empty() {
         parse_marks(&mut state, reader)?;
+    }
+    if !reader.is_empty() {
+        state.garbage = reader.value()?;
+        if state.garbage == Garbage::default() {
+            return Err(WireFault::Value);
+        }
     }
     Ok(state)
 }

@@ -47,6 +47,17 @@ pub const SEGMENTS_MAX: usize = 64 * 1024;
 pub const NAME_RUNS_MAX: usize = 256 * 1024;
 /// Retired names that an orphan floor has not passed yet. Above: [`Bound`], raise the floor first.
 pub const RETIRED_MAX: usize = 64 * 1024;
+/// Retired names up to which a floor leaves all their entries, so that they are deleted after their window: above, it drops those that it
+/// covers, and the sweep for orphans finds them.
+pub const RETIRED_KEPT_MAX: usize = 24 * 1024;
+/// Objects that nothing may refer to anew and that are not retired yet: 32 bytes each in a checkpoint. Above: [`Bound`]; the rest waits.
+pub const CONDEMNED_MAX: usize = 8 * 1024;
+/// Wall clocks at slots that are remembered. Above: every second one goes.
+pub const CLOCKS_MAX: usize = 64;
+/// Backups that ended while names are condemned, which are remembered. Above: retirements need a newer look at the tables.
+pub const OVER_MAX: usize = 64;
+/// Runs of names that were deleted above the floor. Above: [`Bound`], raise the floor first.
+pub const BURIED_RUNS_MAX: usize = 16 * 1024;
 /// Pins at once: restores running. Above: [`Bound`].
 pub const PINS_MAX: usize = 256;
 /// Backups given up, whose rows are still in upload objects. Above: [`Bound`].
@@ -122,6 +133,10 @@ pub enum Bound {
     Abandoned,
     /// [`MARKS_MAX`].
     Marks,
+    /// [`CONDEMNED_MAX`].
+    Condemned,
+    /// [`BURIED_RUNS_MAX`].
+    Buried,
     /// [`FEATURES_MAX`].
     Features,
 }
@@ -158,6 +173,14 @@ impl std::fmt::Display for Bound {
                 MARKS_MAX,
                 "recovery points with a hold, a note or tags",
                 "release those that need none any more (`windlass point`)",
+            ),
+            Bound::Condemned => {
+                (CONDEMNED_MAX, "objects that wait for backups to end", "let those that run end")
+            }
+            Bound::Buried => (
+                BURIED_RUNS_MAX,
+                "runs of names that were deleted lately",
+                "room is made when no backup runs: let those that run end",
             ),
             Bound::Features => (FEATURES_MAX, "features", new),
         };

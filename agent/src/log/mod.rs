@@ -27,6 +27,7 @@ pub mod call;
 pub mod checkpoint;
 pub mod damage;
 pub mod fault;
+pub mod garbage;
 pub mod housekeeping;
 pub mod intact;
 pub mod keys;

@@ -153,6 +153,12 @@ impl NameSet {
         true
     }
 
+    /// Takes all names of an epoch and of older ones out.
+    pub fn retain_above(&mut self, epoch: Epoch) {
+        let from = ((Epoch(epoch.0.saturating_add(1)), NodeId(0), Boot(0)), 0);
+        self.runs = self.runs.split_off(&from);
+    }
+
     /// Takes a name out; `false` when it was not there.
     pub fn remove(&mut self, id: &ObjectId) -> bool {
         let Some((first, last)) = self.run_at(id) else { return false };

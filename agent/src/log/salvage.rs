@@ -23,6 +23,7 @@ use std::sync::Arc;
 use super::checkpoint::Checkpoint;
 use super::damage::Damage;
 use super::fault::Place;
+use super::garbage::Garbage;
 use super::keys;
 use super::limits::{CHECKPOINT_SLOTS, DAMAGED_RUNS_MAX};
 use super::names::NameSet;
@@ -31,6 +32,7 @@ use super::state::{Point, Policy, Running, State, Volume};
 use super::stretches::Stretches;
 use crate::format::copies;
 use crate::format::cursor::WireFault;
+use crate::format::garbage::GarbageNews;
 use crate::format::mark::Mark;
 use crate::format::record::{BackupVolume, CheckpointName, Commit, PointStatus, Record, SegmentMeta, Totals};
 use crate::format::slot::{
@@ -279,6 +281,13 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
                 marks.change(&mark.part);
             }
             Record::Retire { objects } => retire(state, header.slot, objects),
+            Record::Garbage(GarbageNews::Retired { objects, .. }) => {
+                let names: Vec<ObjectId> = objects.iter().map(|object| object.0).collect();
+                retire(state, header.slot, &names);
+            }
+            Record::Garbage(GarbageNews::Settings(settings)) => state.garbage.settings = Some(*settings),
+            // Which objects nothing refers to is found out anew.
+            Record::Garbage(_) => {}
             Record::OrphanFloor { epoch } => state.orphan_floor = state.orphan_floor.max(*epoch),
             Record::Damage(news) => state.add_damage(news),
             // What is there and what is not is found out anew; what could not begin is tried anew.
@@ -435,6 +444,8 @@ impl Salvage {
     ) -> (State, BTreeSet<BackupId>) {
         let given_up = self.given_up();
         let (mut state, mut unsure) = (self.state, self.unsure);
+        // What may be gone follows from all that was in the log: it is found out anew.
+        state.garbage = Garbage { settings: state.garbage.settings, ..Garbage::default() };
         let mut points = Arc::unwrap_or_clone(std::mem::take(&mut state.points));
         for (backup, running) in std::mem::take(&mut state.running) {
             if given_up.binary_search(&backup).is_err() {

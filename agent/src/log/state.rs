@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::damage::Damage;
+use super::garbage::Garbage;
 use super::limits::{
     ABANDONED_MAX, Bound, CHECKPOINTS_MAX, LEASE_NS_MAX, LEASE_NS_MIN, MARKS_MAX, NAME_RUNS_MAX, PINS_MAX,
     POINTS_MAX, POLICIES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX, UNFINISHED_MAX, VOLUMES_MAX,
@@ -149,6 +150,8 @@ pub struct State {
     pub tried: BTreeMap<String, Tried>,
     /// Points of which people say something.
     pub marks: BTreeMap<BackupId, Mark>,
+    /// What is known of garbage.
+    pub garbage: Garbage,
     /// Features that were raised; unknown ones are none that are incompatible.
     pub features: Features,
     /// What the store has lost of all this.
@@ -190,6 +193,8 @@ pub enum Refusal {
     Held,
     /// The floor goes back or reaches the current epoch.
     Floor,
+    /// A backup may have referred to an object since the tables were looked through.
+    Referred,
     /// No such pin, or it exists already, or its counter goes back.
     Pin,
     /// A checkpoint of a later slot or of one that is older than the newest.
@@ -221,6 +226,9 @@ impl fmt::Display for Refusal {
             Refusal::Held => "the point is held; `windlass point release` it first",
             Refusal::NoPoint => "there is no such recovery point",
             Refusal::Floor => "the orphan floor goes back or reaches the current epoch",
+            Refusal::Referred => {
+                "a backup may have referred to an object since the tables were looked through"
+            }
             Refusal::Pin => "there is no such pin, or it exists already",
             Refusal::Checkpoint => "a checkpoint is out of order",
             Refusal::Lease => "a lease is 3 s long at least, and an hour at most",
@@ -389,7 +397,7 @@ impl State {
                     self.retire(object, header.slot)?;
                 }
             }
-            Record::OrphanFloor { epoch } => self.raise_floor(*epoch)?,
+            Record::OrphanFloor { epoch } => self.raise_floor(header.slot, *epoch)?,
             Record::Pin { pin, node } => {
                 require(!self.pins.contains_key(pin), Refusal::Pin)?;
                 require(self.pins.len() < PINS_MAX, Refusal::Full(Bound::Pins))?;
@@ -414,6 +422,7 @@ impl State {
             Record::Damage(news) => self.add_damage(news),
             Record::Swept(swept) => Arc::make_mut(&mut self.damage).swept(swept),
             Record::PointMarked(mark) => self.mark(mark)?,
+            Record::Garbage(news) => self.garbage_news(header, news)?,
             Record::FeaturesRaised(features) => self.raise(features)?,
             Record::BackupTried(tried) => {
                 let is_there = self.policies.get(&tried.policy).is_some_and(|policy| !policy.removed);
@@ -559,6 +568,7 @@ impl State {
             self.add_segment(segment)?;
         }
         if commit.backup.0 == 0 {
+            self.garbage.carried(&commit.objects);
             let counts = !commit.progress.is_empty()
                 || commit.totals != Totals::default()
                 || commit.newest_secs.is_some();
@@ -579,7 +589,7 @@ impl State {
 
     fn add_name(&mut self, id: &ObjectId, epoch: Epoch) -> Result<(), Refusal> {
         require(id.epoch > self.orphan_floor && id.epoch <= epoch, Refusal::Gone)?;
-        require(!self.retired.contains_key(id), Refusal::Gone)?;
+        require(!self.retired.contains_key(id) && !self.garbage.buried.contains(id), Refusal::Gone)?;
         require(!self.live.contains(id), Refusal::Duplicate)?;
         require(self.live.runs() < NAME_RUNS_MAX, Refusal::Full(Bound::NameRuns))?;
         Arc::make_mut(&mut self.live).insert(id);
@@ -608,7 +618,7 @@ impl State {
         Ok(())
     }
 
-    fn retire(&mut self, id: &ObjectId, slot: Slot) -> Result<(), Refusal> {
+    pub(super) fn retire(&mut self, id: &ObjectId, slot: Slot) -> Result<(), Refusal> {
         require(self.live.contains(id), Refusal::NotLive)?;
         require(self.retired.len() < RETIRED_MAX, Refusal::Full(Bound::Retired))?;
         require(self.live.runs() < NAME_RUNS_MAX, Refusal::Full(Bound::NameRuns))?;
@@ -638,7 +648,9 @@ impl State {
         let given_up: Vec<BackupId> =
             self.unfinished(policy).map(|(backup, _)| backup).filter(|&backup| backup <= last).collect();
         for backup in given_up {
-            self.running.remove(&backup);
+            if let Some(running) = self.running.remove(&backup) {
+                self.garbage.backup_over(running.slot, slot);
+            }
             require(self.abandoned.len() < ABANDONED_MAX, Refusal::Full(Bound::Abandoned))?;
             self.forget_point(&backup);
             let at = self.abandoned.partition_point(|other| *other < backup);
@@ -653,6 +665,7 @@ impl State {
         let running = self.running.remove(&end.backup).ok_or(Refusal::Backup)?;
         let whole = running.volumes.iter().all(|volume| running.done.is_whole(volume.volume));
         require(whole, Refusal::Gap)?;
+        self.garbage.backup_over(running.slot, slot);
         self.give_up(&running.policy, end.backup, slot)?;
         self.tried.remove(&running.policy);
         let status =
@@ -672,12 +685,10 @@ impl State {
 
     /// Below the floor nothing new can appear, so retired names there need no entry of their own once no pin holds them:
     /// the scan for orphans finds them.
-    fn raise_floor(&mut self, floor: Epoch) -> Result<(), Refusal> {
+    fn raise_floor(&mut self, slot: Slot, floor: Epoch) -> Result<(), Refusal> {
         require(floor > self.orphan_floor && floor < self.epoch, Refusal::Floor)?;
         self.orphan_floor = floor;
-        let oldest = self.oldest_pin();
-        Arc::make_mut(&mut self.retired)
-            .retain(|id, slot| id.epoch > floor || oldest.is_some_and(|pin| pin < *slot));
+        self.garbage_floor(slot, floor);
         Ok(())
     }
 }

@@ -119,6 +119,11 @@ impl Alone {
     fn collect(&mut self) {
         while let Some(action) = self.node.next_action() {
             match action {
+                Action::Collect { order, .. } => {
+                    let result = Ok(Outcome::nothing(&order.step));
+                    let event = Event::Collected { number: order.number, result };
+                    self.node.handle(self.now, self.now as i64, event);
+                }
                 Action::Call(ticket, call) => self.calls.push_back((ticket, call)),
                 other => self.out.push(other),
             }

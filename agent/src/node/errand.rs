@@ -28,6 +28,12 @@ impl<S: Sealer + Clone> Node<S> {
         node
     }
 
+    /// A node without peers for one run of garbage, which is asked for by a command. It begins no backups and goes on with none.
+    pub fn for_garbage(now_ns: u64, config: Config<S>, view: View) -> Node<S> {
+        // No policy has this name.
+        Node::for_backup(now_ns, config, "", view)
+    }
+
     /// Whether it coordinates and nothing is left to do: no backup, no merge, no commit, no command.
     pub fn is_idle(&self) -> bool {
         let is_idle = |coordinator: &Coordinator| {

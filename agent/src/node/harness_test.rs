@@ -162,6 +162,10 @@ impl Ports for Host {
         let added = self.segment(order.volume, backups, inodes);
         self.event(self.step_ms * MS, Event::Merged { id: order.id, result: Ok(vec![added]) });
     }
+    fn collect(&mut self, order: Order, _: Arc<State>, _: Slot) {
+        let result = Ok(Outcome::nothing(&order.step));
+        self.event(MS, Event::Collected { number: order.number, result });
+    }
     fn stop(&mut self, id: AssignmentId) {
         self.job = None;
         self.event(MS, Event::Ended { id, result: Ok(()) });

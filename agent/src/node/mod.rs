@@ -47,11 +47,13 @@ mod requests;
 mod types;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::backplane::message::Message;
 use crate::coordinator::calendar::{Calendar, Due};
 use crate::coordinator::{self, Coordinator, Errand, Now};
 use crate::format::slot::Sealer;
+use crate::gc::types::{Order, Outcome};
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::Answer;
 use crate::log::fault::LogFault;
@@ -284,6 +286,7 @@ impl<S: Sealer + Clone> Node<S> {
             Event::Ended { id, result } => self.role.ended(id, result),
             Event::Merged { id, result } => self.role.merged(id, result),
             Event::Flushed { id } => self.role.flushed(id),
+            Event::Collected { number, result } => self.collected(now_ns, wall_ns, number, result),
             Event::Local { client, command } => self.requests.add(now_ns, client, command),
         }
         self.settle(now_ns, wall_ns);
@@ -575,8 +578,23 @@ impl<S: Sealer + Clone> Node<S> {
         while let Some(out) = self.coordinator.as_mut().and_then(Coordinator::next_out) {
             match out {
                 coordinator::Out::Send(to, message) => self.send(to, message),
+                coordinator::Out::Collect(order) => self.collect(order),
                 coordinator::Out::Release(successor) => self.releasing = Some(successor),
             }
+        }
+    }
+
+    /// A step of a garbage run, with the log as far as this node has written it.
+    fn collect(&mut self, order: Order) {
+        let Some((_, writer)) = &self.writer else { return };
+        let (state, seen) = (Arc::new(writer.view().state.clone()), writer.view().head);
+        self.actions.push_back(Action::Collect { order, state, seen });
+    }
+
+    /// Of a coordinator that is gone it is dropped.
+    fn collected(&mut self, now_ns: u64, wall_ns: i64, number: u64, result: Result<Outcome, String>) {
+        if let (Some((_, writer)), Some(coordinator)) = (&self.writer, &mut self.coordinator) {
+            coordinator.collected(Now { ns: now_ns, wall_ns, state: &writer.view().state }, number, result);
         }
     }
 

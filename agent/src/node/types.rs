@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::backplane::message::Message;
 use crate::coordinator::bounds::Room;
+use crate::gc::types::{Order, Outcome};
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
 use crate::log::call::{Answer, Call, CallId};
 use crate::log::fault::LogFault;
@@ -100,6 +101,13 @@ pub enum Event {
         /// How.
         result: Result<Vec<SegmentMeta>, String>,
     },
+    /// A step of a garbage run has ended.
+    Collected {
+        /// Which.
+        number: u64,
+        /// How.
+        result: Result<Outcome, String>,
+    },
     /// The running job has sent what it had packed when `Action::Flush` came, and it counts.
     Flushed {
         /// Which.
@@ -155,6 +163,15 @@ pub enum Action {
         order: MergeOrder,
         /// The log, with the segments in it.
         state: Arc<State>,
+    },
+    /// Carry out a step of a garbage run, beside jobs and merges; `Event::Collected` follows. One after the other.
+    Collect {
+        /// What.
+        order: Order,
+        /// The log.
+        state: Arc<State>,
+        /// The slot that it is as of.
+        seen: Slot,
     },
     /// End the running job or merge soon.
     Stop(AssignmentId),

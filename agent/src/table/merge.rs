@@ -12,14 +12,16 @@
 //!
 //! Memory: three streams, a segment builder, 4 bytes per cut, and 12 bytes per version of one item. Time: linear in the rows.
 //!
+//! [`judge`] says the same of each row and writes nothing: garbage is counted with it.
+//!
 //! Does not: choose segments, commit the change or delete the old ones. Source: leveled compaction; the rules are ours.
 
 use super::segment::{SegmentSink, SegmentWriter, WriteFault};
 use super::source::{Fetch, Source, TableFault, TailRef};
 use super::stream::Stream;
-use crate::format::key::{BACKUP_NEWEST, KeyRef};
+use crate::format::key::{BACKUP_NEWEST, KeyRef, RowKey};
 use crate::format::row::{Row, RowKind};
-use crate::id::{BackupId, Lin};
+use crate::id::{BackupId, Lin, ObjectId};
 
 /// Whether the segments at hand are all that hold rows of their LINs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,21 +53,77 @@ struct Version {
 
 const KINDS: [RowKind; 3] = [RowKind::Item, RowKind::Name, RowKind::Location];
 
-/// A coalescing run.
-pub struct Coalesce {
-    streams: [Stream; 3],
+/// Which rows are needed; it sees all rows in their order.
+struct Judge {
     /// Ascending, the last is [`BACKUP_NEWEST`].
     cuts: Vec<BackupId>,
     scope: Scope,
-    writer: SegmentWriter,
     lin: Option<Lin>,
     versions: Vec<Version>,
-    deletions: Vec<Row>,
     /// Place of the last location row: base and backup.
     location: Option<(u64, BackupId)>,
+}
+
+/// A coalescing run.
+pub struct Coalesce {
+    streams: [Stream; 3],
+    judge: Judge,
+    writer: SegmentWriter,
+    deletions: Vec<Row>,
     rows_in: u64,
     rows_out: u64,
 }
+
+/// The stream whose next row is of the least item; of equal ones the first, so that an item's own rows come before its others.
+fn least<F: Fetch>(
+    streams: &mut [Stream; 3],
+    source: &mut Source<F>,
+) -> Result<Option<(Lin, usize)>, TableFault> {
+    let mut next: Option<(Lin, usize)> = None;
+    for (at, stream) in streams.iter_mut().enumerate() {
+        let Some(lin) = stream.peek_lin(source)? else {
+            continue;
+        };
+        if next.is_none_or(|(least, _)| lin < least) {
+            next = Some((lin, at));
+        }
+    }
+    Ok(next)
+}
+
+/// Tells `on` of each row of `segments`, which are all of a volume, the segment that has it, and whether a merge of all of them for `cuts`
+/// would keep it. Of rows with one key the first is kept. Writes nothing. `stop` is asked every some thousand rows: `Ok(false)` when it ended
+/// early.
+pub fn judge<F: Fetch>(
+    segments: impl IntoIterator<Item = TailRef> + Clone,
+    cuts: &[BackupId],
+    source: &mut Source<F>,
+    stop: &dyn Fn() -> bool,
+    on: &mut dyn FnMut(&Row, ObjectId, bool),
+) -> Result<bool, TableFault> {
+    let from = KeyRef::first_of(Lin::default());
+    let mut streams = KINDS.map(|kind| Stream::new(kind, from, segments.clone()).keep_duplicates());
+    let mut judge = Judge::new(cuts, Scope::Full);
+    let mut last: [Option<RowKey>; 3] = Default::default();
+    let mut rows = 0u64;
+    while let Some((lin, at)) = least(&mut streams, source)? {
+        judge.enter(lin);
+        let Some(row) = streams[at].next(source)? else { continue };
+        let key = row.as_ref().key();
+        let again = last[at].as_ref().is_some_and(|last| last.as_ref() == key);
+        last[at] = Some(key.to_owned());
+        let keep = !again && judge.needs(&row);
+        on(&row, streams[at].last_tail(), keep);
+        rows += 1;
+        if rows.is_multiple_of(STOP_ROWS) && stop() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Rows between two looks at whether to stop.
+const STOP_ROWS: u64 = 4096;
 
 impl Coalesce {
     /// Coalesces `segments` for the live recovery points `cuts`, any order. A backup that is
@@ -76,19 +134,12 @@ impl Coalesce {
         scope: Scope,
         writer: SegmentWriter,
     ) -> Coalesce {
-        let mut cuts = cuts.to_vec();
-        cuts.push(BACKUP_NEWEST);
-        cuts.sort();
         let from = KeyRef::first_of(Lin::default());
         Coalesce {
             streams: KINDS.map(|kind| Stream::new(kind, from, segments.clone())),
-            cuts,
-            scope,
+            judge: Judge::new(cuts, scope),
             writer,
-            lin: None,
-            versions: Vec::new(),
             deletions: Vec::new(),
-            location: None,
             rows_in: 0,
             rows_out: 0,
         }
@@ -107,24 +158,12 @@ impl Coalesce {
         budget: u32,
     ) -> Result<Progress, TableFault> {
         for _ in 0..budget {
-            let mut next: Option<(Lin, usize)> = None;
-            for (at, stream) in self.streams.iter_mut().enumerate() {
-                let Some(lin) = stream.peek_lin(source)? else {
-                    continue;
-                };
-                if next.is_none_or(|(least, _)| lin < least) {
-                    next = Some((lin, at));
-                }
-            }
-            let Some((lin, at)) = next else {
+            let Some((lin, at)) = least(&mut self.streams, source)? else {
                 self.writer.finish(sink).map_err(fault_of)?;
                 return Ok(Progress::Done);
             };
-            if self.lin != Some(lin) {
-                self.lin = Some(lin);
-                self.versions.clear();
+            if self.judge.enter(lin) {
                 self.deletions.clear();
-                self.location = None;
             }
             if let Some(row) = self.streams[at].next(source)? {
                 self.rows_in += 1;
@@ -135,7 +174,50 @@ impl Coalesce {
     }
 
     fn take(&mut self, row: Row, sink: &mut dyn SegmentSink) -> Result<(), TableFault> {
-        let keep = match &row {
+        if !self.judge.needs(&row) {
+            return Ok(());
+        }
+        if let Row::Item(item) = &row {
+            if item.item.is_none() && self.judge.scope == Scope::Full {
+                self.deletions.push(row);
+                return Ok(());
+            }
+            for deletion in std::mem::take(&mut self.deletions) {
+                self.write(&deletion, sink)?;
+            }
+        }
+        self.write(&row, sink)
+    }
+
+    fn write(&mut self, row: &Row, sink: &mut dyn SegmentSink) -> Result<(), TableFault> {
+        self.rows_out += 1;
+        self.writer.push(row.as_ref(), sink).map_err(fault_of)
+    }
+}
+
+impl Judge {
+    /// See [`Coalesce::new`].
+    fn new(cuts: &[BackupId], scope: Scope) -> Judge {
+        let mut cuts = cuts.to_vec();
+        cuts.push(BACKUP_NEWEST);
+        cuts.sort();
+        Judge { cuts, scope, lin: None, versions: Vec::new(), location: None }
+    }
+
+    /// The next row is of this item; whether it is another one than before.
+    fn enter(&mut self, lin: Lin) -> bool {
+        if self.lin == Some(lin) {
+            return false;
+        }
+        self.lin = Some(lin);
+        self.versions.clear();
+        self.location = None;
+        true
+    }
+
+    /// Whether a row is needed; a deletion is while an older row of its item is.
+    fn needs(&mut self, row: &Row) -> bool {
+        match row {
             Row::Item(item) => {
                 let version = Version {
                     backup: item.backup,
@@ -143,17 +225,7 @@ impl Coalesce {
                     rows_from: item.item.as_ref().map(|item| item.rows_from),
                 };
                 self.versions.push(version);
-                let keep = self.has_cut(version.backup, version.until);
-                if keep && version.rows_from.is_none() && self.scope == Scope::Full {
-                    self.deletions.push(row);
-                    return Ok(());
-                }
-                if keep {
-                    for deletion in std::mem::take(&mut self.deletions) {
-                        self.write(&deletion, sink)?;
-                    }
-                }
-                keep
+                self.has_cut(version.backup, version.until)
             }
             Row::Name(name) => self.needs_listing(name.backup),
             Row::Location(location) => {
@@ -163,13 +235,7 @@ impl Coalesce {
                 self.needs_location(location.backup, newer)
             }
             Row::Entry(_) => true,
-        };
-        if keep { self.write(&row, sink) } else { Ok(()) }
-    }
-
-    fn write(&mut self, row: &Row, sink: &mut dyn SegmentSink) -> Result<(), TableFault> {
-        self.rows_out += 1;
-        self.writer.push(row.as_ref(), sink).map_err(fault_of)
+        }
     }
 
     /// Whether a cut lies in `[from, until)`.

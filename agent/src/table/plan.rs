@@ -90,6 +90,30 @@ pub fn scope(group: &[SegmentMeta], segments: &[SegmentMeta]) -> Scope {
     if segments.iter().filter(other).any(meets) { Scope::Part } else { Scope::Full }
 }
 
+/// The next merge of a volume's segments that rids one of `targets` of rows which no point needs: that one, and what lies over it, the
+/// smallest first. `None` when none of them is there any more.
+pub fn purge(
+    segments: &[SegmentMeta],
+    targets: &[ObjectId],
+    is_running: &dyn Fn(BackupId) -> bool,
+) -> Option<Vec<ObjectId>> {
+    let may = |segment: &&SegmentMeta| !is_running(segment.backup_max);
+    let target = segments.iter().filter(may).find(|segment| targets.contains(&segment.id))?;
+    let over = |other: &&SegmentMeta| {
+        other.id != target.id && begin(other) < end(target) && begin(target) < end(other)
+    };
+    let mut group: Vec<&SegmentMeta> = segments.iter().filter(may).filter(over).collect();
+    group.sort_by_key(|segment| (segment.bytes, segment.id));
+    let mut bytes = target.bytes;
+    let fits = |segment: &&&SegmentMeta| {
+        bytes = bytes.saturating_add(segment.bytes);
+        bytes <= GROUP_BYTES_MAX
+    };
+    let over: Vec<ObjectId> =
+        group.iter().take(FAN_IN - 1).take_while(fits).map(|segment| segment.id).collect();
+    Some(std::iter::once(target.id).chain(over).collect())
+}
+
 fn begin(segment: &SegmentMeta) -> (u64, u64) {
     (segment.first_inode, segment.first_base)
 }

@@ -15,7 +15,7 @@ use crate::format::block::{BlockCursor, RowBlock};
 use crate::format::fault::FormatFault;
 use crate::format::key::{KeyRef, RowKey};
 use crate::format::row::{Row, RowKind};
-use crate::id::Lin;
+use crate::id::{Lin, ObjectId};
 use crate::limits::READ_GAP_BYTES;
 use crate::store::StoreFaultKind;
 
@@ -28,6 +28,9 @@ pub struct Stream {
     waiting: Vec<TailRef>,
     open: Vec<Open>,
     last: Option<RowKey>,
+    /// The tail that the last row came from.
+    last_tail: ObjectId,
+    merge_duplicates: bool,
 }
 
 struct Open {
@@ -47,7 +50,21 @@ impl Stream {
         let is_ahead = |tail: &TailRef| tail.rows[kind.index()] > 0 && tail.end(kind) > (from.lin, from.base);
         let mut waiting: Vec<TailRef> = tails.into_iter().filter(is_ahead).collect();
         waiting.sort_by_key(|tail| std::cmp::Reverse((tail.begin(kind), tail.id)));
-        Stream { kind, from: from.to_owned(), waiting, open: Vec::new(), last: None }
+        Stream {
+            kind,
+            from: from.to_owned(),
+            waiting,
+            open: Vec::new(),
+            last: None,
+            last_tail: ObjectId::default(),
+            merge_duplicates: true,
+        }
+    }
+
+    /// Gives rows of equal keys one after another instead of the first of them.
+    pub fn keep_duplicates(mut self) -> Stream {
+        self.merge_duplicates = false;
+        self
     }
 
     /// The LIN of the next row, without taking it.
@@ -70,11 +87,17 @@ impl Stream {
         let Some(row) = self.open[at].head.take() else {
             return Ok(None);
         };
+        self.last_tail = self.open[at].tail.id;
         match &mut self.last {
             Some(last) => last.set(row.as_ref().key()),
             none => *none = Some(row.as_ref().key().to_owned()),
         }
         Ok(Some(row))
+    }
+
+    /// The tail that the row which was taken last came from.
+    pub fn last_tail(&self) -> ObjectId {
+        self.last_tail
     }
 
     /// Fills the heads, opens what is due, drops what is done and duplicates; returns which open tail has the next row.
@@ -114,8 +137,8 @@ impl Stream {
             };
             let head = self.open[at].head.as_ref().map(|row| row.as_ref().key());
             match head.cmp(&self.last.as_ref().map(RowKey::as_ref)) {
-                Ordering::Equal => self.open[at].head = None,
-                Ordering::Greater => return Ok(Some(at)),
+                Ordering::Equal if self.merge_duplicates => self.open[at].head = None,
+                Ordering::Equal | Ordering::Greater => return Ok(Some(at)),
                 // A tail whose blocks differ from its index, or which begins before the key in the log:
                 // merges and rebuilds rely on the order.
                 Ordering::Less => {

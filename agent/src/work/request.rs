@@ -11,6 +11,7 @@ use super::entry::{Arg, Ask, Entry, Kind};
 use super::table;
 use crate::backplane::message::SUBMIT_BYTES_MAX;
 use crate::format::cursor::WireFault;
+use crate::format::garbage::GarbageNews;
 use crate::format::mark::MarkPart;
 use crate::format::record::{Record, parse_records};
 use crate::id::NodeId;
@@ -172,6 +173,10 @@ fn command_of(record: &Record) -> &'static str {
         Record::PointExpired { .. } => "point expire",
         Record::LeaseSet { .. } => "repo set",
         Record::Damage(_) | Record::Swept(_) => "check",
+        // A reader of points may hold the tables meanwhile.
+        Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => "check",
+        Record::Garbage(GarbageNews::Settings(_)) => "repo set",
+        Record::Garbage(_) => "gc",
         Record::PointMarked(mark) => match &mark.part {
             MarkPart::Hold(why) if why.is_empty() => "point release",
             MarkPart::Hold(_) => "point hold",

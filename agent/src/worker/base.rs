@@ -5,12 +5,13 @@
 //!
 //! Source: ours; `log::damage`, `table::lost`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use windlass_hal::volume::ItemKind;
 
 use crate::format::row::{BlockPlace, ItemRow, LocationRow, RowKind};
-use crate::id::{BackupId, Lin, VolumeId};
+use crate::id::{BackupId, Lin, ObjectId, Slot, VolumeId};
 use crate::log::damage::Damage;
 use crate::log::state::State;
 use crate::table::lost::{LostRows, known};
@@ -51,6 +52,8 @@ pub struct PointRows<F> {
     ahead: Option<ItemRow>,
     from: u64,
     damage: Arc<Damage>,
+    /// Objects that nothing may refer to anew.
+    condemned: Arc<BTreeMap<ObjectId, Slot>>,
     /// The item that was looked at last, and whether it stands on something lost: large ones are asked for again and again.
     judged: Option<(u64, bool)>,
 }
@@ -65,7 +68,25 @@ impl<F: Fetch> PointRows<F> {
     ) -> PointRows<F> {
         reader.tolerate(&|id| damage.distrusts(id));
         let damage = Arc::clone(damage);
-        PointRows { reader, volume, earlier, items: None, ahead: None, from: 0, damage, judged: None }
+        let condemned = Arc::default();
+        PointRows {
+            reader,
+            volume,
+            earlier,
+            items: None,
+            ahead: None,
+            from: 0,
+            damage,
+            condemned,
+            judged: None,
+        }
+    }
+
+    /// The same without blocks of objects that nothing may refer to anew (G4): they are stored again.
+    #[must_use]
+    pub fn without(mut self, condemned: &Arc<BTreeMap<ObjectId, Slot>>) -> PointRows<F> {
+        self.condemned = Arc::clone(condemned);
+        self
     }
 
     /// Whether an item of the point stands on something lost. Looks at its places only where the log says that the point does.
@@ -98,6 +119,11 @@ impl<F: Fetch> PointRows<F> {
             }
             _ => Ok(false),
         }
+    }
+
+    /// Whether no row may refer to an object: it is lost, or on its way out.
+    fn is_refused(&self, object: &ObjectId) -> bool {
+        self.damage.distrusts(object) || self.condemned.contains_key(object)
     }
 
     fn is_lost(&self, row: &LocationRow) -> bool {
@@ -201,7 +227,7 @@ impl<F: Fetch> PointRows<F> {
                 break;
             }
             for block in &mut row.blocks {
-                if matches!(block, BlockPlace::Stored(place) if self.damage.distrusts(&place.object)) {
+                if matches!(block, BlockPlace::Stored(place) if self.is_refused(&place.object)) {
                     *block = BlockPlace::Lost;
                 }
             }

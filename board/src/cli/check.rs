@@ -20,6 +20,7 @@ use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 use crate::cli::args::Check;
 use crate::cli::args::global::Global;
 use crate::cli::damage::{self, Found};
+use crate::cli::held::Held;
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
 use crate::engine::host::{self, HostClock};
@@ -38,6 +39,7 @@ pub fn run(global: &Global, args: &Check, output: &Output) -> Result<Exit, Failu
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
     let repository = Repository::open(global)?;
+    let _held = Held::take(global);
     let state = repository.view()?.state;
     let point = points::pick(&state, &args.at.target)?;
     let volumes: Vec<VolumeId> = match &args.at.volume {

@@ -9,6 +9,7 @@
 //! | [`backup`] | `backup` |
 //! | [`points`] | `points`, and picking one |
 //! | [`point`] | `point hold`, `release`, `note`, `tag`, `expire` |
+//! | [`gc`] | `gc` |
 //! | [`retention`] | `retention run`, `simulate` |
 //! | [`browse`] | `ls`, `stat`, `find`, `cat` |
 //! | [`history`] | `history`, and `PATH@POINT` |
@@ -27,6 +28,7 @@
 //! | [`args`] | the grammar: commands, options, values |
 //! | [`through`] | the agent of this machine, for the commands that go through it |
 //! | [`output`] [`progress`] | documents and text on stdout; bars, plain lines or JSON lines while a job runs |
+//! | [`held`] | a hold on the tables while a command reads |
 //! | [`damage`] | damage and unknown names, as several commands report them |
 //!
 //! Where a command runs, and whether it changes something, is in the table of commands (`windlass_agent::work::table`).
@@ -41,6 +43,8 @@ pub mod check;
 pub mod commands;
 pub mod damage;
 pub mod diff;
+pub mod gc;
+pub mod held;
 pub mod history;
 pub mod mount;
 pub mod output;
@@ -122,6 +126,7 @@ fn dispatch(
             retention::run(global, &args, through, output)
         }
         Command::Retention(args::retention::Retention::Simulate(args)) => retention::simulate(&args, output),
+        Command::Gc(args) => gc::run(global, &args, through, output),
         Command::Ls(args) => browse::ls(global, &args, output),
         Command::Stat(args) => browse::stat(global, &args, output),
         Command::Find(args) => browse::find(global, &args, output),

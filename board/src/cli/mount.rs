@@ -17,6 +17,7 @@ use crate::cli::args::global::Global;
 use crate::cli::args::mount::Mount;
 use crate::cli::browse::Opened;
 use crate::cli::damage;
+use crate::cli::held::Held;
 use crate::cli::output::Output;
 use crate::engine::points;
 use crate::engine::shown::Pool;
@@ -30,6 +31,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub fn run(global: &Global, args: &Mount, output: &Output) -> Result<Exit, Failure> {
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
+    let _held = Held::take(global);
     let opened: &'static Opened = Box::leak(Box::new(Opened::new(global)?));
     let state = &opened.state;
     let newest = points::pick(state, &args.target.target)?;

@@ -4,6 +4,8 @@
 
 use serde_json::{Value, json};
 use windlass_agent::coordinator::merges::RETIRED_BY_MERGES_MAX;
+use windlass_agent::coordinator::status;
+use windlass_agent::format::garbage::{self, GarbageNews};
 use windlass_agent::format::record::Record;
 use windlass_agent::format::repo::Lock;
 use windlass_agent::format::wrap::SlotKind;
@@ -16,6 +18,7 @@ use windlass_agent::store::{Store, Versioning};
 use windlass_agent::units::{Grouped, Human, HumanTime};
 
 use crate::cli::args::global::Global;
+use crate::cli::args::value::Duration;
 use crate::cli::args::{RepoInit, RepoSet};
 use crate::cli::output::Output;
 use crate::cli::through::{self, Through};
@@ -117,7 +120,56 @@ pub fn set(
     through: Option<Through>,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let lease_ns = args.lease.0.saturating_mul(1_000_000);
+    if args.lease.is_none() && args.gc_every.is_none() && args.gc_window.is_none() {
+        return Err(Failure::usage("say what to set: --lease, --gc-every, --gc-window"));
+    }
+    let lease_ns = args.lease.map(|lease| lease.0.saturating_mul(1_000_000));
+    if let Some(lease_ns) = lease_ns {
+        check_lease(lease_ns)?;
+    }
+    let sets_gc = args.gc_every.is_some() || args.gc_window.is_some();
+    let ns = |said: Option<Duration>, or: u64| said.map_or(or, |said| said.0.saturating_mul(1_000_000));
+    let (lease_before_ns, gc_before, gc) = through::submit(global, through, |state, _| {
+        let before = state.garbage.settings();
+        let gc = garbage::Settings {
+            every_ns: ns(args.gc_every, before.every_ns),
+            window_ns: ns(args.gc_window, before.window_ns),
+        };
+        let lease = lease_ns.map(|lease_ns| Record::LeaseSet { lease_ns }).into_iter();
+        let gc_record = sets_gc.then_some(Record::Garbage(GarbageNews::Settings(gc)));
+        Ok((lease.chain(gc_record).collect(), (lease_of(state), before, gc)))
+    })?;
+    if let Some(lease_ns) = lease_ns {
+        output.say(format_args!(
+            "lease {}, from the next time that the lock is taken (it was {}); it goes before lease_ms of board profiles",
+            HumanTime(lease_ns),
+            HumanTime(lease_before_ns)
+        ));
+    }
+    if sets_gc {
+        output.say(format_args!("gc     {} (it was {})", gc_text(gc), gc_text(gc_before)));
+    }
+    output.document(&json!({
+        "lease_ms": lease_ns.unwrap_or(lease_before_ns) / 1_000_000,
+        "lease_ms_before": lease_before_ns / 1_000_000,
+        "gc_every_ms": gc.every_ns / 1_000_000,
+        "gc_every_ms_before": gc_before.every_ns / 1_000_000,
+        "gc_window_ms": gc.window_ns / 1_000_000,
+        "gc_window_ms_before": gc_before.window_ns / 1_000_000,
+    }));
+    Ok(Exit::Done)
+}
+
+/// How garbage is treated, for people.
+fn gc_text(settings: garbage::Settings) -> String {
+    let every = match settings.every_ns {
+        0 => "only by command".to_owned(),
+        every_ns => format!("every {}", HumanTime(every_ns)),
+    };
+    format!("{every}, names are kept for {}", HumanTime(settings.window_ns))
+}
+
+fn check_lease(lease_ns: u64) -> Result<(), Failure> {
     let (least, most) = (HumanTime(LEASE_NS_MIN), HumanTime(LEASE_NS_MAX));
     if lease_ns < LEASE_NS_MIN {
         return Err(Failure::usage(format_args!(
@@ -131,16 +183,7 @@ pub fn set(
             HumanTime(lease_ns)
         )));
     }
-    let before_ns = through::submit(global, through, |state, _| {
-        Ok((vec![Record::LeaseSet { lease_ns }], lease_of(state)))
-    })?;
-    output.say(format_args!(
-        "lease {}, from the next time that the lock is taken (it was {}); it goes before lease_ms of board profiles",
-        HumanTime(lease_ns),
-        HumanTime(before_ns)
-    ));
-    output.document(&json!({ "lease_ms": lease_ns / 1_000_000, "lease_ms_before": before_ns / 1_000_000 }));
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// How long a lease of the repository lasts, in nanoseconds.
@@ -187,6 +230,15 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         Grouped(state.retired.len() as u64),
         Grouped(RETIRED_BY_MERGES_MAX as u64)
     ));
+    output.say(format_args!("gc          {}", gc_text(state.garbage.settings())));
+    if let Some(done) = state.garbage.done {
+        output.say(format_args!(
+            "garbage     {} live at the last run, {} deleted by it, {} still to come back",
+            Human(done.live_bytes),
+            Human(done.deleted_bytes),
+            Human(state.garbage.waiting_bytes())
+        ));
+    }
     let mut features: Vec<&str> =
         format.features.keys().chain(state.features.keys()).map(|name| name.as_str()).collect();
     features.sort_unstable();
@@ -212,6 +264,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "segments": segments,
         "retired": state.retired.len(),
         "retired_by_merges_max": RETIRED_BY_MERGES_MAX,
+        "garbage": status::garbage(state),
     }));
     Ok(Exit::Done)
 }

@@ -20,6 +20,7 @@ use crate::cli::args::global::Global;
 use crate::cli::args::restore::{Existing, Restore};
 use crate::cli::browse::Opened;
 use crate::cli::damage::{self, Found};
+use crate::cli::held::Held;
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
 use crate::cli::selected::{self, Part};
@@ -40,6 +41,7 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
     refuse_small(global.memory.0)?;
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
+    let _held = Held::take(global);
     let opened = Opened::new(global)?;
     let Opened { repository, state } = &opened;
     let point = points::pick(state, &args.at.target)?;

@@ -359,35 +359,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets the lease go, and waits until what runs has ended. Checkpoints and deletes that are under way
-    /// have a lease time to end, unless somebody is in a hurry: the rest is the next holder's.
     fn leave(&mut self, engine: &mut Engine, poll: &mut Poll) {
-        let until_ns = HostClock.boot_ns().saturating_add(engine.lease_ns());
-        let holds = |engine: &Engine| engine.node().coordinates();
-        let mut has_let_go = !holds(engine);
-        let mut turn = |engine: &mut Engine| {
-            engine.turn(None);
-            while engine.hear().is_some() {}
-            while let Some(note) = engine.next_note() {
-                has_let_go |= note == Note::Released;
-            }
-        };
-        while holds(engine)
-            && engine.is_keeping()
-            && !self.job.is_stop_requested()
-            && HostClock.boot_ns() < until_ns
-        {
-            wait(engine, poll, Some(until_ns));
-            turn(engine);
-        }
-        let until_ns = HostClock.boot_ns().saturating_add(engine.lease_ns());
-        engine.leave();
-        turn(engine);
-        while !engine.has_left() && HostClock.boot_ns() < until_ns {
-            wait(engine, poll, Some(until_ns));
-            turn(engine);
-        }
-        if !has_let_go {
+        let job = self.job;
+        if !leave(engine, poll, &|| job.is_stop_requested()) {
             self.listener.hears(format_args!(
                 "could not release the repository's lock; the next command may wait 17 s for it"
             ));
@@ -395,8 +369,36 @@ impl Run<'_> {
     }
 }
 
+/// Lets the lease go, and waits until what runs has ended. Checkpoints and deletes that are under way
+/// have a lease time to end, unless the caller is in a hurry: the rest is the next holder's. Whether it was let
+/// go.
+pub(super) fn leave(engine: &mut Engine, poll: &mut Poll, is_in_hurry: &dyn Fn() -> bool) -> bool {
+    let until_ns = HostClock.boot_ns().saturating_add(engine.lease_ns());
+    let holds = |engine: &Engine| engine.node().coordinates();
+    let mut has_let_go = !holds(engine);
+    let mut turn = |engine: &mut Engine| {
+        engine.turn(None);
+        while engine.hear().is_some() {}
+        while let Some(note) = engine.next_note() {
+            has_let_go |= note == Note::Released;
+        }
+    };
+    while holds(engine) && engine.is_keeping() && !is_in_hurry() && HostClock.boot_ns() < until_ns {
+        wait(engine, poll, Some(until_ns));
+        turn(engine);
+    }
+    let until_ns = HostClock.boot_ns().saturating_add(engine.lease_ns());
+    engine.leave();
+    turn(engine);
+    while !engine.has_left() && HostClock.boot_ns() < until_ns {
+        wait(engine, poll, Some(until_ns));
+        turn(engine);
+    }
+    has_let_go
+}
+
 /// Until something has happened, or the node is due.
-fn wait(engine: &Engine, poll: &mut Poll, until_ns: Option<u64>) {
+pub(super) fn wait(engine: &Engine, poll: &mut Poll, until_ns: Option<u64>) {
     let now_ns = HostClock.boot_ns();
     let due_ns = [engine.deadline(), until_ns, Some(now_ns.saturating_add(WAIT_NS))];
     let due_ns = due_ns.into_iter().flatten().min().unwrap_or(now_ns);

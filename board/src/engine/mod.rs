@@ -6,6 +6,7 @@
 //! | [`settings`] | what an engine is told of itself, and the repository that it uses |
 //! | [`node`] | a node with what carries its actions out |
 //! | [`backup`] | a cluster of one, for one backup |
+//! | [`garbage`] | the same, for one garbage run |
 //! | [`alone`] | a policy backed up by this process, with what a command needs around it |
 //! | [`policy`] [`points`] | policies and points as the log has them, and which one is meant |
 //! | [`commit`] | records that a command makes, committed through a coordinator or under a lease |
@@ -38,6 +39,7 @@ pub mod commit;
 pub mod compare;
 pub mod damage;
 pub mod durable;
+pub mod garbage;
 pub mod host;
 pub mod kept;
 pub mod limits;

@@ -19,6 +19,7 @@ use windlass_agent::backplane::net::Net;
 use windlass_agent::coordinator::Contact;
 use windlass_agent::drive::node::{Ports, turn};
 use windlass_agent::format::slot::{Author, HolderKind};
+use windlass_agent::gc::types::Order;
 use windlass_agent::id::{Epoch, NodeId, Slot, VolumeId};
 use windlass_agent::log::call::{Call, Lane};
 use windlass_agent::log::lease::{Identity, Timing};
@@ -181,6 +182,10 @@ impl Ports for Host {
         log::info!("merge: begins volume={} segments={}", order.volume, order.segments.len());
         self.begins(order.id, order.volume, order.segments.len() as u64);
         self.worker.merge(order, state);
+    }
+
+    fn collect(&mut self, order: Order, state: Arc<State>, seen: Slot) {
+        self.worker.collect(order, state, seen);
     }
 
     fn stop(&mut self, id: AssignmentId) {

@@ -192,6 +192,19 @@ impl Settings {
     pub fn of_policy(policy: &Policy, memory: u64, cores: usize) -> Result<Settings, TooSmall> {
         let block_bytes_max = u32::try_from(policy.block_size).unwrap_or(u32::MAX);
         let object_bytes = u32::try_from(policy.object_size).unwrap_or(OBJECT_BYTES_DEFAULT);
+        Settings::of_memory(memory, block_bytes_max, object_bytes, cores)
+    }
+
+    /// Of a process without a policy: for blocks of up to `block_bytes_max` bytes, objects of `object_bytes`.
+    ///
+    /// # Errors
+    /// The memory is too small.
+    pub fn of_memory(
+        memory: u64,
+        block_bytes_max: u32,
+        object_bytes: u32,
+        cores: usize,
+    ) -> Result<Settings, TooSmall> {
         let uplinks = UplinkSettings::default().threads;
         Ok(Settings {
             budget: Budget::plan(memory, block_bytes_max, object_bytes, cores, uplinks)?,

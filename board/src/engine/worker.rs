@@ -19,11 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use windlass_agent::drive::collect::Collector;
 use windlass_agent::drive::job::{self, Assigned, Done, Machinery, Packing};
 use windlass_agent::drive::merge::Merger;
 use windlass_agent::drive::volume::CommitLog;
 use windlass_agent::format::record::{BackupVolume, Record};
-use windlass_agent::id::{BackupId, Boot, Epoch, Key, Lin, NodeId, VolumeId};
+use windlass_agent::gc::types::Order;
+use windlass_agent::id::{BackupId, Boot, Epoch, Key, Lin, NodeId, Slot, VolumeId};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::state::State;
 use windlass_agent::node::Event;
@@ -49,6 +51,7 @@ use super::post::{JobWaker, Letter, Post, Stretch};
 use super::settings::{Settings as EngineSettings, Target};
 use super::volumes::{Opened, Volumes};
 use super::{compare, damage};
+use crate::engine::host::HostClock;
 use crate::engine::machinery::{HostReactor, refuse_written};
 use crate::engine::repository::Repository;
 use crate::failure::Failure;
@@ -84,11 +87,14 @@ pub struct Work {
 pub struct Worker {
     jobs: Sender<(Task, Arc<State>)>,
     looks: Sender<Look>,
+    steps: Sender<(Order, Arc<State>, Slot)>,
     acks: SyncSender<()>,
     stop: Arc<AtomicBool>,
+    /// Ends the step of a garbage run.
+    leave: Arc<AtomicBool>,
     flush: Arc<AtomicBool>,
     waker: JobWaker,
-    threads: [JoinHandle<()>; 2],
+    threads: [JoinHandle<()>; 3],
 }
 
 /// What the job thread does.
@@ -109,12 +115,23 @@ impl Worker {
     pub fn start(work: Work, post: &Post) -> Result<Worker, Failure> {
         let (jobs, to_do) = channel();
         let (looks, to_look) = channel();
+        let (steps, to_collect) = channel();
+        let leave = Arc::new(AtomicBool::new(false));
         // A job has one commit out at most.
         let (acks, acked) = sync_channel(1);
         let (stop, flush) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let waker = JobWaker::default();
         let looker = Looker { work: work.clone(), post: post.clone() };
+        let (target, author) = (work.target.clone(), work.author);
         let runner = Runner::new(work, post.clone(), acked, (&stop, &flush), &waker)?;
+        let collector = Collector {
+            client: target.client,
+            keys: target.keys,
+            names: runner.merger.names.clone(),
+            author,
+            row_blocks: target.row_blocks,
+        };
+        let collects = (post.clone(), Arc::clone(&leave));
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned());
             thread.spawn(body).map_err(|error| Failure::at("cannot start a thread", error))
@@ -122,15 +139,17 @@ impl Worker {
         let threads = [
             spawn("job", Box::new(move || runner.serve(&to_do)))?,
             spawn("look", Box::new(move || looker.serve(&to_look)))?,
+            spawn("garbage", Box::new(move || collect(&collector, &collects, &to_collect)))?,
         ];
-        Ok(Worker { jobs, looks, acks, stop, flush, waker, threads })
+        Ok(Worker { jobs, looks, steps, acks, stop, leave, flush, waker, threads })
     }
 
     /// Ends the threads, each after what it is at, and waits for them.
     pub fn end(self) {
         self.stop();
-        let Worker { jobs, looks, acks, threads, .. } = self;
-        drop((jobs, looks, acks));
+        self.leave.store(true, Ordering::Relaxed);
+        let Worker { jobs, looks, steps, acks, threads, .. } = self;
+        drop((jobs, looks, steps, acks));
         // One that panicked has ended the process already.
         threads.into_iter().for_each(|thread| drop(thread.join()));
     }
@@ -143,6 +162,11 @@ impl Worker {
     /// Merges segments; no job runs.
     pub fn merge(&self, order: MergeOrder, state: Arc<State>) {
         self.begin(Task::Merge(order), state);
+    }
+
+    /// Carries out a step of a garbage run, beside jobs, after those before it.
+    pub fn collect(&self, order: Order, state: Arc<State>, seen: Slot) {
+        let _ = self.steps.send((order, state, seen));
     }
 
     fn begin(&self, task: Task, state: Arc<State>) {
@@ -177,6 +201,19 @@ impl Worker {
     }
 }
 
+/// The thread of garbage runs: one step after the other.
+fn collect(
+    collector: &Collector,
+    (post, leave): &(Post, Arc<AtomicBool>),
+    steps: &Receiver<(Order, Arc<State>, Slot)>,
+) {
+    while let Ok((order, state, seen)) = steps.recv() {
+        let done = collector.run(&order, (&state, seen), HostClock.wall_ns(), leave);
+        let result = done.map_err(|fault| fault.to_string());
+        post.event(Event::Collected { number: order.number, result });
+    }
+}
+
 /// Threads that upload what is in `pieces`.
 fn start_uplink(
     client: &Arc<Client>,
@@ -201,7 +238,7 @@ fn point_rows(
     let segments = state.segments.get(&volume).map(|list| list.as_slice()).unwrap_or_default();
     let fetch = Arc::clone(&target.client);
     let reader = TableReader::new(fetch, &target.keys, TableLimits::default(), segments)?;
-    Some(PointRows::new(reader, volume, earlier, &state.damage))
+    Some(PointRows::new(reader, volume, earlier, &state.damage).without(&state.garbage.condemned))
 }
 
 /// The policy of a state.

@@ -3,7 +3,8 @@
 //!     cargo run --release -p windlass-tests --bin sim -- --seeds 0..100000 [--jobs N] [--mutation NAME] [--of log]
 //!     cargo run --release -p windlass-tests --bin sim -- --seed 42 --trace
 //!
-//! `--of log` runs clusters that consist of log writers only, instead of whole nodes.
+//! `--of log` runs clusters that consist of log writers only, instead of whole nodes; `--of garbage` whole nodes in worlds where points expire,
+//! pins come and go, and garbage runs are wanted.
 //!
 //! Exit codes: 0 no rule was broken, 1 one was, 2 usage.
 
@@ -14,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use windlass_hal::clock::{Clock, SystemClock};
 use windlass_tests::sim::committer::Committer;
 use windlass_tests::sim::member::Member;
-use windlass_tests::sim::options::Mutation;
-use windlass_tests::sim::world::{Outcome, Tally, run};
+use windlass_tests::sim::options::{Mutation, Options};
+use windlass_tests::sim::world::{Outcome, Tally, run_with};
 
 /// Threads at most: more only wait for each other.
 const JOBS_MAX: u64 = 256;
@@ -28,11 +29,12 @@ struct Args {
     mutation: Mutation,
     jobs: u64,
     log: bool,
+    garbage: bool,
 }
 
 fn usage() -> String {
     let mut text =
-        "usage: sim --seed N | --seeds N..M [--trace] [--jobs N] [--mutation NAME] [--of node|log]\nmutations:\n".to_owned();
+        "usage: sim --seed N | --seeds N..M [--trace] [--jobs N] [--mutation NAME] [--of node|log|garbage]\nmutations:\n".to_owned();
     for mutation in Mutation::ALL {
         let (name, what) = mutation.text();
         text.push_str(&format!("  {name:24} {what}\n"));
@@ -42,7 +44,8 @@ fn usage() -> String {
 
 fn parse() -> Result<Args, String> {
     let jobs = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64).min(JOBS_MAX);
-    let mut args = Args { seeds: 0..0, trace: false, mutation: Mutation::None, jobs, log: false };
+    let mut args =
+        Args { seeds: 0..0, trace: false, mutation: Mutation::None, jobs, log: false, garbage: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(usage);
@@ -59,7 +62,10 @@ fn parse() -> Result<Args, String> {
                 args.seeds = number(from)?..number(to)?;
             }
             "--jobs" => args.jobs = number(&value()?)?.clamp(1, JOBS_MAX),
-            "--of" => args.log = value()? == "log",
+            "--of" => {
+                let of = value()?;
+                (args.log, args.garbage) = (of == "log", of == "garbage");
+            }
             "--mutation" => args.mutation = value()?.parse()?,
             _ => return Err(usage()),
         }
@@ -78,8 +84,10 @@ fn work(args: &Args, next: &AtomicU64, stop: &AtomicU64) -> (Tally, Option<(u64,
         if seed >= stop.load(Ordering::Relaxed) {
             return (tally, found);
         }
-        let run = if args.log { run::<Committer> } else { run::<Member> };
-        let outcome = run(seed, args.mutation, args.trace);
+        let mut options = Options::draw(seed, args.mutation);
+        options.garbage |= args.garbage;
+        let run = if args.log { run_with::<Committer> } else { run_with::<Member> };
+        let outcome = run(options, args.trace);
         tally.add(&outcome.tally);
         if args.trace {
             println!("seed {seed}: trace {:016x}", outcome.trace);
@@ -131,7 +139,11 @@ fn main() -> ExitCode {
         Some((seed, outcome)) => {
             let (why, at_ms) = outcome.violation.unwrap_or_default();
             println!("seed {seed}: {why} (at {at_ms} ms, trace {:016x})", outcome.trace);
-            let of = if args.log { " --of log" } else { "" };
+            let of = match (args.log, args.garbage) {
+                (true, _) => " --of log",
+                (_, true) => " --of garbage",
+                _ => "",
+            };
             println!("to see it: sim --seed {seed} --trace --mutation {}{of}", args.mutation);
             ExitCode::from(1)
         }

@@ -17,9 +17,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use windlass_agent::format::garbage::GarbageNews;
 use windlass_agent::format::record::{CheckpointName, Commit, Record};
 use windlass_agent::format::slot::{LogDigest, PlainForTests, SlotContents, parse_boundary};
-use windlass_agent::id::{BackupId, Epoch, ObjectId, Slot};
+use windlass_agent::id::{BackupId, Epoch, NodeId, ObjectId, Slot};
 use windlass_agent::log::call::{Body, Call};
 use windlass_agent::log::fault::{LogFault, Place};
 use windlass_agent::log::keys;
@@ -54,6 +55,8 @@ pub struct Oracle {
     pieces: Pieces,
     ledger: Ledger,
     due: Due,
+    /// Names whose deletion is in the log: a late or repeated DELETE does no harm.
+    gone: BTreeSet<ObjectId>,
     /// Backups and their policies, as they began.
     begun: BTreeMap<BackupId, String>,
     /// Bodies of policies that were ever in the log.
@@ -130,6 +133,9 @@ impl Oracle {
                     }
                 }
             }
+            Record::Garbage(GarbageNews::Deleted(names)) => self.gone.extend(names),
+            // Readers' pins name no node, and no batch: the request for one may be sent again.
+            Record::Pin { node: NodeId(0), .. } => {}
             Record::Pin { pin, .. } => {
                 if !self.markers.insert(*pin) {
                     return Err(format!("C2: slot {slot} holds batch {pin:x} again"));
@@ -162,7 +168,8 @@ impl Oracle {
             | Record::BackupTried(_)
             | Record::LeaseSet { .. }
             | Record::FeaturesRaised(_)
-            | Record::PointMarked(_) => {}
+            | Record::PointMarked(_)
+            | Record::Garbage(_) => {}
         }
         Ok(())
     }
@@ -191,7 +198,7 @@ impl Oracle {
             Some(&slot) if state.oldest_pin().is_some_and(|pin| pin < slot) => {
                 Err(format!("I4: {key} is deleted, and a pin is older than its retirement in slot {slot}"))
             }
-            None if id.epoch > state.orphan_floor => {
+            None if id.epoch > state.orphan_floor && !self.gone.contains(&id) => {
                 Err(format!("I6: {key} is deleted, and no record allows it"))
             }
             Some(_) | None => Ok(()),

@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use windlass_agent::format::garbage::GarbageNews;
 use windlass_agent::format::record::{BackupVolume, Commit, PointStatus, Record, Totals};
 use windlass_agent::id::{BackupId, Key, ObjectId, VolumeId};
 use windlass_agent::log::state::State;
@@ -95,6 +96,9 @@ impl Ledger {
                 return Ok(true);
             }
             Record::PointExpired { backup } => drop(self.points.remove(backup)),
+            Record::Garbage(GarbageNews::Retired { objects, .. }) => {
+                self.objects.retain(|id| !objects.iter().any(|gone| gone.0 == *id));
+            }
             Record::Retire { objects } => self.objects.retain(|id| !objects.contains(id)),
             Record::EpochBegun { .. }
             | Record::Yield { .. }
@@ -109,7 +113,8 @@ impl Ledger {
             | Record::BackupTried(_)
             | Record::LeaseSet { .. }
             | Record::FeaturesRaised(_)
-            | Record::PointMarked(_) => {}
+            | Record::PointMarked(_)
+            | Record::Garbage(_) => {}
         }
         Ok(false)
     }

@@ -196,6 +196,9 @@ pub enum Fact {
     },
 }
 
+/// What [`Tenant::unfinished`] says when space is still to come back.
+pub const GARBAGE: &str = "garbage";
+
 /// A node's machine.
 pub trait Tenant: Sized {
     /// What its peers are told.

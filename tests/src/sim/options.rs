@@ -67,7 +67,20 @@ mutations! {
     AcceptEarly = "accept-early", "a worker is told that its report counts before the commit has passed";
     ObeyOld = "obey-old", "a node obeys a coordinator of an older epoch than it has seen";
     AssignWithoutLease = "assign-without-lease", "a coordinator hands out work although its lease has ended";
+    GcUnretired = "gc-unretired", "a garbage run deletes objects before the record that retires them is committed";
+    GcIgnoresPins = "gc-ignores-pins", "a garbage run deletes what a pin holds";
+    GcTrustsLists = "gc-trusts-lists", "what the store lists and the tables do not name is taken for an orphan";
+    GcTrustsClocks = "gc-trusts-clocks", "the same of what was listed for some seconds";
+    GcTrustsNames = "gc-trusts-names", "names below the highest in the tables, and not in them, are taken for orphans";
+    GcBlind = "gc-blind", "condemned objects are retired without a look at the tables";
     SkipProbe = "skip-probe", "a store that ignores conditions is written to";
+}
+
+impl Mutation {
+    /// Whether only worlds with garbage show it.
+    pub fn is_of_garbage(self) -> bool {
+        self.text().0.starts_with("gc-")
+    }
 }
 
 impl fmt::Display for Mutation {
@@ -201,6 +214,8 @@ pub struct Options {
     pub lawless: bool,
     /// Beside the faults.
     pub weather: Weather,
+    /// Volumes have bytes, points expire, pins come and go, and garbage runs are wanted.
+    pub garbage: bool,
     /// The bug to find.
     pub mutation: Mutation,
 }
@@ -285,6 +300,7 @@ impl Options {
             node: Options::node_faults(&mut prng),
             lawless: prng.one_in(64),
             weather,
+            garbage: mutation.is_of_garbage(),
             mutation,
         };
         if weather.busy {

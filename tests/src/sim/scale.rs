@@ -24,6 +24,7 @@ use windlass_agent::backplane::message::Message;
 use windlass_agent::drive::node::{Ports, turn};
 use windlass_agent::format::record::{BackupVolume, PolicyChange, Record, Totals};
 use windlass_agent::format::slot::PlainForTests;
+use windlass_agent::gc::types::Order;
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
 use windlass_agent::id::{KEY_END, Key};
 use windlass_agent::log::call::{Answer, Call, perform};
@@ -185,6 +186,8 @@ impl Ports for Wants {
     fn start(&mut self, assignment: Assignment, _state: Arc<State>) {
         self.list.push(Want::Start(assignment));
     }
+    fn collect(&mut self, _: Order, _: Arc<State>, _: Slot) {}
+
     fn merge(&mut self, order: MergeOrder, _state: Arc<State>) {
         self.list.push(Want::Merge(order.id));
     }

@@ -176,6 +176,9 @@ fn every_document_is_as_its_table_says() {
     check.run(&["point", "expire", "a@1"], 1, &[("", "failure")]);
     check.run(&["points", "raw"], 0, &[("", "points")]);
     check.run(&["retention", "run", "a"], 0, &[("", "retention run")]);
+    check.run(&["gc", "--dry-run"], 0, &[("marked", "gc: marked")]);
+    check.run(&["gc"], 0, &[("done", "gc: done")]);
+    check.run(&["repo", "info"], 0, &[("", "repo info")]);
     check.run(
         &["retention", "simulate", "--every", "1d", "--for", "1mo", "--keep-weekly", "2"],
         0,

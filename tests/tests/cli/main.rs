@@ -5,6 +5,7 @@
 //! | `backup` | volumes in any order or missing, a repository in use, signals |
 //! | `board` | board profiles, the control socket, commands through an agent |
 //! | `damage` | a store that has lost something |
+//! | `garbage` | space that comes back, and runs that are killed |
 //! | `in_place` | restores over what is there, other owners, plans |
 //! | `history` | versions of a path, what is deleted, paths of other points |
 //! | `in_use` | volumes that are written to while they are to be read |
@@ -21,6 +22,7 @@
 mod backup;
 mod board;
 mod damage;
+mod garbage;
 mod history;
 mod in_place;
 mod in_use;

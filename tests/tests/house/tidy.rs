@@ -431,7 +431,7 @@ fn texts_speak_of_the_program_alone() {
 }
 
 /// Modules of the command line that its faces share: grammar, output, progress, the agent, damage.
-const SHARED: [&str; 5] = ["args", "output", "progress", "through", "damage"];
+const SHARED: [&str; 6] = ["args", "output", "progress", "through", "damage", "held"];
 /// What faces still take from each other. It shrinks: what two faces need is a composition in `board/src/engine`.
 const FACES_LEFT: [(&str, &str); 17] = [
     ("browse", "history"),

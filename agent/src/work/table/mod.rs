@@ -3,7 +3,7 @@
 //! | file | commands |
 //! |---|---|
 //! | [`setup`] | `repo`, `policy` |
-//! | [`points`] | `backup`, `stop`, `points`, `point`, `retention` |
+//! | [`points`] | `backup`, `stop`, `points`, `point`, `retention`, `gc` |
 //! | [`read`] | `ls`, `stat`, `find`, `cat`, `restore`, `check` |
 //! | [`node`] | `agent`, `status`, `coordinator`, `flush`, and what only programs ask |
 //! | [`here`] | `demo`, `pki`, `volume`, `board`, `commands` |

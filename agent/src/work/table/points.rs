@@ -182,6 +182,16 @@ pub const ENTRIES: &[Entry] = &[
         documents: &[Document::of("", "retention run")],
     },
     Entry {
+        name: "gc",
+        help: "Give back the space that no recovery point needs",
+        role: Role::Administrator,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[Arg::flag("dry-run", "Show what no point needs, and change nothing")],
+        documents: &[Document::of("done", "gc: done"), Document::of("marked", "gc: marked")],
+    },
+    Entry {
         name: "retention simulate",
         help: "See which points would stay after years of backups; needs no repository",
         role: Role::Viewer,

@@ -54,12 +54,23 @@ pub const ENTRIES: &[Entry] = &[
         place: Place::Agent,
         changes: true,
         ask: None,
-        args: &[Arg::option(
-            "lease",
-            Kind::Duration,
-            "How long the lock holds without a sign of life, such as 60s",
-        )
-        .required()],
+        args: &[
+            Arg::option(
+                "lease",
+                Kind::Duration,
+                "How long the lock holds without a sign of life, such as 60s",
+            ),
+            Arg::option(
+                "gc-every",
+                Kind::Duration,
+                "How often nodes give space back by themselves, such as 1d; 0s: never",
+            ),
+            Arg::option(
+                "gc-window",
+                Kind::Duration,
+                "How long what nothing needs is kept before it is deleted, such as 1d",
+            ),
+        ],
         documents: &[Document::of("", "repo set")],
     },
     Entry {

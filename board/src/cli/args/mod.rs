@@ -15,6 +15,7 @@
 //! Secrets are never arguments: keys, passphrases and credentials come from files, the environment's own names for such files,
 //! or a prompt. Does not: do anything. Source: clap.
 
+pub mod gc;
 pub mod global;
 pub mod mount;
 pub mod pki;
@@ -126,6 +127,8 @@ a schedule is started again at its next time.")]
     /// Expire points by the rules of a policy, or see what rules would keep
     #[command(subcommand)]
     Retention(retention::Retention),
+    /// Give back the space that no recovery point needs
+    Gc(gc::Gc),
     /// List a directory in a recovery point
     Ls(Ls),
     /// Show everything that is known of one path in a recovery point
@@ -319,10 +322,16 @@ It writes, races, lists and deletes a few small objects below probe/, and says w
     #[command(after_long_help = "\
 Example:
   windlass repo set --lease 60s --repo file:///srv/backup --key-file /root/windlass.key
+  windlass repo set --gc-every 1d --gc-window 3d --repo file:///srv/backup --key-file /root/windlass.key
 
 --lease says how long the lock holds after the last sign of its holder's life: 3s to 1h, 15s where nothing was said. What dies is taken over \
 from after that time; what cannot reach the store for that time has lost the lock. A longer one suits slow or shaky links. The change counts \
-when the lock is taken next, and before what board profiles say.")]
+when the lock is taken next, and before what board profiles say.
+
+\
+--gc-every says how often nodes give space back by themselves when there is something to give back; never where nothing was said, and with 0s. \
+--gc-window says how long a name that nothing needs is kept before it is deleted: what reads without an agent is safe for so long. 1d where \
+nothing was said; 0s deletes at once, and a restore that runs may find its data gone.")]
     Set(RepoSet),
     /// Build the tables anew from upload objects alone, and the commit log from what is left of it when it is damaged
     #[command(after_long_help = "\
@@ -339,7 +348,13 @@ of the log lies somewhere twice. What could not be brought back is named.")]
 pub struct RepoSet {
     /// How long the lock holds without a sign of life, such as 60s
     #[arg(long, value_name = "TIME")]
-    pub lease: crate::cli::args::value::Duration,
+    pub lease: Option<crate::cli::args::value::Duration>,
+    /// How often nodes give space back by themselves, such as 1d; 0s: never
+    #[arg(long, value_name = "TIME")]
+    pub gc_every: Option<crate::cli::args::value::Duration>,
+    /// How long what nothing needs is kept before it is deleted, such as 1d
+    #[arg(long, value_name = "TIME")]
+    pub gc_window: Option<crate::cli::args::value::Duration>,
 }
 
 /// Options of `repo init`.

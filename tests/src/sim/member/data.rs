@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::format::tail::TailKind;
-use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId};
+use windlass_agent::gc::mark;
+use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId};
 use windlass_agent::log::call::Body;
 use windlass_agent::log::replay::View;
 use windlass_agent::log::state::State;
@@ -32,8 +33,9 @@ use windlass_agent::store::memory::MemoryStore;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
 use windlass_agent::table::read::TableReader;
+use windlass_agent::table::rebuild::{RebuildSettings, rebuild};
 use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
-use windlass_agent::table::source::{Fetch, TableFault, TableLimits};
+use windlass_agent::table::source::{Fetch, Source, TableFault, TableLimits};
 use windlass_agent::work::{Assignment, MergeOrder};
 use windlass_agent::worker::backup::{Action, Backup, BackupFault, Event, Progress, Task, Trust};
 use windlass_agent::worker::base::{Earlier, PointRows};
@@ -70,6 +72,12 @@ fn shape() -> Shape {
 /// Reads what the store has acknowledged.
 pub struct Acknowledged(pub Shared);
 
+impl Acknowledged {
+    pub fn of(shared: &Shared) -> Acknowledged {
+        Acknowledged(Rc::clone(shared))
+    }
+}
+
 impl Fetch for Acknowledged {
     fn fetch(
         &mut self,
@@ -92,7 +100,7 @@ impl Fetch for Acknowledged {
 pub struct Machinery {
     frames: Pool,
     pieces: Pool,
-    names: NameCounter,
+    pub names: NameCounter,
 }
 
 impl Machinery {
@@ -167,7 +175,7 @@ impl Data {
         let fetch = Acknowledged(Rc::clone(shared));
         let reader = TableReader::new(fetch, &keys(), TableLimits::default(), segments)?;
         let earlier = Earlier::of(state, policy, id, assignment.backup);
-        let base = PointRows::new(reader, id, earlier, &state.damage);
+        let base = PointRows::new(reader, id, earlier, &state.damage).without(&state.garbage.condemned);
         let packing = machinery.packing(assignment.id.epoch, who.0, who.1);
         let task = Task {
             volume: id,
@@ -315,29 +323,90 @@ fn put(key: String, object: &ObjectBuf) -> Step {
     Step::Put(key, body.into())
 }
 
-/// I8: reads every point back.
+/// Segments in a store, one after the other.
+struct Stored<'a> {
+    client: &'a Client,
+    shelved: Shelved,
+}
+
+impl SegmentSink for Stored<'_> {
+    fn begin(&mut self) -> ObjectId {
+        self.shelved.begin()
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.shelved.put(bytes);
+    }
+
+    fn end(&mut self, meta: &SegmentMeta) -> Result<(), StoreFault> {
+        self.client.put_unique(&meta.id.segment_key(), &[&self.shelved.body])?;
+        self.shelved.end(meta)
+    }
+}
+
+/// Tables made anew from the objects in the store.
+fn rebuilt(client: &Arc<Client>, state: &State) -> Verdict<State> {
+    let objects: Vec<ObjectId> = mark::objects(state).names().collect();
+    let given_up: Vec<BackupId> = state.abandoned.iter().chain(state.running.keys()).copied().collect();
+    let names = NameCounter::default();
+    let writer = (Epoch(u64::MAX), NodeId(0), Boot(0));
+    let shelved = || Shelved { names: names.clone(), writer, body: Vec::new(), made: Vec::new() };
+    let sink = || Stored { client, shelved: shelved() };
+    let (mut scratch, mut out) = (sink(), sink());
+    let mut source = Source::new(Arc::clone(client), &keys(), TableLimits::default())
+        .ok_or_else(|| "no memory".to_owned())?;
+    let settings = RebuildSettings {
+        given_up: &given_up,
+        location_blocks: ROW_BLOCKS as u8,
+        zstd_level: 1,
+        segment_bytes_max: u64::from(SEGMENT_BYTES),
+        fan_in: 16,
+    };
+    let done = rebuild(&mut source, &keys(), &objects, &settings, &mut scratch, &mut out)
+        .map_err(|fault| format!("I8: the tables cannot be made anew: {fault}"))?;
+    if let Some((id, why)) = done.skipped.first() {
+        return Err(format!("I8: the tail of {id} cannot be read: {why}"));
+    }
+    let mut state = state.clone();
+    state.segments.clear();
+    for (meta, _) in out.shelved.made {
+        Arc::make_mut(state.segments.entry(meta.volume).or_default()).push(meta);
+    }
+    Ok(state)
+}
+
+/// I8: reads every point back; where garbage is treated, also by tables that are made anew from objects.
 ///
 /// # Errors
 /// One is not what the volume was.
 pub fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
-    let ground = shared.borrow();
     let store = MemoryStore::default();
-    let unreported = !unreported(&ground, &view.state).is_empty();
-    let lost: BTreeSet<String> = ground.lost.iter().map(ObjectId::object_key).collect();
+    let lost: BTreeSet<String> = shared.borrow().lost.iter().map(ObjectId::object_key).collect();
     for (key, body) in shelf.objects.iter().filter(|(key, _)| !lost.contains(&***key)) {
         let put = store.put(key, &[body], PutMode::Replace);
         put.map_err(|fault| format!("I8: {fault}"))?;
     }
     let client = Client::new(Arc::new(store), Arc::new(SimClock::new()), RetryPolicy::ONCE, 1);
     let client = Arc::new(client);
+    let bytes = verify_points(shared, &client, &view.state)?;
+    if view.state.garbage.settings.is_some() {
+        let state = rebuilt(&client, &view.state)?;
+        verify_points(shared, &client, &state).map_err(|why| format!("{why}, by tables made anew"))?;
+    }
+    Ok(bytes)
+}
+
+fn verify_points(shared: &Shared, client: &Arc<Client>, of: &State) -> Verdict<u64> {
+    let ground = shared.borrow();
+    let unreported = !unreported(&ground, of).is_empty();
     let mut bytes = 0;
-    for point in view.state.points.values() {
+    for point in of.points.values() {
         for volume in &point.volumes {
-            let device = view.state.volumes.get(&volume.volume).map_or("", |volume| volume.device.as_str());
+            let device = of.volumes.get(&volume.volume).map_or("", |volume| volume.device.as_str());
             let Some(disk) = ground.disk_of(device) else { continue };
             let what = format!("I8: volume {} at point {}", volume.volume, point.backup);
-            let segments = view.state.segments.get(&volume.volume).map(|list| list.as_slice());
-            let fetch = Arc::clone(&client);
+            let segments = of.segments.get(&volume.volume).map(|list| list.as_slice());
+            let fetch = Arc::clone(client);
             let reader =
                 TableReader::new(fetch, &keys(), TableLimits::default(), segments.unwrap_or_default())
                     .ok_or_else(|| "no memory".to_owned())?;
@@ -345,11 +414,11 @@ pub fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
             let root = lookup.root(volume.volume).map_err(|fault| format!("{what}: {fault}"))?;
             let (lin, item) = root.ok_or_else(|| format!("{what}: the tables do not have it"))?;
             let mut out = Vec::new();
-            let read = cat(&mut lookup, &client, &keys(), lin, &item, 0..u64::MAX, &mut out);
+            let read = cat(&mut lookup, client, &keys(), lin, &item, 0..u64::MAX, &mut out);
             match read {
                 Ok(_) => {}
                 // Named as damaged, or what is lost was not found yet.
-                Err(_) if unreported || view.state.damage.points.contains(&point.backup) => continue,
+                Err(_) if unreported || of.damage.points.contains(&point.backup) => continue,
                 Err(fault) => return Err(format!("{what}: {fault}")),
             }
             let mut versions = ground.disks[disk].history.iter().enumerate();

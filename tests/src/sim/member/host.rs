@@ -16,6 +16,7 @@ use windlass_agent::backplane::message::Message;
 use windlass_agent::coordinator::ASK_BITS;
 use windlass_agent::drive::node::Ports;
 use windlass_agent::format::record::{Commit, Stretch, Totals};
+use windlass_agent::gc::types::Order;
 use windlass_agent::id::Key;
 use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, ObjectId, Slot, VolumeId};
 use windlass_agent::log::call::{Answer, Body, Call};
@@ -31,6 +32,7 @@ use super::super::pieces::Made;
 use super::super::store::OBJECTS;
 use super::super::{Fact, Output};
 use super::data::{self, Data, Machinery, Step};
+use super::garbage::{Steps, Wish};
 use super::plan::{GRAIN, Shared};
 use super::{Client, Wire};
 
@@ -47,6 +49,8 @@ const FAULTY: u64 = 16;
 /// What a call was for.
 enum Purpose {
     Log(Ticket),
+    /// Of a step of a garbage run.
+    Step(u64),
     /// Something of the running job.
     Put {
         id: AssignmentId,
@@ -66,6 +70,8 @@ pub enum Timer {
     Merge(AssignmentId),
     /// The machine has read some of its volume.
     Swept(AssignmentId),
+    /// A step of a garbage run goes on.
+    Step,
     /// A PUT is repeated.
     Again { id: AssignmentId, key: String, body: Body, tries: u32 },
 }
@@ -136,6 +142,7 @@ pub struct Host {
     reported: BTreeMap<AssignmentId, Fact>,
     merge: Option<Merge>,
     machinery: Option<Machinery>,
+    steps: Steps,
     pub clients: BTreeMap<u64, Client>,
     /// Answers of the coordinator to refuse for want of one: asked again when the work must be done.
     pub unanswered: Vec<Client>,
@@ -155,6 +162,7 @@ impl Host {
             boot,
             options,
             prng,
+            steps: Steps::new(&shared, options.mutation, node, boot),
             shared,
             now,
             outputs: VecDeque::new(),
@@ -187,7 +195,11 @@ impl Host {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.job.is_none() && self.merge.is_none() && self.clients.is_empty() && self.timers.is_empty()
+        self.job.is_none()
+            && self.merge.is_none()
+            && self.clients.is_empty()
+            && self.timers.is_empty()
+            && self.steps.is_idle()
     }
 
     pub fn deadline(&self) -> Option<u64> {
@@ -229,6 +241,10 @@ impl Host {
     pub fn answered(&mut self, id: u64, answer: Answer) -> Option<Event> {
         match self.calls.remove(&id)? {
             Purpose::Log(ticket) => Some(Event::Answered(ticket, answer)),
+            Purpose::Step(number) => {
+                let wishes = self.steps.answered(self.now, number, answer);
+                self.grant(wishes)
+            }
             Purpose::Put { id, key, body, tries } if self.is_merging(id) => {
                 self.merge_put(answer, id, key, body, tries)
             }
@@ -269,6 +285,26 @@ impl Host {
         if self.is_merging(id) || self.job.as_ref().is_some_and(storing) {
             self.put(id, key, body, tries);
         }
+    }
+
+    /// A step of a garbage run goes on.
+    pub fn step_moves(&mut self) -> Option<Event> {
+        let machinery = self.machinery.get_or_insert_with(|| Machinery::new(&self.shared, self.node));
+        let wishes = self.steps.moves(self.now, &machinery.names);
+        self.grant(wishes)
+    }
+
+    /// Does what a step of a garbage run wants; what the node is to hear, if anything.
+    fn grant(&mut self, wishes: Vec<Wish>) -> Option<Event> {
+        let mut told = None;
+        for wish in wishes {
+            match wish {
+                Wish::Call(number, call) => self.issue(Purpose::Step(number), call),
+                Wish::Later => self.soon(2 * SECOND, Timer::Step),
+                Wish::Tell(event) => told = Some(*event),
+            }
+        }
+        told
     }
 
     fn is_merging(&self, id: AssignmentId) -> bool {
@@ -704,6 +740,11 @@ impl Ports for Host {
             flushing: false,
         });
         self.soon(SECOND, Timer::Job(assignment.id));
+    }
+
+    fn collect(&mut self, order: Order, state: Arc<State>, seen: Slot) {
+        let wishes = self.steps.add(order, state, seen);
+        self.grant(wishes);
     }
 
     fn merge(&mut self, order: MergeOrder, state: Arc<State>) {

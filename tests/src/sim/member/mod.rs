@@ -5,6 +5,7 @@
 //! | this one | inputs of the world to events of the node; users; what the node claims |
 //! | `host` | the node's ports, and the jobs of most seeds: they store and report, and say in the object of what stretch it is |
 //! | `data` | the jobs of one seed in 20: the real machine, over the bytes of a small image; points are read back at the end (I8) |
+//! | `garbage` | steps of garbage runs |
 //! | `losses` | objects that the store loses, and somebody who finds that |
 //! | `plan` | volumes, policies, profiles, all drawn from the seed |
 //!
@@ -21,6 +22,7 @@
 //! stop nodes for good reason, and write to volumes that nobody reads. Source: ours.
 
 mod data;
+mod garbage;
 mod host;
 mod losses;
 mod plan;
@@ -30,9 +32,10 @@ use std::rc::Rc;
 
 use windlass_agent::backplane::message::Message;
 use windlass_agent::drive::node::turn;
+use windlass_agent::format::garbage::{GarbageNews, Settings, Wanted};
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::format::slot::PlainForTests;
-use windlass_agent::id::{Boot, Epoch, NodeId, Slot, VolumeId};
+use windlass_agent::id::{BackupId, Boot, Epoch, NodeId, Slot, VolumeId};
 use windlass_agent::log::call::Answer;
 use windlass_agent::log::lease::Timing;
 use windlass_agent::log::replay::View;
@@ -44,6 +47,7 @@ use windlass_agent::store::StoreFaultKind;
 use windlass_agent::store::time::StoreTime;
 use windlass_agent::work::{Command, Present};
 
+use super::GARBAGE;
 use super::options::{Mutation, Options, SECOND};
 use super::store::{Shelf, identity};
 use super::weather::{EVERY_MS, LEASE_TIMES_MAX, QUIET_NS};
@@ -59,6 +63,9 @@ const CROWD_MAX: usize = 40;
 const CROWD_AT_ONCE: usize = 6;
 /// Things that may wait in a node: orders, commands, assignments and reports of all nodes.
 const QUEUED_MAX: usize = 256;
+
+/// Pins that users hold at once.
+const PINS_KEPT: usize = 3;
 
 /// A frame's header and body.
 #[derive(Clone, Debug)]
@@ -87,6 +94,7 @@ pub struct Member {
     node: Node<PlainForTests>,
     host: Host,
     up: Vec<bool>,
+    options: Options,
     next_client: u64,
     finishing: bool,
     /// It ends when it has let the lease go.
@@ -151,6 +159,7 @@ impl Tenant for Member {
             node: Node::new(now_ns, config),
             host: Host::new(node, boot, options, prng, Rc::clone(shared), now_ns),
             up: vec![false; options.nodes],
+            options,
             next_client: 0,
             finishing: finish,
             leaving: false,
@@ -204,7 +213,21 @@ impl Tenant for Member {
     }
 
     fn unfinished(view: &View) -> Vec<String> {
-        view.state.running.values().map(|running| running.policy.clone()).collect()
+        let state = &view.state;
+        let running: Vec<String> = state.running.values().map(|running| running.policy.clone()).collect();
+        // Only worlds with garbage say how it is treated.
+        let garbage = &state.garbage;
+        let has_run = garbage.settings.is_some_and(|settings| settings.window_ns == 0)
+            && garbage.done.is_some_and(|done| {
+                (done.waiting, done.faults, done.last_backup) == (0, 0, state.last_backup)
+                    && done.backups as usize == state.points.len()
+            });
+        let is_clean =
+            has_run && garbage.wanted.is_none() && !state.may_have_garbage() && state.retired.is_empty();
+        if running.is_empty() && garbage.settings.is_some() && !is_clean {
+            return vec![GARBAGE.to_owned()];
+        }
+        running
     }
 
     fn handle(&mut self, now_ns: u64, input: Input<Wire>) -> Verdict<()> {
@@ -231,7 +254,10 @@ impl Tenant for Member {
                 let client = Client::Change(change.body.clone());
                 self.ask(client, Command::Submit(vec![Record::PolicyChanged(change)]))
             })?,
-            Input::Urge(policies) => policies.into_iter().try_for_each(|policy| self.backup(policy))?,
+            Input::Urge(policies) => policies.into_iter().try_for_each(|policy| match policy.as_str() {
+                GARBAGE => self.last_run(),
+                _ => self.backup(policy),
+            })?,
         }
         while let Some(timer) = self.host.next_timer() {
             let event = match timer {
@@ -244,6 +270,7 @@ impl Tenant for Member {
                 Timer::Job(id) => self.host.job_moves(id),
                 Timer::Merge(id) => self.host.merge_moves(id),
                 Timer::Swept(id) => self.host.swept(id),
+                Timer::Step => self.host.step_moves(),
                 Timer::Again { id, key, body, tries } => {
                     self.host.again(id, key, body, tries);
                     None
@@ -425,6 +452,9 @@ impl Member {
         let policy = prng.below(policies) as usize;
         let name = format!("p{policy}");
         let dice = prng.below(16);
+        if self.options.garbage && (11..15).contains(&dice) {
+            return self.work_on_garbage(dice);
+        }
         if dice == 15 {
             let disk = prng.below(disks) as usize;
             self.host.shared.borrow_mut().change(disk);
@@ -501,6 +531,45 @@ impl Member {
         let times = 1 + self.host.prng.below(LEASE_TIMES_MAX);
         let lease_ns = times * self.host.options.writer.timing.lease_ns;
         self.ask(Client::Other, Command::Submit(vec![Record::LeaseSet { lease_ns }]))
+    }
+
+    /// Users expire points, hold pins, say how garbage is treated, and want runs.
+    fn work_on_garbage(&mut self, dice: u64) -> Verdict<()> {
+        if self.host.clients.len() >= CLIENTS_MAX {
+            return Ok(());
+        }
+        let (state, prng) = (self.node.view().state.clone(), &mut self.host.prng);
+        let record = match dice {
+            11 | 12 => {
+                let points: Vec<BackupId> = state.points.keys().copied().collect();
+                let Some(backup) = points.get(prng.below(points.len().max(1) as u64) as usize) else {
+                    return Ok(());
+                };
+                Record::PointExpired { backup: *backup }
+            }
+            13 if !state.pins.is_empty() && prng.one_in(2) => {
+                let pins: Vec<u64> = state.pins.keys().copied().collect();
+                Record::Unpin { pin: pins[prng.below(pins.len() as u64) as usize] }
+            }
+            13 if state.pins.len() < PINS_KEPT => Record::Pin { pin: prng.next_u64(), node: NodeId(0) },
+            _ if state.garbage.settings.is_none() || prng.one_in(8) => {
+                let window_ns = if prng.one_in(3) { 0 } else { prng.below(20 * SECOND) };
+                let every_ns = if prng.one_in(3) { 0 } else { 1 + prng.below(60 * SECOND) };
+                Record::Garbage(GarbageNews::Settings(Settings { window_ns, every_ns }))
+            }
+            _ => Record::Garbage(GarbageNews::Wanted(Wanted::default())),
+        };
+        self.ask(Client::Other, Command::Submit(vec![record]))
+    }
+
+    /// No reader is left: all that is garbage may go.
+    fn last_run(&mut self) -> Verdict<()> {
+        let pins: Vec<u64> = self.node.view().state.pins.keys().copied().collect();
+        let unpin = pins.into_iter().map(|pin| Record::Unpin { pin });
+        let settings = Settings { window_ns: 0, every_ns: 0 };
+        let news = [GarbageNews::Settings(settings), GarbageNews::Wanted(Wanted::default())];
+        let records: Vec<Record> = unpin.chain(news.map(Record::Garbage)).collect();
+        records.into_iter().try_for_each(|record| self.ask(Client::Other, Command::Submit(vec![record])))
     }
 
     fn leave(&mut self) -> Verdict<()> {

@@ -175,7 +175,7 @@ impl Ground {
     pub fn draw(options: &Options) -> Ground {
         let mut prng = Prng::new(options.seed ^ 0x6E0D_E000_0000_0000);
         let lease = options.writer.timing.lease_ns;
-        let data = prng.one_in(DATA_SEEDS);
+        let data = prng.one_in(DATA_SEEDS) || options.garbage;
         let mut profiles: Vec<Profile> = (0..options.nodes)
             .map(|_| Profile {
                 weight: if prng.one_in(5) { 0 } else { 1 + prng.below(1000) as u32 },

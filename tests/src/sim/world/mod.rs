@@ -40,7 +40,7 @@ use super::net::{Generation, Net};
 use super::options::{Drift, MS, Mutation, Options, SECOND};
 use super::store::{Lie, LyingStore, Shelf};
 use super::weather::LEASE_TIMES_MAX;
-use super::{Input, Output, Tenant, Trace, Verdict};
+use super::{GARBAGE, Input, Output, Tenant, Trace, Verdict};
 
 /// Between two looks of a node at its work while only schedules run, in nanoseconds.
 const WATCH_NS: u64 = 30 * SECOND;
@@ -90,6 +90,8 @@ pub struct Tally {
     pub seconds: u64,
     /// Nodes that died for good.
     pub buried: u64,
+    /// Worlds with garbage at whose end some of it was left.
+    pub unreturned: u64,
     /// Nodes that reached no other as long as there were faults.
     pub hermits: u64,
     /// Requests that were given up after a minute.
@@ -134,6 +136,7 @@ impl Tally {
         self.refused += other.refused;
         self.seconds += other.seconds;
         self.buried += other.buried;
+        self.unreturned += other.unreturned;
         self.hermits += other.hermits;
         self.hung += other.hung;
         self.crowd = self.crowd.max(other.crowd);
@@ -160,7 +163,12 @@ pub struct Outcome {
 
 /// Runs a seed with nodes of the sort `T`. `print` shows every event.
 pub fn run<T: Tenant>(seed: u64, mutation: Mutation, print: bool) -> Outcome {
-    let options = Options::draw(seed, mutation);
+    run_with::<T>(Options::draw(seed, mutation), print)
+}
+
+/// The same, with what the seed has decided already.
+pub fn run_with<T: Tenant>(options: Options, print: bool) -> Outcome {
+    let (seed, mutation) = (options.seed, options.mutation);
     if options.lawless && mutation != Mutation::SkipProbe {
         return refuse(seed);
     }
@@ -448,6 +456,11 @@ impl<T: Tenant> World<T> {
             return Ok(true);
         }
         self.urged += 1;
+        // What a merge that failed too often, or a schedule, keeps from coming back waits for the next run: nothing is lost by that.
+        if self.urged > URGES_MAX && left == [GARBAGE] {
+            self.tally.unreturned += 1;
+            return Ok(true);
+        }
         if self.urged > URGES_MAX {
             return Err(format!("I10: all nodes rest, and backups of {left:?} do not end"));
         }
