@@ -58,6 +58,9 @@ fn peak(cli: &Cli, arguments: &[&str]) -> u64 {
     seen.max(said)
 }
 
+/// What a build that is not optimised for release has resident on top, in bytes: its code is several times as large.
+const UNOPTIMISED_BYTES: u64 = if cfg!(debug_assertions) { 2 << 20 } else { 0 };
+
 /// A backup, one of what did not change, a check of all data and a restore within `mib`.
 fn stays_within(cli: &Cli, to: &Path, mib: u64) {
     let (budget, to) = (format!("{mib}MiB"), to.join(format!("restored-{mib}")));
@@ -68,7 +71,8 @@ fn stays_within(cli: &Cli, to: &Path, mib: u64) {
         &["restore", "p", "--to", to.to_str().unwrap()],
     ] {
         let peak = peak(cli, &[command, &["--memory", &budget]].concat());
-        assert!(peak <= mib << 20, "{command:?} --memory {budget}: {} KiB", peak >> 10);
+        let most = (mib << 20) + UNOPTIMISED_BYTES;
+        assert!(peak <= most, "{command:?} --memory {budget}: {} KiB", peak >> 10);
     }
     fs::remove_dir_all(to).unwrap();
 }

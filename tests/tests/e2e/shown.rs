@@ -296,9 +296,9 @@ fn a_damaged_block_costs_its_part_of_its_file() {
     files(&repository, Path::new(""), &mut objects);
     let largest = objects.iter().max_by_key(|path| fs::metadata(repository.join(path)).unwrap().len());
     let object = File::options().read(true).write(true).open(repository.join(largest.unwrap())).unwrap();
-    let mut byte = [0];
-    object.read_exact_at(&mut byte, 3 << 20).unwrap();
-    object.write_all_at(&[byte[0] ^ 1], 3 << 20).unwrap();
+    let (mut byte, middle) = ([0], object.metadata().unwrap().len() / 2);
+    object.read_exact_at(&mut byte, middle).unwrap();
+    object.write_all_at(&[byte[0] ^ 1], middle).unwrap();
     let shown = Shown::new(&cli, "a@1", &work.join("shown"));
     assert!(fs::read(shown.dir.join("small")).unwrap() == noise(2, 50_000));
     let file = File::open(shown.dir.join("docs/big")).unwrap();
