@@ -2,7 +2,7 @@
 //!
 //! | folder | what |
 //! |---|---|
-//! | [`format`] | bytes in the store |
+//! | [`mod@format`] | bytes in the store |
 //! | [`store`] | object-store protocols, retries, uplink threads |
 //! | [`log`] | the commit log: lease, commits, replay, state |
 //! | [`table`] | the cloud tables: segments, merging reads, coalescing, rebuild |

@@ -1,9 +1,9 @@
 //! Housekeeping: checkpoints, the boundary, and the deletes behind it (G3). Works beside commits, never in their way.
 //!
-//! After each slot that passed its check: when the last checkpoint is far enough behind, PUT ckpt/<slot>-<nonce>. A process that opens the log
+//! After each slot that passed its check: when the last checkpoint is far enough behind, PUT `ckpt/<slot>-<nonce>`. A process that opens the log
 //! begins with the newest one, so there is one every 8 slots, or as often as its size allows. Of those, one every 256 slots is named by the
 //! log: once it is acknowledged a checkpoint record waits for the next batch; once that is committed, and the checkpoint lies 256 slots
-//! behind, PUT boundary/<slot>; once that is acknowledged, LIST and delete slots up to it, older checkpoints and boundaries, and the
+//! behind, PUT `boundary/<slot>`; once that is acknowledged, LIST and delete slots up to it, older checkpoints and boundaries, and the
 //! beats of epochs that are over. Grants of epochs stay for ever: they fence late writers (C1).
 //!
 //! Invariants: I6: nothing is deleted before the boundary that allows it is acknowledged. A boundary is a checkpoint's slot, so a

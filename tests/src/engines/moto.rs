@@ -1,4 +1,4 @@
-//! moto's S3 server (Python, in memory) on a free port of loopback, or of another address. Needs `moto_server` in the path: pip install 'moto[server]'.
+//! moto's S3 server (Python, in memory) on a free port of loopback, or of another address. Needs `moto_server` in the path: `pip install 'moto[server]'`.
 //! Source: docs.getmoto.org, "Server mode".
 #![allow(clippy::disallowed_methods, reason = "waits for a server to come up")]
 

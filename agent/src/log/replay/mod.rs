@@ -139,7 +139,7 @@ enum Phase {
     Moved(Lost),
     Above(Lost),
     Carried(Lost),
-    /// The first slot is missing: of [`TABLES`], so many were looked into.
+    /// The first slot is missing: of `TABLES`, so many were looked into.
     Empty(usize),
     /// The end of what could be read, and what was wrong there.
     Confirm(Option<LogFault>),

@@ -78,7 +78,7 @@ pub struct CheckReport {
     pub incomplete: u64,
     /// Items (or names) with a fault.
     pub items_damaged: u64,
-    /// What is wrong; at most [`FAULTS_MAX`].
+    /// What is wrong; at most `FAULTS_MAX`.
     pub faults: Vec<CheckFault>,
     /// Faults that did not fit in the list.
     pub faults_dropped: u64,

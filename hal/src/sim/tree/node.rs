@@ -10,7 +10,7 @@ use super::fs::{Body, Inode};
 use crate::tree::{Errno, Node, Stat, Taken};
 use crate::volume::{Hints, ItemKind, Timestamp};
 
-/// An open directory or file of a [`SimTree`].
+/// An open directory or file of a [`SimTree`](super::SimTree).
 pub struct SimNode {
     pub(super) tree: Arc<Mutex<State>>,
     pub(super) inode: u64,
