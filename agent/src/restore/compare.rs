@@ -19,9 +19,9 @@ use windlass_hal::volume::ItemKind;
 
 use super::fault::Reason;
 use super::file::{File, Job};
-use super::gather::Gather;
+use super::gather::{Gather, runs_of, start_of};
 use super::lane::{Hands, Task};
-use crate::format::row::{BlockPlace, LocationRow, RunKind};
+use crate::format::row::{BlockPlace, LocationRow};
 use crate::format::seal::Keys;
 use crate::read::plan::WantedBlock;
 
@@ -166,13 +166,8 @@ impl<N: Node> Gather<'_, N> {
         row: &LocationRow,
         reached: &mut Reached,
     ) {
+        let Some(start) = start_of(job, file, row) else { return };
         let (size, block_bytes) = (file.item.size, u64::from(row.block_bytes));
-        let start = row.base.checked_mul(block_bytes);
-        let Some(start) = start.filter(|_| block_bytes > 0 && row.blocks.len() < 1 << 16) else {
-            file.damage();
-            job.faults.add(file.path(), Reason::Rows("a location past the end of all numbers"));
-            return;
-        };
         for (index, place) in row.blocks.iter().enumerate() {
             let offset = start.saturating_add(index as u64 * block_bytes);
             if offset >= size {
@@ -201,17 +196,7 @@ impl<N: Node> Gather<'_, N> {
                 BlockPlace::Zero | BlockPlace::Empty | BlockPlace::Lost => {}
             }
         }
-        let mut at = start;
-        for &(kind, len) in &row.runs {
-            if kind == RunKind::Unwritten && at < size {
-                file.preallocate(job, at, len.min(size - at));
-            }
-            if kind == RunKind::Lost && file.item.fault.is_empty() {
-                let what = format!("unreadable on the device: bytes {at}..{}", at.saturating_add(len));
-                job.faults.add(file.path(), Reason::Backup(what));
-            }
-            at = at.saturating_add(len);
-        }
+        runs_of(job, file, row, start);
     }
 
     /// From where the file has been planned to `to` there is no data.

@@ -30,7 +30,7 @@ use super::compare::Reached;
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job, RestoreOptions};
 use super::gather::Gather;
-use super::lane::{self, Crew, Gate, Task};
+use super::lane::{self, Crew, Task};
 use super::owners::OwnerMap;
 use super::parts::Claim;
 use super::place::{self, Protected};
@@ -232,10 +232,7 @@ fn write<F: Fetch, N: Node>(
 ) -> Result<RestoreReport, RestoreFault> {
     let Source { lookup, client, keys } = source;
     lane::with(crew, job, (client, keys), |hands| {
-        let gate = Arc::new(Gate::default());
-        let (mut files, mut wanted, mut runs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut gather =
-            Gather { files: &mut files, wanted: &mut wanted, runs: &mut runs, gate: &gate, merging, hands };
+        let mut gather = Gather::new(hands, merging);
         let (mut reached, mut over) = (0, Reached::default());
         let walked = lookup.locations(file.lin, &file.item, &mut |row| {
             match file.compares() {

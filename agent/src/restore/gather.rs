@@ -30,37 +30,26 @@ pub const WINDOW_BLOCKS_MAX: usize = 4096;
 
 /// The window being gathered.
 pub(super) struct Gather<'a, N: Node> {
-    pub(super) files: &'a mut Vec<Arc<File<N>>>,
-    pub(super) wanted: &'a mut Vec<WantedBlock>,
-    pub(super) runs: &'a mut Vec<(u64, u64)>,
-    pub(super) gate: &'a Arc<Gate>,
-    pub(super) merging: Merging,
+    files: Vec<Arc<File<N>>>,
+    wanted: Vec<WantedBlock>,
+    runs: Vec<(u64, u64)>,
+    gate: Arc<Gate>,
+    merging: Merging,
     pub(super) hands: &'a dyn Hands<N>,
 }
 
-impl<N: Node> Gather<'_, N> {
+impl<'a, N: Node> Gather<'a, N> {
+    /// An empty window, whose tasks go to `hands`.
+    pub(super) fn new(hands: &'a dyn Hands<N>, merging: Merging) -> Gather<'a, N> {
+        let gate = Arc::new(Gate::default());
+        Gather { files: Vec::new(), wanted: Vec::new(), runs: Vec::new(), gate, merging, hands }
+    }
+
     /// Takes the blocks of a location row; what is no data is made at once.
     pub(super) fn row(&mut self, job: &Job<N>, file: &Arc<File<N>>, row: &LocationRow) {
-        let block_bytes = u64::from(row.block_bytes);
-        let start = row.base.checked_mul(block_bytes);
-        let Some(start) = start.filter(|_| block_bytes > 0 && row.blocks.len() < 1 << 16) else {
-            file.damage();
-            job.faults.add(file.path(), Reason::Rows("a location past the end of all numbers"));
-            return;
-        };
-        let size = file.item.size;
-        let mut at = start;
-        for &(kind, len) in &row.runs {
-            if kind == RunKind::Unwritten && at < size {
-                file.preallocate(job, at, len.min(size - at));
-            }
-            // An item's row names what it lacks, unless a worker that had another stretch of it found out.
-            if kind == RunKind::Lost && file.item.fault.is_empty() {
-                let what = format!("unreadable on the device: bytes {at}..{}", at.saturating_add(len));
-                job.faults.add(file.path(), Reason::Backup(what));
-            }
-            at = at.saturating_add(len);
-        }
+        let Some(start) = start_of(job, file, row) else { return };
+        let (size, block_bytes) = (file.item.size, u64::from(row.block_bytes));
+        runs_of(job, file, row, start);
         for (index, place) in row.blocks.iter().enumerate() {
             let offset = start.saturating_add(index as u64 * block_bytes);
             if offset >= size {
@@ -119,20 +108,48 @@ impl<N: Node> Gather<'_, N> {
             return;
         }
         if self.files.iter().any(|file| file.compares()) {
-            *self.wanted = Comparing::run(self.files, self.wanted, self.hands);
+            self.wanted = Comparing::run(&self.files, &self.wanted, self.hands);
         }
         self.hands.make_room();
         self.gate.enter(WINDOWS_MAX);
         let window = Arc::new(Window {
-            plan: Plan::new(self.wanted, self.merging),
-            files: std::mem::take(self.files),
-            runs: std::mem::take(self.runs),
-            gate: Arc::clone(self.gate),
+            plan: Plan::new(&mut self.wanted, self.merging),
+            files: std::mem::take(&mut self.files),
+            runs: std::mem::take(&mut self.runs),
+            gate: Arc::clone(&self.gate),
         });
         self.wanted.clear();
         for index in 0..window.plan.fetches.len() {
             self.hands.push(Task::Fetch(Arc::clone(&window), index));
         }
+    }
+}
+
+/// Offset in its item of a row's first block; `None` where rows make no sense, which is named.
+pub(super) fn start_of<N: Node>(job: &Job<N>, file: &Arc<File<N>>, row: &LocationRow) -> Option<u64> {
+    let block_bytes = u64::from(row.block_bytes);
+    let start = row.base.checked_mul(block_bytes);
+    let start = start.filter(|_| block_bytes > 0 && row.blocks.len() < 1 << 16);
+    if start.is_none() {
+        file.damage();
+        job.faults.add(file.path(), Reason::Rows("a location past the end of all numbers"));
+    }
+    start
+}
+
+/// Preallocates what is unwritten, and names what is lost.
+pub(super) fn runs_of<N: Node>(job: &Job<N>, file: &Arc<File<N>>, row: &LocationRow, start: u64) {
+    let (size, mut at) = (file.item.size, start);
+    for &(kind, len) in &row.runs {
+        if kind == RunKind::Unwritten && at < size {
+            file.preallocate(job, at, len.min(size - at));
+        }
+        // An item's row names what it lacks, unless a worker that had another stretch of it found out.
+        if kind == RunKind::Lost && file.item.fault.is_empty() {
+            let what = format!("unreadable on the device: bytes {at}..{}", at.saturating_add(len));
+            job.faults.add(file.path(), Reason::Backup(what));
+        }
+        at = at.saturating_add(len);
     }
 }
 

@@ -12,7 +12,6 @@ use super::compare::Reached;
 use super::dir::{Dir, OPEN_AGAIN};
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, FileName};
-use super::gather::Gather;
 use super::inode_flags;
 use super::lane::Task;
 use super::temp::Temp;
@@ -182,7 +181,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             self.links.insert(lin, Arc::clone(&file));
         }
         let planned = self.plan(&file);
-        self.hands.push(Task::Finish(file));
+        self.window.hands.push(Task::Finish(file));
         planned
     }
 
@@ -200,7 +199,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             self.links.insert(lin, Arc::clone(&file));
         }
         let planned = self.plan(&file);
-        self.hands.push(Task::Finish(file));
+        self.window.hands.push(Task::Finish(file));
         planned
     }
 
@@ -218,15 +217,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             self.job.progress.bytes_done.add(bytes.len() as u64);
             return Ok(());
         }
-        let (lookup, job, hands) = (&mut *self.lookup, self.job, self.hands);
-        let mut window = Gather {
-            files: &mut self.files,
-            wanted: &mut self.wanted,
-            runs: &mut self.runs,
-            gate: &self.gate,
-            merging: self.merging,
-            hands,
-        };
+        let (lookup, job, window) = (&mut *self.lookup, self.job, &mut self.window);
         let mut reached = Reached::default();
         let read = lookup.locations(file.lin, &file.item, &mut |row| {
             match file.compares() {
@@ -249,33 +240,12 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
 
     /// Whether a file that is there has these contents; zeros behind them are seen to.
     fn has_inline(&mut self, file: &Arc<File<N>>, bytes: &[u8]) -> bool {
-        let mut window = Gather {
-            files: &mut self.files,
-            wanted: &mut self.wanted,
-            runs: &mut self.runs,
-            gate: &self.gate,
-            merging: self.merging,
-            hands: self.hands,
-        };
-        window.zeros_over(file, bytes.len() as u64..file.item.size, false);
+        self.window.zeros_over(file, bytes.len() as u64..file.item.size, false);
         let mut have = vec![0; bytes.len()];
         let is_equal = file.read(|node| node.read_at(0, &mut have)) == Ok(bytes.len()) && have == bytes;
         if is_equal {
             self.job.found(bytes.len() as u64);
         }
         is_equal
-    }
-
-    /// Sends what was gathered.
-    pub(super) fn send_window(&mut self) {
-        let mut window = Gather {
-            files: &mut self.files,
-            wanted: &mut self.wanted,
-            runs: &mut self.runs,
-            gate: &self.gate,
-            merging: self.merging,
-            hands: self.hands,
-        };
-        window.send();
     }
 }

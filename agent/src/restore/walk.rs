@@ -19,8 +19,9 @@ use super::attr::{self, Known};
 use super::dir::{Dir, OPEN_AGAIN};
 use super::fault::{ItemFault, Reason, RestoreFault};
 use super::file::{File, FileName, Job, RestoreOptions};
+use super::gather::Gather;
 use super::inode_flags;
-use super::lane::{self, Crew, Gate, Hands};
+use super::lane::{self, Crew};
 use super::names::Names as OtherNames;
 use super::parts::{Claim, Leftover};
 use super::state::Unfinished;
@@ -31,7 +32,7 @@ use crate::format::seal::Keys;
 use crate::id::{Lin, VolumeId};
 use crate::progress::Progress;
 use crate::read::lookup::Lookup;
-use crate::read::plan::{Merging, WantedBlock};
+use crate::read::plan::Merging;
 use crate::store::retry::Client;
 use crate::table::lost::{LostRows, known};
 use crate::table::read::Names;
@@ -176,18 +177,13 @@ fn restore<F: Fetch, N: Node>(
             lookup,
             job: &job,
             target,
-            hands,
-            gate: Arc::new(Gate::default()),
-            merging,
-            files: Vec::new(),
-            wanted: Vec::new(),
-            runs: Vec::new(),
+            window: Gather::new(hands, merging),
             links: BTreeMap::new(),
             names: &mut names,
             is_damaged: false,
         };
         let walked = walk.roots(work.roots, work.selection);
-        walk.send_window();
+        walk.window.send();
         walked
     })?;
     job.ended()?;
@@ -284,12 +280,7 @@ pub(super) struct Walk<'a, F, N: Node> {
     pub(super) lookup: &'a mut Lookup<F>,
     pub(super) job: &'a Job<N>,
     pub(super) target: &'a Target<N>,
-    pub(super) hands: &'a dyn Hands<N>,
-    pub(super) gate: Arc<Gate>,
-    pub(super) merging: Merging,
-    pub(super) files: Vec<Arc<File<N>>>,
-    pub(super) wanted: Vec<WantedBlock>,
-    pub(super) runs: Vec<(u64, u64)>,
+    pub(super) window: Gather<'a, N>,
     /// Files with several names that are not finished yet.
     pub(super) links: BTreeMap<Lin, Arc<File<N>>>,
     pub(super) names: &'a mut OtherNames,
