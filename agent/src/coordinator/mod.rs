@@ -388,8 +388,9 @@ impl Coordinator {
         self.start_what_is_due(now);
         self.turn_jobs(now);
         self.turn_pins(now);
-        self.turn_garbage(now);
+        // Merges first: a run that waits for the last of them goes on in the same turn.
         self.turn_merges(now);
+        self.turn_garbage(now);
         self.end_pause(now);
         self.turn_flush(now);
         self.only_waits = self.only_waits(now);
