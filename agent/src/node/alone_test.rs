@@ -7,6 +7,7 @@ use crate::coordinator::PROBES_NODE_MAX;
 use crate::coordinator::bounds::Room;
 use crate::format::record::{BackupVolume, PolicyChange, Record};
 use crate::format::slot::{Author, PlainForTests, Who};
+use crate::gc::types::{Marked, Step};
 use crate::id::{Boot, ObjectId};
 use crate::log::call::perform;
 use crate::log::lease::Identity;
@@ -28,6 +29,8 @@ pub struct Alone {
     pub now: u64,
     calls: VecDeque<(Ticket, crate::log::call::Call)>,
     pub out: Vec<Action>,
+    /// What looks through the tables find, in turn; then nothing.
+    pub marks: VecDeque<Marked>,
 }
 
 pub fn names(count: usize) -> Vec<String> {
@@ -77,6 +80,7 @@ impl Alone {
             now: 2 * S,
             calls: VecDeque::new(),
             out: Vec::new(),
+            marks: VecDeque::new(),
         }
     }
 
@@ -120,7 +124,8 @@ impl Alone {
         while let Some(action) = self.node.next_action() {
             match action {
                 Action::Collect { order, .. } => {
-                    let result = Ok(Outcome::nothing(&order.step));
+                    let marked = (order.step == Step::Mark).then(|| self.marks.pop_front()).flatten();
+                    let result = Ok(marked.map_or_else(|| Outcome::nothing(&order.step), Outcome::Marked));
                     let event = Event::Collected { number: order.number, result };
                     self.node.handle(self.now, self.now as i64, event);
                 }

@@ -3,7 +3,9 @@
 
 use super::alone_test::{ASKER, Alone, S, found, merged, names, reply_to, segments};
 use super::*;
+use crate::format::garbage::{GarbageNews, Wanted};
 use crate::format::record::{PolicyChange, Record};
+use crate::gc::types::Marked;
 use crate::id::BackupId;
 use crate::log::state::State;
 use crate::policy::schedule::Schedule;
@@ -197,6 +199,36 @@ fn tables_are_in_order_when_nothing_is_left_to_do() {
         }
     }
     assert!(merges > 1 && alone.node.view().state.points.len() == 1, "{merges}");
+}
+
+#[test]
+fn a_garbage_run_goes_on_when_its_merges_are_done_and_not_with_the_next_beat() {
+    let mut alone = Alone::lead(&[], names(1), &[("p", 1)]);
+    alone.ask(ASKER, Command::Backup("p".to_owned()));
+    let begun = answer(&mut alone, true, &[]);
+    let [a] = begun[..] else { panic!("{begun:?}") };
+    let mut count = 0;
+    let segments = segments(&mut count, &a, 0, 2);
+    let idle = segments.iter().map(|segment| segment.id).collect();
+    let progress = Progress { segments, from: a.from, to: a.to, last: true, ..Progress::default() };
+    alone.handle(Event::Progressed { id: a.id, progress });
+    alone.handle(Event::Ended { id: a.id, result: Ok(()) });
+    alone.take();
+    alone.marks.push_back(Marked { dying_count: 1, idle: vec![(VolumeId(1), idle)], ..Marked::default() });
+    let wanted = Record::Garbage(GarbageNews::Wanted(Wanted::default()));
+    alone.ask(ASKER, Command::Submit(vec![wanted]));
+    let mut merges = 0;
+    while let Some(order) = alone.take().into_iter().find_map(|action| match action {
+        Action::Merge { order, .. } => Some(order),
+        _ => None,
+    }) {
+        merges += 1;
+        let added = merged(&mut count, &order, &alone.node.view().state.clone());
+        alone.handle(Event::Merged { id: order.id, result: Ok(vec![added]) });
+    }
+    // No time has passed.
+    let garbage = &alone.node.view().state.garbage;
+    assert!(merges > 0 && garbage.wanted.is_none() && garbage.done.is_some(), "{merges} {garbage:?}");
 }
 
 #[test]
