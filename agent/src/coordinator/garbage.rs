@@ -178,7 +178,7 @@ impl Coordinator {
         if now.state.garbage.wanted.is_none() {
             self.garbage = Garbage::default();
             if self.is_garbage_due(now) {
-                let wanted = Wanted { wall_ns: now.wall_ns, ..Wanted::default() };
+                let wanted = Wanted { wall_ns: now.wall_ns };
                 self.queue.push_back(Pending::Own(Record::Garbage(GarbageNews::Wanted(wanted))));
             }
             return;
@@ -229,9 +229,8 @@ impl Coordinator {
             Phase::Carry => {
                 let condemned = state.garbage.condemned.iter();
                 let may = |id: &ObjectId, since| state.is_quiet(since) && !self.garbage.passed.contains(id);
-                let names: Vec<_> =
-                    condemned.filter(|&(id, &since)| may(id, since)).map(|(id, _)| *id).collect();
-                let names = names.into_iter().take(CARRY_NAMES_MAX).collect::<Vec<_>>();
+                let names = condemned.filter(|&(id, &since)| may(id, since)).map(|(id, _)| *id);
+                let names: Vec<_> = names.take(CARRY_NAMES_MAX).collect();
                 if !names.is_empty() {
                     self.step(Step::Carry(names));
                 } else if self.garbage.rounds < ROUNDS_MAX {

@@ -8,7 +8,7 @@
 //! | 4 | deleted: these are not in the store any more | list of names |
 //! | 5 | clock: what the wall clock said at this slot | wall clock i64 |
 //! | 6 | settings | window u64, every u64: nanoseconds |
-//! | 7 | run wanted | wall clock i64, budget u64, 1 for no rewrites else 0 u8 |
+//! | 7 | run wanted | wall clock i64 |
 //! | 8 | run ended | [`Done`], its fields in order |
 //!
 //! Invariants: one encoding; lists are not empty and ascend. Does not: judge them against a state (`log::garbage`).
@@ -34,11 +34,8 @@ wire_struct!(Settings { window_ns: u64, every_ns: u64 });
 pub struct Wanted {
     /// Wall clock, nanoseconds since 1970, for people.
     pub wall_ns: i64,
-    /// Bytes of live data that may be copied out of partly dead objects; 0: the usual number.
-    pub budget_bytes: u64,
-    /// Only objects without anything live are deleted.
-    pub keeps_sparse: bool,
 }
+wire_struct!(Wanted { wall_ns: i64 });
 
 /// What a run did and found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -59,8 +56,6 @@ pub struct Done {
     pub deleted_bytes: u64,
     /// Deletions that the store put off.
     pub later: u64,
-    /// Bytes of live data that was copied out of partly dead objects.
-    pub moved_bytes: u64,
     /// Objects without anything live that a backup which runs may still refer to: they wait for its end.
     pub waiting: u64,
     /// Objects that were kept because their tail could not be read, or because it contradicts the tables.
@@ -79,7 +74,6 @@ wire_struct!(Done {
     deleted: u64,
     deleted_bytes: u64,
     later: u64,
-    moved_bytes: u64,
     waiting: u64,
     kept: u64,
     faults: u64,
@@ -167,26 +161,6 @@ impl GarbageNews {
     }
 }
 
-impl Wire for Wanted {
-    const BYTES_MIN: usize = 17;
-
-    fn emit(&self, out: &mut Vec<u8>) {
-        self.wall_ns.emit(out);
-        self.budget_bytes.emit(out);
-        out.push(self.keeps_sparse.into());
-    }
-
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
-        let (wall_ns, budget_bytes) = (reader.value()?, reader.value()?);
-        let keeps_sparse = match reader.value::<u8>()? {
-            0 => false,
-            1 => true,
-            _ => return Err(WireFault::Value),
-        };
-        Ok(Wanted { wall_ns, budget_bytes, keeps_sparse })
-    }
-}
-
 fn emit_names(part: u8, names: &[ObjectId], out: &mut Vec<u8>) {
     out.push(part);
     emit_list(out, names);
@@ -217,7 +191,7 @@ mod tests {
             GarbageNews::Deleted(vec![id(1)]),
             GarbageNews::Clock(-5),
             GarbageNews::Settings(Settings { window_ns: 1, every_ns: 2 }),
-            GarbageNews::Wanted(Wanted { wall_ns: 1, budget_bytes: 2, keeps_sparse: true }),
+            GarbageNews::Wanted(Wanted { wall_ns: 1 }),
             GarbageNews::Done(Done { backups: 3, faults: 9, ..Done::default() }),
         ];
         for news in all {

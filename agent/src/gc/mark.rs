@@ -31,8 +31,6 @@ pub const MARK_OBJECTS_MAX: usize = 1 << 17;
 pub const FOUND_MAX: usize = 4096;
 /// Objects with carried rows from which on they count as dead, so that their rows are carried on into fewer.
 pub const CARRIERS_MAX: u64 = 64;
-/// Objects of which little is live that are named.
-pub const SPARSE_MAX: usize = 1024;
 /// Bytes of a part of an object: 256 of them are the usual 16 MiB; what lies behind counts with the last one.
 const PART_BYTES: u64 = 64 << 10;
 /// Parts of an object.
@@ -154,8 +152,6 @@ pub fn mark<F: Fetch>(
         is_first = false;
         count(&pass, &mut marked);
     }
-    marked.sparse.sort_by_key(|&(id, bytes)| (bytes, id));
-    marked.sparse.truncate(SPARSE_MAX);
     marked.idle = idle.into_iter().map(|(volume, ids)| (volume, ids.into_iter().collect())).collect();
     Ok(marked)
 }
@@ -173,13 +169,7 @@ fn count(pass: &Pass, marked: &mut Marked) {
                 }
             }
             (true, 0) => marked.dying_count += 1,
-            (true, live) => {
-                marked.sparse.push((*id, live));
-                if marked.sparse.len() >= 2 * SPARSE_MAX {
-                    marked.sparse.sort_by_key(|&(id, bytes)| (bytes, id));
-                    marked.sparse.truncate(SPARSE_MAX);
-                }
-            }
+            (true, _) => {}
         }
     }
 }

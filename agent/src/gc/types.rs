@@ -84,8 +84,6 @@ pub struct Marked {
     pub rows: u64,
     /// Segments with rows that no point needs, by volume.
     pub idle: Vec<(VolumeId, Vec<ObjectId>)>,
-    /// Objects of which the least is live, with the bytes of live frames, rounded up.
-    pub sparse: Vec<(ObjectId, u64)>,
 }
 
 /// What the last look at condemned objects gave.

@@ -49,7 +49,7 @@ pub fn run(global: &Global, args: &Gc, through: Option<Through>, output: &Output
         return dry_run(&repository, &job, output);
     }
     let begun_ns = HostClock.boot_ns();
-    let wanted = Wanted { wall_ns: HostClock.wall_ns(), ..Wanted::default() };
+    let wanted = Wanted { wall_ns: HostClock.wall_ns() };
     let (done, state) = {
         let _watcher = Watcher::start(&job, *output)?;
         job.enter(Phase::Planning);
