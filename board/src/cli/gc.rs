@@ -37,8 +37,10 @@ use crate::engine::worker::Work;
 use crate::failure::{Exit, Failure};
 use crate::{logger, signal};
 
-/// Between two looks at the log while a cluster does it.
+/// Before the first look at the log while a cluster does it.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks at most: each opens the log anew, a dozen requests.
+const LOOK_MAX: Duration = Duration::from_secs(8);
 
 /// `gc`.
 pub fn run(global: &Global, args: &Gc, through: Option<Through>, output: &Output) -> Result<Exit, Failure> {
@@ -114,6 +116,7 @@ fn by_cluster(
 ) -> Result<(Done, State), Failure> {
     let record = Record::Garbage(GarbageNews::Wanted(wanted));
     through.agent.command(Command::Submit(vec![record]))?;
+    let mut look = LOOK;
     loop {
         let state = repository.view()?.state;
         if state.garbage.wanted.is_none()
@@ -124,7 +127,8 @@ fn by_cluster(
         if job.is_stop_requested() {
             return Err(Failure::new("the run goes on without this command; `windlass status` shows it"));
         }
-        repository.clock().sleep(LOOK);
+        repository.clock().sleep(look);
+        look = LOOK_MAX.min(look * 2);
     }
 }
 
