@@ -68,6 +68,13 @@ pub enum Fate {
     FullDirectory,
 }
 
+impl Fate {
+    /// Whether contents are written. A directory that is entered only gets its attributes.
+    pub fn is_written(self) -> bool {
+        matches!(self, Fate::Replaced | Fate::Written)
+    }
+}
+
 /// What becomes of `have` in the place of `item`. `is_empty` says so of a directory. Pure: the walk and a preview both ask it.
 pub fn fate(
     have: &Stat,

@@ -223,11 +223,10 @@ struct Plan {
 }
 
 impl Plan {
-    /// What becomes of a name that is taken.
-    fn look(&mut self, item: &ItemAttributes, place: Option<&Path>) {
-        let Some((place, have)) = place.and_then(|place| Some((place, tree::look(place).ok()?))) else {
-            return;
-        };
+    /// What becomes of a name that is taken; `None`: it is free.
+    fn look(&mut self, item: &ItemAttributes, place: Option<&Path>) -> Option<Fate> {
+        let place = place?;
+        let have = tree::look(place).ok()?;
         let mut item = item.clone();
         self.owner_map.apply(&mut item);
         let is_empty = || std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
@@ -236,6 +235,7 @@ impl Plan {
         if !matches!(fate, Fate::Entered | Fate::Fits) && self.list.len() < TAKEN_MAX {
             self.list.push((place.as_os_str().as_bytes().to_vec(), fate));
         }
+        Some(fate)
     }
 
     fn existing(&self) -> u64 {
@@ -249,7 +249,9 @@ impl Plan {
         item: &ItemAttributes,
         place: Option<&Path>,
     ) -> Result<(), BrowseFault> {
-        self.look(item, place);
+        if self.look(item, place).is_some_and(|fate| !fate.is_written()) {
+            return Ok(());
+        }
         // What the set has no room for is counted once for each name.
         if item.links > 1 && item.kind != ItemKind::Directory && self.linked.insert(lin.inode) == Ok(false) {
             return Ok(());

@@ -254,6 +254,16 @@ fn a_plan_says_what_becomes_of_each_name_that_is_taken() {
         assert!(line("dir-01/file-09:").contains(dir), "{how:?}: {said}");
     }
     assert_eq!(left(), before);
+
+    // What stays as it is would be neither written nor fetched.
+    let whole = work.join("whole");
+    cli.ok(&["restore", "files", "--to", text(&whole)]);
+    let again = &["restore", "files", "--to", text(&whole), "--existing", "different", "--plan"];
+    let counts = |plan: &Value| ["items", "bytes", "bytes_fetched", "objects"].map(|name| number(plan, name));
+    assert_eq!(counts(&cli.json(again)), [0; 4]);
+    fs::write(whole.join("dir-00/file-01"), "another").unwrap();
+    let [items, _, fetched, objects] = counts(&cli.json(again));
+    assert!(items == 1 && fetched > 0 && objects == 1, "{items} {fetched} {objects}");
 }
 
 /// Starts a restore, kills it when `done` says so of its staging directory, and returns whether it was still running.
