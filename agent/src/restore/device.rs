@@ -30,7 +30,7 @@ use super::compare::Reached;
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, Job, RestoreOptions};
 use super::gather::Gather;
-use super::lane::{self, Crew, Task};
+use super::lane::{self, Crew};
 use super::owners::OwnerMap;
 use super::parts::Claim;
 use super::place::{self, Protected};
@@ -253,8 +253,8 @@ fn write<F: Fetch, N: Node>(
         } else if zeroes && walked.is_ok() {
             zero(job, &file, reached, file.item.size);
         }
+        gather.planned(file);
         gather.send();
-        hands.push(Task::Finish(file));
         walked.map_err(RestoreFault::from)
     })?;
     job.ended()?;

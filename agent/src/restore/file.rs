@@ -352,15 +352,20 @@ impl<N: Node> File<N> {
         });
     }
 
-    /// One block is written, or the planning is over. The last one finishes the file.
+    /// So many blocks are written. The last one finishes the file.
     pub fn done(&self, job: &Job<N>, count: u64) {
         if self.left.fetch_sub(count, Ordering::AcqRel) == count {
             self.finish(job);
         }
     }
 
+    /// The planning is over. `true` when no block is left either: then it is to be finished.
+    pub fn is_planned(&self) -> bool {
+        self.left.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
     /// Length, attributes, names, flags.
-    fn finish(&self, job: &Job<N>) {
+    pub fn finish(&self, job: &Job<N>) {
         let mut state = self.state();
         state.done = true;
         let names = std::mem::take(&mut state.names);

@@ -17,7 +17,7 @@ use windlass_hal::tree::Node;
 use super::compare::Comparing;
 use super::fault::Reason;
 use super::file::{File, Job};
-use super::lane::{Gate, Hands, Task, Window};
+use super::lane::{FINISH_FILES_MAX, Gate, Hands, Task, Window};
 use crate::format::row::{BlockPlace, LocationRow, RunKind};
 use crate::read::plan::{Merging, Plan, WantedBlock};
 
@@ -33,6 +33,8 @@ pub(super) struct Gather<'a, N: Node> {
     files: Vec<Arc<File<N>>>,
     wanted: Vec<WantedBlock>,
     runs: Vec<(u64, u64)>,
+    /// Planned, and nothing of them is left to be written.
+    ready: Vec<Arc<File<N>>>,
     gate: Arc<Gate>,
     merging: Merging,
     pub(super) hands: &'a dyn Hands<N>,
@@ -42,7 +44,24 @@ impl<'a, N: Node> Gather<'a, N> {
     /// An empty window, whose tasks go to `hands`.
     pub(super) fn new(hands: &'a dyn Hands<N>, merging: Merging) -> Gather<'a, N> {
         let gate = Arc::new(Gate::default());
-        Gather { files: Vec::new(), wanted: Vec::new(), runs: Vec::new(), gate, merging, hands }
+        let (files, wanted, runs, ready) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Gather { files, wanted, runs, ready, gate, merging, hands }
+    }
+
+    /// The planning of `file` is over. The lane that writes its last block finishes it, or one of the next [`Task::Finish`].
+    pub(super) fn planned(&mut self, file: Arc<File<N>>) {
+        if file.is_planned() {
+            self.ready.push(file);
+            if self.ready.len() == FINISH_FILES_MAX {
+                self.finish_ready();
+            }
+        }
+    }
+
+    fn finish_ready(&mut self) {
+        if !self.ready.is_empty() {
+            self.hands.push(Task::Finish(std::mem::take(&mut self.ready)));
+        }
     }
 
     /// Takes the blocks of a location row; what is no data is made at once.
@@ -101,8 +120,9 @@ impl<'a, N: Node> Gather<'a, N> {
         }
     }
 
-    /// Plans the window and hands it to the lanes.
+    /// Plans the window and hands it to the lanes, with all that is ready.
     pub(super) fn send(&mut self) {
+        self.finish_ready();
         if self.wanted.is_empty() {
             self.files.clear();
             return;

@@ -5,7 +5,7 @@
 //!         Zeros   data that is zero: written as such, so that it is allocated as it was
 //!         Compare blocks that the target may have: those that it has are done (`compare`)
 //!         ZeroOver  a range of a file that was there, which is to read as zero
-//!         Finish  a file without blocks, or the end of the planning of one
+//!         Finish  files of which nothing is left to be written
 //! ```
 //!
 //! A lane blocks on the store, so there are more lanes than cores; decoding is spread by the scheduler. Each lane has one set
@@ -32,6 +32,8 @@ use crate::store::retry::Client;
 
 /// Most tasks that wait for a lane.
 pub const TASKS_MAX: usize = 256;
+/// Most files of one [`Task::Finish`]: waking a lane costs more than finishing a small file.
+pub const FINISH_FILES_MAX: usize = 16;
 /// Stack of a lane: nothing of size is on it, and the memory counts.
 const STACK_BYTES: usize = 256 << 10;
 /// A window of files: what is fetched for them, and who wants it.
@@ -85,8 +87,8 @@ pub enum Task<N> {
     Compare(Arc<Comparing<N>>, Range<usize>),
     /// A range (offset, length) of a file that was there, which is to read as zero, allocated or not.
     ZeroOver(Arc<File<N>>, (u64, u64), bool),
-    /// A file's planning is over.
-    Finish(Arc<File<N>>),
+    /// Files of which nothing is left to be written: at most [`FINISH_FILES_MAX`].
+    Finish(Vec<Arc<File<N>>>),
 }
 
 /// Who does the tasks.
@@ -283,7 +285,7 @@ impl<'a, N: Node> Lane<'a, N> {
                 compare::zero(&file, self.job, range, allocates, &mut self.read);
                 file.done(self.job, 1);
             }
-            Task::Finish(file) => file.done(self.job, 1),
+            Task::Finish(files) => files.iter().for_each(|file| file.finish(self.job)),
         }
     }
 }

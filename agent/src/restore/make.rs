@@ -13,7 +13,6 @@ use super::dir::{Dir, OPEN_AGAIN};
 use super::fault::{Reason, RestoreFault};
 use super::file::{File, FileName};
 use super::inode_flags;
-use super::lane::Task;
 use super::temp::Temp;
 use super::walk::Walk;
 use crate::format::row::{ItemAttributes, RowPayload};
@@ -181,7 +180,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             self.links.insert(lin, Arc::clone(&file));
         }
         let planned = self.plan(&file);
-        self.window.hands.push(Task::Finish(file));
+        self.window.planned(file);
         planned
     }
 
@@ -199,7 +198,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
             self.links.insert(lin, Arc::clone(&file));
         }
         let planned = self.plan(&file);
-        self.window.hands.push(Task::Finish(file));
+        self.window.planned(file);
         planned
     }
 
