@@ -47,6 +47,10 @@ const KEPT_NODES: &[(u64, &str)] = &[
         6,
         "a volume that came into a policy while the others were looked at was not in the backup, which said that it was whole",
     ),
+    (
+        881,
+        "a user let a point go for good when its time had come anyway: both in one commit were refused for ever",
+    ),
     (100, "an answer to a request of a node's earlier start was taken for that of another request"),
 ];
 /// Events of a kept seed at most: more are messages that nobody needs.
@@ -207,6 +211,8 @@ finds! {
     finds_a_report_that_is_accepted_too_early: Member AcceptEarly;
     finds_a_node_that_obeys_an_old_coordinator: Member ObeyOld;
     finds_work_that_is_handed_out_without_a_lease: Member AssignWithoutLease;
+    finds_a_point_without_its_minimum_age: Member ForgetGuard;
+    finds_a_point_that_leaves_by_the_clock_of_who_asks: Member BelieveAsker;
     finds_objects_that_go_before_their_record: Member GcUnretired;
     finds_a_pin_that_is_ignored: Member GcIgnoresPins;
     finds_a_list_that_is_trusted: Member GcTrustsLists;

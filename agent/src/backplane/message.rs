@@ -27,6 +27,8 @@
 //! present without its last field, and a probed without [`Marks`], 31 u64 for each that was found, behind all else: they are left out
 //! ([`Message::emit_for`]).
 //!
+//! Before version 3 a request does not say who asks: command 7 is left out around another one.
+//!
 //! Kinds below 16 are the session's own (`session`). Invariants: one encoding per message; counts are bounded so that a full message
 //! fits a frame (const-asserted). Does not: judge messages. Source: `agent/doc/architecture.md`, Backplane.
 
@@ -59,6 +61,8 @@ pub const REPORT_SEGMENTS_MAX: usize = 128;
 pub const REPORT_TROUBLES_MAX: usize = 16;
 /// Bytes of a reply's text: a status of 64 nodes.
 pub const REPLY_BYTES_MAX: usize = 60 * 1024;
+/// Bytes of who asks: some names.
+pub const SUBJECTS_BYTES_MAX: usize = 512;
 /// Bytes of the records of a submission, encoded.
 pub const SUBMIT_BYTES_MAX: usize = 60 * 1024;
 
@@ -264,6 +268,7 @@ impl Message {
             Message::Flush { .. }
             | Message::Flushed { .. }
             | Message::Request { command: Command::Flush, .. } => 2,
+            Message::Request { command: Command::As { command, .. }, .. } if **command == Command::Flush => 2,
             _ => 1,
         }
     }
@@ -285,6 +290,9 @@ impl Message {
 
     /// Appends the body as version `proto` of the protocol, which has the message, has it.
     pub fn emit_for(&self, proto: u8, out: &mut Vec<u8>) {
+        if let (Message::Request { request, command: Command::As { command, .. } }, 0..3) = (self, proto) {
+            return Message::Request { request: *request, command: (**command).clone() }.emit_for(proto, out);
+        }
         self.emit(out);
         if proto < 2 {
             out.truncate(out.len() - self.newer_bytes());
@@ -513,6 +521,11 @@ impl Command {
                 emit_text(out, policy, POLICY_NAME_BYTES_MAX);
             }
             Command::Flush => out.push(6),
+            Command::As { subject, command } => {
+                out.push(7);
+                emit_text(out, subject, SUBJECTS_BYTES_MAX);
+                command.emit(out);
+            }
         }
     }
 
@@ -524,6 +537,15 @@ impl Command {
             4 => Command::Submit(parse_records(reader.bytes(SUBMIT_BYTES_MAX)?)?),
             5 => Command::Stop(reader.text(POLICY_NAME_BYTES_MAX)?),
             6 => Command::Flush,
+            7 => {
+                let subject = reader.text(SUBJECTS_BYTES_MAX)?;
+                let command = Command::parse(reader)?;
+                // One name for a command, and no more.
+                if matches!(command, Command::As { .. }) {
+                    return Err(WireFault::Value);
+                }
+                Command::As { subject, command: Box::new(command) }
+            }
             kind => return Err(WireFault::Kind(kind)),
         })
     }

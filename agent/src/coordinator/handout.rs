@@ -20,7 +20,9 @@ impl Coordinator {
         let backup = *backup;
         let running = now.state.running.get(&backup)?;
         if running.volumes.iter().all(|v| running.done.is_whole(v.volume)) {
-            let end = Pending::End { policy: policy.to_owned(), backup, wall_ns: now.wall_ns };
+            let guard = super::expire::guard(now.state, policy, backup, now.wall_ns);
+            let guard = guard.filter(|_| self.settings.checks.guard());
+            let end = Pending::End { policy: policy.to_owned(), backup, wall_ns: now.wall_ns, guard };
             self.queue.push_back(end);
             job.phase = Phase::Ending { backup };
             return Some(job);

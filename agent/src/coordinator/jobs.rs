@@ -9,6 +9,7 @@
 //! | `Ending` | the commit of "backup ended" | gone: a recovery point |
 //! | `Stopped` | a command that starts it again | `Queued` |
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::probes::PROBES_NODE_MAX;
@@ -69,8 +70,8 @@ pub(super) enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) phase: Phase,
-    /// Its place in the queue: who asked first has the smallest.
-    place: u64,
+    /// Its place in the queue: of those with the highest priority, who asked first has the smallest.
+    place: (Reverse<i8>, u64),
     askers: Vec<Asker>,
     /// Failures since the last progress.
     failures: u32,
@@ -103,7 +104,7 @@ impl Job {
     }
 
     /// Its place among those whose backup has not begun.
-    pub(super) fn place(&self) -> u64 {
+    pub(super) fn place(&self) -> (Reverse<i8>, u64) {
         self.place
     }
 
@@ -168,7 +169,7 @@ impl Coordinator {
         }
         let job = Job {
             phase: Phase::Queued,
-            place: self.next_place(),
+            place: self.next_place(now.state, policy),
             askers: asker.into_iter().collect(),
             failures: 0,
             on_request: false,
@@ -181,9 +182,12 @@ impl Coordinator {
         self.jobs.insert(policy.to_owned(), job);
     }
 
-    fn next_place(&mut self) -> u64 {
+    fn next_place(&mut self, state: &State, policy: &str) -> (Reverse<i8>, u64) {
         self.places += 1;
-        self.places
+        let entry = state.policies.get(policy);
+        let priority =
+            entry.and_then(|entry| Policy::parse(&entry.body).ok()).map_or(0, |policy| policy.priority);
+        (Reverse(priority), self.places)
     }
 
     /// Lets those begin whose turn it is. A client whose backup has to wait gets that as its reply: the backup stays in the queue.
@@ -211,8 +215,9 @@ impl Coordinator {
         let waits = |job: &Job| job.relook_ns <= now.ns && self.waits_for_volumes(now.state, job);
         let waiting = self.jobs.iter().filter(|(_, job)| waits(job));
         let first = waiting.min_by_key(|(_, job)| job.place).map(|(policy, _)| policy.clone());
-        let place = self.next_place();
-        let Some(job) = first.and_then(|policy| self.jobs.get_mut(&policy)) else { return false };
+        let Some(first) = first else { return false };
+        let place = self.next_place(now.state, &first);
+        let Some(job) = self.jobs.get_mut(&first) else { return false };
         (job.phase, job.place) = (Phase::Queued, place);
         true
     }
@@ -296,8 +301,8 @@ impl Coordinator {
         let asked: Vec<NodeId> =
             asked.flatten().filter_map(|look| look.asked.map(|(node, ..)| node)).collect();
         self.probes.begin(asked.into_iter());
-        // Who asked first is served first: what is due again meanwhile comes behind all others.
-        let mut policies: Vec<(u64, String)> =
+        // By priority; then who asked first is served first: what is due again meanwhile comes behind all others.
+        let mut policies: Vec<((Reverse<i8>, u64), String)> =
             self.jobs.iter().map(|(policy, job)| (job.place, policy.clone())).collect();
         policies.sort_unstable();
         for (_, policy) in policies {

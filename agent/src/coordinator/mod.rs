@@ -15,12 +15,15 @@
 //! |---|---|
 //! | this one | messages in, messages and commits out; the queue of what is to be committed |
 //! | [`jobs`] | the life of a backup |
+//! | [`access`] | who may do what |
 //! | [`assign`] | who has what, and what becomes of it |
 //! | [`bounds`] | what is done before a bound of the log is reached |
 //! | [`expire`] | points that no retention rule keeps |
 //! | [`garbage`] | runs that give space back |
 //! | `handout` | which node gets which stretch next |
 //! | [`flush`] | what is packed is sent on request |
+//! | `pending` | what waits for a commit, and what users may submit |
+//! | `pending` | what waits for a commit, and what users may submit |
 //! | [`merges`] | which segments become fewer, and who does it |
 //! | [`share`] | how much of a volume for whom |
 //! | [`probes`] | which nodes are looking at volumes |
@@ -36,6 +39,7 @@
 //! nodes and assignments, not on items (P3).
 //! Source: `agent/doc/commit-log.md`; `agent/doc/architecture.md`, Coordination.
 
+pub mod access;
 mod assign;
 pub mod bounds;
 pub mod calendar;
@@ -45,6 +49,7 @@ mod garbage;
 mod handout;
 mod jobs;
 pub mod merges;
+mod pending;
 mod probes;
 mod roster;
 mod share;
@@ -53,17 +58,17 @@ pub mod status;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::backplane::message::{Message, NODE_ASSIGNMENTS_MAX};
-use crate::format::garbage::GarbageNews;
-use crate::format::record::{BackupEnd, Commit, Record, Stretch, Tried};
+use crate::format::access::AccessNews;
+use crate::format::record::{Record, Tried};
 use crate::gc::types::Order;
 use crate::id::{BackupId, Epoch, NodeId};
 use crate::log::limits::{RUNNING_MAX, SLOT_RECORDS_MAX};
 use crate::log::state::{Refusal, State};
 use crate::log::writer::Checks;
 use crate::table::plan::Bounds;
-use crate::table::segment::SegmentMeta;
-use crate::work::{AssignmentId, Command, MergeOrder, Reply, Report};
+use crate::work::{AssignmentId, Command, Reply};
 
+use access::Refusals;
 use assign::Assigned;
 use bounds::Room;
 use calendar::{Calendar, Due};
@@ -71,6 +76,7 @@ use flush::Flush;
 use garbage::Garbage;
 use jobs::Job;
 use merges::Merges;
+use pending::{Pending, is_held, may_be_submitted};
 pub use probes::PROBES_NODE_MAX;
 use probes::Probes;
 pub use roster::Contact;
@@ -131,89 +137,6 @@ pub struct Errand {
     pub own: Option<BackupId>,
 }
 
-/// Something to be committed, and what follows from it.
-#[allow(clippy::large_enum_variant, reason = "nearly all are reports")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Pending {
-    Report(NodeId, Report),
-    Merge(NodeId, MergeOrder, Vec<SegmentMeta>),
-    Begin {
-        policy: String,
-        backup: BackupId,
-        records: Vec<Record>,
-    },
-    End {
-        policy: String,
-        backup: BackupId,
-        wall_ns: i64,
-    },
-    Submit(Asker, Vec<Record>),
-    /// Of the coordinator's own: nothing waits for it.
-    Own(Record),
-    /// Points that no rule keeps.
-    Expire(Vec<Record>),
-    /// What a step of a garbage run found.
-    Collect(Vec<Record>),
-}
-
-impl Pending {
-    /// The policy of which it says how a try went.
-    fn tried(&self) -> Option<&str> {
-        match self {
-            Pending::Own(Record::BackupTried(tried)) => Some(&tried.policy),
-            _ => None,
-        }
-    }
-
-    /// Whether it changes a policy.
-    fn changes(&self, policy: &str) -> bool {
-        let is_change =
-            |record: &Record| matches!(record, Record::PolicyChanged(change) if change.name == policy);
-        matches!(self, Pending::Submit(_, records) if records.iter().any(is_change))
-    }
-
-    /// Whether it removes a policy: then it is the first of its batch, so that what it leaves unfinished is as the state says.
-    fn removes(&self) -> bool {
-        let is_removal = |record: &Record| matches!(record, Record::PolicyRemoved { .. });
-        matches!(self, Pending::Submit(_, records) if records.iter().any(is_removal))
-    }
-
-    /// Adds what it leaves unfinished and gives up, as of `state`, in place of what an earlier attempt has added.
-    fn give_up(&mut self, state: &State) {
-        let Pending::Submit(_, records) = self else { return };
-        records.retain(|record| !matches!(record, Record::BackupAbandoned { .. }));
-        let given_up: Vec<Record> = records.iter().filter_map(|record| state.given_up_with(record)).collect();
-        records.extend(given_up);
-    }
-
-    fn records(&self) -> Vec<Record> {
-        match self {
-            Pending::Report(_, report) => vec![Record::Commit(Commit {
-                backup: report.assignment.backup,
-                objects: report.objects.clone(),
-                segments: report.segments.clone(),
-                removed: Vec::new(),
-                progress: vec![Stretch {
-                    volume: report.assignment.volume.volume,
-                    from: report.from,
-                    to: report.to,
-                }],
-                totals: report.totals,
-                newest_secs: report.newest_secs,
-            })],
-            Pending::Merge(_, order, added) => vec![merges::record(order, added.clone())],
-            Pending::Begin { records, .. }
-            | Pending::Submit(_, records)
-            | Pending::Expire(records)
-            | Pending::Collect(records) => records.clone(),
-            Pending::Own(record) => vec![record.clone()],
-            Pending::End { backup, wall_ns, .. } => {
-                vec![Record::BackupEnded(BackupEnd { backup: *backup, wall_end_ns: *wall_ns })]
-            }
-        }
-    }
-}
-
 /// Time, and the state as of the last commit: what every call is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Now<'a> {
@@ -258,6 +181,7 @@ pub struct Coordinator {
     /// When it is looked at next whether the floor may be raised.
     floor_look_ns: u64,
     flush: Option<Flush>,
+    refusals: Refusals,
     garbage: Garbage,
     /// Pins in the log: their counter, and since when it is that.
     pins: BTreeMap<u64, (u64, u64)>,
@@ -298,6 +222,7 @@ impl Coordinator {
             pause_from: settings.room.segments,
             floor_look_ns: now.ns,
             flush: None,
+            refusals: Refusals::default(),
             garbage: Garbage::default(),
             pins: BTreeMap::new(),
             lease_end_ns: None,
@@ -387,6 +312,8 @@ impl Coordinator {
         self.turn_bounds(now);
         self.start_what_is_due(now);
         self.turn_jobs(now);
+        self.turn_leaving(now);
+        self.turn_refusals(now);
         self.turn_pins(now);
         // Merges first: a run that waits for the last of them goes on in the same turn.
         self.turn_merges(now);
@@ -517,18 +444,27 @@ impl Coordinator {
             Command::Status => {}
             Command::Move(node) => self.move_to(now, asker, node),
             Command::Flush => self.flush(now, asker),
-            Command::Submit(records) if records.iter().all(may_be_submitted) => {
-                if self.queue.len() < self.settings.room.queue {
-                    self.queue.push_back(Pending::Submit(asker, records));
-                } else {
-                    self.reply(asker, Reply::Refused("the coordinator is busy; try again".to_owned()));
-                }
-            }
-            Command::Submit(_) => {
-                let why = "only changes of policies and points, and damage that was found, may be submitted";
-                self.reply(asker, Reply::Refused(why.to_owned()));
-            }
+            Command::Submit(records) => self.submit(now, asker, None, records),
+            Command::As { subject, command } => self.command_as(now, asker, &subject, *command),
         }
+    }
+
+    /// Records are to be committed; `by` says who asks.
+    fn submit(&mut self, now: Now<'_>, asker: Asker, by: Option<AccessNews>, mut records: Vec<Record>) {
+        if !records.iter().all(may_be_submitted) {
+            let why =
+                "only changes of policies, points and roles, and damage that was found, may be submitted";
+            return self.reply(asker, Reply::Refused(why.to_owned()));
+        }
+        if self.queue.len() >= self.settings.room.queue {
+            return self.reply(asker, Reply::Refused("the coordinator is busy; try again".to_owned()));
+        }
+        // The clock of who asks says nothing.
+        if self.settings.checks.date() {
+            records.iter_mut().for_each(|record| expire::date(record, now.wall_ns));
+        }
+        let records = by.map(Record::Access).into_iter().chain(records).collect();
+        self.queue.push_back(Pending::Submit(asker, records));
     }
 
     fn move_to(&mut self, now: Now<'_>, asker: Asker, node: NodeId) {
@@ -588,6 +524,11 @@ impl Coordinator {
                 }
                 pending.give_up(now.state);
             }
+            let renames = pending.renames();
+            if renames && !batch.is_empty() {
+                break;
+            }
+            let says_who = pending.says_who();
             let records = pending.records();
             let size: usize = records.iter().map(Record::encoded_len).sum();
             let full = bytes + size > GROUP_BYTES_MAX || batch.len() + records.len() >= SLOT_RECORDS_MAX;
@@ -597,6 +538,10 @@ impl Coordinator {
             bytes += size;
             batch.extend(records);
             self.in_flight.extend(self.queue.pop_front());
+            // What follows would be said to be asked for by the same.
+            if renames || says_who {
+                break;
+            }
         }
         self.last_commit_ns = now.ns;
         Some(batch)
@@ -614,7 +559,10 @@ impl Coordinator {
                     for record in &records {
                         match record {
                             Record::PolicyRemoved { name, .. } => self.policy_removed(name),
-                            Record::PointExpired { .. } => self.merges.backups_changed(),
+                            Record::PolicyRenamed { from, to, .. } => self.policy_renamed(from, to),
+                            Record::PointExpired { .. } | Record::PointGuarded(_) => {
+                                self.merges.backups_changed()
+                            }
                             _ => {}
                         }
                     }
@@ -668,45 +616,6 @@ impl Coordinator {
             self.queue.push_front(pending);
         }
     }
-}
-
-/// Whether a change of a policy is what the state says of it already.
-fn is_held(state: &State, record: &Record) -> bool {
-    let is = |name: &str, revision, removed| {
-        state.policies.get(name).filter(|policy| (policy.revision, policy.removed) == (revision, removed))
-    };
-    match record {
-        Record::PolicyChanged(change) => is(&change.name, change.revision, false).is_some_and(|policy| {
-            *policy.body == *change.body && policy.volumes.iter().eq(change.volumes.iter().map(|(id, _)| id))
-        }),
-        Record::PolicyRemoved { name, revision } => is(name, *revision, true).is_some(),
-        Record::PointMarked(news) => {
-            let before = state.marks.get(&news.backup).cloned().unwrap_or_default();
-            let mut after = before.clone();
-            after.change(&news.part);
-            state.points.contains_key(&news.backup) && before == after
-        }
-        Record::PointExpired { backup } => *backup <= state.last_backup && !state.points.contains_key(backup),
-        _ => false,
-    }
-}
-
-/// What may come from the outside.
-fn may_be_submitted(record: &Record) -> bool {
-    matches!(
-        record,
-        Record::PolicyChanged(_)
-            | Record::PolicyRemoved { .. }
-            | Record::Damage(_)
-            | Record::Swept(_)
-            | Record::PointExpired { .. }
-            | Record::LeaseSet { .. }
-            | Record::PointMarked(_)
-            | Record::Pin { .. }
-            | Record::PinRefreshed { .. }
-            | Record::Unpin { .. }
-            | Record::Garbage(GarbageNews::Wanted(_) | GarbageNews::Settings(_))
-    )
 }
 
 #[cfg(test)]

@@ -122,8 +122,9 @@ fn tried(tried: &Tried) -> Value {
 
 /// The newest points, newest last.
 fn points(state: &State) -> Vec<Value> {
-    let mut newest: Vec<Value> =
-        state.points.values().rev().take(POINTS_SHOWN).map(|of| point(state, of)).collect();
+    // One that has expired is none, though it may be brought back.
+    let there = state.points.values().rev().filter(|point| state.leaving(point.backup).is_none());
+    let mut newest: Vec<Value> = there.take(POINTS_SHOWN).map(|of| point(state, of)).collect();
     newest.reverse();
     newest
 }

@@ -58,8 +58,16 @@ pub type Features = BTreeMap<FeatureName, Class>;
 ///
 /// | name | needed by record kind |
 /// |---|---|
+/// | `policy-rename` | 4, when it renames |
+/// | `roles` | 21 |
+/// | `point-guards` | 22 |
 /// | `garbage` | 23 |
-const KNOWN: &[(&str, Class, u8)] = &[("garbage", Class::Incompatible, 23)];
+const KNOWN: &[(&str, Class, u8)] = &[
+    ("policy-rename", Class::Incompatible, 4),
+    ("roles", Class::Incompatible, 21),
+    ("point-guards", Class::Incompatible, 22),
+    ("garbage", Class::Incompatible, 23),
+];
 
 impl FeatureName {
     /// `None` for what is no name.
@@ -169,7 +177,9 @@ pub fn not_to_write(features: &Features) -> Option<FeatureName> {
 
 /// The features that records need and that are not raised: to be raised in front of them.
 pub fn needed(records: &[Record], raised: &Features) -> Features {
-    needed_by(records.iter().map(Record::kind), raised)
+    // A policy's removal is as old as the log.
+    let is_new = |record: &&Record| !matches!(record, Record::PolicyRemoved { .. });
+    needed_by(records.iter().filter(is_new).map(Record::kind), raised)
 }
 
 fn needed_by(kinds: impl Iterator<Item = u8>, raised: &Features) -> Features {
@@ -244,5 +254,10 @@ mod tests {
             assert_ne!(Record::parse(&mut Reader::new(&empty)), Err(WireFault::Kind(*kind)));
         }
         assert!(needed(&[Record::Unpin { pin: 1 }], &Features::new()).is_empty());
+        let removed = Record::PolicyRemoved { name: "a".to_owned(), revision: 2 };
+        assert!(needed(&[removed], &Features::new()).is_empty());
+        let (from, to) = ("a".to_owned(), "b".to_owned());
+        let renamed = needed(&[Record::PolicyRenamed { from, to, revision: 2 }], &Features::new());
+        assert_eq!(renamed.keys().map(FeatureName::as_str).collect::<Vec<_>>(), ["policy-rename"]);
     }
 }

@@ -18,11 +18,14 @@
 //! | [`cursor`] | fixed little-endian fields: what the log's formats are written with |
 //! | [`record`] | records of the commit log |
 //! | [`totals`] | what a backup did, in numbers |
+//! | [`access`] | who may do what, and who did it |
+//! | [`guard`] | what keeps a point from going too soon, and its way out |
 //! | [`mark`] | what people say of a point: held, a note, tags |
 //! | [`slot`] | the small objects of the commit log: slot, grant, beat, boundary |
 //!
 //! All integers are little-endian or LEB128 varints; every format has a magic and a version, and an unknown version is refused.
 
+pub mod access;
 pub mod block;
 mod codec;
 pub mod compress;
@@ -32,6 +35,7 @@ pub mod fault;
 pub mod feature;
 pub mod frame;
 pub mod garbage;
+pub mod guard;
 pub mod home;
 pub mod key;
 pub mod mark;

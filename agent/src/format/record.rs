@@ -7,7 +7,7 @@
 //! | 1 | epoch begun | epoch u64 |
 //! | 2 | yield | successor `Option<u32>` |
 //! | 3 | policy changed | name text, revision u32, body bytes, list of (volume u32, device text) |
-//! | 4 | policy removed | name text, revision u32 |
+//! | 4 | policy removed, or renamed | name text, revision u32; then its new name text, when it is renamed |
 //! | 5 | backup begun | backup u32, policy text, list of [`BackupVolume`], wall start i64; then list of missing volumes u32, unless there are none |
 //! | 6 | commit | backup u32, list of (object 24, bytes u64), list of [`SegmentMeta`], list of removed segments, list of [`Stretch`], [`Totals`]; then newest change i64, unless it has none |
 //! | 7 | backup ended | backup u32, wall end i64 |
@@ -23,6 +23,8 @@
 //! | 17 | swept | wall clock i64, key text |
 //! | 18 | backup tried | policy text, wall clock i64, failures u32, why text |
 //! | 20 | point marked | as [`mark`](super::mark) says |
+//! | 21 | access: roles, what was refused, who asked | as [`access`](super::access) says |
+//! | 22 | point guarded | as [`guard`](super::guard) says |
 //! | 23 | garbage | as [`garbage`](super::garbage) says |
 //! | 26 | features raised | list of features as in [`feature`](super::feature) |
 //!
@@ -41,9 +43,11 @@
 //! Does not: judge records against a state (`log::state`), nor seal them (`format::slot`).
 //! Source: `agent/doc/commit-log.md`.
 
+use super::access::AccessNews;
 use super::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
 use super::feature::{self, Features};
 use super::garbage::GarbageNews;
+use super::guard::PointGuard;
 use super::mark::PointMark;
 pub use super::totals::{PointStatus, Totals};
 use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};
@@ -76,6 +80,15 @@ pub enum Record {
     PolicyRemoved {
         /// Name of the policy.
         name: String,
+        /// The policy's last revision plus 1.
+        revision: u32,
+    },
+    /// A policy has another name from now on, and so have its points; a change of its body follows.
+    PolicyRenamed {
+        /// Name of the policy until now.
+        from: String,
+        /// Its name from now on, which no policy has or had.
+        to: String,
         /// The policy's last revision plus 1.
         revision: u32,
     },
@@ -139,6 +152,10 @@ pub enum Record {
     },
     /// A point is held, noted or tagged, or no more.
     PointMarked(PointMark),
+    /// Roles of a subject, what it was refused, or that it asked for what follows in the slot.
+    Access(AccessNews),
+    /// A point is guarded, leaves, or is brought back.
+    PointGuarded(PointGuard),
     /// Of objects that nothing needs.
     Garbage(GarbageNews),
     /// What follows needs these features.
@@ -430,7 +447,7 @@ impl Record {
             Record::EpochBegun { .. } => 1,
             Record::Yield { .. } => 2,
             Record::PolicyChanged(_) => 3,
-            Record::PolicyRemoved { .. } => 4,
+            Record::PolicyRemoved { .. } | Record::PolicyRenamed { .. } => 4,
             Record::BackupBegun(_) => 5,
             Record::Commit(_) => 6,
             Record::BackupEnded(_) => 7,
@@ -447,6 +464,8 @@ impl Record {
             Record::BackupTried(_) => 18,
             Record::LeaseSet { .. } => 19,
             Record::PointMarked(_) => 20,
+            Record::Access(_) => 21,
+            Record::PointGuarded(_) => 22,
             Record::Garbage(_) => 23,
             Record::FeaturesRaised(_) => 26,
         }
@@ -486,6 +505,11 @@ impl Record {
             Record::PolicyRemoved { name, revision } => {
                 emit_bytes(out, name.as_bytes());
                 revision.emit(out);
+            }
+            Record::PolicyRenamed { from, to, revision } => {
+                emit_bytes(out, from.as_bytes());
+                revision.emit(out);
+                emit_bytes(out, to.as_bytes());
             }
             Record::BackupBegun(start) => {
                 start.backup.emit(out);
@@ -532,6 +556,8 @@ impl Record {
             Record::BackupTried(tried) => tried.emit(out),
             Record::LeaseSet { lease_ns } => lease_ns.emit(out),
             Record::PointMarked(mark) => mark.emit(out),
+            Record::Access(news) => news.emit(out),
+            Record::PointGuarded(guard) => guard.emit(out),
             Record::Garbage(news) => news.emit(out),
             Record::FeaturesRaised(features) => feature::emit(features, out),
         }
@@ -559,7 +585,13 @@ impl Record {
                 let volumes = parse_devices(fields)?;
                 Record::PolicyChanged(PolicyChange { name, revision, body, volumes })
             }
-            4 => Record::PolicyRemoved { name: parse_policy_name(fields)?, revision: fields.value()? },
+            4 => {
+                let (name, revision) = (parse_policy_name(fields)?, fields.value()?);
+                if fields.is_empty() {
+                    return Ok(Record::PolicyRemoved { name, revision });
+                }
+                Record::PolicyRenamed { from: name, to: parse_policy_name(fields)?, revision }
+            }
             5 => Record::BackupBegun(BackupStart {
                 backup: fields.value()?,
                 policy: parse_policy_name(fields)?,
@@ -596,6 +628,8 @@ impl Record {
             18 => Record::BackupTried(Tried::parse(fields)?),
             19 => Record::LeaseSet { lease_ns: fields.value()? },
             20 => Record::PointMarked(PointMark::parse(fields)?),
+            21 => Record::Access(AccessNews::parse(fields)?),
+            22 => Record::PointGuarded(PointGuard::parse(fields)?),
             23 => Record::Garbage(GarbageNews::parse(fields)?),
             26 => Record::FeaturesRaised(feature::parse(fields)?),
             _ => return Err(WireFault::Kind(kind)),

@@ -19,8 +19,10 @@
 
 use std::sync::Arc;
 
+use super::access::Access;
 use super::damage::Damage;
 use super::garbage::Garbage;
+use super::guard::Guarded;
 use super::limits::{
     ABANDONED_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, DEVICE_BYTES_MAX, MARKS_MAX, PINS_MAX, POINTS_MAX,
     POLICIES_MAX, POLICY_BODY_BYTES_MAX, POLICY_VOLUMES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX,
@@ -193,7 +195,9 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     }
     emit_list(out, &state.checkpoints);
     // Parts of later programs: each is there when it, or one behind it, has something in it.
-    let has_garbage = state.garbage != Garbage::default();
+    let has_access = !state.access.is_empty();
+    let has_guards = !state.guarded.is_empty() || has_access;
+    let has_garbage = state.garbage != Garbage::default() || has_guards;
     let (missing, has_marks) = (missing(state), !state.marks.is_empty() || has_garbage);
     let has_lease = has_marks || state.lease_ns.is_some();
     let has_tried = !state.tried.is_empty() || has_lease;
@@ -221,6 +225,13 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     }
     if has_garbage {
         state.garbage.emit(out);
+    }
+    if has_guards {
+        state.guarded.emit(out);
+    }
+    if has_access {
+        emit_count(state.access.news().count(), out);
+        state.access.news().for_each(|news| news.emit(out));
     }
 }
 
@@ -275,6 +286,17 @@ fn parse_marks(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFau
     }
     // One encoding: nothing when nothing follows.
     if count == 0 && reader.is_empty() { Err(WireFault::Count(0)) } else { Ok(()) }
+}
+
+fn parse_guards(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFault> {
+    let guarded = Guarded::parse(reader)?;
+    let mut all = guarded.guards.keys().chain(guarded.leaving.keys());
+    // One encoding, and of points only.
+    if guarded.is_empty() && reader.is_empty() || !all.all(|backup| state.points.contains_key(backup)) {
+        return Err(WireFault::Value);
+    }
+    state.guarded = Arc::new(guarded);
+    Ok(())
 }
 
 fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
@@ -380,9 +402,15 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     }
     if !reader.is_empty() {
         state.garbage = reader.value()?;
-        if state.garbage == Garbage::default() {
+        if state.garbage == Garbage::default() && reader.is_empty() {
             return Err(WireFault::Value);
         }
+    }
+    if !reader.is_empty() {
+        parse_guards(&mut state, reader)?;
+    }
+    if !reader.is_empty() {
+        state.access = Arc::new(Access::parse(reader)?);
     }
     Ok(state)
 }

@@ -133,6 +133,8 @@ pub enum Bound {
     Abandoned,
     /// [`MARKS_MAX`].
     Marks,
+    /// [`SUBJECTS_MAX`](super::access::SUBJECTS_MAX).
+    Subjects,
     /// [`CONDEMNED_MAX`].
     Condemned,
     /// [`BURIED_RUNS_MAX`].
@@ -150,6 +152,11 @@ impl std::fmt::Display for Bound {
             Bound::Stretches => {
                 (STRETCHES_MAX, "separate parts of a running backup", "let fewer nodes share it")
             }
+            Bound::Subjects => (
+                super::access::SUBJECTS_MAX,
+                "subjects with roles",
+                "remove some with `windlass role revoke`",
+            ),
             Bound::Points => (POINTS_MAX, "recovery points", new),
             Bound::Running => (
                 RUNNING_MAX,

@@ -23,11 +23,14 @@
 //!
 //! Rules are those of `agent/doc/commit-log.md` and are named by their labels (L1, C2, G3, I7) where the code follows them.
 
+pub mod access;
 pub mod call;
 pub mod checkpoint;
 pub mod damage;
+pub mod entries;
 pub mod fault;
 pub mod garbage;
+pub mod guard;
 pub mod housekeeping;
 pub mod intact;
 pub mod keys;
@@ -35,6 +38,8 @@ pub mod lease;
 pub mod limits;
 pub mod names;
 pub mod presence;
+mod refusal;
+mod rename;
 pub mod replay;
 pub mod salvage;
 pub mod sealer;

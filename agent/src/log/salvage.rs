@@ -33,6 +33,7 @@ use super::stretches::Stretches;
 use crate::format::copies;
 use crate::format::cursor::WireFault;
 use crate::format::garbage::GarbageNews;
+use crate::format::guard::GuardPart;
 use crate::format::mark::Mark;
 use crate::format::record::{BackupVolume, CheckpointName, Commit, PointStatus, Record, SegmentMeta, Totals};
 use crate::format::slot::{
@@ -275,6 +276,16 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
                 Arc::make_mut(&mut state.points).remove(backup);
                 state.marks.remove(backup);
             }
+            // Also when its own point is said in a slot that is lost: then no policy has the old name.
+            Record::PolicyRenamed { from, to, revision } => {
+                let _ = state.rename_policy(header.slot, from, to, *revision);
+            }
+            // Kept also without its point, as a mark is; and what stays too long is no loss.
+            Record::PointGuarded(news) => match news.part {
+                GuardPart::Guard(guard) => Arc::make_mut(&mut state.guarded).add(news.backup, guard),
+                GuardPart::Leave { .. } | GuardPart::Undo => drop(state.guard(news)),
+            },
+            Record::Access(news) => drop(state.access(news)),
             // Kept also without its point, which another slot may bring back: a hold counts.
             Record::PointMarked(mark) => {
                 let marks = state.marks.entry(mark.backup).or_default();
@@ -489,6 +500,7 @@ impl Salvage {
             state.damage.points.iter().filter(|point| points.contains_key(point)).copied().collect();
         state.damage = Arc::new(Damage { missing, damaged, points: of_points, ..Damage::default() });
         state.marks.retain(|backup, mark| points.contains_key(backup) && *mark != Mark::default());
+        Arc::make_mut(&mut state.guarded).keep(|backup| points.contains_key(backup));
         state.points = Arc::new(points);
         live.add(&names_of(segments.iter().map(|segment| &segment.id)));
         state.live = Arc::new(live);

@@ -7,16 +7,18 @@
 //! Does not: hold rows (segments do), know time, or talk to the store. Source: `agent/doc/commit-log.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
+use super::access::Access;
 use super::damage::Damage;
 use super::garbage::Garbage;
+use super::guard::Guarded;
 use super::limits::{
     ABANDONED_MAX, Bound, CHECKPOINTS_MAX, LEASE_NS_MAX, LEASE_NS_MIN, MARKS_MAX, NAME_RUNS_MAX, PINS_MAX,
     POINTS_MAX, POLICIES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX, UNFINISHED_MAX, VOLUMES_MAX,
 };
 use super::names::NameSet;
+pub use super::refusal::Refusal;
 use super::stretches::Stretches;
 use crate::format::feature::{FEATURES_MAX, Features};
 use crate::format::mark::{Mark, PointMark};
@@ -156,85 +158,10 @@ pub struct State {
     pub features: Features,
     /// What the store has lost of all this.
     pub damage: Arc<Damage>,
-}
-
-/// Why a record is not acceptable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// An epoch record that is not the first of its slot, or a slot after a yield that does not begin an epoch.
-    Order,
-    /// The epoch does not fit.
-    Epoch,
-    /// The writer is not the epoch's holder.
-    Writer,
-    /// No such policy, or it was removed.
-    NoPolicy,
-    /// The revision is not the next one.
-    Revision,
-    /// A volume belongs to another policy, or is named twice.
-    Volume,
-    /// A backup's number is not the next one, or the backup is not running, or runs already.
-    Backup,
-    /// A stretch has no length, or overlaps one that is done: the first commit wins (C4).
-    Progress,
-    /// A part of a volume is not done (I5).
-    Gap,
-    /// A name is in the tables already: the first commit wins (C4).
-    Duplicate,
-    /// A name is retired, or at or below the orphan floor.
-    Gone,
-    /// A name is not in the tables.
-    NotLive,
-    /// A segment's bounds are not in order, or it mixes rows of a running backup with others'.
-    Segment,
-    /// No such point.
-    NoPoint,
-    /// The point is held.
-    Held,
-    /// The floor goes back or reaches the current epoch.
-    Floor,
-    /// A backup may have referred to an object since the tables were looked through.
-    Referred,
-    /// No such pin, or it exists already, or its counter goes back.
-    Pin,
-    /// A checkpoint of a later slot or of one that is older than the newest.
-    Checkpoint,
-    /// A lease that is shorter or longer than one may be.
-    Lease,
-    /// A bound of `log::limits` is reached.
-    Full(Bound),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refusal::Order => "an epoch must begin with its own record, and a yield must end it",
-            Refusal::Epoch => "its epoch does not fit",
-            Refusal::Writer => "its writer is not the epoch's holder",
-            Refusal::NoPolicy => "there is no such policy",
-            Refusal::Revision => "the policy was changed by someone else meanwhile; look at it again",
-            Refusal::Volume => "a volume is named twice or belongs to another policy",
-            Refusal::Backup => "the backup is not running, or not the next one",
-            Refusal::Progress => "a stretch of a volume is done already",
-            Refusal::Gap => "a stretch of a volume is not done yet",
-            Refusal::Duplicate => "a name is in the tables already",
-            Refusal::Gone => "a name was retired, or is below the orphan floor: upload the data again",
-            Refusal::NotLive => "a name is not in the tables",
-            Refusal::Segment => {
-                "a segment's bounds are not in order, or it mixes rows of a running backup with others'"
-            }
-            Refusal::Held => "the point is held; `windlass point release` it first",
-            Refusal::NoPoint => "there is no such recovery point",
-            Refusal::Floor => "the orphan floor goes back or reaches the current epoch",
-            Refusal::Referred => {
-                "a backup may have referred to an object since the tables were looked through"
-            }
-            Refusal::Pin => "there is no such pin, or it exists already",
-            Refusal::Checkpoint => "a checkpoint is out of order",
-            Refusal::Lease => "a lease is 3 s long at least, and an hour at most",
-            Refusal::Full(bound) => return bound.fmt(f),
-        })
-    }
+    /// Points that stay for some time at least, and those that expired and can be brought back.
+    pub guarded: Arc<Guarded>,
+    /// Who may do what.
+    pub access: Arc<Access>,
 }
 
 fn require(holds: bool, why: Refusal) -> Result<(), Refusal> {
@@ -385,10 +312,14 @@ impl State {
             Record::PointExpired { backup } => {
                 require(self.points.contains_key(backup), Refusal::NoPoint)?;
                 require(!self.is_held(*backup), Refusal::Held)?;
-                Arc::make_mut(&mut self.points).remove(backup);
-                self.marks.remove(backup);
-                self.forget_point(backup);
+                require(self.guard_of(*backup).is_none(), Refusal::Guarded)?;
+                self.remove_point(*backup);
             }
+            Record::PolicyRenamed { from, to, revision } => {
+                self.rename_policy(header.slot, from, to, *revision)?
+            }
+            Record::PointGuarded(news) => self.guard(news)?,
+            Record::Access(news) => self.access(news)?,
             Record::Retire { objects } => {
                 let in_use: BTreeSet<ObjectId> =
                     self.segments.values().flat_map(|list| list.iter().map(|segment| segment.id)).collect();
@@ -461,6 +392,7 @@ impl State {
 
     fn mark(&mut self, news: &PointMark) -> Result<(), Refusal> {
         require(self.points.contains_key(&news.backup), Refusal::NoPoint)?;
+        require(self.leaving(news.backup).is_none(), Refusal::Leaving)?;
         let mut mark = self.marks.get(&news.backup).cloned().unwrap_or_default();
         mark.change(&news.part);
         if mark == Mark::default() {
@@ -478,6 +410,15 @@ impl State {
         require(self.features.len() + new <= FEATURES_MAX, Refusal::Full(Bound::Features))?;
         self.features.extend(features);
         Ok(())
+    }
+
+    pub(super) fn remove_point(&mut self, backup: BackupId) {
+        Arc::make_mut(&mut self.points).remove(&backup);
+        self.marks.remove(&backup);
+        if !self.guarded.is_empty() {
+            Arc::make_mut(&mut self.guarded).forget(&backup);
+        }
+        self.forget_point(&backup);
     }
 
     fn forget_point(&mut self, backup: &BackupId) {

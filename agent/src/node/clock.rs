@@ -69,6 +69,12 @@ impl WallClock {
     }
 }
 
+/// What counts as the time where no node runs, in nanoseconds since 1970: the same as in a node. `now_ns` is boot time.
+#[must_use]
+pub fn believed_ns(now_ns: u64, wall_ns: i64, said: Option<StoreTime>) -> i64 {
+    WallClock { heard: said, ..WallClock::default() }.read(now_ns, wall_ns)
+}
+
 /// `30 min ahead of`, `2 d behind`: in the largest unit of which there are two.
 pub fn apart_text(ahead_ns: i64) -> String {
     let secs = ahead_ns.unsigned_abs() / 1_000_000_000;

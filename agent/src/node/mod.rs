@@ -69,7 +69,7 @@ use follow::Follow;
 use health::Health;
 use requests::Requests;
 
-pub use clock::{APART_NS, apart_text};
+pub use clock::{APART_NS, apart_text, believed_ns};
 pub use types::{Action, Config, Event, Note, Ticket};
 
 /// Beats of silence after which a holder that was working is taken for dead.

@@ -31,7 +31,7 @@ struct Request {
 
 impl Request {
     fn is_large(&self) -> bool {
-        matches!(self.command, Command::Status | Command::Submit(_))
+        matches!(self.command.plain(), Command::Status | Command::Submit(_))
     }
 }
 
@@ -73,7 +73,7 @@ impl Requests {
 
     /// Whether a node must coordinate for one of them to be answered.
     pub(super) fn need_coordinator(&self) -> bool {
-        self.open.values().any(|request| request.command != Command::Status)
+        self.open.values().any(|request| *request.command.plain() != Command::Status)
     }
 
     /// How many wait.
@@ -114,7 +114,7 @@ impl<S: Sealer + Clone> Node<S> {
                     request.sent = Some((holder, epoch));
                     send.push((holder, number, request.command.clone()));
                 }
-            } else if request.command == Command::Status && self.has_read {
+            } else if *request.command.plain() == Command::Status && self.has_read {
                 done.push((number, None));
                 continue;
             }

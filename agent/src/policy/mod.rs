@@ -7,6 +7,7 @@
 //!   "block_size": "128KiB", "object_size": "16MiB", "flush_interval": "60s", "compression": "zstd:1",
 //!   "limits": { "upload": "50MiB", "download": "100MiB", "device_iops": 4000 },
 //!   "schedule": { "every": "1d", "at": "02:30", "window": "22:00-06:00" }, "zone": "Europe/Berlin",
+//!   "safety": { "min_age": "30d", "undo": "7d" }, "priority": 10,
 //!   "retention": { "daily": 7, "weekly": 4, "monthly": "all", "within": "2d" } }
 //! ```
 //!
@@ -43,6 +44,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::format::guard::Guard;
 use crate::log::limits::{
     DEVICE_BYTES_MAX, POLICY_BODY_BYTES_MAX, POLICY_NAME_BYTES_MAX, POLICY_VOLUMES_MAX,
 };
@@ -66,6 +68,11 @@ pub const FLUSH_INTERVAL_MS_MIN: u64 = 1_000;
 pub const VERIFY_ITEMS_MAX: u32 = 100_000;
 /// Longest flush interval in milliseconds: a day.
 pub const FLUSH_INTERVAL_MS_MAX: u64 = 86_400_000;
+
+/// Longest minimum age of points, and longest time in which they can be brought back, in milliseconds: a hundred years.
+pub const SAFETY_MS_MAX: u64 = 36_600 * 86_400_000;
+/// Priorities of policies.
+pub const PRIORITIES: std::ops::RangeInclusive<i8> = -100..=100;
 
 /// What to back up, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +117,12 @@ pub struct Policy {
     /// When backups are due; missing: only on request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// What keeps points that the rules, or people, would expire.
+    #[serde(default, skip_serializing_if = "Safety::is_none")]
+    pub safety: Safety,
+    /// Of backups that wait for their turn, which begins first: -100..=100, the highest.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub priority: i8,
     /// On whose clock the schedule and the periods of the retention are counted.
     #[serde(default, skip_serializing_if = "Zone::is_utc")]
     pub zone: Zone,
@@ -151,6 +164,35 @@ pub enum Compression {
     None,
     /// zstd at a level, 1..=19.
     Zstd(u8),
+}
+
+/// What keeps points that the rules, or people, would expire. Less of it counts for points that are made later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Safety {
+    /// No point expires before it is so old, in milliseconds.
+    #[serde(with = "duration", skip_serializing_if = "is_nothing")]
+    pub min_age: u64,
+    /// For so long after a point expired it can be brought back, in milliseconds.
+    #[serde(with = "duration", skip_serializing_if = "is_nothing")]
+    pub undo: u64,
+}
+
+impl Safety {
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Safety::default()
+    }
+
+    /// What guards a point that was made at `made_ns`, wall clock in nanoseconds.
+    #[must_use]
+    pub fn guard(&self, made_ns: i64) -> Guard {
+        let ns = |ms: u64| ms.saturating_mul(1_000_000);
+        let age_ns = i64::try_from(ns(self.min_age)).unwrap_or(i64::MAX);
+        let until_ns = if age_ns == 0 { 0 } else { made_ns.saturating_add(age_ns) };
+        Guard { until_ns, undo_ns: ns(self.undo) }
+    }
 }
 
 /// How fast, at most; a missing limit is none.
@@ -250,6 +292,8 @@ impl Policy {
             all_blocks: false,
             retention: Retention::default(),
             schedule: None,
+            safety: Safety::default(),
+            priority: 0,
             zone: Zone::default(),
         }
     }
@@ -308,6 +352,12 @@ impl Policy {
         range(rate(self.limits.upload), "upload limit", "at least 1KiB a second; leave it out for none")?;
         range(rate(self.limits.download), "download limit", "at least 1KiB a second; leave it out for none")?;
         range(self.limits.device_iops != Some(0), "device IOPS limit", "at least 1; leave it out for none")?;
+        range(
+            self.safety.min_age <= SAFETY_MS_MAX && self.safety.undo <= SAFETY_MS_MAX,
+            "safety",
+            "at most 36600d for the minimum age and for the time in which a point can be brought back",
+        )?;
+        range(PRIORITIES.contains(&self.priority), "priority", "from -100 to 100")?;
         self.retention.check()?;
         self.schedule.as_ref().map_or(Ok(()), Schedule::check)
     }
@@ -455,6 +505,14 @@ struct Version {
 
 fn is_zero(count: &u32) -> bool {
     *count == 0
+}
+
+fn is_nothing(ms: &u64) -> bool {
+    *ms == 0
+}
+
+fn is_usual(priority: &i8) -> bool {
+    *priority == 0
 }
 
 fn is_false(value: &bool) -> bool {

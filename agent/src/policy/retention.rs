@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PolicyFault;
 use super::zone::Zone;
-use crate::civil::{Date, SECS_PER_DAY};
+use crate::civil::{Date, SECS_PER_DAY, iso_utc};
 use crate::format::mark::{TAGS_MAX, is_tag};
 use crate::id::BackupId;
 
@@ -453,6 +453,8 @@ pub enum Reason {
     AtLeast,
     /// The newest sound point, with which the next backup is compared.
     Base,
+    /// Its policy keeps it until then at least: wall clock in nanoseconds.
+    Young(i64),
 }
 
 impl fmt::Display for Reason {
@@ -469,6 +471,9 @@ impl fmt::Display for Reason {
             Reason::Tags(tags) => write!(f, "tags {}", tags.join(",")),
             Reason::AtLeast => f.write_str("at least"),
             Reason::Base => f.write_str("newest"),
+            Reason::Young(until_ns) => {
+                write!(f, "minimum age until {}", iso_utc(until_ns.div_euclid(NS_PER_SEC)))
+            }
         }
     }
 }

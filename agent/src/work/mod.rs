@@ -134,6 +134,13 @@ pub enum Command {
     Stop(String),
     /// Have all nodes send what they have packed, and commit it.
     Flush,
+    /// The same, of a subject: what is asked for counts if a role allows it, and the log says who asked.
+    As {
+        /// Who: `uid:1000` or `gid:100`, with commas between where one has several.
+        subject: String,
+        /// What.
+        command: Box<Command>,
+    },
 }
 
 /// The answer to a command.
@@ -150,6 +157,15 @@ pub enum Reply {
 impl Command {
     /// Whether its answer waits for other nodes: the coordinator has bounds of its own for that.
     pub fn may_take_long(&self) -> bool {
-        matches!(self, Command::Backup(_) | Command::Flush | Command::Move(_))
+        matches!(self.plain(), Command::Backup(_) | Command::Flush | Command::Move(_))
+    }
+
+    /// What is asked for, without who asks.
+    #[must_use]
+    pub fn plain(&self) -> &Command {
+        match self {
+            Command::As { command, .. } => command.plain(),
+            other => other,
+        }
     }
 }

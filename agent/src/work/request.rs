@@ -12,6 +12,7 @@ use super::table;
 use crate::backplane::message::SUBMIT_BYTES_MAX;
 use crate::format::cursor::WireFault;
 use crate::format::garbage::GarbageNews;
+use crate::format::guard::GuardPart;
 use crate::format::mark::MarkPart;
 use crate::format::record::{Record, parse_records};
 use crate::id::NodeId;
@@ -76,6 +77,8 @@ pub fn emit(command: &Command) -> (&'static str, Vec<(&'static str, Value)>) {
         Command::Stop(policy) => ("stop", vec![("policy", Value::Text(policy.clone()))]),
         Command::Move(node) => ("move", vec![("node", Value::Number(u64::from(node.0)))]),
         Command::Flush => ("flush", vec![]),
+        // The agent knows who asks from the kernel, and believes no one.
+        Command::As { command, .. } => emit(command),
         Command::Submit(records) => {
             let mut bytes = Vec::new();
             records.iter().for_each(|record| record.emit(&mut bytes));
@@ -157,6 +160,7 @@ impl Command {
             Command::Stop(_) => vec!["stop"],
             Command::Move(_) => vec!["coordinator move"],
             Command::Flush => vec!["flush"],
+            Command::As { command, .. } => return command.entries(),
             Command::Submit(records) => records.iter().map(command_of).collect(),
         };
         names.sort_unstable();
@@ -165,12 +169,25 @@ impl Command {
     }
 }
 
+/// The entry of the command that makes such a record.
+#[must_use]
+pub fn entry_of(record: &Record) -> Option<&'static Entry> {
+    table::find(command_of(record))
+}
+
 /// The command that makes such a record.
 fn command_of(record: &Record) -> &'static str {
     match record {
         Record::PolicyChanged(_) => "policy set",
-        Record::PolicyRemoved { .. } => "policy remove",
+        Record::PolicyRemoved { .. } => "policy delete",
+        Record::PolicyRenamed { .. } => "policy rename",
         Record::PointExpired { .. } => "point expire",
+        Record::PointGuarded(guard) => match guard.part {
+            GuardPart::Guard(_) => "policy set",
+            GuardPart::Leave { .. } => "point expire",
+            GuardPart::Undo => "point undo",
+        },
+        Record::Access(_) => "role grant",
         Record::LeaseSet { .. } => "repo set",
         Record::Damage(_) | Record::Swept(_) => "check",
         // A reader of points may hold the tables meanwhile.

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`repo`] | `repo init`, `probe`, `info` |
 //! | [`rebuild`] | `repo rebuild` |
-//! | [`policy`] | `policy set`, `list`, `remove` |
+//! | [`policy`] | `policy set`, `list`, `rename`, `delete` |
 //! | [`policy_show`] | `policy show` |
 //! | [`backup`] | `backup` |
 //! | [`points`] | `points`, and picking one |
-//! | [`point`] | `point hold`, `release`, `note`, `tag`, `expire` |
+//! | [`point`] | `point hold`, `release`, `note`, `tag`, `expire`, `undo` |
+//! | [`entries`] | `log` |
+//! | [`role`] | `role grant`, `list`, `revoke` |
 //! | [`gc`] | `gc` |
 //! | [`retention`] | `retention run`, `simulate` |
 //! | [`browse`] | `ls`, `stat`, `find`, `cat` |
@@ -43,6 +45,7 @@ pub mod check;
 pub mod commands;
 pub mod damage;
 pub mod diff;
+pub mod entries;
 pub mod gc;
 pub mod held;
 pub mod history;
@@ -59,6 +62,7 @@ pub mod rebuild;
 pub mod repo;
 pub mod restore;
 pub mod retention;
+pub mod role;
 pub mod selected;
 pub mod status;
 pub mod table;
@@ -112,8 +116,11 @@ fn dispatch(
         Command::Policy(args::policy::Policy::Set(args)) => policy::set(global, &args, through, output),
         Command::Policy(args::policy::Policy::Show { name }) => policy_show::run(global, &name, output),
         Command::Policy(args::policy::Policy::List) => policy::list(global, output),
-        Command::Policy(args::policy::Policy::Remove { name }) => {
-            policy::remove(global, &name, through, output)
+        Command::Policy(args::policy::Policy::Rename { old, new }) => {
+            policy::rename(global, &old, &new, through, output)
+        }
+        Command::Policy(args::policy::Policy::Delete { name, with_points }) => {
+            policy::delete(global, &name, with_points, through, output)
         }
         Command::Backup(args) if args.dry_run => preview::backup(global, &args, through, output),
         Command::Backup(args) => match through {
@@ -122,6 +129,8 @@ fn dispatch(
         },
         Command::Points(args) => points::run(global, &args, output),
         Command::Point(args) => point::run(global, args, through, output),
+        Command::Role(args) => role::run(global, args, through, output),
+        Command::Log(args) => entries::run(global, &args, output),
         Command::Retention(args::retention::Retention::Run(args)) => {
             retention::run(global, &args, through, output)
         }

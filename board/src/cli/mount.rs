@@ -36,7 +36,10 @@ pub fn run(global: &Global, args: &Mount, output: &Output) -> Result<Exit, Failu
     let state = &opened.state;
     let newest = points::pick(state, &args.target.target)?;
     let (layout, shown) = if args.target.all {
-        let of = state.points.values().filter(|point| point.policy == newest.policy);
+        let of = state
+            .points
+            .values()
+            .filter(|point| point.policy == newest.policy && state.leaving(point.backup).is_none());
         let all: Vec<Shows> = of.map(shows).collect();
         let layout = Layout::points(&all);
         if layout.trees().len() < all.iter().map(|point| point.volumes.len()).sum() {

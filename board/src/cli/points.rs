@@ -26,7 +26,9 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
     let mut notes = Vec::new();
     let repository = Repository::open(global)?;
     let state = repository.view()?.state;
-    let points: Vec<&Point> = state.points.values().filter(|point| point.policy == args.name).collect();
+    let all = state.points.values().filter(|point| point.policy == args.name);
+    let (leaving, points): (Vec<&Point>, Vec<&Point>) =
+        all.partition(|point| state.leaving(point.backup).is_some());
     if points.is_empty() && !state.policies.contains_key(&args.name) {
         return Err(policy::missing(&state, &args.name));
     }
@@ -39,6 +41,14 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
             devices.join(", ")
         ));
     }
+    for point in &leaving {
+        let until = table_utc(secs(state.leaving(point.backup).unwrap_or_default()));
+        let backup = point.backup;
+        notes.push(format!(
+            "point {backup} has expired; until {until} UTC `windlass point undo {}@{backup}` brings it back",
+            args.name
+        ));
+    }
     let kept = kept_by(&state, &args.name)?;
     if points.is_empty() {
         output
@@ -48,7 +58,14 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
     }
     notes.iter().for_each(|note| output.say(format_args!("{note}")));
     let documents: Vec<Value> = points.iter().map(|point| to_json(&state, point, &kept)).collect();
-    output.document(&json!({ "policy": args.name, "points": documents }));
+    let expired: Vec<Value> = leaving
+        .iter()
+        .map(|point| {
+            let until = iso_utc(secs(state.leaving(point.backup).unwrap_or_default()));
+            json!({ "point": point.backup.0, "begun": iso_utc(secs(point.wall_ns.0)), "undo_until": until })
+        })
+        .collect();
+    output.document(&json!({ "policy": args.name, "points": documents, "expired": expired }));
     Ok(Exit::Done)
 }
 

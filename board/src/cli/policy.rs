@@ -1,4 +1,4 @@
-//! `policy set`, `list`, `remove`.
+//! `policy set`, `list`, `rename`, `delete`.
 //!
 //! A policy is changed by a record of the commit log, so two people who change it at once cannot both win unseen. Source: ours.
 
@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use windlass_agent::civil::{iso_utc, table_utc};
+use windlass_agent::coordinator::expire;
 use windlass_agent::format::record::Record;
+use windlass_agent::id::BackupId;
 use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
+use windlass_agent::log::state::Point;
 use windlass_agent::policy::retention::Retention;
 use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
@@ -22,7 +25,10 @@ use crate::cli::args::value::{VolumeSpec, said};
 use crate::cli::output::{Align, Output};
 use crate::cli::through::{Through, submit};
 use crate::engine::host::HostClock;
-use crate::engine::policy::{change, check_block_size, existing, next, required, to_json};
+use crate::engine::points;
+use crate::engine::policy::{
+    change, check_block_size, existing, longer_guards, next, renaming, required, to_json,
+};
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
 use crate::text;
@@ -48,7 +54,8 @@ pub fn set(
         check_block_size(state, before.as_ref(), &policy)?;
         let change = change(state, &policy)?;
         let revision = change.revision;
-        Ok((vec![Record::PolicyChanged(change)], (policy, revision)))
+        let guards = longer_guards(state, &policy);
+        Ok((std::iter::once(Record::PolicyChanged(change)).chain(guards).collect(), (policy, revision)))
     })?;
     output.say(format_args!("policy {} set, revision {revision}: {}", policy.name, volumes_text(&policy)));
     if policy.schedule.is_some() && devices.is_none() {
@@ -131,6 +138,9 @@ fn apply(
         policy.retention = Retention::default();
     }
     args.keep.apply(&mut policy.retention);
+    put(&mut policy.safety.min_age, args.min_age.map(|time| time.0));
+    put(&mut policy.safety.undo, args.undo.map(|time| time.0));
+    policy.priority = said(args.priority.as_deref(), "--priority")?.unwrap_or(policy.priority);
     policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
     policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
     policy.limits.device_iops = global.device_iops_max.or(policy.limits.device_iops);
@@ -227,7 +237,8 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let mut rows = Vec::new();
     let mut documents = Vec::new();
     for (name, entry) in &state.policies {
-        let points = state.points.values().filter(|point| point.policy == *name).count();
+        let is_of = |point: &&Point| point.policy == *name && state.leaving(point.backup).is_none();
+        let points = state.points.values().filter(is_of).count();
         let Some(policy) = existing(&state, name)? else {
             // Its points can be listed and restored by this name.
             if points > 0 {
@@ -282,28 +293,69 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// `policy remove`.
-pub fn remove(
+/// `policy rename`.
+pub fn rename(
     global: &Global,
-    name: &str,
+    old: &str,
+    new: &str,
     through: Option<Through>,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let (points, unfinished) = submit(global, through, |state, _| {
-        required(state, name)?;
-        let revision = state.policies.get(name).map_or(0, |entry| entry.revision) + 1;
-        let points = state.points.values().filter(|point| point.policy == name).count();
-        let unfinished = state.running_of(name).map(|(backup, _)| backup.0);
-        Ok((vec![Record::PolicyRemoved { name: name.to_owned(), revision }], (points, unfinished)))
+    let points = submit(global, through, |state, _| {
+        let is_of = |point: &&Point| point.policy == old && state.leaving(point.backup).is_none();
+        let points = state.points.values().filter(is_of).count();
+        Ok((renaming(state, old, new)?, points))
     })?;
+    let points_text = Counted(points as u64, "point");
+    output.say(format_args!("policy {old} is called {new} now, with its {points_text}"));
+    output.document(&json!({ "renamed": old, "policy": new, "points": points }));
+    Ok(Exit::Done)
+}
+
+/// `policy delete`.
+pub fn delete(
+    global: &Global,
+    name: &str,
+    with_points: bool,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let (points, unfinished) = submit(global, through, |state, now_ns| {
+        let is_removed = state.policies.get(name).is_some_and(|entry| entry.removed);
+        let all = state.points.values().filter(|point| point.policy == name).map(|point| point.backup);
+        let all: Vec<BackupId> = all.filter(|&backup| state.leaving(backup).is_none()).collect();
+        let unfinished = state.running_of(name).map(|(backup, _)| backup.0);
+        // What a policy that was removed before has left.
+        let only_points = with_points && is_removed && !all.is_empty();
+        if !only_points {
+            required(state, name)?;
+        }
+        let mut records = Vec::new();
+        if with_points {
+            for &backup in &all {
+                points::may_expire(state, name, backup, now_ns)?;
+            }
+            records.extend(all.iter().map(|&backup| expire::leave(state, backup, now_ns)));
+        }
+        // The policy goes last: what is refused in between leaves one that can be deleted again.
+        if !only_points {
+            let revision = state.policies.get(name).map_or(0, |entry| entry.revision) + 1;
+            records.push(Record::PolicyRemoved { name: name.to_owned(), revision });
+        }
+        Ok((records, (all.len(), unfinished)))
+    })?;
+    let expired = if with_points { points } else { 0 };
     output.say(match points {
         0 => format!("policy {name} removed; it has no points"),
+        _ if with_points => format!("policy {name} removed; {} expired", Counted(points as u64, "point")),
         1 => format!("policy {name} removed; its 1 point stays"),
         _ => format!("policy {name} removed; its {} stay", Counted(points as u64, "point")),
     });
     if let Some(backup) = unfinished {
         output.say(format_args!("its backup {backup} had not ended and is given up"));
     }
-    output.document(&json!({ "removed": name, "points": points, "given_up": unfinished }));
+    output.document(
+        &json!({ "removed": name, "points": points - expired, "expired": expired, "given_up": unfinished }),
+    );
     Ok(Exit::Done)
 }

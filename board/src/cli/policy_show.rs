@@ -83,6 +83,11 @@ fn rows(state: &State, policy: &Policy) -> Vec<Vec<String>> {
     row("zone", policy.zone.to_string(), from(policy.zone.is_utc()));
     let rules = &policy.retention;
     row("retention", retention(policy), from(rules.is_none()));
+    let safety = &policy.safety;
+    let span = |ms: u64| if ms == 0 { "none".to_owned() } else { format_duration_ms(ms) };
+    row("minimum age", span(safety.min_age), from(safety.min_age == 0));
+    row("undo", span(safety.undo), from(safety.undo == 0));
+    row("priority", policy.priority.to_string(), from(policy.priority == 0));
     let lease = state.lease_ns.unwrap_or(Timing::default().lease_ns) / NS_PER_MS;
     row("lease", format_duration_ms(lease), if state.lease_ns.is_some() { "repository" } else { "default" });
     rows

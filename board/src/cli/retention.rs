@@ -56,7 +56,7 @@ pub fn run(global: &Global, args: &Run, through: Option<Through>, output: &Outpu
                     verdicts.len()
                 )));
             }
-            Ok((records(&verdicts), (rules, verdicts)))
+            Ok((records(state, &verdicts, now_ns), (rules, verdicts)))
         })?
     };
     show(name, &rules, &verdicts, args.dry_run, output);

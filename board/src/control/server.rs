@@ -7,7 +7,7 @@
 //! | [`Server::answer`] | a request is dealt with; an answer for a client that is gone is dropped |
 //! | [`Server::expire`] | now and then: clients that hold a place and say nothing |
 //!
-//! Invariants: the socket is readable by its owner only, and the kernel's word on who connects is checked on top. A second agent
+//! Invariants: the socket is readable by its owner only, and by one group where the profile names one; and the kernel's word on who connects is checked on top. A second agent
 //! on the same socket is refused; a socket that nobody listens on is taken over. Source: unix(7).
 
 use std::fs;
@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, Group, chown, geteuid};
+use windlass_agent::coordinator::access::OWNER;
 
 use super::conversation::Conversation;
 use super::wire::{Answer, Request};
@@ -53,6 +54,8 @@ pub enum Served {
 
 struct Client {
     generation: u64,
+    /// Who it is: names with commas between.
+    subject: String,
     stream: UnixStream,
     talk: Conversation,
     /// When it last said or took something.
@@ -67,11 +70,18 @@ pub struct Server {
     generation: u64,
     /// Who may talk to it besides root.
     owner: u32,
+    /// A group may too: the kernel lets no one else connect, and roles say what each may do.
+    is_open: bool,
 }
 
 impl Server {
     /// Listens at `path`; makes its directory.
     pub fn open(path: &Path) -> Result<Server, Failure> {
+        Server::open_for(path, None)
+    }
+
+    /// The same for a group too, by name or number.
+    pub fn open_for(path: &Path, group: Option<&str>) -> Result<Server, Failure> {
         let failed = |error: std::io::Error| Failure::at(path.display(), error);
         if let Some(above) = path.parent() {
             fs::create_dir_all(above).map_err(|error| Failure::at(above.display(), error))?;
@@ -91,11 +101,16 @@ impl Server {
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+        if let Some(name) = group {
+            give_to(path, name)?;
+        }
         listener.set_nonblocking(true).map_err(failed)?;
         let owner = geteuid().as_raw();
         let clients = [const { None }; CLIENTS_MAX];
-        Ok(Server { listener, path: path.to_owned(), clients, generation: 0, owner })
+        let is_open = group.is_some();
+        Ok(Server { listener, path: path.to_owned(), clients, generation: 0, owner, is_open })
     }
 
     /// The listener, to wait for.
@@ -138,7 +153,8 @@ impl Server {
                     self.generation += 1;
                     let generation = self.generation;
                     let talk = Conversation::default();
-                    self.clients[place] = Some(Client { generation, stream, talk, last_ns: now_ns });
+                    let subject = self.subject(&stream);
+                    self.clients[place] = Some(Client { generation, subject, stream, talk, last_ns: now_ns });
                     return Some(ClientId { place, generation });
                 }
                 // Nobody waits for a client that does not read even this.
@@ -147,10 +163,32 @@ impl Server {
         }
     }
 
+    /// Who is at the other end, by the kernel's word; empty if it says nothing.
+    fn subject(&self, stream: &UnixStream) -> String {
+        let Ok(peer) = getsockopt(stream, PeerCredentials) else { return String::new() };
+        let names = format!("uid:{},gid:{}", peer.uid(), peer.gid());
+        if self.is_owner(peer.uid()) { format!("{names},{OWNER}") } else { names }
+    }
+
+    /// Root and the agent's own user have the repository's key.
+    fn is_owner(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.owner
+    }
+
+    /// Who a client is: names with commas between, as roles name them.
+    pub fn subject_of(&self, id: ClientId) -> String {
+        let client = self.clients.get(id.place).and_then(Option::as_ref);
+        client
+            .filter(|client| client.generation == id.generation)
+            .map_or_else(String::new, |client| client.subject.clone())
+    }
+
     fn admit(&self, stream: &UnixStream) -> Result<usize, &'static str> {
         let uid = getsockopt(stream, PeerCredentials).map(|peer| peer.uid());
-        if !uid.is_ok_and(|uid| uid == 0 || uid == self.owner) {
-            return Err("only root and the agent's own user may talk to it");
+        if !uid.is_ok_and(|uid| self.is_open || self.is_owner(uid)) {
+            return Err(
+                "only root and the agent's own user may talk to it; `group` of [control] in its profile lets others",
+            );
         }
         let free = self.clients.iter().position(Option::is_none);
         free.ok_or("too many commands talk to the agent at once; try again in a minute")
@@ -189,6 +227,16 @@ impl Server {
         let place = self.clients.iter().position(|client| client.as_ref().is_some_and(idle))?;
         self.at(place)
     }
+}
+
+/// Lets a group connect, by name or number.
+fn give_to(path: &Path, name: &str) -> Result<(), Failure> {
+    let known = Group::from_name(name).ok().flatten().map(|group| group.gid);
+    let gid = known.or_else(|| name.parse().ok().map(Gid::from_raw));
+    let gid = gid.ok_or_else(|| {
+        Failure::at(path.display(), format_args!("there is no group {name}; see `group` of [control]"))
+    })?;
+    chown(path, None, Some(gid)).map_err(|error| Failure::at(path.display(), error))
 }
 
 impl Drop for Server {

@@ -143,7 +143,9 @@ pub fn run_policy(
         watch: Arc::new(move |totals| show(&shown, totals, &client)),
     };
     job.enter(Phase::Opening);
-    let is_own = |(_, point): &(&BackupId, &Point)| point.policy == name;
+    let is_own = |(backup, point): &(&BackupId, &Point)| {
+        point.policy == name && view.state.leaving(**backup).is_none()
+    };
     let before: Vec<BackupId> = view.state.points.iter().filter(is_own).map(|(backup, _)| *backup).collect();
     let ended = engine::run(work, view, name, job, &mut Teller::new(repository))?;
     repository.keep_view(&ended.view);
@@ -152,7 +154,10 @@ pub fn run_policy(
     if let Some(warning) = retired_warning(state.retired.len()) {
         logger::say(format_args!("windlass: {warning}"));
     }
-    let expired = before.into_iter().filter(|backup| !state.points.contains_key(backup)).collect();
+    let expired = before
+        .into_iter()
+        .filter(|&backup| !state.points.contains_key(&backup) || state.leaving(backup).is_some())
+        .collect();
     let mut damaged = report.damaged;
     let mut is_told = !report.lost.is_empty();
     if is_told {

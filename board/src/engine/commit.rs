@@ -7,11 +7,14 @@
 //!
 //! Invariants: a change of a policy carries its next revision, so that it does not count when another one was faster. Source: ours.
 
+use nix::unistd::geteuid;
+use windlass_agent::format::access::AccessNews;
 use windlass_agent::format::record::Record;
 use windlass_agent::log::state::State;
+use windlass_agent::node::believed_ns;
 
 use crate::engine::host::HostClock;
-use crate::engine::repository::Repository;
+use crate::engine::repository::{NODE, Repository};
 use crate::failure::Failure;
 
 /// Records of one commit: a slot holds more, and those of this size fit a frame of the backplane.
@@ -35,25 +38,40 @@ pub fn submit<T>(
     coordinator: Option<&mut dyn Coordinator>,
     plan: impl FnOnce(&State, i64) -> Result<(Vec<Record>, T), Failure>,
 ) -> Result<T, Failure> {
-    let now_ns = HostClock.wall_ns();
+    // The store has been heard by then: a clock that was set ahead makes no point old.
+    let now_ns = || {
+        let said = repository.opened.shared().time();
+        believed_ns(HostClock.boot_ns(), HostClock.wall_ns(), said)
+    };
     let Some(coordinator) = coordinator else {
         return repository.with_session(|session| {
-            let (mut records, planned) = plan(&session.view().state, now_ns)?;
+            let (mut records, planned) = plan(&session.view().state, now_ns())?;
             let state = &session.view().state;
             let given_up: Vec<Record> =
                 records.iter().filter_map(|record| state.given_up_with(record)).collect();
             records.extend(given_up);
+            let by = by(&session.view().state, &records, now_ns());
             for batch in records.chunks(BATCH) {
-                session.commit(batch.to_vec()).map_err(Failure::new)?;
+                let batch = by.iter().chain(batch).cloned().collect();
+                session.commit(batch).map_err(Failure::new)?;
             }
             Ok(planned)
         });
     };
-    let (records, planned) = plan(&repository.view()?.state, now_ns)?;
+    let view = repository.view()?;
+    let (records, planned) = plan(&view.state, now_ns())?;
     for batch in records.chunks(BATCH) {
         coordinator.submit(batch.to_vec())?;
     }
     Ok(planned)
+}
+
+/// Who asks, where subjects have roles: one who has the key and needs none.
+fn by(state: &State, records: &[Record], wall_ns: i64) -> Option<Record> {
+    let subject = format!("uid:{}", geteuid().as_raw());
+    let is_first = records.iter().any(|record| matches!(record, Record::Access(_)));
+    let says = is_first || !state.access.roles.is_empty();
+    says.then_some(Record::Access(AccessNews::By { subject, node: NODE, wall_ns }))
 }
 
 /// Commits each record by itself: they do not depend on each other, and each may be refused.

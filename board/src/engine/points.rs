@@ -37,14 +37,57 @@ fn secs(wall_ns: i64) -> i64 {
     wall_ns.div_euclid(1_000_000_000)
 }
 
-/// The point that a target means.
+/// Refuses a point that is held, or younger than its minimum age, by what keeps it.
+pub fn may_expire(state: &State, name: &str, backup: BackupId, now_ns: i64) -> Result<(), Failure> {
+    if state.is_held(backup) {
+        let why = state.marks.get(&backup).map_or("", |mark| mark.hold.as_str());
+        return Err(Failure::new(format_args!(
+            "point {backup} of {name} is held ({why}); `windlass point release {name}@{backup}` first"
+        )));
+    }
+    let until_ns = state.guard_of(backup).map_or(0, |guard| guard.until_ns);
+    if until_ns > now_ns {
+        let until = table_utc(until_ns.div_euclid(1_000_000_000));
+        return Err(Failure::new(format_args!(
+            "point {backup} of {name} stays until {until} UTC: its policy gave it a minimum age, which no command shortens"
+        )));
+    }
+    Ok(())
+}
+
+/// The point that expired and that a target means: by its number.
+pub fn pick_leaving(state: &State, target: &Target) -> Result<BackupId, Failure> {
+    let name = &target.policy;
+    let PointRef::Number(number) = target.point else {
+        return Err(Failure::usage(format_args!("write the point's number, as in {name}@17")));
+    };
+    let backup = BackupId(number);
+    let is_of = state.points.get(&backup).is_some_and(|point| point.policy == *name);
+    match state.leaving(backup) {
+        Some(_) if is_of => Ok(backup),
+        _ if is_of => Err(Failure::new(format_args!("point {number} of {name} has not expired"))),
+        _ => Err(Failure::new(format_args!(
+            "policy {name} has no point {number} that can be brought back; `windlass points {name}` lists those that can"
+        ))),
+    }
+}
+
+/// The point that a target means. One that has expired is none, though it may still be brought back.
 pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure> {
-    let of_policy = || state.points.values().filter(|point| point.policy == target.policy);
+    let is_of = |point: &&Point| point.policy == target.policy && state.leaving(point.backup).is_none();
+    let of_policy = || state.points.values().filter(is_of);
     let picked = target.point.pick(of_policy().map(|point| (point.backup.0, secs(point.wall_ns.0))));
     if let Some(point) = picked.and_then(|number| of_policy().find(|point| point.backup.0 == number)) {
         return Ok(point);
     }
     let name = &target.policy;
+    if let PointRef::Number(number) = target.point
+        && pick_leaving(state, target).is_ok()
+    {
+        return Err(Failure::new(format_args!(
+            "point {number} of {name} has expired; `windlass point undo {name}@{number}` brings it back"
+        )));
+    }
     match of_policy().next_back() {
         Some(_) => {
             let oldest = of_policy().next().map(|point| table_utc(secs(point.wall_ns.0)));
@@ -63,9 +106,11 @@ pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure>
     }
 }
 
-/// The points of a policy that have a volume, up to one of them, ascending.
+/// The points of a policy that have a volume and have not expired, up to one of them, ascending.
 pub fn with_volume(state: &State, policy: &str, volume: VolumeId, newest: BackupId) -> Vec<BackupId> {
-    let has = |point: &&Point| point.volumes.iter().any(|found| found.volume == volume);
+    let has = |point: &&Point| {
+        state.leaving(point.backup).is_none() && point.volumes.iter().any(|found| found.volume == volume)
+    };
     let up_to = state.points.range(..=newest).map(|(_, point)| point);
     up_to.filter(|point| point.policy == policy).filter(has).map(|point| point.backup).collect()
 }

@@ -3,9 +3,10 @@
 //! A policy is changed by a record of the commit log, so two people who change it at once cannot both win unseen. Source: ours.
 
 use serde_json::Value;
-use windlass_agent::format::record::PolicyChange;
+use windlass_agent::format::guard::{GuardPart, PointGuard};
+use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::VolumeId;
-use windlass_agent::log::state::State;
+use windlass_agent::log::state::{Refusal, State};
 use windlass_agent::policy::schedule::{next_due, next_times};
 use windlass_agent::policy::{Policy, check_name};
 use windlass_agent::units::format_bytes;
@@ -92,4 +93,37 @@ pub fn next(state: &State, policy: &Policy) -> Vec<i64> {
 pub fn to_json(policy: &Policy) -> Value {
     // A policy is plain data with string keys: it always has a JSON form.
     serde_json::to_value(policy).unwrap_or(Value::Null)
+}
+
+/// Points that are there already stay as long as the policy says now, where that is longer.
+pub fn longer_guards(state: &State, policy: &Policy) -> Vec<Record> {
+    let points = state.points.values().filter(|point| point.policy == policy.name);
+    let longer = points.filter_map(|point| {
+        let before = state.guard_of(point.backup).unwrap_or_default();
+        let guard = before.or_longer(policy.safety.guard(point.wall_ns.1));
+        let part = GuardPart::Guard(guard);
+        (guard != before).then_some(Record::PointGuarded(PointGuard { backup: point.backup, part }))
+    });
+    longer.collect()
+}
+
+/// The records that give a policy another name.
+///
+/// # Errors
+/// There is no such policy, or the new name is taken.
+pub fn renaming(state: &State, old: &str, new: &str) -> Result<Vec<Record>, Failure> {
+    check_name(new).map_err(Failure::usage)?;
+    let policy = Policy { name: new.to_owned(), ..required(state, old)? };
+    if state.policies.contains_key(new) {
+        return Err(Failure::new(format_args!("{new}: {}", Refusal::NameTaken)));
+    }
+    let entry = state.policies.get(old);
+    let revision = entry.map_or(0, |entry| entry.revision) + 1;
+    let body = policy.emit().map_err(Failure::usage)?;
+    let device =
+        |id: &VolumeId| state.volumes.get(id).map_or_else(String::new, |volume| volume.device.clone());
+    let volumes = entry.map_or(&[][..], |entry| &entry.volumes).iter().map(|id| (*id, device(id))).collect();
+    let change = PolicyChange { name: new.to_owned(), revision: revision + 1, body, volumes };
+    let renamed = Record::PolicyRenamed { from: old.to_owned(), to: new.to_owned(), revision };
+    Ok(vec![renamed, Record::PolicyChanged(change)])
 }

@@ -20,6 +20,7 @@ use windlass_agent::format::slot::{Author, HolderKind};
 use windlass_agent::format::wrap::KeySlot;
 use windlass_agent::id::{Epoch, NodeId, Slot};
 use windlass_agent::limits::REPO_FORMAT_BYTES_MAX;
+use windlass_agent::log::entries::{self, Entry};
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::log::lease::{Identity, Seek};
 use windlass_agent::log::replay::View;
@@ -34,7 +35,7 @@ use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::split::SplitStore;
 use windlass_agent::store::throttle::Throttle;
-use windlass_agent::store::{ByteRange, Store, StoreFaultKind};
+use windlass_agent::store::{ByteRange, Store, StoreFault, StoreFaultKind};
 use windlass_hal::clock::SystemClock;
 
 use crate::engine::calls::SessionCalls;
@@ -499,6 +500,14 @@ impl Repository {
         }?;
         self.keep_view(&view);
         Ok(view)
+    }
+
+    /// What its log says was done, slot by slot; the boundary of the log.
+    ///
+    /// # Errors
+    /// What the store says when it cannot list or read.
+    pub fn read_entries(&self, each: &mut dyn FnMut(Result<Vec<Entry>, Slot>)) -> Result<Slot, StoreFault> {
+        entries::read(&self.opened.client, &self.format.uuid, &LogSealer::new(&self.keys), each)
     }
 
     /// What was read or written of the log last: who reads it next begins there.

@@ -90,7 +90,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let me = (profile.id(), host::boot()?);
     let volumes = Listed::new(&profile);
     let identity = profile.identity(&access);
-    let server = Server::open(&profile.control.socket)?;
+    let server = Server::open_for(&profile.control.socket, profile.control.group.as_deref())?;
     let mut front = Front::new(server, identity.clone(), present(&profile, &volumes, me.1));
     let Some(repository) = boot::reach(&access, &letters, &mut notify, &mut front)? else {
         return Ok(Exit::Done);

@@ -10,6 +10,7 @@ use windlass_agent::backplane::tls::Tls;
 use windlass_agent::coordinator::Contact;
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::node::{Event, Note};
+use windlass_agent::work::Command;
 use windlass_agent::work::Present;
 use windlass_hal::clock::Instant;
 use windlass_hal::linux::poll::Poll;
@@ -226,7 +227,9 @@ impl Reactor {
                 Served::Request(Request::Command(command)) => {
                     self.next_client += 1;
                     self.clients.insert(self.next_client, client);
-                    self.engine.command(self.next_client, command);
+                    let subject = self.server.subject_of(client);
+                    self.engine
+                        .command(self.next_client, Command::As { subject, command: Box::new(command) });
                 }
             }
         }

@@ -226,11 +226,13 @@ impl Volume {
 pub struct Control {
     /// The Unix socket; its directory is made when it is not there.
     pub socket: At<PathBuf>,
+    /// A group whose members may connect too, by name or number; what each may do is said by `windlass role`.
+    pub group: Option<String>,
 }
 
 impl Default for Control {
     fn default() -> Control {
-        Control { socket: PathBuf::from(SOCKET_DEFAULT).into() }
+        Control { socket: PathBuf::from(SOCKET_DEFAULT).into(), group: None }
     }
 }
 

@@ -119,6 +119,8 @@ pub struct Setup {
     pub verify: u32,
     /// How long each byte between nodes takes, one way, in milliseconds; 0: as long as loopback does.
     pub link_ms: u64,
+    /// The group that may connect to each node's control socket.
+    pub group: Option<u32>,
     /// Where images go; a directory for tests when it is not said.
     pub scratch: Option<PathBuf>,
 }
@@ -136,6 +138,7 @@ impl Setup {
             lease_ms: (LEASE_MS, BEAT_MS),
             verify: 0,
             link_ms: 0,
+            group: None,
             scratch: None,
         }
     }
@@ -237,6 +240,9 @@ impl Cluster {
             self.setup.lease_ms.0,
             self.setup.lease_ms.1,
         );
+        if let Some(group) = self.setup.group {
+            text = text.replacen("[control]\n", &format!("[control]\ngroup = \"{group}\"\n"), 1);
+        }
         for (peer, address) in (1..).zip(reached).filter(|(peer, _)| *peer != node) {
             let _ = write!(text, "\n[[peer]]\nnode = {peer}\naddress = \"{address}\"\n");
         }

@@ -27,6 +27,7 @@ use windlass_agent::log::keys;
 use windlass_agent::log::replay::{Replay, ReplayOptions, View, apply_slot};
 
 use super::due::Due;
+use super::guards;
 use super::ledger::Ledger;
 use super::pieces::Pieces;
 use super::store::{CLUSTER, OBJECTS, SEGMENTS, Shelf};
@@ -105,12 +106,14 @@ impl Oracle {
             let contents = SlotContents::parse(&first.bytes, &PlainForTests)
                 .map_err(|why| format!("I1: slot {slot}: {why}"))?;
             contents.records.iter().try_for_each(|record| self.record(shelf, slot, record))?;
-            self.pieces.check_points(&self.model)?;
             let mut is_due = false;
             for record in &contents.records {
                 self.due.record(true_ns, record);
                 is_due |= self.ledger.record(record)?;
             }
+            self.ledger.end_slot()?;
+            let ledger = &self.ledger;
+            self.pieces.check_points(&self.model, |backup| ledger.has_point(backup))?;
             if is_due {
                 self.ledger.compare(&self.model.state)?;
             }
@@ -152,7 +155,9 @@ impl Oracle {
                 self.checkpoints.insert(*name);
             }
             Record::PolicyChanged(change) => drop(self.bodies.insert(change.body.clone())),
-            Record::BackupBegun(start) => drop(self.begun.insert(start.backup, start.policy.clone())),
+            Record::BackupBegun(start) => {
+                drop(self.begun.insert(start.backup, guards::index_of(&start.policy)))
+            }
             Record::EpochBegun { .. }
             | Record::Yield { .. }
             | Record::PolicyRemoved { .. }
@@ -169,6 +174,9 @@ impl Oracle {
             | Record::LeaseSet { .. }
             | Record::FeaturesRaised(_)
             | Record::PointMarked(_)
+            | Record::Access(_)
+            | Record::PointGuarded(_)
+            | Record::PolicyRenamed { .. }
             | Record::Garbage(_) => {}
         }
         Ok(())
@@ -278,7 +286,7 @@ impl Oracle {
             Fact::Accepted { report } => self.accepted(&report)?,
             Fact::Answered { begun, changed } => {
                 if let Some((policy, backup)) = begun
-                    && self.begun.get(&backup) != Some(&policy)
+                    && self.begun.get(&backup) != Some(&guards::index_of(&policy))
                 {
                     return Err(format!("P2: backup {backup} of {policy} is said to run, and never began"));
                 }

@@ -23,6 +23,7 @@ use windlass_agent::log::state::State;
 use windlass_agent::table::segment::SegmentMeta;
 
 use super::Verdict;
+use super::guards::Guards;
 use super::store::{OBJECTS, SEGMENTS, Shelf};
 
 /// A backup that began, and its point if it ended.
@@ -42,6 +43,8 @@ pub struct Ledger {
     policies: BTreeMap<String, BTreeSet<VolumeId>>,
     running: BTreeMap<BackupId, Entry>,
     points: BTreeMap<BackupId, Entry>,
+    /// What keeps points, and their way out.
+    guards: Guards,
     /// Names of upload objects in the tables.
     objects: BTreeSet<ObjectId>,
     /// Segments in the tables.
@@ -56,6 +59,8 @@ impl Ledger {
     /// # Errors
     /// It breaks a rule.
     pub fn record(&mut self, record: &Record) -> Verdict<bool> {
+        let gone = self.guards.record(record)?;
+        gone.into_iter().for_each(|backup| drop(self.points.remove(&backup)));
         match record {
             Record::PolicyChanged(change) => {
                 let volumes = change.volumes.iter().map(|(volume, _)| *volume).collect();
@@ -95,7 +100,14 @@ impl Ledger {
                 }
                 return Ok(true);
             }
-            Record::PointExpired { backup } => drop(self.points.remove(backup)),
+            Record::PolicyRenamed { from, to, .. } => {
+                if let Some(volumes) = self.policies.remove(from) {
+                    self.policies.insert(to.clone(), volumes);
+                }
+                let all = self.running.values_mut().chain(self.points.values_mut());
+                all.filter(|entry| entry.policy == *from).for_each(|entry| entry.policy.clone_from(to));
+                return Ok(true);
+            }
             Record::Garbage(GarbageNews::Retired { objects, .. }) => {
                 self.objects.retain(|id| !objects.iter().any(|gone| gone.0 == *id));
             }
@@ -114,6 +126,9 @@ impl Ledger {
             | Record::LeaseSet { .. }
             | Record::FeaturesRaised(_)
             | Record::PointMarked(_)
+            | Record::Access(_)
+            | Record::PointExpired { .. }
+            | Record::PointGuarded(_)
             | Record::Garbage(_) => {}
         }
         Ok(false)
@@ -176,11 +191,27 @@ impl Ledger {
         Err(format!("C1: a report is accepted, and the log has something else: {told:?}, {found:?}"))
     }
 
+    /// Whether a backup ended and its point has not gone.
+    pub fn has_point(&self, backup: BackupId) -> bool {
+        self.points.contains_key(&backup)
+    }
+
+    /// A slot is read to its end.
+    ///
+    /// # Errors
+    /// Something that belongs into it is missing.
+    pub fn end_slot(&mut self) -> Verdict<()> {
+        self.guards.end_slot()
+    }
+
     /// The product's fold says what the books say.
     ///
     /// # Errors
     /// It does not.
     pub fn compare(&self, state: &State) -> Verdict<()> {
+        if let Some(backup) = state.points.keys().find(|backup| !self.points.contains_key(backup)) {
+            return Err(format!("P2: point {backup} is there, and has expired"));
+        }
         for (backup, entry) in &self.points {
             let Some(point) = state.points.get(backup) else {
                 return Err(format!("P2: backup {backup} ended, and there is no point"));

@@ -9,6 +9,7 @@
 //! | [`clock`] | clocks that drift |
 //! | [`check`] | what every node claims against what the log says: I4, I6, I7, I9, I11 |
 //! | [`pieces`] | what backups are made of: I5, and whether objects are of the stretch that they were committed for |
+//! | [`guards`] | points that are held, guarded, expired and brought back |
 //! | [`ledger`] | the log's records added up a second time: points with totals and status, segments, live names, garbage |
 //! | [`weather`] | what a seed's number decides beside: clocks, deaths, crowds |
 //! | [`due`] | whether schedules run, and no more often than they should |
@@ -26,6 +27,7 @@ pub mod check;
 pub mod clock;
 pub mod committer;
 pub mod due;
+pub mod guards;
 pub mod ledger;
 pub mod member;
 pub mod net;

@@ -67,6 +67,8 @@ mutations! {
     AcceptEarly = "accept-early", "a worker is told that its report counts before the commit has passed";
     ObeyOld = "obey-old", "a node obeys a coordinator of an older epoch than it has seen";
     AssignWithoutLease = "assign-without-lease", "a coordinator hands out work although its lease has ended";
+    ForgetGuard = "forget-guard", "a point is made without the minimum age that its policy gives it";
+    BelieveAsker = "believe-asker", "a point leaves at the time that the asker says it is";
     GcUnretired = "gc-unretired", "a garbage run deletes objects before the record that retires them is committed";
     GcIgnoresPins = "gc-ignores-pins", "a garbage run deletes what a pin holds";
     GcTrustsLists = "gc-trusts-lists", "what the store lists and the tables do not name is taken for an orphan";

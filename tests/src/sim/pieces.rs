@@ -5,7 +5,7 @@
 //! | C4 | a commit lands: none of its stretches overlaps one of the same backup |
 //! | I5 | a backup ends: the stretches of each volume tile it |
 //! | I8 | a backup ends: every object is of the stretch it was committed for, and of the volume as the backup found it |
-//! | P2 | every slot: points are those of the backups that ended |
+//! | P2 | every slot: points are those of the backups that ended, and have not expired |
 //!
 //! An object that begins with [`MAGIC`] says itself what it was made of. Others are not judged here. Source: ours.
 
@@ -139,11 +139,12 @@ impl Pieces {
         at >= stretch.to
     }
 
-    /// Points are those of the backups that ended, and none has gone.
+    /// Points are those of the backups that ended, less those that the books of records let go.
     ///
     /// # Errors
     /// They are not.
-    pub fn check_points(&self, model: &View) -> Verdict<()> {
+    pub fn check_points(&mut self, model: &View, is_point: impl Fn(BackupId) -> bool) -> Verdict<()> {
+        self.points.retain(|&backup| is_point(backup));
         if model.state.points.keys().eq(self.points.iter()) {
             return Ok(());
         }

@@ -165,7 +165,11 @@ fn every_document_is_as_its_table_says() {
     check.run(&["backup", "a"], 0, &[("done", "backup: done")]);
     check.run(&["backup", "raw"], 0, &[("done", "backup: done")]);
     check.run(&["backup", "none"], 1, &[("", "failure")]);
-    check.run(&["policy", "remove", "raw"], 0, &[("", "policy remove")]);
+    check.run(&["role", "grant", "uid:0", "administrator"], 0, &[("", "role grant")]);
+    check.run(&["role", "list"], 0, &[("", "role list")]);
+    check.run(&["log"], 0, &[("", "log")]);
+    check.run(&["policy", "rename", "raw", "cooked"], 0, &[("", "policy rename")]);
+    check.run(&["policy", "delete", "cooked"], 0, &[("", "policy delete")]);
     check.run(&["policy", "list"], 0, &[("", "policy list")]);
     check.run(&["repo", "info"], 0, &[("", "repo info")]);
     check.run(&["repo", "set", "--lease", "20s"], 0, &[("", "repo set")]);
@@ -174,7 +178,7 @@ fn every_document_is_as_its_table_says() {
     check.run(&["point", "tag", "a", "release"], 0, &[("", "point")]);
     check.run(&["points", "a"], 0, &[("", "points")]);
     check.run(&["point", "expire", "a@1"], 1, &[("", "failure")]);
-    check.run(&["points", "raw"], 0, &[("", "points")]);
+    check.run(&["points", "cooked"], 0, &[("", "points")]);
     check.run(&["retention", "run", "a"], 0, &[("", "retention run")]);
     check.run(&["gc", "--dry-run"], 0, &[("marked", "gc: marked")]);
     check.run(&["gc"], 0, &[("done", "gc: done")]);
@@ -185,7 +189,7 @@ fn every_document_is_as_its_table_says() {
         &[("", "retention simulate")],
     );
     check.run(&["ls", "a", "/"], 0, &[("entry", "ls: entry"), ("done", "ls: done")]);
-    check.run(&["ls", "raw", "/"], 0, &[("entry", "ls: entry"), ("done", "ls: done")]);
+    check.run(&["ls", "cooked", "/"], 0, &[("entry", "ls: entry"), ("done", "ls: done")]);
     check.run(&["find", "a"], 0, &[("entry", "find: entry"), ("done", "find: done")]);
     check.run(&["ls", "a", "--deleted"], 0, &[("done", "ls: done")]);
     check.run(&["history", "a", "/docs/a.txt"], 0, &[("", "history")]);
@@ -212,7 +216,7 @@ fn every_document_is_as_its_table_says() {
     );
     check.run(&["restore", "a", "--to", &path("out"), "--abandon"], 0, &[("", "restore --abandon")]);
     check.run(&["restore", "a", "--to", &path("out"), "--in-place"], 0, &[("done", "restore: done")]);
-    check.run(&["restore", "raw", "--to-device", &path("copy")], 0, &[("done", "restore: done")]);
+    check.run(&["restore", "cooked", "--to-device", &path("copy")], 0, &[("done", "restore: done")]);
     check.run(&["check", "a"], 0, &[("done", "check: done")]);
     let objects = scratch.path().join("repository/obj");
     let mut all: Vec<_> = walk(&objects);

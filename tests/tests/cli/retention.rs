@@ -161,3 +161,120 @@ fn a_held_point_stays_until_it_is_released_and_tags_and_notes_are_shown() {
     let note = cli.json(&["points", "p"])["points"][0]["mark"]["note"].clone();
     assert_eq!(note, "before the upgrade");
 }
+
+#[test]
+fn a_minimum_age_holds_against_commands_and_an_expired_point_comes_back() {
+    let scratch = Scratch::new("cli-guards");
+    let cli = repository(&scratch, 2);
+    cli.ok(&["policy", "set", "p", "--min-age", "30d"]);
+    // The age counts for points that are there, and asking for less changes nothing for them.
+    cli.ok(&["policy", "set", "p", "--min-age", "0"]);
+    for arguments in [&["point", "expire", "p@1"][..], &["policy", "delete", "p", "--with-points"]] {
+        let ended = cli.run(arguments);
+        assert!(ended.code == 1 && ended.failure().contains("minimum age"), "{}", ended.stderr);
+    }
+    cli.ok(&["policy", "set", "p", "--keep-last", "1"]);
+    assert!(cli.ok(&["points", "p"]).contains("minimum age until"));
+    assert_eq!(cli.json(&["retention", "run", "p"])["expired"], 0);
+
+    // A point that is made now has no minimum age, and a window to be brought back.
+    cli.ok(&["policy", "set", "p", "--no-keep", "--undo", "7d"]);
+    fs::write(scratch.path().join("image"), noise(3, 300_000)).unwrap();
+    cli.ok(&["backup", "p"]);
+    assert!(cli.ok(&["point", "expire", "p@3"]).contains("windlass point undo p@3"));
+    assert_eq!(points(&cli), [1, 2]);
+    let listed = cli.json(&["points", "p"]);
+    assert_eq!(listed["expired"][0]["point"], 3);
+    let gone = cli.run(&["ls", "p@3"]);
+    assert!(gone.code == 1 && gone.failure().contains("point undo p@3"), "{}", gone.stderr);
+    cli.ok(&["point", "undo", "p@3"]);
+    assert_eq!(points(&cli), [1, 2, 3]);
+    cli.ok(&["check", "p@3", "--read-data"]);
+    let again = cli.run(&["point", "undo", "p@3"]);
+    assert!(again.code == 1 && again.failure().contains("has not expired"), "{}", again.stderr);
+}
+
+#[test]
+fn a_policy_that_is_renamed_keeps_its_points_and_goes_on() {
+    let scratch = Scratch::new("cli-rename");
+    let cli = repository(&scratch, 2);
+    cli.ok(&["policy", "rename", "p", "q"]);
+    let taken = cli.run(&["policy", "rename", "q", "q"]);
+    assert!(taken.code == 1 && taken.failure().contains("take another one"), "{}", taken.stderr);
+    assert!(cli.run(&["points", "p"]).failure().contains("there is q"));
+    let next = cli.json(&["backup", "q"]);
+    assert_eq!(
+        (&next["bytes_stored_plain"], &next["point"]),
+        (&0.into(), &3.into()),
+        "nothing is stored again"
+    );
+    for point in ["q@1", "q@2", "q@3"] {
+        cli.ok(&["check", point, "--read-data"]);
+    }
+    // The old name is free.
+    let image = scratch.path().join("image");
+    cli.ok(&["policy", "set", "p", "--volume", &format!("{}=image", image.display())]);
+    cli.ok(&["backup", "p"]);
+    cli.ok(&["point", "hold", "q@2", "--reason", "test"]);
+    let held = cli.run(&["policy", "delete", "q", "--with-points"]);
+    assert!(held.code == 1 && held.failure().contains("is held (test)"), "{}", held.stderr);
+    cli.ok(&["point", "release", "q@2"]);
+    let deleted = cli.json(&["policy", "delete", "q", "--with-points"]);
+    assert_eq!((&deleted["points"], &deleted["expired"]), (&0.into(), &3.into()));
+    cli.ok(&["check", "p@4", "--read-data"]);
+}
+
+#[test]
+fn the_log_says_who_did_what_and_one_administrator_stays() {
+    let scratch = Scratch::new("cli-log");
+    let cli = repository(&scratch, 2);
+    let uid = format!("uid:{}", nix::unistd::geteuid().as_raw());
+    // The first role is an administrator's.
+    let early = cli.run(&["role", "grant", "uid:7", "operator"]);
+    assert!(early.code == 1 && early.failure().contains("administrator of all policies"), "{}", early.stderr);
+    let unknown = cli.run(&["role", "grant", "root", "operator"]);
+    assert!(unknown.code == 2 && unknown.failure().contains("uid:N or gid:N"), "{}", unknown.stderr);
+    cli.ok(&["role", "grant", "uid:8", "administrator"]);
+    cli.ok(&["role", "grant", "uid:7", "operator", "--policy", "p"]);
+    let last = cli.run(&["role", "revoke", "uid:8"]);
+    assert!(last.code == 1 && last.failure().contains("administrator of all policies"), "{}", last.stderr);
+    cli.ok(&["point", "hold", "p@1", "--reason", "audit"]);
+    cli.ok(&["policy", "rename", "p", "q"]);
+    let roles = cli.json(&["role", "list"]);
+    assert_eq!(roles["subjects"][0]["roles"][0]["policy"], "q", "roles go with the policy: {roles}");
+
+    let said = cli.json(&["log"]);
+    let entries = said["entries"].as_array().unwrap();
+    let of =
+        |what: &str| entries.iter().find(|entry| entry["what"] == what).unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(of("policy set")["subject"], serde_json::Value::Null, "no subject had a role then");
+    let held = of("point hold");
+    assert_eq!((&held["subject"], &held["point"]), (&uid.as_str().into(), &1.into()), "{held}");
+    assert_eq!(held["text"], "point 1 held: audit");
+    assert!(held["time"].is_string() && of("policy rename")["policy"] == "q");
+    let ended =
+        entries.iter().filter(|entry| entry["text"].as_str().unwrap().contains("ended, and is point"));
+    assert_eq!(ended.count(), 2);
+    // Oldest first, and never without an order of times.
+    let times: Vec<&str> = entries.iter().filter_map(|entry| entry["not_before"].as_str()).collect();
+    assert!(times.len() > 3 && entries.iter().map(|entry| entry["entry"].as_u64()).is_sorted());
+    assert!(entries.iter().all(|entry| entry["what"] != "lease"), "{said}");
+    assert!(cli.ok(&["log", "--all"]).contains("coordinates no more"));
+    assert_eq!(of("role grant")["subject"], uid.as_str(), "also of the first role: {said}");
+    let short = cli.json(&["log", "--last", "2", "--policy", "q"]);
+    assert_eq!(short["entries"].as_array().unwrap().len(), 2);
+    assert!(short["left_out"].as_u64().unwrap() > 0);
+    assert!(cli.ok(&["log"]).contains(&format!("{uid}  point 1 held: audit")));
+}
+
+#[test]
+fn a_policy_that_was_removed_may_go_with_its_points_later() {
+    let scratch = Scratch::new("cli-delete");
+    let cli = repository(&scratch, 2);
+    cli.ok(&["policy", "remove", "p"]);
+    assert_eq!(points(&cli), [1, 2]);
+    let deleted = cli.json(&["policy", "delete", "p", "--with-points"]);
+    assert_eq!((&deleted["points"], &deleted["expired"]), (&0.into(), &2.into()));
+    let again = cli.run(&["policy", "delete", "p", "--with-points"]);
+    assert!(again.code == 1 && again.failure().contains("no policy"), "{}", again.stderr);
+}

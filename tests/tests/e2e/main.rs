@@ -28,6 +28,7 @@ mod hostile;
 mod memory;
 mod mounted;
 mod restore;
+mod roles;
 mod round_trip;
 mod s3;
 mod shown;

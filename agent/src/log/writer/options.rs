@@ -96,4 +96,8 @@ checks! {
     fence,
     /// A coordinator does nothing when the lease could end before it arrives (L1).
     lease,
+    /// A point is guarded as its policy says.
+    guard,
+    /// A point leaves by the coordinator's clock. Off: by that of who asks.
+    date,
 }

@@ -162,6 +162,22 @@ pub const ENTRIES: &[Entry] = &[
         documents: &[Document::of("", "point")],
     },
     Entry {
+        name: "point undo",
+        help: "Bring back a point that expired, as long as its policy's `--undo` says",
+        role: Role::Operator,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[Arg::word(
+            "target",
+            Kind::Point,
+            "The point: the policy's name and the point's number or time, as in \
+             home@17",
+        )
+        .required()],
+        documents: &[Document::of("", "point")],
+    },
+    Entry {
         name: "retention run",
         help: "Expire the points of a policy that none of its rules keeps, as each \
                backup does by itself",

@@ -218,6 +218,24 @@ pub const ENTRIES: &[Entry] = &[
             )
             .many(),
             Arg::option("keep-at-least", Kind::Number, "Never fewer than N points"),
+            Arg::option(
+                "min-age",
+                Kind::Duration,
+                "No rule and no command expires a point before it is so old; 0 for none. \
+                 Less than before counts for points that are made later",
+            ),
+            Arg::option(
+                "undo",
+                Kind::Duration,
+                "For so long after a point expired `point undo` brings it back, and its \
+                 space is not used again; 0 for not at all. Likewise",
+            ),
+            Arg::option(
+                "priority",
+                Kind::Text,
+                "Of backups that wait for their turn, those of the highest priority begin \
+                 first: -100 to 100 [default: 0]",
+            ),
             Arg::flag("no-keep", "Remove all retention rules: all points stay"),
         ],
         documents: &[Document::of("", "policy set")],
@@ -244,13 +262,89 @@ pub const ENTRIES: &[Entry] = &[
         documents: &[Document::of("", "policy list")],
     },
     Entry {
-        name: "policy remove",
-        help: "Remove a policy; its points stay and can be restored",
+        name: "policy rename",
+        help: "Give a policy another name; its points, schedule and unfinished backup go \
+               with it",
         role: Role::Installer,
         place: Place::Agent,
         changes: true,
         ask: None,
-        args: &[Arg::word("name", Kind::Text, "The policy").required()],
-        documents: &[Document::of("", "policy remove")],
+        args: &[
+            Arg::word("old", Kind::Text, "The policy").required(),
+            Arg::word("new", Kind::Text, "Its new name, which no policy has or had").required(),
+        ],
+        documents: &[Document::of("", "policy rename")],
+    },
+    Entry {
+        name: "policy delete",
+        help: "Remove a policy; its points stay and can be restored, unless --with-points \
+               is given",
+        role: Role::Installer,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[
+            Arg::word("name", Kind::Text, "The policy").required(),
+            Arg::flag(
+                "with-points",
+                "Expire its points too: all of them, so none may be held, or younger than \
+                 its minimum age",
+            ),
+        ],
+        documents: &[Document::of("", "policy delete")],
+    },
+    Entry {
+        name: "role grant",
+        help: "Give a subject roles, besides those that it has",
+        role: Role::Administrator,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[
+            Arg::word("subject", Kind::Text, "uid:N or gid:N").required(),
+            Arg::word("roles", Kind::Text, "viewer, operator, restorer, installer, administrator")
+                .required()
+                .many(),
+            Arg::option("policy", Kind::Text, "For this policy only; may be repeated").many(),
+        ],
+        documents: &[Document::of("", "role grant")],
+    },
+    Entry {
+        name: "role list",
+        help: "List subjects with their roles, and what was refused",
+        role: Role::Viewer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[],
+        documents: &[Document::of("", "role list")],
+    },
+    Entry {
+        name: "role revoke",
+        help: "Take roles from a subject: those that are named, or all",
+        role: Role::Administrator,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[
+            Arg::word("subject", Kind::Text, "uid:N or gid:N").required(),
+            Arg::word("roles", Kind::Text, "Only these roles").many(),
+            Arg::option("policy", Kind::Text, "Only those for this policy; may be repeated").many(),
+        ],
+        documents: &[Document::of("", "role grant")],
+    },
+    Entry {
+        name: "log",
+        help: "Show who did what, and when",
+        role: Role::Viewer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::option("last", Kind::Number, "Only the newest N lines [default: 100]"),
+            Arg::flag("all", "Also which node began and ceased to coordinate"),
+            Arg::option("policy", Kind::Text, "Only what is about this policy and its points"),
+        ],
+        documents: &[Document::of("", "log")],
     },
 ];

@@ -7,6 +7,7 @@
 //! | [`pki`] | `pki` |
 //! | [`point`] | `point` |
 //! | [`policy`] | `policy` |
+//! | [`role`] | `role` |
 //! | [`rows`] | `table` |
 //! | [`retention`] | `retention`, and the rules that `policy set` takes too |
 //! | [`value`] | sizes, durations and volumes as values |
@@ -23,6 +24,7 @@ pub mod point;
 pub mod policy;
 pub mod restore;
 pub mod retention;
+pub mod role;
 pub mod rows;
 pub mod value;
 
@@ -127,6 +129,11 @@ a schedule is started again at its next time.")]
     /// Expire points by the rules of a policy, or see what rules would keep
     #[command(subcommand)]
     Retention(retention::Retention),
+    /// Say who may do what through an agent
+    #[command(subcommand)]
+    Role(role::Role),
+    /// Show who did what, and when
+    Log(role::Log),
     /// Give back the space that no recovery point needs
     Gc(gc::Gc),
     /// List a directory in a recovery point

@@ -38,6 +38,9 @@ and no contents.")]
     /// Expire a point, whatever the rules say
     #[command(after_long_help = "Example:\n  windlass point expire home@17")]
     Expire(Expire),
+    /// Bring back a point that expired, as long as its policy's `--undo` says
+    #[command(after_long_help = "Example:\n  windlass point undo home@17")]
+    Undo(One),
 }
 
 /// Options of `point expire`.

@@ -48,11 +48,25 @@ skips is due at the end of what it skips. Backups that were missed, because no n
     /// List all policies
     #[command(after_long_help = "Example:\n  windlass policy list --json")]
     List,
-    /// Remove a policy; its points stay and can be restored
-    #[command(after_long_help = "Example:\n  windlass policy remove home")]
-    Remove {
+    /// Give a policy another name; its points, schedule and unfinished backup go with it
+    #[command(after_long_help = "Example:\n  windlass policy rename home homes")]
+    Rename {
+        /// The policy.
+        old: String,
+        /// Its new name, which no policy has or had
+        new: String,
+    },
+    /// Remove a policy; its points stay and can be restored, unless --with-points is given
+    #[command(
+        visible_alias = "remove",
+        after_long_help = "Examples:\n  windlass policy delete home\n  windlass policy delete scratch --with-points"
+    )]
+    Delete {
         /// The policy.
         name: String,
+        /// Expire its points too: all of them, so none may be held, or younger than its minimum age
+        #[arg(long)]
+        with_points: bool,
     },
 }
 
@@ -128,6 +142,15 @@ pub struct PolicySet {
     /// Which points stay.
     #[command(flatten)]
     pub keep: retention::Keep,
+    /// No rule and no command expires a point before it is so old; 0 for none. Less than before counts for points that are made later
+    #[arg(long, value_name = "TIME")]
+    pub min_age: Option<Duration>,
+    /// For so long after a point expired `point undo` brings it back, and its space is not used again; 0 for not at all. Likewise
+    #[arg(long, value_name = "TIME")]
+    pub undo: Option<Duration>,
+    /// Of backups that wait for their turn, those of the highest priority begin first: -100 to 100 [default: 0]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub priority: Option<String>,
     /// Remove all retention rules: all points stay
     #[arg(long)]
     pub no_keep: bool,

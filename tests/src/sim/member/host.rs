@@ -27,6 +27,7 @@ use windlass_agent::work::{Assignment, AssignmentId, MergeOrder, Reply};
 use windlass_agent::worker::backup::{Event as Worked, Progress};
 use windlass_hal::sim::prng::Prng;
 
+use super::super::guards;
 use super::super::options::{MS, Mutation, Options, SECOND};
 use super::super::pieces::Made;
 use super::super::store::OBJECTS;
@@ -156,6 +157,16 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether policies have rules and guards.
+    pub fn has_guards(&self) -> bool {
+        guards::is_on(&self.options)
+    }
+
+    /// How long a lease lasts, in nanoseconds.
+    pub fn lease_ns(&self) -> u64 {
+        self.options.writer.timing.lease_ns
+    }
+
     pub fn new(node: usize, boot: u64, options: Options, prng: Prng, shared: Shared, now: u64) -> Host {
         Host {
             node,

@@ -48,6 +48,7 @@ use windlass_agent::store::time::StoreTime;
 use windlass_agent::work::{Command, Present};
 
 use super::GARBAGE;
+use super::guards;
 use super::options::{Mutation, Options, SECOND};
 use super::store::{Shelf, identity};
 use super::weather::{EVERY_MS, LEASE_TIMES_MAX, QUIET_NS};
@@ -124,6 +125,8 @@ impl Tenant for Member {
             Mutation::AcceptEarly => writer.checks.commit_first = false,
             Mutation::ObeyOld => writer.checks.fence = false,
             Mutation::AssignWithoutLease => writer.checks.lease = false,
+            Mutation::ForgetGuard => writer.checks.guard = false,
+            Mutation::BelieveAsker => writer.checks.date = false,
             _ => {}
         }
         let weather = options.weather;
@@ -287,7 +290,9 @@ impl Tenant for Member {
             self.asked_last = true;
             self.host.unanswered.clear();
             let policies = self.host.shared.borrow().policies.len();
-            (0..policies).try_for_each(|policy| self.backup(format!("p{policy}")))?;
+            let name = |policy| guards::name_of(&self.node.view().state, policy);
+            let names: Vec<String> = (0..policies).map(name).collect();
+            names.into_iter().try_for_each(|name| self.backup(name))?;
         }
         if self.finishing {
             for client in std::mem::take(&mut self.host.unanswered) {
@@ -450,7 +455,7 @@ impl Member {
         };
         let prng = &mut self.host.prng;
         let policy = prng.below(policies) as usize;
-        let name = format!("p{policy}");
+        let name = guards::name_of(&self.node.view().state, policy);
         let dice = prng.below(16);
         if self.options.garbage && (11..15).contains(&dice) {
             return self.work_on_garbage(dice);
@@ -485,6 +490,13 @@ impl Member {
             };
         }
         let nodes = self.up.len() as u64;
+        if self.host.has_guards() && dice >= 8 {
+            let prng = &mut self.host.prng;
+            let rules = guards::rules(&self.host.options);
+            if let Some(records) = guards::wish(prng, rules, &self.node.view().state, policy) {
+                return self.ask(Client::Other, Command::Submit(records));
+            }
+        }
         match dice {
             0..5 if is_set => self.backup(name),
             0..7 => self.change(policy),
@@ -501,18 +513,24 @@ impl Member {
 
     /// Sets a policy as this node knows the log: refused when somebody else was faster.
     fn change(&mut self, policy: usize) -> Verdict<()> {
-        let name = format!("p{policy}");
         let number = self.host.prng.next_u64();
         let state = &self.node.view().state;
+        let name = guards::name_of(state, policy);
         let revision = state.policies.get(&name).map_or(1, |policy| policy.revision + 1);
         let mut volumes = volumes(&self.host.shared.borrow(), policy, state);
         let weather = self.host.options.weather;
         if weather.restless && volumes.len() > 1 && number.is_multiple_of(3) {
             volumes.remove((number / 3) as usize % volumes.len());
         }
-        let body = match weather.punctual {
-            true => scheduled(&name, &volumes, self.wall_ns() / SECOND as i64)?,
-            false => number.to_le_bytes().to_vec(),
+        let body = if weather.punctual {
+            scheduled(&name, &volumes, self.wall_ns() / SECOND as i64)?
+        } else if self.host.has_guards() {
+            let lease_ns = self.host.lease_ns();
+            let devices = volumes.iter().map(|(_, device)| device.clone()).collect::<Vec<_>>();
+            let rules = guards::rules(&self.host.options);
+            guards::body(&mut self.host.prng, rules, &name, &devices, lease_ns)
+        } else {
+            number.to_le_bytes().to_vec()
         };
         let change = PolicyChange { name, revision, body: body.clone(), volumes };
         self.ask(Client::Change(body), Command::Submit(vec![Record::PolicyChanged(change)]))

@@ -1,0 +1,247 @@
+//! Who may do what: each command needs a role, for its policy or for all, and the coordinator looks at the roles in the log before it does
+//! anything.
+//!
+//! The role is that of the command in the table of commands (`work::table`); a record that is submitted needs that of the command which
+//! makes it. It is needed for the policy that the command is about, or that the point is of; else for all: flush, the coordinator's move,
+//! roles, the lease, a new name of a policy.
+//!
+//! Who holds the repository's key may do everything: root and the agent's own user, whom the node names [`OWNER`]. A command line that has
+//! the key and no agent needs no role. Refused attempts are counted in the log, in one record a minute and subject.
+//!
+//! Invariants: a function of the log, the subject and the command. Does not: know who is at the other end: the node does.
+//! Source: ours.
+
+use std::collections::BTreeMap;
+
+use super::{Asker, Coordinator, Now, Pending};
+use crate::format::access::{AccessNews, Grant, REFUSED_WHAT_BYTES_MAX, is_subject};
+use crate::format::record::Record;
+use crate::id::BackupId;
+use crate::log::state::State;
+use crate::work::entry::Role;
+use crate::work::request;
+use crate::work::{Command, Reply};
+
+/// What a node calls those who hold the repository's key: a part of their subject.
+pub const OWNER: &str = "owner";
+/// Between two records of what was refused, in nanoseconds.
+const REFUSED_NS: u64 = 60_000_000_000;
+/// Subjects of which refusals wait for their record; others are not counted until then.
+const WAITING_MAX: usize = 16;
+
+/// What was refused and is not in the log yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Refusals {
+    waiting: BTreeMap<String, (u64, String)>,
+    last_ns: Option<u64>,
+}
+
+/// One of these roles, for a policy; `None`: for all.
+type Need = (Vec<Role>, Option<String>);
+
+fn of_point(state: &State, backup: BackupId) -> Option<String> {
+    state.points.get(&backup).map(|point| point.policy.clone())
+}
+
+fn of_record(state: &State, record: &Record) -> Need {
+    // What no command makes, no other role may.
+    let role = request::entry_of(record).map_or(Role::Administrator, |entry| entry.role);
+    let roles = match record {
+        // Whatever reads points holds them: a check, a restore.
+        Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => vec![role, Role::Restorer],
+        _ => vec![role],
+    };
+    let policy = match record {
+        Record::PolicyChanged(change) => Some(change.name.clone()),
+        Record::PolicyRemoved { name, .. } => Some(name.clone()),
+        Record::PointMarked(news) => of_point(state, news.backup),
+        Record::PointExpired { backup } => of_point(state, *backup),
+        Record::PointGuarded(news) => of_point(state, news.backup),
+        // Also a new name: a role for it may say more.
+        _ => None,
+    };
+    (roles, policy)
+}
+
+/// What a command needs.
+fn needs(state: &State, command: &Command) -> Vec<Need> {
+    match command {
+        Command::Backup(policy) | Command::Stop(policy) => vec![(vec![Role::Operator], Some(policy.clone()))],
+        Command::Status => vec![(vec![Role::Viewer], None)],
+        Command::Move(_) | Command::Flush => vec![(vec![Role::Operator], None)],
+        Command::Submit(records) => records.iter().map(|record| of_record(state, record)).collect(),
+        Command::As { command, .. } => needs(state, command),
+    }
+}
+
+fn has(state: &State, subject: &str, (roles, policy): &Need) -> bool {
+    let fits = |grant: &Grant| {
+        // One who may do something may see how things are.
+        let is_for_viewers = roles == &[Role::Viewer];
+        let of_policy = grant.policy.is_empty() || policy.as_deref() == Some(grant.policy.as_str());
+        (of_policy || is_for_viewers) && roles.iter().any(|&role| grant.role.may(role))
+    };
+    let names = subject.split(',');
+    names.filter_map(|name| state.access.roles.get(name)).flatten().any(fits)
+}
+
+/// Whether a subject may do this: its names with commas between.
+///
+/// # Errors
+/// What it lacks, and who can give it.
+pub fn may(state: &State, subject: &str, command: &Command) -> Result<(), String> {
+    if subject.split(',').any(|name| name == OWNER) {
+        return Ok(());
+    }
+    let Some((roles, policy)) = needs(state, command).into_iter().find(|need| !has(state, subject, need))
+    else {
+        return Ok(());
+    };
+    let of = policy.as_ref().map_or_else(String::new, |policy| format!(" for policy {policy}"));
+    let option = policy.as_ref().map_or_else(String::new, |policy| format!(" --policy {policy}"));
+    let name = subject.split(',').find(|name| is_subject(name)).unwrap_or(subject);
+    let role = roles.first().copied().unwrap_or(Role::Administrator);
+    Err(format!(
+        "{name} may not do this: it needs the role {role}{of}; an administrator gives it with `windlass role grant {name} {role}{option}`"
+    ))
+}
+
+impl Coordinator {
+    /// A command of a subject.
+    pub(super) fn command_as(&mut self, now: Now<'_>, asker: Asker, subject: &str, command: Command) {
+        if let Err(why) = may(now.state, subject, &command) {
+            log::warn!("access: refused subject={subject} node={}", asker.0);
+            let name = subject.split(',').next().unwrap_or(subject).to_owned();
+            if self.refusals.waiting.len() < WAITING_MAX || self.refusals.waiting.contains_key(&name) {
+                let waiting = self.refusals.waiting.entry(name).or_default();
+                waiting.0 = waiting.0.saturating_add(1);
+                let fits = why.floor_char_boundary(REFUSED_WHAT_BYTES_MAX);
+                waiting.1 = why.get(..fits).unwrap_or_default().to_owned();
+            }
+            return self.reply(asker, Reply::Refused(why));
+        }
+        match command {
+            Command::Submit(records) => {
+                let name = subject.split(',').next().unwrap_or(subject).to_owned();
+                let by = AccessNews::By { subject: name, node: asker.0, wall_ns: now.wall_ns };
+                // Where no one has a role, older programs read the log, and all who ask are the same.
+                let is_first = records.iter().any(|record| matches!(record, Record::Access(_)));
+                let says = is_first || !now.state.access.roles.is_empty();
+                self.submit(now, asker, says.then_some(by), records);
+            }
+            other => self.command(now, asker, other),
+        }
+    }
+
+    /// What was refused is written down, once a minute.
+    pub(super) fn turn_refusals(&mut self, now: Now<'_>) {
+        if self.refusals.waiting.is_empty() {
+            return;
+        }
+        let due = self.refusals.last_ns.map_or(0, |last| last.saturating_add(REFUSED_NS));
+        if due > now.ns {
+            return self.wake_at(due);
+        }
+        self.refusals.last_ns = Some(now.ns);
+        for (subject, (count, what)) in std::mem::take(&mut self.refusals.waiting) {
+            let news = AccessNews::Refused { subject, count, wall_ns: now.wall_ns, what };
+            self.queue.push_back(Pending::Own(Record::Access(news)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backplane::message::Message;
+    use crate::coordinator::Out;
+    use crate::id::NodeId;
+
+    fn state(roles: &[(&str, Role, &str)]) -> State {
+        let mut state = State::default();
+        let access = Arc::make_mut(&mut state.access);
+        for &(subject, role, policy) in roles {
+            let grant = Grant { role, policy: policy.to_owned() };
+            access.roles.entry(subject.to_owned()).or_default().push(grant);
+        }
+        state
+    }
+
+    #[test]
+    fn roles_are_of_a_subject_and_a_policy() {
+        let state = state(&[
+            ("uid:1", Role::Operator, "home"),
+            ("gid:5", Role::Installer, ""),
+            ("uid:9", Role::Administrator, ""),
+            ("uid:3", Role::Restorer, ""),
+        ]);
+        let backup = |policy: &str| Command::Backup(policy.to_owned());
+        let remove =
+            |name: &str| Command::Submit(vec![Record::PolicyRemoved { name: name.to_owned(), revision: 2 }]);
+        let may = |subject: &str, command: &Command| may(&state, subject, command).is_ok();
+        assert!(may("uid:1", &backup("home")) && !may("uid:1", &backup("other")));
+        assert!(!may("uid:1", &Command::Flush), "a role for one policy is none for all");
+        assert!(may("uid:1", &Command::Status) && !may("uid:2", &Command::Status));
+        let pin = Command::Submit(vec![Record::Unpin { pin: 1 }]);
+        assert!(may("uid:3", &pin) && !may("gid:5", &pin), "what a restorer reads with");
+        assert!(!may("uid:1", &remove("home")));
+        assert!(may("uid:2,gid:5", &remove("home")) && !may("uid:2,gid:5", &backup("home")));
+        assert!(may("uid:9", &remove("home")) && may("uid:9", &backup("home")));
+        assert!(may("uid:0,owner", &remove("home")));
+        assert!(!may("uid:0", &backup("home")), "a number alone says nothing");
+        let roles = AccessNews::Roles { subject: "uid:1".to_owned(), grants: Vec::new() };
+        let roles = Command::Submit(vec![Record::Access(roles)]);
+        assert!(may("uid:9", &roles) && !may("uid:2,gid:5", &roles));
+        let why = super::may(&state, "uid:1", &backup("other")).unwrap_err();
+        assert!(why.contains("windlass role grant uid:1 operator --policy other"), "{why}");
+    }
+
+    /// What a coordinator says to such commands of `uid:1`, one after the other, and what it commits then.
+    fn ask(state: &State, commands: Vec<Command>) -> (Vec<Reply>, Vec<Record>) {
+        let settings = crate::coordinator::Settings {
+            me: NodeId(1),
+            peers: Vec::new(),
+            beat_ns: 1,
+            rest_ns: u64::MAX,
+            merges: crate::table::plan::Bounds::default(),
+            room: crate::coordinator::bounds::Room::default(),
+            errand: None,
+            checks: crate::log::writer::Checks::default(),
+        };
+        let at = |ns| Now { ns, wall_ns: 9, state };
+        let mut coordinator = Coordinator::new(settings, crate::id::Epoch(1), at(1));
+        for command in commands {
+            let command = Command::As { subject: "uid:1,gid:1".to_owned(), command: Box::new(command) };
+            coordinator.handle(at(2), NodeId(2), Message::Request { request: 7, command });
+        }
+        coordinator.turn(at(3));
+        let batch = coordinator.next_batch(at(4)).unwrap_or_default();
+        let replies = std::iter::from_fn(|| coordinator.next_out()).filter_map(|out| match out {
+            Out::Send(_, Message::Reply { reply, .. }) => Some(reply),
+            _ => None,
+        });
+        (replies.collect(), batch)
+    }
+
+    #[test]
+    fn what_is_refused_is_counted_and_who_asks_is_written_down() {
+        let remove = Record::PolicyRemoved { name: "home".to_owned(), revision: 2 };
+        let remove = || Command::Submit(vec![remove.clone()]);
+        let own = state(&[("uid:9", Role::Administrator, "")]);
+        let (replies, batch) = ask(&own, vec![remove(), remove(), remove()]);
+        assert!(replies.len() == 3 && replies.iter().all(|reply| matches!(reply, Reply::Refused(_))));
+        let [Record::Access(AccessNews::Refused { subject, count: 3, wall_ns: 9, .. })] = &batch[..] else {
+            panic!("{batch:?}")
+        };
+        assert_eq!(subject, "uid:1");
+        let installer = state(&[("uid:9", Role::Administrator, ""), ("uid:1", Role::Installer, "home")]);
+        let (_, batch) = ask(&installer, vec![remove()]);
+        let by = AccessNews::By { subject: "uid:1".to_owned(), node: NodeId(2), wall_ns: 9 };
+        assert_eq!(batch.first(), Some(&Record::Access(by)), "{batch:?}");
+        // One who asks after it is in the next slot.
+        let (_, batch) = ask(&installer, vec![remove(), remove()]);
+        assert_eq!(batch.len(), 2, "{batch:?}");
+    }
+}

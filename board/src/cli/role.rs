@@ -1,0 +1,160 @@
+//! `role grant`, `list`, `revoke`.
+//!
+//! Roles are a record of the commit log; the coordinator holds each command against them (`coordinator::access`). Source: ours.
+
+use serde_json::{Value, json};
+use windlass_agent::civil::{iso_utc, table_utc};
+use windlass_agent::format::access::{AccessNews, GRANTS_MAX, Grant};
+use windlass_agent::format::record::Record;
+use windlass_agent::log::state::State;
+use windlass_agent::policy::check_name;
+
+use crate::cli::args::global::Global;
+use crate::cli::args::role::{Grant as Granting, Revoke, Role, roles, subject};
+use crate::cli::output::{Align, Output};
+use crate::cli::through::{Through, submit};
+use crate::engine::policy::missing;
+use crate::engine::repository::Repository;
+use crate::failure::{Exit, Failure};
+use crate::text;
+
+const NS_PER_SEC: i64 = 1_000_000_000;
+
+/// `role`.
+pub fn run(global: &Global, args: Role, through: Option<Through>, output: &Output) -> Result<Exit, Failure> {
+    match args {
+        Role::Grant(args) => grant(global, &args, through, output),
+        Role::Revoke(args) => revoke(global, &args, through, output),
+        Role::List => list(global, output),
+    }
+}
+
+fn of(state: &State, subject: &str) -> Vec<Grant> {
+    state.access.roles.get(subject).cloned().unwrap_or_default()
+}
+
+fn text_of(grants: &[Grant]) -> String {
+    let one = |grant: &Grant| match grant.policy.as_str() {
+        "" => grant.role.to_string(),
+        policy => format!("{} of {policy}", grant.role),
+    };
+    if grants.is_empty() {
+        "no role".to_owned()
+    } else {
+        grants.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn to_json(grants: &[Grant]) -> Vec<Value> {
+    let policy =
+        |grant: &Grant| if grant.policy.is_empty() { Value::Null } else { grant.policy.clone().into() };
+    grants.iter().map(|grant| json!({ "role": grant.role.to_string(), "policy": policy(grant) })).collect()
+}
+
+fn change(
+    global: &Global,
+    subject: &str,
+    through: Option<Through>,
+    output: &Output,
+    plan: impl FnOnce(&State, Vec<Grant>) -> Result<Vec<Grant>, Failure>,
+) -> Result<Exit, Failure> {
+    let grants = submit(global, through, |state, _| {
+        let mut grants = plan(state, of(state, subject))?;
+        grants.sort();
+        grants.dedup();
+        if grants.len() > GRANTS_MAX {
+            return Err(Failure::usage(format_args!(
+                "a subject has at most {GRANTS_MAX} roles; give some for all policies"
+            )));
+        }
+        let news = AccessNews::Roles { subject: subject.to_owned(), grants: grants.clone() };
+        Ok((vec![Record::Access(news)], grants))
+    })?;
+    output.say(format_args!("{subject} has now: {}", text_of(&grants)));
+    output.document(&json!({ "subject": subject, "roles": to_json(&grants) }));
+    Ok(Exit::Done)
+}
+
+fn grant(
+    global: &Global,
+    args: &Granting,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let (subject, roles) =
+        (subject(&args.subject).map_err(Failure::usage)?, roles(&args.roles).map_err(Failure::usage)?);
+    change(global, subject, through, output, |state, mut grants| {
+        for policy in &args.policy {
+            check_name(policy).map_err(Failure::usage)?;
+            if !state.policies.contains_key(policy) {
+                return Err(missing(state, policy));
+            }
+        }
+        for &role in &roles {
+            let policies = args.policy.iter().cloned().chain(args.policy.is_empty().then(String::new));
+            grants.extend(policies.map(|policy| Grant { role, policy }));
+        }
+        Ok(grants)
+    })
+}
+
+fn revoke(
+    global: &Global,
+    args: &Revoke,
+    through: Option<Through>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let (subject, roles) =
+        (subject(&args.subject).map_err(Failure::usage)?, roles(&args.roles).map_err(Failure::usage)?);
+    change(global, subject, through, output, |_, mut grants| {
+        let goes = |grant: &Grant| {
+            let is_named = roles.is_empty() || roles.contains(&grant.role);
+            is_named && (args.policy.is_empty() || args.policy.contains(&grant.policy))
+        };
+        if !grants.iter().any(goes) {
+            return Err(Failure::new(format_args!(
+                "{} has no such role; it has {}",
+                args.subject,
+                text_of(&grants)
+            )));
+        }
+        grants.retain(|grant| !goes(grant));
+        Ok(grants)
+    })
+}
+
+fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
+    let repository = Repository::open(global)?;
+    let state = repository.view()?.state;
+    if state.access.roles.is_empty() {
+        output.say(
+            "no subject has a role: root and the agent's own user may do everything, and others nothing",
+        );
+    } else {
+        let heads = [("SUBJECT", Align::Left), ("ROLES", Align::Left)];
+        let row = |(subject, grants): (&String, &Vec<Grant>)| vec![subject.clone(), text_of(grants)];
+        output.table(&heads, &state.access.roles.iter().map(row).collect::<Vec<_>>());
+    }
+    for (subject, refused) in &state.access.refused {
+        let when = table_utc(refused.wall_ns.div_euclid(NS_PER_SEC));
+        let what = text::printable(refused.what.as_bytes());
+        output.say(format_args!("{subject} was refused {} times, last {when} UTC: {what}", refused.count));
+    }
+    let subjects: Vec<Value> = state
+        .access
+        .roles
+        .iter()
+        .map(|(subject, grants)| json!({ "subject": subject, "roles": to_json(grants) }))
+        .collect();
+    let refused: Vec<Value> = state
+        .access
+        .refused
+        .iter()
+        .map(|(subject, refused)| {
+            let last = iso_utc(refused.wall_ns.div_euclid(NS_PER_SEC));
+            json!({ "subject": subject, "count": refused.count, "last": last, "what": refused.what })
+        })
+        .collect();
+    output.document(&json!({ "subjects": subjects, "refused": refused }));
+    Ok(Exit::Done)
+}
