@@ -36,7 +36,7 @@ fn another_user_may_do_what_a_role_says_and_the_log_says_who_did_it() {
     std::fs::create_dir(&repository).unwrap();
     let setup = Setup {
         nodes: 1,
-        upload_kib_s: 0,
+        upload_kib_s: 65_536,
         shared_dirs: 1,
         group: Some(OTHER),
         ..Setup::new(Place::directory(&repository))
