@@ -63,6 +63,8 @@ pub enum Rules {
 #[must_use]
 pub fn rules(options: &Options) -> Rules {
     match options.seed % RULE_SEEDS {
+        // There users expire points whatever the rules are.
+        _ if options.garbage => Rules::Any,
         LAST_SEEDS => Rules::Last,
         WITHIN_SEEDS => Rules::Within,
         _ => Rules::Any,
