@@ -7,6 +7,7 @@
 //! | `crash` | SIGKILL at many moments of a backup and of a restore |
 //! | `damage` | objects of a repository lost or changed |
 //! | `etcd` | the log in etcd |
+//! | `garbage` | space that comes back: through agents, in S3, beside a frozen backup |
 //! | `hostile` | volumes made to mislead the readers |
 //! | `memory` | the peak of the program's memory against its budget |
 //! | `mounted` | volumes read through a mount |
@@ -24,6 +25,7 @@ mod cluster;
 mod crash;
 mod damage;
 mod etcd;
+mod garbage;
 mod hostile;
 mod memory;
 mod mounted;
