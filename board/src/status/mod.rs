@@ -27,6 +27,8 @@ pub struct Status {
     pub backups: Vec<Backup>,
     /// Policies that wait.
     pub queue: Vec<String>,
+    /// The garbage run, and what is still to come back.
+    pub garbage: Garbage,
     /// The last points, oldest first.
     pub points: Vec<Point>,
     /// The last errors, oldest first.
@@ -51,6 +53,24 @@ pub struct Coordinator {
     pub why: Option<String>,
     /// Since when nobody does, in nanoseconds since 1970.
     pub since_wall_ns: Option<i64>,
+}
+
+/// What gives space back.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Garbage {
+    /// A run goes on, or is to go on.
+    pub is_wanted: bool,
+    /// What it does now; `None`: the coordinator is not at it.
+    pub phase: Option<String>,
+    /// Names that it has deleted.
+    pub run_deleted: u64,
+    /// Bytes of the objects among them.
+    pub run_deleted_bytes: u64,
+    /// Bytes of live blocks that it has moved.
+    pub run_moved_bytes: u64,
+    /// Bytes of objects that are retired and not deleted yet.
+    pub waiting_bytes: u64,
 }
 
 /// A node.

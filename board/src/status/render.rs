@@ -6,7 +6,7 @@
 use windlass_agent::node::apart_text;
 use windlass_agent::units::{Grouped, Human};
 
-use super::{Assignment, Backup, Node, Status};
+use super::{Assignment, Backup, Garbage, Node, Status};
 use crate::text::printable;
 use windlass_agent::civil::table_utc;
 
@@ -21,6 +21,7 @@ pub fn lines(status: &Status) -> Vec<String> {
     coordinator(status, &mut out);
     nodes(status, &mut out);
     backups(status, &mut out);
+    garbage(&status.garbage, &mut out);
     points(status, &mut out);
     errors(status, &mut out);
     out.iter_mut().for_each(cut);
@@ -134,6 +135,29 @@ fn backups(status: &Status, out: &mut Vec<String>) {
     if !status.queue.is_empty() {
         let names: Vec<String> = status.queue.iter().map(|policy| name(policy)).collect();
         out.push(format!("QUEUE    {}", names.join(" ")));
+    }
+}
+
+/// What gives space back, while it does, and what is still to come back.
+fn garbage(garbage: &Garbage, out: &mut Vec<String>) {
+    let waits = match garbage.waiting_bytes {
+        0 => String::new(),
+        bytes => format!("{} still to come back", Human(bytes)),
+    };
+    match &garbage.phase {
+        Some(phase) => {
+            out.push(format!("SPACE    a run {}", name(phase)));
+            let moved = match garbage.run_moved_bytes {
+                0 => String::new(),
+                bytes => format!(", moved {}", Human(bytes)),
+            };
+            let deleted = Human(garbage.run_deleted_bytes);
+            let waits = if waits.is_empty() { waits } else { format!("; {waits}") };
+            out.push(format!("         {deleted} returned{moved}{waits}"));
+        }
+        None if garbage.is_wanted => out.push("SPACE    a run is wanted".to_owned()),
+        None if waits.is_empty() => {}
+        None => out.push(format!("SPACE    {waits}")),
     }
 }
 
@@ -262,6 +286,7 @@ mod tests {
           {"node":1,"volume":3,"from":[4096,0],"to":[18446744073709551615,0],"done":[4096,0]}]},
         {"backup":10,"policy":"luns"}],
       "queue":["pool","more"],
+      "garbage":{"is_wanted":true,"phase":"deletes what was retired","run_deleted":12,"run_deleted_bytes":2741489762,"run_moved_bytes":1048576,"waiting_bytes":5242880},
       "points":[{"backup":7,"policy":"home","status":"complete","items":90000,"bytes":2741489762,"wall_end_ns":1763692800000000000},
                 {"backup":8,"policy":"luns","status":"with_errors","items":1,"bytes":1099511627776,"wall_end_ns":1763779200000000000}],
       "errors":[{"wall_ns":1763779201000000000,"node":2,"what":"/dev/sdb: reading at 4096 failed; the device says that the medium is damaged, replace it\u001b[2J"}],
@@ -286,6 +311,8 @@ BACKUP  POLICY                DONE        SIZE        RATE       ETA  ITEMS
         node 1  volume 3  inodes 4,096 to the end  120 MiB/s
     10  luns                     -         0 B           -         -  0
 QUEUE    pool more
+SPACE    a run deletes what was retired
+         2.55 GiB returned, moved 1.00 MiB; 5.00 MiB still to come back
 
  POINT  POLICY            STATE     ENDED (UTC)                SIZE  ITEMS
      8  luns              PARTIAL   2025-11-22 02:40:00    1.00 TiB  1
