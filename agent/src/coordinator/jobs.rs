@@ -245,7 +245,7 @@ impl Coordinator {
         let mut active = self.jobs.values().filter(|job| !job.is_stopped()).peekable();
         active.peek().is_some()
             && active.all(|job| self.makes_way(now, job))
-            && self.merges.len() == 0
+            && (self.merges.len() == 0 && !self.garbage.is_at_work())
             && self.queue.is_empty()
             && self.in_flight.is_empty()
             && self.flush.is_none()
