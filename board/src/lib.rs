@@ -18,6 +18,7 @@
 //! | [`text`] | names made fit for a terminal |
 //! | [`unlock`] | which keys open a repository |
 //! | [`logger`] [`levels`] [`repeats`] | the log on stderr |
+//! | [`site_time`] | times on the clock of the site |
 //! | [`signal`] [`prompt`] | Ctrl-C, passphrases |
 //!
 //! What `--json` prints is in `board/doc/json.md`.
@@ -41,6 +42,7 @@ pub mod prompt;
 pub mod repeats;
 pub mod schema;
 pub mod signal;
+pub mod site_time;
 pub mod status;
 pub mod text;
 pub mod unlock;
@@ -62,6 +64,9 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let service = matches!(parsed.command, args::Command::Agent(_));
     logger::install(parsed.global.verbose, parsed.global.log.as_ref(), service);
+    if parsed.global.utc {
+        site_time::use_utc();
+    }
     let output = Output::new(parsed.global.json, parsed.global.quiet);
     let code = match cli::run(parsed, &output) {
         Ok(code) => signal::exit_code(code),

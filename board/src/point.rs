@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `home` `home@latest` | the newest point |
 //! | `home@17` | point 17 |
-//! | `home@2026-11-21` | the newest point begun on that day (UTC) or before it: what was backed up by then |
+//! | `home@2026-11-21` | the newest point begun on that day or before it: what was backed up by then |
 //! | `home@2026-11-21T03:16` | the newest point begun by the end of that minute; also down to the second, the hour or the month |
+//! | `home@2026-11-21T03:16Z` | the same in UTC; without `Z` it is on the clock of the site ([`site_time`](crate::site_time)) |
 //!
 //! Does not: read anything. Source: ours.
 
@@ -15,6 +16,8 @@ use std::str::FromStr;
 use windlass_agent::policy::{PolicyFault, check_name};
 
 use windlass_agent::civil::{days_in_month, iso_utc};
+
+use crate::site_time;
 
 /// A policy and one of its points.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +48,31 @@ pub enum PointRef {
     Latest,
     /// By number.
     Number(u32),
-    /// The newest by then: a time as `iso_utc` writes it, down to the month, day, hour, minute or second.
-    Time(String),
+    /// The newest by then.
+    Time(PointTime),
+}
+
+/// A time that names a point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointTime {
+    /// As `iso_utc` writes it without its `Z`, down to the month, day, hour, minute or second.
+    text: String,
+    /// It is of UTC, not of the site's clock.
+    utc: bool,
+}
+
+impl PointTime {
+    /// Whether a point that began at `secs` since 1970 began by then.
+    fn has_come(&self, secs: i64) -> bool {
+        let clock = if self.utc { iso_utc(secs) } else { site_time::clock(secs) };
+        clock.get(..self.text.len()).is_some_and(|begun| begun <= self.text.as_str())
+    }
+}
+
+impl fmt::Display for PointTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.text, if self.utc { "Z" } else { "" })
+    }
 }
 
 /// Text that names no point. `Display` says what to write.
@@ -68,7 +94,7 @@ impl fmt::Display for TargetFault {
             TargetFault::Name(fault) => fault.fmt(f),
             TargetFault::Point(text) => write!(
                 f,
-                "{text:?} is not a point; write its number, latest, or a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)"
+                "{text:?} is not a point; write its number, latest, or a time such as 2026-11-21 or 2026-11-21T03:16, with Z for UTC"
             ),
             TargetFault::Unnamed(name) => write!(
                 f,
@@ -108,14 +134,17 @@ impl FromStr for PointRef {
             return text.parse().ok().filter(|&n| n > 0).map(PointRef::Number).ok_or_else(wrong);
         }
         let time = text.replacen(' ', "T", 1);
-        let time = time.strip_suffix('Z').filter(|time| time.contains('T')).unwrap_or(&time);
+        let (time, utc) = match time.strip_suffix('Z').filter(|time| time.contains('T')) {
+            Some(time) => (time, true),
+            None => (time.as_str(), false),
+        };
         if !has_form_of_time(time) {
             return Err(wrong());
         }
         if !is_time(time) {
             return Err(TargetFault::NoSuchTime(text.to_owned()));
         }
-        Ok(PointRef::Time(time.to_owned()))
+        Ok(PointRef::Time(PointTime { text: time.to_owned(), utc }))
     }
 }
 
@@ -141,7 +170,7 @@ impl fmt::Display for PointRef {
         match self {
             PointRef::Latest => f.write_str("latest"),
             PointRef::Number(number) => number.fmt(f),
-            PointRef::Time(time) => f.write_str(time),
+            PointRef::Time(time) => time.fmt(f),
         }
     }
 }
@@ -152,9 +181,7 @@ impl PointRef {
         let mut fitting = points.filter(|&(number, secs)| match self {
             PointRef::Latest => true,
             PointRef::Number(wanted) => number == *wanted,
-            PointRef::Time(time) => {
-                iso_utc(secs).get(..time.len()).is_some_and(|begun| begun <= time.as_str())
-            }
+            PointRef::Time(time) => time.has_come(secs),
         });
         let first = fitting.next()?;
         Some(fitting.last().unwrap_or(first).0)
@@ -169,6 +196,8 @@ mod tests {
         [(3, 1_795_231_002), (5, 1_795_231_062), (6, 1_795_231_070), (9, 1_795_400_000)];
 
     fn pick(text: &str) -> Option<u32> {
+        // The same clock wherever the tests run; the environment of a process of tests stays as it is.
+        site_time::use_utc();
         text.parse::<Target>().unwrap().point.pick(POINTS.into_iter())
     }
 

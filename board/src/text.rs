@@ -1,6 +1,7 @@
 //! Bytes from a volume as text, for people and as JSON. Names are any bytes: [`printable`] says how they are shown. Source: ours.
 
 use serde_json::{Map, Value};
+use windlass_hal::volume::ItemKind;
 
 pub use windlass_agent::foreign::{name as printable, parse_name as parse_printable};
 pub use windlass_agent::hex::{hex, unhex};
@@ -41,6 +42,20 @@ pub fn permissions(mode: u16) -> String {
     ]
     .iter()
     .collect()
+}
+
+/// A kind in JSON.
+pub fn kind_word(kind: ItemKind) -> &'static str {
+    match kind {
+        ItemKind::File => "file",
+        ItemKind::Image => "image",
+        ItemKind::Directory => "dir",
+        ItemKind::Symlink => "link",
+        ItemKind::CharDevice => "char_device",
+        ItemKind::BlockDevice => "block_device",
+        ItemKind::Fifo => "fifo",
+        ItemKind::Socket => "socket",
+    }
 }
 
 #[cfg(test)]

@@ -33,8 +33,9 @@ use crate::engine::points;
 use crate::engine::repository::Repository;
 use crate::engine::restore::{PointLookup, open_lookup};
 use crate::failure::{Exit, Failure};
-use crate::{logger, text};
-use windlass_agent::civil::{iso_utc, table_utc};
+pub use crate::text::kind_word;
+use crate::{logger, site_time, text};
+use windlass_agent::civil::iso_utc;
 
 /// Bytes that are gathered before they are written to stdout.
 const OUT_BYTES: usize = 64 << 10;
@@ -280,11 +281,12 @@ fn deleted_line(output: &Output, place: &VolumePath, found: &Deleted<'_>, by_pat
     let name = if by_path { &path[..] } else { found.path.rsplit(|&b| b == b'/').next().unwrap_or_default() };
     let what = if found.lives_on { "renamed" } else { "deleted" };
     let slash = if found.kind == Some(ItemKind::Directory) { "/" } else { "" };
-    let when = found.found_secs.map(|secs| format!(", missed {}", table_utc(secs))).unwrap_or_default();
+    let when =
+        found.found_secs.map(|secs| format!(", missed {}", site_time::shown(secs))).unwrap_or_default();
     let shown = text::printable(name);
     let details = if long {
         let letter = found.kind.map_or('?', letter);
-        format!("{letter} {:>14} {} ", Grouped(found.size), table_utc(found.mtime.secs))
+        format!("{letter} {:>14} {} ", Grouped(found.size), site_time::shown(found.mtime.secs))
     } else {
         String::new()
     };
@@ -311,7 +313,7 @@ fn line(output: &Output, name: &[u8], lin: Lin, item: Option<&ItemAttributes>, l
             item.uid,
             item.gid,
             size(item),
-            table_utc(item.mtime.secs),
+            site_time::shown(item.mtime.secs),
             arrow(item),
         )),
         None if long => output.say(format_args!("?????????? (no row for item {lin}) {shown}")),
@@ -343,20 +345,6 @@ fn letter(kind: ItemKind) -> char {
         ItemKind::BlockDevice => 'b',
         ItemKind::Fifo => 'p',
         ItemKind::Socket => 's',
-    }
-}
-
-/// A kind in JSON.
-pub fn kind_word(kind: ItemKind) -> &'static str {
-    match kind {
-        ItemKind::File => "file",
-        ItemKind::Image => "image",
-        ItemKind::Directory => "dir",
-        ItemKind::Symlink => "link",
-        ItemKind::CharDevice => "char_device",
-        ItemKind::BlockDevice => "block_device",
-        ItemKind::Fifo => "fifo",
-        ItemKind::Socket => "socket",
     }
 }
 

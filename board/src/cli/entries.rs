@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use serde_json::{Value, json};
-use windlass_agent::civil::{iso_utc, table_utc};
+use windlass_agent::civil::iso_utc;
 use windlass_agent::id::Slot;
 use windlass_agent::log::entries::{Entry, LEASE};
 
@@ -14,7 +14,7 @@ use crate::cli::args::role::Log;
 use crate::cli::output::{Align, Output};
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
-use crate::text;
+use crate::{site_time, text};
 
 const NS_PER_SEC: i64 = 1_000_000_000;
 
@@ -58,7 +58,7 @@ pub fn run(global: &Global, args: &Log, output: &Output) -> Result<Exit, Failure
         .map_err(|fault| Failure::at("the commit log", fault))?;
     let heads = [
         ("ENTRY", Align::Right),
-        ("TIME (UTC)", Align::Left),
+        ("TIME", Align::Left),
         ("NODE", Align::Right),
         ("WHO", Align::Left),
         ("WHAT", Align::Left),
@@ -86,7 +86,7 @@ pub fn run(global: &Global, args: &Log, output: &Output) -> Result<Exit, Failure
 
 fn row(dated: &Dated) -> Vec<String> {
     let entry = &dated.entry;
-    let time = |ns: i64| table_utc(ns.div_euclid(NS_PER_SEC));
+    let time = |ns: i64| site_time::shown(ns.div_euclid(NS_PER_SEC));
     let when = match (entry.wall_ns, dated.not_before_ns) {
         (Some(ns), _) => time(ns),
         (None, Some(ns)) => format!("after {}", time(ns)),

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use windlass_agent::civil::{iso_utc, table_utc};
+use windlass_agent::civil::iso_utc;
 use windlass_agent::format::row::ItemAttributes;
 use windlass_agent::id::BackupId;
 use windlass_agent::log::state::{Point, State};
@@ -22,7 +22,7 @@ use crate::cli::output::{Align, Output};
 use crate::engine::points;
 use crate::failure::{Exit, Failure};
 use crate::point::{PointRef, Target};
-use crate::text;
+use crate::{site_time, text};
 
 /// `history`.
 pub fn run(global: &Global, args: &History, output: &Output) -> Result<Exit, Failure> {
@@ -128,9 +128,9 @@ fn begun(state: &State, point: BackupId) -> Option<i64> {
 fn table(state: &State, place: &VolumePath, entries: &[Entry], changes: &[&str], output: &Output) {
     let heads = [
         ("POINTS", Align::Left),
-        ("SINCE (UTC)", Align::Left),
+        ("SINCE", Align::Left),
         ("SIZE", Align::Right),
-        ("MODIFIED (UTC)", Align::Left),
+        ("MODIFIED", Align::Left),
         ("ITEM", Align::Right),
         ("CHANGE", Align::Left),
     ];
@@ -139,7 +139,7 @@ fn table(state: &State, place: &VolumePath, entries: &[Entry], changes: &[&str],
             1 => entry.first.to_string(),
             _ => format!("{}..{}", entry.first, entry.last),
         };
-        let since = begun(state, entry.first).map(table_utc).unwrap_or_default();
+        let since = begun(state, entry.first).map(site_time::shown).unwrap_or_default();
         let (size, modified, inode, change) = match &entry.what {
             What::Version(version) => {
                 let elsewhere = version
@@ -147,13 +147,18 @@ fn table(state: &State, place: &VolumePath, entries: &[Entry], changes: &[&str],
                     .as_ref()
                     .map_or(String::new(), |path| format!(", as {}", text::printable(&place.shown(path))));
                 let size = Grouped(version.item.size).to_string();
-                (size, table_utc(version.item.mtime.secs), version.lin.inode, format!("{change}{elsewhere}"))
+                (
+                    size,
+                    site_time::shown(version.item.mtime.secs),
+                    version.lin.inode,
+                    format!("{change}{elsewhere}"),
+                )
             }
             What::Absent(absent) => {
                 let found = absent
                     .gone
                     .as_ref()
-                    .map_or(String::new(), |gone| format!(", missed {}", table_utc(gone.found_secs)));
+                    .map_or(String::new(), |gone| format!(", missed {}", site_time::shown(gone.found_secs)));
                 let size = absent.gone.as_ref().map_or(String::new(), |gone| Grouped(gone.size).to_string());
                 (size, String::new(), absent.lin.inode, format!("{change}{found}"))
             }

@@ -3,7 +3,6 @@
 //! Each is one record of the log; the log's state refuses what must not be, such as to expire a held point. Source: ours.
 
 use serde_json::json;
-use windlass_agent::civil::table_utc;
 use windlass_agent::coordinator::expire;
 use windlass_agent::format::guard::{GuardPart, PointGuard};
 use windlass_agent::format::mark::{MARK_TEXT_BYTES_MAX, MarkPart, PointMark};
@@ -17,6 +16,7 @@ use crate::cli::output::Output;
 use crate::cli::through::{Through, submit};
 use crate::engine::points;
 use crate::failure::{Exit, Failure};
+use crate::site_time;
 
 /// `point`.
 pub fn run(global: &Global, args: Point, through: Option<Through>, output: &Output) -> Result<Exit, Failure> {
@@ -43,8 +43,8 @@ pub fn run(global: &Global, args: Point, through: Option<Through>, output: &Outp
     let name = &point.target.policy;
     output.say(format_args!("point {backup} of {name} {done}"));
     if let Some(until_ns) = undo_ns {
-        let until = table_utc(until_ns.div_euclid(1_000_000_000));
-        output.say(format_args!("  until {until} UTC `windlass point undo {name}@{backup}` brings it back"));
+        let until = site_time::shown(until_ns.div_euclid(1_000_000_000));
+        output.say(format_args!("  until {until} `windlass point undo {name}@{backup}` brings it back"));
     }
     output.document(&json!({ "policy": name, "point": backup.0, "done": done }));
     Ok(Exit::Done)

@@ -17,8 +17,8 @@ use crate::engine::points::{Kept, kept_by};
 use crate::engine::policy;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
-use crate::text;
-use windlass_agent::civil::{iso_utc, table_utc};
+use crate::{site_time, text};
+use windlass_agent::civil::iso_utc;
 
 /// `points`.
 pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Failure> {
@@ -42,10 +42,10 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
         ));
     }
     for point in &leaving {
-        let until = table_utc(secs(state.leaving(point.backup).unwrap_or_default()));
+        let until = site_time::shown(secs(state.leaving(point.backup).unwrap_or_default()));
         let backup = point.backup;
         notes.push(format!(
-            "point {backup} has expired; until {until} UTC `windlass point undo {}@{backup}` brings it back",
+            "point {backup} has expired; until {until} `windlass point undo {}@{backup}` brings it back",
             args.name
         ));
     }
@@ -73,7 +73,7 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
 fn table(state: &State, points: &[&Point], kept: &Kept, output: &Output) {
     let mut heads = vec![
         ("POINT", Align::Right),
-        ("BEGUN (UTC)", Align::Left),
+        ("BEGUN", Align::Left),
         ("TOOK", Align::Right),
         ("ITEMS", Align::Right),
         ("CHANGED", Align::Right),
@@ -104,7 +104,7 @@ fn row(state: &State, point: &Point, kept: &Kept, has_marks: bool) -> Vec<String
     });
     let cells = [
         point.backup.to_string(),
-        table_utc(secs(begun)),
+        site_time::shown(secs(begun)),
         HumanTime(u64::try_from(ended.saturating_sub(begun)).unwrap_or(0)).to_string(),
         Grouped(totals.items).to_string(),
         Grouped(totals.items_changed).to_string(),

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use windlass_agent::civil::{iso_utc, table_utc};
+use windlass_agent::civil::iso_utc;
 use windlass_agent::coordinator::expire;
 use windlass_agent::format::record::Record;
 use windlass_agent::id::BackupId;
@@ -31,7 +31,7 @@ use crate::engine::policy::{
 };
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
-use crate::text;
+use crate::{site_time, text};
 
 /// A day in milliseconds.
 const DAY_MS: u64 = 86_400_000;
@@ -286,8 +286,8 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
     }
     // What failed, until a backup of the policy does not.
     for tried in state.tried.values() {
-        let when = table_utc(tried.wall_ns.div_euclid(1_000_000_000));
-        output.say(format_args!("{}, {when} UTC: {}", tried.policy, text::printable(tried.why.as_bytes())));
+        let when = site_time::shown(tried.wall_ns.div_euclid(1_000_000_000));
+        output.say(format_args!("{}, {when}: {}", tried.policy, text::printable(tried.why.as_bytes())));
     }
     output.document(&json!({ "policies": documents }));
     Ok(Exit::Done)

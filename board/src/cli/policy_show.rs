@@ -8,7 +8,6 @@
 //!
 //! Limits of a node are in its profile (`board explain`), and the lower one holds. Source: ours.
 
-use windlass_agent::civil::iso_utc;
 use windlass_agent::log::lease::Timing;
 use windlass_agent::log::state::State;
 use windlass_agent::policy::Policy;
@@ -20,6 +19,7 @@ use crate::engine::host::HostClock;
 use crate::engine::policy::{next, required, to_json};
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
+use crate::site_time;
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -78,7 +78,7 @@ fn rows(state: &State, policy: &Policy) -> Vec<Vec<String>> {
     let schedule = policy.schedule.as_ref().map_or("none: on request".to_owned(), ToString::to_string);
     row("schedule", schedule, from(policy.schedule.is_none()));
     if let Some(since) = policy.schedule.as_ref().and_then(|schedule| schedule.since) {
-        row("schedule since", iso_utc(since), "policy");
+        row("schedule since", site_time::shown(since), "policy");
     }
     row("zone", policy.zone.to_string(), from(policy.zone.is_utc()));
     let rules = &policy.retention;

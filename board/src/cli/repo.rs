@@ -24,7 +24,7 @@ use crate::cli::output::Output;
 use crate::cli::through::{self, Through};
 use crate::engine::repository::{Opened, Repository};
 use crate::failure::{Exit, Failure};
-use crate::text;
+use crate::{site_time, text};
 use windlass_agent::civil::iso_utc;
 
 /// `repo init`.
@@ -217,7 +217,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     if let Some(log) = &lease_store {
         output.say(format_args!("log store   {log}"));
     }
-    output.say(format_args!("made        {}", iso_utc(format.created_secs)));
+    output.say(format_args!("made        {}", site_time::shown(format.created_secs)));
     output.say(format_args!("encryption  {}", encryption(&format.lock)));
     output.say(format_args!("log         entry {}, lock taken {} times", view.head, state.epoch));
     output.say(format_args!("lease       {}", HumanTime(lease_of(state))));

@@ -4,7 +4,7 @@
 //! Source: ours.
 
 use serde_json::{Value, json};
-use windlass_agent::civil::{iso_utc, table_utc};
+use windlass_agent::civil::iso_utc;
 use windlass_agent::coordinator::expire::{expiring, judge_policy, records};
 use windlass_agent::id::BackupId;
 use windlass_agent::log::state::State;
@@ -23,6 +23,7 @@ use crate::engine::points::reasons;
 use crate::engine::policy;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
+use crate::site_time;
 
 /// Backups that a simulation makes at most: one a minute for almost two years.
 const SIMULATED_MAX: i64 = 1_000_000;
@@ -79,12 +80,11 @@ fn show(name: &str, rules: &Retention, verdicts: &[Verdict], is_dry: bool, outpu
     output.document(&json!({ "policy": name, "dry_run": is_dry, "expired": gone, "points": documents }));
 }
 
-const HEADS: [(&str, Align); 3] =
-    [("POINT", Align::Right), ("BEGUN (UTC)", Align::Left), ("KEPT BY", Align::Left)];
+const HEADS: [(&str, Align); 3] = [("POINT", Align::Right), ("BEGUN", Align::Left), ("KEPT BY", Align::Left)];
 
 fn row(verdict: &Verdict) -> Vec<String> {
     let kept = if verdict.expires() { "- expires".to_owned() } else { reasons(&verdict.reasons).join(", ") };
-    vec![verdict.backup.to_string(), table_utc(verdict.wall_ns.div_euclid(1_000_000_000)), kept]
+    vec![verdict.backup.to_string(), site_time::shown(verdict.wall_ns.div_euclid(1_000_000_000)), kept]
 }
 
 fn to_json(verdict: &Verdict) -> Value {

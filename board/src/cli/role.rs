@@ -3,7 +3,7 @@
 //! Roles are a record of the commit log; the coordinator holds each command against them (`coordinator::access`). Source: ours.
 
 use serde_json::{Value, json};
-use windlass_agent::civil::{iso_utc, table_utc};
+use windlass_agent::civil::iso_utc;
 use windlass_agent::format::access::{AccessNews, GRANTS_MAX, Grant};
 use windlass_agent::format::record::Record;
 use windlass_agent::log::state::State;
@@ -16,7 +16,7 @@ use crate::cli::through::{Through, submit};
 use crate::engine::policy::missing;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
-use crate::text;
+use crate::{site_time, text};
 
 const NS_PER_SEC: i64 = 1_000_000_000;
 
@@ -136,9 +136,9 @@ fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
         output.table(&heads, &state.access.roles.iter().map(row).collect::<Vec<_>>());
     }
     for (subject, refused) in &state.access.refused {
-        let when = table_utc(refused.wall_ns.div_euclid(NS_PER_SEC));
+        let when = site_time::shown(refused.wall_ns.div_euclid(NS_PER_SEC));
         let what = text::printable(refused.what.as_bytes());
-        output.say(format_args!("{subject} was refused {} times, last {when} UTC: {what}", refused.count));
+        output.say(format_args!("{subject} was refused {} times, last {when}: {what}", refused.count));
     }
     let subjects: Vec<Value> = state
         .access

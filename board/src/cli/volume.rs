@@ -14,7 +14,7 @@ use crate::cli::args::global::Global;
 use crate::cli::output::Output;
 use crate::engine::machinery::{open_device, open_volume, warn_written};
 use crate::failure::{Exit, Failure};
-use crate::text;
+use crate::{site_time, text};
 use windlass_agent::civil::iso_utc;
 
 /// `volume info`. A volume that is refused is a failure whose line says why and what to do.
@@ -45,7 +45,7 @@ pub fn info(global: &Global, path: &Path, reader: Reader, output: &Output) -> Re
         info.block_bytes
     ));
     if info.written_secs != 0 {
-        output.say(format_args!("written   {}", iso_utc(info.written_secs)));
+        output.say(format_args!("written   {}", site_time::shown(info.written_secs)));
     }
     if !info.features.is_empty() {
         output.say(format_args!("features  {}", info.features.join(" ")));

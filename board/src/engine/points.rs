@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use windlass_agent::civil::table_utc;
 use windlass_agent::coordinator::expire::judge_policy;
 use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::log::state::{Point, State};
@@ -14,7 +13,7 @@ use crate::engine::host::HostClock;
 use crate::engine::policy;
 use crate::failure::Failure;
 use crate::point::{PointRef, Target};
-use crate::{logger, text};
+use crate::{logger, site_time, text};
 
 /// Which retention rules keep each point; empty without a rule.
 pub type Kept = BTreeMap<BackupId, Vec<String>>;
@@ -47,9 +46,9 @@ pub fn may_expire(state: &State, name: &str, backup: BackupId, now_ns: i64) -> R
     }
     let until_ns = state.guard_of(backup).map_or(0, |guard| guard.until_ns);
     if until_ns > now_ns {
-        let until = table_utc(until_ns.div_euclid(1_000_000_000));
+        let until = site_time::shown(until_ns.div_euclid(1_000_000_000));
         return Err(Failure::new(format_args!(
-            "point {backup} of {name} stays until {until} UTC: its policy gave it a minimum age, which no command shortens"
+            "point {backup} of {name} stays until {until}: its policy gave it a minimum age, which no command shortens"
         )));
     }
     Ok(())
@@ -90,10 +89,10 @@ pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure>
     }
     match of_policy().next_back() {
         Some(_) => {
-            let oldest = of_policy().next().map(|point| table_utc(secs(point.wall_ns.0)));
+            let oldest = of_policy().next().map(|point| site_time::shown(secs(point.wall_ns.0)));
             let what = match (&target.point, oldest) {
                 (PointRef::Time(time), Some(oldest)) => {
-                    format!("policy {name} has no point begun by {time}; its oldest was begun {oldest} (UTC)")
+                    format!("policy {name} has no point begun by {time}; its oldest was begun {oldest}")
                 }
                 (point, _) => format!("policy {name} has no point {point}"),
             };

@@ -7,8 +7,8 @@ use windlass_agent::node::apart_text;
 use windlass_agent::units::{Grouped, Human};
 
 use super::{Assignment, Backup, Garbage, Node, Status};
+use crate::site_time;
 use crate::text::printable;
-use windlass_agent::civil::table_utc;
 
 /// Columns of a line at most: one less than a serial console has, so that it does not wrap.
 pub const COLUMNS_MAX: usize = 79;
@@ -55,8 +55,7 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
         }
         None if holder.why.is_none() => format!("COORDINATOR  none: idle, nothing to do  {asked}"),
         None => {
-            let since =
-                holder.since_wall_ns.map_or_else(String::new, |ns| format!(" since {} UTC", when(ns)));
+            let since = holder.since_wall_ns.map_or_else(String::new, |ns| format!(" since {}", when(ns)));
             format!("COORDINATOR  none{since}  {asked}")
         }
     });
@@ -97,7 +96,7 @@ fn nodes(status: &Status, out: &mut Vec<String>) {
             node.assignments,
             volumes.join(" "),
         ));
-        let since = node.since_wall_ns.map(|ns| format!("since {} UTC", when(ns)));
+        let since = node.since_wall_ns.map(|ns| format!("since {}", when(ns)));
         match (&node.why, since.filter(|_| !node.up || node.why.is_some())) {
             (Some(why), Some(since)) => wrap_by(8, &format!("{since}: {}", name(why)), out),
             (Some(text), None) => wrap_by(8, &name(text), out),
@@ -200,7 +199,7 @@ fn stretch(assignment: &Assignment, nodes: &[Node]) -> String {
 }
 
 fn when(wall_ns: i64) -> String {
-    table_utc(wall_ns.div_euclid(1_000_000_000))
+    site_time::shown(wall_ns.div_euclid(1_000_000_000))
 }
 
 fn points(status: &Status, out: &mut Vec<String>) {
@@ -208,10 +207,10 @@ fn points(status: &Status, out: &mut Vec<String>) {
         return;
     }
     out.push(String::new());
-    out.push(" POINT  POLICY            STATE     ENDED (UTC)                SIZE  ITEMS".to_owned());
+    out.push(" POINT  POLICY            STATE     ENDED                        SIZE  ITEMS".to_owned());
     for point in status.points.iter().rev() {
         out.push(format!(
-            "{:>6}  {:<16}  {:<8}  {:<19}  {:>10}  {}",
+            "{:>6}  {:<16}  {:<8}  {:<21}  {:>10}  {}",
             point.backup,
             name(&point.policy),
             match point.status.as_str() {
@@ -219,7 +218,7 @@ fn points(status: &Status, out: &mut Vec<String>) {
                 "damaged" => "DAMAGED",
                 _ => "PARTIAL",
             },
-            when(point.wall_end_ns),
+            site_time::to_the_minute(point.wall_end_ns.div_euclid(1_000_000_000)),
             Human(point.bytes).to_string(),
             Grouped(point.items),
         ));
@@ -314,17 +313,18 @@ QUEUE    pool more
 SPACE    a run deletes what was retired
          2.55 GiB returned, moved 1.00 MiB; 5.00 MiB still to come back
 
- POINT  POLICY            STATE     ENDED (UTC)                SIZE  ITEMS
-     8  luns              PARTIAL   2025-11-22 02:40:00    1.00 TiB  1
-     7  home              complete  2025-11-21 02:40:00    2.55 GiB  90,000
+ POINT  POLICY            STATE     ENDED                        SIZE  ITEMS
+     8  luns              PARTIAL   2025-11-22 02:40 UTC     1.00 TiB  1
+     7  home              complete  2025-11-21 02:40 UTC     2.55 GiB  90,000
 
 LAST ERRORS
-  2025-11-22 02:40:01  node 2
+  2025-11-22 02:40:01 UTC  node 2
     /dev/sdb: reading at 4096 failed; the device says that the medium is
     damaged, replace it\\u{1b}[2J";
 
     #[test]
     fn a_full_status_reads_like_this() {
+        site_time::use_utc();
         let text = lines(&Status::parse(FULL).unwrap()).join("\n");
         assert_eq!(text, GOLDEN, "\n{text}");
     }
@@ -351,6 +351,7 @@ LAST ERRORS
 
     #[test]
     fn a_status_that_says_little_is_still_one() {
+        site_time::use_utc();
         let empty = lines(&Status::parse("{}").unwrap()).join("\n");
         assert!(empty.starts_with("COORDINATOR  none: idle") && empty.ends_with("none running"), "{empty}");
         let alone = r#"{"node":2,"coordinator":{"node":null,"resting":true},"nodes":[{"node":1},{"node":2,"up":true}]}"#;

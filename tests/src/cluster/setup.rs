@@ -73,6 +73,7 @@ impl Place {
             socket: None,
             wait: None,
             alone: true,
+            utc: false,
             json: false,
             quiet: false,
             verbose: 0,

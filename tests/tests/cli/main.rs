@@ -15,6 +15,7 @@
 //! | `restore` | restores to places in use, and to devices |
 //! | `retention` | rules in a policy, and points that go on purpose |
 //! | `store` | stores that are missing, read-only, or answer wrongly |
+//! | `times` | times on the clock of the site |
 //! | `usage` | help, usage failures, exit codes |
 //!
 //! Source: ours.
@@ -32,4 +33,5 @@ mod repository;
 mod restore;
 mod retention;
 mod store;
+mod times;
 mod usage;

@@ -16,7 +16,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(
@@ -50,7 +50,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(
@@ -75,7 +75,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(
@@ -111,7 +111,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(
@@ -136,7 +136,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(
@@ -179,7 +179,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(
@@ -206,7 +206,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(
@@ -246,7 +246,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(
@@ -314,7 +314,7 @@ pub const ENTRIES: &[Entry] = &[
                 "target",
                 Kind::Point,
                 "The policy, and which of its points: a number, latest, or the newest by \
-                 a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)",
+                 a time such as 2026-11-21 or 2026-11-21T03:16",
             )
             .required(),
             Arg::option(

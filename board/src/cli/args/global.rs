@@ -215,6 +215,9 @@ pub struct Global {
     /// Print JSON: one document, or a line per event for jobs and listings
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
+    /// Show times in UTC, not on the clock of the site (`TZ`, or /etc/localtime)
+    #[arg(long, global = true, help_heading = "Output", hide_short_help = true)]
+    pub utc: bool,
     /// Show no progress and no summary: what went wrong, and what was asked for (`ls`, `points`, ...), still is
     #[arg(short, long, global = true, conflicts_with = "json", help_heading = "Output")]
     pub quiet: bool,

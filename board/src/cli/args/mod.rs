@@ -419,7 +419,7 @@ pub struct Points {
 /// A point and the volume in it.
 #[derive(Debug, Args)]
 pub struct At {
-    /// The policy, and which of its points: a number, latest, or the newest by a time such as 2026-11-21 or 2026-11-21T03:16 (UTC)
+    /// The policy, and which of its points: a number, latest, or the newest by a time such as 2026-11-21 or 2026-11-21T03:16
     #[arg(value_name = "NAME[@POINT]")]
     pub target: Target,
     /// Which volume of a policy that has several: its device, or its number as `points --json` prints it
