@@ -13,6 +13,8 @@
 //! | [`past`] | an item's versions; names that listings have lost |
 //! | [`history`] | the versions of one path over many points |
 //! | [`diff`] | what two points differ in |
+//! | [`usage`] | what points hold, and what each alone holds |
+//! | [`suffix`] | extensions of names, counted |
 //! | [`plan`] | pure: wanted blocks to fetches |
 //! | [`decode`] | opens frames, verifies blocks |
 //! | [`fetch`] | carries out a fetch of a plan |
@@ -31,3 +33,5 @@ pub mod lookup;
 pub mod past;
 pub mod plan;
 pub mod range;
+pub mod suffix;
+pub mod usage;

@@ -16,6 +16,7 @@
 //! | [`browse`] | `ls`, `stat`, `find`, `cat` |
 //! | [`history`] | `history`, and `PATH@POINT` |
 //! | [`mount`] | `mount` |
+//! | [`stats`] | `stats` |
 //! | [`diff`] | `point diff` |
 //! | [`table`] | `table items`, `blocks` |
 //! | [`restore`] | `restore` |
@@ -64,6 +65,7 @@ pub mod restore;
 pub mod retention;
 pub mod role;
 pub mod selected;
+pub mod stats;
 pub mod status;
 pub mod table;
 pub mod through;
@@ -128,6 +130,7 @@ fn dispatch(
             None => backup::run(global, &args, output),
         },
         Command::Points(args) => points::run(global, &args, output),
+        Command::Stats(args) => stats::run(global, &args, output),
         Command::Point(args) => point::run(global, args, through, output),
         Command::Role(args) => role::run(global, args, through, output),
         Command::Log(args) => entries::run(global, &args, output),

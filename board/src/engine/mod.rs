@@ -17,6 +17,7 @@
 //! | [`damage`] | from what somebody found lost to records of the log |
 //! | [`repository`] | store, keys and log state, opened in one place |
 //! | [`restore`] | a restore of one volume of a point |
+//! | [`stats`] | what the points of a policy hold |
 //! | [`wide`] | reads of the tables, several at once |
 //! | [`shown`] | points shown as a file system |
 //! | [`place`] | from a URL to a store |
@@ -55,6 +56,7 @@ pub mod requests;
 pub mod restore;
 pub mod settings;
 pub mod shown;
+pub mod stats;
 pub mod unknown;
 pub mod volumes;
 pub mod watch;

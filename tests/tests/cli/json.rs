@@ -174,6 +174,8 @@ fn every_document_is_as_its_table_says() {
     check.run(&["repo", "info"], 0, &[("", "repo info")]);
     check.run(&["repo", "set", "--lease", "20s"], 0, &[("", "repo set")]);
     check.run(&["points", "a"], 0, &[("", "points")]);
+    check.run(&["stats"], 0, &[("", "stats: policies")]);
+    check.run(&["stats", "a"], 0, &[("", "stats")]);
     check.run(&["point", "hold", "a@1", "--reason", "audit"], 0, &[("", "point")]);
     check.run(&["point", "tag", "a", "release"], 0, &[("", "point")]);
     check.run(&["points", "a"], 0, &[("", "points")]);

@@ -14,6 +14,7 @@
 //! | `repository` | init, keys, policies, backups, points |
 //! | `restore` | restores to places in use, and to devices |
 //! | `retention` | rules in a policy, and points that go on purpose |
+//! | `stats` | what points hold, and what each alone holds |
 //! | `store` | stores that are missing, read-only, or answer wrongly |
 //! | `times` | times on the clock of the site |
 //! | `usage` | help, usage failures, exit codes |
@@ -32,6 +33,7 @@ mod pki;
 mod repository;
 mod restore;
 mod retention;
+mod stats;
 mod store;
 mod times;
 mod usage;

@@ -125,6 +125,20 @@ pub const ENTRIES: &[Entry] = &[
         documents: &[],
     },
     Entry {
+        name: "stats",
+        help: "Show sizes by policy, point and type of file, and what a point alone holds",
+        role: Role::Restorer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[Arg::word(
+            "target",
+            Kind::Point,
+            "The policy, and the point whose files are counted [default: the newest]; all policies without it",
+        )],
+        documents: &[Document::of("", "stats"), Document::of("", "stats: policies")],
+    },
+    Entry {
         name: "history",
         help: "Show all versions of one path over all recovery points",
         role: Role::Restorer,

@@ -10,6 +10,7 @@
 //! | [`role`] | `role` |
 //! | [`rows`] | `table` |
 //! | [`retention`] | `retention`, and the rules that `policy set` takes too |
+//! | [`stats`] | `stats` |
 //! | [`value`] | sizes, durations and volumes as values |
 //! | this one | the commands |
 //!
@@ -26,6 +27,7 @@ pub mod restore;
 pub mod retention;
 pub mod role;
 pub mod rows;
+pub mod stats;
 pub mod value;
 
 use std::ffi::{OsStr, OsString};
@@ -123,6 +125,8 @@ a schedule is started again at its next time.")]
     },
     /// List the recovery points of a policy
     Points(Points),
+    /// Show sizes by policy, point and type of file, and what a point alone holds
+    Stats(stats::Stats),
     /// Hold, note, tag or expire one recovery point
     #[command(subcommand)]
     Point(point::Point),
