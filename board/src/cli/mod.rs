@@ -23,6 +23,7 @@
 //! | [`preview`] | `--dry-run` of `backup` and `restore` |
 //! | [`check`] | `check` |
 //! | [`volume`] | `volume info` |
+//! | [`shell`] | `completions` |
 //! | [`status`] | `status`, `stop`, `coordinator move`, `flush` |
 //! | [`commands`] | `commands` |
 //! | [`board`] | `board new`, `check`, `explain` |
@@ -65,6 +66,7 @@ pub mod restore;
 pub mod retention;
 pub mod role;
 pub mod selected;
+pub mod shell;
 pub mod stats;
 pub mod status;
 pub mod table;
@@ -165,6 +167,7 @@ fn dispatch(
         Command::Flush => status::flush(global, output),
         Command::Stop { name } => status::stop(global, &name, output),
         Command::Commands => commands::run(output),
+        Command::Completions(args) => shell::completions(args.shell, output),
         Command::Board(args::Board::Check(args)) => board::check(global, &args.file, output),
         Command::Board(args::Board::New(args)) => board::new(&args.name, output),
         Command::Board(args::Board::Explain(args)) => board::explain(&args.file, output),

@@ -55,6 +55,11 @@ impl Output {
         }
     }
 
+    /// Prints text that is the program's own, as it is.
+    pub fn text(&self, text: &str) {
+        put(text.trim_end_matches('\n'));
+    }
+
     /// Clears the terminal's screen and goes to its top left corner; nothing with `--json`.
     pub fn clear(&self) {
         if !self.json {

@@ -14,6 +14,7 @@
 //! | `repository` | init, keys, policies, backups, points |
 //! | `restore` | restores to places in use, and to devices |
 //! | `retention` | rules in a policy, and points that go on purpose |
+//! | `shell` | completion, manual pages |
 //! | `stats` | what points hold, and what each alone holds |
 //! | `store` | stores that are missing, read-only, or answer wrongly |
 //! | `times` | times on the clock of the site |
@@ -33,6 +34,7 @@ mod pki;
 mod repository;
 mod restore;
 mod retention;
+mod shell;
 mod stats;
 mod store;
 mod times;

@@ -168,4 +168,14 @@ pub const ENTRIES: &[Entry] = &[
         args: &[],
         documents: &[Document::of("", "commands")],
     },
+    Entry {
+        name: "completions",
+        help: "Print what makes a shell complete commands and options",
+        role: Role::Viewer,
+        place: Place::Here,
+        changes: false,
+        ask: None,
+        args: &[Arg::word("shell", Kind::Choice(&["bash", "zsh", "fish"]), "The shell").required()],
+        documents: &[],
+    },
 ];

@@ -10,6 +10,7 @@
 //! | [`role`] | `role` |
 //! | [`rows`] | `table` |
 //! | [`retention`] | `retention`, and the rules that `policy set` takes too |
+//! | [`shell`] | `completions` |
 //! | [`stats`] | `stats` |
 //! | [`value`] | sizes, durations and volumes as values |
 //! | this one | the commands |
@@ -27,6 +28,7 @@ pub mod restore;
 pub mod retention;
 pub mod role;
 pub mod rows;
+pub mod shell;
 pub mod stats;
 pub mod value;
 
@@ -192,6 +194,8 @@ Examples:
 
 With --json each command has its arguments and the fields of what it prints, for programs that build on it.")]
     Commands,
+    /// Print what makes a shell complete commands and options
+    Completions(shell::Completions),
 }
 
 /// Options of `status`.
