@@ -125,6 +125,9 @@ impl Given {
     pub fn save(&self, pin: Pin) -> Result<(), Failure> {
         let (Some(path), Unlock::KeyFile(key)) = (&self.file, &self.unlock) else { return Ok(()) };
         let failed = |error| Failure::at(path.display(), error);
+        if self.pins.iter().any(|known| known.repository == pin.repository) {
+            return Ok(());
+        }
         let pins = [&self.pins[..], &[pin]].concat();
         let contents = Zeroizing::new(key_file_text(key, &pins));
         if self.is_new {
@@ -200,12 +203,17 @@ pub fn for_new(access: &Access) -> Result<Given, Failure> {
             "give --key-file (made if it does not exist) or --passphrase-file, or say --no-encryption",
         )
     };
-    let first = prompt::typed("New passphrase of the repository")?.ok_or_else(none)?;
-    let second = prompt::typed("Once more")?.ok_or_else(none)?;
+    typed_twice("New passphrase of the repository")?.ok_or_else(none)
+}
+
+/// A new passphrase from the terminal; `None` when there is none.
+pub fn typed_twice(question: &str) -> Result<Option<Given>, Failure> {
+    let Some(first) = prompt::typed(question)? else { return Ok(None) };
+    let Some(second) = prompt::typed("Once more")? else { return Ok(None) };
     if *first != *second {
         return Err(Failure::new("the two passphrases differ; start over"));
     }
-    Ok(Given::of(Unlock::Passphrase(Passphrase::new(first.to_vec()))))
+    Ok(Some(Given::of(Unlock::Passphrase(Passphrase::new(first.to_vec())))))
 }
 
 fn key_file_text(key: &Secret, pins: &[Pin]) -> String {

@@ -1,4 +1,4 @@
-//! The repository's `format` object: what an agent must read before anything else. Create-only, never
+//! The repository's `format` object: what an agent must read before anything else. Made create-only, never
 //! deleted.
 //!
 //! | offset | bytes | field | meaning |
@@ -24,8 +24,8 @@
 //! | total - 4 | 4 | crc | CRC-32 (IEEE) of all bytes before |
 //!
 //! Little-endian, stored as two copies (`copies`), under two keys: `format`, and `format-copy` in case the
-//! first is lost. Written once by `init`; read by every command before anything else. This object never
-//! changes.
+//! first is lost. Written by `init`; read by every command before anything else. Only its key slots ever change, by the holder of the
+//! lease (`windlass key`): the object and then its copy are replaced, so one of them can be read at any moment.
 //!
 //! A repository whose commit log is in another store (`store::split`) has version 2, so that an agent which
 //! does not support that refuses it and does not begin a second log beside its objects.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`repo`] | `repo init`, `probe`, `info` |
 //! | [`rebuild`] | `repo rebuild` |
+//! | [`key`] | `key list`, `add`, `remove`, `passphrase` |
 //! | [`policy`] | `policy set`, `list`, `rename`, `delete` |
 //! | [`policy_show`] | `policy show` |
 //! | [`backup`] | `backup` |
@@ -51,6 +52,7 @@ pub mod entries;
 pub mod gc;
 pub mod held;
 pub mod history;
+pub mod key;
 pub mod mount;
 pub mod output;
 pub mod pki;
@@ -117,6 +119,7 @@ fn dispatch(
         Command::Repo(args::Repo::Info) => repo::info(global, output),
         Command::Repo(args::Repo::Set(args)) => repo::set(global, &args, through, output),
         Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),
+        Command::Key(command) => key::run(global, &command, output),
         Command::Policy(args::policy::Policy::Set(args)) => policy::set(global, &args, through, output),
         Command::Policy(args::policy::Policy::Show { name }) => policy_show::run(global, &name, output),
         Command::Policy(args::policy::Policy::List) => policy::list(global, output),

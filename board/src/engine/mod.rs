@@ -16,6 +16,7 @@
 //! | [`compare`] | the raw reader of a volume against the kernel |
 //! | [`damage`] | from what somebody found lost to records of the log |
 //! | [`repository`] | store, keys and log state, opened in one place |
+//! | [`keys`] | keys and passphrases that open a repository |
 //! | [`restore`] | a restore of one volume of a point |
 //! | [`stats`] | what the points of a policy hold |
 //! | [`wide`] | reads of the tables, several at once |
@@ -43,6 +44,7 @@ pub mod durable;
 pub mod garbage;
 pub mod host;
 pub mod kept;
+pub mod keys;
 pub mod limits;
 pub mod machinery;
 pub mod memory;

@@ -49,7 +49,7 @@ use crate::engine::requests::Counted;
 use crate::engine::settings::{Access, Target};
 use crate::engine::watch::Watch;
 use crate::failure::Failure;
-use crate::unlock::{self, Pin};
+use crate::unlock::{self, Given, Pin};
 use crate::{logger, signal};
 
 /// Number of the node that a command is, when it acts alone.
@@ -316,6 +316,11 @@ impl Repository {
 
     /// Opens the repository in a store that is open.
     pub fn over(opened: Opened, access: &Access) -> Result<Repository, Failure> {
+        Repository::with_key(opened, access).map(|(repository, _)| repository)
+    }
+
+    /// The same, and what opened it; `None`: it is not encrypted.
+    pub fn with_key(opened: Opened, access: &Access) -> Result<(Repository, Option<Given>), Failure> {
         let found = {
             let _opening = opened.store.watch().opening();
             let found = read_format(&opened)?;
@@ -351,7 +356,9 @@ impl Repository {
             mend_format(&opened, &format, key);
         }
         let (clock, accept_older, wait_ns) = (SystemClock, access.accept_older, access.wait_ns);
-        Ok(Repository { opened, format, keys, clock, memory, accept_older, wait_ns, last: Mutex::default() })
+        let last = Mutex::default();
+        let repository = Repository { opened, format, keys, clock, memory, accept_older, wait_ns, last };
+        Ok((repository, given))
     }
 
     /// Makes a repository in an empty place, or with `force` beside what is there. A key file is made, last of all that can fail, when it

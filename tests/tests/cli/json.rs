@@ -172,6 +172,8 @@ fn every_document_is_as_its_table_says() {
     check.run(&["policy", "delete", "cooked"], 0, &[("", "policy delete")]);
     check.run(&["policy", "list"], 0, &[("", "policy list")]);
     check.run(&["repo", "info"], 0, &[("", "repo info")]);
+    check.run(&["key", "list"], 0, &[("", "key")]);
+    check.run(&["key", "add", "--new-key-file", &path("second")], 0, &[("", "key")]);
     check.run(&["repo", "set", "--lease", "20s"], 0, &[("", "repo set")]);
     check.run(&["points", "a"], 0, &[("", "points")]);
     check.run(&["stats"], 0, &[("", "stats: policies")]);

@@ -10,6 +10,7 @@
 //! | `history` | versions of a path, what is deleted, paths of other points |
 //! | `in_use` | volumes that are written to while they are to be read |
 //! | `json` | each command's `--json` against `board/doc/json.md` |
+//! | `key` | several keys and passphrases of one repository |
 //! | `pki` | the files of a small CA |
 //! | `repository` | init, keys, policies, backups, points |
 //! | `restore` | restores to places in use, and to devices |
@@ -30,6 +31,7 @@ mod history;
 mod in_place;
 mod in_use;
 mod json;
+mod key;
 mod pki;
 mod repository;
 mod restore;

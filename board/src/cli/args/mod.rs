@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`global`] | options that every command takes: repository, key, store, limits |
+//! | [`key`] | `key` |
 //! | [`mount`] | `mount` |
 //! | [`pki`] | `pki` |
 //! | [`point`] | `point` |
@@ -20,6 +21,7 @@
 
 pub mod gc;
 pub mod global;
+pub mod key;
 pub mod mount;
 pub mod pki;
 pub mod point;
@@ -109,6 +111,9 @@ pub enum Command {
     /// Make, test, describe or rebuild a repository
     #[command(subcommand)]
     Repo(Repo),
+    /// List or change the keys and passphrases that open a repository
+    #[command(subcommand)]
+    Key(key::Key),
     /// Say what to back up and how
     #[command(subcommand)]
     Policy(policy::Policy),
