@@ -115,6 +115,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Where its credentials are from, for people: nothing secret. `None`: it needs none.
+    fn credentials(&self) -> Option<String> {
+        None
+    }
+
     /// Whether the store keeps old versions of what is replaced or deleted. Asked once, by the probe.
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         Ok(Versioning::Off)

@@ -60,6 +60,11 @@ pub trait Over: Send + Sync {
         self.behind().time()
     }
 
+    /// As [`Store::credentials`].
+    fn credentials(&self) -> Option<String> {
+        self.behind().credentials()
+    }
+
     /// As [`Store::versioning`].
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.behind().versioning()
@@ -102,6 +107,10 @@ impl<T: Over> Store for T {
 
     fn time(&self) -> Option<StoreTime> {
         Over::time(self)
+    }
+
+    fn credentials(&self) -> Option<String> {
+        Over::credentials(self)
     }
 
     fn versioning(&self) -> Result<Versioning, StoreFault> {

@@ -170,6 +170,10 @@ impl Store for SplitStore {
         self.objects.time().or_else(|| self.log.time())
     }
 
+    fn credentials(&self) -> Option<String> {
+        self.objects.credentials()
+    }
+
     /// Of the log's store: that is where versions get in the way.
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.log.versioning()

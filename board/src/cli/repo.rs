@@ -214,6 +214,10 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
     if format.store_identity != place {
         output.say(format_args!("made at     {} (this is a copy, or it was moved)", format.store_identity));
     }
+    let credentials = repository.opened.store.credentials();
+    if let Some(credentials) = &credentials {
+        output.say(format_args!("credentials {credentials}"));
+    }
     if let Some(log) = &lease_store {
         output.say(format_args!("log store   {log}"));
     }
@@ -250,6 +254,7 @@ pub fn info(global: &Global, output: &Output) -> Result<Exit, Failure> {
         "features": features,
         "repository": id,
         "store": place,
+        "credentials": credentials,
         "log_store": lease_store,
         "made_at": format.store_identity,
         "created": iso_utc(format.created_secs),

@@ -31,6 +31,7 @@ use windlass_agent::store::etcd::EtcdSettings;
 use windlass_agent::store::open::{OpenFault, Settings, open as open_store, open_split};
 use windlass_agent::store::probe::{ProbeFault, Report, Wrong, probe, probe_again, probe_plain};
 use windlass_agent::store::retry::{Client, RetryPolicy};
+use windlass_agent::store::s3::chain::Chain;
 use windlass_agent::store::s3::keys::CredentialSource;
 use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::split::SplitStore;
@@ -290,16 +291,18 @@ fn etcd_settings(access: &Access) -> Result<EtcdSettings, Failure> {
 }
 
 fn s3_settings(access: &Access) -> S3Settings {
+    let chain = Chain::new(access.credentials_profile.clone(), |name| std::env::var(name).ok());
+    let region = access.region.clone().or_else(|| chain.region().map(str::to_owned));
     let credentials = match &access.credentials_file {
         Some(path) => CredentialSource::File {
             path: path.clone(),
             profile: access.credentials_profile.clone().unwrap_or_else(|| "default".to_owned()),
         },
-        None => CredentialSource::Env,
+        None => CredentialSource::Chain(chain),
     };
     S3Settings {
         endpoint: access.endpoint.clone(),
-        region: access.region.clone(),
+        region,
         addressing: if access.path_style { Addressing::Path } else { Addressing::Auto },
         ca_file: access.ca_file.clone(),
         credentials,

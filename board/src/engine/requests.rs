@@ -152,6 +152,10 @@ impl Store for Counted {
         self.inner.time()
     }
 
+    fn credentials(&self) -> Option<String> {
+        self.inner.credentials()
+    }
+
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         self.requests().ask();
         self.watched("DELETE", key, || self.inner.delete(key))

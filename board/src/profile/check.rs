@@ -3,7 +3,7 @@
 //! | what | how |
 //! |---|---|
 //! | memory | the machine has what the profile gives |
-//! | repository | the store opens (no request is sent), key and credentials files can be read |
+//! | repository | the store opens (no request is sent to it), key and credentials files can be read |
 //! | backplane | certificate, key and CA parse and belong together, are this node's, and are valid now |
 //! | volumes | each device opens, and what is on it can be read as the profile says |
 //!

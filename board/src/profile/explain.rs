@@ -150,7 +150,7 @@ fn repository(profile: &Profile, out: &mut Table) {
         (
             "credentials_file",
             path(&own.credentials_file),
-            "the environment, or from WINDLASS_CREDENTIALS_FILE",
+            "the usual chain, or from WINDLASS_CREDENTIALS_FILE",
         ),
         ("credentials_profile", own.credentials_profile.clone(), "default, or from WINDLASS_PROFILE"),
     ];

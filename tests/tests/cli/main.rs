@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `backup` | volumes in any order or missing, a repository in use, signals |
 //! | `board` | board profiles, the control socket, commands through an agent |
+//! | `credentials` | where S3 credentials come from |
 //! | `damage` | a store that has lost something |
 //! | `garbage` | space that comes back, and runs that are killed |
 //! | `in_place` | restores over what is there, other owners, plans |
@@ -25,6 +26,7 @@
 
 mod backup;
 mod board;
+mod credentials;
 mod damage;
 mod garbage;
 mod history;

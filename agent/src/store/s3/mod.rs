@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`sign`] | SigV4 |
 //! | [`answer`] | what answers mean |
-//! | [`keys`] | where credentials come from |
+//! | [`keys`] | where credentials come from, and newer ones |
+//! | [`chain`] | the usual chain of sources |
+//! | [`metadata`] | credentials of a container's or an instance's role |
 //! | `settings` | how a store is opened, and which settings are refused |
 //! | `fit` | whether an answer that claims success fits the question |
 //! | `read` | GETs of an object |
@@ -25,8 +27,10 @@
 
 pub mod answer;
 mod body;
+pub mod chain;
 mod fit;
 pub mod keys;
+pub mod metadata;
 mod read;
 mod settings;
 pub mod sign;
@@ -99,7 +103,7 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// Prepares a store; nothing is sent yet.
+    /// Prepares a store; nothing is sent to it yet. Where credentials are those of a role, the service that has them is asked.
     ///
     /// # Errors
     /// What is wrong with the settings.
@@ -189,7 +193,7 @@ impl S3Store {
         let path = format!("{}/{}", self.bucket_path, sign::encode_path(request.object));
         let query = sign::encode_query(request.query);
         let time = sign::amz_time(secs);
-        let keys = self.keyring.current(self.clock.now().as_ns());
+        let keys = self.keyring.current(self.clock.now().as_ns(), secs, is_of_lease(request.key));
         let payload = match request.body {
             Some(_) if self.tls => UNSIGNED_PAYLOAD.to_owned(),
             Some(parts) => sign::sha256_hex(parts),
@@ -310,7 +314,10 @@ impl S3Store {
         if matches!(kind, StoreFaultKind::Denied) && error.code != "RequestTimeTooSkewed" {
             return match error.code.as_str() {
                 "" => format!("{said}, and not in the way of S3: perhaps a proxy or a firewall in between"),
-                _ => format!("{said}; check the credentials and their permissions"),
+                _ => format!(
+                    "{said}; check the credentials (from {}) and their permissions",
+                    self.keyring.said()
+                ),
             };
         }
         if error.code == "RequestTimeTooSkewed" {
@@ -368,6 +375,10 @@ impl S3Store {
 }
 
 impl Store for S3Store {
+    fn credentials(&self) -> Option<String> {
+        Some(self.keyring.said())
+    }
+
     fn time(&self) -> Option<StoreTime> {
         self.heard.last()
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::chain::Chain;
 use super::keys::{CredentialFault, CredentialSource};
 use crate::store::http::{Timeouts, TlsFault};
 
@@ -44,7 +45,7 @@ impl Default for S3Settings {
             region: None,
             addressing: Addressing::Auto,
             ca_file: None,
-            credentials: CredentialSource::Env,
+            credentials: CredentialSource::Chain(Chain::default()),
             timeouts: Timeouts::DATA,
             connections: 8,
         }

@@ -124,7 +124,7 @@ pub struct Global {
         hide_short_help = true
     )]
     pub endpoint: Option<String>,
-    /// S3 region [default: us-east-1]
+    /// S3 region [default: AWS_REGION, or us-east-1]
     #[arg(
         long,
         global = true,
@@ -146,7 +146,7 @@ pub struct Global {
         hide_short_help = true
     )]
     pub ca_file: Option<PathBuf>,
-    /// File with access keys, as AWS tools write it [default: AWS_ACCESS_KEY_ID and others from the environment]
+    /// File with access keys, as AWS tools write it [default: the usual chain: environment, ~/.aws, role of the container or instance]
     #[arg(
         long,
         global = true,
@@ -157,7 +157,7 @@ pub struct Global {
         hide_short_help = true
     )]
     pub credentials_file: Option<PathBuf>,
-    /// Which keys in that file [default: default]
+    /// Which keys in that file, or in ~/.aws [default: AWS_PROFILE, or default]
     #[arg(
         long,
         global = true,
