@@ -42,7 +42,7 @@ use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::pack::link::LinkRate;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::pack::proof::PROVE_EVERY;
-use windlass_agent::policy::select::Unmatched;
+use windlass_agent::policy::select::{Patterns, Unmatched};
 use windlass_agent::policy::{Compression, Policy, PolicyVolume, Reader};
 use windlass_agent::progress::Progress;
 use windlass_agent::read::lookup::Lookup;
@@ -498,6 +498,7 @@ impl Appliance {
             owners: is_root(),
             owner_map: OwnerMap::default(),
             repository: Protected::default(),
+            exclude: Patterns::default(),
         };
         let nonce = host::boot().context(|| "random")?.0;
         let progress = Arc::default();

@@ -39,6 +39,7 @@ use super::target::{Existing, Target, Temp};
 use super::walk::{RestoreReport, Source, lanes_for};
 use crate::format::row::{BlockPlace, LocationRow};
 use crate::id::Lin;
+use crate::policy::select::Patterns;
 use crate::progress::Progress;
 use crate::read::plan::{Merging, WantedBlock};
 use crate::table::lost::known;
@@ -123,6 +124,7 @@ pub fn run<F: Fetch>(
         owners: false,
         owner_map: OwnerMap::default(),
         repository: repository.clone(),
+        exclude: Patterns::default(),
     };
     let job = Job::new(None, options, to.progress);
     if !item.fault.is_empty() {

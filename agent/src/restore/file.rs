@@ -27,6 +27,7 @@ use super::target::{Existing, Inherited, Target, Temp};
 use crate::format::row::ItemAttributes;
 use crate::id::Lin;
 use crate::limits::ITEM_GAPS_MAX;
+use crate::policy::select::Patterns;
 use crate::progress::Progress;
 
 /// Failed writes after which a device is taken to be gone: a disk with a few bad places has fewer.
@@ -47,6 +48,8 @@ pub struct RestoreOptions {
     pub owner_map: OwnerMap,
     /// The repository's own directories: nothing is restored into them.
     pub repository: Protected,
+    /// What these leave out is not restored, with everything below; nothing about it is said.
+    pub exclude: Patterns,
 }
 
 /// What all threads of a restore share.

@@ -30,6 +30,7 @@ use super::temp::Temp;
 use crate::format::row::{ItemAttributes, RowPayload};
 use crate::format::seal::Keys;
 use crate::id::{Lin, VolumeId};
+use crate::policy::select::Verdict;
 use crate::progress::Progress;
 use crate::read::lookup::Lookup;
 use crate::read::plan::Merging;
@@ -126,7 +127,9 @@ impl Work<'_> {
         let owners = self.options.owner_map.canonical();
         let roots = self.roots.iter().map(|root| root.name.as_slice());
         let paths = self.selection.iter().map(Vec::as_slice);
-        let parts = std::iter::once(owners.as_bytes()).chain(roots).chain(paths);
+        let exclude = self.options.exclude.identity();
+        let exclude = Some(&exclude[..]).filter(|_| !self.options.exclude.is_everything());
+        let parts = std::iter::once(owners.as_bytes()).chain(roots).chain(paths).chain(exclude);
         let unfinished = Unfinished::new(volume, source.lookup.point(), parts, source.keys);
         Claim { unfinished, keys: source.keys }
     }
@@ -329,7 +332,9 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
                 self.tree(dir, root.lin, item, wanted)?;
             }
         }
-        if self.is_damaged && is_whole(selection) && !self.job.is_over() {
+        // What patterns leave out has no name here, and is not lost.
+        let is_whole = is_whole(selection) && self.job.options.exclude.is_everything();
+        if self.is_damaged && is_whole && !self.job.is_over() {
             for root in roots {
                 self.orphans(&top, root.lin)?;
             }
@@ -450,6 +455,7 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
                 }
             }
             match self.item(lin)? {
+                Ok(Some(item)) if self.is_excluded(&level.dir, &name, &item) => {}
                 Ok(Some(item)) => self.entry(&level.dir, &name, lin, item, wanted, &mut level.below)?,
                 Ok(None) => {
                     self.is_damaged = true;
@@ -460,6 +466,14 @@ impl<F: Fetch, N: Node> Walk<'_, F, N> {
         }
         level.below.reverse();
         Ok(true)
+    }
+
+    /// Whether the patterns leave an entry out.
+    fn is_excluded(&self, dir: &Dir<N>, name: &[u8], item: &ItemAttributes) -> bool {
+        let patterns = &self.job.options.exclude;
+        let is_directory = item.kind == ItemKind::Directory;
+        !patterns.is_everything()
+            && patterns.judge(Verdict::Taken, &dir.path_of(name), is_directory) == Verdict::Excluded
     }
 
     /// One entry: a directory is put off, anything else is made or planned now.

@@ -441,14 +441,23 @@ pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failu
 /// `find`.
 pub fn find(global: &Global, args: &Find, output: &Output) -> Result<Exit, Failure> {
     let pattern = args.name.as_ref().map(|name| Patterns::new(std::slice::from_ref(name), &[]));
-    let pattern = pattern.transpose().map_err(Failure::usage)?;
+    let mut pattern = pattern.transpose().map_err(Failure::usage)?;
     let opened = Opened::new(global)?;
     let point = points::pick(&opened.state, &args.at.target)?;
     damage::warn(&opened.state, point.backup);
     let mut found = 0u64;
     for mut place in volume_paths(&opened.state, point, &args.at, &args.path)? {
         let mut lookup = opened.lookup(point, &place)?;
-        let (lin, item) = resolve(&mut lookup, &mut place)?;
+        let (lin, item) = match find_item(&mut lookup, &mut place)? {
+            Ok(found) => found,
+            // `find home '*.conf'`, as other programs have it.
+            Err(fault) => {
+                let Some(text) = as_pattern(args, &place) else { return Err(place.fail(fault)) };
+                pattern = Some(Patterns::new(&[text], &[]).map_err(Failure::usage)?);
+                place.path.clear();
+                resolve(&mut lookup, &mut place)?
+            }
+        };
         if args.deleted {
             found +=
                 show_deleted(&opened.state, point, &place, &mut lookup, (lin, &item), true, &mut |gone| {
@@ -484,6 +493,14 @@ pub fn find(global: &Global, args: &Find, output: &Output) -> Result<Exit, Failu
     }
     output.event("done", json!({ "point": point.backup.0, "entries": found }));
     Ok(Exit::Done)
+}
+
+/// A path that is nowhere, as a pattern, if it can be one and no other is given.
+fn as_pattern(args: &Find, place: &VolumePath) -> Option<String> {
+    let text = std::str::from_utf8(&place.path).ok()?;
+    let is_one = args.name.is_none() && text.contains(['*', '?', '[', '{']);
+    let from_root = args.path.has_root() || text.contains('/');
+    is_one.then(|| format!("{}{text}", if from_root { "/" } else { "" }))
 }
 
 fn fits(args: &Find, item: &ItemAttributes) -> bool {

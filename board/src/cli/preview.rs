@@ -18,6 +18,7 @@ use windlass_agent::format::row::{BlockPlace, ItemAttributes};
 use windlass_agent::id::{Lin, ObjectId};
 use windlass_agent::log::state::Point;
 use windlass_agent::policy::inodes::InodeSet;
+use windlass_agent::policy::select::{Patterns, Verdict};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::admit::{self, Fate};
 use windlass_agent::restore::browse::{self, BrowseFault, Met};
@@ -295,7 +296,7 @@ pub fn restore(
         }
         None => {
             let mut out = Vec::new();
-            for (from, paths) in history::by_point(opened, point, &args.at, &args.paths)? {
+            for (from, paths) in history::by_point(opened, point, &args.at, &args.wanted())? {
                 let parts = selected::parts(state, from, &args.at, &paths)?;
                 out.extend(parts.into_iter().map(|part| (from, part)));
             }
@@ -346,6 +347,7 @@ fn plan_part(
         let path = if is_image { b"image" } else { path };
         target.as_ref().map(|target| target.join(OsStr::from_bytes(path)))
     };
+    let exclude = face::excluded(args)?;
     // Inode numbers are those of one volume.
     plan.linked = InodeSet::new();
     let paths = match part.paths.is_empty() {
@@ -355,6 +357,9 @@ fn plan_part(
     for path in paths {
         let at = |fault: BrowseFault| Failure::at(format_args!("/{}", text::printable(&path)), fault);
         let (lin, item) = browse::resolve(&mut lookup, root, &path).map_err(at)?;
+        if is_left_out(&exclude, &path, item.kind == ItemKind::Directory) {
+            continue;
+        }
         // The root of a file system is the target itself.
         if !path.is_empty() || item.kind != ItemKind::Directory {
             plan.item(&mut lookup, lin, &item, place(&path).as_deref()).map_err(at)?;
@@ -362,7 +367,22 @@ fn plan_part(
         if item.kind != ItemKind::Directory {
             continue;
         }
+        let mut outside: Option<Vec<u8>> = None;
         let walked = browse::walk::<_, BrowseFault>(&mut lookup, lin, &item, &path, &mut |lookup, visit| {
+            // What is below a directory that is left out is left out with it.
+            let below = |above: &Vec<u8>| {
+                visit.path.strip_prefix(above.as_slice()).is_some_and(|rest| rest.starts_with(b"/"))
+            };
+            if outside.as_ref().is_some_and(below) {
+                return Ok(!job.is_stop_requested());
+            }
+            if let Met::Item(item) = visit.met {
+                let is_directory = item.kind == ItemKind::Directory;
+                if exclude.judge(Verdict::Taken, visit.path, is_directory) == Verdict::Excluded {
+                    outside = is_directory.then(|| visit.path.to_vec());
+                    return Ok(!job.is_stop_requested());
+                }
+            }
             match visit.met {
                 Met::Item(item) => plan.item(lookup, visit.lin, item, place(visit.path).as_deref())?,
                 Met::NoItem | Met::BadName | Met::TooDeep | Met::Loop | Met::Lost(_) => plan.faults += 1,
@@ -373,6 +393,15 @@ fn plan_part(
         walked.map_err(at)?;
     }
     Ok(())
+}
+
+/// Whether the patterns leave out a path that was asked for, or a directory above it.
+fn is_left_out(exclude: &Patterns, path: &[u8], is_directory: bool) -> bool {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| (at, true));
+    let mut parts = ends.chain([(path.len(), is_directory)]).filter(|(end, _)| *end > 0);
+    parts.any(|(end, is_directory)| {
+        exclude.judge(Verdict::Taken, &path[..end], is_directory) == Verdict::Excluded
+    })
 }
 
 fn tell(point: &Point, plan: &Plan, output: &Output) {

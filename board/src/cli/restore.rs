@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use windlass_agent::log::state::Point;
+use windlass_agent::policy::select::Patterns;
 use windlass_agent::progress::Progress;
 use windlass_agent::restore::fault::{FAULTS_MAX, Reason};
 use windlass_agent::restore::owners::OwnerMap;
@@ -56,6 +57,7 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
         existing: existing(args),
         owner_map: owner_map(&args.map_owner)?,
         protected: protected(&Access::from(global)),
+        exclude: excluded(args)?,
         memory_bytes: global.memory.0,
         job: &job,
     };
@@ -66,10 +68,11 @@ pub fn run(global: &Global, args: &Restore, output: &Output) -> Result<Exit, Fai
         match (&args.to, &args.to_device) {
             (Some(to), _) => {
                 let mut all = RestoreReport::default();
-                for (from, paths) in history::by_point(&opened, point, &args.at, &args.paths)? {
+                for (from, paths) in history::by_point(&opened, point, &args.at, &args.wanted())? {
                     let parts = selected::parts(state, from, &args.at, &paths)?;
                     let (owner_map, protected) = (restoring.owner_map.clone(), restoring.protected.clone());
-                    let of = Restoring { point: from, owner_map, protected, ..restoring };
+                    let exclude = restoring.exclude.clone();
+                    let of = Restoring { point: from, owner_map, protected, exclude, ..restoring };
                     let report = all_parts(&of, parts, to)?;
                     found.push(lost(from, &report));
                     add(&mut all, report);
@@ -151,6 +154,11 @@ pub(super) fn existing(args: &Restore) -> AgentExisting {
     }
 }
 
+/// What `--exclude` leaves out.
+pub(super) fn excluded(args: &Restore) -> Result<Patterns, Failure> {
+    Patterns::new(&[], &args.exclude).map_err(|fault| Failure::usage(format_args!("--exclude: {fault}")))
+}
+
 /// The owners that `--map-owner` asks for.
 pub(super) fn owner_map(rules: &[String]) -> Result<OwnerMap, Failure> {
     let mut map = OwnerMap::default();
@@ -167,7 +175,7 @@ pub(super) fn owner_map(rules: &[String]) -> Result<OwnerMap, Failure> {
 fn all_parts(restoring: &Restoring<'_>, parts: Vec<Part>, to: &Path) -> Result<RestoreReport, Failure> {
     let Restoring { repository, state, point, job, .. } = *restoring;
     let mut all = RestoreReport::default();
-    if parts.iter().all(|part| part.paths.is_empty()) {
+    if parts.iter().all(|part| part.paths.is_empty()) && restoring.exclude.is_everything() {
         job.items_total.set(point.totals.items);
         job.bytes_total.set(point.totals.bytes_logical);
     }

@@ -30,6 +30,7 @@ use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::limits::LOCATION_BLOCKS_DEFAULT;
 use windlass_agent::log::state::{Point, State};
+use windlass_agent::policy::select::Patterns;
 use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::restore::owners::OwnerMap;
@@ -274,6 +275,7 @@ impl Steps<'_> {
                 existing: Existing::Refuse,
                 owner_map: OwnerMap::default(),
                 protected: protected(&Access::from(&self.options)),
+                exclude: Patterns::default(),
                 memory_bytes: self.options.memory.0,
                 job: &job,
             };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use windlass_agent::id::{Lin, VolumeId};
 use windlass_agent::log::state::{Point, State};
+use windlass_agent::policy::select::Patterns;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::read::lookup::Lookup;
 use windlass_agent::restore::device;
@@ -62,6 +63,8 @@ pub struct Restoring<'a> {
     pub owner_map: OwnerMap,
     /// The repository's own directories: nothing is restored into them.
     pub protected: Protected,
+    /// What is left out.
+    pub exclude: Patterns,
     /// Budget.
     pub memory_bytes: u64,
     /// For whoever watches.
@@ -80,7 +83,7 @@ impl Restoring<'_> {
         job.enter(Phase::Planning);
         let mut lookup = open_lookup(repository, self.state, point, volume)?;
         let root = lookup.root(volume).map_err(Failure::new)?;
-        if paths.is_empty() && point.volumes.len() == 1 {
+        if paths.is_empty() && point.volumes.len() == 1 && self.exclude.is_everything() {
             job.items_total.set(point.totals.items);
             job.bytes_total.set(point.totals.bytes_logical);
         }
@@ -95,6 +98,7 @@ impl Restoring<'_> {
             owners: nix::unistd::geteuid().is_root(),
             owner_map: self.owner_map.clone(),
             repository: self.protected.clone(),
+            exclude: self.exclude.clone(),
         };
         host::raise_descriptors();
         job.enter(Phase::Restoring);

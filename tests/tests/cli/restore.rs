@@ -494,3 +494,74 @@ fn modes_do_not_depend_on_the_mask() {
         expect_equal(&tree, &to).unwrap_or_else(|why| panic!("mask {mask:o}: {why}"));
     }
 }
+
+#[test]
+fn patterns_say_what_is_restored_and_what_is_left_out() {
+    let work = Workdir::new("cli-restore-patterns").unwrap();
+    let (tree, image) = (work.dir("tree").unwrap(), work.join("image"));
+    for dir in ["etc/app/cache", "home/bob/cache"] {
+        fs::create_dir_all(tree.join(dir)).unwrap();
+        fs::write(tree.join(dir).join("big.conf"), "cached").unwrap();
+    }
+    for (name, text) in
+        [("etc/a.conf", "a"), ("etc/a.conf.bak", "old"), ("home/bob/notes.txt", "n"), ("home/x.tmp", "t")]
+    {
+        fs::write(tree.join(name), text).unwrap();
+    }
+    fs::hard_link(tree.join("etc/a.conf"), tree.join("home/a.tmp")).unwrap();
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    let made = Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).args([&tree, &image]).status();
+    assert!(made.unwrap().success());
+    let cli = Cli::new(env!("CARGO_BIN_EXE_windlass-under-test")).with_repository(work.path());
+    cli.ok(&["repo", "init"]);
+    cli.ok(&["policy", "set", "a", "--volume", image.to_str().unwrap()]);
+    cli.ok(&["backup", "a"]);
+    fn files(dir: &Path) -> Vec<String> {
+        fn walk(dir: &Path, top: &Path, out: &mut Vec<String>) {
+            for entry in fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+                match entry.is_dir() {
+                    true => walk(&entry, top, out),
+                    false => out.push(entry.strip_prefix(top).unwrap().display().to_string()),
+                }
+            }
+        }
+        let mut out = Vec::new();
+        walk(dir, dir, &mut out);
+        out.sort();
+        out
+    }
+    let restore = |name: &str, options: &[&str]| {
+        let to = work.join(name);
+        let target = to.display().to_string();
+        let line = [&["restore", "a", "--target", &target], options].concat();
+        let planned = cli.json(&[&line[..], &["--dry-run"]].concat());
+        cli.ok(&line);
+        let found = files(&to);
+        let again = cli.json(&[&line[..], &["--dry-run"]].concat());
+        // A plan sees the same items: what it would write before is there afterwards.
+        assert_eq!(again["bytes"], 0, "{name}: {again}");
+        assert!(planned["items"].as_u64().unwrap() >= found.len() as u64, "{name}: {planned}");
+        found
+    };
+    assert_eq!(
+        restore("excluded", &["--exclude", "cache/", "--exclude", "*.tmp", "--exclude", "/etc/*.bak"]),
+        ["etc/a.conf", "home/bob/notes.txt"]
+    );
+    assert_eq!(
+        restore("included", &["--include", "*.conf", "--exclude", "/home/bob"]),
+        ["etc/a.conf", "etc/app/cache/big.conf"]
+    );
+    assert_eq!(restore("name", &["--include", "notes.txt"]), ["home/bob/notes.txt"]);
+    assert_eq!(
+        restore("both", &["etc", "--include", "/home/x.*", "--exclude", "app"]),
+        ["etc/a.conf", "etc/a.conf.bak", "home/x.tmp"]
+    );
+    let wrong = cli.run(&["restore", "a", "--to", "/none", "--exclude", "a//b"]);
+    assert!(wrong.code == 2 && wrong.failure().contains("--exclude"), "{wrong:?}");
+    // A search takes the pattern where the path goes.
+    let mut found: Vec<String> = cli.ok(&["find", "a", "*.conf"]).lines().map(str::to_owned).collect();
+    found.sort();
+    assert_eq!(found, ["/etc/a.conf", "/etc/app/cache/big.conf", "/home/bob/cache/big.conf"]);
+    assert_eq!(cli.ok(&["find", "a", "/home/*.tmp"]).lines().count(), 2);
+    assert_eq!(cli.run(&["find", "a", "nothing"]).code, 1);
+}

@@ -84,7 +84,7 @@ pub const ENTRIES: &[Entry] = &[
                 "Which volume of a policy that has several: its device, or its number as \
                  `points --json` prints it",
             ),
-            Arg::word("path", Kind::Path, "Where to begin, from the volume's root"),
+            Arg::word("path", Kind::Path, "Where to begin, from the volume's root; or a pattern, as with --name"),
             Arg::option("name", Kind::Text, "Only names that match: '*', '?', '[a-z]', '{a,b}'"),
             Arg::option("type", Kind::Choice(&["file", "dir", "link", "special"]), "Only items of this type"),
             Arg::option("larger", Kind::Bytes, "Only files larger than this"),
@@ -273,6 +273,18 @@ pub const ENTRIES: &[Entry] = &[
                 "paths",
                 Kind::Path,
                 "Paths or patterns from the volume's root; everything when there is none",
+            )
+            .many(),
+            Arg::option(
+                "include",
+                Kind::Text,
+                "Restore what matches, as a path does; a name without a slash in any directory",
+            )
+            .many(),
+            Arg::option(
+                "exclude",
+                Kind::Text,
+                "Leave out what matches, with everything below: '*.tmp' in any directory, '/home/*/cache' from the root",
             )
             .many(),
             Arg::option("to", Kind::Path, "Restore files below this directory"),

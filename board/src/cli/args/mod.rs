@@ -496,6 +496,7 @@ pub struct Stat {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
+  windlass find home '*.conf'
   windlass find home / --name '*.conf'
   windlass find home@latest /docs --type file --larger 100MiB
   windlass find home --deleted --name '*.xls'")]
@@ -503,7 +504,7 @@ pub struct Find {
     /// Where to look.
     #[command(flatten)]
     pub at: At,
-    /// Where to begin, from the volume's root
+    /// Where to begin, from the volume's root; or a pattern, as with --name
     #[arg(default_value = "/")]
     pub path: PathBuf,
     /// Only names that match: '*', '?', '[a-z]', '{a,b}'

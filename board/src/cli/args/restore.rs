@@ -15,6 +15,7 @@ Examples:
   windlass restore home --to /mnt/new
   windlass restore home@2026-11-21 docs/plan.txt photos --to /tmp/out --existing skip
   windlass restore home '*.conf' '/home/*/docs' --to /tmp/out
+  windlass restore home --include '*.conf' --exclude '*.bak' --target /tmp/out
   windlass restore luns --to-device /dev/vg0/lun7-new
   windlass restore luns --to-device /dev/vg0/lun7 --in-place
   windlass restore home --to /mnt/new --map-owner 1000:2000 --map-owner :100=:200
@@ -43,6 +44,12 @@ pub struct Restore {
     pub at: At,
     /// Paths or patterns from the volume's root; everything when there is none
     pub paths: Vec<PathBuf>,
+    /// Restore what matches, as a path does; a name without a slash in any directory
+    #[arg(long, value_name = "PATTERN", conflicts_with = "to_device")]
+    pub include: Vec<String>,
+    /// Leave out what matches, with everything below: '*.tmp' in any directory, '/home/*/cache' from the root
+    #[arg(long, value_name = "PATTERN", conflicts_with = "to_device")]
+    pub exclude: Vec<String>,
     /// Restore files below this directory
     #[arg(long, visible_alias = "target", value_name = "DIR", required_unless_present = "to_device")]
     pub to: Option<PathBuf>,
@@ -59,11 +66,22 @@ pub struct Restore {
     #[arg(long, value_name = "OLD:NEW", conflicts_with = "to_device")]
     pub map_owner: Vec<String>,
     /// Restore nothing: remove what restores that ended early left below DIR to go on with; what they finished stays
-    #[arg(long, conflicts_with_all = ["dry_run", "in_place", "paths", "map_owner"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "in_place", "paths", "include", "exclude", "map_owner"])]
     pub abandon: bool,
     /// Write nothing: say how much would be written and fetched, which names are taken, and what would become of each
     #[arg(short = 'n', long, visible_alias = "plan")]
     pub dry_run: bool,
+}
+
+impl Restore {
+    /// The paths and patterns that are asked for. A pattern that is a name is meant in any directory.
+    pub fn wanted(&self) -> Vec<PathBuf> {
+        let include = self.include.iter().map(|text| match text.contains(['/', '*', '?', '[', '{']) {
+            true => PathBuf::from(text),
+            false => PathBuf::from(format!("**/{text}")),
+        });
+        self.paths.iter().cloned().chain(include).collect()
+    }
 }
 
 /// What a restore does with a name that is taken.

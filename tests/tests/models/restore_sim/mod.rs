@@ -23,6 +23,7 @@ use std::sync::Arc;
 use point::{BACKUP, BLOCK, Oddity, Point, ROOT, VOLUME, Wanted};
 use shelf::Shelf;
 use windlass_agent::id::BackupId;
+use windlass_agent::policy::select::Patterns;
 use windlass_agent::read::lookup::Lookup;
 use windlass_agent::read::plan::Merging;
 use windlass_agent::restore::fault::{Feature, Reason, RestoreFault};
@@ -103,6 +104,7 @@ fn restore(
         owners: true,
         owner_map: OwnerMap::default(),
         repository: Protected::default(),
+        exclude: Patterns::default(),
     };
     let roots = [Root { lin: ROOT, name: Vec::new() }];
     let nonce = world.p.next_u64();
