@@ -1,4 +1,4 @@
-//! The README's example, run as it stands: what it shows works, and prints what the README says it prints.
+//! The README's example, and the year of the operator's manual, run as they stand: what they show works, and prints what is said.
 //!
 //! Needs mke2fs; says `SKIPPED` otherwise. Source: ours.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which say so by failing")]
@@ -50,5 +50,36 @@ fn the_readme_s_example_does_what_it_says() {
     assert!(shown.len() >= 3, "{shown:?}");
     for line in shown {
         assert!(printed.lines().any(|printed| words(printed) == words(line)), "{line}\nin\n{printed}");
+    }
+}
+
+#[test]
+fn the_year_in_ten_commands_is_one_that_works() {
+    if !["/usr/sbin/mke2fs", "/sbin/mke2fs"].iter().any(|path| Path::new(path).exists()) {
+        return skip("the_year_in_ten_commands_is_one_that_works", "mke2fs is missing");
+    }
+    let scratch = Scratch::new("year");
+    let programs = scratch.path().join("bin");
+    fs::create_dir_all(&programs).unwrap();
+    symlink(env!("CARGO_BIN_EXE_windlass-under-test"), programs.join("windlass")).unwrap();
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../board/doc/operate.md");
+    let manual = fs::read_to_string(manual).unwrap();
+    let year = manual.split_once("## A year of a repository, in ten commands\n").unwrap().1;
+    let year = year.split_once("```sh\n").unwrap().1.split_once("```\n").unwrap().0;
+    let commands: Vec<&str> = year.lines().collect();
+    assert!(commands.len() == 10 && commands.iter().all(|line| line.starts_with("windlass ")), "{year}");
+    // The volume and the variables of the README's example.
+    let (example, _) = example();
+    let setup = example.split("windlass ").next().unwrap().replace("cd \"$(mktemp -d)\"\n", "");
+    let setup = setup.replace("mkdir repository && ", "mkdir repository\n");
+    let ends = "test \"$(cat back/letters/bob.txt)\" = 'Dear Bob'\nWINDLASS_KEY_FILE=\"$PWD/safe.key\" windlass points home\n";
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", programs.display());
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", &format!("{setup}{year}{ends}")]).env_clear().env("PATH", path);
+    let ended = shell.env("TMPDIR", scratch.path()).current_dir(scratch.path()).output().unwrap();
+    let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success(), "{printed}{}", String::from_utf8_lossy(&ended.stderr));
+    for says in ["opens the repository too now", "appeared", "ALONE", "sound:", "held: audit"] {
+        assert!(printed.contains(says), "{says}: {printed}");
     }
 }
