@@ -675,8 +675,8 @@ fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
     );
     let there = files(&out);
     let again = cli.json(&["restore", "a", "docs", "--to", to, "--dry-run"]);
-    // docs, docs/a.txt, docs/old, docs/old/b.txt
-    assert_eq!((&again["items"], &again["existing"]), (&4.into(), &4.into()));
+    // docs, docs/a.txt, docs/old, docs/old/b.txt: all are there, and nothing would be written.
+    assert_eq!((&again["items"], &again["existing"]), (&0.into(), &4.into()));
     assert_eq!((files(&out), files(&store)), (there, before), "a dry run wrote");
     assert_eq!(cli.run(&["restore", "a", "none", "--to", to, "-n"]).code, 1);
 }
