@@ -12,7 +12,7 @@
 //! - Every directory that this process puts something into has been fsynced into its parent, up to the root,
 //!   even if another process made it.
 //! - Every call opens the root by its path and compares its identity with that at the start: when a disk was unmounted
-//!   below us, the empty mount point is not taken for the store.
+//!   below us, the empty mount point is not taken for the store, and neither is another disk that came to the same place and device number.
 //! - A walk holds at most [`LIST_BATCH_NAMES`] names per level; a larger directory is read again for the next batch.
 //!
 //! Large bodies go around the page cache (`O_DIRECT`) as far as their parts are aligned; what went through it is dropped
@@ -38,6 +38,7 @@ use nix::fcntl::{
 };
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
+use rustix::fs::{AtFlags as AtFlagsOfStatx, StatxFlags, statx};
 
 use super::throttle::Throttle;
 use super::time::{Heard, StoreTime};
@@ -69,8 +70,8 @@ const DIR_FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::
 /// A directory tree, shared between threads and with other processes.
 pub struct DirStore {
     path: PathBuf,
-    /// (device, inode) of the root when it was opened.
-    identity: (u64, u64),
+    /// Of the root when it was opened.
+    identity: Identity,
     throttle: Arc<Throttle>,
     /// For what no limit applies to.
     unlimited: Throttle,
@@ -134,7 +135,9 @@ impl DirStore {
         })?;
         if identity(&root).map_err(|e| fault(verb, key, e))? != self.identity {
             let path = self.path.display();
-            return Err(gone(format!("{path} is another directory than at the start (unmounted?)")));
+            return Err(gone(format!(
+                "{path} is another directory than at the start: its disk was unmounted, or another one is there; bring it back"
+            )));
         }
         Ok(root)
     }
@@ -569,9 +572,26 @@ fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
     OpenOptions::new().read(true).custom_flags(flags).open(path).map(OwnedFd::from).map_err(|e| errno(&e))
 }
 
-fn identity(root: &OwnedFd) -> Result<(u64, u64), Errno> {
+/// Which directory the root is. Device and inode are not enough: a disk that is plugged in after another has often its device number, and
+/// roots of file systems have the same inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    /// What the file system says that it is: made from its UUID on ext4 and btrfs, from the device elsewhere.
+    file_system: u64,
+    /// When the directory was made, where the file system knows it.
+    born: Option<(i64, u32)>,
+}
+
+fn identity(root: &OwnedFd) -> Result<Identity, Errno> {
     let stat = nix::sys::stat::fstat(root.as_fd())?;
-    Ok((stat.st_dev, stat.st_ino))
+    let file_system = nix::sys::statvfs::fstatvfs(root)?.filesystem_id();
+    let born = statx(root, "", AtFlagsOfStatx::EMPTY_PATH, StatxFlags::BTIME)
+        .ok()
+        .filter(|found| found.stx_mask & StatxFlags::BTIME.bits() != 0)
+        .map(|found| (found.stx_btime.tv_sec, found.stx_btime.tv_nsec));
+    Ok(Identity { device: stat.st_dev, inode: stat.st_ino, file_system, born })
 }
 
 fn errno(error: &io::Error) -> Errno {

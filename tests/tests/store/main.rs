@@ -5,9 +5,11 @@
 //! | `client` | repeats, the uplink's threads, the wrapper that injects faults |
 //! | `dir` | a directory: races between processes, death within a PUT, full disks |
 //! | `fault` | S3 answers that go wrong |
+//! | `unplugged` | a directory on a disk that goes, and another one in its place |
 //!
 //! Real servers are in `servers`. Source: ours.
 
 mod client;
 mod dir;
 mod fault;
+mod unplugged;
