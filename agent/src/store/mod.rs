@@ -2,10 +2,13 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`azure`] | Azure Blob (`az://account/container/prefix`): shared key or SAS |
 //! | [`dir`] | a directory (`file://`): create by hard link, fsynced, safe between processes |
 //! | [`etcd`] | etcd 3.4 and later (`etcd://host:2379/prefix`), for the commit log only |
+//! | [`gcs`] | Google Cloud Storage (`gs://bucket/prefix`): service account, metadata server |
 //! | [`s3`] | S3 and compatible (`s3://bucket/prefix`): SigV4, ureq, rustls |
 //! | [`http`] | how servers are reached: agent, TLS, timeouts |
+//! | [`keyring`] | credentials from files and the environment |
 //! | [`memory`] | a map, for tests and simulations |
 //! | [`null`] | `null://`, a measuring tool: a directory without the data |
 //! | [`open`](mod@open) | from a URL to a store |
@@ -22,9 +25,12 @@
 //!
 //! Source: `agent/doc/commit-log.md`, Answers to a create.
 
+pub mod azure;
 pub mod dir;
 pub mod etcd;
+pub mod gcs;
 pub mod http;
+pub mod keyring;
 pub mod memory;
 pub mod null;
 pub mod open;
@@ -38,6 +44,7 @@ pub mod time;
 pub mod uplink;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::foreign;
 
@@ -118,6 +125,12 @@ pub trait Store: Send + Sync {
     /// Where its credentials are from, for people: nothing secret. `None`: it needs none.
     fn credentials(&self) -> Option<String> {
         None
+    }
+
+    /// Ways to the same store that are apart from each other: one for each address that the name of its server resolves to, where those are
+    /// several. A probe races over them. Blocks.
+    fn ways(&self) -> Vec<Arc<dyn Store>> {
+        Vec::new()
     }
 
     /// Whether the store keeps old versions of what is replaced or deleted. Asked once, by the probe.

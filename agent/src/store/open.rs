@@ -9,14 +9,20 @@ use std::sync::Arc;
 
 use windlass_hal::clock::Clock;
 
+use super::azure::{AzureOpenFault, AzureSettings, AzureStore};
 use super::dir::DirStore;
 use super::etcd::{EtcdSettings, EtcdStore, Place, PlaceFault};
+use super::gcs::{GcsOpenFault, GcsSettings, GcsStore};
 use super::http::TlsFault;
 use super::null::NullStore;
 use super::s3::{S3OpenFault, S3Settings, S3Store};
 use super::split::SplitStore;
 use super::throttle::Throttle;
 use super::{Store, StoreFault, StoreFaultKind};
+
+/// What a repository's URL may be, for people.
+pub const SCHEMES: &str =
+    "file:///path, s3://bucket/prefix, az://account/container/prefix or gs://bucket/prefix";
 
 /// What a store needs besides its URL.
 #[derive(Clone)]
@@ -29,6 +35,10 @@ pub struct Settings {
     pub nonce: u64,
     /// For `s3:` URLs.
     pub s3: S3Settings,
+    /// For `az:` URLs.
+    pub azure: AzureSettings,
+    /// For `gs:` URLs.
+    pub gcs: GcsSettings,
     /// For `etcd:` URLs.
     pub etcd: EtcdSettings,
 }
@@ -37,7 +47,15 @@ impl Settings {
     /// No limits, keys from the environment.
     pub fn new(clock: Arc<dyn Clock>, nonce: u64) -> Settings {
         let throttle = Arc::new(Throttle::new(Arc::clone(&clock), 0, 0));
-        Settings { clock, throttle, nonce, s3: S3Settings::default(), etcd: EtcdSettings::default() }
+        Settings {
+            clock,
+            throttle,
+            nonce,
+            s3: S3Settings::default(),
+            azure: AzureSettings::default(),
+            gcs: GcsSettings::default(),
+            etcd: EtcdSettings::default(),
+        }
     }
 }
 
@@ -61,6 +79,10 @@ pub enum OpenFault {
     Dir(StoreFault),
     /// S3 settings that cannot be used.
     S3(S3OpenFault),
+    /// Azure settings that cannot be used.
+    Azure(AzureOpenFault),
+    /// Google settings that cannot be used.
+    Gcs(GcsOpenFault),
     /// An `etcd:` URL that cannot be used.
     Etcd(PlaceFault),
     /// Certificates for etcd that cannot be used.
@@ -78,10 +100,10 @@ impl fmt::Display for OpenFault {
                 write!(f, "{url:?} is a path; write file://{url}")
             }
             OpenFault::NoScheme(url) => {
-                write!(f, "{url:?} is not a store; write file:///path or s3://bucket/prefix")
+                write!(f, "{url:?} is not a store; write {SCHEMES}")
             }
             OpenFault::UnknownScheme(scheme) => {
-                write!(f, "{scheme}: is not supported; write file:///path or s3://bucket/prefix")
+                write!(f, "{scheme}: is not supported; write {SCHEMES}")
             }
             OpenFault::BadPath { scheme, url } => {
                 write!(f, "{url:?}: write {scheme}:// and an absolute path, {scheme}:///srv/repo")
@@ -95,6 +117,8 @@ impl fmt::Display for OpenFault {
             }
             OpenFault::Dir(fault) => fault.fmt(f),
             OpenFault::S3(fault) => fault.fmt(f),
+            OpenFault::Azure(fault) => fault.fmt(f),
+            OpenFault::Gcs(fault) => fault.fmt(f),
             OpenFault::Etcd(fault) => fault.fmt(f),
             OpenFault::EtcdTls(fault) => write!(f, "certificates for etcd: {fault}"),
             OpenFault::LogOnly => {
@@ -132,6 +156,26 @@ pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Store>, OpenFault>
             let (clock, throttle) = (Arc::clone(&settings.clock), Arc::clone(&settings.throttle));
             let store = S3Store::open(bucket, prefix, settings.s3.clone(), clock, throttle);
             Ok(Arc::new(store.map_err(OpenFault::S3)?))
+        }
+        "az" => {
+            if rest.contains(['@', '?']) {
+                return Err(OpenFault::SecretInUrl);
+            }
+            let place = rest.strip_prefix("//").unwrap_or("");
+            let (clock, throttle) = (Arc::clone(&settings.clock), Arc::clone(&settings.throttle));
+            let store = AzureStore::open(place, &settings.azure, clock, throttle);
+            Ok(Arc::new(store.map_err(OpenFault::Azure)?))
+        }
+        "gs" => {
+            if rest.contains(['@', '?']) {
+                return Err(OpenFault::SecretInUrl);
+            }
+            let rest = rest.strip_prefix("//").unwrap_or("");
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let (clock, throttle) = (Arc::clone(&settings.clock), Arc::clone(&settings.throttle));
+            let own = GcsSettings { nonce: settings.nonce, ..settings.gcs.clone() };
+            let store = GcsStore::open(bucket, prefix, &own, clock, throttle);
+            Ok(Arc::new(store.map_err(OpenFault::Gcs)?))
         }
         "null" => Ok(Arc::new(NullStore::new(directory("null", url, settings)?))),
         "etcd" | "etcd+https" => Err(OpenFault::LogOnly),
@@ -182,6 +226,12 @@ mod tests {
         assert!(fault("file://srv/x").to_string().contains("file:///srv/repo"));
         assert_eq!(fault("s3://AK:secret@bucket/x"), OpenFault::SecretInUrl);
         assert!(!fault("s3://AK:secret@bucket/x").to_string().contains("secret@"));
+        for with_secret in ["az://account/container?sv=1&sig=secret", "az://key@account/container"] {
+            assert_eq!(fault(with_secret), OpenFault::SecretInUrl);
+        }
+        assert!(matches!(fault("az:"), OpenFault::Azure(AzureOpenFault::Account(_))));
+        assert!(matches!(fault("gs:"), OpenFault::Gcs(GcsOpenFault::Bucket(_))));
+        assert_eq!(fault("gs://key@bucket/x"), OpenFault::SecretInUrl);
         assert!(fault("null:").to_string().contains("null:///srv/repo"));
         assert!(matches!(fault("s3:"), OpenFault::S3(S3OpenFault::Bucket(_))));
         assert!(

@@ -7,6 +7,8 @@
 //! Name the trait by its path where it is implemented (`impl over::Over for ...`): it has the methods of [`Store`], and with both in scope a
 //! call would be ambiguous. Source: ours.
 
+use std::sync::Arc;
+
 use super::time::StoreTime;
 use super::{ByteRange, PutMode, Store, StoreFault, Versioning};
 
@@ -65,6 +67,11 @@ pub trait Over: Send + Sync {
         self.behind().credentials()
     }
 
+    /// As [`Store::ways`]: past this store.
+    fn ways(&self) -> Vec<Arc<dyn Store>> {
+        self.behind().ways()
+    }
+
     /// As [`Store::versioning`].
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.behind().versioning()
@@ -111,6 +118,10 @@ impl<T: Over> Store for T {
 
     fn credentials(&self) -> Option<String> {
         Over::credentials(self)
+    }
+
+    fn ways(&self) -> Vec<Arc<dyn Store>> {
+        Over::ways(self)
     }
 
     fn versioning(&self) -> Result<Versioning, StoreFault> {

@@ -12,14 +12,16 @@
 //!
 //! A store whose log is elsewhere (`split`) needs no conditions: [`probe_plain`] leaves out `Race` and `CreateOnExisting`.
 //!
-//! Each racer is a thread with a call of its own under way, hence a connection of its own.
+//! Each racer is a thread with a call of its own under way, hence a connection of its own. Racers go in turn over all ways to the store: the
+//! addresses that the name of its server resolves to ([`Store::ways`]), and the further servers that were named. What one way has written,
+//! the others must see. An answer that decides nothing (409, 5xx) makes a race be run again under another name; 400 and 501 refuse the store.
 //!
 //! Invariants: uses keys that begin with `probe/<nonce>-` only and deletes them, whatever came out. Does not: prove anything for all
 //! time; it is run at every start as a writer ([`probe_again`]: about 60 round trips, nothing left behind).
 //! Source: `agent/doc/commit-log.md`, C6 and What stores get wrong.
 
 use std::fmt;
-use std::sync::{Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
 use windlass_hal::clock::Clock;
 
@@ -114,6 +116,8 @@ pub struct ProbeFault {
     pub wrong: Wrong,
     /// Whether the bucket keeps versions, which is a likely reason.
     pub versioning: Versioning,
+    /// Ways to the store that were raced over: several that do not agree are another.
+    pub ways: usize,
 }
 
 impl fmt::Display for ProbeFault {
@@ -124,6 +128,9 @@ impl fmt::Display for ProbeFault {
         {
             write!(f, "; the bucket keeps versions, under which some servers ignore conditions: use a new")?;
             write!(f, " bucket without versioning")?;
+        }
+        if self.ways > 1 && !matches!(self.wrong, Wrong::Fault(_)) {
+            write!(f, "; {} addresses or servers were asked, which may not agree: name one", self.ways)?;
         }
         Ok(())
     }
@@ -154,6 +161,8 @@ pub struct Report {
     pub versioning: Versioning,
     /// Races that were run again under another name because a request went unanswered.
     pub races_repeated: usize,
+    /// Ways to the store that were raced over: addresses and named servers; 1 when there was one.
+    pub ways: usize,
 }
 
 /// Runs all checks. `nonce` is a random number; two probes with the same one disturb each other.
@@ -161,7 +170,20 @@ pub struct Report {
 /// # Errors
 /// The first check that fails. Its keys are deleted as far as the store allows.
 pub fn probe(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<Report, ProbeFault> {
-    probe_for(store, clock, nonce, PutMode::CreateOnly, &LISTED)
+    probe_over(store, &[], clock, nonce)
+}
+
+/// The same over further servers of the same store.
+///
+/// # Errors
+/// The first check that fails. Its keys are deleted as far as the store allows.
+pub fn probe_over(
+    store: &dyn Store,
+    others: &[Arc<dyn Store>],
+    clock: &dyn Clock,
+    nonce: u64,
+) -> Result<Report, ProbeFault> {
+    probe_for(store, others, clock, nonce, PutMode::CreateOnly, &LISTED)
 }
 
 /// The same at each start of a process that writes, and without a trace: the order of names in folders was seen to when the repository was
@@ -170,7 +192,7 @@ pub fn probe(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<Report,
 /// # Errors
 /// The first check that fails. Its keys are deleted as far as the store allows.
 pub fn probe_again(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<Report, ProbeFault> {
-    probe_for(store, clock, nonce, PutMode::CreateOnly, &LISTED_FLAT)
+    probe_for(store, &[], clock, nonce, PutMode::CreateOnly, &LISTED_FLAT)
 }
 
 /// Runs the checks that need no condition: for a store of objects whose log is elsewhere.
@@ -178,18 +200,21 @@ pub fn probe_again(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<R
 /// # Errors
 /// The first check that fails. Its keys are deleted as far as the store allows.
 pub fn probe_plain(store: &dyn Store, clock: &dyn Clock, nonce: u64) -> Result<Report, ProbeFault> {
-    probe_for(store, clock, nonce, PutMode::Replace, &LISTED_FLAT)
+    probe_for(store, &[], clock, nonce, PutMode::Replace, &LISTED_FLAT)
 }
 
 fn probe_for(
     store: &dyn Store,
+    others: &[Arc<dyn Store>],
     clock: &dyn Clock,
     nonce: u64,
     create: PutMode,
     listed: &[&str],
 ) -> Result<Report, ProbeFault> {
     let base = format!("probe/{nonce:016x}");
-    let probe = Probe { store, create, base, listed, repeated: Mutex::new(0) };
+    let mut ways = store.ways();
+    ways.extend(others.iter().cloned());
+    let probe = Probe { store, ways, create, base, listed, repeated: Mutex::new(0) };
     let result = probe.run(clock);
     probe.clean();
     result
@@ -197,6 +222,8 @@ fn probe_for(
 
 struct Probe<'a> {
     store: &'a dyn Store,
+    /// Besides that.
+    ways: Vec<Arc<dyn Store>>,
     /// How objects are created that are not there: with the condition, unless the store is not asked for any.
     create: PutMode,
     base: String,
@@ -216,7 +243,7 @@ impl Probe<'_> {
                 start = end;
                 Ok(())
             }
-            Err(wrong) => Err(ProbeFault { check, wrong, versioning }),
+            Err(wrong) => Err(ProbeFault { check, wrong, versioning, ways: self.ways.len().max(1) }),
         };
         let told = self.store.versioning().map(|told| versioning = told).map_err(Wrong::Fault);
         timed(Check::Versioning, told, versioning)?;
@@ -228,7 +255,7 @@ impl Probe<'_> {
         timed(Check::Listing, self.listing(), versioning)?;
         timed(Check::Delete, self.delete(), versioning)?;
         let races_repeated = *self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Report { checks, versioning, races_repeated })
+        Ok(Report { checks, versioning, races_repeated, ways: self.ways.len().max(1) })
     }
 
     fn race(&self, number: usize) -> Result<(), Wrong> {
@@ -247,8 +274,12 @@ impl Probe<'_> {
             }
             match (winners.as_slice(), open) {
                 (&[winner], None) => {
-                    let same = self.read(&key, WHOLE)? == racer_body(winner);
-                    return if same { Ok(()) } else { Err(Wrong::LoserOverwrote) };
+                    for way in 0..self.ways.len().max(1) {
+                        if self.read_by(way, &key, WHOLE)? != racer_body(winner) {
+                            return Err(Wrong::LoserOverwrote);
+                        }
+                    }
+                    return Ok(());
                 }
                 (winners, _) if winners.len() > 1 => return Err(Wrong::Winners(winners.len())),
                 (_, Some(fault)) => last = Wrong::Fault(fault),
@@ -268,7 +299,7 @@ impl Probe<'_> {
                     scope.spawn(move || {
                         let body = racer_body(racer);
                         barrier.wait();
-                        self.store.put(key, &[&body], PutMode::CreateOnly)
+                        self.way(racer).put(key, &[&body], PutMode::CreateOnly)
                     })
                 })
                 .collect();
@@ -280,10 +311,12 @@ impl Probe<'_> {
     fn create_on_existing(&self) -> Result<(), Wrong> {
         let key = format!("{}-existing", self.base);
         self.put(&key, b"first", PutMode::CreateOnly)?;
-        match self.store.put(&key, &[b"second"], PutMode::CreateOnly) {
-            Ok(()) => return Err(Wrong::CreateIgnored),
-            Err(fault) if fault.kind == StoreFaultKind::Exists => {}
-            Err(fault) => return Err(Wrong::Fault(fault)),
+        for way in 0..self.ways.len().max(1) {
+            match self.way(way).put(&key, &[b"second"], PutMode::CreateOnly) {
+                Ok(()) => return Err(Wrong::CreateIgnored),
+                Err(fault) if fault.kind == StoreFaultKind::Exists => {}
+                Err(fault) => return Err(Wrong::Fault(fault)),
+            }
         }
         if self.read(&key, WHOLE)? == b"first" { Ok(()) } else { Err(Wrong::LoserOverwrote) }
     }
@@ -293,9 +326,11 @@ impl Probe<'_> {
         for round in 0..4u8 {
             let body = [b'0' + round; 100];
             self.put(&key, &body, PutMode::Replace)?;
-            let ranged = self.read(&key, ByteRange::From { offset: 10, len: 20 })?;
-            let tail = self.read(&key, ByteRange::Last(30))?;
-            if self.read(&key, WHOLE)? != body || ranged != body[10..30] || tail != body[70..] {
+            // Each round another way reads what the first one wrote.
+            let way = usize::from(round);
+            let ranged = self.read_by(way, &key, ByteRange::From { offset: 10, len: 20 })?;
+            let tail = self.read_by(way, &key, ByteRange::Last(30))?;
+            if self.read_by(way, &key, WHOLE)? != body || ranged != body[10..30] || tail != body[70..] {
                 return Err(Wrong::StaleRead);
             }
         }
@@ -332,9 +367,23 @@ impl Probe<'_> {
         self.store.put(key, &[body], mode).map_err(Wrong::Fault)
     }
 
+    /// One of the ways, in turn.
+    fn way(&self, number: usize) -> &dyn Store {
+        match self.ways.len() {
+            0 => self.store,
+            ways => &*self.ways[number % ways],
+        }
+    }
+
     fn read(&self, key: &str, range: ByteRange) -> Result<Vec<u8>, Wrong> {
         let mut out = Vec::new();
         self.store.get(key, range, &mut out).map_err(Wrong::Fault)?;
+        Ok(out)
+    }
+
+    fn read_by(&self, way: usize, key: &str, range: ByteRange) -> Result<Vec<u8>, Wrong> {
+        let mut out = Vec::new();
+        self.way(way).get(key, range, &mut out).map_err(Wrong::Fault)?;
         Ok(out)
     }
 
@@ -365,4 +414,28 @@ impl Probe<'_> {
 
 fn racer_body(racer: usize) -> Vec<u8> {
     format!("racer {racer}").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_hal::clock::SystemClock;
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn servers_that_do_not_agree_are_found_and_ones_that_do_pass() {
+        let (one, other): (Arc<dyn Store>, Arc<dyn Store>) =
+            (Arc::new(MemoryStore::default()), Arc::new(MemoryStore::default()));
+        // Each is a store as it should be; together they are two.
+        for alone in [&one, &other] {
+            assert_eq!(probe(&**alone, &SystemClock, 1).unwrap().ways, 1);
+        }
+        let both = [Arc::clone(&one), other];
+        let fault = probe_over(&*one, &both, &SystemClock, 2).unwrap_err();
+        assert_eq!((fault.check, fault.wrong.clone()), (Check::Race, Wrong::Winners(2)));
+        assert!(fault.to_string().contains("2 addresses or servers were asked"), "{fault}");
+        let twice = [Arc::clone(&one), Arc::clone(&one)];
+        assert_eq!(probe_over(&*one, &twice, &SystemClock, 3).unwrap().ways, 2);
+    }
 }

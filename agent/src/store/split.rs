@@ -175,6 +175,11 @@ impl Store for SplitStore {
     }
 
     /// Of the log's store: that is where versions get in the way.
+    /// Of the log's store: that is where conditions matter.
+    fn ways(&self) -> Vec<Arc<dyn Store>> {
+        self.log.ways()
+    }
+
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.log.versioning()
     }

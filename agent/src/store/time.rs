@@ -2,7 +2,7 @@
 //!
 //! | store | says it in |
 //! |---|---|
-//! | S3 | the `Date` of each answer, in whole seconds |
+//! | S3, Azure, Google | the `Date` of each answer, in whole seconds |
 //! | a directory | the time of a file that was just written: on a share, the server's |
 //! | etcd, memory | nowhere: members of etcd often run on the nodes themselves, each with its own clock |
 //!
@@ -72,6 +72,17 @@ pub(super) fn parse_date(text: &str) -> Option<i64> {
     Some(Date { year, month, day }.days() * SECS_PER_DAY + hour * 3600 + minute * 60 + second)
 }
 
+/// Seconds since 1970 as a `Date` header writes them.
+pub(super) fn http_date(secs: i64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    let (days, time) = (secs.div_euclid(SECS_PER_DAY), secs.rem_euclid(SECS_PER_DAY));
+    let Date { year, month, day } = Date::from_days(days);
+    let weekday = DAYS.get(days.rem_euclid(7) as usize).unwrap_or(&DAYS[0]);
+    let month = MONTHS.get((month - 1) as usize).unwrap_or(&MONTHS[0]);
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -97,6 +108,11 @@ mod tests {
             "Sun, 06 nov 1994 08:49:37 GMT",
         ] {
             assert_eq!(parse_date(bad), None, "{bad}");
+        }
+        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        for secs in [951_782_399, 951_782_400, 1_709_251_199, 4_107_542_400] {
+            assert_eq!(parse_date(&http_date(secs)), Some(secs));
         }
     }
 

@@ -3,11 +3,13 @@
 //! An engine that this machine lacks skips loudly: the test prints `SKIPPED: name: reason` and passes. With
 //! `WINDLASS_NO_SKIP` set it fails instead, so that a release run cannot pass by skipping.
 
+pub mod azurite;
 pub mod ceph;
 pub mod certificates;
 pub mod clock;
 pub mod etcd;
 pub mod faulty;
+pub mod gcs;
 pub mod link;
 pub mod moto;
 pub mod s3;

@@ -5,6 +5,8 @@
 //! | `client` | repeats, the uplink's threads, the wrapper that injects faults |
 //! | `dir` | a directory: races between processes, death within a PUT, full disks |
 //! | `fault` | S3 answers that go wrong |
+//! | `foreign` | answers of Azure and Google, changed at random |
+//! | `token` | access tokens of Google |
 //! | `unplugged` | a directory on a disk that goes, and another one in its place |
 //!
 //! Real servers are in `servers`. Source: ours.
@@ -12,4 +14,6 @@
 mod client;
 mod dir;
 mod fault;
+mod foreign;
+mod token;
 mod unplugged;

@@ -111,6 +111,7 @@ impl EtcdStore {
             tls: place.tls,
             ca_file: settings.ca_file.as_deref(),
             client: settings.client.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path())),
+            address: None,
         })?;
         let (preferred, cluster, revision) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let lease_call_ms = AtomicU64::new(LEASE_CALL_MS);

@@ -1,4 +1,4 @@
-//! What an S3 answer means: status and error code to a fault's kind, the error body, the LIST body, `Content-Range`.
+//! What an S3 answer means: status and error code to a fault's kind, the error body, the LIST body.
 //!
 //! Invariants: an answer that decides nothing is `Unknown` or `Conflict`, never `Exists` or `NotFound`; a 404 counts as
 //! absence only when an S3 error body says so, because a proxy in between also says 404. Input from the server is bounded
@@ -6,15 +6,10 @@
 //! Does not: read from the network.
 //! Source: `agent/doc/commit-log.md`, Answers to a create; AWS S3 "Error responses", "ListObjectsV2".
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
-
+use crate::store::http::xml::walk;
 use crate::store::{PutMode, StoreFaultKind};
 
-/// Deepest nesting that is followed in an answer; S3's are 3 deep.
-const XML_DEPTH_MAX: usize = 8;
-/// Longest text of one element that is kept, in bytes: a key of 1024 bytes, escaped.
-const XML_TEXT_BYTES_MAX: usize = 8192;
+pub use crate::store::http::xml::Malformed;
 
 /// Which call an answer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +49,6 @@ pub struct Page {
     /// Token of the request for the next page.
     pub token: String,
 }
-
-/// The answer does not fit the request; the text says why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
 
 /// What an unsuccessful answer means. `code` is the error body's.
 pub fn kind(call: Call, status: u16, code: &str) -> StoreFaultKind {
@@ -176,71 +167,6 @@ pub fn parse_versioning(xml: &[u8]) -> Result<String, Malformed> {
     if whole { Ok(status) } else { Err(Malformed("not a versioning answer")) }
 }
 
-/// (first, last, size) of `bytes 0-9/10`.
-pub fn parse_content_range(value: &str) -> Option<(u64, u64, u64)> {
-    let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (first, last, size) = (first.parse().ok()?, last.parse().ok()?, size.parse().ok()?);
-    (first <= last && last < size).then_some((first, last, size))
-}
-
-/// The size in `bytes */10`, which comes with a 416.
-pub fn parse_unsatisfied_range(value: &str) -> Option<u64> {
-    value.trim().strip_prefix("bytes */")?.parse().ok()
-}
-
-/// Calls `each` with (names from the root to here, text) at the end of every element.
-fn walk(xml: &[u8], each: &mut dyn FnMut(&[String], &str)) -> Result<(), Malformed> {
-    let text = str::from_utf8(xml).map_err(|_| Malformed("not UTF-8"))?;
-    let mut reader = Reader::from_str(text);
-    let mut path: Vec<String> = Vec::new();
-    let mut text = String::new();
-    let mut ended = false;
-    loop {
-        match reader.read_event().map_err(|_| Malformed("not XML"))? {
-            Event::Start(start) => {
-                if path.len() == XML_DEPTH_MAX {
-                    return Err(Malformed("nested too deeply"));
-                }
-                path.push(String::from_utf8_lossy(start.local_name().as_ref()).into_owned());
-                text.clear();
-            }
-            Event::Empty(start) => {
-                path.push(String::from_utf8_lossy(start.local_name().as_ref()).into_owned());
-                each(&path, "");
-                path.pop();
-                ended = path.is_empty();
-            }
-            Event::End(_) => {
-                each(&path, &text);
-                text.clear();
-                path.pop();
-                ended = path.is_empty();
-            }
-            Event::Text(piece) => text.push_str(&piece.decode().map_err(|_| Malformed("not text"))?),
-            Event::CData(piece) => text.push_str(&piece.decode().map_err(|_| Malformed("not text"))?),
-            Event::GeneralRef(name) => match name.resolve_char_ref() {
-                Ok(Some(character)) => text.push(character),
-                Ok(None) => text.push(match name.as_ref() {
-                    b"amp" => '&',
-                    b"lt" => '<',
-                    b"gt" => '>',
-                    b"quot" => '"',
-                    b"apos" => '\'',
-                    _ => return Err(Malformed("unknown entity")),
-                }),
-                Err(_) => return Err(Malformed("bad character reference")),
-            },
-            Event::Decl(_) | Event::PI(_) | Event::DocType(_) | Event::Comment(_) => {}
-            Event::Eof if ended => return Ok(()),
-            Event::Eof => return Err(Malformed("cut short")),
-        }
-        if text.len() > XML_TEXT_BYTES_MAX {
-            return Err(Malformed("an element is too long"));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,12 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_and_versioning() {
-        assert_eq!(parse_content_range("bytes 0-9/10"), Some((0, 9, 10)));
-        assert_eq!(parse_content_range("bytes 0-10/10"), None);
-        assert_eq!(parse_content_range("bytes 5-4/10"), None);
-        assert_eq!(parse_content_range("bytes 0-9/*"), None);
-        assert_eq!(parse_unsatisfied_range("bytes */10"), Some(10));
+    fn versioning_is_read() {
         assert_eq!(parse_versioning(b"<VersioningConfiguration/>").unwrap(), "");
         let on = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
         assert_eq!(parse_versioning(on).unwrap(), "Enabled");

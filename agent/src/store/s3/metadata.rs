@@ -61,7 +61,8 @@ impl Service {
     fn new(url: &str) -> Result<Service, String> {
         let timeouts = Timeouts { connect_ms: ANSWER_MS, answer_ms: ANSWER_MS, body_bytes_s_min: 64 * 1024 };
         let tls = url.starts_with("https://");
-        let settings = HttpSettings { timeouts, connections: 1, tls, ca_file: None, client: None };
+        let settings =
+            HttpSettings { timeouts, connections: 1, tls, ca_file: None, client: None, address: None };
         Ok(Service { agent: agent(&settings).map_err(|fault| fault.to_string())? })
     }
 

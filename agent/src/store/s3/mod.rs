@@ -8,9 +8,7 @@
 //! | [`chain`] | the usual chain of sources |
 //! | [`metadata`] | credentials of a container's or an instance's role |
 //! | `settings` | how a store is opened, and which settings are refused |
-//! | `fit` | whether an answer that claims success fits the question |
-//! | `read` | GETs of an object |
-//! | `body` | streaming parts out, reading bodies in, through the throttle |
+//! | `checksum` | the CRC-32 of a body |
 //!
 //! - A PUT carries its length, `x-amz-checksum-crc32` (CRC-32 of IEEE 802.3, big-endian, base64) that the server verifies,
 //!   and `If-None-Match: *` when create-only. Over TLS the payload is unsigned; over plain http its SHA-256 is signed, so
@@ -26,70 +24,46 @@
 //! Source: AWS S3 API reference; `agent/doc/commit-log.md`, Answers to a create.
 
 pub mod answer;
-mod body;
 pub mod chain;
-mod fit;
+mod checksum;
 pub mod keys;
 pub mod metadata;
-mod read;
 mod settings;
 pub mod sign;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use ureq::Body;
 use ureq::http::{HeaderMap, Request, Response};
-use ureq::{Agent, AsSendBody, Body, SendBody};
 use windlass_hal::clock::Clock;
 
-use super::http::{HttpSettings, agent, read_bounded, transport_fault};
+use super::http::channel::{Asked, Channel};
+use super::http::endpoint::{addresses, parse_endpoint, parse_prefix};
+use super::http::list::{self, Listing};
+use super::http::read::{Reads, read};
+use super::http::{HttpSettings, fit, header, read_bounded, unfit};
 use super::throttle::Throttle;
-use super::time::{Heard, StoreTime, parse_date};
+use super::time::StoreTime;
 use super::{
-    ByteRange, LEASE_CALL_MS, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key,
-    check_prefix, is_metadata, is_of_lease, is_urgent,
+    ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, check_key, check_prefix, is_of_lease,
 };
 use answer::{Call, ErrorBody};
-use body::Parts;
-use fit::Habits;
+use checksum::crc32_base64;
 use keys::Keyring;
-use settings::parse_endpoint;
 use sign::{Canonical, UNSIGNED_PAYLOAD};
 
-pub use super::http::{CA_BUNDLES, Timeouts, TlsFault};
+pub use super::http::{
+    ASKED_ANSWER_MS_MAX, CA_BUNDLES, ERROR_BODY_BYTES_MAX, EXPECT_BYTES_MIN, LIST_BODY_BYTES_MAX,
+    LIST_PAGES_MAX, SIGNED_APART_SECS_MAX, Timeouts, TlsFault,
+};
 pub use settings::{Addressing, S3OpenFault, S3Settings};
-
-/// Bodies of at least this many bytes wait for `100 Continue` before they are sent.
-pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
-/// Longest wait for an answer to a request without a body, and for the next bytes of that answer, in milliseconds: a store that stalls in
-/// the middle of a body costs this and is asked again. As long as a repository's opening waits in all.
-pub const ASKED_ANSWER_MS_MAX: u64 = 30_000;
-/// How far this machine's clock may be from the server's, in seconds, until requests are signed with the server's: a third of the 15 minutes
-/// from which on servers refuse them.
-pub const SIGNED_APART_SECS_MAX: u64 = 300;
-/// Largest LIST answer in bytes that is read: 1000 keys of 1024 bytes, thrice escaped.
-pub const LIST_BODY_BYTES_MAX: u64 = 8 << 20;
-/// Largest error body in bytes that is read.
-pub const ERROR_BODY_BYTES_MAX: u64 = 64 * 1024;
-/// Pages of one LIST at most: ten million keys. A server that never ends is not followed.
-pub const LIST_PAGES_MAX: u64 = 10_000;
 
 /// A prefix of a bucket. Shared between threads; each call uses a connection of its own from the agent's pool.
 pub struct S3Store {
-    agent: Agent,
-    clock: Arc<dyn Clock>,
-    throttle: Arc<Throttle>,
-    /// For what no limit applies to.
-    unlimited: Throttle,
-    /// For metadata.
-    first: Throttle,
-    /// How long a call of the lease may take, in milliseconds.
-    lease_call_ms: AtomicU64,
-    keyring: Keyring,
-    habits: Habits,
-    heard: Heard,
+    channel: Channel,
     settings: S3Settings,
+    keyring: Keyring,
     region: String,
     tls: bool,
     /// `https://host[:port]` that requests go to, and the `Host` header.
@@ -118,12 +92,7 @@ impl S3Store {
         if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(bucket_byte) {
             return Err(S3OpenFault::Bucket(bucket.to_owned()));
         }
-        let whole = prefix.strip_suffix('/').unwrap_or(prefix);
-        let component = |c: &str| !c.is_empty() && c != "." && c != ".." && c.bytes().all(bucket_byte);
-        let usable = whole.len() <= super::KEY_BYTES_MAX && whole.split('/').all(component);
-        if !whole.is_empty() && !usable {
-            return Err(S3OpenFault::Prefix(prefix.to_owned()));
-        }
+        let prefix = parse_prefix(prefix).ok_or_else(|| S3OpenFault::Prefix(prefix.to_owned()))?;
         let region = settings.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
         let endpoint =
             settings.endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
@@ -144,56 +113,40 @@ impl S3Store {
             tls,
             ca_file: settings.ca_file.as_deref(),
             client: None,
+            address: settings.address,
         };
-        let agent = agent(&http).map_err(S3OpenFault::Tls)?;
+        let channel = Channel::open(&http, &host, clock, throttle).map_err(S3OpenFault::Tls)?;
         Ok(S3Store {
-            agent,
-            clock,
-            unlimited: throttle.unlimited(),
-            first: throttle.first(),
-            lease_call_ms: AtomicU64::new(LEASE_CALL_MS),
-            throttle,
+            channel,
+            settings,
             keyring,
-            habits: Habits::default(),
-            heard: Heard::default(),
             region,
             tls,
             origin: format!("{}://{host}", if tls { "https" } else { "http" }),
             host,
             bucket_path: sign::encode_path(&bucket_path),
             bucket: bucket.to_owned(),
-            prefix: if whole.is_empty() { String::new() } else { format!("{whole}/") },
-            settings,
+            prefix,
         })
     }
 
-    /// Sends one request and returns whatever came back; an `Err` is an answer that did not come. One that was refused unread, as this
-    /// machine's clock is wrong, is signed with the server's time and sent again.
-    fn send(&self, request: &Outgoing<'_>) -> Result<Response<Body>, StoreFault> {
-        let secs = self.sign_secs();
-        let response = self.send_at(request, secs)?;
-        let (status, theirs) = (response.status().as_u16(), self.sign_secs());
-        if status != 403 || theirs.abs_diff(secs) <= SIGNED_APART_SECS_MAX {
-            return Ok(response);
-        }
-        drop(response);
-        self.send_at(request, theirs)
+    /// The same place at one address of the server.
+    fn at(&self, address: SocketAddr) -> Result<S3Store, S3OpenFault> {
+        let settings = S3Settings { address: Some(address), ..self.settings.clone() };
+        let (clock, throttle) = self.channel.shared();
+        S3Store::open(&self.bucket, &self.prefix, settings, clock, throttle)
     }
 
-    /// The time to sign with: this machine's, or the server's when the two are so far apart that it would refuse the other one.
-    fn sign_secs(&self) -> i64 {
-        let ours = self.clock.wall().secs;
-        let Some(StoreTime { wall_ns, at_ns }) = self.heard.last() else { return ours };
-        let since = self.clock.now().as_ns().saturating_sub(at_ns);
-        let theirs = wall_ns.saturating_add_unsigned(since) / 1_000_000_000;
-        if ours.abs_diff(theirs) > SIGNED_APART_SECS_MAX { theirs } else { ours }
+    fn send(&self, request: &Outgoing<'_>) -> Result<Response<Body>, StoreFault> {
+        self.channel.signed(|secs| self.send_at(request, secs))
     }
 
     fn send_at(&self, request: &Outgoing<'_>, secs: i64) -> Result<Response<Body>, StoreFault> {
         let path = format!("{}/{}", self.bucket_path, sign::encode_path(request.object));
         let query = sign::encode_query(request.query);
         let time = sign::amz_time(secs);
-        let keys = self.keyring.current(self.clock.now().as_ns(), secs, is_of_lease(request.key));
+        let now_ns = self.channel.clock().now().as_ns();
+        let keys = self.keyring.current(now_ns, secs, is_of_lease(request.key));
         let payload = match request.body {
             Some(_) if self.tls => UNSIGNED_PAYLOAD.to_owned(),
             Some(parts) => sign::sha256_hex(parts),
@@ -225,71 +178,7 @@ impl S3Store {
         for (name, value) in signed {
             builder = builder.header(name, value);
         }
-        if let Some(body) = request.body {
-            builder = builder.header("content-length", body_bytes(body));
-            if body_bytes(body) >= EXPECT_BYTES_MIN {
-                builder = builder.header("expect", "100-continue");
-            }
-        }
-        match request.body {
-            Some(body) => {
-                let mut parts = Parts::new(body, self.limiter(request.key));
-                self.run(request, builder.body(SendBody::from_reader(&mut parts)))
-            }
-            None => self.run(request, builder.body(SendBody::none())),
-        }
-    }
-
-    fn run(
-        &self,
-        request: &Outgoing<'_>,
-        built: Result<Request<impl AsSendBody>, ureq::http::Error>,
-    ) -> Result<Response<Body>, StoreFault> {
-        let built = built.map_err(|e| {
-            StoreFault::new(StoreFaultKind::Rejected, request.verb, request.key, e.to_string())
-        })?;
-        let (up_bytes_s, down_bytes_s) = self.limiter(request.key).rates();
-        let up = self.body_timeout(request.body.map_or(0, body_bytes), up_bytes_s);
-        let down = self.body_timeout(request.answer_bytes_max, down_bytes_s);
-        let mut configured =
-            self.agent.configure_request(built).timeout_send_body(Some(up)).timeout_recv_body(Some(down));
-        if request.body.is_none() {
-            // Nothing is in the sockets' buffers that would have to arrive first.
-            let answer = Duration::from_millis(self.settings.timeouts.answer_ms.min(ASKED_ANSWER_MS_MAX));
-            configured = configured.timeout_recv_response(Some(answer)).timeout_per_read(Some(answer));
-        }
-        if is_of_lease(request.key) {
-            let whole = Duration::from_millis(self.lease_call_ms.load(Ordering::Relaxed));
-            configured = configured.timeout_global(Some(whole));
-        }
-        if request.afresh {
-            // No connection of the pool is that young.
-            configured = configured.max_idle_age(Duration::ZERO);
-        }
-        let configured = configured.build();
-        let answered = self.agent.run(configured);
-        let response = answered.map_err(|e| transport_fault(request.verb, request.key, &self.host, &e))?;
-        // An answer with an age comes out of a cache in between, and its date with it.
-        if let (None, Some(date)) = (header(response.headers(), "age"), header(response.headers(), "date")) {
-            parse_date(date).into_iter().for_each(|secs| self.heard.hear(&*self.clock, secs, 0));
-        }
-        Ok(response)
-    }
-
-    fn limiter(&self, key: &str) -> &Throttle {
-        match key {
-            key if is_urgent(key) => &self.unlimited,
-            key if is_metadata(key) => &self.first,
-            _ => &self.throttle,
-        }
-    }
-
-    /// Time for a body of `bytes` at the slowest rate, or at the throttle's when all connections share it.
-    fn body_timeout(&self, bytes: u64, throttle_bytes_s: u64) -> Duration {
-        let floor_ms = bytes.saturating_mul(1000) / self.settings.timeouts.body_bytes_s_min.max(1);
-        let shared = bytes.saturating_mul(self.settings.connections.max(1) as u64);
-        let throttled_ms = shared.saturating_mul(1000).checked_div(throttle_bytes_s).unwrap_or(0);
-        Duration::from_millis(self.settings.timeouts.answer_ms.saturating_add(floor_ms.max(throttled_ms)))
+        self.channel.run(&request.asked(), builder)
     }
 
     /// Reads an unsuccessful answer's body and makes a fault of it.
@@ -321,7 +210,7 @@ impl S3Store {
             };
         }
         if error.code == "RequestTimeTooSkewed" {
-            let ours = sign::amz_time(self.clock.wall().secs);
+            let ours = sign::amz_time(self.channel.clock().wall().secs);
             return format!(
                 "this machine's clock says {ours}, the server's {}: set the clock; {said}",
                 header("date")
@@ -380,7 +269,7 @@ impl Store for S3Store {
     }
 
     fn time(&self) -> Option<StoreTime> {
-        self.heard.last()
+        self.channel.time()
     }
 
     fn describe(&self) -> String {
@@ -391,7 +280,7 @@ impl Store for S3Store {
 
     fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
         check_key("PUT", key)?;
-        let crc = body::crc32_base64(body);
+        let crc = crc32_base64(body);
         let headers = [("x-amz-checksum-crc32", crc.as_str()), ("if-none-match", "*")];
         let request = Outgoing {
             call: Call::Put(mode),
@@ -415,15 +304,15 @@ impl Store for S3Store {
             let detail = format!("the server stored CRC-32 {told}, {crc} was sent");
             return Err(StoreFault::new(StoreFaultKind::Corrupt, "PUT", key, detail));
         }
-        self.habits.check_put(&mut response).map_err(|why| unfit("PUT", key, &why))
+        self.channel.habits.check_put(&mut response).map_err(|why| unfit("PUT", key, &why))
     }
 
     fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.read(key, range, out, false)
+        read(self, key, range, out, false)
     }
 
     fn get_afresh(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
-        self.read(key, range, out, true)
+        read(self, key, range, out, true)
     }
 
     fn list(
@@ -433,40 +322,18 @@ impl Store for S3Store {
         each: &mut dyn FnMut(&str, u64) -> bool,
     ) -> Result<(), StoreFault> {
         check_prefix(prefix)?;
-        let full_prefix = self.object(prefix);
-        let full_after = self.object(after);
-        let mut token = String::new();
-        let mut last = String::new();
-        for _ in 0..LIST_PAGES_MAX {
+        let (full_prefix, full_after) = (self.object(prefix), self.object(after));
+        let listing = Listing { root: &self.prefix, prefix, after };
+        list::list(&listing, each, &mut |token| {
             let mut query = vec![("list-type", "2"), ("prefix", full_prefix.as_str())];
             if !token.is_empty() {
-                query.push(("continuation-token", token.as_str()));
+                query.push(("continuation-token", token));
             } else if !after.is_empty() {
                 query.push(("start-after", full_after.as_str()));
             }
             let page = self.page(prefix, &query)?;
-            for (full, size) in page.objects {
-                if full <= last {
-                    return Err(unfit("LIST", prefix, "keys are not listed in ascending order"));
-                }
-                let Some(key) = full.strip_prefix(&self.prefix).filter(|key| key.starts_with(prefix)) else {
-                    return Err(unfit("LIST", prefix, "it lists keys outside of the prefix"));
-                };
-                // Others' objects below the prefix have other names than ours; some servers ignore start-after.
-                if super::is_valid_key(key) && key > after && !each(key, size) {
-                    return Ok(());
-                }
-                last = full;
-            }
-            if !page.truncated {
-                return Ok(());
-            }
-            if page.token == token {
-                return Err(unfit("LIST", prefix, "the next page has the same token as this one"));
-            }
-            token = page.token;
-        }
-        Err(StoreFault::new(StoreFaultKind::Rejected, "LIST", prefix, "the listing does not end"))
+            Ok(list::Page { next: page.truncated.then_some(page.token), objects: page.objects })
+        })
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
@@ -484,8 +351,13 @@ impl Store for S3Store {
         }
     }
 
+    fn ways(&self) -> Vec<Arc<dyn Store>> {
+        let open = |address| -> Option<Arc<dyn Store>> { Some(Arc::new(self.at(address).ok()?)) };
+        addresses(&self.host, self.tls).into_iter().filter_map(open).collect()
+    }
+
     fn set_lease_deadline(&self, ms: u64) {
-        self.lease_call_ms.store(ms, Ordering::Relaxed);
+        self.channel.set_lease_deadline(ms);
     }
 
     fn versioning(&self) -> Result<Versioning, StoreFault> {
@@ -503,6 +375,38 @@ impl Store for S3Store {
             Ok("") => Ok(Versioning::Off),
             Ok(_) | Err(_) => Ok(Versioning::NotTold),
         }
+    }
+}
+
+impl Reads for S3Store {
+    fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    fn ask(
+        &self,
+        key: &str,
+        range: Option<&str>,
+        answer_bytes_max: u64,
+        afresh: bool,
+    ) -> Result<Response<Body>, StoreFault> {
+        let object = self.object(key);
+        let asked = match range {
+            Some(range) => ("range", range),
+            None => ("x-amz-checksum-mode", "ENABLED"),
+        };
+        let request = Outgoing { headers: &[asked], answer_bytes_max, afresh, ..Outgoing::get(key, &object) };
+        self.send(&request)
+    }
+
+    fn refusal(&self, key: &str, response: Response<Body>) -> StoreFault {
+        self.fault(&Outgoing::get(key, ""), response)
+    }
+
+    fn check_whole(&self, headers: &HeaderMap, bytes: &[u8]) -> Result<(), &'static str> {
+        // Sent by servers that keep one. A composite value has a dash and is not ours.
+        let told = header(headers, "x-amz-checksum-crc32").filter(|value| !value.contains('-'));
+        if told.is_some_and(|told| told != crc32_base64(&[bytes])) { Err("CRC-32") } else { Ok(()) }
     }
 }
 
@@ -540,21 +444,11 @@ impl<'a> Outgoing<'a> {
             afresh: false,
         }
     }
-}
 
-/// An answer that is none.
-fn unfit(verb: &str, key: &str, why: &str) -> StoreFault {
-    let detail = format!("the answer does not fit the question: {why}");
-    StoreFault::new(StoreFaultKind::Unknown, verb, key, detail)
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// From the header, because the body's own idea of its length is `None` when that is zero.
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    header(headers, "content-length")?.trim().parse().ok()
+    fn asked(&self) -> Asked<'a> {
+        let Outgoing { verb, key, body, answer_bytes_max, afresh, .. } = *self;
+        Asked { verb, key, body, answer_bytes_max, afresh }
+    }
 }
 
 #[cfg(test)]

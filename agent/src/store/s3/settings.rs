@@ -1,6 +1,7 @@
 //! Settings of an S3 store, and why they are refused. Source: ours.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::chain::Chain;
@@ -36,6 +37,8 @@ pub struct S3Settings {
     pub timeouts: Timeouts,
     /// Idle connections kept; at least the number of threads that share the store.
     pub connections: usize,
+    /// The one address of the server to connect to, for a probe of each; `None`: whichever its name resolves to.
+    pub address: Option<SocketAddr>,
 }
 
 impl Default for S3Settings {
@@ -48,6 +51,7 @@ impl Default for S3Settings {
             credentials: CredentialSource::Chain(Chain::default()),
             timeouts: Timeouts::DATA,
             connections: 8,
+            address: None,
         }
     }
 }
@@ -84,36 +88,3 @@ impl fmt::Display for S3OpenFault {
 }
 
 impl std::error::Error for S3OpenFault {}
-
-/// (TLS, `host[:port]`) of an endpoint.
-pub(super) fn parse_endpoint(endpoint: &str) -> Option<(bool, String)> {
-    let (tls, rest) = match endpoint.split_once("://")? {
-        ("http", rest) => (false, rest),
-        ("https", rest) => (true, rest),
-        _ => return None,
-    };
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    let usable =
-        |b: u8| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b':' | b'[' | b']');
-    if authority.is_empty() || !authority.bytes().all(usable) {
-        return None;
-    }
-    // A default port is not part of the Host header that gets signed.
-    let default_port = if tls { ":443" } else { ":80" };
-    Some((tls, authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_parsed_or_refused() {
-        assert_eq!(parse_endpoint("http://127.0.0.1:9000"), Some((false, "127.0.0.1:9000".into())));
-        assert_eq!(parse_endpoint("https://Host.example:443/"), Some((true, "host.example".into())));
-        assert_eq!(parse_endpoint("https://[::1]:9000"), Some((true, "[::1]:9000".into())));
-        for bad in ["host", "ftp://host", "http://", "http://user@host", "http://host/path", "http://a b"] {
-            assert_eq!(parse_endpoint(bad), None, "{bad}");
-        }
-    }
-}

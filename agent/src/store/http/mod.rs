@@ -1,19 +1,45 @@
-//! How stores that are servers are reached: the HTTP agent with its timeouts, TLS, certificates, and what it means when no
-//! answer came.
+//! How stores that are servers are reached: the HTTP agent with its timeouts, TLS, certificates, and what servers of objects have in common.
+//!
+//! | module | what |
+//! |---|---|
+//! | `channel` | one request: deadlines, throttle, the server's clock |
+//! | `body` | streaming parts out, reading bodies in, through the throttle |
+//! | `read` | GETs of an object, whole or in part |
+//! | `list` | a LIST over all its pages |
+//! | `fit` | whether an answer that claims success fits the question |
+//! | `endpoint` | where a server is, and which part of it is ours |
+//! | [`encode`] | paths and queries of a request |
+//! | [`xml`] | XML of servers, with bounds |
+//! | `fault` | what it means when no answer came |
 //!
 //! Invariants: no redirects, no proxy from the environment, no compression, a timeout on every phase.
 //! Source: ours; ureq's and rustls' documentation.
 
+pub(super) mod body;
+pub(super) mod channel;
+pub mod encode;
+pub(super) mod endpoint;
+mod fault;
+pub(super) mod fit;
+pub(super) mod list;
+pub(super) mod read;
+pub mod xml;
+
 use std::fmt;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ureq::config::Config;
+use ureq::http::{HeaderMap, Uri};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem};
-use ureq::{Agent, Body, Timeout};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body};
 
-use super::{StoreFault, StoreFaultKind};
+pub(super) use fault::{transport_fault, unfit, was_not_sent};
 
 /// Where systems keep their CA certificates, in the order they are tried.
 pub const CA_BUNDLES: [&str; 5] = [
@@ -23,6 +49,21 @@ pub const CA_BUNDLES: [&str; 5] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// Bodies of at least this many bytes wait for `100 Continue` before they are sent.
+pub const EXPECT_BYTES_MIN: u64 = 1 << 20;
+/// Longest wait for an answer to a request without a body, and for the next bytes of that answer, in milliseconds: a store that stalls in
+/// the middle of a body costs this and is asked again. As long as a repository's opening waits in all.
+pub const ASKED_ANSWER_MS_MAX: u64 = 30_000;
+/// How far this machine's clock may be from the server's, in seconds, until requests are signed with the server's: a third of the 15 minutes
+/// from which on servers refuse them.
+pub const SIGNED_APART_SECS_MAX: u64 = 300;
+/// Largest LIST answer in bytes that is read: 1000 keys of 1024 bytes, thrice escaped.
+pub const LIST_BODY_BYTES_MAX: u64 = 8 << 20;
+/// Largest error body in bytes that is read.
+pub const ERROR_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Pages of one LIST at most: ten million keys. A server that never ends is not followed.
+pub const LIST_PAGES_MAX: u64 = 10_000;
 
 /// Bytes that a connection gathers before it sends, and reads in one go: four TLS records. There is a pair for each connection.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -61,6 +102,8 @@ pub(super) struct HttpSettings<'a> {
     pub(super) ca_file: Option<&'a Path>,
     /// A certificate chain and its key, both in PEM, for servers that ask for one.
     pub(super) client: Option<(&'a Path, &'a Path)>,
+    /// The one address to connect to, whatever the name resolves to.
+    pub(super) address: Option<SocketAddr>,
 }
 
 /// Certificates that cannot be used. `Display` says what to do.
@@ -129,7 +172,22 @@ pub(super) fn agent(settings: &HttpSettings<'_>) -> Result<Agent, TlsFault> {
             .build();
         config = config.tls_config(tls_config);
     }
-    Ok(config.build().new_agent())
+    Ok(match settings.address {
+        None => config.build().new_agent(),
+        Some(address) => Agent::with_parts(config.build(), DefaultConnector::default(), Pinned(address)),
+    })
+}
+
+/// Knows one address for every name.
+#[derive(Debug)]
+struct Pinned(SocketAddr);
+
+impl Resolver for Pinned {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(self.0);
+        Ok(addresses)
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsFault> {
@@ -190,72 +248,12 @@ pub(super) fn read_bounded(body: &mut Body, limit: u64, out: &mut Vec<u8>) -> Re
     if out.len() as u64 > limit { Err(Cut::Long) } else { Ok(()) }
 }
 
-/// Whether an error means that nothing was sent: another server may be asked the same.
-pub(super) fn was_not_sent(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
-        ureq::Error::Timeout(phase) => matches!(phase, Timeout::Resolve | Timeout::Connect),
-        ureq::Error::Io(e) => matches!(
-            e.kind(),
-            io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-        ),
-        _ => false,
-    }
+/// The value of a header, when it is text.
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
-/// No answer came from `authority` (`host:port`). Whether the request was applied is open, unless it cannot have left this machine.
-pub(super) fn transport_fault(verb: &str, key: &str, authority: &str, error: &ureq::Error) -> StoreFault {
-    let tls = match error {
-        ureq::Error::Rustls(e) => Some(e),
-        ureq::Error::Io(e) => e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
-        _ => None,
-    };
-    let (kind, why) = match (error, tls) {
-        // Another certificate will not come by repeating, and nothing was sent.
-        (_, Some(e @ rustls::Error::InvalidCertificate(_))) => (
-            StoreFaultKind::Rejected,
-            format!("the certificate of {authority} is not accepted: {e}; give its CA file"),
-        ),
-        (_, Some(e)) => (StoreFaultKind::Unknown, format!("TLS with {authority} fails: {e}")),
-        (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_), _) => {
-            (StoreFaultKind::Rejected, error.to_string())
-        }
-        _ => (StoreFaultKind::Unknown, unanswered(authority, error)),
-    };
-    StoreFault::new(kind, verb, key, why)
-}
-
-/// Why no answer came, in a few words for people.
-fn unanswered(authority: &str, error: &ureq::Error) -> String {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let no_way = |why: String| format!("cannot reach the store: {why}");
-    match error {
-        ureq::Error::HostNotFound => no_way(format!("host name {host} not found")),
-        ureq::Error::ConnectionFailed => no_way(format!("{authority} accepts no connection")),
-        ureq::Error::Timeout(Timeout::Resolve) => {
-            no_way(format!("no name server told the address of {host} in time"))
-        }
-        ureq::Error::Timeout(Timeout::Connect) => {
-            no_way(format!("{authority} accepts no connection in time"))
-        }
-        ureq::Error::Timeout(_) => format!("{authority} gave no answer in time ({error})"),
-        ureq::Error::Io(e) => match e.kind() {
-            io::ErrorKind::ConnectionRefused => no_way(format!("connection refused by {authority}")),
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                no_way(format!("no route to {authority}"))
-            }
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::UnexpectedEof => format!("{authority} closed the connection before it answered"),
-            // The resolver's failures have no kind of their own.
-            _ if e.to_string().starts_with("failed to lookup address") => {
-                no_way(format!("host name {host} not found"))
-            }
-            _ => format!("the connection to {authority} failed: {e}"),
-        },
-        _ => error.to_string(),
-    }
+/// From the header, because the body's own idea of its length is `None` when that is zero.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    header(headers, "content-length")?.trim().parse().ok()
 }

@@ -18,8 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
-use super::{ERROR_BODY_BYTES_MAX, header};
-use crate::store::http::read_bounded;
+use super::{ERROR_BODY_BYTES_MAX, header, read_bounded};
 
 /// Bytes of an answer that does not fit that are shown to people.
 const SHOWN_BYTES_MAX: usize = 80;
