@@ -115,7 +115,7 @@ fn dispatch(
     match command {
         Command::Demo(args) => demo::run(global, &args, output),
         Command::Repo(args::Repo::Init(args)) => repo::init(global, &args, output),
-        Command::Repo(args::Repo::Probe) => repo::probe(global, output),
+        Command::Repo(args::Repo::Probe(args)) => repo::probe(global, &args, output),
         Command::Repo(args::Repo::Info) => repo::info(global, output),
         Command::Repo(args::Repo::Set(args)) => repo::set(global, &args, through, output),
         Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),

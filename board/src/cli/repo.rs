@@ -19,17 +19,19 @@ use windlass_agent::units::{Grouped, Human, HumanTime};
 
 use crate::cli::args::global::Global;
 use crate::cli::args::value::Duration;
-use crate::cli::args::{RepoInit, RepoSet};
+use crate::cli::args::{RepoInit, RepoProbe, RepoSet};
 use crate::cli::output::Output;
 use crate::cli::through::{self, Through};
 use crate::engine::repository::{Opened, Repository};
+use crate::engine::settings::Access;
 use crate::failure::{Exit, Failure};
 use crate::{site_time, text};
 use windlass_agent::civil::iso_utc;
 
 /// `repo init`.
 pub fn init(global: &Global, args: &RepoInit, output: &Output) -> Result<Exit, Failure> {
-    let repository = Repository::init(global, !args.no_encryption, args.location_blocks, args.force)?;
+    let access = Access { also_endpoints: args.also_endpoint.clone(), ..Access::from(global) };
+    let repository = Repository::init(access, !args.no_encryption, args.location_blocks, args.force)?;
     let place = repository.opened.store.describe();
     let id = text::uuid(&repository.format.uuid);
     output.say(format_args!(
@@ -68,8 +70,9 @@ fn encryption(lock: &Lock) -> String {
 }
 
 /// `repo probe`.
-pub fn probe(global: &Global, output: &Output) -> Result<Exit, Failure> {
-    let opened = Opened::new(global)?;
+pub fn probe(global: &Global, args: &RepoProbe, output: &Output) -> Result<Exit, Failure> {
+    let access = Access { also_endpoints: args.also_endpoint.clone(), ..Access::from(global) };
+    let opened = Opened::new(access)?;
     let place = opened.store.describe();
     let probed = opened.probe()?;
     let mut document = probe_document(&probed.log);
@@ -98,13 +101,18 @@ fn probe_document(report: &Report) -> Value {
         .iter()
         .map(|(check, ns)| json!({ "check": check.to_string(), "elapsed_ms": ns / 1_000_000 }))
         .collect();
-    json!({ "versioning": versioning, "races_repeated": report.races_repeated, "checks": checks })
+    json!({
+        "versioning": versioning, "races_repeated": report.races_repeated, "ways": report.ways, "checks": checks,
+    })
 }
 
 fn show_report(place: &str, report: &Report, output: &Output) {
     output.say(place);
     for (check, ns) in &report.checks {
         output.say(format_args!("ok    {:<50} {}", check.to_string(), HumanTime(*ns)));
+    }
+    if report.ways > 1 {
+        output.say(format_args!("raced over {} addresses or servers", report.ways));
     }
     if matches!(report.versioning, Versioning::On | Versioning::Suspended) {
         output.say(

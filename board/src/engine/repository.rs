@@ -27,12 +27,15 @@ use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::session::{Hands, Hold, Session, Start, Surroundings, open_read, open_read_with};
 use windlass_agent::log::writer::WriterOptions;
+use windlass_agent::store::azure::AzureSettings;
 use windlass_agent::store::etcd::EtcdSettings;
-use windlass_agent::store::open::{OpenFault, Settings, open as open_store, open_split};
-use windlass_agent::store::probe::{ProbeFault, Report, Wrong, probe, probe_again, probe_plain};
+use windlass_agent::store::gcs::GcsSettings;
+use windlass_agent::store::keyring::CredentialSource;
+use windlass_agent::store::open::{OpenFault, SCHEMES, Settings, open as open_store, open_split};
+use windlass_agent::store::probe::{ProbeFault, Report, Wrong, probe_again, probe_over, probe_plain};
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::s3::chain::Chain;
-use windlass_agent::store::s3::keys::CredentialSource;
+use windlass_agent::store::s3::keys::CredentialSource as S3Source;
 use windlass_agent::store::s3::{Addressing, S3Settings};
 use windlass_agent::store::split::SplitStore;
 use windlass_agent::store::throttle::Throttle;
@@ -66,6 +69,8 @@ pub struct Opened {
     pub throttle: Arc<Throttle>,
     /// Its two parts, uncounted, when the log is in a store of its own.
     pub split: Option<Arc<SplitStore>>,
+    /// The same place at further servers, for a probe; on one of its own each.
+    others: Vec<Arc<dyn Store>>,
     /// What was opened, as it was named: the store of objects first.
     pub(super) urls: Vec<String>,
 }
@@ -178,6 +183,8 @@ impl Opened {
         let mut settings = Settings::new(Arc::clone(&clock), boot.0);
         settings.throttle = Arc::clone(&throttle);
         settings.s3 = s3_settings(access);
+        settings.azure = azure_settings(access);
+        settings.gcs = gcs_settings(access);
         settings.etcd = etcd_settings(access)?;
         let split = match &access.lease_store {
             Some(log) => Some(Arc::new(open_split(url, log, &settings).map_err(open_failure)?)),
@@ -193,7 +200,8 @@ impl Opened {
         let client = Arc::new(Client::new(shared, clock, RetryPolicy::DATA, boot.0));
         let urls =
             [Some(url), access.lease_store.as_deref()].into_iter().flatten().map(str::to_owned).collect();
-        Ok(Opened { store, client, throttle, split, urls })
+        let others = others(access, url, &settings)?;
+        Ok(Opened { store, client, throttle, split, others, urls })
     }
 
     /// Tests the store that holds the log for all that a log needs, and a store of objects only for what is left.
@@ -206,7 +214,7 @@ impl Opened {
     fn probe_both(&self) -> Result<Probed, Failure> {
         let (clock, boot) = (HostClock::shared(), host::boot()?.0);
         // Its keys go where the log goes.
-        let log = probe(&*self.store, &*clock, boot).map_err(|fault| {
+        let log = probe_over(&*self.store, &self.others, &*clock, boot).map_err(|fault| {
             let about_conditions = fault.is_about_conditions() && self.split.is_none();
             let hint = if about_conditions {
                 "; the log of such a store can be kept in etcd, see --lease-store"
@@ -273,10 +281,28 @@ fn open_failure(fault: OpenFault) -> Failure {
 
 fn url(access: &Access) -> Result<&str, Failure> {
     access.url.as_deref().ok_or_else(|| {
-        Failure::usage(
-            "no repository; give --repo URL or set WINDLASS_REPO (file:///path or s3://bucket/prefix)",
-        )
+        Failure::usage(format_args!("no repository; give --repo URL or set WINDLASS_REPO ({SCHEMES})"))
     })
+}
+
+/// The store at the further servers that were named.
+fn others(access: &Access, url: &str, settings: &Settings) -> Result<Vec<Arc<dyn Store>>, Failure> {
+    if access.also_endpoints.is_empty() {
+        return Ok(Vec::new());
+    }
+    if access.endpoint.is_none() || access.lease_store.is_some() {
+        return Err(Failure::usage("--also-endpoint needs --endpoint, and is of no use with --lease-store"));
+    }
+    let servers = access.endpoint.iter().chain(&access.also_endpoints);
+    let open = |endpoint: &String| {
+        let access = Access { endpoint: Some(endpoint.clone()), ..access.clone() };
+        let mut settings = settings.clone();
+        settings.s3 = s3_settings(&access);
+        settings.azure = azure_settings(&access);
+        settings.gcs = gcs_settings(&access);
+        open_store(url, &settings).map_err(open_failure)
+    };
+    servers.map(open).collect()
 }
 
 fn etcd_settings(access: &Access) -> Result<EtcdSettings, Failure> {
@@ -290,15 +316,43 @@ fn etcd_settings(access: &Access) -> Result<EtcdSettings, Failure> {
     Ok(EtcdSettings { ca_file: access.lease_ca_file.clone(), client, ..EtcdSettings::default() })
 }
 
-fn s3_settings(access: &Access) -> S3Settings {
-    let chain = Chain::new(access.credentials_profile.clone(), |name| std::env::var(name).ok());
-    let region = access.region.clone().or_else(|| chain.region().map(str::to_owned));
-    let credentials = match &access.credentials_file {
+fn credentials(access: &Access) -> CredentialSource {
+    match &access.credentials_file {
         Some(path) => CredentialSource::File {
             path: path.clone(),
             profile: access.credentials_profile.clone().unwrap_or_else(|| "default".to_owned()),
         },
-        None => CredentialSource::Chain(chain),
+        None => CredentialSource::Env,
+    }
+}
+
+fn azure_settings(access: &Access) -> AzureSettings {
+    AzureSettings {
+        endpoint: access.endpoint.clone(),
+        ca_file: access.ca_file.clone(),
+        credentials: credentials(access),
+        ..AzureSettings::default()
+    }
+}
+
+fn gcs_settings(access: &Access) -> GcsSettings {
+    GcsSettings {
+        endpoint: access.endpoint.clone(),
+        ca_file: access.ca_file.clone(),
+        key_file: access.credentials_file.clone(),
+        ..GcsSettings::default()
+    }
+}
+
+fn s3_settings(access: &Access) -> S3Settings {
+    let chain = Chain::new(access.credentials_profile.clone(), |name| std::env::var(name).ok());
+    let region = access.region.clone().or_else(|| chain.region().map(str::to_owned));
+    let credentials = match &access.credentials_file {
+        Some(path) => S3Source::File {
+            path: path.clone(),
+            profile: access.credentials_profile.clone().unwrap_or_else(|| "default".to_owned()),
+        },
+        None => S3Source::Chain(chain),
     };
     S3Settings {
         endpoint: access.endpoint.clone(),

@@ -165,6 +165,11 @@ impl Store for Counted {
         self.inner.set_lease_deadline(ms);
     }
 
+    /// What goes over them is not counted: a probe's requests.
+    fn ways(&self) -> Vec<Arc<dyn Store>> {
+        self.inner.ways()
+    }
+
     fn versioning(&self) -> Result<Versioning, StoreFault> {
         self.requests().ask();
         self.watched("VERSIONING", "", || self.inner.versioning())

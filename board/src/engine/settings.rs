@@ -37,7 +37,7 @@ const COMMAND_LOG_THREADS: usize = 1;
 /// both made into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// `file:///path` or `s3://bucket/prefix`.
+    /// `file:///path`, `s3://bucket/prefix`, `az://account/container/prefix` or `gs://bucket/prefix`.
     pub url: Option<String>,
     /// Where log and lease are, when they are elsewhere.
     pub lease_store: Option<String>,
@@ -55,13 +55,15 @@ pub struct Access {
     pub state_dir: Option<PathBuf>,
     /// The last entry of a log that is older than that on purpose.
     pub accept_older: Option<u64>,
-    /// S3 server.
+    /// Server of the store.
     pub endpoint: Option<String>,
+    /// Further servers of the same store, for a probe to race over.
+    pub also_endpoints: Vec<String>,
     /// S3 region.
     pub region: Option<String>,
-    /// CA certificates (PEM) for the S3 server.
+    /// CA certificates (PEM) for it.
     pub ca_file: Option<PathBuf>,
-    /// File with access keys.
+    /// File with its credentials.
     pub credentials_file: Option<PathBuf>,
     /// Which keys in that file.
     pub credentials_profile: Option<String>,
@@ -92,6 +94,11 @@ impl Access {
             state_dir: self.state_dir.or(other.state_dir),
             accept_older: self.accept_older.or(other.accept_older),
             endpoint: self.endpoint.or(other.endpoint),
+            also_endpoints: if self.also_endpoints.is_empty() {
+                other.also_endpoints
+            } else {
+                self.also_endpoints
+            },
             region: self.region.or(other.region),
             ca_file: self.ca_file.or(other.ca_file),
             credentials_file: self.credentials_file.or(other.credentials_file),

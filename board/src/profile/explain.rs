@@ -144,7 +144,7 @@ fn repository(profile: &Profile, out: &mut Table) {
         ("url", own.url.as_ref().map(|url| url.value.clone()), "from WINDLASS_REPO"),
         ("key_file", path(&own.key_file), "none, or from WINDLASS_KEY_FILE"),
         ("passphrase_file", path(&own.passphrase_file), "none, or from WINDLASS_PASSPHRASE_FILE"),
-        ("endpoint", own.endpoint.clone(), "AWS, or from WINDLASS_ENDPOINT"),
+        ("endpoint", own.endpoint.clone(), "AWS, Azure or Google, or from WINDLASS_ENDPOINT"),
         ("region", own.region.clone(), "us-east-1, or from WINDLASS_REGION"),
         ("ca_file", path(&own.ca_file), "the system's, or from WINDLASS_CA_FILE"),
         (

@@ -98,19 +98,19 @@ pub struct Node {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Repository {
-    /// `file:///path` or `s3://bucket/prefix`.
+    /// `file:///path`, `s3://bucket/prefix`, `az://account/container/prefix` or `gs://bucket/prefix`.
     pub url: Option<At<String>>,
     /// File with the key.
     pub key_file: Option<At<PathBuf>>,
     /// File with a passphrase instead.
     pub passphrase_file: Option<At<PathBuf>>,
-    /// S3 server.
+    /// Server of the store.
     pub endpoint: Option<String>,
     /// S3 region.
     pub region: Option<String>,
-    /// CA certificates of the S3 server.
+    /// CA certificates of it.
     pub ca_file: Option<At<PathBuf>>,
-    /// File with access keys.
+    /// File with its credentials.
     pub credentials_file: Option<At<PathBuf>>,
     /// Which keys in it.
     pub credentials_profile: Option<String>,
@@ -323,6 +323,7 @@ impl Profile {
             key_file: path(&own.key_file),
             passphrase_file: path(&own.passphrase_file),
             endpoint: own.endpoint.clone(),
+            also_endpoints: Vec::new(),
             region: own.region.clone(),
             ca_file: path(&own.ca_file),
             credentials_file: path(&own.credentials_file),

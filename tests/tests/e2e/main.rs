@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `agent_store` | an agent whose store goes away |
+//! | `clouds` | repositories in Azure Blob and Google Cloud Storage, by the command line |
 //! | `cluster` | clusters of agents as processes, with broken networks |
 //! | `crash` | SIGKILL at many moments of a backup and of a restore |
 //! | `damage` | objects of a repository lost or changed |
@@ -21,6 +22,7 @@
 //! The modules share a process: what is large asks for a turn first (`windlass_tests::turn`). Source: ours.
 
 mod agent_store;
+mod clouds;
 mod cluster;
 mod crash;
 mod damage;

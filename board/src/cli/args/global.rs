@@ -1,7 +1,7 @@
 //! Options that every command takes.
 //!
-//! Source: ours; the environment's names are ours but for the S3 credentials themselves (`AWS_ACCESS_KEY_ID` and others), which
-//! the store reads.
+//! Source: ours; the environment's names are ours but for the credentials themselves (`AWS_ACCESS_KEY_ID`, `AZURE_STORAGE_KEY` and others),
+//! which the store reads.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::levels::Levels;
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// The repository: file:///path or s3://bucket/prefix
+    /// The repository: file:///path, s3://bucket/prefix, az://account/container/prefix or gs://bucket/prefix
     #[arg(
         long,
         global = true,
@@ -113,14 +113,14 @@ pub struct Global {
     )]
     pub accept_older: Option<u64>,
 
-    /// S3 server, https://host or http://host:port [default: AWS]
+    /// Server of the store, https://host or http://host:port [default: AWS, Azure or Google]
     #[arg(
         long,
         global = true,
         env = "WINDLASS_ENDPOINT",
         hide_env_values = true,
         value_name = "URL",
-        help_heading = "S3",
+        help_heading = "Store",
         hide_short_help = true
     )]
     pub endpoint: Option<String>,
@@ -131,7 +131,7 @@ pub struct Global {
         env = "WINDLASS_REGION",
         hide_env_values = true,
         value_name = "NAME",
-        help_heading = "S3",
+        help_heading = "Store",
         hide_short_help = true
     )]
     pub region: Option<String>,
@@ -142,18 +142,20 @@ pub struct Global {
         env = "WINDLASS_CA_FILE",
         hide_env_values = true,
         value_name = "FILE",
-        help_heading = "S3",
+        help_heading = "Store",
         hide_short_help = true
     )]
     pub ca_file: Option<PathBuf>,
-    /// File with access keys, as AWS tools write it [default: the usual chain: environment, ~/.aws, role of the container or instance]
+    /// File with credentials: for s3: and az: profiles as AWS tools write them, for gs: a service account's JSON [default: for s3: the usual
+    /// chain of environment, ~/.aws, role of the container or instance; AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN;
+    /// GOOGLE_APPLICATION_CREDENTIALS]
     #[arg(
         long,
         global = true,
         env = "WINDLASS_CREDENTIALS_FILE",
         hide_env_values = true,
         value_name = "FILE",
-        help_heading = "S3",
+        help_heading = "Store",
         hide_short_help = true
     )]
     pub credentials_file: Option<PathBuf>,
@@ -164,12 +166,12 @@ pub struct Global {
         env = "WINDLASS_PROFILE",
         hide_env_values = true,
         value_name = "NAME",
-        help_heading = "S3",
+        help_heading = "Store",
         hide_short_help = true
     )]
     pub profile: Option<String>,
     /// Put the bucket into the path, not into the host name
-    #[arg(long, global = true, help_heading = "S3", hide_short_help = true)]
+    #[arg(long, global = true, help_heading = "Store", hide_short_help = true)]
     pub path_style: bool,
 
     /// Memory that a backup or restore may take
@@ -251,6 +253,7 @@ impl From<&Global> for Access {
             state_dir: global.state_dir.clone(),
             accept_older: global.accept_older,
             endpoint: global.endpoint.clone(),
+            also_endpoints: Vec::new(),
             region: global.region.clone(),
             ca_file: global.ca_file.clone(),
             credentials_file: global.credentials_file.clone(),

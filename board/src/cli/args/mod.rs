@@ -331,8 +331,9 @@ Example:
   windlass repo probe --repo s3://bucket/node7 --endpoint http://127.0.0.1:7480
 
 It writes, races, lists and deletes a few small objects below probe/, and says which rule the store breaks, if any. With \
---lease-store, that store is tested for the log, and the other one for what objects need.")]
-    Probe,
+--lease-store, that store is tested for the log, and the other one for what objects need. Writes race over all addresses that the \
+name of the server resolves to, and over the servers of --also-endpoint.")]
+    Probe(RepoProbe),
     /// Describe a repository: where, how locked, policies, points, segments
     #[command(
         after_long_help = "Example:\n  windlass repo info --repo file:///srv/backup --key-file /root/windlass.key --json"
@@ -390,6 +391,17 @@ pub struct RepoInit {
     /// Make it beside other things that are there already
     #[arg(long)]
     pub force: bool,
+    /// Race over this server of the same store too when it is tested, besides --endpoint; may be given several times
+    #[arg(long, value_name = "URL")]
+    pub also_endpoint: Vec<String>,
+}
+
+/// Options of `repo probe`.
+#[derive(Debug, Args)]
+pub struct RepoProbe {
+    /// Race over this server of the same store too, besides --endpoint; may be given several times
+    #[arg(long, value_name = "URL")]
+    pub also_endpoint: Vec<String>,
 }
 
 /// Options of `backup`.
