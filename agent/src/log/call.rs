@@ -14,7 +14,9 @@ use super::keys;
 use super::limits::{BACKOFF_FIRST_NS, BACKOFF_LAST_NS, LEASE_CALLS};
 use crate::format::copies;
 use crate::format::slot::{Claim, LOG_MAGIC, whole};
-use crate::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, is_of_lease};
+use crate::store::{
+    ByteRange, CONDITIONAL_BODY_BYTES_MAX, PutMode, Store, StoreFault, StoreFaultKind, is_of_lease,
+};
 
 /// Names one call of one machine; never reused within a writer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +40,7 @@ pub enum Call {
         /// Its bytes.
         body: Body,
     },
-    /// Plain PUT. Answers: `Done`, `Fault`.
+    /// PUT of what no other process decides: plain, or create-only where the name says that it is unique. Answers: `Done`, `Fault`.
     Put {
         /// Its key.
         key: String,
@@ -130,7 +132,12 @@ pub fn perform(store: &dyn Store, call: &Call) -> (Answer, Option<StoreFault>) {
         Call::Create { key, body } => {
             store.put(key, &[body, body], PutMode::CreateOnly).map(|()| Answer::Done)
         }
-        Call::Put { key, body } => store.put(key, &[body, body], PutMode::Replace).map(|()| Answer::Done),
+        Call::Put { key, body } => {
+            let put = store.put(key, &[body, body], mode_of(key, body));
+            // The name has a random number in it: what exists there is what an unanswered attempt of ours has left.
+            let is_ours = |fault: &StoreFault| fault.kind == StoreFaultKind::Exists;
+            put.or_else(|fault| if is_ours(&fault) { Ok(()) } else { Err(fault) }).map(|()| Answer::Done)
+        }
         Call::Last { prefix, max } => {
             let mut last = VecDeque::new();
             let listed = store.list(prefix, "", &mut |key, _| {
@@ -173,6 +180,14 @@ pub fn perform(store: &dyn Store, call: &Call) -> (Answer, Option<StoreFault>) {
         Err(fault) if fault.kind == StoreFaultKind::TooLong => (Answer::Body(Vec::new()), Some(fault)),
         Err(fault) => (Answer::Fault(fault.kind), Some(fault)),
     }
+}
+
+/// How an object that is not a slot or a grant is stored. Checkpoints have a name of their own each; beats are replaced, and boundaries by a
+/// rebuild that is repeated. Servers hold locks while a larger conditional body arrives.
+fn mode_of(key: &str, body: &[u8]) -> PutMode {
+    let stored = 2 * body.len() as u64;
+    let is_unique = key.starts_with(keys::CHECKPOINTS) && stored <= CONDITIONAL_BODY_BYTES_MAX;
+    if is_unique { PutMode::CreateOnly } else { PutMode::Replace }
 }
 
 /// The length of the lease that a call claims: what the lease depends on has so much time from now on.

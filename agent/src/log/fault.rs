@@ -148,6 +148,11 @@ pub enum LogFault {
     Gone,
     /// The log moved on faster than it could be read, many times over.
     Moving,
+    /// The store created a lease grant that was there: it no longer honours conditions (C6).
+    Unconditional {
+        /// Whose grant.
+        epoch: Epoch,
+    },
     /// The repository has a feature that this program may read beside, and not write beside.
     ReadOnly {
         /// Which.
@@ -180,6 +185,7 @@ impl LogFault {
             | LogFault::CheckpointTooLarge { .. }
             | LogFault::Mended { .. }
             | LogFault::ReadOnly { .. }
+            | LogFault::Unconditional { .. }
             | LogFault::Moving => false,
         }
     }
@@ -218,6 +224,7 @@ impl LogFault {
             | LogFault::TooLarge { .. }
             | LogFault::Mended { .. }
             | LogFault::ReadOnly { .. }
+            | LogFault::Unconditional { .. }
             | LogFault::LostEnd { .. }
             | LogFault::Gone
             | LogFault::CheckpointTooLarge { .. } => false,
@@ -325,6 +332,12 @@ impl fmt::Display for LogFault {
             LogFault::CheckpointTooLarge { bytes } => write!(
                 f,
                 "the log's state takes {bytes} bytes, too many for a checkpoint: merge segments or expire points"
+            ),
+            LogFault::Unconditional { epoch } => write!(
+                f,
+                "the store no longer honours conditional writes: it created the lease grant of epoch {epoch} over the one that was there; \
+                 nothing was written to the log; look what has changed at the store (versioning, a proxy, another server behind its \
+                 name), and test it with `windlass repo probe`"
             ),
             LogFault::ReadOnly { feature } => write!(
                 f,

@@ -7,7 +7,8 @@
 //! | `Waiting` | own timer, started when the answer came | `Confirming` |
 //! | `Confirming` | GET beat/e, sent after the timer | `Claiming` when unchanged, `Waiting` when changed |
 //! | `Claiming` | create epoch/e+1 | `Reading` back, or `Probing` when another was first |
-//! | `Reading` | GET epoch/e+1 | `Holding` when the nonce is ours, `Probing` when not |
+//! | `Reading` | GET epoch/e+1 | `Proving` when the nonce is ours, `Probing` when not |
+//! | `Proving` | create epoch/e+1 again, the same bytes | `Holding` when it exists; `Lost` when it was created: the store ignores conditions |
 //! | `Holding` | beats every 4 s | `Lost` at the end of the lease |
 //!
 //! No other process can hold one when there was no epoch, when the highest one's holder has let it go, or when that holder is this process itself: one
@@ -15,7 +16,8 @@
 //!
 //! Rules: L1 the lease runs from before the grant or beat was sent; a late answer does not renew. L2 a candidate waits a full
 //! interval between two good reads of the same beat: by its own length of the lease or by the grant's, whichever is longer. L3 no
-//! machine compares another's clock with its own. A create without an answer is read and sent again with the same bytes (C2).
+//! machine compares another's clock with its own. A create without an answer is read and sent again with the same bytes (C2). C6: each
+//! grant proves that the store still honours conditions.
 //! Invariant: I9. Does not: know slots. Source: `agent/doc/commit-log.md`, Lease.
 
 use std::collections::VecDeque;
@@ -132,6 +134,7 @@ enum For {
     Look,
     Claim,
     ReadBack,
+    Prove,
     Beat { sent_ns: u64 },
 }
 
@@ -146,6 +149,7 @@ enum Phase {
     Confirming { seen: Seen },
     Claiming(Grant),
     Reading(Grant),
+    Proving(Grant),
     Holding { epoch: Epoch, end_ns: u64, next_beat_ns: u64 },
     Lost,
 }
@@ -261,6 +265,7 @@ impl Lease {
             | Phase::Confirming { .. }
             | Phase::Claiming(_)
             | Phase::Reading(_)
+            | Phase::Proving(_)
             | Phase::Lost => false,
         }
     }
@@ -280,6 +285,7 @@ impl Lease {
             | Phase::Confirming { .. }
             | Phase::Claiming(_)
             | Phase::Reading(_)
+            | Phase::Proving(_)
             | Phase::Lost => None,
         }
     }
@@ -306,6 +312,7 @@ impl Lease {
             | Phase::Confirming { .. }
             | Phase::Claiming(_)
             | Phase::Reading(_)
+            | Phase::Proving(_)
             | Phase::Lost => None,
         };
         own.into_iter().chain(self.calls.deadline()).min()
@@ -337,6 +344,7 @@ impl Lease {
             | Phase::Confirming { .. }
             | Phase::Claiming(_)
             | Phase::Reading(_)
+            | Phase::Proving(_)
             | Phase::Holding { .. }
             | Phase::Lost => {}
         }
@@ -348,6 +356,7 @@ impl Lease {
         match tag {
             For::Beat { sent_ns } => return self.beat_answered(now_ns, sent_ns, answer),
             For::Claim => return self.claim_answered(now_ns, answer),
+            For::Prove => return self.proved(now_ns, call, answer),
             For::Probe(_) | For::Grant | For::Look | For::ReadBack => {}
         }
         if let Answer::Fault(kind) = answer {
@@ -377,7 +386,7 @@ impl Lease {
             }
             For::Look => self.looked(now_ns, body),
             For::ReadBack => self.read_back(now_ns, body),
-            For::Beat { .. } | For::Claim => {}
+            For::Beat { .. } | For::Claim | For::Prove => {}
         }
     }
 
@@ -385,7 +394,7 @@ impl Lease {
         match tag {
             For::Probe(epoch) => Place::Grant(epoch),
             For::Claim | For::ReadBack => Place::Grant(Epoch(self.highest.0.saturating_add(1))),
-            For::Grant => Place::Grant(self.highest),
+            For::Grant | For::Prove => Place::Grant(self.highest),
             For::Look | For::Beat { .. } => Place::Beat(self.highest),
         }
     }
@@ -444,6 +453,7 @@ impl Lease {
             | Phase::Waiting { .. }
             | Phase::Claiming(_)
             | Phase::Reading(_)
+            | Phase::Proving(_)
             | Phase::Holding { .. }
             | Phase::Lost => {}
         }
@@ -523,18 +533,47 @@ impl Lease {
         };
         if Claim::parse_grant(&bytes).is_ok_and(|claim| claim.nonce == grant.nonce) {
             self.highest = grant.epoch;
-            let end_ns = grant.sent_ns.saturating_add(self.timing.lease_ns);
-            if now_ns >= end_ns {
+            if now_ns >= self.end_of(&grant) {
                 return self.lose(LogFault::Expired { epoch: grant.epoch, unresolved: None });
             }
-            // Until then the grant holds.
-            let next_beat_ns = grant.sent_ns.saturating_add(self.timing.beat_ns).max(now_ns);
-            self.phase = Phase::Holding { epoch: grant.epoch, end_ns, next_beat_ns };
-            self.news.push_back(LeaseNews::Granted(grant.epoch));
+            // It is there, so it cannot be created.
+            let call = Call::Create { key: keys::epoch(grant.epoch), body: grant.body.clone() };
+            self.phase = Phase::Proving(Grant { attempts: 0, ..grant });
+            self.calls.submit(For::Prove, call);
         } else {
             self.highest = grant.epoch;
             self.read_grant(Some(&bytes));
             self.probe();
+        }
+    }
+
+    fn end_of(&self, grant: &Grant) -> u64 {
+        grant.sent_ns.saturating_add(self.timing.lease_ns)
+    }
+
+    /// C6: the grant, which is there, was to be created once more.
+    fn proved(&mut self, now_ns: u64, call: Call, answer: Answer) {
+        let Phase::Proving(grant) = &mut self.phase else { return };
+        grant.attempts = grant.attempts.saturating_add(1);
+        let grant = grant.clone();
+        let end_ns = self.end_of(&grant);
+        if now_ns >= end_ns {
+            return self.lose(LogFault::Expired { epoch: grant.epoch, unresolved: None });
+        }
+        match answer {
+            Answer::Fault(StoreFaultKind::Exists) => {
+                // Until then the grant holds.
+                let next_beat_ns = grant.sent_ns.saturating_add(self.timing.beat_ns).max(now_ns);
+                self.phase = Phase::Holding { epoch: grant.epoch, end_ns, next_beat_ns };
+                self.news.push_back(LeaseNews::Granted(grant.epoch));
+            }
+            Answer::Done => self.lose(LogFault::Unconditional { epoch: grant.epoch }),
+            Answer::Fault(StoreFaultKind::Unknown | StoreFaultKind::Conflict | StoreFaultKind::Corrupt) => {
+                let due = now_ns.saturating_add(backoff_ns(grant.attempts - 1)).min(end_ns);
+                self.calls.park(due, For::Prove, call);
+            }
+            Answer::Fault(kind) => self.lose(LogFault::Store { place: Place::Grant(grant.epoch), kind }),
+            Answer::Body(_) | Answer::Absent | Answer::Keys(_) => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! Leases of several holders over one store in memory, with a clock that steps.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use windlass_hal::sim::clock::SimClock;
 
@@ -14,7 +15,7 @@ use crate::log::session::{Session, Surroundings};
 use crate::log::state::Refusal;
 use crate::log::writer::{Action, Writer, WriterOptions};
 use crate::store::memory::MemoryStore;
-use crate::store::{Store, over};
+use crate::store::{PutMode, Store, StoreFault, over};
 
 const SECOND: u64 = 1_000_000_000;
 /// Between two looks of a writer at the clock, in nanoseconds.
@@ -147,5 +148,57 @@ fn the_repositorys_length_holds_from_the_next_lease_on() {
     assert_eq!(second.view().state.lease_ns, Some(60 * SECOND));
     second.release(None).unwrap();
     assert_eq!((grant(1), grant(2)), (20, 60));
-    assert_eq!(*store.1.lock().unwrap(), [5_000, 15_000], "a quarter, for each call of the lease");
+    assert_eq!(
+        *store.1.lock().unwrap(),
+        [5_000, 5_000, 15_000, 15_000],
+        "a quarter, for each call of the lease"
+    );
+}
+
+/// A store in memory that ignores conditions when it is told to.
+#[derive(Default)]
+struct Forgetful(MemoryStore, AtomicBool);
+
+impl over::Over for Forgetful {
+    fn behind(&self) -> &dyn Store {
+        &self.0
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        let mode = if self.1.load(Ordering::Relaxed) { PutMode::Replace } else { mode };
+        self.0.put(key, body, mode)
+    }
+}
+
+#[test]
+fn a_store_that_stops_honouring_conditions_is_named_before_anything_is_written() {
+    let (store, clock) = (Forgetful::default(), SimClock::default());
+    let around = Surroundings { store: &store, clock: &clock };
+    let claim = || {
+        let options = WriterOptions::default();
+        Session::claim(around, None, identity(1), PlainForTests, options, [1; 32], |_, _| true)
+    };
+    let mut session = claim().unwrap();
+    session.commit(vec![Record::Pin { pin: 1, node: NodeId(1) }]).unwrap();
+    session.release(None).unwrap();
+    store.1.store(true, Ordering::Relaxed);
+    let all = || {
+        let mut keys = Vec::new();
+        store
+            .0
+            .list("log/", "", &mut |key, _| {
+                keys.push(key.to_owned());
+                true
+            })
+            .unwrap();
+        keys
+    };
+    let before = all();
+    let fault = claim().err().unwrap();
+    assert_eq!(fault, LogFault::Unconditional { epoch: Epoch(2) });
+    assert!(!fault.is_transient() && fault.to_string().contains("no longer honours conditional writes"));
+    assert_eq!(all(), before);
+    // A store that was put right is written to again, under the next epoch.
+    store.1.store(false, Ordering::Relaxed);
+    assert_eq!(claim().unwrap().view().state.epoch, Epoch(3));
 }
