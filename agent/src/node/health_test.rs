@@ -28,6 +28,27 @@ fn why(status: &Value) -> &str {
 }
 
 #[test]
+fn the_status_is_for_those_who_have_the_key_or_a_role() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    let ask = |cluster: &mut Cluster, client: u64, subject: &str| {
+        let command = Command::As { subject: subject.to_owned(), command: Box::new(Command::Status) };
+        cluster.local(0, client, command);
+        cluster.run_until(60, "the status", |cluster| cluster.reply_to(client).is_some());
+        cluster.reply_to(client)
+    };
+    // Also while no node coordinates.
+    for client in [11, 13] {
+        let own = ask(&mut cluster, client, "uid:0,gid:0,owner");
+        assert!(matches!(own, Some(Reply::Status(_))), "{own:?}");
+        let other = ask(&mut cluster, client + 1, "uid:7,gid:7");
+        assert!(matches!(&other, Some(Reply::Refused(why)) if why.contains("the role viewer")), "{other:?}");
+        if client == 11 {
+            cluster.set_policy();
+        }
+    }
+}
+
+#[test]
 fn an_outage_of_the_store_is_named_with_its_begin_and_its_words() {
     let mut cluster = Cluster::new(&[&["a"], &["b"]]);
     cluster.set_policy();

@@ -51,7 +51,7 @@ use std::sync::Arc;
 
 use crate::backplane::message::Message;
 use crate::coordinator::calendar::{Calendar, Due};
-use crate::coordinator::{self, Coordinator, Errand, Now};
+use crate::coordinator::{self, Coordinator, Errand, Now, access};
 use crate::format::slot::Sealer;
 use crate::gc::types::{Order, Outcome};
 use crate::id::{Epoch, NodeId, Slot, VolumeId};
@@ -448,8 +448,11 @@ impl<S: Sealer + Clone> Node<S> {
                 let Some(coordinator) = &mut self.coordinator else { return };
                 coordinator.set_lease_end(writer.lease_end_ns());
                 coordinator.set_clock_ahead(self.wall.ahead_ns());
-                // A request for the status does not keep the cluster from resting.
-                if let Message::Request { request, command: Command::Status } = message {
+                // A request for the status does not keep the cluster from resting. One that a role does not let is refused like any other.
+                if let Message::Request { request, ref command } = message
+                    && *command.plain() == Command::Status
+                    && access::refusal(now.state, command).is_none()
+                {
                     let reply = Reply::Status(coordinator.status(now, &self.health.contacts));
                     return self.send(from, Message::Reply { request, reply });
                 }

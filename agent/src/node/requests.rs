@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Action, Node};
 use crate::backplane::message::{Message, REPLY_BYTES_MAX, SUBMIT_BYTES_MAX};
 use crate::backplane::session::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX};
-use crate::coordinator::PROBES_NODE_MAX;
+use crate::coordinator::{PROBES_NODE_MAX, access};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
 use crate::work::{Command, Reply};
@@ -98,6 +98,11 @@ impl<S: Sealer + Clone> Node<S> {
         let known = self.reachable_holder();
         let waits_in_vain = known.is_none() && !self.requests.open.is_empty();
         let why_none = if waits_in_vain { self.why_none(now_ns) } else { None };
+        // What this node answers by itself, it refuses by itself.
+        let asked = self.requests.open.iter().filter(|_| known.is_none());
+        let refusal = |request: &Request| access::refusal(&self.view().state, &request.command);
+        let mut refused: BTreeMap<u64, String> =
+            asked.filter_map(|(&number, request)| Some((number, refusal(request)?))).collect();
         let (mut send, mut done) = (Vec::new(), Vec::new());
         let mut room = (LARGE_OUT_MAX, SMALL_OUT_MAX);
         if let Some(holder) = known {
@@ -115,7 +120,7 @@ impl<S: Sealer + Clone> Node<S> {
                     send.push((holder, number, request.command.clone()));
                 }
             } else if *request.command.plain() == Command::Status && self.has_read {
-                done.push((number, None));
+                done.push((number, refused.remove(&number)));
                 continue;
             }
             if now_ns >= request.until_ns
