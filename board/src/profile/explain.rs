@@ -98,7 +98,7 @@ pub fn document(profile: &Profile) -> Value {
         },
         "backplane": backplane,
         "peers": peers.collect::<Vec<_>>(),
-        "control": { "socket": profile.control.socket.display().to_string() },
+        "control": { "socket": profile.control.socket.display().to_string(), "group": profile.control.group },
         "lease": {
             "store": match &profile.lease.store.value {
                 LeasePlace::Repository => "repository",
@@ -176,6 +176,8 @@ fn cluster(profile: &Profile, out: &mut Table) {
     }
     out.head("control");
     out.put("socket", profile.control.socket.display());
+    let group = profile.control.group.as_deref();
+    out.put("group", group.unwrap_or("none: root and the agent's own user alone may connect"));
     out.head("lease");
     match &profile.lease.store.value {
         LeasePlace::Repository => out.put("store", "the repository's own"),
