@@ -7,12 +7,14 @@
 //! | P2 | a point leaves: it is not held, not younger than its guard says, and not brought back a moment before |
 //! | P2 | a point goes for good: it had expired, and its window is over; or it has no window |
 //! | P2 | the time in a record is that of a node's clock, whatever a user says |
+//! | P9 | a subject holds a point: it has had a role that lets it |
 //! | P2 | a point expires where rules alone expire points: the rule does not keep it |
 //!
 //! Does not: know which node's clock is right (`sim::clock` lets them drift). Source: ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use windlass_agent::format::access::{AccessNews, Grant};
 use windlass_agent::format::guard::{Guard, GuardPart, PointGuard};
 use windlass_agent::format::mark::{MarkPart, PointMark};
 use windlass_agent::format::record::{PolicyChange, Record};
@@ -20,6 +22,8 @@ use windlass_agent::id::BackupId;
 use windlass_agent::log::state::State;
 use windlass_agent::policy::retention::{Count, Retention};
 use windlass_agent::policy::{Policy, PolicyVolume, Reader, Safety};
+use windlass_agent::work::Command;
+use windlass_agent::work::entry::Role;
 use windlass_hal::sim::prng::Prng;
 
 use super::Verdict;
@@ -38,6 +42,12 @@ const WITHIN_HOURS: u32 = 1;
 const HOUR_NS: i64 = 3_600_000_000_000;
 /// Of what a policy excludes, where a rule alone expires points.
 const RULES_ALONE: &str = "rules-alone";
+/// In every second of the seeds with guards a subject asks too, which has a role at times.
+const SUBJECT_SEEDS: u64 = 32;
+/// That subject; and what it says of points that it holds.
+const SUBJECT: &str = "uid:9";
+/// Who is administrator meanwhile.
+const ADMINISTRATOR: &str = "uid:0";
 /// No clock of a simulated node comes so far, in nanoseconds: a user's word for a time is beyond.
 const NO_CLOCK_NS: i64 = i64::MAX / 4;
 
@@ -105,8 +115,35 @@ pub fn index_of(name: &str) -> String {
     name.trim_start_matches(['p', 'r']).to_owned()
 }
 
-/// What a user does to a point, or to a policy's name; `None`: there is nothing to do it to.
-pub fn wish(prng: &mut Prng, rules: Rules, state: &State, policy: usize) -> Option<Vec<Record>> {
+/// What a user asks for; `None`: there is nothing to do it to.
+pub fn wish(prng: &mut Prng, options: &Options, state: &State, policy: usize) -> Option<Command> {
+    if options.seed % SUBJECT_SEEDS < SUBJECT_SEEDS / 2 && prng.one_in(4) {
+        return subjects(prng, state);
+    }
+    user(prng, rules(options), state, policy).map(Command::Submit)
+}
+
+/// A subject holds a point, if it may; or its roles are set, with those of an administrator in front.
+fn subjects(prng: &mut Prng, state: &State) -> Option<Command> {
+    let roles = |subject: &str, role: Option<Role>| {
+        let grants = role.map(|role| Grant { role, policy: String::new() }).into_iter().collect();
+        Record::Access(AccessNews::Roles { subject: subject.to_owned(), grants })
+    };
+    if prng.one_in(8) {
+        let role = if prng.one_in(2) { Some(Role::Operator) } else { Some(Role::Viewer) };
+        let role = role.filter(|_| !prng.one_in(3));
+        let records = vec![roles(ADMINISTRATOR, Some(Role::Administrator)), roles(SUBJECT, role)];
+        return Some(Command::Submit(records));
+    }
+    let points: Vec<BackupId> = state.points.keys().copied().collect();
+    let backup = *points.get(prng.below(points.len() as u64) as usize)?;
+    let part = MarkPart::Hold(SUBJECT.to_owned());
+    let command = Command::Submit(vec![Record::PointMarked(PointMark { backup, part })]);
+    Some(Command::As { subject: SUBJECT.to_owned(), command: Box::new(command) })
+}
+
+/// What a user does to a point, or to a policy's name.
+fn user(prng: &mut Prng, rules: Rules, state: &State, policy: usize) -> Option<Vec<Record>> {
     if prng.one_in(6) {
         return rename(state, policy);
     }
@@ -153,6 +190,8 @@ pub struct Guards {
     held: BTreeSet<BackupId>,
     guards: BTreeMap<BackupId, Guard>,
     leaving: BTreeMap<BackupId, i64>,
+    /// Whether the subject has had a role that lets it hold points.
+    has_had_role: bool,
 }
 
 impl Guards {
@@ -194,7 +233,14 @@ impl Guards {
                     self.wanted.extend(always.then_some(end.backup));
                 }
             }
+            Record::Access(AccessNews::Roles { subject, grants }) => {
+                let lets = grants.iter().any(|grant| grant.role == Role::Operator);
+                self.has_had_role |= subject == SUBJECT && lets;
+            }
             Record::PointMarked(PointMark { backup, part: MarkPart::Hold(why) }) => {
+                if why == SUBJECT && !self.has_had_role {
+                    return Err(format!("P9: {SUBJECT} holds point {backup}, and never had a role for that"));
+                }
                 if why.is_empty() {
                     self.held.remove(backup);
                 } else {

@@ -100,4 +100,6 @@ checks! {
     guard,
     /// A point leaves by the coordinator's clock. Off: by that of who asks.
     date,
+    /// A subject gets what its roles let it.
+    roles,
 }

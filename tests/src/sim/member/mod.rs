@@ -127,6 +127,7 @@ impl Tenant for Member {
             Mutation::AssignWithoutLease => writer.checks.lease = false,
             Mutation::ForgetGuard => writer.checks.guard = false,
             Mutation::BelieveAsker => writer.checks.date = false,
+            Mutation::ForgetRole => writer.checks.roles = false,
             _ => {}
         }
         let weather = options.weather;
@@ -492,9 +493,8 @@ impl Member {
         let nodes = self.up.len() as u64;
         if self.host.has_guards() && dice >= 8 {
             let prng = &mut self.host.prng;
-            let rules = guards::rules(&self.host.options);
-            if let Some(records) = guards::wish(prng, rules, &self.node.view().state, policy) {
-                return self.ask(Client::Other, Command::Submit(records));
+            if let Some(command) = guards::wish(prng, &self.host.options, &self.node.view().state, policy) {
+                return self.ask(Client::Other, command);
             }
         }
         match dice {
