@@ -253,6 +253,8 @@ fn three_nodes_meet_and_the_loss_of_one_is_told() {
     });
     assert_eq!(world.send(1, 2, &Message::Fenced), Err(SendFault::Down));
     world.until("dials fail", |world| world.nodes[&1].net.counters().of(Reason::Unreachable) > 1);
+    let last = |of| world.nodes[&1].net.peers().find(|peer| peer.node == NodeId(of)).unwrap().last;
+    assert_eq!((last(3), last(2)), (Some(Reason::Goodbye), Some(Reason::Unreachable)));
 }
 
 #[test]
@@ -307,8 +309,20 @@ fn a_dialler_notices_who_is_at_the_other_end() {
     world.insert(0, listen(1), papers, local(0), peers);
     world.until("the name does not fit", |world| {
         world.nodes[&0].net.counters().of(Reason::CertificateName) > 0
-            && world.nodes[&3].net.counters().of(Reason::Alert) > 0
+            && world.nodes[&3].net.counters().of(Reason::NameThere) > 0
     });
+    // Node 0 where node 2 should be: its own number.
+    world.nodes.remove(&0);
+    let papers = world.issue(0);
+    let twin = listen(1);
+    let peers = vec![(NodeId(2), twin.2.to_string())];
+    let papers = tls(0, &world.ca, &papers, Arc::new(SystemClock)).unwrap();
+    world.insert(0, listen(1), papers.clone(), local(0), peers);
+    world.insert(10, twin, papers, local(0), vec![(NodeId(2), "127.0.0.1:9".to_owned())]);
+    world.until("it is its own number", |world| world.nodes[&0].net.counters().of(Reason::Namesake) > 0);
+    let met = world.nodes[&0].net.namesake().cloned();
+    assert!(met.is_some_and(|(_, place)| place.contains("127.0.0.1")));
+    world.nodes.remove(&10);
     // A server of another CA.
     world.nodes.remove(&0);
     let (other, other_ca) = Authority::make(now_secs(), 30).unwrap();
@@ -316,7 +330,10 @@ fn a_dialler_notices_who_is_at_the_other_end() {
     let papers = tls(0, &other_ca.certificate, &papers, Arc::new(SystemClock)).unwrap();
     let peers = vec![(NodeId(2), world.nodes[&2].address.to_string())];
     world.insert(0, listen(1), papers, local(0), peers);
-    world.until("the CA does not fit", |world| world.nodes[&0].net.counters().of(Reason::Authority) > 0);
+    world.until("the CA does not fit", |world| {
+        world.nodes[&0].net.counters().of(Reason::Authority) > 0
+            && world.nodes[&2].net.counters().of(Reason::AuthorityThere) > 0
+    });
     world.nodes.remove(&0);
     world.exchange();
 }

@@ -159,6 +159,15 @@ struct Peer {
 }
 
 impl Peer {
+    /// Why its last connection or dial ended. That a node which stopped in an orderly way is not reached is no news: it stays one that stopped
+    /// until it is seen again.
+    fn ended(&mut self, reason: Reason) {
+        let is_stopped = self.up.is_none() && self.last == Some(Reason::Goodbye);
+        if !is_stopped || reason != Reason::Unreachable {
+            self.last = Some(reason);
+        }
+    }
+
     /// A start of the node is up. One that comes back after another was up is a second machine: a start that has ended never comes back.
     fn has_start(&mut self, boot: Boot, address: String) {
         let is = |known: &Option<(Boot, String)>| known.as_ref().is_some_and(|(of, _)| *of == boot);
@@ -203,7 +212,9 @@ pub struct Net<L> {
     jitter: u64,
     /// Where the last connection came from that ended before it said which node it is, and why it ended.
     nameless: Option<(String, Reason)>,
-    /// What [`Net::peers`] or [`Net::nameless`] says is not what it was.
+    /// When another machine with this node's number was met last, and where.
+    namesake: Option<(Instant, String)>,
+    /// What [`Net::peers`], [`Net::nameless`] or [`Net::namesake`] says is not what it was.
     changed: bool,
     stopped: bool,
 }
@@ -252,6 +263,7 @@ impl<L: Link> Net<L> {
             counters: Counters::default(),
             jitter: seed,
             nameless: None,
+            namesake: None,
             changed: true,
             stopped: false,
         })
@@ -410,6 +422,7 @@ impl<L: Link> Net<L> {
         if node.is_none() {
             self.ended_nameless(conn.source.clone(), reason);
         }
+        self.meet_namesake(now, node, &address, reason);
         let Some(peer) = self.peers.iter().position(|peer| Some(peer.node) == node) else {
             return;
         };
@@ -434,10 +447,21 @@ impl<L: Link> Net<L> {
         }
     }
 
+    /// Another machine with this node's number is at the other end, or took this node's place there.
+    fn meet_namesake(&mut self, now: Instant, node: Option<NodeId>, address: &str, reason: Reason) {
+        let place = match (reason, node) {
+            (Reason::Namesake, _) => format!("it is at {address}"),
+            (Reason::Displaced, Some(node)) => format!("it took this node's place at node {node}"),
+            _ => return,
+        };
+        self.changed = true;
+        self.namesake = Some((now, place));
+    }
+
     /// The next dial: after the pause and up to a quarter more, and the pause after that is twice as long.
     fn back_off(&mut self, now: Instant, peer: usize, reason: Reason) {
         let peer = &mut self.peers[peer];
-        peer.last = Some(reason);
+        peer.ended(reason);
         let extra = splitmix64(&mut self.jitter) % 256;
         peer.dial_at = now.saturating_add(peer.backoff + peer.backoff / 1024 * extra as u32);
         peer.backoff = (peer.backoff * 2).min(BACKOFF_MAX);
@@ -445,8 +469,9 @@ impl<L: Link> Net<L> {
 
     fn count(&mut self, node: Option<NodeId>, reason: Reason) -> u64 {
         if let Some(peer) = self.peers.iter_mut().find(|peer| Some(peer.node) == node) {
-            self.changed |= peer.last != Some(reason);
-            peer.last = Some(reason);
+            let before = peer.last;
+            peer.ended(reason);
+            self.changed |= peer.last != before;
         }
         self.counters.count(reason)
     }
@@ -548,6 +573,14 @@ impl<L: Link> Net<L> {
     }
 
     fn ended_nameless(&mut self, source: String, reason: Reason) {
+        // Of the one peer that would come from there, and is not up, it is known whose it was.
+        let comes = |peer: &&mut Peer| {
+            peer.up.is_none() && peer.node < self.local.node && host(&peer.address) == source
+        };
+        let mut from_there: Vec<&mut Peer> = self.peers.iter_mut().filter(comes).collect();
+        if let [peer] = &mut from_there[..] {
+            peer.ended(reason);
+        }
         let ended = Some((source, reason));
         self.changed |= self.nameless != ended;
         self.nameless = ended;
@@ -558,7 +591,12 @@ impl<L: Link> Net<L> {
         self.nameless.as_ref()
     }
 
-    /// Whether [`Net::peers`] or [`Net::nameless`] says something else since this was asked last.
+    /// When another machine with this node's number was met last, and where.
+    pub fn namesake(&self) -> Option<&(Instant, String)> {
+        self.namesake.as_ref()
+    }
+
+    /// Whether [`Net::peers`], [`Net::nameless`] or [`Net::namesake`] says something else since this was asked last.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
@@ -588,6 +626,12 @@ impl<L: Link> Net<L> {
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
+}
+
+/// The host of an address, as a link names where connections come from.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Everything that is new, and then ever more rarely.

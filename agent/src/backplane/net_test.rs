@@ -211,7 +211,11 @@ fn two_machines_with_one_number_are_named_on_all_sides_and_a_restart_is_none() {
     assert!([("1", "other"), ("other", "1")].contains(&(named.0.as_str(), named.1.as_str())), "{named:?}");
     for id in [1, 77] {
         assert!(world.nodes[&id].counters().of(Reason::Displaced) > 0, "{id}");
+        // Both know of each other, up or not.
+        let met = world.nodes[&id].namesake().expect("they were told");
+        assert!(met.1.contains("took this node's place at node 2"), "{met:?}");
     }
+    assert_eq!(world.nodes[&2].namesake(), None);
     // One of them is switched off: the other is the node.
     world.nodes.remove(&77);
     world.start(1, &[1, 2], 4);
@@ -230,6 +234,30 @@ fn stopping_says_goodbye() {
     // The simulated wire may have no room at that moment; then it is an end like any other.
     assert!(matches!(down(&world.seen[&2])[..], [(1, Reason::Goodbye | Reason::Closed)]));
     assert_eq!(world.nodes[&1].connections(), 0);
+}
+
+#[test]
+fn a_node_that_stopped_stays_one_until_it_is_seen_again() {
+    let mut world = World::new(&[1, 2], 10);
+    world.run(2000);
+    let now = world.now;
+    // The one that is dialled stops: the dials that follow find nothing there.
+    world.nodes.get_mut(&2).unwrap().stop(now);
+    world.run(500);
+    world.nodes.remove(&2);
+    let last = |world: &World| world.nodes[&1].peers().next().unwrap().last;
+    if last(&world) != Some(Reason::Goodbye) {
+        // The simulated wire had no room for it.
+        return;
+    }
+    let before = world.nodes[&1].counters().of(Reason::Unreachable);
+    world.net = SimNet::default();
+    world.run(30_000);
+    assert!(
+        world.nodes[&1].counters().of(Reason::Unreachable) + world.nodes[&1].counters().of(Reason::Link)
+            > before
+    );
+    assert_eq!(last(&world), Some(Reason::Goodbye));
 }
 
 #[test]

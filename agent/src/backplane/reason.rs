@@ -65,7 +65,7 @@ reasons! {
     17 HandshakeSlow "the handshake or the hello took too long",
     18 FrameSlow "a frame took too long to come in whole",
     19 Silent "nothing was heard of the peer for too long",
-    20 Authority "the peer's certificate is not of this cluster's CA",
+    20 Authority "the peer's certificate is of another CA than this node's; give all nodes certificates of one CA (`windlass pki issue`)",
     21 Expired "the peer's certificate has expired; issue a new one, or set the clock right",
     22 NotYetValid "the peer's certificate is not valid yet; set the clock right",
     23 CertificateName "the certificate of the node at this address is not that of the node that should be there",
@@ -83,6 +83,11 @@ reasons! {
     35 Stopped "this node stops",
     36 Congested "more messages waited for the peer than may wait; it is slow, or the network is",
     37 Displaced "another machine with this node's number took its place at the peer; give one of the two another number, and a certificate for it",
+    38 Namesake "the machine at this address has this node's own number; give one of the two another number, and a certificate for it, or correct the address",
+    39 AuthorityThere "the peer refused this node's certificate: it is of another CA than the peer's; give all nodes certificates of one CA (`windlass pki issue`)",
+    40 NameThere "the peer refused this node's certificate: it is not that of the node that should be at this address; check numbers and addresses in the board profiles",
+    41 ExpiredThere "the peer refused this node's certificate: it has expired by the peer's clock; issue a new one, or set the peer's clock right",
+    42 Unlisted "this node is not in the peer's list of peers; put it into the peer's board profile",
 }
 
 /// How many connections ended, by reason.

@@ -314,6 +314,10 @@ impl Session {
                     Some(Reason::Stopped) => Reason::Goodbye,
                     // This process has one connection with the peer: the newer one is another's.
                     Some(Reason::Replaced) => Reason::Displaced,
+                    // True at both ends.
+                    Some(reason @ (Reason::Cluster | Reason::Version)) => reason,
+                    Some(Reason::Stranger) => Reason::Unlisted,
+                    Some(Reason::Source) => Reason::NameThere,
                     Some(_) | None => Reason::Refused,
                 };
                 self.end(reason, false);

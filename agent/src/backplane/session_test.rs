@@ -316,7 +316,10 @@ fn frames_with_good_checksums_and_bad_contents_are_refused_by_reason() {
         (KIND_HELLO, &too_new, Reason::Version),
         (KIND_HELLO, &greedy, Reason::Body),
         (KIND_HELLO, &rude, Reason::Body),
-        (KIND_GOODBYE, &[7], Reason::Refused),
+        (KIND_GOODBYE, &[18], Reason::Refused),
+        (KIND_GOODBYE, &[7], Reason::Cluster),
+        (KIND_GOODBYE, &[9], Reason::NameThere),
+        (KIND_GOODBYE, &[30], Reason::Unlisted),
         (KIND_GOODBYE, &[Reason::Stopped as u8], Reason::Goodbye),
         (KIND_GOODBYE, &[], Reason::Body),
     ] {
@@ -369,7 +372,7 @@ fn versions_are_negotiated_and_the_refused_one_hears_why() {
         if want.is_none() {
             assert_eq!(
                 (of_a, of_b),
-                (vec![Event::Down(Reason::Refused)], vec![Event::Down(Reason::Version)])
+                (vec![Event::Down(Reason::Version)], vec![Event::Down(Reason::Version)])
             );
         } else {
             a.send(Epoch(1), Slot(1), &Message::Fenced).unwrap();

@@ -26,7 +26,7 @@ use rustls::server::{
 use rustls::time_provider::TimeProvider;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 use windlass_hal::clock::Clock;
 
 use super::fifo::Fifo;
@@ -164,6 +164,7 @@ pub struct Pem<'a> {
 /// Mutual TLS with a node's certificate. Cheap to clone.
 #[derive(Clone)]
 pub struct Tls {
+    node: NodeId,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
@@ -214,7 +215,7 @@ impl Tls {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Tls { client: Arc::new(client), server: Arc::new(server) })
+        Ok(Tls { node, client: Arc::new(client), server: Arc::new(server) })
     }
 }
 
@@ -222,12 +223,12 @@ impl Security for Tls {
     fn dial(&self, to: NodeId) -> Option<Box<dyn Channel>> {
         let name = ServerName::try_from(node_name(to)).ok()?;
         let connection = UnbufferedClientConnection::new(Arc::clone(&self.client), name).ok()?;
-        Some(Box::new(Connection::Client(connection)))
+        Some(Box::new(Connection { own: self.node, side: Side::Client(connection) }))
     }
 
     fn accept(&self) -> Option<Box<dyn Channel>> {
         let connection = UnbufferedServerConnection::new(Arc::clone(&self.server)).ok()?;
-        Some(Box::new(Connection::Server(connection)))
+        Some(Box::new(Connection { own: self.node, side: Side::Server(connection) }))
     }
 }
 
@@ -247,7 +248,13 @@ impl Identity for Certificate {
     }
 }
 
-enum Connection {
+struct Connection {
+    /// This node.
+    own: NodeId,
+    side: Side,
+}
+
+enum Side {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
 }
@@ -270,18 +277,18 @@ impl Channel for Connection {
         outgoing: &[u8],
         output: &mut Fifo,
     ) -> Result<usize, Reason> {
-        let mut sealed = 0;
+        let (mut sealed, own) = (0, self.own);
         // An answer that finds no room would be lost, so there must be some before the library is asked.
         while output.room() >= RECORD_BYTES_MAX {
             let rest = &outgoing[sealed..];
             let piece =
                 if output.room() < SEALED_BYTES { &[] } else { &rest[..rest.len().min(PLAIN_BYTES_MAX)] };
-            let (discard, step) = match self {
-                Connection::Client(connection) => {
-                    step(connection.process_tls_records(input.bytes_mut()), plain, piece, output)
+            let (discard, step) = match &mut self.side {
+                Side::Client(connection) => {
+                    step(connection.process_tls_records(input.bytes_mut()), own, plain, piece, output)
                 }
-                Connection::Server(connection) => {
-                    step(connection.process_tls_records(input.bytes_mut()), plain, piece, output)
+                Side::Server(connection) => {
+                    step(connection.process_tls_records(input.bytes_mut()), own, plain, piece, output)
                 }
             };
             input.consume(discard);
@@ -306,27 +313,27 @@ impl Channel for Connection {
     }
 
     fn is_open(&self) -> bool {
-        match self {
-            Connection::Client(connection) => !connection.is_handshaking(),
-            Connection::Server(connection) => !connection.is_handshaking(),
+        match &self.side {
+            Side::Client(connection) => !connection.is_handshaking(),
+            Side::Server(connection) => !connection.is_handshaking(),
         }
     }
 
     fn identity(&self) -> Option<Box<dyn Identity>> {
-        let chain = match self {
-            Connection::Client(connection) => connection.peer_certificates(),
-            Connection::Server(connection) => connection.peer_certificates(),
+        let chain = match &self.side {
+            Side::Client(connection) => connection.peer_certificates(),
+            Side::Server(connection) => connection.peer_certificates(),
         };
         let leaf = chain.filter(|_| self.is_open())?.first()?.clone();
         Some(Box::new(Certificate(leaf.into_owned())))
     }
 
     fn close(&mut self, input: &mut Fifo, output: &mut Fifo) {
-        let written = match self {
-            Connection::Client(connection) => {
+        let written = match &mut self.side {
+            Side::Client(connection) => {
                 goodbye(connection.process_tls_records(input.bytes_mut()), output.space())
             }
-            Connection::Server(connection) => {
+            Side::Server(connection) => {
                 goodbye(connection.process_tls_records(input.bytes_mut()), output.space())
             }
         };
@@ -337,11 +344,11 @@ impl Channel for Connection {
 impl Connection {
     /// After a fault the library has an alert for the peer.
     fn alert(&mut self, input: &mut Fifo, output: &mut Fifo) {
-        let written = match self {
-            Connection::Client(connection) => {
+        let written = match &mut self.side {
+            Side::Client(connection) => {
                 encoded(connection.process_tls_records(input.bytes_mut()), output.space())
             }
-            Connection::Server(connection) => {
+            Side::Server(connection) => {
                 encoded(connection.process_tls_records(input.bytes_mut()), output.space())
             }
         };
@@ -352,20 +359,21 @@ impl Connection {
 /// Handles one state of the library. Returns how much of the input it is done with.
 fn step<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
+    own: NodeId,
     plain: &mut Fifo,
     piece: &[u8],
     output: &mut Fifo,
 ) -> (usize, Result<Step, Reason>) {
     let UnbufferedStatus { discard, state } = status;
     let step = match state {
-        Err(error) => Err(reason_of(&error)),
+        Err(error) => Err(reason_for(&error, own)),
         Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
             match traffic.peek_len() {
                 None => break Ok(Step::More),
                 Some(len) if len.get() > plain.room() => break Ok(Step::Wait),
                 Some(_) => match traffic.next_record() {
                     Some(Ok(record)) => _ = plain.push(record.payload),
-                    Some(Err(error)) => break Err(reason_of(&error)),
+                    Some(Err(error)) => break Err(reason_for(&error, own)),
                     None => break Ok(Step::More),
                 },
             }
@@ -418,6 +426,15 @@ fn goodbye<Data>(status: UnbufferedStatus<'_, '_, Data>, space: &mut [u8]) -> us
     }
 }
 
+/// What went wrong on a connection of a node.
+fn reason_for(error: &Error, own: NodeId) -> Reason {
+    let Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) = error else {
+        return reason_of(error);
+    };
+    let is_own = presented.iter().any(|name| name.contains(&node_name(own)));
+    if is_own { Reason::Namesake } else { Reason::CertificateName }
+}
+
 /// What went wrong, in our words.
 fn reason_of(error: &Error) -> Reason {
     match error {
@@ -433,7 +450,13 @@ fn reason_of(error: &Error) -> Reason {
             _ => Reason::Tls,
         },
         Error::NoCertificatesPresented => Reason::CertificateMissing,
-        Error::AlertReceived(_) => Reason::Alert,
+        Error::AlertReceived(alert) => match alert {
+            // A CA of the same name and with another key makes signatures that do not fit.
+            AlertDescription::UnknownCA | AlertDescription::DecryptError => Reason::AuthorityThere,
+            AlertDescription::BadCertificate => Reason::NameThere,
+            AlertDescription::CertificateExpired => Reason::ExpiredThere,
+            _ => Reason::Alert,
+        },
         _ => Reason::Tls,
     }
 }
