@@ -142,6 +142,37 @@ impl Etcd {
         self.wait_until_ready()
     }
 
+    /// Starts a member anew with nothing on disk, and waits until the cluster answers.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn empty(&mut self, at: usize) -> Result<(), String> {
+        self.kill(at);
+        std::fs::remove_dir_all(self.data(at)).map_err(|e| e.to_string())?;
+        self.restart(at)
+    }
+
+    /// Keeps a copy of what a member has on disk, for [`Etcd::roll_back`]. The member is started again.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn keep(&mut self, at: usize) -> Result<(), String> {
+        self.kill(at);
+        copy(&self.data(at), &self.data(at).with_extension("kept"))?;
+        self.restart(at)
+    }
+
+    /// Starts a member anew with the copy that was kept.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn roll_back(&mut self, at: usize) -> Result<(), String> {
+        self.kill(at);
+        std::fs::remove_dir_all(self.data(at)).map_err(|e| e.to_string())?;
+        copy(&self.data(at).with_extension("kept"), &self.data(at))?;
+        self.restart(at)
+    }
+
     fn spawn(&mut self, at: usize) -> Result<(), String> {
         let scheme = if self.certificates.is_some() { "https" } else { "http" };
         let cluster: Vec<String> = self
@@ -199,6 +230,11 @@ impl Etcd {
         }
         Err("etcd did not answer within 30 s".to_owned())
     }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().map_err(|e| e.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("cp ended: {status}")) }
 }
 
 /// Whether all threads of a process are stopped, or gone.

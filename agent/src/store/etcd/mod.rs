@@ -46,6 +46,8 @@ use super::{
 };
 use answer::{Done, Failed, Header, Range};
 
+use crate::format::home::HOME_KEY;
+
 pub use place::{ENDPOINTS_MAX, Place, PlaceFault};
 
 /// Largest body in bytes of a PUT. etcd refuses requests of more than 1.5 MiB; a log slot has 128 KiB at most. Above:
@@ -135,7 +137,7 @@ impl EtcdStore {
             let at = (first + turn) % count;
             match self.attempt(call, &self.place.authorities[at], request) {
                 Ok(response) => {
-                    let result = self.read(call, response, before);
+                    let result = self.read(call, &self.place.authorities[at], response, before);
                     let answered = result.as_ref().err().is_none_or(|fault| !fault.is_unknown());
                     self.preferred.store(if answered { at } else { (at + 1) % count }, Ordering::Relaxed);
                     return result;
@@ -180,6 +182,7 @@ impl EtcdStore {
     fn read<T: Answer>(
         &self,
         call: &Outgoing<'_>,
+        authority: &str,
         mut response: Response<Body>,
         before: u64,
     ) -> Result<T, CallFault> {
@@ -200,12 +203,18 @@ impl EtcdStore {
         if !answer.header().is_real() || !answer.is_whole() {
             return Err(call.fault(StoreFaultKind::Unknown, "not a whole answer of etcd").into());
         }
-        self.check_continuity(call, answer.header(), before)?;
+        self.check_continuity(call, authority, answer.header(), before)?;
         Ok(answer)
     }
 
     /// The same cluster as ever, and not an older state of it than one that was seen before the call was sent.
-    fn check_continuity(&self, call: &Outgoing<'_>, header: &Header, before: u64) -> Result<(), StoreFault> {
+    fn check_continuity(
+        &self,
+        call: &Outgoing<'_>,
+        authority: &str,
+        header: &Header,
+        before: u64,
+    ) -> Result<(), StoreFault> {
         let theirs = header.cluster_id;
         let known = self
             .cluster
@@ -216,14 +225,32 @@ impl EtcdStore {
             return Err(call.fault(StoreFaultKind::Rejected, &detail));
         }
         if header.revision < before {
-            let detail = format!(
-                "etcd is at revision {}, it was at {before}: its data was lost or restored from an old copy",
-                header.revision
-            );
+            let what = match self.has_home(authority) {
+                Some(true) => {
+                    "it was rolled back, to an old copy of its data; stop all agents and bring the newest back"
+                }
+                Some(false) => "it was emptied: its data is lost; stop all agents and bring it back",
+                None => {
+                    "its data was lost, or it was rolled back to an old copy; stop all agents and bring the newest back"
+                }
+            };
+            let detail = format!("etcd is at revision {}, it was at {before}: {what}", header.revision);
             return Err(call.fault(StoreFaultKind::Rejected, &detail));
         }
         self.revision.fetch_max(header.revision, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether the one key is there that every repository's log has from its begin and that nothing writes again, for the words of a fault;
+    /// `None`: no answer.
+    fn has_home(&self, authority: &str) -> Option<bool> {
+        let call = Outgoing { verb: "GET", key: HOME_KEY, path: "range", answer_bytes: ETCD_FRAME_BYTES_MAX };
+        let mut response = self.attempt(&call, authority, &one_key(&self.place.full(HOME_KEY))).ok()?;
+        let mut json = Vec::new();
+        read_bounded(response.body_mut(), call.answer_bytes, &mut json).ok()?;
+        let found: Range =
+            serde_json::from_slice(&json).ok().filter(|_| response.status().as_u16() == 200)?;
+        Some(!found.kvs.is_empty())
     }
 
     /// One page of a LIST from `from` on, and the limit for the next one.

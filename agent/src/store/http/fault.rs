@@ -4,6 +4,7 @@
 
 use std::io;
 
+use rustls::{AlertDescription as Alert, CertificateError};
 use ureq::Timeout;
 
 use crate::store::{StoreFault, StoreFaultKind};
@@ -37,9 +38,22 @@ pub(in crate::store) fn transport_fault(
     };
     let (kind, why) = match (error, tls) {
         // Another certificate will not come by repeating, and nothing was sent.
-        (_, Some(e @ rustls::Error::InvalidCertificate(_))) => (
-            StoreFaultKind::Rejected,
-            format!("the certificate of {authority} is not accepted: {e}; give its CA file"),
+        (_, Some(e @ rustls::Error::InvalidCertificate(why))) => {
+            let is_other_ca = matches!(why, CertificateError::UnknownIssuer | CertificateError::BadSignature);
+            let why = match is_other_ca {
+                true => "it is of another CA than those that are trusted here".to_owned(),
+                false => e.to_string(),
+            };
+            (
+                StoreFaultKind::Rejected,
+                format!("the certificate of {authority} is not accepted: {why}; give its CA file"),
+            )
+        }
+        (_, Some(rustls::Error::AlertReceived(alert @ (Alert::UnknownCA | Alert::DecryptError)))) => (
+            StoreFaultKind::Unknown,
+            format!(
+                "{authority} does not accept this machine's certificate ({alert:?}): it is of another CA"
+            ),
         ),
         (_, Some(e)) => (StoreFaultKind::Unknown, format!("TLS with {authority} fails: {e}")),
         (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_), _) => {
