@@ -202,14 +202,16 @@ impl Coordinator {
     fn show_troubles(&mut self, now: Now<'_>, node: NodeId, report: &Report) {
         let id = report.assignment.volume.volume;
         let volume = now.state.volumes.get(&id).map_or_else(|| id.to_string(), |known| known.device.clone());
+        let running = now.state.running.get(&report.assignment.backup);
+        let policy = running.map_or("", |running| running.policy.as_str());
         for (inode, what) in &report.troubles {
             let what = format!("volume {volume} inode {inode}: {what}");
-            self.errors.add(now.wall_ns, Some(node), what);
+            self.errors.add_of(policy, now.wall_ns, Some(node), what);
         }
         let more = report.totals.faults.saturating_sub(report.troubles.len() as u64);
         if more > 0 && !report.troubles.is_empty() {
             let what = format!("volume {volume}: {more} more items are not whole; a restore names them");
-            self.errors.add(now.wall_ns, Some(node), what);
+            self.errors.add_of(policy, now.wall_ns, Some(node), what);
         }
     }
 

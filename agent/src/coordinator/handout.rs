@@ -67,7 +67,7 @@ impl Coordinator {
             Some(volume) if now.state.running.contains_key(&backup) => {
                 let what =
                     format!("volume {volume} may have changed since the backup began: it has to begin anew");
-                self.errors.add(now.wall_ns, None, what);
+                self.errors.add_of(policy, now.wall_ns, None, what);
                 job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
                 self.wake_at(now.ns);
             }

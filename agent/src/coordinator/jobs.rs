@@ -31,7 +31,7 @@ const FAILURES_MAX: u32 = 6;
 const BAR_NS: u64 = 5_000_000_000;
 /// After this time, volumes of a running backup that no node could open are looked at again, in nanoseconds: what kept a node from it
 /// may be over, and no node may come to say so.
-const RELOOK_NS: u64 = 60_000_000_000;
+pub(super) const RELOOK_NS: u64 = 60_000_000_000;
 
 /// A volume being looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,8 +71,10 @@ pub(super) enum Phase {
 pub(super) struct Job {
     pub(super) phase: Phase,
     /// Its place in the queue: of those with the highest priority, who asked first has the smallest.
-    place: (Reverse<i8>, u64),
-    askers: Vec<Asker>,
+    pub(super) place: (Reverse<i8>, u64),
+    pub(super) askers: Vec<Asker>,
+    /// Clients asked for it, and nothing else.
+    pub(super) is_asked_for: bool,
     /// Failures since the last progress.
     failures: u32,
     /// Stopped by a command: only a command starts it again.
@@ -82,7 +84,9 @@ pub(super) struct Job {
     /// When volumes that no node could open are looked at again.
     pub(super) relook_ns: u64,
     /// Since when it goes on without volumes of its backup that no node can open.
-    without_since_ns: Option<u64>,
+    pub(super) without_since_ns: Option<u64>,
+    /// What nodes said of those volumes.
+    pub(super) without_why: String,
     /// It was wanted again while nothing of it went on: it does not wait for such volumes for ever.
     pub(super) wanted_again: bool,
     /// Another backup begins, without them.
@@ -99,7 +103,7 @@ impl Job {
     }
 
     /// Whether it takes one of the places of backups that go on at once.
-    fn is_at_work(&self) -> bool {
+    pub(super) fn is_at_work(&self) -> bool {
         !self.is_stopped() && !self.is_queued()
     }
 
@@ -170,19 +174,21 @@ impl Coordinator {
         let job = Job {
             phase: Phase::Queued,
             place: self.next_place(now.state, policy),
+            is_asked_for: asker.is_some(),
             askers: asker.into_iter().collect(),
             failures: 0,
             on_request: false,
             bars: BTreeMap::new(),
             relook_ns: 0,
             without_since_ns: None,
+            without_why: String::new(),
             wanted_again: false,
             begins_anew: false,
         };
         self.jobs.insert(policy.to_owned(), job);
     }
 
-    fn next_place(&mut self, state: &State, policy: &str) -> (Reverse<i8>, u64) {
+    pub(super) fn next_place(&mut self, state: &State, policy: &str) -> (Reverse<i8>, u64) {
         self.places += 1;
         let entry = state.policies.get(policy);
         let priority =
@@ -208,47 +214,6 @@ impl Coordinator {
         let queued = self.jobs.values_mut().filter(|job| job.is_queued());
         let told: Vec<Asker> = queued.flat_map(|job| std::mem::take(&mut job.askers)).collect();
         told.into_iter().for_each(|asker| self.reply(asker, Reply::Done(None)));
-    }
-
-    /// A backup that no node works on, because no node could open what is left of it for a while, goes to the end of the queue.
-    fn make_way(&mut self, now: Now<'_>) -> bool {
-        let waits = |job: &Job| job.relook_ns <= now.ns && self.waits_for_volumes(now.state, job);
-        let waiting = self.jobs.iter().filter(|(_, job)| waits(job));
-        let first = waiting.min_by_key(|(_, job)| job.place).map(|(policy, _)| policy.clone());
-        let Some(first) = first else { return false };
-        let place = self.next_place(now.state, &first);
-        let Some(job) = self.jobs.get_mut(&first) else { return false };
-        (job.phase, job.place) = (Phase::Queued, place);
-        true
-    }
-
-    /// Whether all that is left of a backup is on volumes that no node could open.
-    fn waits_for_volumes(&self, state: &State, job: &Job) -> bool {
-        let Phase::Running { backup, found } = &job.phase else { return false };
-        let Some(running) = state.running.get(backup) else { return false };
-        let is_done = |volume: &BackupVolume| running.done.is_whole(volume.volume);
-        let mut left = running.volumes.iter().filter(|volume| !is_done(volume)).peekable();
-        let is_out = self.assigned.values().any(|a| a.assignment.backup == *backup);
-        !is_out && left.peek().is_some() && left.all(|volume| !found.contains_key(&volume.volume))
-    }
-
-    /// Whether a backup makes way for another one of its policy, when that is wanted: all that is left of it is on volumes that no node
-    /// could open, and they were looked at again.
-    pub(super) fn makes_way(&self, now: Now<'_>, job: &Job) -> bool {
-        let waited = job.without_since_ns.is_some_and(|since| since.saturating_add(RELOOK_NS) <= now.ns);
-        waited && self.waits_for_volumes(now.state, job)
-    }
-
-    /// Whether nothing goes on but waits for volumes that none of the nodes that are up can open, and nothing that is due would be begun
-    /// without them: that is so at the end of a turn.
-    pub(super) fn only_waits(&self, now: Now<'_>) -> bool {
-        let mut active = self.jobs.values().filter(|job| !job.is_stopped()).peekable();
-        active.peek().is_some()
-            && active.all(|job| self.makes_way(now, job))
-            && (self.merges.len() == 0 && !self.garbage.is_at_work())
-            && self.queue.is_empty()
-            && self.in_flight.is_empty()
-            && self.flush.is_none()
     }
 
     /// Stops a backup; what is committed stays, and starting it again goes on there.
@@ -456,7 +421,7 @@ impl Coordinator {
         };
         if !start.missing.is_empty() {
             let what = format!("backup {next} of {policy} will be without these volumes: {why}");
-            self.errors.add(now.wall_ns, None, what);
+            self.errors.add_of(policy, now.wall_ns, None, what);
         }
         records.push(Record::BackupBegun(start));
         records.extend(with_faults(next, self.name_unmatched(now, policy, &found)));
@@ -474,7 +439,8 @@ impl Coordinator {
         let mut count = 0;
         for text in common.places().filter_map(|at| include.get(at)) {
             count += 1;
-            self.errors.add(now.wall_ns, None, format!("backup of {policy}: {}", unmatched_include(text)));
+            let what = format!("backup of {policy}: {}", unmatched_include(text));
+            self.errors.add_of(policy, now.wall_ns, None, what);
         }
         count
     }
@@ -491,7 +457,13 @@ impl Coordinator {
     ) -> Option<Job> {
         log::warn!("backup: waits for a reader policy={policy} backup={backup} reason=\"{why}\"");
         let way_out = format!("`windlass stop {policy}` leaves it to a command that can read the volume");
-        self.errors.add_of(policy, now.wall_ns, None, format!("backup of {policy} waits: {why}; {way_out}"));
+        job.without_why = format!("{why}; {way_out}");
+        self.errors.add_of(
+            policy,
+            now.wall_ns,
+            None,
+            format!("backup of {policy} waits: {}", job.without_why),
+        );
         for asker in std::mem::take(&mut job.askers) {
             self.reply(asker, Reply::Done(Some(backup)));
         }
@@ -647,7 +619,7 @@ impl Coordinator {
     ) {
         let mut notes = Vec::new();
         self.probes.heard(from, now.ns);
-        for job in self.jobs.values_mut() {
+        for (policy, job) in &mut self.jobs {
             let Phase::Probing { looks, .. } = &mut job.phase else { continue };
             for (volume, look) in looks {
                 if look.asked.is_none_or(|(node, asked, _)| (node, asked) != (from, ask)) {
@@ -658,11 +630,12 @@ impl Coordinator {
                 look.found = found.iter().find(|found| found.volume.volume == *volume).copied();
                 let refused = failed.iter().filter(|(of, _)| of == volume);
                 look.refused.extend(refused.map(|(_, what)| (from, what.clone())));
-                notes.extend(failed.iter().filter(|(of, _)| of == volume).map(|(_, what)| what.clone()));
+                let said = failed.iter().filter(|(of, _)| of == volume);
+                notes.extend(said.map(|(_, what)| (policy.clone(), what.clone())));
             }
         }
-        for what in notes {
-            self.errors.add(now.wall_ns, Some(from), what);
+        for (policy, what) in notes {
+            self.errors.add_of(&policy, now.wall_ns, Some(from), what);
         }
     }
 

@@ -30,6 +30,7 @@
 //! | [`roster`] | the nodes |
 //! | [`calendar`] | what is due by schedule |
 //! | [`status`] | what people see |
+//! | `waits` | backups that wait for volumes, and clients that wait no more |
 //!
 //! Assignments are not durable, committed stretches are: a new coordinator reads the log, hears from the workers what they are at,
 //! adopts it, and goes on. Nothing here decides what counts: the log's state refuses a stretch that is done (C4), so a coordinator
@@ -54,6 +55,7 @@ mod probes;
 mod roster;
 mod share;
 pub mod status;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

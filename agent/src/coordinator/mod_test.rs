@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::status::Here;
 use super::*;
 use crate::format::record::{BackupVolume, PolicyChange};
 use crate::id::{ObjectId, Slot, VolumeId};
@@ -117,13 +118,17 @@ fn start(devices: &[&str]) -> (Option<Reply>, Vec<Record>, String) {
                     coordinator.handle(at(ns), ME, Message::Probed { ask, found, failed });
                 }
                 Out::Send(ME, Message::Reply { reply, .. }) => {
-                    return (Some(reply), Vec::new(), coordinator.status(at(ns), &BTreeMap::new()));
+                    return (
+                        Some(reply),
+                        Vec::new(),
+                        coordinator.status(at(ns), &BTreeMap::new(), &Here::default()),
+                    );
                 }
                 _ => {}
             }
         }
         if let Some(batch) = coordinator.next_batch(at(ns)) {
-            return (None, batch, coordinator.status(at(ns), &BTreeMap::new()));
+            return (None, batch, coordinator.status(at(ns), &BTreeMap::new(), &Here::default()));
         }
     }
     (None, Vec::new(), String::new())

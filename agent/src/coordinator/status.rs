@@ -3,9 +3,12 @@
 //! | field | what |
 //! |---|---|
 //! | `node`, `coordinator` | who answers; who holds the lease: node, epoch, resting; without one why, and since when |
+//! | `store` | what is wrong with the store as the node sees it that answers, and since when |
+//! | `age_s` | how old the numbers of backups and points are: without a coordinator, since the log was read |
+//! | `here` | the node that was asked, where that is another and something is wrong with it: its store, a machine with its number |
 //! | `clock_ahead_s` | by how many seconds the clock of the node that answers is ahead of the store's, when they do not agree |
 //! | `nodes` | each node: up, since when, why not; weight, memory, lanes, rate, volumes, number of assignments, as far as they are known |
-//! | `backups` | each running backup: items, bytes, rate, time left, assignments |
+//! | `backups` | each running backup: items, bytes, rate, time left, assignments; for what it waits, and until when |
 //! | `queue` | policies whose backup has not begun, in the order in which they will |
 //! | `points` | the newest recovery points: how they went, and the volumes that they are without |
 //! | `garbage` | the last run, what is still to come back, and what the run does that is under way |
@@ -44,7 +47,7 @@ impl Errors {
 
     /// One that a complete point of the policy makes up for.
     pub(super) fn add_of(&mut self, policy: &str, wall_ns: i64, node: Option<NodeId>, what: String) {
-        self.put((wall_ns, node, what, Some(policy.to_owned())));
+        self.put((wall_ns, node, what, (!policy.is_empty()).then(|| policy.to_owned())));
     }
 
     fn put(&mut self, error: (i64, Option<NodeId>, String, Option<String>)) {
@@ -64,7 +67,10 @@ impl Errors {
     }
 
     fn to_json(&self) -> Vec<Value> {
-        let one = |(wall_ns, node, what, _): &(i64, Option<NodeId>, String, Option<String>)| json!({ "wall_ns": wall_ns, "node": node.map(|node| node.0), "what": what });
+        let one = |(wall_ns, node, what, policy): &(i64, Option<NodeId>, String, Option<String>)| {
+            let node = node.map(|node| node.0);
+            json!({ "wall_ns": wall_ns, "node": node, "policy": policy, "what": what })
+        };
         self.0.iter().map(one).collect()
     }
 }
@@ -119,7 +125,7 @@ pub fn garbage(state: &State) -> Value {
 
 /// What became of a try, as an error is shown.
 fn tried(tried: &Tried) -> Value {
-    json!({ "wall_ns": tried.wall_ns, "node": Value::Null, "what": tried.why })
+    json!({ "wall_ns": tried.wall_ns, "node": Value::Null, "policy": tried.policy, "what": tried.why })
 }
 
 /// The newest points, newest last.
@@ -131,11 +137,42 @@ fn points(state: &State) -> Vec<Value> {
     newest
 }
 
+/// What a node sees itself, whichever node coordinates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    /// The node.
+    pub node: NodeId,
+    /// What is wrong with the store, and since when, in nanoseconds since 1970.
+    pub store: Option<(String, i64)>,
+    /// Another machine with its number was met.
+    pub namesake: Option<String>,
+}
+
+impl Here {
+    /// Whether all is well.
+    pub fn is_well(&self) -> bool {
+        self.store.is_none() && self.namesake.is_none()
+    }
+
+    fn store_json(&self) -> Value {
+        self.store.as_ref().map_or(Value::Null, |(why, since)| json!({ "why": why, "since_wall_ns": since }))
+    }
+
+    /// Adds to a status that another node has made. What is no status stays as it is.
+    pub fn add_to(&self, status: String) -> String {
+        let Ok(mut document) = serde_json::from_str::<Value>(&status) else { return status };
+        let Some(fields) = document.as_object_mut() else { return status };
+        let here = json!({ "node": self.node.0, "store": self.store_json(), "namesake": self.namesake });
+        fields.insert("here".to_owned(), here);
+        document.to_string()
+    }
+}
+
 /// What a node says while no node within its reach coordinates.
 #[derive(Clone, Copy, Debug)]
 pub struct NoCoordinator<'a> {
-    /// The node.
-    pub me: NodeId,
+    /// What it sees itself.
+    pub here: &'a Here,
     /// The highest epoch that it knows.
     pub epoch: Epoch,
     /// Whether the lease was let go, as there was nothing to do.
@@ -144,21 +181,47 @@ pub struct NoCoordinator<'a> {
     pub why: Option<&'a str>,
     /// Since when, in nanoseconds since 1970.
     pub since_ns: Option<i64>,
+    /// How old what it knows of backups and points is, in seconds; `None`: it knows nothing of them.
+    pub age_s: Option<u64>,
     /// What the node has itself.
     pub present: &'a Present,
     /// Whom it can reach.
     pub contacts: &'a BTreeMap<NodeId, Contact>,
     /// How far its clock is ahead of the store's, when the two do not agree.
     pub clock_ahead_ns: Option<i64>,
+    /// Backups of which this node has let go, as none of the nodes that are up can go on with them, and for what they wait.
+    pub left: &'a BTreeMap<BackupId, String>,
+    /// In how many seconds it looks at them again.
+    pub again_s: Option<u64>,
+}
+
+impl NoCoordinator<'_> {
+    /// Why nothing goes on of a backup that has not ended.
+    fn waits(&self, backup: BackupId, policy: &str) -> Option<String> {
+        if !self.resting {
+            return None;
+        }
+        let Some(why) = self.left.get(&backup) else {
+            return Some(format!(
+                "no node works on it: it was stopped, or waits for volumes that none of the nodes that are up can open; \
+                 `windlass backup {policy}` goes on with it"
+            ));
+        };
+        let again = self.again_s.map_or_else(String::new, |left_s| format!(" in {left_s} s, and"));
+        Some(format!("waits, and is looked at again{again} when a node comes: {why}"))
+    }
 }
 
 /// The status without a coordinator: the node's connections, and the log as it last read it.
 pub fn without(none: &NoCoordinator<'_>, state: &State) -> String {
-    let me = (none.me, node_json(none.me, true, Some(none.present), None, 0));
+    let node = none.here.node;
+    let mut own = node_json(node, true, Some(none.present), None, 0);
+    own["why"] = none.here.namesake.clone().into();
+    let me = (node, own);
     let peer = |(&id, contact): (&NodeId, &Contact)| (id, node_json(id, contact.up, None, Some(contact), 0));
     let nodes: BTreeMap<NodeId, Value> = none.contacts.iter().map(peer).chain([me]).collect();
     json!({
-        "node": none.me.0,
+        "node": node.0,
         "coordinator": {
             "node": Value::Null,
             "epoch": none.epoch.0,
@@ -166,6 +229,8 @@ pub fn without(none: &NoCoordinator<'_>, state: &State) -> String {
             "why": none.why,
             "since_wall_ns": none.since_ns,
         },
+        "store": none.here.store_json(),
+        "age_s": none.age_s,
         "clock_ahead_s": none.clock_ahead_ns.map(|ns| ns / 1_000_000_000),
         "nodes": nodes.into_values().collect::<Vec<_>>(),
         "backups": state.at_work().map(|(backup, running)| json!({
@@ -173,6 +238,7 @@ pub fn without(none: &NoCoordinator<'_>, state: &State) -> String {
             "policy": running.policy,
             "items_done": running.totals.items,
             "bytes_done": running.totals.bytes_logical,
+            "waits": none.waits(backup, &running.policy),
             "assignments": [],
         })).collect::<Vec<_>>(),
         "queue": [],
@@ -211,14 +277,18 @@ fn node_json(
 }
 
 impl Coordinator {
-    /// What people see while this node coordinates. `contacts`: its connections with the others.
-    pub fn status(&self, now: Now<'_>, contacts: &BTreeMap<NodeId, Contact>) -> String {
+    /// What people see while this node coordinates. `contacts`: its connections with the others; `here`: what it sees itself.
+    pub fn status(&self, now: Now<'_>, contacts: &BTreeMap<NodeId, Contact>, here: &Here) -> String {
         let nodes: Vec<Value> = self
             .roster
             .iter()
             .map(|(id, node)| {
                 let assignments = self.held_or_reported(id);
-                node_json(id, node.up, node.present.as_ref(), contacts.get(&id), assignments)
+                let mut json = node_json(id, node.up, node.present.as_ref(), contacts.get(&id), assignments);
+                if id == self.settings.me {
+                    json["why"] = here.namesake.clone().into();
+                }
+                json
             })
             .collect();
         // One that this coordinator has taken over runs also while its volumes are looked at.
@@ -230,7 +300,9 @@ impl Coordinator {
             .jobs
             .iter()
             .filter_map(|(policy, job)| {
-                Some(self.backup_json(now, policy, backup_of(policy, job)?, job.found()))
+                let mut backup = self.backup_json(now, policy, backup_of(policy, job)?, job.found());
+                backup["waits"] = self.waits_text(now, job).into();
+                Some(backup)
             })
             .collect();
         let waits = |(policy, job): &(&String, &Job)| backup_of(policy, job).is_none() && !job.is_stopped();
@@ -245,6 +317,8 @@ impl Coordinator {
                 "resting": false,
                 "lease_left_ms": self.lease_end_ns.map(|end| end.saturating_sub(now.ns) / 1_000_000),
             },
+            "store": here.store_json(),
+            "age_s": 0,
             "clock_ahead_s": self.clock_ahead_ns.map(|ns| ns / 1_000_000_000),
             "nodes": nodes,
             "backups": backups,
@@ -320,7 +394,8 @@ impl Coordinator {
             "bytes_done": bytes_done,
             "bytes_total": bytes_total,
             "rate": rate,
-            "eta_s": left.checked_div(rate),
+            // Nothing is left to count, and it has not ended: it is not known for how long.
+            "eta_s": if left == 0 { None } else { left.checked_div(rate) },
             "assignments": assignments,
         })
     }

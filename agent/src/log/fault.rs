@@ -146,6 +146,8 @@ pub enum LogFault {
     },
     /// There are objects and no log.
     Gone,
+    /// The grant that this process holds is not in the store any more, and grants are never deleted.
+    Emptied,
     /// The log moved on faster than it could be read, many times over.
     Moving,
     /// The store created a lease grant that was there: it no longer honours conditions (C6).
@@ -175,6 +177,7 @@ impl LogFault {
             | LogFault::Author { .. }
             | LogFault::Inconsistent { .. }
             | LogFault::LostEnd { .. }
+            | LogFault::Emptied
             | LogFault::Gone => true,
             LogFault::Refused { .. }
             | LogFault::TooLarge { .. }
@@ -227,6 +230,7 @@ impl LogFault {
             | LogFault::Unconditional { .. }
             | LogFault::LostEnd { .. }
             | LogFault::Gone
+            | LogFault::Emptied
             | LogFault::CheckpointTooLarge { .. } => false,
         }
     }
@@ -301,6 +305,11 @@ impl fmt::Display for LogFault {
             LogFault::Gone => {
                 write!(f, "the commit log is gone, though objects of backups are there; {REPAIR}")
             }
+            LogFault::Emptied => write!(
+                f,
+                "the store of the log was emptied, or brought back to an older state: the lock that this process holds is not there \
+                 any more; stop all agents and bring its newest data back, or make the log anew with `windlass repo rebuild`"
+            ),
             LogFault::Refused { record, why } => write!(f, "record {record} of the batch: {why}"),
             LogFault::TooLarge { size } => {
                 write!(f, "a batch of {size} does not fit a log slot of 64 KiB; split it")

@@ -4,9 +4,12 @@ use super::{Node, SILENT_BEATS};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
 
-/// Longest pause of a node that sees no peer between its looks at a backup that only others can go on with, in nanoseconds: an hour. A peer
-/// that comes ends it.
-const LOOK_AGAIN_NS_MAX: u64 = 3_600_000_000_000;
+/// Longest pause between looks at a backup that none of the nodes that are up can go on with, in nanoseconds: five minutes. What kept one of them
+/// from a volume may be over, and no node may come to say so. Each look is an epoch, and holds the lease for a minute or so. A node that
+/// comes, or gets other volumes, ends the pause.
+const LOOK_AGAIN_NS_MAX: u64 = 300_000_000_000;
+/// The same of a node that sees none of its peers: an hour. They may have the volume, and be at it.
+const LOOK_AGAIN_CUT_OFF_NS_MAX: u64 = 3_600_000_000_000;
 
 /// What is known of the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +20,15 @@ pub(super) struct Follow {
     pub holder: Option<NodeId>,
     /// No claim before this time.
     pub away_until_ns: u64,
-    /// Backups that run in the log are looked at again then: this node let go of them, because only peers that it does not see can do them.
+    /// Backups that run in the log are looked at again then: this node let go of them, because none of the nodes that are up can do them.
     pub again_ns: Option<u64>,
-    /// How often it did that since it saw a peer.
+    /// How often it did that since a peer came.
     pub let_go: u32,
     /// The epoch under which this node has told the coordinator all that it holds.
     greeted: Option<(NodeId, Epoch)>,
     heard_ns: u64,
+    /// When a node was known last to coordinate, for people.
+    pub known_ns: u64,
     /// The lease was let go: no node needs to claim it without work.
     resting: bool,
     /// This node was asked to take it.
@@ -43,6 +48,7 @@ impl Follow {
             let_go: 0,
             greeted: None,
             heard_ns: now_ns,
+            known_ns: now_ns,
             resting: false,
             asked: false,
             turn_ns: rank.saturating_mul(beat_ns / 8),
@@ -54,16 +60,12 @@ impl Follow {
         self.resting
     }
 
-    /// For how long no coordinator was heard of.
-    pub(super) fn silence_ns(&self, now_ns: u64) -> u64 {
-        now_ns.saturating_sub(self.heard_ns)
-    }
-
     /// A connection broke. When it was the holder's, its silence has begun long ago: a broken connection is a quick sign of death.
     pub(super) fn disconnected(&mut self, now_ns: u64, node: NodeId) {
         if self.holder == Some(node) {
             let silence = (SILENT_BEATS - 1).saturating_mul(self.beat_ns);
             self.heard_ns = self.heard_ns.min(now_ns.saturating_sub(silence));
+            self.known_ns = now_ns;
         }
         self.greeted = self.greeted.filter(|(holder, _)| *holder != node);
     }
@@ -75,8 +77,9 @@ impl Follow {
     }
 
     /// Nothing is left here but what only others can do. It is looked at again later and later: each look is an epoch.
-    pub(super) fn leave_to_others(&mut self, now_ns: u64, first_ns: u64) {
-        let pause = first_ns.saturating_mul(1 << self.let_go.min(16)).min(LOOK_AGAIN_NS_MAX);
+    pub(super) fn leave_to_others(&mut self, now_ns: u64, first_ns: u64, is_cut_off: bool) {
+        let most_ns = if is_cut_off { LOOK_AGAIN_CUT_OFF_NS_MAX } else { LOOK_AGAIN_NS_MAX };
+        let pause = first_ns.saturating_mul(1 << self.let_go.min(16)).min(most_ns.max(first_ns));
         self.let_go = self.let_go.saturating_add(1);
         self.again_ns = Some(now_ns.saturating_add(pause));
     }
@@ -90,7 +93,7 @@ impl Follow {
     /// This node let the lease go.
     pub(super) fn rest(&mut self, now_ns: u64, successor: Option<NodeId>) {
         self.holder = None;
-        self.heard_ns = now_ns;
+        (self.heard_ns, self.known_ns) = (now_ns, now_ns);
         self.resting = successor.is_none();
     }
 
@@ -103,7 +106,7 @@ impl Follow {
     pub(super) fn stepped_down(&mut self, now_ns: u64, me: NodeId) {
         if self.holder == Some(me) {
             self.holder = None;
-            self.heard_ns = now_ns;
+            (self.heard_ns, self.known_ns) = (now_ns, now_ns);
         }
         self.greeted = self.greeted.filter(|(holder, _)| *holder != me);
         self.away_until_ns = self.away_until_ns.max(now_ns.saturating_add(self.beat_ns));
@@ -114,7 +117,7 @@ impl<S: Sealer + Clone> Node<S> {
     /// When this node should claim the lease: `None` as long as it has no reason to.
     pub(super) fn seek_due(&self) -> Option<u64> {
         let follow = &self.follow;
-        if follow.holder == Some(self.me()) || !self.has_read {
+        if follow.holder == Some(self.me()) || !self.has_read || self.emptied.is_some() {
             return None;
         }
         let turn_ns = follow.turn_ns;
@@ -139,6 +142,13 @@ impl<S: Sealer + Clone> Node<S> {
         Some(due.max(follow.away_until_ns))
     }
 
+    /// This node has other volumes from now on, perhaps one that a backup waits for of which every node has let go.
+    pub(super) fn has_other_volumes(&mut self) {
+        if self.follow.is_resting() && self.has_unfinished() {
+            self.follow.again_ns = Some(self.now_ns);
+        }
+    }
+
     /// Whether the log has a backup that a node should go on with.
     fn has_unfinished(&self) -> bool {
         let state = &self.view().state;
@@ -150,7 +160,7 @@ impl<S: Sealer + Clone> Node<S> {
 
     pub(super) fn announced(&mut self, now_ns: u64, from: NodeId, resting: bool, successor: Option<NodeId>) {
         let me = self.me();
-        self.follow.heard_ns = now_ns;
+        (self.follow.heard_ns, self.follow.known_ns) = (now_ns, now_ns);
         self.follow.asked = false;
         self.health.is_well();
         if from != me && self.writer.is_some() {

@@ -5,49 +5,84 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::Node;
+use super::{Node, Ticket};
 use crate::coordinator::Contact;
-use crate::coordinator::status::{self, NoCoordinator};
+use crate::coordinator::status::{self, Here, NoCoordinator};
 use crate::format::slot::{Author, HolderKind, Sealer, Who};
 use crate::id::NodeId;
 use crate::log::call::Answer;
 use crate::log::fault::LogFault;
 use crate::store::{StoreFault, StoreFaultKind};
 
-/// See the head of this file.
+/// A request of the log that waits for its answer for so long is named in the status, in nanoseconds: longer than a store takes that is well.
+const SILENT_NS: u64 = 4_000_000_000;
+/// How long it is said that another machine with this node's number was met, in nanoseconds: a quarter of an hour, in which it would be met
+/// again if it were still there.
+const NAMESAKE_NS: u64 = 900_000_000_000;
+
+/// See the head of this file. Times are this node's boot time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Health {
     /// Peers.
     pub contacts: BTreeMap<NodeId, Contact>,
-    /// Since when no node within reach is known to coordinate, in nanoseconds since 1970.
-    none_since_ns: Option<i64>,
+    /// When the log was read last, or written.
+    pub read_ns: Option<u64>,
+    /// Since when no node within reach is known to coordinate, though one should.
+    none_since_ns: Option<u64>,
+    /// None was wanted when it was looked last.
+    was_idle: bool,
     /// What kept this node from the lease last, with the store's words if it was the store.
     trouble: Option<(LogFault, Option<String>)>,
-    /// What the store says, while its last answer is a failure.
-    store: Option<String>,
+    /// What the store says, while its last answer is a failure, and since when they are.
+    store: Option<(String, u64)>,
+    /// The same of uploads and downloads.
+    data: Option<(String, u64)>,
+    /// Requests of the log without an answer, and when they were made.
+    open: BTreeMap<Ticket, u64>,
     /// Its own words for the answer that comes next.
     words: Option<String>,
+    /// Another machine with this node's number: when it was met last, and where.
+    namesake: Option<(u64, String)>,
 }
 
 impl Health {
+    /// A request of the log goes out.
+    pub(super) fn asks(&mut self, now_ns: u64, ticket: Ticket) {
+        self.open.insert(ticket, now_ns);
+    }
+
     /// What the store said, for the answer that comes next.
     pub(super) fn store_said(&mut self, words: String) {
         self.words = Some(words);
     }
 
     /// An answer of the store. That something is there, or is not, is a good one.
-    pub(super) fn answered(&mut self, answer: &Answer) {
-        let words = self.words.take();
+    pub(super) fn answered(&mut self, now_ns: u64, ticket: Ticket, answer: &Answer) {
+        let (words, since) = (self.words.take(), self.store.take().map_or(now_ns, |(_, since)| since));
+        self.open.remove(&ticket);
         self.store = match answer {
             Answer::Fault(StoreFaultKind::Exists | StoreFaultKind::NotFound) => None,
-            Answer::Fault(kind) => Some(words.unwrap_or_else(|| kind_text(*kind))),
+            Answer::Fault(kind) => Some((words.unwrap_or_else(|| kind_text(*kind)), since)),
             Answer::Body(_) | Answer::Absent | Answer::Done | Answer::Keys(_) => None,
         };
     }
 
+    /// What is wrong with the store, as this node sees it, and since when.
+    fn store_trouble(&self, now_ns: u64) -> Option<(String, u64)> {
+        if let Some(trouble) = &self.store {
+            return Some(trouble.clone());
+        }
+        let oldest = self.open.values().min().copied().unwrap_or(now_ns);
+        let silent_s = now_ns.saturating_sub(oldest) / 1_000_000_000;
+        if now_ns.saturating_sub(oldest) >= SILENT_NS {
+            return Some((format!("a request has waited for its answer for {silent_s} s"), oldest));
+        }
+        self.data.clone()
+    }
+
     pub(super) fn keeps_from_lease(&mut self, fault: LogFault) {
-        let words = self.store.clone().filter(|_| matches!(fault, LogFault::Store { .. }));
-        self.trouble = Some((fault, words));
+        let words = self.store.as_ref().map(|(words, _)| words.clone());
+        self.trouble = Some((fault, words.filter(|_| matches!(fault, LogFault::Store { .. }))));
     }
 
     /// A node coordinates, or did and let the lease go.
@@ -69,10 +104,25 @@ impl Health {
         })
     }
 
-    /// Whether a node is known to coordinate, and for how long none was heard that did.
-    pub(super) fn look(&mut self, wall_ns: i64, is_held: bool, silence_ns: u64) {
-        let since = wall_ns.saturating_sub_unsigned(silence_ns);
-        self.none_since_ns = if is_held { None } else { self.none_since_ns.or(Some(since)) };
+    /// Whether a node is known to coordinate, or all is well without one; when one was known last to coordinate.
+    pub(super) fn look(&mut self, now_ns: u64, is_held: bool, is_idle: bool, known_ns: u64) {
+        let was_idle = std::mem::replace(&mut self.was_idle, is_idle && !is_held);
+        let is_well = is_held || is_idle && self.store.is_none() && self.trouble.is_none();
+        // Before that none was wanted.
+        let since_ns = if was_idle { now_ns } else { known_ns };
+        self.none_since_ns = if is_well { None } else { self.none_since_ns.or(Some(since_ns)) };
+    }
+
+    /// Another machine with this node's number, if one was met lately.
+    fn namesake(&self, now_ns: u64) -> Option<String> {
+        let (met_ns, place) = self.namesake.as_ref()?;
+        let ago_ns = now_ns.saturating_sub(*met_ns);
+        (ago_ns < NAMESAKE_NS).then(|| {
+            format!(
+                "another machine has this node's number ({place}, {} s ago); give one of the two another number, and a certificate for it",
+                ago_ns / 1_000_000_000
+            )
+        })
     }
 
     fn of(&self, node: NodeId) -> String {
@@ -92,6 +142,11 @@ impl<S: Sealer + Clone> Node<S> {
         self.health.store_said(words);
     }
 
+    /// What is wrong with the store, as this node sees it, and since when, on its boot clock.
+    pub fn store_trouble(&self) -> Option<(String, u64)> {
+        self.health.store_trouble(self.now_ns)
+    }
+
     /// A connection with a peer changed, or a dial of one failed.
     pub fn set_contact(&mut self, node: NodeId, contact: Contact) {
         let since_ns = self.health.contacts.get(&node).filter(|old| old.up == contact.up);
@@ -99,25 +154,55 @@ impl<S: Sealer + Clone> Node<S> {
         self.health.contacts.insert(node, Contact { since_ns, ..contact });
     }
 
+    /// What uploads and downloads of this node wait for, while the store fails, and since when, on this node's boot clock.
+    pub fn set_data_trouble(&mut self, trouble: Option<(String, u64)>) {
+        self.health.data = trouble;
+    }
+
+    /// Another machine with this node's number was met.
+    pub fn meet_namesake(&mut self, met_ns: u64, place: String) {
+        self.health.namesake = Some((met_ns, place));
+    }
+
+    /// A time of this node's boot clock on its wall clock, as that is now.
+    fn on_wall(&self, at_ns: u64) -> i64 {
+        self.own_wall_ns.saturating_sub_unsigned(self.now_ns.saturating_sub(at_ns))
+    }
+
+    /// What this node sees itself.
+    pub(super) fn here(&self) -> Here {
+        let trouble = self.health.store_trouble(self.now_ns);
+        let store = trouble.map(|(words, since_ns)| (words, self.on_wall(since_ns)));
+        Here { node: self.me(), store, namesake: self.health.namesake(self.now_ns) }
+    }
+
     /// The status as long as no node within reach coordinates.
     pub(super) fn own_status(&self, now_ns: u64) -> String {
         let why = self.why_none(now_ns);
+        let here = self.here();
+        let age_ns = self.health.read_ns.map(|read_ns| now_ns.saturating_sub(read_ns));
         let none = NoCoordinator {
-            me: self.me(),
+            here: &here,
             epoch: self.follow.epoch,
             resting: self.follow.is_resting(),
             why: why.as_deref(),
-            since_ns: self.health.none_since_ns,
+            since_ns: self.health.none_since_ns.map(|since_ns| self.on_wall(since_ns)),
+            age_s: age_ns.map(|age_ns| age_ns / 1_000_000_000),
             present: &self.config.present,
             contacts: &self.health.contacts,
             clock_ahead_ns: self.wall.ahead_ns(),
+            left: &self.left,
+            again_s: self.follow.again_ns.map(|at| at.saturating_sub(now_ns).div_ceil(1_000_000_000)),
         };
         status::without(&none, &self.view().state)
     }
 
     /// Why no node coordinates; `None`: there is nothing to do.
     pub(super) fn why_none(&self, now_ns: u64) -> Option<String> {
-        if let Some(words) = &self.health.store {
+        if self.emptied.is_some() {
+            return Some(LogFault::Emptied.to_string());
+        }
+        if let Some((words, _)) = &self.health.store {
             return Some(format!("the store: {words}"));
         }
         let follow = &self.follow;

@@ -13,7 +13,7 @@ use crate::log::session::Session;
 impl Cluster {
     /// What a node says of the cluster.
     pub(super) fn status(&mut self, index: usize) -> Value {
-        let client = self.now + 7;
+        let client = self.now + 7 + 1000 * index as u64;
         self.local(index, client, Command::Status);
         self.run_until(1, "the status", |cluster| cluster.reply_to(client).is_some());
         let Some(Reply::Status(json)) = self.reply_to(client) else { panic!("{:?}", self.reply_to(client)) };
@@ -70,6 +70,7 @@ fn an_outage_of_the_store_is_named_with_its_begin_and_its_words() {
         assert!(why(&status).contains("no clear answer from the store"), "{status}");
         let since = status["coordinator"]["since_wall_ns"].as_i64().expect("since when");
         assert!(since > begun && since < begun + 30_000 * MS as i64, "{since}");
+        assert_eq!(status["store"]["why"].as_str().map(|text| text.is_empty()), Some(false), "{status}");
         // Each is there itself.
         assert_eq!(status["nodes"][0]["node"], json!(index + 1), "{status}");
         assert_eq!(status["nodes"][0]["up"], json!(true), "{status}");
@@ -81,6 +82,80 @@ fn an_outage_of_the_store_is_named_with_its_begin_and_its_words() {
     breaks(&mut cluster, None);
     cluster.run_until(300, "a point", |cluster| cluster.points() == 1);
     assert_ne!(cluster.status(0)["coordinator"]["node"], Value::Null);
+}
+
+#[test]
+fn a_store_that_fails_is_in_the_status_before_the_lease_runs_out() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    cluster.set_policy();
+    let holder = cluster.holder().expect("a coordinator");
+    assert_eq!(cluster.status(holder)["store"], Value::Null);
+    let begun = cluster.now as i64;
+    for (kind, words) in
+        [(StoreFaultKind::Unknown, "no clear answer"), (StoreFaultKind::Full, "no space left")]
+    {
+        cluster.nodes.iter_mut().flatten().for_each(|(_, host)| host.broken = Some(kind));
+        cluster.run(5);
+        let status = cluster.status(holder);
+        assert_eq!(status["coordinator"]["node"], json!(holder + 1), "{status}");
+        assert!(status["store"]["why"].as_str().expect("it is named").contains(words), "{status}");
+        let since = status["store"]["since_wall_ns"].as_i64().expect("since when");
+        assert!(since >= begun && since < begun + 5_000 * MS as i64, "{since} {begun}");
+        // Its peer, which is asked nothing of the store, gets that from it.
+        assert_eq!(cluster.status(1 - holder)["store"]["why"], status["store"]["why"]);
+    }
+    cluster.nodes.iter_mut().flatten().for_each(|(_, host)| host.broken = None);
+    cluster.run(5);
+    assert_eq!(cluster.status(holder)["store"], Value::Null);
+}
+
+#[test]
+fn since_when_no_node_coordinates_is_when_that_was_known() {
+    // Its own clock is behind the store's by less than counts, and by more.
+    for ahead in [0, -20_000 * MS as i64, -3_600_000 * MS as i64] {
+        let mut cluster = Cluster::new(&[&["shared"], &["shared"], &["shared"]]);
+        cluster.dated = true;
+        cluster.set_policy();
+        cluster.begin_backup(0, 2);
+        let holder = cluster.holder().expect("a coordinator");
+        let other = usize::from(holder == 0);
+        cluster.node_ahead_ns.insert(other, ahead);
+        cluster.run(7);
+        let killed = cluster.now as i64 + ahead;
+        cluster.kill(holder);
+        cluster.run(3);
+        let status = cluster.status(other);
+        assert!(!why(&status).is_empty());
+        let since = status["coordinator"]["since_wall_ns"].as_i64().expect("since when");
+        assert!((killed..killed + 1_000 * MS as i64).contains(&since), "{} ms", (since - killed) / MS as i64);
+        // What it knows of the backup it read before.
+        assert!(status["age_s"].as_u64().is_some_and(|age| age >= 3), "{status}");
+    }
+}
+
+#[test]
+fn a_machine_with_this_nodes_number_that_was_met_is_named_for_a_while() {
+    let mut cluster = Cluster::new(&[&["a"], &["b"]]);
+    cluster.set_policy();
+    let holder = cluster.holder().expect("a coordinator");
+    for index in [holder, 1 - holder] {
+        let now = cluster.now;
+        let node = &mut cluster.nodes[index].as_mut().expect("it lives").0;
+        node.meet_namesake(now, "it is at host-9:7400".to_owned());
+    }
+    cluster.run(3);
+    let (own, other) = (cluster.status(holder), cluster.status(1 - holder));
+    for text in [&own["nodes"][holder]["why"], &other["here"]["namesake"]] {
+        let text = text.as_str().expect("it is named");
+        assert!(
+            text.contains("another machine has this node's number (it is at host-9:7400, 3 s ago)"),
+            "{text}"
+        );
+    }
+    assert_eq!(own["here"], Value::Null);
+    cluster.run(900);
+    let status = cluster.status(1 - holder);
+    assert!(!status.to_string().contains("another machine"), "{status}");
 }
 
 #[test]

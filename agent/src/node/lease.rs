@@ -1,10 +1,13 @@
 //! The lease of a node: claimed, got, given back, lost. A coordinator is there exactly as long as the lease is. Source: ours.
 
-use super::{Action, Node, Note, Ticket, errand};
+use super::{GRANT_BEATS, Node, Note, Ticket, errand};
 use crate::backplane::message::Message;
 use crate::coordinator::{self, Coordinator, Now};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, Slot};
+use crate::log::call::{Answer, Call, CallId};
+use crate::log::fault::LogFault;
+use crate::log::keys;
 use crate::log::writer::{self, Writer};
 
 impl<S: Sealer + Clone> Node<S> {
@@ -28,7 +31,7 @@ impl<S: Sealer + Clone> Node<S> {
             let Some(action) = writer.next_action() else { return };
             match action {
                 writer::Action::Call { id, call } => {
-                    self.actions.push_back(Action::Call(Ticket { machine, id }, call));
+                    self.call(Ticket { machine, id }, call);
                 }
                 writer::Action::Wait { held, until_ns } => {
                     self.health.keeps_from_lease(held);
@@ -78,8 +81,50 @@ impl<S: Sealer + Clone> Node<S> {
         }
         self.health.is_well();
         (self.follow.again_ns, self.held) = (None, None);
+        // A command has read the log a moment ago.
+        let is_agent = self.errand.is_none() && self.view.state.epoch.0 > 0;
+        self.grant_first = Some(self.view.state.epoch).filter(|_| is_agent);
+        self.grant_ns = if is_agent { now_ns } else { self.grant_due(now_ns) };
+        self.grant_look = None;
         self.note(Note::Coordinates(epoch));
         self.announce(now_ns);
+    }
+
+    /// Looks now and then whether the grant that this node holds is still in the store, or one that was gone is there again.
+    pub(super) fn look_for_grant(&mut self, now_ns: u64) {
+        let own = self.writer.as_ref().filter(|_| self.coordinator.is_some());
+        let own = own.map(|(_, writer)| writer.epoch());
+        let Some(epoch) = self.emptied.or(own) else { return };
+        if now_ns < self.grant_ns || self.grant_look.is_some() {
+            return;
+        }
+        // After a claim: the one before it, which is in the log that this node has read.
+        let first = self.grant_first.take().unwrap_or(epoch);
+        let machine = self.next_machine();
+        self.grant_look = Some((machine, first));
+        self.grant_ns = self.grant_due(now_ns);
+        self.call(Ticket { machine, id: CallId(0) }, Call::Get { key: keys::epoch(first) });
+    }
+
+    fn grant_due(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_add(GRANT_BEATS.saturating_mul(self.config.options.timing.beat_ns))
+    }
+
+    /// A grant is never deleted: without it the store is not what it was, and what is committed there is in no log that another could read.
+    pub(super) fn grant_seen(&mut self, now_ns: u64, epoch: Epoch, answer: &Answer) {
+        match answer {
+            Answer::Absent if self.coordinator.is_some() => {
+                self.health.keeps_from_lease(LogFault::Emptied);
+                self.note(Note::Lost(LogFault::Emptied));
+                self.emptied = Some(epoch);
+                self.step_down(now_ns);
+            }
+            Answer::Body(_) if self.emptied == Some(epoch) => {
+                self.emptied = None;
+                self.health.is_well();
+            }
+            Answer::Absent | Answer::Body(_) | Answer::Done | Answer::Keys(_) | Answer::Fault(_) => {}
+        }
     }
 
     /// Says to all that this node coordinates, itself included.

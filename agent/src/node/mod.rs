@@ -46,7 +46,7 @@ mod reading;
 mod requests;
 mod types;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::backplane::message::Message;
@@ -54,8 +54,8 @@ use crate::coordinator::calendar::{Calendar, Due};
 use crate::coordinator::{self, Coordinator, Errand, Now, access};
 use crate::format::slot::Sealer;
 use crate::gc::types::{Order, Outcome};
-use crate::id::{Epoch, NodeId, Slot, VolumeId};
-use crate::log::call::Answer;
+use crate::id::{BackupId, Epoch, NodeId, Slot, VolumeId};
+use crate::log::call::{Answer, Call};
 use crate::log::fault::LogFault;
 use crate::log::lease::Nonces;
 use crate::log::replay::{Replay, View};
@@ -79,9 +79,13 @@ pub const SILENT_BEATS: u64 = 3;
 /// worker's role has one on its way at most.
 const PROBES_WAITING_MAX: usize = 64;
 const _: () = assert!(4 * crate::coordinator::PROBES_NODE_MAX <= PROBES_WAITING_MAX);
-/// Lease times that a holder without any peer waits before it lets go of work that only others can do. It looks at it again after twice as
-/// many, then later and later.
+/// Lease times that a holder without any peer waits before it lets go of work that none of the nodes that are up can do: peers may be on their
+/// way. It looks at it again after twice as many, then later and later.
 const ALONE_LEASES: u64 = 2;
+
+/// Beats of a holder after which it looks whether its own grant is still in the store: one that was emptied behind its back takes commits as
+/// before, and no other node could read them.
+const GRANT_BEATS: u64 = 3;
 
 /// Something that waits until the log is read far enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,9 +130,12 @@ pub struct Node<S> {
     announce_ns: u64,
     /// Since when no peer is connected.
     alone_ns: Option<u64>,
+    /// Backups that this node let go of, and for what they wait.
+    left: BTreeMap<BackupId, String>,
     actions: VecDeque<Action>,
-    /// When it was called last.
+    /// When it was called last, and what its own wall clock said.
     now_ns: u64,
+    own_wall_ns: i64,
     /// Schedules in the log: a node must coordinate when the first is due.
     calendar: Calendar,
     due_ns: Option<u64>,
@@ -138,6 +145,13 @@ pub struct Node<S> {
     errand: Option<Errand>,
     /// Who may hold the lease that this node claims, and until when at least it is watched.
     held: Option<(LogFault, u64)>,
+    /// When this node looks next whether the grant that it holds is still there, and the look that is under way.
+    grant_ns: u64,
+    grant_look: Option<(u32, Epoch)>,
+    /// The grant that is looked for first after a claim.
+    grant_first: Option<Epoch>,
+    /// The grant of this epoch was in the store, and is no more: nothing is claimed before it is there again.
+    emptied: Option<Epoch>,
     /// When the log is looked at next for whether that one let go. The look may fail, and no node needs to know.
     look_ns: u64,
 }
@@ -166,8 +180,10 @@ impl<S: Sealer + Clone> Node<S> {
             machines: 0,
             announce_ns: now_ns,
             alone_ns: Some(now_ns),
+            left: BTreeMap::new(),
             actions: VecDeque::new(),
             now_ns,
+            own_wall_ns: 0,
             calendar: Calendar::default(),
             due_ns: None,
             health: Health::default(),
@@ -175,6 +191,10 @@ impl<S: Sealer + Clone> Node<S> {
             errand: None,
             held: None,
             look_ns: 0,
+            grant_ns: 0,
+            grant_look: None,
+            grant_first: None,
+            emptied: None,
             config,
         };
         node.read_log();
@@ -229,7 +249,11 @@ impl<S: Sealer + Clone> Node<S> {
     /// What it has, from now on: a profile was read again. The rate stays as it was measured.
     pub fn set_present(&mut self, present: Present) {
         let Present { rate, uploaded, .. } = self.config.present;
-        self.config.present = Present { rate, uploaded, ..present };
+        let before = std::mem::replace(&mut self.config.present, Present { rate, uploaded, ..present });
+        let now = &self.config.present;
+        if (&before.volumes, before.weight) != (&now.volumes, now.weight) {
+            self.has_other_volumes();
+        }
     }
 
     /// How fast it uploads, in bytes a second.
@@ -249,6 +273,7 @@ impl<S: Sealer + Clone> Node<S> {
 
     /// What counts as the time, by this node's wall clock and by the store's.
     fn read_clock(&mut self, now_ns: u64, wall_ns: i64) -> i64 {
+        self.own_wall_ns = wall_ns;
         let counts = self.wall.read(now_ns, wall_ns);
         if let Some(ahead_ns) = self.wall.news() {
             self.note(Note::Clock(ahead_ns));
@@ -288,6 +313,7 @@ impl<S: Sealer + Clone> Node<S> {
             Event::Flushed { id } => self.role.flushed(id),
             Event::Collected { number, result } => self.collected(now_ns, wall_ns, number, result),
             Event::Local { client, command } => self.requests.add(now_ns, client, command),
+            Event::Left { client } => self.client_left(now_ns, wall_ns, client),
         }
         self.settle(now_ns, wall_ns);
     }
@@ -317,7 +343,10 @@ impl<S: Sealer + Clone> Node<S> {
         let coordinator = self.coordinator.as_ref().filter(|_| self.may_coordinate());
         let coordinator = coordinator.and_then(Coordinator::deadline);
         let seek = if self.writer.is_none() { self.seek_due() } else { None };
-        let own = [writer, reader, announce, coordinator, seek, self.look_due(), self.requests.deadline()];
+        let looks = self.grant_look.is_none() && (announce.is_some() || self.emptied.is_some());
+        let grant = looks.then_some(self.grant_ns);
+        let own =
+            [writer, reader, announce, coordinator, grant, seek, self.look_due(), self.requests.deadline()];
         own.into_iter().flatten().min()
     }
 
@@ -426,6 +455,13 @@ impl<S: Sealer + Clone> Node<S> {
             | Message::Flush { .. } => self.role.handle(message),
             Message::Reply { request, reply } => {
                 if let Some(client) = self.requests.answered(request) {
+                    let here = self.here();
+                    let reply = match reply {
+                        Reply::Status(status) if from != self.me() && !here.is_well() => {
+                            Reply::Status(here.add_to(status))
+                        }
+                        reply => reply,
+                    };
                     self.actions.push_back(Action::Reply { client, reply });
                 }
             }
@@ -443,6 +479,7 @@ impl<S: Sealer + Clone> Node<S> {
             | Message::Failed { .. }
             | Message::Flushed { .. }
             | Message::Request { .. } => {
+                let here = self.here();
                 let Some((_, writer)) = &self.writer else { return };
                 let now = Now { ns: now_ns, wall_ns, state: &writer.view().state };
                 let Some(coordinator) = &mut self.coordinator else { return };
@@ -453,7 +490,7 @@ impl<S: Sealer + Clone> Node<S> {
                     && *command.plain() == Command::Status
                     && access::refusal(now.state, command).is_none()
                 {
-                    let reply = Reply::Status(coordinator.status(now, &self.health.contacts));
+                    let reply = Reply::Status(coordinator.status(now, &self.health.contacts, &here));
                     return self.send(from, Message::Reply { request, reply });
                 }
                 coordinator.handle(now, from, message);
@@ -462,7 +499,10 @@ impl<S: Sealer + Clone> Node<S> {
     }
 
     fn answered(&mut self, now_ns: u64, ticket: Ticket, answer: Answer) {
-        self.health.answered(&answer);
+        self.health.answered(now_ns, ticket, &answer);
+        if let Some((_, epoch)) = self.grant_look.take_if(|(machine, _)| *machine == ticket.machine) {
+            return self.grant_seen(now_ns, epoch, &answer);
+        }
         if let Some((machine, writer)) = &mut self.writer
             && *machine == ticket.machine
         {
@@ -480,13 +520,14 @@ impl<S: Sealer + Clone> Node<S> {
         loop {
             self.settle_reader();
             self.settle_look(now_ns);
+            self.look_for_grant(now_ns);
             self.settle_writer(now_ns, wall_ns);
             self.settle_coordinator(now_ns, wall_ns);
             // A commit or a release that it has begun goes out now, not with the next event.
             self.settle_writer(now_ns, wall_ns);
             self.settle_role();
             let is_held = self.reachable_holder().is_some();
-            self.health.look(wall_ns, is_held, self.follow.silence_ns(now_ns));
+            self.health.look(now_ns, is_held, self.is_at_rest(now_ns), self.follow.known_ns);
             self.settle_requests(now_ns);
             self.settle_waiting();
             if let Some(message) = self.loopback.pop_front() {
@@ -500,6 +541,20 @@ impl<S: Sealer + Clone> Node<S> {
             }
             return;
         }
+    }
+
+    /// Whether all nodes rest, as there is nothing to do.
+    fn is_at_rest(&self, now_ns: u64) -> bool {
+        self.follow.is_resting()
+            && self.writer.is_none()
+            && !self.requests.need_coordinator()
+            && self.due_ns.is_none_or(|due_ns| due_ns > now_ns)
+    }
+
+    /// A request to the store, which is answered once.
+    fn call(&mut self, ticket: Ticket, call: Call) {
+        self.health.asks(self.now_ns, ticket);
+        self.actions.push_back(Action::Call(ticket, call));
     }
 
     /// When the next backup is due, on this node's clock. Asked for while no node coordinates, and not of a log that is being read:
@@ -554,7 +609,7 @@ impl<S: Sealer + Clone> Node<S> {
         if self.coordinator.is_some() && self.announce_ns <= now_ns {
             self.announce(now_ns);
         }
-        self.leave_when_alone(now_ns);
+        self.leave_to_others(now_ns);
         let may_coordinate = self.may_coordinate();
         let Some((_, writer)) = &mut self.writer else { return };
         let Some(coordinator) = &mut self.coordinator else { return };
@@ -601,17 +656,20 @@ impl<S: Sealer + Clone> Node<S> {
         }
     }
 
-    /// A holder that sees no peer, and has nothing to do but what only they could, lets it go, so that one that sees the others may try.
+    /// A holder that has nothing to do but what none of the nodes that are up can lets the lease go, so that a node that can may have it:
+    /// one that this node does not see, or a command with a volume of its own. It looks again later, and when a node comes.
     /// What comes meanwhile, a command or a backup that is due, it does itself.
-    fn leave_when_alone(&mut self, now_ns: u64) {
+    fn leave_to_others(&mut self, now_ns: u64) {
         let patience = ALONE_LEASES * self.config.options.timing.lease_ns;
-        let alone = self.alone_ns.is_some_and(|since| now_ns >= since.saturating_add(patience));
-        if !alone || self.config.peers.is_empty() || self.releasing.is_some() || self.role.is_busy() {
+        let is_new = self.alone_ns.is_some_and(|since| now_ns < since.saturating_add(patience));
+        if is_new || self.releasing.is_some() || self.role.is_busy() {
             return;
         }
-        if self.coordinator.as_ref().is_some_and(Coordinator::waits_for_others) {
+        if let Some(coordinator) = self.coordinator.as_ref().filter(|of| of.waits_for_others()) {
+            self.left = coordinator.waiting();
             self.releasing = Some(None);
-            self.follow.leave_to_others(now_ns, 2 * patience);
+            let is_cut_off = self.up.is_empty() && !self.config.peers.is_empty();
+            self.follow.leave_to_others(now_ns, 2 * patience, is_cut_off);
         }
     }
 }

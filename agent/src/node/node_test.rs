@@ -556,5 +556,8 @@ fn a_job_that_waits_for_the_log_has_it_read_at_once() {
 #[path = "health_test.rs"]
 mod health_test;
 
+#[path = "wait_test.rs"]
+mod wait_test;
+
 #[path = "clock_test.rs"]
 mod clock_test;

@@ -46,9 +46,11 @@ impl<S: Sealer + Clone> Node<S> {
 
     /// Passes on what the reader asks for: also from where nothing else follows that would.
     pub(super) fn ask_for_log(&mut self) {
-        let Some((machine, reader)) = &mut self.reader else { return };
-        while let Some((id, call)) = reader.next_call() {
-            self.actions.push_back(Action::Call(Ticket { machine: *machine, id }, call));
+        while let Some((machine, reader)) = &mut self.reader
+            && let Some((id, call)) = reader.next_call()
+        {
+            let ticket = Ticket { machine: *machine, id };
+            self.call(ticket, call);
         }
     }
 
@@ -79,6 +81,7 @@ impl<S: Sealer + Clone> Node<S> {
 
     pub(super) fn take_view(&mut self, view: View) {
         self.has_read = true;
+        self.health.read_ns = Some(self.now_ns);
         self.follow.epoch = self.follow.epoch.max(view.state.epoch);
         if view.head >= self.view.head {
             self.view = view;

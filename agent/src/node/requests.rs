@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Action, Node};
 use crate::backplane::message::{Message, REPLY_BYTES_MAX, SUBMIT_BYTES_MAX};
 use crate::backplane::session::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX};
-use crate::coordinator::{PROBES_NODE_MAX, access};
+use crate::coordinator::{Now, PROBES_NODE_MAX, access};
 use crate::format::slot::Sealer;
 use crate::id::{Epoch, NodeId};
 use crate::work::{Command, Reply};
@@ -64,6 +64,12 @@ impl Requests {
         self.open.remove(&request).map(|request| request.client)
     }
 
+    /// Takes the request of a client out that does not wait for it any more: its number, and whom it was sent to.
+    fn left(&mut self, client: u64) -> Option<(u64, Option<NodeId>)> {
+        let number = *self.open.iter().find(|(_, request)| request.client == client)?.0;
+        self.open.remove(&number).map(|request| (number, request.sent.map(|(holder, _)| holder)))
+    }
+
     /// A connection broke: what went there may not have arrived.
     pub(super) fn disconnected(&mut self, node: NodeId) {
         for request in self.open.values_mut() {
@@ -87,6 +93,27 @@ impl Requests {
 }
 
 impl<S: Sealer + Clone> Node<S> {
+    /// A client left: what no coordinator has is not carried out. This node's own takes back what it has not begun.
+    pub(super) fn client_left(&mut self, now_ns: u64, wall_ns: i64, client: u64) {
+        let Some((number, sent)) = self.requests.left(client) else { return };
+        match sent {
+            None => log::info!("control: a client left; its command is not carried out"),
+            Some(holder) => {
+                log::info!("control: a client left; its command is at the coordinator node={holder}")
+            }
+        }
+        let asker = (self.me(), number);
+        // It may be on its way to this node itself.
+        let waits =
+            |message: &Message| matches!(message, Message::Request { request, .. } if *request == number);
+        self.loopback.retain(|message| !waits(message));
+        if let (Some(coordinator), Some((_, writer))) = (&mut self.coordinator, &self.writer)
+            && sent == Some(asker.0)
+        {
+            coordinator.client_left(Now { ns: now_ns, wall_ns, state: &writer.view().state }, asker);
+        }
+    }
+
     /// Sends what is not sent yet, answers what can be answered here, and gives up what has waited too long.
     pub(super) fn settle_requests(&mut self, now_ns: u64) {
         for client in std::mem::take(&mut self.requests.refused) {
@@ -133,14 +160,18 @@ impl<S: Sealer + Clone> Node<S> {
             }
             if now_ns >= request.until_ns {
                 let why = match self.follow.holder {
-                    Some(holder) => {
-                        format!("node {holder} coordinates (epoch {epoch}), and did not answer; try again")
-                    }
-                    None if let Some(why) = &why_none => {
-                        format!("nobody coordinates whom node {me} can reach: {why}; try again")
-                    }
-                    None => "no node holds the lease, and this one could not take it: is the store there? \
-                             `windlass repo probe` tells"
+                    Some(holder) if request.sent.is_some() => format!(
+                        "node {holder} coordinates (epoch {epoch}), has the command, and did not answer; it may still carry it out: \
+                         look at `windlass status`, then try again"
+                    ),
+                    Some(holder) if known.is_some() => format!(
+                        "node {holder} coordinates (epoch {epoch}), and did not take the command: it answers others; try again"
+                    ),
+                    _ if let Some(why) = &why_none => format!(
+                        "no node coordinates that node {me} can reach: {why}; the command is not carried out; try again"
+                    ),
+                    _ => "no node holds the lease, and this one could not take it: is the store there? \
+                          `windlass repo probe` tells; the command is not carried out"
                         .to_owned(),
                 };
                 done.push((number, Some(why)));

@@ -113,6 +113,11 @@ pub enum Event {
         /// Which.
         id: AssignmentId,
     },
+    /// Who gave a command on this machine does not wait for its answer any more.
+    Left {
+        /// As it was given.
+        client: u64,
+    },
     /// A request from this machine.
     Local {
         /// Comes back in the reply.

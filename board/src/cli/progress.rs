@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use windlass_agent::progress::{Progress, Snapshot};
+use windlass_agent::progress::{Phase, Progress, Snapshot};
 use windlass_agent::units::{Counted, Grouped, Human};
 
 use crate::cli::output::Output;
@@ -200,13 +200,20 @@ impl Seen {
         let part = |done: u64, total: u64| {
             (total > 0).then(|| (u128::from(done.min(total)) * 1000 / u128::from(total)) as u64)
         };
-        part(self.now.bytes_done, self.now.bytes_total).or(part(self.now.items_done, self.now.items_total))
+        let done = part(self.now.bytes_done, self.now.bytes_total)
+            .or(part(self.now.items_done, self.now.items_total));
+        // What was read is still to be sent: a backup is not done before it has ended.
+        done.map(|permille| if self.now.phase == Phase::BackingUp { permille.min(999) } else { permille })
     }
 
     /// Seconds left, when there is a rate.
     pub fn eta_s(&self) -> Option<u64> {
+        if self.now.bytes_total > 0 && self.now.bytes_done >= self.now.bytes_total {
+            // All is read, and it is not known how long the rest takes.
+            return None;
+        }
         let left = |done: u64, total: u64, rate: u64| {
-            (total > 0 && rate > 0).then(|| total.saturating_sub(done).div_ceil(rate))
+            (done < total && rate > 0).then(|| total.saturating_sub(done).div_ceil(rate))
         };
         left(self.now.bytes_done, self.now.bytes_total, self.bytes_per_s).or(left(
             self.now.items_done,
@@ -278,7 +285,6 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use windlass_agent::progress::Phase;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -319,6 +325,10 @@ mod tests {
         let seen = meter.look(5, Snapshot::default());
         assert_eq!((seen.permille(), seen.eta_s(), seen.bytes_per_s), (None, None, 0));
         assert!(!seen.plain().contains("eta"));
+        // All is read, and some of it is still to be sent.
+        let read = meter.look(SECOND, at(1000 << 20));
+        assert_eq!((read.permille(), read.plain().contains("100%")), (Some(999), false), "{}", read.plain());
+        assert!(!read.plain().contains("eta"), "{}", read.plain());
         let items = Snapshot { items_total: 8, items_done: 2, ..Snapshot::default() };
         assert_eq!(meter.look(SECOND, items).permille(), Some(250));
     }

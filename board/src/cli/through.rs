@@ -132,9 +132,8 @@ pub fn backup(
     }
     let begun_ns = HostClock.boot_ns();
     let before = Status::parse(&through.agent.status()?).map_err(Failure::new)?;
-    if let Some(why) = before.why_none() {
-        logger::say(format_args!("windlass: waiting for a coordinator: {}", text::printable(why.as_bytes())));
-    }
+    let job = Arc::new(Progress::new());
+    signal::watch(&job)?;
     let number = match through.agent.command(Command::Backup(args.name.clone()))? {
         Reply::Done(number) => number.map(|number| number.0),
         Reply::Status(_) | Reply::Refused(_) => None,
@@ -145,14 +144,13 @@ pub fn backup(
         output.event("begun", json!({ "policy": args.name, "point": number }));
         return Ok(Exit::Done);
     }
-    let job = Arc::new(Progress::new());
-    signal::watch(&job)?;
     let wait = Wait {
         policy: &args.name,
         number,
         after: last_point(&before, &args.name),
         waits_for: String::new(),
         errors: before.errors,
+        others: Vec::new(),
     };
     let ended = {
         let _watcher = Watcher::start(&job, *output)?;
@@ -224,6 +222,8 @@ struct Wait<'a> {
     waits_for: String,
     /// Errors that were told.
     errors: Vec<Trouble>,
+    /// Other nodes that were up when the agent was heard last.
+    others: Vec<u32>,
 }
 
 /// What a status says of the backup.
@@ -250,19 +250,19 @@ impl Wait<'_> {
             if job.stop_flag().load(std::sync::atomic::Ordering::Relaxed) {
                 return Ok(None);
             }
-            let now_ns = HostClock.boot_ns();
             let status = match through.agent.status() {
                 Ok(json) => Status::parse(&json).map_err(Failure::new)?,
-                Err(failure) if now_ns.saturating_sub(sure_ns) > GONE_NS => return Err(failure),
-                Err(_) => {
-                    HostClock.sleep(LOOK);
-                    // An agent that is started again listens again.
-                    if let Ok(agent) = Agent::required(global.socket.as_deref()) {
+                Err(failure) => match self.reconnect(global, job, &failure)? {
+                    Some(agent) => {
                         through.agent = agent;
+                        continue;
                     }
-                    continue;
-                }
+                    None => return Ok(None),
+                },
             };
+            let now_ns = HostClock.boot_ns();
+            let is_other = |node: &&crate::status::Node| node.up && node.node != through.identity.node;
+            self.others = status.nodes.iter().filter(is_other).map(|node| node.node).collect();
             self.tell_errors(&status);
             self.tell_waiting(&status);
             match self.look(&status) {
@@ -279,6 +279,56 @@ impl Wait<'_> {
                 Seen::Nowhere => {}
             }
             HostClock.sleep(LOOK);
+        }
+    }
+
+    /// The agent ended, or does not answer: says so, and what becomes of the backup, and waits for one that is started again. `None`: a signal
+    /// wants no more of it.
+    fn reconnect(
+        &self,
+        global: &Global,
+        job: &Progress,
+        failure: &Failure,
+    ) -> Result<Option<Agent>, Failure> {
+        if job.is_stop_requested() {
+            return Ok(None);
+        }
+        let (fate, patience_s) = (self.fate(), GONE_NS / 1_000_000_000);
+        logger::say(format_args!("windlass: {failure}: {fate}; this command waits {patience_s} s for it"));
+        let until_ns = HostClock.boot_ns().saturating_add(GONE_NS);
+        while HostClock.boot_ns() < until_ns {
+            if let Ok(agent) = Agent::required(global.socket.as_deref()) {
+                logger::say("windlass: the agent of this node runs again");
+                return Ok(Some(agent));
+            }
+            HostClock.sleep(LOOK);
+            if job.is_stop_requested() {
+                return Ok(None);
+            }
+        }
+        Err(Failure::new(format_args!(
+            "{failure}; it was not started again for {patience_s} s: {fate}; when it runs again, `windlass backup {}` joins it",
+            self.policy
+        )))
+    }
+
+    /// What becomes of the backup without this node's agent.
+    fn fate(&self) -> String {
+        let nodes: Vec<String> = self.others.iter().map(u32::to_string).collect();
+        match nodes.len() {
+            0 => format!(
+                "no other node was up, so nothing goes on of the backup of {} until it runs again",
+                self.policy
+            ),
+            1 => format!(
+                "the backup of {} goes on at node {}, as far as that can read its volumes",
+                self.policy, nodes[0]
+            ),
+            _ => format!(
+                "the backup of {} goes on at nodes {}, as far as they can read its volumes",
+                self.policy,
+                nodes.join(", ")
+            ),
         }
     }
 
@@ -304,7 +354,9 @@ impl Wait<'_> {
 
     /// Whoever waits is told what for, when that is something else than before.
     fn tell_waiting(&mut self, status: &Status) {
-        let why = status.why_none().unwrap_or_default();
+        let ours = |running: &&Running| running.policy == self.policy;
+        let waits = status.backups.iter().find(ours).and_then(|running| running.waits.as_deref());
+        let why = status.why_none().or(waits).unwrap_or_default();
         let kind = without_numbers(why);
         if kind != self.waits_for && !why.is_empty() {
             logger::say(format_args!("windlass: waiting: {}", text::printable(why.as_bytes())));
@@ -313,7 +365,8 @@ impl Wait<'_> {
     }
 
     fn tell_errors(&mut self, status: &Status) {
-        for trouble in status.errors.iter().filter(|trouble| !self.errors.contains(trouble)) {
+        let ours = |trouble: &&Trouble| trouble.policy.as_ref().is_none_or(|policy| policy == self.policy);
+        for trouble in status.errors.iter().filter(ours).filter(|trouble| !self.errors.contains(trouble)) {
             let node = trouble.node.map_or_else(String::new, |node| format!("node {node}: "));
             logger::say(format_args!("windlass: {node}{}", text::printable(trouble.what.as_bytes())));
         }
@@ -341,8 +394,12 @@ impl Wait<'_> {
                 self.policy
             )));
         }
-        let why =
-            seen.errors.last().map_or_else(String::new, |last| format!("; the last error: {}", last.what));
+        let ours = |trouble: &&Trouble| trouble.policy.as_ref().is_none_or(|policy| policy == self.policy);
+        let why = seen
+            .errors
+            .iter()
+            .rfind(ours)
+            .map_or_else(String::new, |last| format!("; the last error: {}", last.what));
         Err(Failure::new(format_args!(
             "the backup of {0} ended without a point{why}; `windlass backup {0}` goes on where it was",
             self.policy

@@ -5,6 +5,7 @@
 //! | [`Server::accept`] | the listener is ready: until `None` |
 //! | [`Server::serve`] | a client is ready, or was answered: until no request comes |
 //! | [`Server::answer`] | a request is dealt with; an answer for a client that is gone is dropped |
+//! | [`Server::close`] | a client is over: it may have left while its request was out |
 //! | [`Server::expire`] | now and then: clients that hold a place and say nothing |
 //!
 //! Invariants: the socket is readable by its owner only, and by one group where the profile names one; and the kernel's word on who connects is checked on top. A second agent
@@ -17,6 +18,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Gid, Group, chown, geteuid};
@@ -248,6 +250,9 @@ impl Drop for Server {
 
 impl Client {
     fn turn(&mut self, now_ns: u64) -> Served {
+        if self.talk.is_asked() && hung_up(&self.stream) {
+            self.talk = gone();
+        }
         loop {
             if !self.flush(now_ns) {
                 return if self.talk.is_over() { Served::Over } else { Served::Waiting };
@@ -310,6 +315,13 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether the other side has closed the connection for both ways: one that only says no more waits for its answer.
+fn hung_up(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let hung_up = |flags: PollFlags| flags.contains(PollFlags::POLLHUP);
+    poll(&mut polled, PollTimeout::ZERO).is_ok() && polled[0].revents().is_some_and(hung_up)
 }
 
 /// A conversation whose other side is no longer there.

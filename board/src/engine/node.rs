@@ -36,6 +36,7 @@ use windlass_hal::clock::Instant;
 use windlass_hal::linux::link::TcpLink;
 
 use super::post::{Letter, Post, Stretch};
+use super::repository::Repository;
 use super::worker::{Work, Worker};
 use crate::engine::calls::Calls;
 use crate::engine::host::{self, HostClock};
@@ -227,6 +228,8 @@ pub struct Engine {
     throttle: Arc<Throttle>,
     /// For what time it says that it is.
     store: Arc<dyn Store>,
+    /// Of an agent: how its store answers.
+    repository: Option<Arc<Repository>>,
     timing: Timing,
 }
 
@@ -250,6 +253,7 @@ impl Engine {
         };
         let (throttle, settings) = (Arc::clone(&work.target.throttle), work.settings);
         let store = Arc::clone(&work.target.store);
+        let repository = work.upkeep.clone();
         let host = Host {
             net,
             calls: Calls::start(&work.target.store, settings.log_threads, tell)?,
@@ -261,7 +265,8 @@ impl Engine {
             calls_made: 0,
         };
         let (words, rate) = (None, Rate::default());
-        Ok(Engine { node, host, letters, words, rate, throttle, store, timing: settings.timing })
+        let timing = settings.timing;
+        Ok(Engine { node, host, letters, words, rate, throttle, store, repository, timing })
     }
 
     /// The machine.
@@ -282,6 +287,11 @@ impl Engine {
     /// Gives the node a command of somebody on this machine; a reply with that number follows.
     pub fn command(&mut self, client: u64, command: Command) {
         self.turn(Some(Event::Local { client, command }));
+    }
+
+    /// Who gave a command does not wait for its reply any more.
+    pub fn client_left(&mut self, client: u64) {
+        self.turn(Some(Event::Left { client }));
     }
 
     /// Takes in what threads say, until there is something that its owner should know.
@@ -335,13 +345,21 @@ impl Engine {
         self.node.set_contact(peer, contact);
     }
 
+    /// Another machine with this node's number was met.
+    pub fn meet_namesake(&mut self, at: Instant, place: String) {
+        self.node.meet_namesake(at.as_ns(), place);
+    }
+
     /// What the node has, from now on.
     pub fn set_present(&mut self, present: Present) {
         self.node.set_present(present);
     }
 
-    /// Every beat: how fast this node uploads, for its share of the work.
+    /// In each turn: how fast this node uploads, for its share of the work, and whether the store takes it.
     pub fn tell_rate(&mut self) {
+        if let Some(repository) = &self.repository {
+            self.node.set_data_trouble(repository.opened.store.watch().data_trouble());
+        }
         let (sent, busy) = (self.throttle.sent(), self.is_working());
         self.node.set_uploaded(sent);
         if let Some(rate) = self.rate.look(HostClock.boot_ns(), self.timing.beat_ns, sent, busy) {

@@ -35,6 +35,8 @@ pub const WORD_EVERY_NS: u64 = 60 * NS_PER_S;
 const GAP_NS: u64 = 25 * NS_PER_S;
 /// How often the thread looks, in milliseconds.
 const LOOK_MS: u64 = 250;
+/// Keys of data, behind the verb of a call.
+const DATA: [&str; 2] = [" obj/", " seg/"];
 /// Stack of the thread in bytes: it formats a line and writes it.
 const STACK_BYTES: usize = 128 << 10;
 const NS_PER_S: u64 = 1_000_000_000;
@@ -56,6 +58,8 @@ struct State {
     fault: Option<StoreFault>,
     /// The last answer, if it was a failure of any kind but that something is there or is not.
     words: Option<StoreFault>,
+    /// The last answer about data, if it was such a failure, since when they are, and when it came.
+    data: Option<(String, u64, u64)>,
     /// Bytes moved at the last look.
     moved: u64,
     /// When the last line was written, and whether it was about this wait.
@@ -111,6 +115,16 @@ impl Watch {
         self.lock().words.clone()
     }
 
+    /// What the store says of uploads and downloads, while its last answer is a failure and they are tried again, and since when they are, on
+    /// the boot clock.
+    pub fn data_trouble(&self) -> Option<(String, u64)> {
+        let state = self.lock();
+        let (words, since_ns, last_ns) = state.data.as_ref()?;
+        let is_tried = state.open.values().any(|call| is_of_data(call));
+        let is_fresh = self.clock.now().as_ns().saturating_sub(*last_ns) <= GAP_NS;
+        (is_tried || is_fresh).then(|| (words.clone(), *since_ns))
+    }
+
     /// A call begins.
     ///
     /// # Errors
@@ -137,11 +151,15 @@ impl Watch {
     pub fn end(&self, waiting: Waiting, fault: Option<&StoreFault>) {
         let now_ns = self.clock.now().as_ns();
         let mut state = self.lock();
-        state.open.remove(&waiting.0);
+        let call = state.open.remove(&waiting.0).unwrap_or_default();
         state.ended_ns = now_ns;
         let is_failure =
             |fault: &&StoreFault| !matches!(fault.kind, StoreFaultKind::NotFound | StoreFaultKind::Exists);
         state.words = fault.filter(is_failure).cloned();
+        if is_of_data(&call) {
+            let since_ns = state.data.take().map_or(now_ns, |(_, since_ns, _)| since_ns);
+            state.data = state.words.as_ref().map(|fault| (fault.to_string(), since_ns, now_ns));
+        }
         match fault {
             Some(fault) if fault.is_transient() => state.fault = Some(fault.clone()),
             Some(_) | None => {
@@ -197,6 +215,11 @@ impl Watch {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a call, its verb and its key, is for what was backed up.
+fn is_of_data(call: &str) -> bool {
+    DATA.iter().any(|kind| call.contains(kind))
 }
 
 fn look(watch: &Weak<Watch>, clock: &dyn Clock) {
@@ -306,8 +329,25 @@ mod tests {
         drop(opening);
         attempt().unwrap();
         let waiting = watch.begin("GET", "format").unwrap();
+        assert_eq!(watch.data_trouble(), None);
         // A clear answer, even one that nobody likes, ends the wait.
         watch.end(waiting, Some(&StoreFault::new(StoreFaultKind::Denied, "GET", "format", "")));
         assert_eq!(watch.words().unwrap().kind, StoreFaultKind::Denied);
+        // Of data it is known by itself, and since when: the log may be in another store.
+        for _ in 0..2 {
+            let waiting = watch.begin("PUT", "obj/1").unwrap();
+            watch.end(waiting, Some(&refused()));
+            clock.advance(Duration::from_secs(1));
+            let waiting = watch.begin("PUT", "beat/1").unwrap();
+            watch.end(waiting, None);
+        }
+        let (words, since_ns) = watch.data_trouble().unwrap();
+        assert!(words.contains("refuses the connection") && since_ns == clock.now().as_ns() - 2 * NS_PER_S);
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(watch.data_trouble(), None, "it is not tried any more");
+        let waiting = watch.begin("PUT", "seg/1").unwrap();
+        assert!(watch.data_trouble().is_some(), "it is");
+        watch.end(waiting, None);
+        assert_eq!(watch.data_trouble(), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use windlass_agent::coordinator::status::{self, NoCoordinator};
+use windlass_agent::coordinator::status::{self, Here, NoCoordinator};
 use windlass_agent::id::{Epoch, NodeId};
 use windlass_agent::log::state::State;
 use windlass_agent::work::{Command, Present, Reply};
@@ -64,15 +64,19 @@ impl Front {
     }
 
     fn status(&self) -> String {
+        let here = Here { node: NodeId(self.identity.node), ..Here::default() };
         let none = NoCoordinator {
-            me: NodeId(self.identity.node),
+            here: &here,
             epoch: Epoch(0),
             resting: false,
             why: Some(&self.waits_for),
             since_ns: Some(self.since_ns),
+            age_s: None,
             present: &self.present,
             contacts: &BTreeMap::new(),
             clock_ahead_ns: None,
+            left: &BTreeMap::new(),
+            again_s: None,
         };
         status::without(&none, &State::default())
     }

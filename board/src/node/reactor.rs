@@ -10,6 +10,7 @@ use windlass_agent::backplane::tls::Tls;
 use windlass_agent::coordinator::Contact;
 use windlass_agent::log::fault::LogFault;
 use windlass_agent::node::{Event, Note};
+use windlass_agent::units::HumanTime;
 use windlass_agent::work::Command;
 use windlass_agent::work::Present;
 use windlass_hal::clock::Instant;
@@ -31,6 +32,8 @@ const CONTROL_TOKEN: usize = 0;
 pub const NET_TOKEN: usize = 1 + CLIENTS_MAX;
 /// Longest wait, in nanoseconds: idle clients are looked for at least this often.
 const WAIT_NS: u64 = 10_000_000_000;
+/// How long the store fails before the log says so, in nanoseconds: one failure by itself is repeated, and no news.
+const FAILS_NS: u64 = 1_000_000_000;
 /// How long a clean stop waits for the lease to be let go and the job to end, in nanoseconds.
 const LEAVE_NS: u64 = 10_000_000_000;
 
@@ -43,6 +46,8 @@ pub struct Reactor {
     clients: BTreeMap<u64, ClientId>,
     next_client: u64,
     status: String,
+    /// It was said that the store fails.
+    fails: bool,
 }
 
 impl Reactor {
@@ -63,7 +68,7 @@ impl Reactor {
             }
         }
         let (clients, next_client, status) = (BTreeMap::new(), 0, String::new());
-        Ok(Reactor { poll, server, engine, identity, clients, next_client, status })
+        Ok(Reactor { poll, server, engine, identity, clients, next_client, status, fails: false })
     }
 
     /// Runs until a signal says otherwise. `reload` reads the profile again.
@@ -101,6 +106,7 @@ impl Reactor {
             }
             self.engine.tell_rate();
             self.tell_notes();
+            self.tell_store();
             self.answer();
             notify.status(&self.status);
             notify.alive(HostClock.boot_ns());
@@ -121,7 +127,7 @@ impl Reactor {
         while let Some(note) = self.engine.next_note() {
             let of_store = matches!(
                 note,
-                Note::Lost(LogFault::Store { .. })
+                Note::Lost(LogFault::Store { .. } | LogFault::Expired { .. })
                     | Note::Waiting(LogFault::Store { .. })
                     | Note::Warning(LogFault::Store { .. })
             );
@@ -129,6 +135,24 @@ impl Reactor {
             let words = words.map_or_else(String::new, |words| format!(" ({words})"));
             self.status = format!("{note}{words}");
             logger::say_rarely_as(&without_numbers(&self.status), &format!("windlass: {}", self.status));
+        }
+    }
+
+    /// Says that the store fails, and that it does no more.
+    fn tell_store(&mut self) {
+        match self.engine.node().store_trouble() {
+            Some((words, since_ns)) if !self.fails => {
+                let since = HostClock.boot_ns().saturating_sub(since_ns);
+                if since >= FAILS_NS {
+                    self.fails = true;
+                    let line = format!("windlass: the store fails for {}: {words}", HumanTime(since));
+                    logger::say_rarely_as(&without_numbers(&line), &line);
+                }
+            }
+            None if std::mem::take(&mut self.fails) => {
+                logger::say_rarely("windlass: the store answers as it should again");
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -173,7 +197,9 @@ impl Reactor {
                 (peer.node, contact)
             });
             let contacts: Vec<_> = contacts.collect();
+            let namesake = net.namesake().cloned();
             contacts.into_iter().for_each(|(node, contact)| self.engine.set_contact(node, contact));
+            namesake.into_iter().for_each(|(at, place)| self.engine.meet_namesake(at, place));
         }
     }
 
@@ -252,6 +278,11 @@ impl Reactor {
             log::debug!("control: error={error}");
         }
         self.server.close(client);
-        self.clients.retain(|_, other| *other != client);
+        let left: Vec<u64> =
+            self.clients.iter().filter(|(_, other)| **other == client).map(|(number, _)| *number).collect();
+        for number in left {
+            self.clients.remove(&number);
+            self.engine.client_left(number);
+        }
     }
 }

@@ -19,6 +19,12 @@ pub struct Status {
     pub node: u32,
     /// Who coordinates, as far as that node knows.
     pub coordinator: Option<Coordinator>,
+    /// What is wrong with the store, as the node sees it that answers.
+    pub store: Option<StoreTrouble>,
+    /// How old the numbers of backups and points are, in seconds; `None`: nothing is known of that.
+    pub age_s: Option<u64>,
+    /// What the node that was asked sees itself, where that is another than the one that answers.
+    pub here: Option<Here>,
     /// How many seconds the clock of the node that answers is ahead of the store's, when the two do not agree.
     pub clock_ahead_s: Option<i64>,
     /// All nodes that are known.
@@ -35,6 +41,28 @@ pub struct Status {
     pub errors: Vec<Trouble>,
     /// Volumes of the agent that was asked whose device is not there, with its path.
     pub volumes_missing: Vec<String>,
+}
+
+/// A store that fails.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct StoreTrouble {
+    /// Its own words.
+    pub why: String,
+    /// Since when, in nanoseconds since 1970.
+    pub since_wall_ns: i64,
+}
+
+/// What a node sees itself.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Here {
+    /// The node.
+    pub node: u32,
+    /// What is wrong with its store.
+    pub store: Option<StoreTrouble>,
+    /// Another machine with its number was met.
+    pub namesake: Option<String>,
 }
 
 /// Who coordinates.
@@ -121,6 +149,8 @@ pub struct Backup {
     pub rate: u64,
     /// Seconds left.
     pub eta_s: Option<u64>,
+    /// Why nothing goes on, and until when; `None`: it goes on.
+    pub waits: Option<String>,
     /// Who does what.
     pub assignments: Vec<Assignment>,
 }
@@ -183,6 +213,8 @@ pub struct Trouble {
     pub wall_ns: i64,
     /// Where, if it was one node's.
     pub node: Option<u32>,
+    /// Of which policy's backups, if it was of one's.
+    pub policy: Option<String>,
     /// What, and what to do.
     pub what: String,
 }

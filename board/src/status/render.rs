@@ -4,14 +4,16 @@
 //! Source: ours.
 
 use windlass_agent::node::apart_text;
-use windlass_agent::units::{Grouped, Human};
+use windlass_agent::units::{Grouped, Human, HumanTime};
 
-use super::{Assignment, Backup, Garbage, Node, Status};
+use super::{Assignment, Backup, Garbage, Node, Status, StoreTrouble};
 use crate::site_time;
 use crate::text::printable;
 
 /// Columns of a line at most: one less than a serial console has, so that it does not wrap.
 pub const COLUMNS_MAX: usize = 79;
+/// Numbers of this age, in seconds, are marked with it.
+const OLD_S: u64 = 3;
 /// Assignments of a backup that are listed; more are counted.
 const ASSIGNMENTS_MAX: usize = 16;
 
@@ -62,6 +64,14 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
     if let (None, Some(why)) = (holder.node, &holder.why) {
         wrap(&name(why), out);
     }
+    let is_said = |store: &StoreTrouble| holder.why.as_ref().is_some_and(|why| why.contains(&store.why));
+    if let Some(store) = status.store.as_ref().filter(|store| !is_said(store)) {
+        fails(holder.node.unwrap_or(status.node), store, out);
+    }
+    if let Some(here) = &status.here {
+        here.store.iter().for_each(|store| fails(here.node, store, out));
+        here.namesake.iter().for_each(|met| wrap(&format!("node {}: {}", here.node, name(met)), out));
+    }
     if let Some(ahead_s) = status.clock_ahead_s {
         let apart = apart_text(ahead_s.saturating_mul(1_000_000_000));
         let node = holder.node.unwrap_or(status.node);
@@ -72,6 +82,12 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
             out,
         );
     }
+}
+
+/// A store that fails a node.
+fn fails(node: u32, store: &StoreTrouble, out: &mut Vec<String>) {
+    let (since, why) = (when(store.since_wall_ns), name(&store.why));
+    wrap(&format!("the store fails node {node} since {since}: {why}"), out);
 }
 
 fn nodes(status: &Status, out: &mut Vec<String>) {
@@ -123,6 +139,14 @@ fn clock(seconds: u64) -> String {
 
 fn backups(status: &Status, out: &mut Vec<String>) {
     out.push(String::new());
+    if let Some(age_s) = status.age_s.filter(|&age_s| age_s >= OLD_S) {
+        let age = HumanTime(age_s.saturating_mul(1_000_000_000));
+        wrap_by(
+            0,
+            &format!("Backups and points as of {age} ago, when node {} last read the log:", status.node),
+            out,
+        );
+    }
     if status.backups.is_empty() {
         out.push("BACKUPS  none running".to_owned());
     } else {
@@ -161,9 +185,10 @@ fn garbage(garbage: &Garbage, out: &mut Vec<String>) {
 }
 
 fn running(backup: &Backup, nodes: &[Node], out: &mut Vec<String>) {
+    // It runs, so something is left: the upload of what was read, or its commit.
     let done = percent(backup.bytes_done, backup.bytes_total)
         .or(percent(backup.items_done, backup.items_total))
-        .map_or_else(|| "-".to_owned(), |percent| format!("{percent}%"));
+        .map_or_else(|| "-".to_owned(), |percent| format!("{}%", percent.min(99)));
     out.push(format!(
         "{:>6}  {:<20}  {done:>4}  {:>10}  {:>10}  {:>8}  {}",
         backup.backup,
@@ -173,6 +198,9 @@ fn running(backup: &Backup, nodes: &[Node], out: &mut Vec<String>) {
         backup.eta_s.map_or_else(|| "-".to_owned(), clock),
         Grouped(backup.items_done),
     ));
+    if let Some(waits) = &backup.waits {
+        wrap_by(8, &name(waits), out);
+    }
     for assignment in backup.assignments.iter().take(ASSIGNMENTS_MAX) {
         out.push(stretch(assignment, nodes));
     }
@@ -347,6 +375,43 @@ LAST ERRORS
         assert_eq!(text[1..3], expected, "{text:?}");
         let fits = r#"{"node":2,"coordinator":{"node":1},"clock_ahead_s":null}"#;
         assert!(!lines(&Status::parse(fits).unwrap()).join("").contains("clock"));
+    }
+
+    #[test]
+    fn a_store_that_fails_and_another_machine_of_this_number_are_named_beside_a_coordinator() {
+        site_time::use_utc();
+        let json = r#"{"node":1,"coordinator":{"node":1},"age_s":0,
+            "store":{"why":"PUT beat/7: no clear answer from the store","since_wall_ns":1763692800000000000},
+            "here":{"node":2,"store":{"why":"etcd is gone","since_wall_ns":1763692801000000000},"namesake":"another machine has this number"}}"#;
+        let text = lines(&Status::parse(json).unwrap());
+        let expected = [
+            "    the store fails node 1 since 2025-11-21 02:40:00 UTC: PUT beat/7: no clear",
+            "    answer from the store",
+            "    the store fails node 2 since 2025-11-21 02:40:01 UTC: etcd is gone",
+            "    node 2: another machine has this number",
+        ];
+        assert_eq!(text[1..5], expected, "{text:?}");
+        // What is said as the reason is not said twice.
+        let none = r#"{"node":1,"coordinator":{"node":null,"why":"the store: gone"},"store":{"why":"gone"}}"#;
+        assert!(!lines(&Status::parse(none).unwrap()).join("").contains("fails"));
+    }
+
+    #[test]
+    fn numbers_that_are_old_say_so_and_nothing_is_done_before_it_is() {
+        let json = r#"{"node":2,"age_s":40,"backups":[{"backup":9,"policy":"home","bytes_done":8,"bytes_total":8,
+            "waits":"waits, and is looked at again in 12 s: no node could open it"}]}"#;
+        let text = lines(&Status::parse(json).unwrap()).join("\n");
+        assert!(
+            text.contains("\nBackups and points as of 40.0 s ago, when node 2 last read the log:\n"),
+            "{text}"
+        );
+        assert!(text.contains(" 99% ") && !text.contains("100%"), "{text}");
+        assert!(
+            text.contains("        waits, and is looked at again in 12 s: no node could open it"),
+            "{text}"
+        );
+        let fresh = Status::parse(r#"{"age_s":2}"#).unwrap();
+        assert!(!lines(&fresh).join("").contains("as of"));
     }
 
     #[test]
