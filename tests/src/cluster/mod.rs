@@ -30,6 +30,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use windlass_agent::format::record::{PolicyChange, Record};
 use windlass_agent::id::{BackupId, VolumeId};
+use windlass_agent::log::state::State;
 use windlass_agent::policy::{Policy, PolicyVolume, Reader};
 use windlass_agent::work::{Command, Reply};
 use windlass_board::control::client::Agent;
@@ -241,6 +242,23 @@ impl Cluster {
         self.cli.command(&[&["--socket", &socket], arguments].concat())
     }
 
+    /// Calls the command line at the repository itself, without an agent.
+    pub fn alone(&self, arguments: &[&str]) -> Process {
+        let place = self.setup.place.arguments(&self.work.join("key"));
+        let all: Vec<&str> = place.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        self.cli.command(&all)
+    }
+
+    /// What the log says.
+    pub fn state(&self) -> State {
+        self.repository.view().expect("the log can be read").state
+    }
+
+    /// A file of the cluster: profiles (`node-1.toml`), certificates.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+
     /// Makes the policy over all volumes.
     pub fn make_policy(&self, node: u32) {
         let named: Vec<(VolumeId, String)> =
@@ -336,7 +354,8 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // A frozen process is killed as well.
-        self.nodes().for_each(|node| self.kill(node));
+        let running: Vec<u32> = self.agents.keys().copied().collect();
+        running.into_iter().for_each(|node| self.kill(node));
     }
 }
 

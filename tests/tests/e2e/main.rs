@@ -15,6 +15,7 @@
 //! | `restore` | trees and images restored, and what gets in the way |
 //! | `round_trip` | every kind of item there and back |
 //! | `s3` | a repository in Ceph |
+//! | `said` | what a cluster says of itself, of its store and of its commands |
 //! | `shown` | points mounted through FUSE |
 //! | `store_faults` | backups into stores that fail |
 //! | `stretches` | backups divided in many ways |
@@ -35,6 +36,7 @@ mod restore;
 mod roles;
 mod round_trip;
 mod s3;
+mod said;
 mod shown;
 mod store_faults;
 mod stretches;
