@@ -4,6 +4,7 @@
 //! |---|---|
 //! | its last backup began at L | at the schedule's next time after L |
 //! | L is more than a period ahead | its time is set, now: a record with the time of now, from which the schedule goes on |
+//! | its schedule holds since a time more than [`SINCE_AHEAD_NS_MAX`] ahead | the same: its user's clock is wrong, or was |
 //! | the last try failed for the n-th time | [`RETRY_NS_MIN`] * 2^(n-1) after it, at most [`RETRY_NS_MAX`] |
 //! | nothing | as `policy::schedule` says |
 //! | any of these, and the policy has a window that is closed then | when that opens |
@@ -20,6 +21,10 @@ use crate::policy::schedule::{Schedule, is_ahead, next_due};
 pub const RETRY_NS_MIN: i64 = 60_000_000_000;
 /// Longest time until such a backup is tried again, in nanoseconds: an hour, so that the cluster rests in between.
 pub const RETRY_NS_MAX: i64 = 3_600_000_000_000;
+
+/// A schedule was set at a time that is further ahead than this, in nanoseconds: what is due until then would be skipped, up to two periods
+/// of it. Clocks within a minute of the store's are believed, so two nodes' may be two minutes apart.
+pub const SINCE_AHEAD_NS_MAX: i64 = 120_000_000_000;
 
 /// Something that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +51,14 @@ pub fn retry_ns(failures: u32) -> i64 {
 
 /// When a policy is due, and how far ahead its last start is if that is too far.
 fn due(state: &State, name: &str, policy: &Policy, schedule: &Schedule, wall_ns: i64) -> (i64, Option<i64>) {
-    let start = state.last_start_ns(name).max(schedule.since.map(|secs| secs.saturating_mul(1_000_000_000)));
+    let since = schedule.since.map(|secs| secs.saturating_mul(1_000_000_000));
+    let start = state.last_start_ns(name).max(since);
     let tried = state.tried.get(name);
+    if let Some(since) = since.filter(|&since| since > wall_ns.saturating_add(SINCE_AHEAD_NS_MAX))
+        && tried.is_none()
+    {
+        return (wall_ns, Some(since.saturating_sub(wall_ns)));
+    }
     let last = tried.map(|tried| tried.wall_ns).or(start);
     if let Some(last) = last.filter(|&last| is_ahead(policy, last, wall_ns)) {
         return (wall_ns, Some(last.saturating_sub(wall_ns)));
@@ -62,7 +73,9 @@ fn due(state: &State, name: &str, policy: &Policy, schedule: &Schedule, wall_ns:
         Some(tried) => {
             let from =
                 Policy { schedule: Some(Schedule { since: None, ..schedule.clone() }), ..policy.clone() };
-            (next_due(&from, Some(tried.wall_ns), wall_ns).unwrap_or(wall_ns), None)
+            // Its time was set by a clock that is behind the one by which the last backup began: that one is not repeated.
+            let began = state.last_start_ns(name).filter(|&last| !is_ahead(policy, last, tried.wall_ns));
+            (next_due(&from, began.max(Some(tried.wall_ns)), wall_ns).unwrap_or(wall_ns), None)
         }
         None => (next_due(policy, state.last_start_ns(name), wall_ns).unwrap_or(wall_ns), None),
     }
@@ -96,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::format::record::Tried;
-    use crate::id::Slot;
+    use crate::id::{BackupId, Slot};
     use crate::log::state;
     use crate::policy::{PolicyVolume, Reader};
 
@@ -114,6 +127,20 @@ mod tests {
 
     fn next(state: &State, wall_ns: i64) -> Option<(i64, Option<i64>)> {
         Calendar::default().next(state, wall_ns, &|_| false).map(|due| (due.wall_ns, due.ahead_ns))
+    }
+
+    fn begin_at(state: &mut State, wall_start_ns: i64) {
+        let running = state::Running {
+            policy: "home".to_owned(),
+            slot: Slot(3),
+            volumes: Vec::new(),
+            missing: Vec::new(),
+            wall_start_ns,
+            done: Default::default(),
+            totals: Default::default(),
+            newest_secs: Default::default(),
+        };
+        state.running.insert(BackupId(1), running);
     }
 
     fn try_at(state: &mut State, wall_ns: i64, failures: u32) {
@@ -154,6 +181,32 @@ mod tests {
             assert!(due > now && due <= now + every, "{due}");
             assert!(next(&state, now - every / 2).unwrap().0 <= now + every);
             assert_eq!(next(&state, now - YEAR_NS), Some((now - YEAR_NS, Some(YEAR_NS))));
+        }
+    }
+
+    #[test]
+    fn a_schedule_set_by_a_clock_that_is_ahead_skips_nothing() {
+        let now = 20_000 * 24 * HOUR_NS + HOUR_NS / 2;
+        let set_at = |ahead_ns: i64| {
+            let mut state = with_policy(Some(3_600_000));
+            let mut policy = Policy::parse(&state.policies["home"].body).unwrap();
+            policy.schedule.as_mut().unwrap().since = Some((now + ahead_ns) / 1_000_000_000);
+            state.policies.get_mut("home").unwrap().body = Arc::from(policy.emit().unwrap().as_slice());
+            state
+        };
+        let hour = now + HOUR_NS / 2;
+        let minute = HOUR_NS / 60;
+        assert_eq!(next(&set_at(minute), now), Some((hour, None)), "clocks differ by so much");
+        // Nothing at half an hour ahead is further than a period, and yet the next full hour would be skipped.
+        for ahead_ns in [minute * 40, minute * 90] {
+            let mut state = set_at(ahead_ns);
+            assert_eq!(next(&state, now), Some((now, Some(ahead_ns))), "its time is set");
+            try_at(&mut state, now, 0);
+            assert_eq!(next(&state, now + minute), Some((hour, None)));
+            // One that began by a clock two minutes ahead of this one is not repeated.
+            begin_at(&mut state, hour);
+            try_at(&mut state, hour - 2 * minute, 0);
+            assert_eq!(next(&state, hour - minute), Some((hour + HOUR_NS, None)));
         }
     }
 
