@@ -5,7 +5,7 @@
 //! | [`Room::segments`] live segments | no stretch is handed out, those that are out are taken back; nodes without work merge |
 //! | half as many again, or there is nothing to merge | backups go on where they were |
 //! | [`Room::retired_old`] retired names of epochs that are over, and all nodes work under this one | the orphan floor is raised: such names need no entry any more (G2) |
-//! | [`Room::retired_own`] retired names that only a floor of the next epoch takes | the lease goes from this node to itself, so that the epoch is over |
+//! | [`Room::retired_own`] retired names that only a floor of the next epoch takes | the lease goes from this node to itself, so that the epoch is over; not where deletions take them |
 //! | points as many as there may be | a backup is refused before it begins |
 //!
 //! Does not: enforce bounds, which the log does (`Refusal::Full`).
@@ -125,6 +125,7 @@ impl Coordinator {
         } else if state.retired.len() >= self.settings.room.retired_own
             && state.orphan_floor.0.saturating_add(1) >= self.epoch.0
             && state.pins.is_empty()
+            && !state.keeps_retired()
         {
             // No floor of this epoch takes them: not those named in it, nor those below the floor that were retired since.
             log::info!("log: the epoch is renewed retired={}", state.retired.len());

@@ -70,6 +70,33 @@ fn names_that_merges_have_retired_make_room_by_a_floor() {
     assert_eq!(coordinator.next_batch(at(2 * GROUP_NS)), Some(floor), "once");
 }
 
+#[test]
+fn an_epoch_is_renewed_for_a_floor_and_not_where_deletions_take_what_is_retired() {
+    let renewed = |clocks: &[(Slot, i64)]| {
+        let mut state = State { epoch: Epoch(3), orphan_floor: Epoch(2), ..State::default() };
+        let name = |count| ObjectId { epoch: Epoch(1), count, ..ObjectId::default() };
+        let many = merges::RETIRED_BY_MERGES_MAX as u32 / 2;
+        state.retired = Arc::new((0..many).map(|count| (name(count), Slot(1))).collect());
+        state.garbage.clocks = clocks.to_vec();
+        let settings = Settings {
+            me: ME,
+            peers: Vec::new(),
+            beat_ns: 1,
+            rest_ns: 1 << 40,
+            merges: Bounds::default(),
+            room: Room::default(),
+            errand: None,
+            checks: Checks::default(),
+        };
+        let at = |ns| Now { ns, wall_ns: 1, state: &state };
+        let mut coordinator = Coordinator::new(settings, Epoch(3), at(1));
+        coordinator.turn(at(2));
+        std::iter::from_fn(|| coordinator.next_out()).any(|out| matches!(out, Out::Release(Some(ME))))
+    };
+    assert!(renewed(&[]));
+    assert!(!renewed(&[(Slot(1), 1)]), "it would be renewed again and again");
+}
+
 /// Policy `p` of as many volumes as `devices`, of which this node opens those that are not `gone`: the answer to the request for its
 /// backup, what was begun, and what the status says then.
 fn start(devices: &[&str]) -> (Option<Reply>, Vec<Record>, String) {

@@ -277,12 +277,16 @@ impl State {
         Ok(())
     }
 
+    /// Whether a floor would leave all retired names their entries, so that they are deleted in their time.
+    pub fn keeps_retired(&self) -> bool {
+        self.garbage.is_in_use() && self.retired.len() <= RETIRED_KEPT_MAX
+    }
+
     /// After a floor was raised: which retired names keep their entries, so that they are deleted in their time. Older programs knew no
     /// deletions, and dropped all that no pin held.
     pub(super) fn garbage_floor(&mut self, slot: Slot, floor: Epoch) {
         let oldest = self.oldest_pin();
-        let keeps_all = self.garbage.is_in_use() && self.retired.len() <= RETIRED_KEPT_MAX;
-        if !keeps_all {
+        if !self.keeps_retired() {
             Arc::make_mut(&mut self.retired)
                 .retain(|id, slot| id.epoch > floor || oldest.is_some_and(|pin| pin < *slot));
             let retired = &self.retired;
