@@ -307,7 +307,12 @@ impl Committer {
         if self.prng.one_in(2) {
             return self.outputs.push_back(Output::Exit);
         }
-        // The process goes on with a new writer.
+        self.step_down();
+    }
+
+    /// The process goes on with a new writer.
+    fn step_down(&mut self) {
+        self.batch = None;
         self.writers += 1;
         self.writer = writer(self.node, self.boot, &self.options, &mut self.prng);
         self.holder = None;
@@ -388,6 +393,10 @@ impl Committer {
     fn told(&mut self, from: usize, note: Note) {
         match note {
             Note::Holder { epoch } if epoch >= self.epoch => {
+                if from != self.node && self.writer.lease_end_ns().is_some() && epoch > self.writer.epoch() {
+                    // As whole nodes do. A clock that is too slow keeps its lease in this node's eyes, and beats alone do not show that it is over.
+                    self.step_down();
+                }
                 self.saw(epoch);
                 self.holder = Some(from);
                 self.send(from, Note::Seen { epoch });

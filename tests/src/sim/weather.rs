@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `punctual` | each policy has a schedule, all due at one moment; after the faults two and a half hours pass | nothing: each policy gets its points, and no more |
 //! | `clocks` | wall clocks of one node, or of all, are minutes to a year ahead or behind; the store says the time, or has none, or a wrong one | without the store's time, when schedules run |
-//! | `grave` | a whole node dies for good | the others can read all volumes |
+//! | `grave` | a node dies for good | the others can read all volumes |
 //! | `hermit` | a node reaches no other for as long as there are faults | nothing |
 //! | `hang_ns` | requests that get no answer are given up a minute later, but for those of the lease | nothing |
 //! | `crowd` | users ask for dozens of things at once | nothing |

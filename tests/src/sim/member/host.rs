@@ -23,7 +23,7 @@ use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::state::State;
 use windlass_agent::node::{Event, Note, Ticket};
 use windlass_agent::table::segment::SegmentMeta;
-use windlass_agent::work::{Assignment, AssignmentId, MergeOrder, Reply};
+use windlass_agent::work::{Assignment, AssignmentId, Command, MergeOrder, Reply};
 use windlass_agent::worker::backup::{Event as Worked, Progress};
 use windlass_hal::sim::prng::Prng;
 
@@ -144,9 +144,9 @@ pub struct Host {
     merge: Option<Merge>,
     machinery: Option<Machinery>,
     steps: Steps,
-    pub clients: BTreeMap<u64, Client>,
-    /// Answers of the coordinator to refuse for want of one: asked again when the work must be done.
-    pub unanswered: Vec<Client>,
+    pub clients: BTreeMap<u64, (Client, Command)>,
+    /// Commands refused for now, by a coordinator that is busy or for want of one: given again when the work must be done.
+    pub unanswered: Vec<(Client, Command)>,
     pub lease_end_ns: Option<u64>,
     /// Bytes that have left while jobs ran, and when that was last looked at: one a nanosecond.
     uploaded: (u64, u64),
@@ -209,6 +209,7 @@ impl Host {
         self.job.is_none()
             && self.merge.is_none()
             && self.clients.is_empty()
+            && self.unanswered.is_empty()
             && self.timers.is_empty()
             && self.steps.is_idle()
     }
@@ -826,7 +827,7 @@ impl Ports for Host {
     }
 
     fn reply(&mut self, client: u64, reply: Reply) {
-        let Some(client) = self.clients.remove(&client) else {
+        let Some((client, command)) = self.clients.remove(&client) else {
             return self.fail(format!("client {client} is answered twice, or never asked"));
         };
         let (mut begun, mut changed) = (None, None);
@@ -844,7 +845,7 @@ impl Ports for Host {
             Reply::Status(_) => return,
             Reply::Refused(why) => {
                 if why.contains("try again") || why.contains("could not take it") {
-                    return self.unanswered.push(client);
+                    return self.unanswered.push((client, command));
                 }
             }
         }

@@ -295,13 +295,6 @@ impl Tenant for Member {
             let names: Vec<String> = (0..policies).map(name).collect();
             names.into_iter().try_for_each(|name| self.backup(name))?;
         }
-        if self.finishing {
-            for client in std::mem::take(&mut self.host.unanswered) {
-                if let Client::Backup(policy) = client {
-                    self.backup(policy)?;
-                }
-            }
-        }
         Ok(())
     }
 
@@ -422,7 +415,7 @@ impl Member {
 
     fn ask(&mut self, client: Client, command: Command) -> Verdict<()> {
         self.next_client += 1;
-        self.host.clients.insert(self.next_client, client);
+        self.host.clients.insert(self.next_client, (client, command.clone()));
         self.give(Some(Event::Local { client: self.next_client, command }))
     }
 
@@ -432,8 +425,16 @@ impl Member {
 
     /// Users.
     fn work(&mut self) -> Verdict<()> {
-        if self.finishing || self.leaving {
+        if self.leaving {
             return Ok(());
+        }
+        if self.finishing {
+            // A command that was refused for now is given again, if its user still wants it.
+            let again = std::mem::take(&mut self.host.unanswered);
+            return again
+                .into_iter()
+                .filter(|(_, command)| matches!(command, Command::Backup(_) | Command::Submit(_)))
+                .try_for_each(|(client, command)| self.ask(client, command));
         }
         self.host.unanswered.clear();
         let crowd = self.host.options.weather.crowd;

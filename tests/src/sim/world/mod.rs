@@ -354,8 +354,7 @@ impl<T: Tenant> World<T> {
         if T::quiet_ns(&options) > 0 {
             world.push(options.storm_ns + T::quiet_ns(&options), Event::Quiet);
         }
-        // Small nodes, those that only write the log, are not made to go on without one of them.
-        if let (true, Some((node, permille))) = (T::RECONNECTS, options.weather.grave) {
+        if let Some((node, permille)) = options.weather.grave {
             world.push(options.storm_ns / 1000 * permille, Event::Bury { node });
         }
         if let Some(hermit) = options.weather.hermit {
@@ -466,7 +465,11 @@ impl<T: Tenant> World<T> {
             return Ok(true);
         }
         if self.urged > URGES_MAX {
-            return Err(format!("I10: all nodes rest, and backups of {left:?} do not end"));
+            let on: Vec<&str> = changes.iter().map(|change| change.name.as_str()).collect();
+            return Err(match left.is_empty() {
+                true => format!("I10: all nodes rest, and schedules of {on:?} are not switched off"),
+                false => format!("I10: all nodes rest, and backups of {left:?} do not end"),
+            });
         }
         let node = self.somebody();
         if left.is_empty() {
