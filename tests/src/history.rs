@@ -236,14 +236,9 @@ impl Memory {
 
     /// Stores an upload object of a hundred bytes of frames and a tail of `rows`, by kind and in key order.
     pub fn put_object(&self, rows: &[Row], keys: &Keys) -> Option<ObjectId> {
-        let backup = rows.first().map_or(BackupId(0), |row| row.as_ref().key().backup);
-        self.put_object_of(rows, keys, backup)
-    }
-
-    /// The same, as an object that `backup` wrote; 0: a garbage run did.
-    pub fn put_object_of(&self, rows: &[Row], keys: &Keys, backup: BackupId) -> Option<ObjectId> {
         let id = self.name();
         let mut builder = TailBuilder::new(1)?;
+        let backup = rows.first().map_or(BackupId(0), |row| row.as_ref().key().backup);
         let head = TailHead { kind: TailKind::Object, id, policy: 1, backup, volume: VolumeId(1) };
         builder.start(head, keys);
         let mut bytes = vec![0xee; 100];

@@ -114,8 +114,6 @@ pub fn garbage(state: &State) -> Value {
         "later": done.later,
         "kept": done.kept,
         "faults": done.faults,
-        "moved_bytes": garbage.moves.unwrap_or_default().bytes,
-        "moved_objects": garbage.moves.unwrap_or_default().objects,
         "condemned": garbage.condemned.len(),
         "waiting_objects": garbage.objects.len(),
         "waiting_bytes": garbage.waiting_bytes(),
@@ -338,7 +336,6 @@ impl Coordinator {
             document["phase"] = self.garbage.text().into();
             document["run_deleted"] = done.deleted.into();
             document["run_deleted_bytes"] = done.deleted_bytes.into();
-            document["run_moved_bytes"] = self.garbage.moved().bytes.into();
         }
         document
     }

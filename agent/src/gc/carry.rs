@@ -116,24 +116,17 @@ impl Homes {
 }
 
 /// Writes carried rows.
-pub(super) struct Carrier<'a> {
+struct Carrier<'a> {
     tail: TailBuilder,
     keys: &'a Keys,
     sink: &'a mut dyn ObjectSink,
     open: Option<ObjectId>,
-    /// Objects that are stored, with their bytes.
-    pub(super) done: Vec<(ObjectId, u64)>,
+    done: Vec<(ObjectId, u64)>,
     rows: u64,
 }
 
-impl<'a> Carrier<'a> {
-    pub(super) fn new(keys: &'a Keys, sink: &'a mut dyn ObjectSink) -> Result<Carrier<'a>, GarbageFault> {
-        let tail = TailBuilder::new(ZSTD_LEVEL).ok_or(GarbageFault::Memory)?;
-        Ok(Carrier { tail, keys, sink, open: None, done: Vec::new(), rows: 0 })
-    }
-
-    /// Adds a row; rows of a kind ascend.
-    pub(super) fn push(&mut self, row: RowRef<'_>) -> Result<(), GarbageFault> {
+impl Carrier<'_> {
+    fn push(&mut self, row: RowRef<'_>) -> Result<(), GarbageFault> {
         let is_full = |tail: &TailBuilder| tail.is_full() || tail.bytes_max_with(row) > OBJECT_BYTES_MAX;
         if self.open.is_some() && is_full(&self.tail) {
             self.finish()?;
@@ -151,8 +144,7 @@ impl<'a> Carrier<'a> {
         pushed.map_err(|refused| GarbageFault::Table(TableFault::Write(refused)))
     }
 
-    /// Stores what there is.
-    pub(super) fn finish(&mut self) -> Result<(), GarbageFault> {
+    fn finish(&mut self) -> Result<(), GarbageFault> {
         let Some(id) = self.open.take() else { return Ok(()) };
         let sink = &mut *self.sink;
         let trailer = self.tail.finish(0, &mut |bytes| sink.put(bytes));
@@ -189,7 +181,8 @@ pub fn carry<F: Fetch>(
             return Err(GarbageFault::Stopped);
         }
     }
-    let mut carrier = Carrier::new(keys, sink)?;
+    let tail = TailBuilder::new(ZSTD_LEVEL).ok_or(GarbageFault::Memory)?;
+    let mut carrier = Carrier { tail, keys, sink, open: None, done: Vec::new(), rows: 0 };
     let row_blocks = u64::from(row_blocks.max(1));
     let (mut homes, mut group) = (Homes::default(), Vec::new());
     let mut retired: Vec<(ObjectId, u64)> = Vec::new();

@@ -9,9 +9,6 @@
 //! - otherwise the backup's entries are laid over the row of the backup before it, when that is of `rows_from` or later and of
 //!   the same block size, else over nothing.
 //!
-//! Objects that no backup wrote hold rows as garbage runs found or changed them, the newest in the greatest name: they are merged apart from the
-//! others, and where they have a row it takes the place of others of its key.
-//!
 //! So a writer of tails must write a whole location row when a block became empty or when extent runs
 //! changed.
 //!
@@ -44,7 +41,7 @@ pub struct RebuildSettings<'a> {
     pub zstd_level: i32,
     /// Largest segment in bytes.
     pub segment_bytes_max: u64,
-    /// Runs merged at once, 3..=[`REBUILD_FAN_IN`].
+    /// Runs merged at once, 2..=[`REBUILD_FAN_IN`].
     pub fan_in: usize,
 }
 
@@ -70,7 +67,7 @@ pub fn rebuild<F: Fetch>(
     scratch: &mut dyn SegmentSink,
     out: &mut dyn SegmentSink,
 ) -> Result<Rebuilt, TableFault> {
-    let fan_in = settings.fan_in.clamp(3, REBUILD_FAN_IN);
+    let fan_in = settings.fan_in.clamp(2, REBUILD_FAN_IN);
     let no_memory = TableFault::Store(StoreFault {
         kind: crate::store::StoreFaultKind::Full,
         call: "rebuild".to_owned(),
@@ -79,7 +76,7 @@ pub fn rebuild<F: Fetch>(
     let new_writer = || SegmentWriter::new(settings.zstd_level, settings.segment_bytes_max, keys);
     let mut writer = new_writer().ok_or(no_memory)?;
     let mut done = Rebuilt::default();
-    let (mut runs, mut newer): (Vec<Vec<TailRef>>, Vec<TailRef>) = (Vec::new(), Vec::new());
+    let mut runs: Vec<Vec<TailRef>> = Vec::new();
     for chunk in objects.chunks(fan_in) {
         let mut tails = Vec::with_capacity(chunk.len());
         for id in chunk {
@@ -87,48 +84,28 @@ pub fn rebuild<F: Fetch>(
                 Ok((trailer, _)) if settings.given_up.contains(&trailer.head.backup) => {}
                 Ok((trailer, tail)) => {
                     done.seen.insert((trailer.head.backup, trailer.head.volume));
-                    match trailer.head.backup.0 {
-                        0 => newer.push(TailRef { goes_first: true, ..tail }),
-                        _ => tails.push(tail),
-                    }
+                    tails.push(tail);
                 }
                 Err(fault) => done.skipped.push((*id, fault)),
             }
         }
-        if objects.len() < fan_in {
+        if objects.len() <= fan_in {
             runs.push(tails);
         } else {
             runs.push(merge_run(source, tails, &mut writer, scratch, &mut done)?);
         }
     }
-    newer.sort_by_key(|tail| tail.id);
-    let mut newest: Vec<Vec<TailRef>> = Vec::new();
-    for tails in newer.chunks(fan_in) {
-        newest.push(match objects.len() < fan_in {
-            true => tails.to_vec(),
-            false => first(merge_run(source, tails.to_vec(), &mut writer, scratch, &mut done)?),
-        });
-    }
-    // The last pass reads one run of them beside the others.
-    for (runs, most) in [(&mut runs, fan_in - 1), (&mut newest, 1)] {
-        let goes_first = most == 1;
-        while runs.len() > most {
-            let mut merged = Vec::new();
-            for group in runs.chunks(fan_in) {
-                let tails = group.iter().flatten().copied().collect();
-                let run = merge_run(source, tails, &mut writer, scratch, &mut done)?;
-                merged.push(if goes_first { first(run) } else { run });
-            }
-            *runs = merged;
+    while runs.len() > fan_in {
+        let mut merged = Vec::new();
+        for group in runs.chunks(fan_in) {
+            let tails = group.iter().flatten().copied().collect();
+            merged.push(merge_run(source, tails, &mut writer, scratch, &mut done)?);
         }
+        runs = merged;
     }
-    let tails = runs.into_iter().chain(newest).flatten().collect();
+    let tails = runs.into_iter().flatten().collect();
     Assembly::new(tails, settings.location_blocks, writer).run(source, out, &mut done)?;
     Ok(done)
-}
-
-fn first(run: Vec<TailRef>) -> Vec<TailRef> {
-    run.into_iter().map(|tail| TailRef { goes_first: true, ..tail }).collect()
 }
 
 /// Merges tails into one run of scratch segments.

@@ -302,26 +302,6 @@ fn tables_are_rebuilt_from_objects_alone() {
         objects.push(missing);
         let mut direct = Vec::new();
         history.written.pop();
-        // Garbage runs have moved blocks since, some of them several times: the last one counts.
-        for run in 1..=p.below(5) as u32 {
-            let mut changed = Vec::new();
-            for row in history.written.iter_mut().flatten().filter(|row| matches!(row, Row::Location(_))) {
-                if let Row::Location(of) = row
-                    && p.one_in(2)
-                {
-                    for block in &mut of.blocks {
-                        if let BlockPlace::Stored(place) = block {
-                            place.frame_offset = run;
-                        }
-                    }
-                    changed.push(row.clone());
-                }
-            }
-            changed.sort_by(|a, b| a.as_ref().key().cmp(&b.as_ref().key()));
-            if !changed.is_empty() {
-                objects.push(memory.put_object_of(&changed, &keys(), BackupId(0)).unwrap());
-            }
-        }
         for written in &history.written {
             direct.extend(memory.put_segments(written, &mut writer(p)).unwrap());
         }
