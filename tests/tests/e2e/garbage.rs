@@ -70,12 +70,15 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     panic!("waited {PATIENCE_SECS} s in vain for {what}");
 }
 
-/// What a command prints at a node's socket. It must succeed.
+/// What a command prints at a node's socket. It must succeed, at last: a node that is asked to try again does.
 fn says(cluster: &Cluster, node: u32, arguments: &[&str]) -> String {
-    let ended = cluster.at(node, arguments).output().unwrap();
-    let (said, told) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    assert!(ended.status.success(), "{arguments:?}: {said}{told}\n{}", cluster.told(node));
-    said.into_owned()
+    until("an answer", || {
+        let ended = cluster.at(node, arguments).output().unwrap();
+        let (said, told) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        let is_over = ended.status.success() || !told.contains("try again");
+        assert!(ended.status.success() || !is_over, "{arguments:?}: {said}{told}\n{}", cluster.told(node));
+        is_over.then(|| said.into_owned())
+    })
 }
 
 /// Two agents; points expire, and runs are wanted at either; kept points are restored through both.
