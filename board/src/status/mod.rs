@@ -95,8 +95,6 @@ pub struct Garbage {
     pub run_deleted: u64,
     /// Bytes of the objects among them.
     pub run_deleted_bytes: u64,
-    /// Bytes of live blocks that it has moved.
-    pub run_moved_bytes: u64,
     /// Bytes of objects that are retired and not deleted yet.
     pub waiting_bytes: u64,
 }

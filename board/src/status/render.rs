@@ -170,13 +170,9 @@ fn garbage(garbage: &Garbage, out: &mut Vec<String>) {
     match &garbage.phase {
         Some(phase) => {
             out.push(format!("SPACE    a run {}", name(phase)));
-            let moved = match garbage.run_moved_bytes {
-                0 => String::new(),
-                bytes => format!(", moved {}", Human(bytes)),
-            };
             let deleted = Human(garbage.run_deleted_bytes);
             let waits = if waits.is_empty() { waits } else { format!("; {waits}") };
-            out.push(format!("         {deleted} returned{moved}{waits}"));
+            out.push(format!("         {deleted} returned{waits}"));
         }
         None if garbage.is_wanted => out.push("SPACE    a run is wanted".to_owned()),
         None if waits.is_empty() => {}
@@ -313,7 +309,7 @@ mod tests {
           {"node":1,"volume":3,"from":[4096,0],"to":[18446744073709551615,0],"done":[4096,0]}]},
         {"backup":10,"policy":"luns"}],
       "queue":["pool","more"],
-      "garbage":{"is_wanted":true,"phase":"deletes what was retired","run_deleted":12,"run_deleted_bytes":2741489762,"run_moved_bytes":1048576,"waiting_bytes":5242880},
+      "garbage":{"is_wanted":true,"phase":"deletes what was retired","run_deleted":12,"run_deleted_bytes":2741489762,"waiting_bytes":5242880},
       "points":[{"backup":7,"policy":"home","status":"complete","items":90000,"bytes":2741489762,"wall_end_ns":1763692800000000000},
                 {"backup":8,"policy":"luns","status":"with_errors","items":1,"bytes":1099511627776,"wall_end_ns":1763779200000000000}],
       "errors":[{"wall_ns":1763779201000000000,"node":2,"what":"/dev/sdb: reading at 4096 failed; the device says that the medium is damaged, replace it\u001b[2J"}],
@@ -339,7 +335,7 @@ BACKUP  POLICY                DONE        SIZE        RATE       ETA  ITEMS
     10  luns                     -         0 B           -         -  0
 QUEUE    pool more
 SPACE    a run deletes what was retired
-         2.55 GiB returned, moved 1.00 MiB; 5.00 MiB still to come back
+         2.55 GiB returned; 5.00 MiB still to come back
 
  POINT  POLICY            STATE     ENDED                        SIZE  ITEMS
      8  luns              PARTIAL   2025-11-22 02:40 UTC     1.00 TiB  1
