@@ -24,6 +24,13 @@ pub const ENTRIES: &[Entry] = &[
                  repository's life",
             ),
             Arg::flag("force", "Make it beside other things that are there already"),
+            Arg::option(
+                "also-endpoint",
+                Kind::Text,
+                "Race over this server of the same store too when it is tested, besides \
+                 --endpoint; may be given several times",
+            )
+            .many(),
         ],
         documents: &[Document::of("", "repo init")],
     },
@@ -34,7 +41,13 @@ pub const ENTRIES: &[Entry] = &[
         place: Place::ItsRepository,
         changes: false,
         ask: None,
-        args: &[],
+        args: &[Arg::option(
+            "also-endpoint",
+            Kind::Text,
+            "Race over this server of the same store too, besides --endpoint; may be \
+             given several times",
+        )
+        .many()],
         documents: &[Document::of("", "repo probe")],
     },
     Entry {
