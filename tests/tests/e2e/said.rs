@@ -161,6 +161,8 @@ fn a_client_says_at_once_that_its_agent_ended_and_what_becomes_of_the_backup() {
     cluster.start();
     cluster.make_policy(2);
     let mut backup = Talk::start(cluster.at(1, &["backup", POLICY]));
+    let runs = |cluster: &Cluster| Some(!cluster.look(1)?.status["backups"].as_array()?.is_empty());
+    cluster.wait("the backup", |cluster| runs(cluster)?.then_some(()));
     cluster.middle();
     cluster.kill(1);
     let line = backup.until("the agent of this node ended");
@@ -298,7 +300,7 @@ fn an_etcd_that_was_rolled_back_is_named() {
     let cluster = with_etcd(&work, &etcd);
     etcd.keep(0).unwrap();
     // Something that the copy does not have.
-    expect_done(cluster.at(1, &["flush"]));
+    expect_done(cluster.at(1, &["backup", POLICY, "--no-wait"]));
     etcd.roll_back(0).unwrap();
     all_say(&cluster, &["it was rolled back, to an old copy of its data"]);
 }
