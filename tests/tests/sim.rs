@@ -62,6 +62,10 @@ const KEPT_NODES: &[(u64, &str)] = &[
         "a schedule set by a clock an hour and a half ahead of the store's skipped an hour, after it had run right for one",
     ),
     (6933, "the same, of two nodes of which one dies"),
+    (
+        467,
+        "a policy was removed, and its schedule's new time in the same commit was refused, and said again, for ever",
+    ),
 ];
 /// Seeds of worlds with garbage: what each has shown.
 const KEPT_GARBAGE: &[(u64, &str)] = &[

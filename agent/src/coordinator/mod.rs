@@ -524,15 +524,13 @@ impl Coordinator {
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(pending) = self.queue.front_mut() {
-            if pending.removes() {
-                if !batch.is_empty() {
-                    break;
-                }
-                pending.give_up(now.state);
-            }
-            let renames = pending.renames();
-            if renames && !batch.is_empty() {
+            // What the coordinator says of a policy of the old name, or of one that is removed, would be refused behind it, and said again.
+            let is_alone = pending.removes() || pending.renames();
+            if is_alone && !batch.is_empty() {
                 break;
+            }
+            if pending.removes() {
+                pending.give_up(now.state);
             }
             let says_who = pending.says_who();
             let records = pending.records();
@@ -545,7 +543,7 @@ impl Coordinator {
             batch.extend(records);
             self.in_flight.extend(self.queue.pop_front());
             // What follows would be said to be asked for by the same.
-            if renames || says_who {
+            if is_alone || says_who {
                 break;
             }
         }

@@ -191,6 +191,31 @@ fn a_try_that_failed_is_committed_at_once() {
 }
 
 #[test]
+fn a_policy_is_removed_in_a_batch_of_its_own() {
+    let state = State::default();
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    let settings = Settings {
+        me: ME,
+        peers: Vec::new(),
+        beat_ns: 1,
+        rest_ns: 1,
+        merges: Bounds::default(),
+        room: Room::default(),
+        errand: None,
+        checks: Checks::default(),
+    };
+    let mut coordinator = Coordinator::new(settings, Epoch(1), now);
+    let removal = Record::PolicyRemoved { name: "p".to_owned(), revision: 2 };
+    let command = Command::Submit(vec![removal.clone()]);
+    coordinator.handle(now, ME, Message::Request { request: 7, command });
+    // Said of the policy meanwhile: behind the removal the log refuses it, with all of its batch, and it would be said again.
+    coordinator.tried(now, "p", 0, "its schedule counts from now on".to_owned());
+    assert_eq!(coordinator.next_batch(now), Some(vec![removal]));
+    coordinator.committed(now);
+    assert!(matches!(coordinator.next_batch(now).as_deref(), Some([Record::BackupTried(_)])));
+}
+
+#[test]
 fn volumes_that_can_be_opened_are_backed_up_without_one_that_cannot() {
     let (reply, begun, status) = start(&["gone", "there"]);
     let [Record::BackupBegun(start)] = &begun[..] else { panic!("{reply:?} {begun:?}") };

@@ -55,7 +55,7 @@ impl Pending {
         matches!(self, Pending::Submit(_, records) if records.iter().any(is_change))
     }
 
-    /// Whether it removes a policy: then it is the first of its batch, so that what it leaves unfinished is as the state says.
+    /// Whether it removes a policy: then it is a batch of its own, so that what it leaves unfinished is as the state says.
     pub(super) fn removes(&self) -> bool {
         let is_removal = |record: &Record| matches!(record, Record::PolicyRemoved { .. });
         matches!(self, Pending::Submit(_, records) if records.iter().any(is_removal))
