@@ -36,8 +36,24 @@ pub(super) struct Refusals {
     last_ns: Option<u64>,
 }
 
-/// One of these roles, for a policy; `None`: for all.
-type Need = (Vec<Role>, Option<String>);
+/// For what a role is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Scope {
+    Policy(String),
+    /// For all policies, and for what is of none.
+    All,
+    /// For any policy, whichever.
+    Any,
+}
+
+impl From<Option<String>> for Scope {
+    fn from(policy: Option<String>) -> Scope {
+        policy.map_or(Scope::All, Scope::Policy)
+    }
+}
+
+/// One of these roles.
+type Need = (Vec<Role>, Scope);
 
 fn of_point(state: &State, backup: BackupId) -> Option<String> {
     state.points.get(&backup).map(|point| point.policy.clone())
@@ -46,12 +62,11 @@ fn of_point(state: &State, backup: BackupId) -> Option<String> {
 fn of_record(state: &State, record: &Record) -> Need {
     // What no command makes, no other role may.
     let role = request::entry_of(record).map_or(Role::Administrator, |entry| entry.role);
-    let roles = match record {
-        // Whatever reads points holds them: a check, a restore.
-        Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => vec![role, Role::Restorer],
-        _ => vec![role],
-    };
     let policy = match record {
+        // Whatever reads points holds them, whatever it reads: a check, a restore.
+        Record::Pin { .. } | Record::PinRefreshed { .. } | Record::Unpin { .. } => {
+            return (vec![Role::Restorer, role], Scope::Any);
+        }
         Record::PolicyChanged(change) => Some(change.name.clone()),
         Record::PolicyRemoved { name, .. } => Some(name.clone()),
         Record::PointMarked(news) => of_point(state, news.backup),
@@ -60,26 +75,32 @@ fn of_record(state: &State, record: &Record) -> Need {
         // Also a new name: a role for it may say more.
         _ => None,
     };
-    (roles, policy)
+    (vec![role], policy.into())
 }
 
 /// What a command needs.
 fn needs(state: &State, command: &Command) -> Vec<Need> {
     match command {
-        Command::Backup(policy) | Command::Stop(policy) => vec![(vec![Role::Operator], Some(policy.clone()))],
-        Command::Status => vec![(vec![Role::Viewer], None)],
-        Command::Move(_) | Command::Flush => vec![(vec![Role::Operator], None)],
+        Command::Backup(policy) | Command::Stop(policy) => {
+            vec![(vec![Role::Operator], Scope::Policy(policy.clone()))]
+        }
+        // One who may do something may see how things are.
+        Command::Status => vec![(vec![Role::Viewer], Scope::Any)],
+        Command::Move(_) => vec![(vec![Role::Installer], Scope::All)],
+        Command::Flush => vec![(vec![Role::Operator], Scope::All)],
         Command::Submit(records) => records.iter().map(|record| of_record(state, record)).collect(),
         Command::As { command, .. } => needs(state, command),
     }
 }
 
-fn has(state: &State, subject: &str, (roles, policy): &Need) -> bool {
+fn has(state: &State, subject: &str, (roles, scope): &Need) -> bool {
     let fits = |grant: &Grant| {
-        // One who may do something may see how things are.
-        let is_for_viewers = roles == &[Role::Viewer];
-        let of_policy = grant.policy.is_empty() || policy.as_deref() == Some(grant.policy.as_str());
-        (of_policy || is_for_viewers) && roles.iter().any(|&role| grant.role.may(role))
+        let is_in_scope = match scope {
+            Scope::Policy(policy) => grant.policy.is_empty() || grant.policy == *policy,
+            Scope::All => grant.policy.is_empty(),
+            Scope::Any => true,
+        };
+        is_in_scope && roles.iter().any(|&role| grant.role.may(role))
     };
     let names = subject.split(',');
     names.filter_map(|name| state.access.roles.get(name)).flatten().any(fits)
@@ -93,9 +114,13 @@ pub fn may(state: &State, subject: &str, command: &Command) -> Result<(), String
     if subject.split(',').any(|name| name == OWNER) {
         return Ok(());
     }
-    let Some((roles, policy)) = needs(state, command).into_iter().find(|need| !has(state, subject, need))
+    let Some((roles, scope)) = needs(state, command).into_iter().find(|need| !has(state, subject, need))
     else {
         return Ok(());
+    };
+    let policy = match scope {
+        Scope::Policy(policy) => Some(policy),
+        Scope::All | Scope::Any => None,
     };
     let of = policy.as_ref().map_or_else(String::new, |policy| format!(" for policy {policy}"));
     let option = policy.as_ref().map_or_else(String::new, |policy| format!(" --policy {policy}"));
@@ -198,6 +223,8 @@ mod tests {
         assert!(may("uid:1", &Command::Status) && !may("uid:2", &Command::Status));
         let pin = Command::Submit(vec![Record::Unpin { pin: 1 }]);
         assert!(may("uid:3", &pin) && !may("gid:5", &pin), "what a restorer reads with");
+        assert!(may("uid:1", &pin), "whatever policy it is for");
+        assert!(may("gid:5", &Command::Move(NodeId(2))) && !may("uid:1", &Command::Move(NodeId(2))));
         assert!(!may("uid:1", &remove("home")));
         assert!(may("uid:2,gid:5", &remove("home")) && !may("uid:2,gid:5", &backup("home")));
         assert!(may("uid:9", &remove("home")) && may("uid:9", &backup("home")));
