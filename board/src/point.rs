@@ -28,7 +28,8 @@ pub struct Target {
     pub point: PointRef,
 }
 
-/// A target whose point is named, for what cannot be undone: the newest is not meant by saying nothing.
+/// A target whose point is named by its number, for what may not come back: a time means the newest point by then, and that may be one
+/// that was not thought of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named(pub Target);
 
@@ -36,8 +37,11 @@ impl FromStr for Named {
     type Err = TargetFault;
 
     fn from_str(text: &str) -> Result<Named, TargetFault> {
-        let target = text.parse()?;
-        if text.contains('@') { Ok(Named(target)) } else { Err(TargetFault::Unnamed(text.to_owned())) }
+        let target: Target = text.parse()?;
+        match target.point {
+            PointRef::Number(_) => Ok(Named(target)),
+            PointRef::Latest | PointRef::Time(_) => Err(TargetFault::Unnamed(target.policy)),
+        }
     }
 }
 
@@ -84,7 +88,7 @@ pub enum TargetFault {
     Point(String),
     /// It has the form of a time, and there is none such.
     NoSuchTime(String),
-    /// No point stands behind the policy's name, where one has to.
+    /// No number stands behind the policy's name, where one has to.
     Unnamed(String),
 }
 
@@ -98,7 +102,7 @@ impl fmt::Display for TargetFault {
             ),
             TargetFault::Unnamed(name) => write!(
                 f,
-                "name the point, as in {name}@17 or {name}@latest; `windlass points {name}` lists them"
+                "name the point by its number, as in {name}@17; `windlass points {name}` lists them"
             ),
             TargetFault::NoSuchTime(text) => {
                 write!(

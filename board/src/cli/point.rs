@@ -37,7 +37,7 @@ pub fn run(global: &Global, args: Point, through: Option<Through>, output: &Outp
             (args.point, "has its tags", Change::Mark(tags))
         }
         Point::Expire(args) => (One { target: args.target.0 }, "expired", Change::Expire),
-        Point::Undo(point) => (point, "is back", Change::Undo),
+        Point::Undo(args) => (One { target: args.target.0 }, "is back", Change::Undo),
     };
     let (backup, undo_ns) = commit(global, &point, change, through)?;
     let name = &point.target.policy;

@@ -144,8 +144,11 @@ fn a_held_point_stays_until_it_is_released_and_tags_and_notes_are_shown() {
     let mark = |at: usize| &listed["points"][at]["mark"];
     assert_eq!(mark(0), &serde_json::json!({ "hold": null, "note": null, "tags": [] }));
     assert_eq!(mark(1), &serde_json::json!({ "hold": null, "note": "before the upgrade", "tags": [] }));
-    let unnamed = cli.run(&["point", "expire", "p"]);
-    assert!(unnamed.code == 2 && unnamed.stderr.contains("name the point, as in p@17"), "{}", unnamed.stderr);
+    // By number alone: a time, also one in the future, means the newest point by then.
+    for unnamed in ["p", "p@latest", "p@2999-01-01"] {
+        let refused = cli.run(&["point", "expire", unnamed]);
+        assert!(refused.code == 2 && refused.stderr.contains("as in p@17"), "{}", refused.stderr);
+    }
     assert_eq!(points(&cli), [1, 2, 3]);
     cli.ok(&["point", "expire", "p@1"]);
     assert_eq!(points(&cli), [2, 3]);

@@ -155,8 +155,7 @@ pub const ENTRIES: &[Entry] = &[
         args: &[Arg::word(
             "target",
             Kind::Point,
-            "The point: the policy's name and the point's number or time, as in \
-             home@17",
+            "The point: the policy's name and the point's number, as in home@17",
         )
         .required()],
         documents: &[Document::of("", "point")],
@@ -171,8 +170,7 @@ pub const ENTRIES: &[Entry] = &[
         args: &[Arg::word(
             "target",
             Kind::Point,
-            "The point: the policy's name and the point's number or time, as in \
-             home@17",
+            "The point: the policy's name and the point's number, as in home@17",
         )
         .required()],
         documents: &[Document::of("", "point")],

@@ -40,13 +40,13 @@ and no contents.")]
     Expire(Expire),
     /// Bring back a point that expired, as long as its policy's `--undo` says
     #[command(after_long_help = "Example:\n  windlass point undo home@17")]
-    Undo(One),
+    Undo(Expire),
 }
 
-/// Options of `point expire`.
+/// Options of `point expire` and `point undo`.
 #[derive(Debug, Args)]
 pub struct Expire {
-    /// The point: the policy's name and the point's number or time, as in home@17
+    /// The point: the policy's name and the point's number, as in home@17
     #[arg(value_name = "NAME@POINT")]
     pub target: Named,
 }
