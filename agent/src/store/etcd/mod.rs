@@ -30,7 +30,7 @@ mod place;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -99,6 +99,8 @@ pub struct EtcdStore {
     cluster: AtomicU64,
     /// The highest revision in an answer so far.
     revision: AtomicU64,
+    /// An answer had a lower one. Nothing is sent any more that changes anything: the revisions of what was sent would soon hide it.
+    went_back: AtomicBool,
 }
 
 impl EtcdStore {
@@ -125,6 +127,7 @@ impl EtcdStore {
             preferred,
             cluster,
             revision,
+            went_back: AtomicBool::new(false),
         })
     }
 
@@ -133,6 +136,11 @@ impl EtcdStore {
         let count = self.place.authorities.len();
         let first = self.preferred.load(Ordering::Relaxed);
         let before = self.revision.load(Ordering::Acquire);
+        if self.went_back.load(Ordering::Relaxed) {
+            let what = self.what_was_lost(&self.place.authorities[first % count.max(1)]);
+            let detail = format!("etcd went back behind revision {before}: {what}");
+            return Err(call.fault(StoreFaultKind::Rejected, &detail).into());
+        }
         for turn in 0..count {
             let at = (first + turn) % count;
             match self.attempt(call, &self.place.authorities[at], request) {
@@ -225,20 +233,26 @@ impl EtcdStore {
             return Err(call.fault(StoreFaultKind::Rejected, &detail));
         }
         if header.revision < before {
-            let what = match self.has_home(authority) {
-                Some(true) => {
-                    "it was rolled back, to an old copy of its data; stop all agents and bring the newest back"
-                }
-                Some(false) => "it was emptied: its data is lost; stop all agents and bring it back",
-                None => {
-                    "its data was lost, or it was rolled back to an old copy; stop all agents and bring the newest back"
-                }
-            };
+            self.went_back.store(true, Ordering::Relaxed);
+            let what = self.what_was_lost(authority);
             let detail = format!("etcd is at revision {}, it was at {before}: {what}", header.revision);
             return Err(call.fault(StoreFaultKind::Rejected, &detail));
         }
         self.revision.fetch_max(header.revision, Ordering::Release);
         Ok(())
+    }
+
+    /// What became of a cluster that is at an older state, and what to do.
+    fn what_was_lost(&self, authority: &str) -> &'static str {
+        match self.has_home(authority) {
+            Some(true) => {
+                "it was rolled back, to an old copy of its data; stop all agents and bring the newest back"
+            }
+            Some(false) => "it was emptied: its data is lost; stop all agents and bring it back",
+            None => {
+                "its data was lost, or it was rolled back to an old copy; stop all agents and bring the newest back"
+            }
+        }
     }
 
     /// Whether the one key is there that every repository's log has from its begin and that nothing writes again, for the words of a fault;
