@@ -11,13 +11,9 @@ use crate::work::{Found, Present};
 
 const ME: NodeId = NodeId(1);
 
-/// What is answered to a change of policy `p` to revision 1 and `body`, which the log refuses because it has revision 1 with `x`.
-fn answer(body: &[u8]) -> Reply {
-    let mut state = State::default();
-    let policy =
-        Policy { revision: 1, slot: Slot(1), removed: false, body: b"x"[..].into(), volumes: Vec::new() };
-    state.policies.insert("p".to_owned(), policy);
-    let settings = Settings {
+/// Of a node alone.
+fn settings() -> Settings {
+    Settings {
         me: ME,
         peers: Vec::new(),
         beat_ns: 1,
@@ -26,7 +22,16 @@ fn answer(body: &[u8]) -> Reply {
         room: Room::default(),
         errand: None,
         checks: Checks::default(),
-    };
+    }
+}
+
+/// What is answered to a change of policy `p` to revision 1 and `body`, which the log refuses because it has revision 1 with `x`.
+fn answer(body: &[u8]) -> Reply {
+    let mut state = State::default();
+    let policy =
+        Policy { revision: 1, slot: Slot(1), removed: false, body: b"x"[..].into(), volumes: Vec::new() };
+    state.policies.insert("p".to_owned(), policy);
+    let settings = settings();
     let now = Now { ns: 1, wall_ns: 1, state: &state };
     let mut coordinator = Coordinator::new(settings, Epoch(1), now);
     let change = PolicyChange { name: "p".to_owned(), revision: 1, body: body.to_vec(), volumes: Vec::new() };
@@ -52,16 +57,7 @@ fn names_that_merges_have_retired_make_room_by_a_floor() {
     let name = |count| ObjectId { epoch: Epoch(1), count, ..ObjectId::default() };
     let retired = (0..merges::RETIRED_FLOOR_MIN as u32).map(|count| (name(count), Slot(1)));
     state.retired = Arc::new(retired.collect());
-    let settings = Settings {
-        me: ME,
-        peers: Vec::new(),
-        beat_ns: 1,
-        rest_ns: 1 << 40,
-        merges: Bounds::default(),
-        room: Room::default(),
-        errand: None,
-        checks: Checks::default(),
-    };
+    let settings = Settings { rest_ns: 1 << 40, ..settings() };
     let at = |ns| Now { ns, wall_ns: 1, state: &state };
     let mut coordinator = Coordinator::new(settings, Epoch(3), at(1));
     coordinator.turn(at(2));
@@ -78,16 +74,7 @@ fn an_epoch_is_renewed_for_a_floor_and_not_where_deletions_take_what_is_retired(
         let many = merges::RETIRED_BY_MERGES_MAX as u32 / 2;
         state.retired = Arc::new((0..many).map(|count| (name(count), Slot(1))).collect());
         state.garbage.clocks = clocks.to_vec();
-        let settings = Settings {
-            me: ME,
-            peers: Vec::new(),
-            beat_ns: 1,
-            rest_ns: 1 << 40,
-            merges: Bounds::default(),
-            room: Room::default(),
-            errand: None,
-            checks: Checks::default(),
-        };
+        let settings = Settings { rest_ns: 1 << 40, ..settings() };
         let at = |ns| Now { ns, wall_ns: 1, state: &state };
         let mut coordinator = Coordinator::new(settings, Epoch(3), at(1));
         coordinator.turn(at(2));
@@ -109,16 +96,7 @@ fn start(devices: &[&str]) -> (Option<Reply>, Vec<Record>, String) {
     for (&id, &device) in volumes.iter().zip(devices) {
         state.volumes.insert(id, Volume { policy: "p".to_owned(), device: device.to_owned() });
     }
-    let settings = Settings {
-        me: ME,
-        peers: Vec::new(),
-        beat_ns: 1,
-        rest_ns: 1,
-        merges: Bounds::default(),
-        room: Room::default(),
-        errand: None,
-        checks: Checks::default(),
-    };
+    let settings = settings();
     let at = |ns| Now { ns, wall_ns: 1, state: &state };
     let mut coordinator = Coordinator::new(settings, Epoch(1), at(1));
     let named = devices.iter().map(|&device| device.to_owned()).collect();
@@ -174,15 +152,9 @@ fn a_try_that_failed_is_committed_at_once() {
     let state = State::default();
     let now = Now { ns: 1, wall_ns: 1, state: &state };
     let settings = Settings {
-        me: ME,
         // Without any, nothing waits.
         peers: vec![NodeId(2)],
-        beat_ns: 1,
-        rest_ns: 1,
-        merges: Bounds::default(),
-        room: Room::default(),
-        errand: None,
-        checks: Checks::default(),
+        ..settings()
     };
     let mut coordinator = Coordinator::new(settings, Epoch(1), now);
     coordinator.try_failed(now, "p", "no reason");
@@ -194,16 +166,7 @@ fn a_try_that_failed_is_committed_at_once() {
 fn a_policy_is_removed_in_a_batch_of_its_own() {
     let state = State::default();
     let now = Now { ns: 1, wall_ns: 1, state: &state };
-    let settings = Settings {
-        me: ME,
-        peers: Vec::new(),
-        beat_ns: 1,
-        rest_ns: 1,
-        merges: Bounds::default(),
-        room: Room::default(),
-        errand: None,
-        checks: Checks::default(),
-    };
+    let settings = settings();
     let mut coordinator = Coordinator::new(settings, Epoch(1), now);
     let removal = Record::PolicyRemoved { name: "p".to_owned(), revision: 2 };
     let command = Command::Submit(vec![removal.clone()]);
