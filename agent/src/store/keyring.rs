@@ -93,8 +93,8 @@ pub struct Keyring<K> {
 
 struct State<K> {
     keys: Arc<K>,
-    /// (seconds, nanoseconds, inode, size) of the file when read.
-    stamp: (i64, i64, u64, u64),
+    /// Of the file when read.
+    stamp: Stamp,
     looked_ns: u64,
 }
 
@@ -104,7 +104,7 @@ impl<K: Keys> Keyring<K> {
     /// # Errors
     /// Why there are none.
     pub fn open(source: CredentialSource, now_ns: u64) -> Result<Keyring<K>, CredentialFault> {
-        let stamp = stamp(&source);
+        let stamp = stamp_of(&source);
         let keys = Arc::new(K::load(&source)?);
         Ok(Keyring { source, state: Mutex::new(State { keys, stamp, looked_ns: now_ns }) })
     }
@@ -114,7 +114,7 @@ impl<K: Keys> Keyring<K> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if now_ns.saturating_sub(state.looked_ns) >= RELOAD_S * 1_000_000_000 {
             state.looked_ns = now_ns;
-            let stamp = stamp(&self.source);
+            let stamp = stamp_of(&self.source);
             if stamp != state.stamp
                 && let Ok(keys) = K::load(&self.source)
             {
@@ -126,12 +126,20 @@ impl<K: Keys> Keyring<K> {
     }
 }
 
-fn stamp(source: &CredentialSource) -> (i64, i64, u64, u64) {
+fn stamp_of(source: &CredentialSource) -> Stamp {
     match source {
-        CredentialSource::Env => (0, 0, 0, 0),
-        CredentialSource::File { path, .. } => std::fs::metadata(path)
-            .map_or((0, 0, 0, 0), |meta| (meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.size())),
+        CredentialSource::Env => Stamp::default(),
+        CredentialSource::File { path, .. } => stamp(path),
     }
+}
+
+/// (seconds, nanoseconds, inode, size) of a file: it is read again when they change.
+pub(super) type Stamp = (i64, i64, u64, u64);
+
+/// That of a file; zeros of one that cannot be looked at.
+pub(super) fn stamp(path: &Path) -> Stamp {
+    std::fs::metadata(path)
+        .map_or(Stamp::default(), |meta| (meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.size()))
 }
 
 /// An environment variable that has something in it.
@@ -139,19 +147,33 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The text of a file with secrets.
-pub(super) fn read_text(path: &Path) -> Result<Zeroizing<String>, CredentialFault> {
-    let unreadable =
-        |e: std::io::Error| CredentialFault::Unreadable(path.to_path_buf(), e.raw_os_error().unwrap_or(0));
-    let mut text = Zeroizing::new(String::new());
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    match file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text) {
-        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-            Err(CredentialFault::NotText(path.to_path_buf()))
+/// A file with secrets that cannot be read.
+pub(super) struct Unread {
+    pub(super) path: PathBuf,
+    /// The system's error number; `None`: it is not text, or larger than [`FILE_BYTES_MAX`].
+    pub(super) code: Option<i32>,
+}
+
+impl From<Unread> for CredentialFault {
+    fn from(unread: Unread) -> CredentialFault {
+        match unread.code {
+            Some(code) => CredentialFault::Unreadable(unread.path, code),
+            None => CredentialFault::NotText(unread.path),
         }
-        Ok(_) if text.len() as u64 > FILE_BYTES_MAX => Err(CredentialFault::NotText(path.to_path_buf())),
-        other => other.map(|_| text).map_err(unreadable),
     }
+}
+
+/// The text of a file with secrets.
+pub(super) fn read_text(path: &Path) -> Result<Zeroizing<String>, Unread> {
+    let unread = |code| Unread { path: path.to_owned(), code };
+    let failed = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::InvalidData => unread(None),
+        _ => unread(Some(e.raw_os_error().unwrap_or(0))),
+    };
+    let mut text = Zeroizing::new(String::new());
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > FILE_BYTES_MAX { Err(unread(None)) } else { Ok(text) }
 }
 
 /// The settings `names` of a profile; `None` when there is no such profile.

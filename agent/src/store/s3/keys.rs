@@ -13,8 +13,6 @@
 //! short. Secrets are wiped when dropped. Source: AWS CLI "Configuration and credential file settings".
 
 use std::fmt;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,13 +21,11 @@ use zeroize::Zeroizing;
 use super::chain::Chain;
 use super::sign::Credentials;
 use crate::civil::iso_utc;
+pub use crate::store::keyring::{FILE_BYTES_MAX, RELOAD_S};
+use crate::store::keyring::{Stamp, Unread, read_text, stamp};
 
-/// Seconds between looks at the file's time.
-pub const RELOAD_S: u64 = 30;
 /// Seconds before their end that temporary keys are asked for again: services have new ones five minutes before at the latest.
 pub const RENEW_BEFORE_S: i64 = 300;
-/// Largest credentials file in bytes.
-pub const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +103,15 @@ impl fmt::Display for CredentialFault {
 
 impl std::error::Error for CredentialFault {}
 
+impl From<Unread> for CredentialFault {
+    fn from(unread: Unread) -> CredentialFault {
+        match unread.code {
+            Some(code) => CredentialFault::Unreadable(unread.path, code),
+            None => CredentialFault::NotText(unread.path),
+        }
+    }
+}
+
 fn list(passed: &[(String, String)]) -> String {
     passed.iter().map(|(source, why)| format!("{source}: {why}")).collect::<Vec<_>>().join("; ")
 }
@@ -145,8 +150,8 @@ struct State {
     from: String,
     watched: Option<CredentialSource>,
     until: Option<i64>,
-    /// (seconds, nanoseconds, inode, size) of the file when read.
-    stamp: (i64, i64, u64, u64),
+    /// Of the file when read.
+    stamp: Stamp,
     looked_ns: u64,
     /// A thread is asking for newer ones.
     is_renewing: bool,
@@ -157,7 +162,7 @@ struct State {
 impl State {
     fn new(loaded: Loaded, now_ns: u64) -> State {
         let Loaded { keys, from, watched, until } = loaded;
-        let stamp = stamp(watched.as_ref());
+        let stamp = stamp_of(watched.as_ref());
         let keys = Arc::new(keys);
         State { keys, from, watched, until, stamp, looked_ns: now_ns, is_renewing: false, fault: None }
     }
@@ -200,7 +205,7 @@ impl Keyring {
             && now_ns.saturating_sub(state.looked_ns) >= RELOAD_S * 1_000_000_000
         {
             state.looked_ns = now_ns;
-            if stamp(state.watched.as_ref()) != state.stamp
+            if stamp_of(state.watched.as_ref()) != state.stamp
                 && let Ok(loaded) = load(&self.source)
             {
                 *state = State::new(loaded, now_ns);
@@ -223,11 +228,10 @@ impl Keyring {
     }
 }
 
-fn stamp(watched: Option<&CredentialSource>) -> (i64, i64, u64, u64) {
+fn stamp_of(watched: Option<&CredentialSource>) -> Stamp {
     match watched {
-        Some(CredentialSource::File { path, .. }) => std::fs::metadata(path)
-            .map_or((0, 0, 0, 0), |meta| (meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.size())),
-        _ => (0, 0, 0, 0),
+        Some(CredentialSource::File { path, .. }) => stamp(path),
+        _ => Stamp::default(),
     }
 }
 
@@ -251,19 +255,7 @@ pub(super) fn load_file(
     profile: &str,
     others: &[&'static str],
 ) -> Result<Result<Credentials, &'static str>, CredentialFault> {
-    let unreadable =
-        |e: std::io::Error| CredentialFault::Unreadable(path.to_owned(), e.raw_os_error().unwrap_or(0));
-    let mut text = Zeroizing::new(String::new());
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    match file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text) {
-        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-            return Err(CredentialFault::NotText(path.to_owned()));
-        }
-        Ok(_) if text.len() as u64 > FILE_BYTES_MAX => {
-            return Err(CredentialFault::NotText(path.to_owned()));
-        }
-        other => other.map_err(unreadable)?,
-    };
+    let text = read_text(path)?;
     let missing = |name| CredentialFault::NoSetting(path.to_owned(), profile.to_owned(), name);
     let (found, way) = parse_profile(&text, profile, others)
         .ok_or_else(|| CredentialFault::NoProfile(path.to_owned(), profile.to_owned()))?;
