@@ -4,9 +4,10 @@
 //! `agent/src/store/mod.rs`; `agent/doc/commit-log.md`, What a store must do.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite: a broken store ends the test")]
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind};
+use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, over};
 
 /// All of an object, whatever a test has put there.
 pub const WHOLE: ByteRange = ByteRange::Whole(256 << 20);
@@ -60,6 +61,90 @@ pub fn run(store: &Arc<dyn Store>, prefix: &str, extent: Extent) {
         .unwrap();
     for key in &left {
         store.delete(key).unwrap();
+    }
+}
+
+/// The same for a server in a process of its own, which may now and then close a connection instead of answering: [`HICCUPS_MAX`] such calls are
+/// made again, as `store::retry` does.
+pub fn run_server(store: &Arc<dyn Store>, prefix: &str, extent: Extent) {
+    let patient = Patient { behind: Arc::clone(store), hiccups: AtomicU32::new(0) };
+    let patient: Arc<dyn Store> = Arc::new(patient);
+    run(&patient, prefix, extent);
+}
+
+/// Calls without an answer in one run of the suite, of about 6,000: more is a fault of ours or of the server.
+const HICCUPS_MAX: u32 = 4;
+
+struct Patient {
+    behind: Arc<dyn Store>,
+    hiccups: AtomicU32,
+}
+
+impl Patient {
+    /// Whether to ask again after this answer.
+    fn again<T>(&self, answer: &Result<T, StoreFault>) -> bool {
+        let Some(fault) = answer.as_ref().err().filter(|fault| fault.kind == StoreFaultKind::Unknown) else {
+            return false;
+        };
+        eprintln!("a call is made again: {fault}");
+        self.hiccups.fetch_add(1, Ordering::Relaxed) < HICCUPS_MAX
+    }
+
+    fn repeat<T>(&self, mut call: impl FnMut() -> Result<T, StoreFault>) -> Result<T, StoreFault> {
+        loop {
+            let answer = call();
+            if !self.again(&answer) {
+                return answer;
+            }
+        }
+    }
+}
+
+impl over::Over for Patient {
+    fn behind(&self) -> &dyn Store {
+        &*self.behind
+    }
+
+    fn put(&self, key: &str, body: &[&[u8]], mode: PutMode) -> Result<(), StoreFault> {
+        loop {
+            let answer = self.behind.put(key, body, mode);
+            if !self.again(&answer) {
+                return answer;
+            }
+            // Only what is stored tells whether an unanswered create was applied.
+            let mut stored = Vec::new();
+            match self.repeat(|| self.behind.get(key, WHOLE, &mut stored)) {
+                Ok(_) if stored == body.concat() => return Ok(()),
+                Ok(_) if mode == PutMode::Replace => {}
+                Ok(_) => return Err(StoreFault::new(StoreFaultKind::Exists, "PUT", key, "read back")),
+                Err(fault) if fault.kind == StoreFaultKind::NotFound => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    fn get(&self, key: &str, range: ByteRange, out: &mut Vec<u8>) -> Result<u64, StoreFault> {
+        self.repeat(|| self.behind.get(key, range, out))
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> Result<(), StoreFault> {
+        // What the caller has got already comes once.
+        let mut last = after.to_owned();
+        self.repeat(|| {
+            self.behind.list(prefix, &last.clone(), &mut |key, size| {
+                last = key.to_owned();
+                each(key, size)
+            })
+        })
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreFault> {
+        self.repeat(|| self.behind.delete(key))
     }
 }
 

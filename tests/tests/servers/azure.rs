@@ -7,7 +7,7 @@ use windlass_agent::store::azure::AzureStore;
 use windlass_agent::store::probe::probe;
 use windlass_agent::store::{PutMode, Store, StoreFaultKind, Versioning};
 use windlass_hal::clock::{Clock, SystemClock};
-use windlass_tests::conformance::store::{Extent, WHOLE, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, run_server};
 use windlass_tests::engines::azurite::Azurite;
 use windlass_tests::engines::clock::StepClock;
 use windlass_tests::engines::skip;
@@ -36,7 +36,7 @@ fn azurite_conforms() {
     };
     azurite.make_container("conform");
     let store: Arc<dyn Store> = Arc::new(azurite.store("conform"));
-    run(&store, "conf", Extent::default());
+    run_server(&store, "conf", Extent::default());
     let report = probe(store.as_ref(), &SystemClock, 1).unwrap();
     assert_eq!(report.versioning, Versioning::NotTold);
     assert!(store.time().is_some(), "its answers say what time it is");
@@ -71,7 +71,7 @@ fn a_shared_access_signature_opens_one_container_until_it_ends() {
     let open = |container: &str, path| azurite.store_with(container, path, Arc::new(SystemClock));
     let extent = Extent { long_list_keys: 50, large_bytes: (2 << 20) + 1, races: 2, ..Extent::default() };
     let store: Arc<dyn Store> = Arc::new(open("mine", file("long", &long)));
-    run(&store, "conf", extent);
+    run_server(&store, "conf", extent);
     probe(store.as_ref(), &SystemClock, 1).unwrap();
     all_say(&open("others", file("long", &long)), StoreFaultKind::Denied, "check the credentials");
     let words = "the shared access signature ended at 2020-01-01T00:00:00Z";

@@ -11,7 +11,7 @@ use windlass_agent::store::http::Timeouts;
 use windlass_agent::store::probe::{RACES, probe};
 use windlass_agent::store::{PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::clock::SystemClock;
-use windlass_tests::conformance::store::{Extent, WHOLE, keys, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, keys, run_server};
 use windlass_tests::engines::etcd::Etcd;
 use windlass_tests::engines::{free_port, skip};
 
@@ -43,7 +43,7 @@ fn one_member_conforms_and_passes_the_probe() {
     let store = etcd.store("windlass/a");
     let extent =
         Extent { long_list_keys: 700, large_bytes: ETCD_BODY_BYTES_MAX as usize, ..Extent::default() };
-    run(&store, "conf", extent);
+    run_server(&store, "conf", extent);
     let report = probe(store.as_ref(), &SystemClock, 1).unwrap();
     assert!(report.races_repeated <= RACES);
     assert_eq!(keys(store.as_ref(), "", ""), [], "everything is cleaned up");
@@ -220,7 +220,7 @@ fn tls_with_certificates_of_both_sides() {
     let first = (0..20).find(|n| create(store.as_ref(), &format!("log/{n}"), b"x").is_ok());
     assert!(first.is_some());
     let extent = Extent { long_list_keys: 40, large_bytes: 200_000, races: 2, ..Extent::default() };
-    run(&store, "conf", extent);
+    run_server(&store, "conf", extent);
     let file = |name: &str| etcd.certificates.as_ref().unwrap().path().join(name);
     let stranger = etcd.store_with("w", &EtcdSettings { ca_file: Some(file("ca.pem")), ..impatient() });
     assert!(create(stranger.as_ref(), "log/x", b"x").is_err(), "without a certificate of its own");

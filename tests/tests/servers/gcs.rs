@@ -6,7 +6,7 @@ use std::sync::Arc;
 use windlass_agent::store::probe::{Check, Wrong, probe};
 use windlass_agent::store::{PutMode, Store, StoreFaultKind, Versioning};
 use windlass_hal::clock::SystemClock;
-use windlass_tests::conformance::store::{Extent, WHOLE, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, run_server};
 use windlass_tests::engines::gcs::Gcs;
 use windlass_tests::engines::skip;
 
@@ -18,7 +18,7 @@ fn fake_gcs_conforms() {
     };
     gcs.make_bucket("conform");
     let store: Arc<dyn Store> = Arc::new(gcs.store("conform"));
-    run(&store, "conf", Extent::default());
+    run_server(&store, "conf", Extent::default());
     let report = probe(store.as_ref(), &SystemClock, 1).unwrap();
     assert_eq!(report.versioning, Versioning::Off);
     assert!(store.time().is_some(), "its answers say what time it is");

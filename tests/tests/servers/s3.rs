@@ -8,7 +8,7 @@ use windlass_agent::store::s3::S3Settings;
 use windlass_agent::store::uplink::UplinkSettings;
 use windlass_agent::store::{PutMode, Store, StoreFaultKind, Versioning};
 use windlass_hal::clock::{Clock, SystemClock};
-use windlass_tests::conformance::store::{Extent, WHOLE, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, run_server};
 use windlass_tests::engines::ceph::Ceph;
 use windlass_tests::engines::moto::Moto;
 use windlass_tests::engines::s3::S3Engine;
@@ -59,7 +59,7 @@ fn moto_conforms() {
     // not raced here, and its probe may rightly refuse.
     let extent =
         Extent { long_list_keys: 1100, large_bytes: (5 << 20) + 4097, races: 0, ..Extent::default() };
-    run(&store, "conf", extent);
+    run_server(&store, "conf", extent);
     match probe(store.as_ref(), &SystemClock, 1) {
         Ok(report) => assert_eq!(report.versioning, Versioning::Off),
         Err(fault) => {
@@ -79,7 +79,7 @@ fn ceph_conforms() {
     let bucket = format!("conform-{}", clock.wall().secs);
     ceph.a.make_bucket(&bucket, false);
     let store: Arc<dyn Store> = Arc::new(ceph.a.store(&bucket));
-    run(&store, "conf", Extent::default());
+    run_server(&store, "conf", Extent::default());
     let report = probe(store.as_ref(), &clock, 2).unwrap();
     assert_eq!(report.versioning, Versioning::Off);
     println!("probe on Ceph RGW: {report:?}");
@@ -129,7 +129,7 @@ fn tls_is_verified_and_works_with_a_ca_file() {
     let settings = |ca_file| S3Settings { ca_file, ..moto.s3.settings() };
     let store: Arc<dyn Store> = Arc::new(moto.s3.store_with("conform", settings(Some(ca_file))));
     let extent = Extent { long_list_keys: 50, large_bytes: (2 << 20) + 1, races: 0, ..Extent::default() };
-    run(&store, "conf", extent);
+    run_server(&store, "conf", extent);
     // A handshake, a PUT and a GET get by with a quarter of an uplink thread's stack.
     let stack_bytes = UplinkSettings::default().stack_bytes / 4;
     let fresh = moto.s3.store_with("conform", settings(Some(certificate_file(&moto))));

@@ -14,7 +14,7 @@ use windlass_agent::store::s3::{S3Settings, S3Store, Timeouts};
 use windlass_agent::store::throttle::Throttle;
 use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind};
 use windlass_hal::clock::{Clock, SystemClock};
-use windlass_tests::conformance::store::{Extent, WHOLE, run};
+use windlass_tests::conformance::store::{Extent, WHOLE, run, run_server};
 use windlass_tests::engines::clock::StepClock;
 use windlass_tests::engines::faulty::{Fault, Faulty};
 
@@ -43,6 +43,20 @@ fn the_server_itself_conforms_when_it_behaves() {
     run(&store, "conf", extent);
     assert!(server.connections() > 1 && server.connections() < 120, "connections are kept and shared");
     probe(store.as_ref(), &SystemClock, 1).unwrap();
+}
+
+#[test]
+fn the_suite_forgives_a_server_a_few_lost_answers_and_no_more() {
+    let server = Faulty::start();
+    let store = store(&server);
+    let extent = Extent { long_list_keys: 60, large_bytes: 1 << 20, ..Extent::default() };
+    server.plan("PUT", &Fault::LostAnswer, 1);
+    server.plan("GET", &Fault::Reset, 2);
+    server.plan("DELETE", &Fault::LostAnswer, 1);
+    run_server(&store, "conf", extent);
+    server.plan("GET", &Fault::Reset, 5);
+    let broken = std::thread::spawn(move || run_server(&store, "conf", extent)).join();
+    assert!(broken.is_err(), "a server that loses five answers passes");
 }
 
 #[test]
