@@ -24,6 +24,7 @@
 //!
 //! Layering: `format` knows nothing; `table`, `pack`, `log` stand on it; `worker` and `read` on those, `restore` on `read`; `drive` runs them.
 
+pub mod api;
 pub mod backplane;
 pub mod civil;
 pub mod coordinator;

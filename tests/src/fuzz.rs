@@ -9,6 +9,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use windlass_agent::api::answer::{Answer, Media as Kind};
+use windlass_agent::api::body::Given;
+use windlass_agent::api::conn::{Conn, Now};
+use windlass_agent::api::request::parse_head;
+use windlass_agent::api::route::{self, Body, Found};
 use windlass_agent::backplane::header::{HEADER_BYTES, Header};
 use windlass_agent::backplane::message::Message;
 use windlass_agent::backplane::session::{Event, Local, PROTOCOLS, Session};
@@ -55,6 +60,7 @@ pub const TARGETS: &[Target] = &[
     ("log_record", log_record),
     ("policy", policy),
     ("backplane", backplane),
+    ("api", api),
     ("ext4", ext4),
     ("xfs", xfs),
 ];
@@ -268,6 +274,59 @@ pub fn backplane(data: &[u8]) {
         rest = tail;
     }
     listen(&mut session, &bytes, usize::from(cut & 0x7f));
+}
+
+/// Bytes of a client of the API, cut into pieces (first byte: how long), with a second between them. Whatever the cut, the same requests come
+/// out; what is refused ends it; each request is looked for among the routes and its body is read.
+pub fn api(data: &[u8]) {
+    let [cut, bytes @ ..] = data else {
+        return;
+    };
+    let whole = talk(bytes, bytes.len().max(1));
+    let cut = talk(bytes, usize::from(*cut).max(1));
+    assert_eq!(whole, cut);
+    if let Ok(Some(head)) = parse_head(bytes) {
+        assert!(head.head_bytes <= bytes.len() && bytes[..head.head_bytes].ends_with(b"\r\n\r\n"));
+        let emitted =
+            Answer::new(200, Kind::Json, Vec::new()).with("X", head.request.shown()).emit(0, false, true);
+        assert_eq!(
+            emitted.windows(4).filter(|four| four == b"\r\n\r\n").count(),
+            1,
+            "an answer has one head"
+        );
+    }
+}
+
+/// What comes of a client's bytes in pieces: methods, paths and lengths of bodies, and whether it ended with a refusal.
+fn talk(bytes: &[u8], cut: usize) -> (Vec<(String, usize)>, bool) {
+    let (mut conn, mut seen, mut refused) = (Conn::new(0), Vec::new(), false);
+    let now = Now { ns: 1, wall_secs: 0 };
+    for piece in bytes.chunks(cut) {
+        if !conn.wants_input() {
+            break;
+        }
+        conn.feed(now.ns, piece);
+        loop {
+            if let Some(request) = conn.next_request(now) {
+                seen.push((format!("{} {}", request.method.name(), request.shown()), request.body.len()));
+                if let Found::Route(found, _) = route::find(request.method, &request.path) {
+                    let _ = Given::of_query(found.query, &request.query);
+                    if let Body::Fields(args) = found.body {
+                        let _ = Given::of_body(args, &request.body);
+                    }
+                }
+                conn.answer(now, &Answer::new(204, Kind::Json, Vec::new()));
+            }
+            refused |= conn.take_refused().is_some();
+            let len = conn.output().len();
+            if len == 0 {
+                break;
+            }
+            conn.sent(now.ns, len);
+        }
+        assert!(conn.is_over() || conn.deadline().is_some());
+    }
+    (seen, refused)
 }
 
 /// A session of node `id`, which dialled `to` or was dialled.
