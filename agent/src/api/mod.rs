@@ -14,6 +14,8 @@
 //! | [`conn`] | one client: bytes in, requests out, answers in, bytes out, and when it is shut out |
 //! | [`route`] | which command of the table a method and a path mean |
 //! | [`document`] | the OpenAPI document, made from the same tables |
+//! | [`health`] | whether policies are protected, or late |
+//! | [`metrics`] | numbers of a node as Prometheus text |
 //!
 //! Invariants: no I/O, no clock, no threads: bytes and the time go in, bytes and requests come out. Does not: encrypt, know who asks, or
 //! carry anything out. Source: RFC 9110, RFC 9112, RFC 9457; ours.
@@ -23,6 +25,8 @@ pub mod body;
 pub mod code;
 pub mod conn;
 pub mod document;
+pub mod health;
 pub mod limits;
+pub mod metrics;
 pub mod request;
 pub mod route;
