@@ -236,9 +236,20 @@ impl Memory {
 
     /// Stores an upload object of a hundred bytes of frames and a tail of `rows`, by kind and in key order.
     pub fn put_object(&self, rows: &[Row], keys: &Keys) -> Option<ObjectId> {
-        let id = self.name();
-        let mut builder = TailBuilder::new(1)?;
         let backup = rows.first().map_or(BackupId(0), |row| row.as_ref().key().backup);
+        let id = self.name();
+        self.put_object_as(id, rows, keys, backup)
+    }
+
+    /// The same, as an object with this name that `backup` wrote; 0: a garbage run did.
+    pub fn put_object_as(
+        &self,
+        id: ObjectId,
+        rows: &[Row],
+        keys: &Keys,
+        backup: BackupId,
+    ) -> Option<ObjectId> {
+        let mut builder = TailBuilder::new(1)?;
         let head = TailHead { kind: TailKind::Object, id, policy: 1, backup, volume: VolumeId(1) };
         builder.start(head, keys);
         let mut bytes = vec![0xee; 100];

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  wanted --> clock --> Delete --> Carry --> Mark --rows that no point needs--> Purge (merges) --> Mark
+//!                          ^         ^         |--objects of which little is live--> Move --> Mark
 //!                          ^         ^         '--> condemned --.
 //!                          |         '-------------------------'
 //!                          '-- more rounds while there is something --> floor --> Orphans --> ended
@@ -19,14 +20,15 @@
 //!
 //! Does not: judge what may be retired or deleted, which the log's state does (G1, G2, G4). Source: ours; `agent/doc/commit-log.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Coordinator, Now, Out, Pending, merges};
-use crate::format::garbage::{Done, GarbageNews, Wanted};
+use crate::format::garbage::{Done, GarbageNews, Moves, Wanted};
 use crate::format::record::{Commit, Record};
 use crate::format::tail::TailKind;
+use crate::gc::rewrite::{MOVE_HOMES_MAX, MOVE_OBJECTS_MAX};
 use crate::gc::sweep::DELETE_NAMES_MAX;
-use crate::gc::types::{Carried, Deleted, Marked, Order, Outcome, Step, Swept};
+use crate::gc::types::{Carried, Deleted, Marked, Move, Moved, Order, Outcome, Sparse, Step, Swept};
 use crate::id::{ObjectId, VolumeId};
 use crate::log::limits::{CONDEMNED_MAX, RECORD_OBJECTS_MAX};
 use crate::log::state::{Refusal, State};
@@ -46,6 +48,10 @@ const ORPHANS_EVERY_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;
 /// How long a pin may go without being refreshed, in nanoseconds: its reader has died, or was cut off for so long. Readers refresh it four times
 /// as often; one that thaws later has the undelete window still.
 const PIN_NS: u64 = 1_200_000_000_000;
+/// Plain bytes that a run moves which nodes begin by themselves: some hours on a slow link.
+const MOVE_BYTES_MAX: u64 = 64 << 30;
+/// Requests for objects that a run makes to move what is live: as many as 64 GiB take in objects of the usual size.
+const MOVE_REQUESTS_MAX: u64 = 1 << 16;
 /// Retired names from which on a run is worth it without anything else: some dozens of merges.
 const RETIRED_RUN_MIN: usize = 256;
 
@@ -58,6 +64,8 @@ enum Phase {
     Mark,
     /// Until then.
     Purge(u64),
+    /// Until then, for merges to end.
+    Move(u64),
     Floor,
     Orphans,
     End,
@@ -71,6 +79,7 @@ impl Phase {
             Phase::Carry => "looks at objects for the last time",
             Phase::Mark => "looks through the tables",
             Phase::Purge(_) => "rids the tables of rows",
+            Phase::Move(_) => "moves what is live out of objects that are mostly dead",
             Phase::Floor | Phase::Orphans => "looks for orphans",
             Phase::End => "ends",
         }
@@ -89,6 +98,14 @@ pub(super) struct Garbage {
     done: Done,
     /// Whether merges have rid the tables of what they could.
     is_purged: bool,
+    /// What is to be moved, and whether that was done.
+    moves: VecDeque<Move>,
+    /// The part of it that is out.
+    moving: Option<Move>,
+    is_moved: bool,
+    /// What was moved, and the requests that it took.
+    moved: Moves,
+    moved_requests: u64,
     /// Segments with rows that no point needs.
     idle: BTreeMap<VolumeId, Vec<ObjectId>>,
     /// Names whose deletion was put off, or that are kept: not tried again by this run.
@@ -111,6 +128,16 @@ impl Garbage {
     /// Sums so far.
     pub(super) fn done(&self) -> &Done {
         &self.done
+    }
+
+    /// Whether it changes segments itself: merges of them would only be in vain.
+    pub(super) fn is_moving(&self) -> bool {
+        matches!(self.phase, Phase::Move(_))
+    }
+
+    /// What was moved so far.
+    pub(super) fn moved(&self) -> &Moves {
+        &self.moved
     }
 
     /// The next merge of a volume that rids it of rows which no point needs.
@@ -137,6 +164,30 @@ impl Garbage {
             self.phase = Phase::End;
         }
     }
+}
+
+/// Sparse objects in steps: of one volume each, and no more than a step may have.
+fn moves_of(sparse: &[Sparse]) -> VecDeque<Move> {
+    let mut moves: VecDeque<(Move, u64)> = VecDeque::new();
+    for object in sparse {
+        let blocks = u64::from(object.blocks);
+        let fits = |(of, used): &&mut (Move, u64)| {
+            of.volume == object.volume
+                && of.names.len() < MOVE_OBJECTS_MAX
+                && *used + blocks <= MOVE_HOMES_MAX as u64
+        };
+        match moves.iter_mut().find(fits) {
+            Some((of, used)) => {
+                of.names.push(object.id);
+                *used += blocks;
+            }
+            None => {
+                let of = Move { volume: object.volume, names: vec![object.id], ..Move::default() };
+                moves.push_back((of, blocks));
+            }
+        }
+    }
+    moves.into_iter().map(|of| of.0).collect()
 }
 
 impl Coordinator {
@@ -223,7 +274,7 @@ impl Coordinator {
                 let names: Vec<_> = names.take(DELETE_NAMES_MAX).map(|id| (id, kind(&id))).collect();
                 match names.is_empty() {
                     true => self.garbage.phase = Phase::Carry,
-                    false => self.step(Step::Delete(names)),
+                    false => self.step(now, Step::Delete(names)),
                 }
             }
             Phase::Carry => {
@@ -232,14 +283,17 @@ impl Coordinator {
                 let names = condemned.filter(|&(id, &since)| may(id, since)).map(|(id, _)| *id);
                 let names: Vec<_> = names.take(CARRY_NAMES_MAX).collect();
                 if !names.is_empty() {
-                    self.step(Step::Carry(names));
+                    self.step(now, Step::Carry(names));
                 } else if self.garbage.rounds < ROUNDS_MAX {
                     self.garbage.phase = Phase::Mark;
                 } else {
                     self.garbage.phase = Phase::Floor;
                 }
             }
-            Phase::Mark => self.step(Step::Mark),
+            Phase::Mark => {
+                let sizes = state.garbage.budget_bytes != Some(0) && !self.garbage.is_moved;
+                self.step(now, Step::Mark { sizes });
+            }
             Phase::Purge(until_ns) => {
                 if self.garbage.idle.is_empty() && self.merges.len() == 0 || now.ns >= until_ns {
                     (self.garbage.idle, self.garbage.is_purged) = (BTreeMap::new(), true);
@@ -248,10 +302,11 @@ impl Coordinator {
                     self.wake_at(until_ns);
                 }
             }
+            Phase::Move(until_ns) => self.garbage_move(now, until_ns),
             Phase::Floor => self.garbage_floor(now),
             Phase::Orphans => {
                 let after = self.garbage.after.clone().unwrap_or_default();
-                self.step(Step::Orphans { after });
+                self.step(now, Step::Orphans { after });
             }
             Phase::End => {
                 let sums = self.garbage.done;
@@ -271,7 +326,11 @@ impl Coordinator {
                     done.waiting,
                     done.faults
                 );
-                self.own(GarbageNews::Done(done));
+                let moved = self.garbage.moved;
+                self.own(match moved == Moves::default() {
+                    true => GarbageNews::Done(done),
+                    false => GarbageNews::DoneWith(done, moved),
+                });
             }
         }
     }
@@ -296,11 +355,11 @@ impl Coordinator {
         self.queue.push_back(Pending::Own(Record::Garbage(news)));
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, now: Now<'_>, step: Step) {
         self.garbage.steps += 1;
         let number = self.epoch.0.wrapping_shl(super::ASK_BITS) + self.garbage.steps;
         self.garbage.out = Some(number);
-        self.out.push_back(Out::Collect(Order { number, epoch: self.epoch, step }));
+        self.out.push_back(Out::Collect(Order { number, epoch: self.epoch, wall_ns: now.wall_ns, step }));
     }
 
     /// A step has ended.
@@ -308,6 +367,7 @@ impl Coordinator {
         if self.garbage.out.take_if(|out| *out == number).is_none() {
             return;
         }
+        let moving = self.garbage.moving.take();
         self.wake_ns = Some(now.ns);
         match result {
             Err(why) => {
@@ -318,6 +378,7 @@ impl Coordinator {
             Ok(Outcome::Deleted(deleted)) => self.garbage_deleted(now, deleted),
             Ok(Outcome::Carried(carried)) => self.garbage_carried(now, carried),
             Ok(Outcome::Marked(marked)) => self.garbage_marked(now, marked),
+            Ok(Outcome::Moved(moved)) => self.garbage_moved(moving, moved),
             Ok(Outcome::Swept(swept)) => self.garbage_swept(now, swept),
         }
     }
@@ -382,10 +443,11 @@ impl Coordinator {
         self.garbage.done.objects = marked.objects;
         self.garbage.done.live_bytes = marked.live_bytes;
         log::info!(
-            "garbage: marked objects={} dead={} dying={} rows={} idle={}",
+            "garbage: marked objects={} dead={} dying={} sparse={} rows={} idle={}",
             marked.objects,
             marked.dead_count,
             marked.dying_count,
+            marked.sparse.len(),
             marked.rows,
             marked.rows_idle
         );
@@ -395,6 +457,12 @@ impl Coordinator {
         if !self.garbage.is_purged && is_worth && !marked.idle.is_empty() {
             self.garbage.idle = marked.idle.into_iter().collect();
             self.garbage.phase = Phase::Purge(now.ns.saturating_add(PURGE_NS));
+            return;
+        }
+        let may_move = now.state.garbage.budget_bytes != Some(0) && !self.garbage.is_moved;
+        if may_move && !marked.sparse.is_empty() {
+            self.garbage.moves = moves_of(&marked.sparse);
+            self.garbage.phase = Phase::Move(now.ns.saturating_add(PURGE_NS));
             return;
         }
         let condemned = &now.state.garbage.condemned;
@@ -416,6 +484,56 @@ impl Coordinator {
             // Nothing is left to be found.
             self.garbage.rounds = ROUNDS_MAX;
         }
+    }
+
+    /// The next step of moving, once no merge is out.
+    fn garbage_move(&mut self, now: Now<'_>, until_ns: u64) {
+        let is_merging = self.merges.len() > 0 && now.ns < until_ns;
+        if is_merging {
+            return self.wake_at(until_ns);
+        }
+        let left =
+            now.state.garbage.budget_bytes.unwrap_or(MOVE_BYTES_MAX).saturating_sub(self.garbage.moved.bytes);
+        let has_room = merges::has_room(now.state) && self.garbage.moved_requests < MOVE_REQUESTS_MAX;
+        match self.garbage.moves.pop_front().filter(|_| left > 0 && has_room) {
+            Some(order) => {
+                let order = Move { bytes_max: left, ..order };
+                self.garbage.moving = Some(order.clone());
+                self.step(now, Step::Move(order));
+            }
+            None => {
+                (self.garbage.moves, self.garbage.is_moved) = (VecDeque::new(), true);
+                self.garbage.phase = Phase::Mark;
+            }
+        }
+    }
+
+    /// What rows say of moved blocks counts with this commit; the old objects are found dead by the next look.
+    fn garbage_moved(&mut self, order: Option<Move>, moved: Moved) {
+        let Moved { names, after, removed, added, objects, kept, later, bytes, requests } = moved;
+        for (id, why) in &kept {
+            log::warn!("garbage: {} is left as it is: {why}", id.object_key());
+        }
+        self.garbage.done.kept += kept.len() as u64;
+        log::info!("garbage: moved bytes={bytes} objects={} into={}", names.len(), objects.len());
+        self.garbage.moved.bytes += bytes;
+        self.garbage.moved_requests += requests;
+        if let Some(order) = order {
+            if order.after.is_none() {
+                self.garbage.moved.objects += names.len() as u64;
+            }
+            if !later.is_empty() && later.len() < order.names.len() {
+                self.garbage.moves.push_front(Move { names: later, after: None, ..order.clone() });
+            }
+            if after.is_some() && !names.is_empty() {
+                self.garbage.moves.push_front(Move { names, after, ..order });
+            }
+        }
+        if removed.is_empty() {
+            return;
+        }
+        let commit = Commit { objects, segments: added, removed, ..Commit::default() };
+        self.queue.push_back(Pending::Collect(vec![Record::Commit(commit)]));
     }
 
     fn garbage_swept(&mut self, now: Now<'_>, swept: Swept) {

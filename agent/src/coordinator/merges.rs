@@ -174,6 +174,9 @@ impl Coordinator {
 
     /// Gives merges to nodes that have nothing else to do.
     pub(super) fn turn_merges(&mut self, now: Now<'_>) {
+        if self.garbage.is_moving() {
+            return;
+        }
         // A node may still be at what the coordinator before has ordered.
         let merges = |node: &NodeId| {
             let present = self.roster.get(*node).and_then(|node| node.present.as_ref());

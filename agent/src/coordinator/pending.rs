@@ -217,6 +217,8 @@ pub(super) fn may_be_submitted(record: &Record) -> bool {
             | Record::Pin { .. }
             | Record::PinRefreshed { .. }
             | Record::Unpin { .. }
-            | Record::Garbage(GarbageNews::Wanted(_) | GarbageNews::Settings(_))
+            | Record::Garbage(
+                GarbageNews::Wanted(_) | GarbageNews::WantedWith(..) | GarbageNews::Settings(_),
+            )
     )
 }

@@ -114,6 +114,8 @@ pub fn garbage(state: &State) -> Value {
         "later": done.later,
         "kept": done.kept,
         "faults": done.faults,
+        "moved_bytes": garbage.moves.unwrap_or_default().bytes,
+        "moved_objects": garbage.moves.unwrap_or_default().objects,
         "condemned": garbage.condemned.len(),
         "waiting_objects": garbage.objects.len(),
         "waiting_bytes": garbage.waiting_bytes(),
@@ -336,6 +338,7 @@ impl Coordinator {
             document["phase"] = self.garbage.text().into();
             document["run_deleted"] = done.deleted.into();
             document["run_deleted_bytes"] = done.deleted_bytes.into();
+            document["run_moved_bytes"] = self.garbage.moved().bytes.into();
         }
         document
     }

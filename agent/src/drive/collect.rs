@@ -1,11 +1,11 @@
 //! Steps of a garbage run carried out: from the store, back into the store.
 //!
 //! ```text
-//!  order --> gc::{mark, carry} <-- rows -- store
+//!  order --> gc::{mark, rewrite, carry} <-- rows, frames -- store
 //!       `--> gc::sweep --> DELETE, several at once
 //! ```
 //!
-//! Memory: a table source ([`TableLimits`]), what `gc::mark` counts in, and one object with carried rows; none of it is a job's. Threads: the
+//! Memory: a table source ([`TableLimits`]), what `gc::mark` counts in, one object and one segment; none of it is a job's. Threads: the
 //! one that calls, and [`DELETE_THREADS`] while names are deleted. Source: ours.
 
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::format::seal::Keys;
 use crate::format::tail::TailKind;
 use crate::gc::carry::{ObjectSink, carry};
-use crate::gc::mark::{MARK_OBJECTS_MAX, mark};
+use crate::gc::mark::{MARK_OBJECTS_MAX, Sizes, mark};
+use crate::gc::rewrite::{Gates, rewrite};
 use crate::gc::sweep;
 use crate::gc::types::{Deleted, GarbageFault, Order, Outcome, Step};
 use crate::id::{Boot, Epoch, NodeId, ObjectId, Slot};
@@ -22,6 +23,7 @@ use crate::log::state::State;
 use crate::pack::object::NameCounter;
 use crate::store::StoreFault;
 use crate::store::retry::Client;
+use crate::table::segment::{SegmentMeta, SegmentSink};
 use crate::table::source::{Source, TableLimits};
 
 /// Deletions at once: as many as a bucket takes without slowing others down.
@@ -51,13 +53,26 @@ impl Collector {
         &self,
         order: &Order,
         (state, seen): (&State, Slot),
-        wall_ns: i64,
         stop: &AtomicBool,
     ) -> Result<Outcome, GarbageFault> {
         let is_stopped = || stop.load(Ordering::Relaxed);
         match &order.step {
-            Step::Mark => {
-                mark(&mut self.source()?, state, MARK_OBJECTS_MAX, &is_stopped).map(Outcome::Marked)
+            Step::Mark { sizes } => {
+                let list = &mut |from: &ObjectId, each: &mut dyn FnMut(ObjectId, u64) -> bool| {
+                    self.sizes(from, each)
+                };
+                let list: &mut Sizes<'_> = list;
+                let list = sizes.then_some((list, Gates::default()));
+                mark(&mut self.source()?, state, MARK_OBJECTS_MAX, list, &is_stopped).map(Outcome::Marked)
+            }
+            Step::Move(moves) => {
+                let mut objects = Uploads { of: self, epoch: order.epoch, body: Vec::new() };
+                let mut segments = Segments { of: self, epoch: order.epoch, body: Vec::new() };
+                let (keys, mut frames) = (&self.keys, Arc::clone(&self.client));
+                let sinks: (&mut dyn ObjectSink, &mut dyn SegmentSink) = (&mut objects, &mut segments);
+                let moves = (moves, Gates::default());
+                rewrite(&mut self.source()?, &mut frames, keys, state, moves, sinks, &is_stopped)
+                    .map(Outcome::Moved)
             }
             Step::Carry(names) => {
                 let mut sink = Uploads { of: self, epoch: order.epoch, body: Vec::new() };
@@ -68,7 +83,7 @@ impl Collector {
             }
             Step::Delete(names) => self.delete(names, &is_stopped).map(Outcome::Deleted),
             Step::Orphans { after } => {
-                sweep::orphans(&self.client, &self.keys, (state, wall_ns), after, &is_stopped)
+                sweep::orphans(&self.client, &self.keys, (state, order.wall_ns), after, &is_stopped)
                     .map(Outcome::Swept)
             }
         }
@@ -76,6 +91,23 @@ impl Collector {
 
     fn source(&self) -> Result<Source<Arc<Client>>, GarbageFault> {
         Source::new(Arc::clone(&self.client), &self.keys, TableLimits::default()).ok_or(GarbageFault::Memory)
+    }
+
+    /// Objects that the store lists, and their bytes.
+    fn sizes(&self, from: &ObjectId, each: &mut dyn FnMut(ObjectId, u64) -> bool) -> Result<(), StoreFault> {
+        let prefix = "obj/";
+        let first = from.object_key();
+        // Listings begin behind a key: its last character goes, and so do the few that sort between.
+        let after = first.get(..first.len().saturating_sub(1)).filter(|after| after.len() > prefix.len());
+        self.client.list(prefix, after.unwrap_or_default(), &mut |key, bytes| {
+            let id = key.strip_prefix(prefix).and_then(|name| name.parse::<ObjectId>().ok());
+            id.is_none_or(|id| id < *from || each(id, bytes))
+        })
+    }
+
+    fn name(&self, epoch: Epoch) -> ObjectId {
+        let (node, boot) = self.author;
+        ObjectId { epoch, node, boot, count: self.names.take() }
     }
 
     fn delete(
@@ -119,8 +151,7 @@ struct Uploads<'a> {
 impl ObjectSink for Uploads<'_> {
     fn begin(&mut self) -> ObjectId {
         self.body.clear();
-        let (node, boot) = self.of.author;
-        ObjectId { epoch: self.epoch, node, boot, count: self.of.names.take() }
+        self.of.name(self.epoch)
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -129,5 +160,27 @@ impl ObjectSink for Uploads<'_> {
 
     fn end(&mut self, id: ObjectId) -> Result<(), StoreFault> {
         self.of.client.put_unique(&id.object_key(), &[&self.body])
+    }
+}
+
+/// Segments on their way into the store, one at a time.
+struct Segments<'a> {
+    of: &'a Collector,
+    epoch: Epoch,
+    body: Vec<u8>,
+}
+
+impl SegmentSink for Segments<'_> {
+    fn begin(&mut self) -> ObjectId {
+        self.body.clear();
+        self.of.name(self.epoch)
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.body.extend_from_slice(bytes);
+    }
+
+    fn end(&mut self, meta: &SegmentMeta) -> Result<(), StoreFault> {
+        self.of.client.put_unique(&meta.id.segment_key(), &[&self.body])
     }
 }

@@ -10,6 +10,8 @@
 //! | 6 | settings | window u64, every u64: nanoseconds |
 //! | 7 | run wanted | wall clock i64 |
 //! | 8 | run ended | [`Done`], its fields in order |
+//! | 9 | run wanted, with a budget | wall clock i64, bytes that may be moved u64; 0: none |
+//! | 10 | run ended that moved something | as 8, then [`Moves`], its fields in order |
 //!
 //! Invariants: one encoding; lists are not empty and ascend. Does not: judge them against a state (`log::garbage`).
 //! Source: `agent/doc/commit-log.md`, Garbage.
@@ -80,6 +82,16 @@ wire_struct!(Done {
     swept_ns: i64,
 });
 
+/// What a run moved out of objects of which little was live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Moves {
+    /// Plain bytes of the blocks that were moved.
+    pub bytes: u64,
+    /// Objects that they were in.
+    pub objects: u64,
+}
+wire_struct!(Moves { bytes: u64, objects: u64 });
+
 /// One piece of news.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum GarbageNews {
@@ -104,6 +116,10 @@ pub enum GarbageNews {
     Wanted(Wanted),
     /// The run that was wanted has ended.
     Done(Done),
+    /// A run is wanted that moves so many bytes at most.
+    WantedWith(Wanted, u64),
+    /// The run that was wanted has ended, and moved something.
+    DoneWith(Done, Moves),
 }
 
 impl GarbageNews {
@@ -134,6 +150,16 @@ impl GarbageNews {
                 out.push(8);
                 done.emit(out);
             }
+            GarbageNews::WantedWith(wanted, budget_bytes) => {
+                out.push(9);
+                wanted.emit(out);
+                budget_bytes.emit(out);
+            }
+            GarbageNews::DoneWith(done, moves) => {
+                out.push(10);
+                done.emit(out);
+                moves.emit(out);
+            }
         }
     }
 
@@ -156,6 +182,8 @@ impl GarbageNews {
             6 => GarbageNews::Settings(reader.value()?),
             7 => GarbageNews::Wanted(reader.value()?),
             8 => GarbageNews::Done(reader.value()?),
+            9 => GarbageNews::WantedWith(reader.value()?, reader.value()?),
+            10 => GarbageNews::DoneWith(reader.value()?, reader.value()?),
             _ => return Err(WireFault::Value),
         })
     }
@@ -193,6 +221,8 @@ mod tests {
             GarbageNews::Settings(Settings { window_ns: 1, every_ns: 2 }),
             GarbageNews::Wanted(Wanted { wall_ns: 1 }),
             GarbageNews::Done(Done { backups: 3, faults: 9, ..Done::default() }),
+            GarbageNews::WantedWith(Wanted { wall_ns: 1 }, 7),
+            GarbageNews::DoneWith(Done::default(), Moves { bytes: 5, objects: 2 }),
         ];
         for news in all {
             let mut bytes = Vec::new();

@@ -42,6 +42,9 @@
 //! | 20 | body_len | body | per row block, in file order: kind 1, stored bytes v, rows v, first key, last key (see `key`) |
 //! | 20 + body_len | 16 | tag | over object id, offset, header and body, with the row key |
 //!
+//! Rows are in the tail of the object that was open when they came: entries of blocks mostly in that of the block's own object, or of a later
+//! one. Where a garbage run moved blocks (backup 0), the tail has an entry for each of them, of the first backup whose row has it there.
+//!
 //! Row blocks lie back to back from the start of the tail, so offsets are sums; the sum must be index_offset.
 //! Written by packers and coalescing; read by look-ups, rebuilds, garbage accounting. Little-endian.
 //!

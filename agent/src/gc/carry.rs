@@ -6,7 +6,8 @@
 //! | an item, names of a listing | the tables have that row: it is carried on |
 //! | a deletion | always: older rows of the item may be in other tails |
 //! | a block that this object holds | nothing; but a location row there that refers to this object stops everything: it stays |
-//! | a block without bytes of its own here (zero, empty, lost, stored elsewhere) | location rows that have the block so are carried on, whole |
+//! | the same, where a garbage run moved the block here | location rows from that backup on that have the same block in an older object are carried on, whole: they may stand on this entry alone |
+//! | a block without bytes of its own here (zero, empty, lost, stored elsewhere) | location rows that have the block so, wherever it is, are carried on, whole |
 //! | a whole location row | location rows of its place from that backup on are carried on, whole |
 //!
 //! A rebuild lays entries over the row before; a whole row needs nothing before it, so what came of the entries that go is kept.
@@ -21,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::mark::locations;
 use super::types::{Carried, GarbageFault};
 use crate::format::key::{BACKUP_NEWEST, KeyRef};
-use crate::format::row::{BlockPlace, LocationRow, Row, RowKind, RowRef};
+use crate::format::row::{BlockPlace, LocationRow, Place, Row, RowKind, RowRef};
 use crate::format::seal::Keys;
 use crate::format::tail::{TailBuilder, TailHead, TailKind};
 use crate::id::{BackupId, Lin, ObjectId, Slot, VolumeId};
@@ -48,8 +49,39 @@ pub trait ObjectSink {
     fn end(&mut self, id: ObjectId) -> Result<(), StoreFault>;
 }
 
-/// What a tail says of a block of a location row, or of the whole row: which backup, and the block's index in the row with its place.
-type Says = (BackupId, Option<(u64, BlockPlace)>);
+/// What a tail says of a location row of a backup, or of one of its blocks, by its index in the row.
+enum Says {
+    Whole,
+    Block(u64, BlockPlace),
+    /// A garbage run moved the block here.
+    Moved(u64, Place),
+}
+
+impl Says {
+    /// Whether a row stands on it.
+    fn is_so(&self, row: &LocationRow) -> bool {
+        let block = |at: &u64| usize::try_from(*at).ok().and_then(|at| row.blocks.get(at)).copied();
+        let same = |a: &Place, b: &Place| (a.len, a.digest) == (b.len, b.digest);
+        match self {
+            Says::Whole => true,
+            // It may have been moved since.
+            Says::Block(at, BlockPlace::Stored(place)) => {
+                matches!(block(at), Some(BlockPlace::Stored(has)) if same(&has, place))
+            }
+            Says::Block(at, place) => block(at).unwrap_or(BlockPlace::Empty) == *place,
+            Says::Moved(at, place) => {
+                matches!(block(at), Some(BlockPlace::Stored(has))
+                    if same(&has, place) && !is_newer(&has.object, &place.object))
+            }
+        }
+    }
+}
+
+/// Whether an object is newer than another for sure: all that garbage runs write in an epoch is of one author.
+fn is_newer(id: &ObjectId, than: &ObjectId) -> bool {
+    let is_later = (id.node, id.boot) == (than.node, than.boot) && id.count > than.count;
+    id.epoch > than.epoch || id.epoch == than.epoch && is_later
+}
 
 /// What the tails of some objects say.
 #[derive(Default)]
@@ -58,14 +90,15 @@ struct Homes {
     deletions: BTreeMap<(Lin, Reverse<BackupId>), Row>,
     names: BTreeSet<(Lin, BackupId)>,
     /// What is said of blocks that the objects do not hold; without a block: of the whole row.
-    places: BTreeMap<(Lin, u64), Vec<Says>>,
+    places: BTreeMap<(Lin, u64), Vec<(BackupId, Says)>>,
     /// Places of blocks that the objects hold.
     own: BTreeSet<(Lin, u64)>,
     rows: u64,
 }
 
 impl Homes {
-    fn add(&mut self, row: Row, object: &ObjectId, row_blocks: u64, counts: bool) {
+    /// `by`: the backup that wrote the object; 0: a garbage run did.
+    fn add(&mut self, row: Row, object: &ObjectId, by: BackupId, row_blocks: u64, counts: bool) {
         self.rows += 1;
         let backup = row.backup();
         match row {
@@ -74,9 +107,13 @@ impl Homes {
                 match entry.place {
                     BlockPlace::Stored(place) if place.object == *object => {
                         self.own.insert((entry.lin, base));
+                        if by.0 == 0 {
+                            let says = (backup, Says::Moved(entry.block - base, place));
+                            self.places.entry((entry.lin, base)).or_default().push(says);
+                        }
                     }
                     place if counts => {
-                        let says = (backup, Some((entry.block - base, place)));
+                        let says = (backup, Says::Block(entry.block - base, place));
                         self.places.entry((entry.lin, base)).or_default().push(says);
                     }
                     _ => {}
@@ -88,7 +125,7 @@ impl Homes {
             Row::Item(item) if counts => drop(self.items.insert((item.lin, backup))),
             Row::Name(name) if counts => drop(self.names.insert((name.parent, backup))),
             Row::Location(row) if counts => {
-                self.places.entry((row.lin, row.base)).or_default().push((backup, None));
+                self.places.entry((row.lin, row.base)).or_default().push((backup, Says::Whole));
             }
             Row::Item(_) | Row::Name(_) | Row::Location(_) => {}
         }
@@ -105,13 +142,7 @@ impl Homes {
     /// Whether a location row of the tables stands on what they say.
     fn has_home_of(&self, row: &LocationRow) -> bool {
         let says = self.places.get(&(row.lin, row.base));
-        says.into_iter().flatten().any(|(backup, block)| {
-            let is_so = |(at, place): (u64, BlockPlace)| {
-                let has = usize::try_from(at).ok().and_then(|at| row.blocks.get(at)).copied();
-                has.unwrap_or(BlockPlace::Empty) == place
-            };
-            row.backup >= *backup && block.is_none_or(is_so)
-        })
+        says.into_iter().flatten().any(|(backup, says)| row.backup >= *backup && says.is_so(row))
     }
 }
 
@@ -121,11 +152,18 @@ struct Carrier<'a> {
     keys: &'a Keys,
     sink: &'a mut dyn ObjectSink,
     open: Option<ObjectId>,
+    /// Objects that are stored, with their bytes.
     done: Vec<(ObjectId, u64)>,
     rows: u64,
 }
 
-impl Carrier<'_> {
+impl<'a> Carrier<'a> {
+    fn new(keys: &'a Keys, sink: &'a mut dyn ObjectSink) -> Result<Carrier<'a>, GarbageFault> {
+        let tail = TailBuilder::new(ZSTD_LEVEL).ok_or(GarbageFault::Memory)?;
+        Ok(Carrier { tail, keys, sink, open: None, done: Vec::new(), rows: 0 })
+    }
+
+    /// Adds a row; rows of a kind ascend.
     fn push(&mut self, row: RowRef<'_>) -> Result<(), GarbageFault> {
         let is_full = |tail: &TailBuilder| tail.is_full() || tail.bytes_max_with(row) > OBJECT_BYTES_MAX;
         if self.open.is_some() && is_full(&self.tail) {
@@ -144,6 +182,7 @@ impl Carrier<'_> {
         pushed.map_err(|refused| GarbageFault::Table(TableFault::Write(refused)))
     }
 
+    /// Stores what there is.
     fn finish(&mut self) -> Result<(), GarbageFault> {
         let Some(id) = self.open.take() else { return Ok(()) };
         let sink = &mut *self.sink;
@@ -181,8 +220,7 @@ pub fn carry<F: Fetch>(
             return Err(GarbageFault::Stopped);
         }
     }
-    let tail = TailBuilder::new(ZSTD_LEVEL).ok_or(GarbageFault::Memory)?;
-    let mut carrier = Carrier { tail, keys, sink, open: None, done: Vec::new(), rows: 0 };
+    let mut carrier = Carrier::new(keys, sink)?;
     let row_blocks = u64::from(row_blocks.max(1));
     let (mut homes, mut group) = (Homes::default(), Vec::new());
     let mut retired: Vec<(ObjectId, u64)> = Vec::new();
@@ -248,7 +286,8 @@ fn read_tail<F: Fetch>(
             rows.push(row);
         }
     }
-    rows.into_iter().for_each(|row| homes.add(row, id, row_blocks, counts));
+    let by = trailer.head.backup;
+    rows.into_iter().for_each(|row| homes.add(row, id, by, row_blocks, counts));
     Ok(trailer.total_bytes())
 }
 

@@ -5,7 +5,10 @@
 //!            marked by any row: named          marked by a row that a point or the next backup needs: live
 //! ```
 //!
-//! Memory: [`MARK_OBJECTS_MAX`] objects at a time, 89 bytes each; with more the tables are read again for the next ones. And a stream for each
+//! Where the store's list says how large objects are, those of which little is live are named, the sparsest first. That is a guess, from below:
+//! the plain length of a frame is not in the rows. `gc::rewrite` weighs them.
+//!
+//! Memory: [`MARK_OBJECTS_MAX`] objects at a time, 114 bytes each; with more the tables are read again for the next ones. And a stream for each
 //! kind of rows, as a merge has. Time: linear in the rows.
 //!
 //! Invariants: an object counts as dead only when no row of any segment names it, needed or not; a row that cannot be read is a fault, so
@@ -14,18 +17,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::types::{GarbageFault, Marked};
+use super::rewrite::{Gates, may_move};
+use super::types::{GarbageFault, Marked, Sparse};
 use crate::format::key::KeyRef;
-use crate::format::row::{BlockPlace, LocationRow, Row, RowKind};
+use crate::format::row::{BlockPlace, LocationRow, Place, Row, RowKind};
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::log::names::NameSet;
 use crate::log::state::State;
+use crate::pack::{BLOCK_BYTES_MAX, frame_bytes};
+use crate::store::StoreFault;
 use crate::table::merge::judge;
 use crate::table::segment::SegmentMeta;
 use crate::table::source::{Fetch, Source, TableFault, TailRef};
 use crate::table::stream::Stream;
 
-/// Objects that are counted in one pass over the tables: 11 MiB; two TiB of data.
+/// Objects that are counted in one pass over the tables: 15 MiB; two TiB of data.
 pub const MARK_OBJECTS_MAX: usize = 1 << 17;
 /// Dead objects of one mark that are named: what one round condemns. The next one finds the rest.
 pub const FOUND_MAX: usize = 4096;
@@ -46,20 +52,47 @@ struct Pass {
     live: Vec<Parts>,
     /// A row refers to it.
     is_named: Vec<bool>,
+    /// What is live in it must stay: a row of a running backup refers to it, or rows of several volumes do.
+    stays: Vec<bool>,
+    /// Stored bytes of live blocks, blocks, and a volume whose rows name them.
+    blocks: Vec<(u64, u32, VolumeId)>,
+    /// Live blocks of the place that rows are of: versions of a row have most of them in common.
+    place: (Lin, u64),
+    of_place: BTreeSet<(usize, u32, u32)>,
 }
 
 impl Pass {
     fn new(names: Vec<ObjectId>) -> Pass {
         let len = names.len();
         let none = [0; PARTS / 64];
-        Pass { names, named: vec![none; len], live: vec![none; len], is_named: vec![false; len] }
+        Pass {
+            names,
+            named: vec![none; len],
+            live: vec![none; len],
+            is_named: vec![false; len],
+            stays: vec![false; len],
+            blocks: vec![(0, 0, VolumeId(0)); len],
+            place: (Lin::default(), 0),
+            of_place: BTreeSet::new(),
+        }
     }
 
-    fn add(&mut self, row: &LocationRow, is_live: bool) {
+    fn add(&mut self, row: &LocationRow, is_live: bool, is_running: bool) {
+        if self.place != (row.lin, row.base) {
+            (self.place, self.of_place) = ((row.lin, row.base), BTreeSet::new());
+        }
         for block in &row.blocks {
             let BlockPlace::Stored(place) = block else { continue };
             let Ok(at) = self.names.binary_search(&place.object) else { continue };
             self.is_named[at] = true;
+            self.stays[at] |= is_running;
+            if is_live && self.of_place.insert((at, place.frame_offset, place.inner_offset)) {
+                let (bytes, blocks, volume) = &mut self.blocks[at];
+                self.stays[at] |= *blocks > 0 && *volume != row.lin.volume;
+                *bytes += stored_bytes(place, row.block_bytes);
+                *blocks = blocks.saturating_add(1);
+                *volume = row.lin.volume;
+            }
             let first = u64::from(place.frame_offset) / PART_BYTES;
             let end = u64::from(place.frame_offset) + u64::from(place.frame_bytes).max(1);
             for part in first..end.div_ceil(PART_BYTES) {
@@ -71,6 +104,14 @@ impl Pass {
             }
         }
     }
+}
+
+/// Stored bytes of a block, at least: as if its frame were full.
+fn stored_bytes(place: &Place, block_bytes: u32) -> u64 {
+    let frame = u64::from(place.frame_bytes);
+    let full = frame_bytes(block_bytes.min(BLOCK_BYTES_MAX)) as u64;
+    let plain = frame.max(full).max(u64::from(place.inner_offset) + u64::from(place.len)).max(1);
+    frame * u64::from(place.len) / plain
 }
 
 fn bytes_of(parts: &Parts) -> u64 {
@@ -107,14 +148,19 @@ pub(super) fn locations<F: Fetch>(
     Ok(())
 }
 
-/// Counts what the tables of `state` refer to. Blocks; `stop` ends it early.
+/// Sizes of stored objects from a name on, ascending, until `false` comes back.
+pub type Sizes<'a> =
+    dyn FnMut(&ObjectId, &mut dyn FnMut(ObjectId, u64) -> bool) -> Result<(), StoreFault> + 'a;
+
+/// Counts what the tables of `state` refer to; `sizes` where sparse objects are to be named. Blocks; `stop` ends it early.
 ///
 /// # Errors
-/// A row cannot be read: then nothing is known.
+/// A row cannot be read, or the store does not list: then nothing is known.
 pub fn mark<F: Fetch>(
     source: &mut Source<F>,
     state: &State,
     objects_max: usize,
+    mut sizes: Option<(&mut Sizes<'_>, Gates)>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Marked, GarbageFault> {
     let mut objects = objects(state);
@@ -130,12 +176,12 @@ pub fn mark<F: Fetch>(
         for (&volume, segments) in &state.segments {
             let (settled, running) = apart(state, segments);
             for tail in running {
-                locations(source, tail, &mut |row| pass.add(row, true))?;
+                locations(source, tail, &mut |row| pass.add(row, true, true))?;
             }
             let cuts = cuts(state, volume);
             let on = &mut |row: &Row, tail: ObjectId, keep: bool| {
                 if let Row::Location(row) = row {
-                    pass.add(row, keep);
+                    pass.add(row, keep, false);
                 }
                 if is_first {
                     marked.rows += 1;
@@ -151,6 +197,11 @@ pub fn mark<F: Fetch>(
         }
         is_first = false;
         count(&pass, &mut marked);
+        if let Some((sizes, gates)) = &mut sizes {
+            sparse(&pass, state, (*sizes, *gates), &mut marked)?;
+            marked.sparse.sort_by_key(|of| (of.live_bytes.saturating_mul(1000) / of.bytes.max(1), of.id));
+            marked.sparse.truncate(FOUND_MAX);
+        }
     }
     marked.idle = idle.into_iter().map(|(volume, ids)| (volume, ids.into_iter().collect())).collect();
     Ok(marked)
@@ -172,6 +223,32 @@ fn count(pass: &Pass, marked: &mut Marked) {
             (true, _) => {}
         }
     }
+}
+
+/// Names the objects of a pass of which little is live.
+fn sparse(
+    pass: &Pass,
+    state: &State,
+    (sizes, gates): (&mut Sizes<'_>, Gates),
+    marked: &mut Marked,
+) -> Result<(), GarbageFault> {
+    let (Some(first), Some(last)) = (pass.names.first(), pass.names.last()) else { return Ok(()) };
+    sizes(first, &mut |id, bytes| {
+        if let Ok(at) = pass.names.binary_search(&id)
+            && bytes_of(&pass.live[at]) > 0
+            && !pass.stays[at]
+            && may_move(state, &id)
+        {
+            let (live_bytes, blocks, volume) = pass.blocks[at];
+            let live_bytes = live_bytes.min(bytes);
+            if gates.is_worth(bytes, live_bytes) {
+                marked.sparse_bytes += bytes - live_bytes;
+                marked.sparse.push(Sparse { id, volume, live_bytes, bytes, blocks });
+            }
+        }
+        id < *last
+    })?;
+    Ok(())
 }
 
 /// Names of upload objects in the tables.

@@ -6,13 +6,14 @@
 //!                                                                                                `--> tail read: rows that have no other
 //!                                                                                                     home go into a new object's tail;
 //!                                                                                                     retired -- window, pins --> Delete
-//!    `--> objects of which little is live --> Move: live frames go to new objects, rows follow; the old ones are dead at the next mark
+//!    `--> objects of which little is live --> Move: live blocks go into new objects, rows follow in one commit; Mark finds the old ones dead
 //! ```
 //!
 //! | module | what |
 //! |---|---|
 //! | [`types`] | orders and what comes back of them |
 //! | [`mark`] | what the tables refer to, counted from all rows in bounded memory |
+//! | [`rewrite`] | live blocks leave objects that are mostly dead |
 //! | [`carry`] | the last look before objects go: their tails, and rows whose only home they are |
 //! | [`sweep`] | deletions, and orphans in the store's lists |
 //!
@@ -23,5 +24,6 @@
 
 pub mod carry;
 pub mod mark;
+pub mod rewrite;
 pub mod sweep;
 pub mod types;

@@ -5,13 +5,19 @@ use std::fmt;
 use crate::format::tail::TailKind;
 use crate::id::{Epoch, ObjectId, Slot, VolumeId};
 use crate::store::StoreFault;
+use crate::table::segment::SegmentMeta;
 use crate::table::source::TableFault;
 
 /// One step of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Look through the tables.
-    Mark,
+    Mark {
+        /// Whether objects of which little is live are to be named: the store's list is asked how large they are.
+        sizes: bool,
+    },
+    /// Move what is live out of objects that are mostly dead.
+    Move(Move),
     /// Look at condemned objects for the last time, and carry on rows whose only home they are.
     Carry(Vec<ObjectId>),
     /// Delete retired names.
@@ -23,6 +29,19 @@ pub enum Step {
     },
 }
 
+/// Objects that are to be moved out of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Move {
+    /// The volume whose rows follow.
+    pub volume: VolumeId,
+    /// The objects.
+    pub names: Vec<ObjectId>,
+    /// Go on behind this segment: its first inode and its name. `None`: the objects are weighed first.
+    pub after: Option<(u64, ObjectId)>,
+    /// Plain bytes of blocks from which on no further segment is begun.
+    pub bytes_max: u64,
+}
+
 /// A step, its number, and what its new objects are named by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
@@ -30,6 +49,8 @@ pub struct Order {
     pub number: u64,
     /// New names are of this epoch.
     pub epoch: Epoch,
+    /// The time in nanoseconds since 1970, as the store says it: whether an orphan has had its window.
+    pub wall_ns: i64,
     /// What to do.
     pub step: Step,
 }
@@ -39,6 +60,8 @@ pub struct Order {
 pub enum Outcome {
     /// Of [`Step::Mark`].
     Marked(Marked),
+    /// Of [`Step::Move`].
+    Moved(Moved),
     /// Of [`Step::Carry`].
     Carried(Carried),
     /// Of [`Step::Delete`].
@@ -52,7 +75,8 @@ impl Outcome {
     /// What comes of a step where there is no garbage.
     pub fn nothing(step: &Step) -> Outcome {
         match step {
-            Step::Mark => Outcome::Marked(Marked::default()),
+            Step::Mark { .. } => Outcome::Marked(Marked::default()),
+            Step::Move(_) => Outcome::Moved(Moved::default()),
             Step::Carry(_) => Outcome::Carried(Carried::default()),
             Step::Delete(names) => {
                 let gone = names.iter().map(|name| name.0).collect();
@@ -82,8 +106,50 @@ pub struct Marked {
     pub rows_idle: u64,
     /// Rows.
     pub rows: u64,
+    /// Objects of which little is live, the sparsest first, at most [`FOUND_MAX`](super::mark::FOUND_MAX); none where sizes are not known.
+    pub sparse: Vec<Sparse>,
+    /// Dead bytes in all such objects, about.
+    pub sparse_bytes: u64,
     /// Segments with rows that no point needs, by volume.
     pub idle: Vec<(VolumeId, Vec<ObjectId>)>,
+}
+
+/// An object of which little is live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sparse {
+    /// The object.
+    pub id: ObjectId,
+    /// A volume whose rows name it.
+    pub volume: VolumeId,
+    /// Bytes that are live, about.
+    pub live_bytes: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Blocks that are live, about.
+    pub blocks: u32,
+}
+
+/// What came of moving live blocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Objects that were worth it: those that [`Moved::after`] goes on with. Ascending.
+    pub names: Vec<ObjectId>,
+    /// There is more behind this segment.
+    pub after: Option<(u64, ObjectId)>,
+    /// Segments whose rows are in others now.
+    pub removed: Vec<ObjectId>,
+    /// Those others. They are in the store.
+    pub added: Vec<SegmentMeta>,
+    /// New objects with blocks: (name, bytes). They are in the store.
+    pub objects: Vec<(ObjectId, u64)>,
+    /// Objects that cannot be moved: and why.
+    pub kept: Vec<(ObjectId, String)>,
+    /// Objects that this step had no room for.
+    pub later: Vec<ObjectId>,
+    /// Plain bytes of the blocks that were copied.
+    pub bytes: u64,
+    /// Requests for objects and segments, those for rows left out.
+    pub requests: u64,
 }
 
 /// What the last look at condemned objects gave.

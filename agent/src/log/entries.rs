@@ -260,10 +260,10 @@ fn said(record: &Record) -> Option<Said> {
         Record::Garbage(GarbageNews::Settings(_)) => {
             Said::new("repo set", "how garbage is treated was set".to_owned())
         }
-        Record::Garbage(GarbageNews::Wanted(wanted)) => {
+        Record::Garbage(GarbageNews::Wanted(wanted) | GarbageNews::WantedWith(wanted, _)) => {
             Said::new("gc", "a garbage run was asked for".to_owned()).at(wanted.wall_ns)
         }
-        Record::Garbage(GarbageNews::Done(done)) => {
+        Record::Garbage(GarbageNews::Done(done) | GarbageNews::DoneWith(done, _)) => {
             let text = format!("a garbage run ended: {} objects and segments deleted", done.deleted);
             Said::new("gc", text).at(done.wall_ns)
         }

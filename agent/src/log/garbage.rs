@@ -26,7 +26,7 @@ use super::limits::{BURIED_RUNS_MAX, Bound, CLOCKS_MAX, CONDEMNED_MAX, OVER_MAX,
 use super::names::NameSet;
 use super::state::{Refusal, State};
 use crate::format::cursor::{Reader, Wire, WireFault, emit_list};
-use crate::format::garbage::{Done, GarbageNews, Settings, Wanted};
+use crate::format::garbage::{Done, GarbageNews, Moves, Settings, Wanted};
 use crate::format::slot::SlotHeader;
 use crate::id::{Epoch, ObjectId, Slot};
 
@@ -59,8 +59,12 @@ pub struct Garbage {
     pub settings: Option<Settings>,
     /// A run that was asked for and has not ended.
     pub wanted: Option<Wanted>,
+    /// Bytes that it may move, where that was said.
+    pub budget_bytes: Option<u64>,
     /// The last run.
     pub done: Option<Done>,
+    /// What it moved, if anything.
+    pub moves: Option<Moves>,
 }
 
 fn require(holds: bool, why: Refusal) -> Result<(), Refusal> {
@@ -124,6 +128,17 @@ impl Garbage {
                 carriers.insert(id);
             }
         }
+    }
+
+    fn want(&mut self, wanted: Wanted, budget_bytes: Option<u64>) -> Result<(), Refusal> {
+        (self.wanted, self.budget_bytes) = (Some(wanted), budget_bytes);
+        Ok(())
+    }
+
+    fn ended(&mut self, done: Done, moves: Option<Moves>) -> Result<(), Refusal> {
+        (self.wanted, self.budget_bytes) = (None, None);
+        (self.done, self.moves) = (Some(done), moves);
+        Ok(())
     }
 
     fn release(&mut self, id: &ObjectId) -> Result<Slot, Refusal> {
@@ -202,15 +217,10 @@ impl State {
                 self.garbage.settings = Some(*settings);
                 Ok(())
             }
-            GarbageNews::Wanted(wanted) => {
-                self.garbage.wanted = Some(*wanted);
-                Ok(())
-            }
-            GarbageNews::Done(done) => {
-                self.garbage.wanted = None;
-                self.garbage.done = Some(*done);
-                Ok(())
-            }
+            GarbageNews::Wanted(wanted) => self.garbage.want(*wanted, None),
+            GarbageNews::WantedWith(wanted, budget_bytes) => self.garbage.want(*wanted, Some(*budget_bytes)),
+            GarbageNews::Done(done) => self.garbage.ended(*done, None),
+            GarbageNews::DoneWith(done, moves) => self.garbage.ended(*done, Some(*moves)),
         }
     }
 
@@ -306,8 +316,8 @@ impl Wire for Garbage {
         self.over_before.emit(out);
         self.floor_slot.emit(out);
         self.settings.emit(out);
-        self.wanted.emit(out);
-        self.done.emit(out);
+        emit_with(self.wanted.as_ref(), self.budget_bytes.as_ref(), out);
+        emit_with(self.done.as_ref(), self.moves.as_ref(), out);
     }
 
     fn parse(reader: &mut Reader<'_>) -> Result<Self, WireFault> {
@@ -315,7 +325,7 @@ impl Wire for Garbage {
             let ascends = list.windows(2).all(|pair| pair[0].0 < pair[1].0);
             if ascends { Ok(Arc::new(list.into_iter().collect())) } else { Err(WireFault::Value) }
         }
-        Ok(Garbage {
+        let mut garbage = Garbage {
             condemned: map(reader.list(CONDEMNED_MAX)?)?,
             objects: map(reader.list(super::limits::RETIRED_MAX)?)?,
             buried: Arc::new(reader.value()?),
@@ -325,10 +335,31 @@ impl Wire for Garbage {
             over_before: reader.value()?,
             floor_slot: reader.value()?,
             settings: reader.value()?,
-            wanted: reader.value()?,
-            done: reader.value()?,
-        })
+            ..Garbage::default()
+        };
+        (garbage.wanted, garbage.budget_bytes) = parse_with(reader)?;
+        (garbage.done, garbage.moves) = parse_with(reader)?;
+        Ok(garbage)
     }
+}
+
+/// A value that may be there (1), with another that may be there too (2): checkpoints of programs that knew no second have none.
+fn emit_with<A: Wire, B: Wire>(first: Option<&A>, second: Option<&B>, out: &mut Vec<u8>) {
+    let Some(first) = first else { return out.push(0) };
+    out.push(if second.is_some() { 2 } else { 1 });
+    first.emit(out);
+    if let Some(second) = second {
+        second.emit(out);
+    }
+}
+
+fn parse_with<A: Wire, B: Wire>(reader: &mut Reader<'_>) -> Result<(Option<A>, Option<B>), WireFault> {
+    Ok(match reader.value::<u8>()? {
+        0 => (None, None),
+        1 => (Some(reader.value()?), None),
+        2 => (Some(reader.value()?), Some(reader.value()?)),
+        _ => return Err(WireFault::Value),
+    })
 }
 
 #[cfg(test)]

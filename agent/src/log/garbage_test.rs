@@ -184,3 +184,38 @@ fn all_of_it_is_in_a_checkpoint() {
     assert_eq!(Garbage::parse(&mut Reader::new(&bytes)).as_ref(), Ok(garbage));
     assert!(!garbage.over.is_empty() && !garbage.buried.is_empty() && !garbage.objects.is_empty());
 }
+
+#[test]
+fn objects_that_enter_with_segments_hold_blocks_and_are_no_carriers() {
+    let mut log = Log::new();
+    let segment =
+        crate::format::record::SegmentMeta { id: id(50), volume: VolumeId(1), ..Default::default() };
+    let moved = Commit { objects: vec![(id(2), 10)], segments: vec![segment], ..Commit::default() };
+    let rows = Commit { objects: vec![(id(3), 10)], ..Commit::default() };
+    log.write(&[Record::Commit(moved), Record::Commit(rows)]).unwrap();
+    assert_eq!(log.state.garbage.carriers.names().collect::<Vec<_>>(), [id(3)]);
+    assert!(log.state.live.contains(&id(2)));
+}
+
+#[test]
+fn a_budget_and_what_was_moved_are_in_checkpoints_and_those_of_before_have_neither() {
+    let mut log = Log::new();
+    let back = |log: &Log| {
+        let mut bytes = Vec::new();
+        log.state.garbage.emit(&mut bytes);
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(Garbage::parse(&mut reader).as_ref(), Ok(&log.state.garbage));
+        assert!(reader.is_empty());
+        bytes.len()
+    };
+    log.news(GarbageNews::Wanted(Wanted::default())).unwrap();
+    let before = back(&log);
+    log.news(GarbageNews::WantedWith(Wanted::default(), 5)).unwrap();
+    assert_eq!((back(&log), log.state.garbage.budget_bytes), (before + 8, Some(5)));
+    log.news(GarbageNews::DoneWith(Done::default(), Moves { bytes: 1, objects: 2 })).unwrap();
+    back(&log);
+    assert_eq!((log.state.garbage.wanted, log.state.garbage.budget_bytes), (None, None));
+    log.news(GarbageNews::Done(Done::default())).unwrap();
+    back(&log);
+    assert_eq!(log.state.garbage.moves, None);
+}

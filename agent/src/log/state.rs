@@ -509,7 +509,10 @@ impl State {
             self.add_segment(segment)?;
         }
         if commit.backup.0 == 0 {
-            self.garbage.carried(&commit.objects);
+            // Those that enter with segments hold blocks, which rows there refer to (G5).
+            if commit.segments.is_empty() {
+                self.garbage.carried(&commit.objects);
+            }
             let counts = !commit.progress.is_empty()
                 || commit.totals != Totals::default()
                 || commit.newest_secs.is_some();

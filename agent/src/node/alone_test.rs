@@ -124,7 +124,8 @@ impl Alone {
         while let Some(action) = self.node.next_action() {
             match action {
                 Action::Collect { order, .. } => {
-                    let marked = (order.step == Step::Mark).then(|| self.marks.pop_front()).flatten();
+                    let marked =
+                        matches!(order.step, Step::Mark { .. }).then(|| self.marks.pop_front()).flatten();
                     let result = Ok(marked.map_or_else(|| Outcome::nothing(&order.step), Outcome::Marked));
                     let event = Event::Collected { number: order.number, result };
                     self.node.handle(self.now, self.now as i64, event);

@@ -157,6 +157,17 @@ impl Coalesce {
         sink: &mut dyn SegmentSink,
         budget: u32,
     ) -> Result<Progress, TableFault> {
+        self.step_with(source, sink, budget, &mut |_| Ok(()))
+    }
+
+    /// The same; `on` has each row before it is written, and may change what it says, but not its key.
+    pub fn step_with<F: Fetch>(
+        &mut self,
+        source: &mut Source<F>,
+        sink: &mut dyn SegmentSink,
+        budget: u32,
+        on: &mut dyn FnMut(&mut Row) -> Result<(), TableFault>,
+    ) -> Result<Progress, TableFault> {
         for _ in 0..budget {
             let Some((lin, at)) = least(&mut self.streams, source)? else {
                 self.writer.finish(sink).map_err(fault_of)?;
@@ -167,13 +178,18 @@ impl Coalesce {
             }
             if let Some(row) = self.streams[at].next(source)? {
                 self.rows_in += 1;
-                self.take(row, sink)?;
+                self.take(row, sink, on)?;
             }
         }
         Ok(Progress::More)
     }
 
-    fn take(&mut self, row: Row, sink: &mut dyn SegmentSink) -> Result<(), TableFault> {
+    fn take(
+        &mut self,
+        mut row: Row,
+        sink: &mut dyn SegmentSink,
+        on: &mut dyn FnMut(&mut Row) -> Result<(), TableFault>,
+    ) -> Result<(), TableFault> {
         if !self.judge.needs(&row) {
             return Ok(());
         }
@@ -186,6 +202,7 @@ impl Coalesce {
                 self.write(&deletion, sink)?;
             }
         }
+        on(&mut row)?;
         self.write(&row, sink)
     }
 

@@ -9,11 +9,18 @@
 //! - otherwise the backup's entries are laid over the row of the backup before it, when that is of `rows_from` or later and of
 //!   the same block size, else over nothing.
 //!
+//! Objects that no backup wrote hold rows that garbage runs carried on, and entries of blocks that they moved, with the backup whose they were.
+//! They are merged apart from the others, and where they have a row it takes the place of others of its key; of several the greatest name counts.
+//!
+//! Garbage runs move blocks, so a row may say that a block is in an object that is gone. Equal digests are equal blocks: such a block is taken
+//! from an object that is there, as any other row or entry of its place says it; which of several makes no difference. That one does is what
+//! `gc::rewrite` and `gc::carry` see to.
+//!
 //! So a writer of tails must write a whole location row when a block became empty or when extent runs
 //! changed.
 //!
 //! Memory: per pass [`REBUILD_FAN_IN`] runs (a row block, a row and a share of the read-ahead each), a segment builder, the
-//! list of scratch segments, and [`REBUILD_GROUP_ROWS_MAX`] rows at most for one base. Time: each pass reads and writes all rows.
+//! list of scratch segments, 24 bytes for each object, and [`REBUILD_GROUP_ROWS_MAX`] rows at most for one base. Time: each pass reads and writes all rows.
 //!
 //! Does not: find objects (a LIST does), judge which are committed, or delete scratch. Source: external merge sort; rules ours.
 
@@ -24,7 +31,7 @@ use super::segment::{SegmentMeta, SegmentSink, SegmentWriter};
 use super::source::{Fetch, Source, TableFault, TailRef};
 use super::stream::Stream;
 use crate::format::key::KeyRef;
-use crate::format::row::{BlockPlace, EntryRow, LocationRow, Row, RowKind, RowRef};
+use crate::format::row::{BlockPlace, Digest, EntryRow, LocationRow, Place, Row, RowKind, RowRef};
 use crate::format::seal::Keys;
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::limits::{REBUILD_FAN_IN, REBUILD_GROUP_ROWS_MAX};
@@ -41,7 +48,7 @@ pub struct RebuildSettings<'a> {
     pub zstd_level: i32,
     /// Largest segment in bytes.
     pub segment_bytes_max: u64,
-    /// Runs merged at once, 2..=[`REBUILD_FAN_IN`].
+    /// Runs merged at once, 3..=[`REBUILD_FAN_IN`].
     pub fan_in: usize,
 }
 
@@ -67,7 +74,7 @@ pub fn rebuild<F: Fetch>(
     scratch: &mut dyn SegmentSink,
     out: &mut dyn SegmentSink,
 ) -> Result<Rebuilt, TableFault> {
-    let fan_in = settings.fan_in.clamp(2, REBUILD_FAN_IN);
+    let fan_in = settings.fan_in.clamp(3, REBUILD_FAN_IN);
     let no_memory = TableFault::Store(StoreFault {
         kind: crate::store::StoreFaultKind::Full,
         call: "rebuild".to_owned(),
@@ -76,36 +83,59 @@ pub fn rebuild<F: Fetch>(
     let new_writer = || SegmentWriter::new(settings.zstd_level, settings.segment_bytes_max, keys);
     let mut writer = new_writer().ok_or(no_memory)?;
     let mut done = Rebuilt::default();
-    let mut runs: Vec<Vec<TailRef>> = Vec::new();
+    let (mut runs, mut newer): (Vec<Vec<TailRef>>, Vec<TailRef>) = (Vec::new(), Vec::new());
+    let mut there = Vec::with_capacity(objects.len());
     for chunk in objects.chunks(fan_in) {
         let mut tails = Vec::with_capacity(chunk.len());
         for id in chunk {
             match source.object(id) {
-                Ok((trailer, _)) if settings.given_up.contains(&trailer.head.backup) => {}
+                Ok((trailer, _)) if settings.given_up.contains(&trailer.head.backup) => there.push(*id),
                 Ok((trailer, tail)) => {
+                    there.push(*id);
                     done.seen.insert((trailer.head.backup, trailer.head.volume));
-                    tails.push(tail);
+                    match trailer.head.backup.0 {
+                        0 => newer.push(TailRef { goes_first: true, ..tail }),
+                        _ => tails.push(tail),
+                    }
                 }
                 Err(fault) => done.skipped.push((*id, fault)),
             }
         }
-        if objects.len() <= fan_in {
+        if objects.len() < fan_in {
             runs.push(tails);
         } else {
             runs.push(merge_run(source, tails, &mut writer, scratch, &mut done)?);
         }
     }
-    while runs.len() > fan_in {
-        let mut merged = Vec::new();
-        for group in runs.chunks(fan_in) {
-            let tails = group.iter().flatten().copied().collect();
-            merged.push(merge_run(source, tails, &mut writer, scratch, &mut done)?);
-        }
-        runs = merged;
+    newer.sort_by_key(|tail| tail.id);
+    let mut newest: Vec<Vec<TailRef>> = Vec::new();
+    for tails in newer.chunks(fan_in) {
+        newest.push(match objects.len() < fan_in {
+            true => tails.to_vec(),
+            false => first(merge_run(source, tails.to_vec(), &mut writer, scratch, &mut done)?),
+        });
     }
-    let tails = runs.into_iter().flatten().collect();
-    Assembly::new(tails, settings.location_blocks, writer).run(source, out, &mut done)?;
+    // The last pass reads one run of them beside the others.
+    for (runs, most) in [(&mut runs, fan_in - 1), (&mut newest, 1)] {
+        let goes_first = most == 1;
+        while runs.len() > most {
+            let mut merged = Vec::new();
+            for group in runs.chunks(fan_in) {
+                let tails = group.iter().flatten().copied().collect();
+                let run = merge_run(source, tails, &mut writer, scratch, &mut done)?;
+                merged.push(if goes_first { first(run) } else { run });
+            }
+            *runs = merged;
+        }
+    }
+    let tails = runs.into_iter().chain(newest).flatten().collect();
+    there.sort_unstable();
+    Assembly::new(tails, there, settings.location_blocks, writer).run(source, out, &mut done)?;
     Ok(done)
+}
+
+fn first(run: Vec<TailRef>) -> Vec<TailRef> {
+    run.into_iter().map(|tail| TailRef { goes_first: true, ..tail }).collect()
 }
 
 /// Merges tails into one run of scratch segments.
@@ -179,6 +209,8 @@ struct Assembly {
     /// Item rows of the current LIN, newest first: backup and `rows_from`.
     versions: Vec<(BackupId, BackupId)>,
     lin: Option<Lin>,
+    /// Objects whose tails could be read, ascending.
+    there: Vec<ObjectId>,
 }
 
 /// Rows of one backup at one base.
@@ -189,9 +221,14 @@ struct Change {
 }
 
 impl Assembly {
-    fn new(tails: Vec<TailRef>, location_blocks: u8, writer: SegmentWriter) -> Assembly {
-        let streams = streams_of(&tails);
-        Assembly { streams, blocks: location_blocks.max(1).into(), writer, versions: Vec::new(), lin: None }
+    fn new(
+        tails: Vec<TailRef>,
+        there: Vec<ObjectId>,
+        location_blocks: u8,
+        writer: SegmentWriter,
+    ) -> Assembly {
+        let (streams, blocks) = (streams_of(&tails), location_blocks.max(1).into());
+        Assembly { streams, blocks, writer, versions: Vec::new(), lin: None, there }
     }
 
     fn run<F: Fetch>(
@@ -262,6 +299,7 @@ impl Assembly {
                 }
             }
         }
+        let found = self.found(&changes);
         let mut rows: Vec<LocationRow> = Vec::with_capacity(changes.len());
         for (backup, change) in changes {
             let row = match change.whole {
@@ -270,7 +308,26 @@ impl Assembly {
             };
             rows.push(row);
         }
+        for block in rows.iter_mut().flat_map(|row| &mut row.blocks) {
+            if let BlockPlace::Stored(place) = block
+                && self.there.binary_search(&place.object).is_err()
+                && let Some(at) = found.get(&(place.digest, place.len))
+            {
+                *place = *at;
+            }
+        }
         Ok(rows)
+    }
+
+    /// Where blocks of one place are that rows or entries have in objects which are there.
+    fn found(&self, changes: &BTreeMap<BackupId, Change>) -> BTreeMap<(Digest, u32), Place> {
+        let whole = changes.values().filter_map(|change| change.whole.as_ref()).flat_map(|row| &row.blocks);
+        let entries = changes.values().flat_map(|change| &change.entries).map(|entry| &entry.place);
+        let stored = whole.chain(entries).filter_map(|block| match block {
+            BlockPlace::Stored(place) if self.there.binary_search(&place.object).is_ok() => Some(*place),
+            BlockPlace::Stored(_) | BlockPlace::Zero | BlockPlace::Empty | BlockPlace::Lost => None,
+        });
+        stored.map(|place| ((place.digest, place.len), place)).collect()
     }
 
     /// `rows_from` of the item row in force at `backup`.

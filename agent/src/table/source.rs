@@ -183,6 +183,8 @@ pub struct TailRef {
     pub first_base: u64,
     /// All location rows of `last` have lesser bases.
     pub end_base: u64,
+    /// Its rows take the place of others with the same key; of several such tails that of the greatest name does.
+    pub goes_first: bool,
 }
 
 impl TailRef {
@@ -214,6 +216,7 @@ impl From<&SegmentMeta> for TailRef {
             rows: meta.rows,
             first_base: meta.first_base,
             end_base: meta.end_base_or_max(),
+            goes_first: false,
         }
     }
 }
@@ -486,6 +489,7 @@ impl<F: Fetch> Source<F> {
             rows: trailer.rows,
             first_base: 0,
             end_base: u64::MAX,
+            goes_first: false,
         };
         let index = self.index(&tail)?;
         let ends = RowKind::ALL.map(|kind| {

@@ -4,10 +4,10 @@
 //! overlap is one open tail (two at the seams). Time: a comparison per open tail and row; GETs start with one row block, through
 //! the cache, and double up to the read-ahead.
 //!
-//! Invariants: keys ascend strictly, whatever the store gives (else a fault ends the stream); of equal keys the row of the least object id is given, the others are dropped.
+//! Invariants: keys ascend strictly, whatever the store gives (else a fault ends the stream); of equal keys the row of the greatest object id that goes first is given, or else of the least, and the others are dropped.
 //! Does not: apply the reading rules (see `read`). Source: ours.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use super::source::{BlockAt, Fetch, Source, TableFault, TailRef};
@@ -49,7 +49,7 @@ impl Stream {
     pub fn new(kind: RowKind, from: KeyRef<'_>, tails: impl IntoIterator<Item = TailRef>) -> Stream {
         let is_ahead = |tail: &TailRef| tail.rows[kind.index()] > 0 && tail.end(kind) > (from.lin, from.base);
         let mut waiting: Vec<TailRef> = tails.into_iter().filter(is_ahead).collect();
-        waiting.sort_by_key(|tail| std::cmp::Reverse((tail.begin(kind), tail.id)));
+        waiting.sort_by_key(|tail| Reverse((tail.begin(kind), tail.id)));
         Stream {
             kind,
             from: from.to_owned(),
@@ -149,13 +149,15 @@ impl Stream {
         }
     }
 
-    /// The open tail whose head comes first; of equal keys that of the least object id.
+    /// The open tail whose head comes first; of equal keys that of the greatest object id that goes first, or else of the least.
     fn least(&self) -> Option<usize> {
         let keyed = self.open.iter().enumerate().filter_map(|(at, open)| {
             let key = open.head.as_ref()?.as_ref().key();
-            Some((key, open.tail.id, at))
+            let (first, id) = (open.tail.goes_first, open.tail.id);
+            let newest = first.then_some(Reverse(id));
+            Some((key, Reverse(first), newest, id, at))
         });
-        keyed.min().map(|(_, _, at)| at)
+        keyed.min().map(|(.., at)| at)
     }
 }
 

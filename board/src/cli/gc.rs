@@ -47,11 +47,16 @@ pub fn run(global: &Global, args: &Gc, through: Option<Through>, output: &Output
     let job = Arc::new(Progress::new());
     signal::watch(&job)?;
     let repository = Repository::open(global)?;
+    let budget_bytes = args.budget.map(|bytes| bytes.0).or(args.no_rewrite.then_some(0));
     if args.dry_run {
-        return dry_run(&repository, &job, output);
+        return dry_run(&repository, budget_bytes != Some(0), &job, output);
     }
     let begun_ns = HostClock.boot_ns();
     let wanted = Wanted { wall_ns: HostClock.wall_ns() };
+    let wanted = match budget_bytes {
+        None => GarbageNews::Wanted(wanted),
+        Some(bytes) => GarbageNews::WantedWith(wanted, bytes),
+    };
     let (done, state) = {
         let _watcher = Watcher::start(&job, *output)?;
         job.enter(Phase::Planning);
@@ -75,6 +80,13 @@ fn tell(done: &Done, state: &State, elapsed_ns: u64, output: &Output) {
         Human(done.deleted_bytes),
         HumanTime(elapsed_ns)
     ));
+    if let Some(moves) = &state.garbage.moves {
+        output.say(format_args!(
+            "  moved: {} of live blocks out of {}",
+            Human(moves.bytes),
+            Counted(moves.objects, "object")
+        ));
+    }
     output.say(format_args!("  live: {} in {}", Human(done.live_bytes), Counted(done.objects, "object")));
     if !state.retired.is_empty() {
         output.say(format_args!(
@@ -111,14 +123,15 @@ fn tell(done: &Done, state: &State, elapsed_ns: u64, output: &Output) {
 fn by_cluster(
     repository: &Repository,
     mut through: Through,
-    wanted: Wanted,
+    wanted: GarbageNews,
     job: &Progress,
 ) -> Result<(Done, State), Failure> {
-    let record = Record::Garbage(GarbageNews::Wanted(wanted));
+    let record = Record::Garbage(wanted);
     through.agent.command(Command::Submit(vec![record]))?;
     let mut look = LOOK;
     loop {
         let state = repository.view()?.state;
+        engine::show(job, &state);
         if state.garbage.wanted.is_none()
             && let Some(done) = state.garbage.done
         {
@@ -148,7 +161,7 @@ impl Listener for Teller {
 fn alone(
     global: &Global,
     repository: &Repository,
-    wanted: Wanted,
+    wanted: GarbageNews,
     job: &Arc<Progress>,
 ) -> Result<(Done, State), Failure> {
     let view = repository.view()?;
@@ -180,7 +193,12 @@ fn alone(
 }
 
 /// Looks through the tables, without the lock.
-fn dry_run(repository: &Repository, job: &Arc<Progress>, output: &Output) -> Result<Exit, Failure> {
+fn dry_run(
+    repository: &Repository,
+    sizes: bool,
+    job: &Arc<Progress>,
+    output: &Output,
+) -> Result<Exit, Failure> {
     let view = repository.view()?;
     let target = repository.target();
     let collector = Collector {
@@ -190,11 +208,11 @@ fn dry_run(repository: &Repository, job: &Arc<Progress>, output: &Output) -> Res
         author: (NODE, host::boot()?),
         row_blocks: target.row_blocks,
     };
-    let order = Order { number: 0, epoch: Epoch(0), step: Step::Mark };
+    let order = Order { number: 0, epoch: Epoch(0), wall_ns: 0, step: Step::Mark { sizes } };
     let found = {
         let _watcher = Watcher::start(job, *output)?;
         job.enter(Phase::Planning);
-        collector.run(&order, (&view.state, view.head), HostClock.wall_ns(), job.stop_flag())
+        collector.run(&order, (&view.state, view.head), job.stop_flag())
     };
     let found = found.map_err(|fault| Failure::at("looking through the tables", fault))?;
     let marked = match found {
@@ -212,7 +230,16 @@ fn dry_run(repository: &Repository, job: &Arc<Progress>, output: &Output) -> Res
         Human(marked.live_bytes),
         Human(marked.named_bytes.saturating_sub(marked.live_bytes))
     ));
+    if !marked.sparse.is_empty() {
+        output.say(format_args!(
+            "{} have little that is live: up to {} come back when that moves into new ones",
+            Counted(marked.sparse.len() as u64, "object"),
+            Human(marked.sparse_bytes)
+        ));
+    }
     let mut document = status::garbage(&view.state);
+    document["sparse_objects"] = marked.sparse.len().into();
+    document["sparse_bytes"] = marked.sparse_bytes.into();
     document["objects"] = marked.objects.into();
     document["live_bytes"] = marked.live_bytes.into();
     document["dead_objects"] = marked.dead_count.into();

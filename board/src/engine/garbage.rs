@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use windlass_agent::format::garbage::{Done, GarbageNews, Wanted};
+use windlass_agent::format::garbage::{Done, GarbageNews};
 use windlass_agent::format::record::Record;
 use windlass_agent::format::slot::HolderKind;
 use windlass_agent::id::VolumeId;
@@ -64,7 +64,7 @@ pub struct Ended {
 pub fn run(
     work: Work,
     view: View,
-    wanted: Wanted,
+    wanted: GarbageNews,
     job: &Arc<Progress>,
     listener: &mut dyn Listener,
 ) -> Result<Ended, Failure> {
@@ -86,14 +86,22 @@ pub fn run(
     Ok(Ended { result, view })
 }
 
+/// Shows how far a run is: names that are on their way out, and those of them that are gone.
+pub fn show(job: &Progress, state: &State) {
+    let left = (state.garbage.condemned.len() + state.retired.len()) as u64;
+    let total = job.items_total.get().max(left);
+    job.items_total.set(total);
+    job.items_done.set(total - left);
+}
+
 fn until_the_end(
     engine: &mut Engine,
     poll: &mut Poll,
-    wanted: Wanted,
+    wanted: GarbageNews,
     job: &Progress,
     listener: &mut dyn Listener,
 ) -> Result<Done, Fault> {
-    let record = Record::Garbage(GarbageNews::Wanted(wanted));
+    let record = Record::Garbage(wanted);
     engine.command(1, Command::Submit(vec![record]));
     let (mut is_begun, mut is_wanted) = (false, false);
     loop {
@@ -127,6 +135,7 @@ fn until_the_end(
             if !std::mem::replace(&mut is_begun, true) {
                 listener.has_begun();
             }
+            show(job, &view.state);
             let garbage = &view.state.garbage;
             if is_wanted && garbage.wanted.is_none() && node.is_idle() {
                 return Ok(garbage.done.unwrap_or_default());

@@ -51,7 +51,6 @@ use super::post::{JobWaker, Letter, Post, Stretch};
 use super::settings::{Settings as EngineSettings, Target};
 use super::volumes::{Opened, Volumes};
 use super::{compare, damage};
-use crate::engine::host::HostClock;
 use crate::engine::machinery::{HostReactor, refuse_written};
 use crate::engine::repository::Repository;
 use crate::failure::Failure;
@@ -208,7 +207,7 @@ fn collect(
     steps: &Receiver<(Order, Arc<State>, Slot)>,
 ) {
     while let Ok((order, state, seen)) = steps.recv() {
-        let done = collector.run(&order, (&state, seen), HostClock.wall_ns(), leave);
+        let done = collector.run(&order, (&state, seen), leave);
         let result = done.map_err(|fault| fault.to_string());
         post.event(Event::Collected { number: order.number, result });
     }

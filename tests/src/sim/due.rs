@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use windlass_agent::format::garbage::GarbageNews;
 use windlass_agent::format::record::Record;
 use windlass_agent::id::BackupId;
 use windlass_agent::log::state::State;
@@ -32,6 +33,8 @@ pub struct Due {
     pub abandoned: u64,
     /// Backups that ended in a later epoch than they began in.
     pub resumed: u64,
+    /// Objects whose live blocks were moved.
+    pub moved: u64,
     epochs: u64,
     begun_in: BTreeMap<BackupId, u64>,
     /// Leases set.
@@ -60,6 +63,7 @@ impl Due {
                 }
             }
             Record::BackupAbandoned { .. } => self.abandoned += 1,
+            Record::Garbage(GarbageNews::DoneWith(_, moves)) => self.moved += moves.objects,
             _ => {}
         }
     }

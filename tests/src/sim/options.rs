@@ -76,6 +76,7 @@ mutations! {
     GcTrustsClocks = "gc-trusts-clocks", "the same of what was listed for some seconds";
     GcTrustsNames = "gc-trusts-names", "names below the highest in the tables, and not in them, are taken for orphans";
     GcBlind = "gc-blind", "condemned objects are retired without a look at the tables";
+    GcMovesEarly = "gc-moves-early", "objects whose live blocks were moved are deleted before the rows that follow are committed";
     SkipProbe = "skip-probe", "a store that ignores conditions is written to";
 }
 

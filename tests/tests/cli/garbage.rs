@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, which say so by failing")]
 #![allow(clippy::disallowed_methods, reason = "the test chooses moments to kill a process at")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,6 +27,15 @@ fn change(image: &mut [u8], round: u64) {
             0 => part.fill(0),
             _ => part.copy_from_slice(&noise(round * 1000 + at as u64, BLOCK_BYTES)),
         }
+    }
+}
+
+/// Three blocks in eleven are new, all over the image: objects of a point die bit by bit.
+fn scatter(image: &mut [u8], round: u64) {
+    let is_new = |at: u64| (at * at * 7 + round * round * 3 + at * round * 5) % 11 < 3;
+    for at in (0..IMAGE_BYTES / BLOCK_BYTES).filter(|at| is_new(*at as u64)) {
+        let part = &mut image[at * BLOCK_BYTES..(at + 1) * BLOCK_BYTES];
+        part.copy_from_slice(&noise(round * 1000 + at as u64 + 1, BLOCK_BYTES));
     }
 }
 
@@ -62,6 +72,10 @@ impl Repository {
     }
 
     fn backup(&mut self) {
+        self.backup_of(change);
+    }
+
+    fn backup_of(&mut self, change: fn(&mut [u8], u64)) {
         let round = self.was.len() as u64 + 1;
         let mut bytes = fs::read(&self.image).unwrap();
         change(&mut bytes, round);
@@ -90,6 +104,13 @@ impl Repository {
             assert!(fs::read(&to).unwrap() == self.was[point - 1], "point {point}");
             fs::remove_file(&to).unwrap();
         }
+    }
+
+    /// Bytes of blocks that these points need, each once, as nothing here can be compressed.
+    fn needed(&self, points: &[usize]) -> u64 {
+        let blocks = points.iter().flat_map(|point| self.was[point - 1].chunks(BLOCK_BYTES));
+        let all: BTreeSet<&[u8]> = blocks.filter(|block| block.iter().any(|byte| *byte != 0)).collect();
+        (all.len() * BLOCK_BYTES) as u64
     }
 
     /// Bytes below a prefix of the store.
@@ -149,6 +170,76 @@ fn space_of_expired_points_comes_back_and_kept_points_stay_whole() {
     repository.expect(&[13]);
     let info = cli.ok(&["repo", "info"]);
     assert!(info.contains("still to come back"), "{info}");
+}
+
+#[test]
+fn what_is_live_moves_out_of_objects_that_are_mostly_dead() {
+    let mut repository = Repository::new("cli-garbage-move");
+    (0..10).for_each(|_| repository.backup_of(scatter));
+    let cli = repository.cli.clone();
+    cli.ok(&["repo", "set", "--gc-window", "0s"]);
+    repository.expire_but(&[9, 10]);
+    let dry = cli.json(&["gc", "--dry-run"]);
+    assert!(dry["sparse_objects"].as_u64().unwrap() > 0, "{dry}");
+    let bounded = cli.json(&["gc", "--no-rewrite"]);
+    assert_eq!((&bounded["moved_bytes"], &bounded["faults"]), (&0.into(), &0.into()), "{bounded}");
+    let live = repository.needed(&[9, 10]);
+    let before = repository.stored("obj");
+    assert!(before * 10 > live * 11, "{before} bytes for {live}: there is nothing to move");
+    repository.expect(&[9, 10]);
+
+    let some = cli.json(&["gc", "--budget", "1MiB"]);
+    let moved = some["moved_bytes"].as_u64().unwrap();
+    assert!(moved > 0 && moved < live && some["faults"] == 0, "{some}");
+    repository.expect(&[9, 10]);
+    let done = cli.json(&["gc"]);
+    let after = repository.stored("obj");
+    println!(
+        "{before} bytes of objects before, {after} after moving, for {live} live: {:.3} times",
+        after as f64 / live as f64
+    );
+    assert!(after * 10 <= live * 11, "{after} bytes for {live} live: {done}");
+    assert_eq!((&done["waiting_bytes"], &done["kept"]), (&0.into(), &0.into()), "{done}");
+    repository.expect(&[9, 10]);
+    // Nothing is left to move: rows and objects stay as they are.
+    let again = cli.json(&["gc"]);
+    assert_eq!((&again["moved_bytes"], &again["deleted_bytes"]), (&0.into(), &0.into()), "{again}");
+    cli.ok(&["repo", "rebuild"]);
+    repository.expect(&[9, 10]);
+
+    // Backups go on from moved blocks, and those move once more.
+    (0..6).for_each(|_| repository.backup_of(scatter));
+    repository.expire_but(&[16]);
+    let last = cli.json(&["gc"]);
+    assert!(last["moved_bytes"].as_u64().unwrap() > 0 && last["faults"] == 0, "{last}");
+    let (after, live) = (repository.stored("obj"), repository.needed(&[16]));
+    assert!(after * 10 <= live * 11, "{after} bytes for {live} live: {last}");
+    repository.expect(&[16]);
+    cli.ok(&["repo", "rebuild"]);
+    repository.expect(&[16]);
+}
+
+#[test]
+fn a_run_that_is_killed_while_it_moves_leaves_all_as_it_was() {
+    let mut repository = Repository::new("cli-garbage-move-kill");
+    (0..6).for_each(|_| repository.backup_of(scatter));
+    let cli = repository.cli.clone();
+    cli.ok(&["repo", "set", "--gc-window", "0s", "--lease", "3s"]);
+    repository.expire_but(&[5, 6]);
+    // From the second on, the lease of the one before is waited out first.
+    for millis in [60, 3_100, 3_200, 3_300, 3_450, 3_600] {
+        let mut child = cli.command(&["gc"]);
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(millis));
+        let _ = child.kill();
+        child.wait().unwrap();
+        repository.expect(&[6]);
+    }
+    let done = cli.json(&["gc"]);
+    assert_eq!((&done["faults"], &done["waiting_bytes"]), (&0.into(), &0.into()), "{done}");
+    repository.expect(&[5, 6]);
+    cli.ok(&["repo", "rebuild"]);
+    repository.expect(&[5, 6]);
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use windlass_agent::format::key::KeyRef;
-use windlass_agent::format::row::{BlockPlace, LocationRow, Row, RowKind};
+use windlass_agent::format::row::{BlockPlace, Digest, EntryRow, LocationRow, Place, Row, RowKind};
 use windlass_agent::format::seal::{Keys, Sealing, Secret};
 use windlass_agent::id::{BackupId, Lin, ObjectId, Slot, VolumeId};
 use windlass_agent::log::state::{Running, State};
@@ -321,6 +321,145 @@ fn tables_are_rebuilt_from_objects_alone() {
             assert_eq!(all_rows(&memory, &out.metas, kind), all_rows(&memory, &direct, kind), "seed {seed}");
         }
     }
+}
+
+/// Blocks of a location row with their numbers in the item.
+fn numbered(row: &LocationRow) -> impl Iterator<Item = (u64, Place)> {
+    (row.base..).zip(&row.blocks).filter_map(|(number, block)| match block {
+        BlockPlace::Stored(place) => Some((number, *place)),
+        _ => None,
+    })
+}
+
+fn put_into(row: &mut Row, owners: &BTreeMap<Digest, ObjectId>) {
+    let of = |block: &mut BlockPlace| {
+        if let BlockPlace::Stored(place) = block {
+            place.object = owners[&place.digest];
+        }
+    };
+    match row {
+        Row::Location(row) => row.blocks.iter_mut().for_each(of),
+        Row::Entry(row) => of(&mut row.place),
+        Row::Item(_) | Row::Name(_) => {}
+    }
+}
+
+#[test]
+fn tables_made_anew_find_blocks_that_were_moved() {
+    let (mut moved, mut gone) = (0, 0);
+    for seed in 400..430 {
+        let p = &mut Prng::new(seed);
+        let (backups, inodes) = (2 + p.below(5) as u32, 5 + p.below(40));
+        let mut history = history(p, backups, inodes);
+        let memory = Memory::default();
+        // Each block is in an object of the backup that stored it. Most objects have entries of their own blocks and nothing else.
+        let mut owners: BTreeMap<Digest, ObjectId> = BTreeMap::new();
+        let (mut there, mut pure) = (BTreeSet::new(), BTreeSet::new());
+        for tails in &mut history.tails {
+            let backup = tails.first().map_or(BackupId(0), Row::backup);
+            let parts: Vec<ObjectId> = (0..2 + p.below(8)).map(|_| memory.name()).collect();
+            let mut says: BTreeMap<ObjectId, Vec<Row>> = BTreeMap::new();
+            for row in tails.iter_mut() {
+                let part = parts[1 + p.below(parts.len() as u64 - 1) as usize];
+                if let Row::Entry(entry) = row
+                    && let BlockPlace::Stored(place) = entry.place
+                {
+                    owners.insert(place.digest, part);
+                }
+                put_into(row, &owners);
+                let is_own = matches!(row, Row::Entry(entry) if matches!(entry.place, BlockPlace::Stored(_)));
+                // As an entry of a block that was stored once already: it is in another object.
+                let home = if is_own && !p.one_in(8) { part } else { parts[0] };
+                says.entry(home).or_default().push(row.clone());
+            }
+            for id in &parts {
+                let mut rows = says.remove(id).unwrap_or_default();
+                let key = |row: &Row| (row.as_ref().kind(), row.as_ref().key().to_owned());
+                rows.sort_by(|a, b| key(a).0.cmp(&key(b).0).then(a.as_ref().key().cmp(&b.as_ref().key())));
+                memory.put_object_as(*id, &rows, &keys(), backup).unwrap();
+                there.insert(*id);
+                if *id != parts[0] {
+                    pure.insert(*id);
+                }
+            }
+        }
+        let mut tables: Vec<LocationRow> = Vec::new();
+        for row in history.written.iter_mut().flatten() {
+            put_into(row, &owners);
+            if let Row::Location(row) = row {
+                tables.push(row.clone());
+            }
+        }
+        for _ in 0..p.below(8) {
+            // Points expire, and a garbage run moves what is live in some objects, not in all rows: a backup that began before has the old places.
+            tables.retain(|_| !p.one_in(6));
+            let named = |tables: &[LocationRow]| -> BTreeSet<ObjectId> {
+                tables.iter().flat_map(numbered).map(|(_, place)| place.object).collect()
+            };
+            let victims: BTreeSet<ObjectId> = named(&tables).into_iter().filter(|_| p.one_in(2)).collect();
+            let all = p.one_in(2);
+            let new = memory.name();
+            let mut entries: BTreeMap<(Lin, u64, Digest), EntryRow> = BTreeMap::new();
+            for row in tables.iter_mut().filter(|_| all || !p.one_in(4)) {
+                let (lin, base, backup, block_bytes) = (row.lin, row.base, row.backup, row.block_bytes);
+                for (at, block) in (base..).zip(&mut row.blocks) {
+                    let BlockPlace::Stored(place) = block else { continue };
+                    if victims.contains(&place.object) {
+                        place.object = new;
+                        let (digest, place) = (place.digest, BlockPlace::Stored(*place));
+                        let entry = EntryRow { lin, block: at, backup, block_bytes, place };
+                        let first = entries.entry((lin, at, digest)).or_insert_with(|| entry.clone());
+                        first.backup = first.backup.min(backup);
+                        moved += 1;
+                    }
+                }
+            }
+            let mut rows: Vec<Row> = entries.into_values().map(Row::Entry).collect();
+            rows.sort_by(|a, b| a.as_ref().key().cmp(&b.as_ref().key()));
+            memory.put_object_as(new, &rows, &keys(), BackupId(0)).unwrap();
+            there.insert(new);
+            pure.insert(new);
+            let named = named(&tables);
+            let dead: Vec<ObjectId> = pure.iter().filter(|id| !named.contains(id)).copied().collect();
+            for id in dead.iter().filter(|_| !p.one_in(4)) {
+                memory.take(id);
+                pure.remove(id);
+                there.remove(id);
+                gone += 1;
+            }
+        }
+        let settings = RebuildSettings {
+            given_up: &[],
+            location_blocks: N as u8,
+            zstd_level: 1,
+            segment_bytes_max: 5000,
+            fan_in: 2 + p.below(6) as usize,
+        };
+        let (mut scratch, mut out) = (memory.output(), memory.output());
+        let mut source = Source::new(memory.clone(), &keys(), limits(p)).unwrap();
+        let objects: Vec<ObjectId> = there.iter().copied().collect();
+        let done = rebuild(&mut source, &keys(), &objects, &settings, &mut scratch, &mut out).unwrap();
+        assert_eq!(done.skipped, []);
+        let mut found = BTreeMap::new();
+        for row in all_rows(&memory, &out.metas, RowKind::Location) {
+            if let Row::Location(row) = row {
+                found.insert((row.lin, row.base, row.backup), row);
+            }
+        }
+        for row in &tables {
+            let of = &found[&(row.lin, row.base, row.backup)];
+            let mut same = of.clone();
+            for (block, was) in same.blocks.iter_mut().zip(&row.blocks) {
+                if let (BlockPlace::Stored(place), BlockPlace::Stored(was)) = (&mut *block, was) {
+                    assert!(there.contains(&place.object), "seed {seed}: {row:?}, but {of:?}");
+                    assert_eq!((place.digest, place.len), (was.digest, was.len), "seed {seed}: {row:?}");
+                    *place = *was;
+                }
+            }
+            assert_eq!(&same, row, "seed {seed}");
+        }
+    }
+    assert!(moved > 1000 && gone > 50, "{moved} blocks moved, {gone} objects are gone");
 }
 
 /// The rows of `kind` that the model knows of, each once, in order.

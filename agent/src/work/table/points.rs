@@ -202,7 +202,15 @@ pub const ENTRIES: &[Entry] = &[
         place: Place::Agent,
         changes: true,
         ask: None,
-        args: &[Arg::flag("dry-run", "Show what no point needs, and change nothing")],
+        args: &[
+            Arg::flag("dry-run", "Show what no point needs, and change nothing"),
+            Arg::option(
+                "budget",
+                Kind::Bytes,
+                "Bytes of live blocks that may be moved out of objects which are mostly dead [default: 64GiB]",
+            ),
+            Arg::flag("no-rewrite", "Delete only what is wholly dead, and move nothing"),
+        ],
         documents: &[Document::of("done", "gc: done"), Document::of("marked", "gc: marked")],
     },
     Entry {

@@ -10,6 +10,7 @@
 //! | gc-trusts-lists | takes what is listed and not in the tables for an orphan, whatever the floor is |
 //! | gc-trusts-clocks | the same of what it first saw listed some seconds ago |
 //! | gc-trusts-names | takes names of its own epoch that are lower than the highest in the tables, and not in them, for orphans |
+//! | gc-moves-early | deletes objects whose live blocks were moved before the rows that follow are committed |
 //! | gc-blind | says of condemned objects that no row refers to them, without a look |
 //!
 //! Does not: commit. Source: ours; `drive::collect`.
@@ -20,15 +21,17 @@ use std::sync::Arc;
 
 use windlass_agent::format::tail::TailKind;
 use windlass_agent::gc::carry::{ObjectSink, carry};
-use windlass_agent::gc::mark::mark;
+use windlass_agent::gc::mark::{Sizes, mark};
+use windlass_agent::gc::rewrite::{Gates, rewrite};
 use windlass_agent::gc::sweep::key_of;
-use windlass_agent::gc::types::{Carried, Deleted, Marked, Order, Outcome, Step, Swept};
+use windlass_agent::gc::types::{Carried, Deleted, Marked, Move, Order, Outcome, Step, Swept};
 use windlass_agent::id::{Boot, Epoch, NodeId, ObjectId, Slot};
 use windlass_agent::log::call::{Answer, Body, Call};
 use windlass_agent::log::state::State;
 use windlass_agent::node::Event;
 use windlass_agent::pack::object::NameCounter;
 use windlass_agent::store::StoreFault;
+use windlass_agent::table::segment::{SegmentMeta, SegmentSink};
 use windlass_agent::table::source::{Source, TableLimits};
 
 use super::super::options::{Mutation, SECOND};
@@ -37,6 +40,8 @@ use super::plan::{ROW_BLOCKS, Shared};
 
 /// Objects that are counted in one pass: few, so that there are several.
 const PASS_OBJECTS: usize = 5;
+/// Each object with something dead in it is moved.
+const GATES: Gates = Gates { dead_parts: 12, gain_bytes_min: 1 };
 /// Keys in one listing.
 const LIST_KEYS_MAX: usize = 64;
 /// Times that a call is repeated.
@@ -58,7 +63,8 @@ struct Open {
     calls: BTreeMap<u64, (Option<ObjectId>, Call, u32)>,
     gone: Vec<ObjectId>,
     failed: bool,
-    carried: Carried,
+    /// What comes of it once all is stored.
+    outcome: Option<Outcome>,
     bodies: Vec<(String, Body)>,
     after: String,
 }
@@ -111,6 +117,21 @@ impl ObjectSink for Bodies {
     }
 }
 
+impl SegmentSink for Bodies {
+    fn begin(&mut self) -> ObjectId {
+        ObjectSink::begin(self)
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.body.extend_from_slice(bytes);
+    }
+
+    fn end(&mut self, meta: &SegmentMeta) -> Result<(), StoreFault> {
+        self.made.push((meta.id.segment_key(), std::mem::take(&mut self.body).into()));
+        Ok(())
+    }
+}
+
 impl Steps {
     pub fn new(shared: &Shared, mutation: Mutation, node: usize, boot: u64) -> Steps {
         Steps {
@@ -143,13 +164,28 @@ impl Steps {
         let (step, state, seen) = (task.order.step.clone(), Arc::clone(&task.state), task.seen);
         let has_data = self.shared.borrow().data;
         match step {
-            Step::Mark if !has_data => self.end(Ok(Outcome::Marked(Marked::default()))),
-            Step::Mark => {
+            Step::Mark { .. } if !has_data => self.end(Ok(Outcome::Marked(Marked::default()))),
+            Step::Mark { sizes } => {
+                let shared = Rc::clone(&self.shared);
+                let list = &mut |from: &ObjectId, each: &mut dyn FnMut(ObjectId, u64) -> bool| {
+                    let ground = shared.borrow();
+                    let all = ground.bodies.iter().filter_map(|(key, body)| {
+                        let id = key.strip_prefix("obj/")?.parse::<ObjectId>().ok()?;
+                        Some((id, body.len() as u64))
+                    });
+                    let all: BTreeMap<ObjectId, u64> = all.collect();
+                    all.range(*from..).all(|(id, bytes)| each(*id, *bytes));
+                    Ok(())
+                };
+                let list: &mut Sizes<'_> = list;
+                let list = sizes.then_some((list, GATES));
                 let marked = self.source().and_then(|mut source| {
-                    mark(&mut source, &state, PASS_OBJECTS, &|| false).map_err(|fault| fault.to_string())
+                    mark(&mut source, &state, PASS_OBJECTS, list, &|| false)
+                        .map_err(|fault| fault.to_string())
                 });
                 self.end(marked.map(Outcome::Marked))
             }
+            Step::Move(order) => self.rewrite(&state, &order, names),
             Step::Carry(condemned) => self.carry(&state, seen, &condemned, names),
             Step::Delete(mut gone) => {
                 if self.mutation == Mutation::GcIgnoresPins {
@@ -181,14 +217,7 @@ impl Steps {
             let retired = condemned.iter().map(|id| (*id, 1)).collect();
             return self.end(Ok(Outcome::Carried(Carried { seen, retired, ..Carried::default() })));
         }
-        let Some(epoch) = self.waiting.front().map(|task| task.order.epoch) else { return Vec::new() };
-        let mut sink = Bodies {
-            epoch,
-            author: (NodeId(self.node as u32 + 1), Boot(self.boot)),
-            names: names.clone(),
-            body: Vec::new(),
-            made: Vec::new(),
-        };
+        let mut sink = self.bodies(names);
         let carried = self.source().and_then(|mut source| {
             carry(&mut source, &keys(), (state, seen), condemned, ROW_BLOCKS, &mut sink, &|| false)
                 .map_err(|fault| fault.to_string())
@@ -197,19 +226,53 @@ impl Steps {
             Err(why) => return self.end(Err(why)),
             Ok(carried) => carried,
         };
-        let mut open = Open { carried, bodies: sink.made, ..Open::default() };
-        let mut calls: Vec<(Option<ObjectId>, Call)> = Vec::new();
-        for (key, body) in &open.bodies {
-            calls.push((None, Call::Put { key: key.clone(), body: Arc::clone(body) }));
+        let early: &[ObjectId] = if self.mutation == Mutation::GcUnretired { condemned } else { &[] };
+        self.store(Outcome::Carried(carried), sink.made, early)
+    }
+
+    fn bodies(&self, names: &NameCounter) -> Bodies {
+        Bodies {
+            epoch: self.waiting.front().map(|task| task.order.epoch).unwrap_or_default(),
+            author: (NodeId(self.node as u32 + 1), Boot(self.boot)),
+            names: names.clone(),
+            body: Vec::new(),
+            made: Vec::new(),
         }
-        if self.mutation == Mutation::GcUnretired {
-            calls.extend(condemned.iter().map(|id| (Some(*id), Call::Delete { key: id.object_key() })));
-        }
+    }
+
+    /// Moves live blocks: by the product, over what the store has acknowledged.
+    fn rewrite(&mut self, state: &State, order: &Move, names: &NameCounter) -> Vec<Wish> {
+        let (mut objects, mut segments) = (self.bodies(names), self.bodies(names));
+        let mut frames = Acknowledged::of(&self.shared);
+        let moved = self.source().and_then(|mut source| {
+            let sinks: (&mut dyn ObjectSink, &mut dyn SegmentSink) = (&mut objects, &mut segments);
+            rewrite(&mut source, &mut frames, &keys(), state, (order, GATES), sinks, &|| false)
+                .map_err(|fault| fault.to_string())
+        });
+        let moved = match moved {
+            Err(why) => return self.end(Err(why)),
+            Ok(moved) => moved,
+        };
+        let early = match self.mutation == Mutation::GcMovesEarly && !moved.removed.is_empty() {
+            true => moved.names.clone(),
+            false => Vec::new(),
+        };
+        objects.made.append(&mut segments.made);
+        self.store(Outcome::Moved(moved), objects.made, &early)
+    }
+
+    /// Stores what a step has made, and then tells what came of it; deletes `early` beside that.
+    fn store(&mut self, outcome: Outcome, bodies: Vec<(String, Body)>, early: &[ObjectId]) -> Vec<Wish> {
+        let puts = bodies.iter().map(|(key, body)| {
+            let call = Call::Put { key: key.clone(), body: Arc::clone(body) };
+            (None, call)
+        });
+        let deletes = early.iter().map(|id| (Some(*id), Call::Delete { key: id.object_key() }));
+        let calls: Vec<(Option<ObjectId>, Call)> = puts.chain(deletes).collect();
         if calls.is_empty() {
-            let carried = std::mem::take(&mut open.carried);
-            return self.end(Ok(Outcome::Carried(carried)));
+            return self.end(Ok(outcome));
         }
-        self.open = Some(open);
+        self.open = Some(Open { outcome: Some(outcome), bodies, ..Open::default() });
         calls.into_iter().flat_map(|(id, call)| self.wish(id, call, 0)).collect()
     }
 
@@ -266,9 +329,9 @@ impl Steps {
         let mut open = std::mem::take(open);
         open.gone.sort_unstable();
         let result = match self.waiting.front().map(|task| &task.order.step) {
-            Some(Step::Carry(_)) => {
+            Some(Step::Carry(_) | Step::Move(_)) => {
                 self.shared.borrow_mut().bodies.extend(open.bodies);
-                Outcome::Carried(open.carried)
+                open.outcome.take().unwrap_or(Outcome::Carried(Carried::default()))
             }
             Some(Step::Delete(_)) => Outcome::Deleted(Deleted { gone: open.gone, ..Deleted::default() }),
             _ => {

@@ -106,6 +106,8 @@ pub struct Tally {
     pub abandoned: u64,
     /// Backups that ended in a later epoch than they began in.
     pub resumed: u64,
+    /// Objects whose live blocks garbage runs moved.
+    pub moved: u64,
     /// Lengths that were set for the lease.
     pub lengths: u64,
     /// Records of what the store has lost.
@@ -144,6 +146,7 @@ impl Tally {
         self.skews += other.skews;
         self.abandoned += other.abandoned;
         self.resumed += other.resumed;
+        self.moved += other.moved;
         self.lengths += other.lengths;
         self.damage += other.damage;
         self.points_most = self.points_most.max(other.points_most);
@@ -179,6 +182,7 @@ pub fn run_with<T: Tenant>(options: Options, print: bool) -> Outcome {
     world.tally.points_most = world.tally.points;
     let due = world.oracle.due();
     (world.tally.abandoned, world.tally.resumed) = (due.abandoned, due.resumed);
+    world.tally.moved = due.moved;
     (world.tally.lengths, world.tally.damage) = (due.lengths, due.damage);
     Outcome { violation, trace: world.trace.value(), tally: world.tally }
 }
