@@ -3,7 +3,8 @@
 //!
 //! The role is that of the command in the table of commands (`work::table`); a record that is submitted needs that of the command which
 //! makes it. It is needed for the policy that the command is about, or that the point is of; else for all: flush, the coordinator's move,
-//! roles, the lease, a new name of a policy.
+//! roles, the lease, a new name of a policy. Any role lets one see the status; one whose roles are for some policies sees of backups, points
+//! and errors those of these policies.
 //!
 //! Who holds the repository's key may do everything: root and the agent's own user, whom the node names [`OWNER`]. A command line that has
 //! the key and no agent needs no role. Refused attempts are counted in the log, in one record a minute and subject.
@@ -11,7 +12,9 @@
 //! Invariants: a function of the log, the subject and the command. Does not: know who is at the other end: the node does.
 //! Source: ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
 
 use super::{Asker, Coordinator, Now, Pending};
 use crate::format::access::{AccessNews, Grant, REFUSED_WHAT_BYTES_MAX, is_subject};
@@ -140,6 +143,28 @@ pub fn refusal(state: &State, command: &Command) -> Option<String> {
     }
 }
 
+/// The status as who asks for it may see it: with roles for some policies only, what goes on of those, and nodes and the store.
+#[must_use]
+pub fn shown(state: &State, command: &Command, status: String) -> String {
+    let Command::As { subject, .. } = command else { return status };
+    if subject.split(',').any(|name| name == OWNER) {
+        return status;
+    }
+    let grants = subject.split(',').filter_map(|name| state.access.roles.get(name)).flatten();
+    let seen: BTreeSet<&str> = grants.map(|grant| grant.policy.as_str()).collect();
+    if seen.contains("") {
+        return status;
+    }
+    let Ok(mut document) = serde_json::from_str::<Value>(&status) else { return status };
+    let is_seen = |policy: &Value| policy.as_str().is_none_or(|policy| seen.contains(policy));
+    for (part, field) in [("backups", "/policy"), ("points", "/policy"), ("errors", "/policy"), ("queue", "")] {
+        if let Some(list) = document.get_mut(part).and_then(Value::as_array_mut) {
+            list.retain(|one| one.pointer(field).is_none_or(is_seen));
+        }
+    }
+    document.to_string()
+}
+
 impl Coordinator {
     /// A command of a subject.
     pub(super) fn command_as(&mut self, now: Now<'_>, asker: Asker, subject: &str, command: Command) {
@@ -191,6 +216,8 @@ impl Coordinator {
 mod tests {
     use std::sync::Arc;
 
+    use serde_json::json;
+
     use super::*;
     use crate::backplane::message::Message;
     use crate::coordinator::Out;
@@ -235,6 +262,39 @@ mod tests {
         assert!(may("uid:9", &roles) && !may("uid:2,gid:5", &roles));
         let why = super::may(&state, "uid:1", &backup("other")).unwrap_err();
         assert!(why.contains("windlass role grant uid:1 operator --policy other"), "{why}");
+    }
+
+    #[test]
+    fn a_status_shows_the_policies_for_which_one_has_a_role() {
+        let of = |policy: &str| json!({ "policy": policy });
+        let none = json!({ "policy": null, "what": "of a node" });
+        let status = json!({
+            "nodes": [{ "node": 1 }],
+            "backups": [of("home"), of("other")],
+            "queue": ["other", "home"],
+            "points": [of("other")],
+            "errors": [of("other"), none, of("home")],
+        });
+        let state = state(&[
+            ("uid:9", Role::Administrator, ""),
+            ("gid:2", Role::Viewer, ""),
+            ("uid:1", Role::Viewer, "home"),
+        ]);
+        let shown = |subject: &str| {
+            let command = Command::As { subject: subject.to_owned(), command: Box::new(Command::Status) };
+            serde_json::from_str::<Value>(&shown(&state, &command, status.to_string())).unwrap()
+        };
+        for all in ["uid:0,owner", "uid:9", "uid:1,gid:2"] {
+            assert_eq!(shown(all), status, "{all}");
+        }
+        let own = json!({
+            "nodes": [{ "node": 1 }],
+            "backups": [of("home")],
+            "queue": ["home"],
+            "points": [],
+            "errors": [none, of("home")],
+        });
+        assert_eq!(shown("uid:1,gid:1"), own);
     }
 
     /// What a coordinator says to such commands of `uid:1`, one after the other, and what it commits then.

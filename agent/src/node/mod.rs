@@ -454,7 +454,7 @@ impl<S: Sealer + Clone> Node<S> {
             | Message::Revoke { .. }
             | Message::Flush { .. } => self.role.handle(message),
             Message::Reply { request, reply } => {
-                if let Some(client) = self.requests.answered(request) {
+                if let Some((client, _)) = self.requests.answered(request) {
                     let here = self.here();
                     let reply = match reply {
                         Reply::Status(status) if from != self.me() && !here.is_well() => {
@@ -490,7 +490,8 @@ impl<S: Sealer + Clone> Node<S> {
                     && *command.plain() == Command::Status
                     && access::refusal(now.state, command).is_none()
                 {
-                    let reply = Reply::Status(coordinator.status(now, &self.health.contacts, &here));
+                    let status = coordinator.status(now, &self.health.contacts, &here);
+                    let reply = Reply::Status(access::shown(now.state, command, status));
                     return self.send(from, Message::Reply { request, reply });
                 }
                 coordinator.handle(now, from, message);

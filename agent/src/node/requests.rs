@@ -59,9 +59,9 @@ impl Requests {
         self.open.insert(self.next, Request { client, command, until_ns, sent: None });
     }
 
-    /// Takes the request that was answered out; `None` for one that nothing waits for any more.
-    pub(super) fn answered(&mut self, request: u64) -> Option<u64> {
-        self.open.remove(&request).map(|request| request.client)
+    /// Takes the request that was answered out: whose it is, and what; `None` for one that nothing waits for any more.
+    pub(super) fn answered(&mut self, request: u64) -> Option<(u64, Command)> {
+        self.open.remove(&request).map(|request| (request.client, request.command))
     }
 
     /// Takes the request of a client out that does not wait for it any more: its number, and whom it was sent to.
@@ -178,10 +178,13 @@ impl<S: Sealer + Clone> Node<S> {
             }
         }
         for (number, why) in done {
-            let Some(client) = self.requests.answered(number) else { continue };
+            let Some((client, command)) = self.requests.answered(number) else { continue };
             let reply = match why {
                 Some(why) => Reply::Refused(why),
-                None => Reply::Status(self.own_status(now_ns)),
+                None => {
+                    let status = self.own_status(now_ns);
+                    Reply::Status(access::shown(&self.view().state, &command, status))
+                }
             };
             self.actions.push_back(Action::Reply { client, reply });
         }

@@ -15,8 +15,8 @@ Examples:
   windlass role grant gid:34 operator installer
 
 A subject is uid:N, a user, or gid:N, the group that a command runs with (not others that its user is in), as the agent's socket sees who \
-connects; `group` of [control] in the board profile says which group may connect. Each role sees the status, and a viewer no more; an \
-operator starts and stops backups, holds, notes and brings back points; a restorer holds what a restore reads while it goes on; an \
+connects; `group` of [control] in the board profile says which group may connect. Each role sees the status, of \
+the policies that it is for, and a viewer no more; an operator starts and stops backups, holds, notes and brings back points; a restorer holds what a restore reads while it goes on; an \
 installer makes, changes and removes policies; an administrator does all that, expires points, releases holds and gives roles. Without \
 --policy a role is for all policies. One subject is always an administrator of all of them.
 
