@@ -134,6 +134,17 @@ pub fn may(state: &State, subject: &str, command: &Command) -> Result<(), String
     ))
 }
 
+/// What is kept of a refusal: what it needs. Who asked is beside it, and what to do is for who asked.
+fn what_lacks(why: &str) -> String {
+    let what = why.split_once(": ").map_or(why, |(_, what)| what);
+    let what = what.split_once("; ").map_or(what, |(what, _)| what);
+    if what.len() <= REFUSED_WHAT_BYTES_MAX {
+        return what.to_owned();
+    }
+    let fits = what.get(..what.floor_char_boundary(REFUSED_WHAT_BYTES_MAX)).unwrap_or_default();
+    fits.rsplit_once(' ').map_or(fits, |(words, _)| words).to_owned()
+}
+
 /// Why a command is refused to the subject that asks; `None`: it is not, or no subject is named.
 #[must_use]
 pub fn refusal(state: &State, command: &Command) -> Option<String> {
@@ -157,7 +168,8 @@ pub fn shown(state: &State, command: &Command, status: String) -> String {
     }
     let Ok(mut document) = serde_json::from_str::<Value>(&status) else { return status };
     let is_seen = |policy: &Value| policy.as_str().is_none_or(|policy| seen.contains(policy));
-    for (part, field) in [("backups", "/policy"), ("points", "/policy"), ("errors", "/policy"), ("queue", "")] {
+    for (part, field) in [("backups", "/policy"), ("points", "/policy"), ("errors", "/policy"), ("queue", "")]
+    {
         if let Some(list) = document.get_mut(part).and_then(Value::as_array_mut) {
             list.retain(|one| one.pointer(field).is_none_or(is_seen));
         }
@@ -176,20 +188,27 @@ impl Coordinator {
             if self.refusals.waiting.len() < WAITING_MAX || self.refusals.waiting.contains_key(&name) {
                 let waiting = self.refusals.waiting.entry(name).or_default();
                 waiting.0 = waiting.0.saturating_add(1);
-                let fits = why.floor_char_boundary(REFUSED_WHAT_BYTES_MAX);
-                waiting.1 = why.get(..fits).unwrap_or_default().to_owned();
+                waiting.1 = what_lacks(&why);
             }
             return self.reply(asker, Reply::Refused(why));
         }
         self.busy_ns = now.ns;
+        let name = subject.split(',').next().unwrap_or(subject).to_owned();
+        let by = AccessNews::By { subject: name, node: asker.0, wall_ns: now.wall_ns };
+        // Where no one has a role, older programs read the log, and all who ask are the same.
+        let has_roles = !now.state.access.roles.is_empty();
         match command {
             Command::Submit(records) => {
-                let name = subject.split(',').next().unwrap_or(subject).to_owned();
-                let by = AccessNews::By { subject: name, node: asker.0, wall_ns: now.wall_ns };
-                // Where no one has a role, older programs read the log, and all who ask are the same.
                 let is_first = records.iter().any(|record| matches!(record, Record::Access(_)));
-                let says = is_first || !now.state.access.roles.is_empty();
-                self.submit(now, asker, says.then_some(by), records);
+                self.submit(now, asker, (has_roles || is_first).then_some(by), records);
+            }
+            Command::Backup(policy) => {
+                self.start(now, &policy, Some(asker));
+                if let Some(job) =
+                    self.jobs.get_mut(&policy).filter(|job| has_roles && job.backup().is_none())
+                {
+                    job.by.get_or_insert(by);
+                }
             }
             other => self.command(now, asker, other),
         }
@@ -331,10 +350,19 @@ mod tests {
         let own = state(&[("uid:9", Role::Administrator, "")]);
         let (replies, batch) = ask(&own, vec![remove(), remove(), remove()]);
         assert!(replies.len() == 3 && replies.iter().all(|reply| matches!(reply, Reply::Refused(_))));
-        let [Record::Access(AccessNews::Refused { subject, count: 3, wall_ns: 9, .. })] = &batch[..] else {
+        let [Record::Access(AccessNews::Refused { subject, count: 3, wall_ns: 9, what })] = &batch[..] else {
             panic!("{batch:?}")
         };
-        assert_eq!(subject, "uid:1");
+        assert_eq!((&subject[..], &what[..]), ("uid:1", "it needs the role installer for policy home"));
+        let long = "n".repeat(crate::log::limits::POLICY_NAME_BYTES_MAX);
+        let why = may(
+            &own,
+            "uid:4294967295",
+            &Command::Submit(vec![Record::PolicyRemoved { name: long, revision: 2 }]),
+        );
+        let what = what_lacks(&why.unwrap_err());
+        assert!(what.ends_with('n') && what.len() <= REFUSED_WHAT_BYTES_MAX, "{what}");
+        assert_eq!(what_lacks(&"word ".repeat(40)), "word ".repeat(25).trim_end());
         let installer = state(&[("uid:9", Role::Administrator, ""), ("uid:1", Role::Installer, "home")]);
         let (_, batch) = ask(&installer, vec![remove()]);
         let by = AccessNews::By { subject: "uid:1".to_owned(), node: NodeId(2), wall_ns: 9 };

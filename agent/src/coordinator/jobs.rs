@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::probes::PROBES_NODE_MAX;
 use super::{Asker, Assigned, Coordinator, Now, Pending, RUNNING_MAX, bounds, share};
 use crate::backplane::message::Message;
+use crate::format::access::AccessNews;
 use crate::format::record::{BackupStart, BackupVolume, Commit, PointStatus, Record, Totals};
 use crate::id::{BackupId, NodeId, VolumeId};
 use crate::log::state::{Refusal, Running, State};
@@ -73,6 +74,8 @@ pub(super) struct Job {
     /// Its place in the queue: of those with the highest priority, who asked first has the smallest.
     pub(super) place: (Reverse<i8>, u64),
     pub(super) askers: Vec<Asker>,
+    /// Who asked for it first, where that is to be in the log.
+    pub(super) by: Option<AccessNews>,
     /// Clients asked for it, and nothing else.
     pub(super) is_asked_for: bool,
     /// Failures since the last progress.
@@ -174,6 +177,7 @@ impl Coordinator {
         let job = Job {
             phase: Phase::Queued,
             place: self.next_place(now.state, policy),
+            by: None,
             is_asked_for: asker.is_some(),
             askers: asker.into_iter().collect(),
             failures: 0,
@@ -425,6 +429,7 @@ impl Coordinator {
         }
         records.push(Record::BackupBegun(start));
         records.extend(with_faults(next, self.name_unmatched(now, policy, &found)));
+        let records = job.by.take().map(Record::Access).into_iter().chain(records).collect();
         self.queue.push_back(Pending::Begin { policy: policy.to_owned(), backup: next, records });
         job.phase = Phase::Beginning { found };
         Some(job)

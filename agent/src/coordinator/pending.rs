@@ -75,7 +75,8 @@ impl Pending {
 
     /// Whether it says who asked for what follows in the slot.
     pub(super) fn says_who(&self) -> bool {
-        matches!(self, Pending::Submit(_, records) if matches!(records[..], [Record::Access(AccessNews::By { .. }), ..]))
+        let is_by = |records: &[Record]| matches!(records, [Record::Access(AccessNews::By { .. }), ..]);
+        matches!(self, Pending::Submit(_, records) | Pending::Begin { records, .. } if is_by(records))
     }
 
     /// Whether it renames a policy: then it is a batch of its own, and what waits is about the new name.

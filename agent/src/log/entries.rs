@@ -10,14 +10,20 @@
 //! Invariants: entries come in the log's order; a slot is in memory once. Does not: fold the records (`log::state`), nor look at slots at or
 //! below the boundary, which are deleted. Source: ours.
 
+use std::collections::BTreeMap;
+
+use super::checkpoint::Checkpoint;
 use super::keys::{self, BOUNDARIES, SLOTS};
+use super::state::State;
 use crate::format::access::{AccessNews, Grant};
 use crate::format::copies;
 use crate::format::garbage::GarbageNews;
 use crate::format::guard::GuardPart;
 use crate::format::mark::MarkPart;
 use crate::format::record::Record;
-use crate::format::slot::{ClusterId, LOG_MAGIC, Sealer, SlotContents, carried, own_part, whole};
+use crate::format::slot::{
+    ClusterId, LOG_MAGIC, LogDigest, Sealer, SlotContents, carried, own_part, parse_boundary, whole,
+};
 use crate::id::{BackupId, Epoch, NodeId, Slot};
 use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault, StoreFaultKind};
@@ -44,8 +50,87 @@ pub struct Entry {
     pub text: String,
     /// The policy that it is about.
     pub policy: Option<String>,
+    /// What that was called until then, where it has another name from here on.
+    pub renamed_from: Option<String>,
     /// The point or backup that it is about.
     pub backup: Option<BackupId>,
+}
+
+/// The state as of the boundary, on which all that [`read`] gives is built: which policies and points there were. `None`: the log begins
+/// with its first slot, or what the boundary names cannot be read.
+///
+/// # Errors
+/// What the store says when it cannot read.
+pub fn first_state<S: Sealer>(
+    client: &Client,
+    cluster: &ClusterId,
+    sealer: &S,
+) -> Result<Option<State>, StoreFault> {
+    let Some(boundary) = numbers(client, BOUNDARIES)?.into_iter().max() else { return Ok(None) };
+    let Some(bytes) = get(client, &keys::boundary(boundary))? else { return Ok(None) };
+    let Ok((of, name)) = parse_boundary(&bytes) else { return Ok(None) };
+    let Some(bytes) = get(client, &keys::checkpoint(name.slot, &name.nonce))? else { return Ok(None) };
+    let checkpoint = Checkpoint::parse(&bytes, sealer).ok();
+    let is_it = |(checkpoint, digest): &(Checkpoint, LogDigest)| {
+        of == *cluster && checkpoint.cluster == *cluster && *digest == name.digest
+    };
+    Ok(checkpoint.filter(is_it).map(|(checkpoint, _)| checkpoint.into_view().state))
+}
+
+/// Which policy entries are about, whatever it was called then and is called now, and whether their point is still there.
+///
+/// ```text
+///  policies and points at the boundary --> entry by entry: a new name, a backup that begins --> a number for each policy
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Lineage {
+    by_name: BTreeMap<String, u32>,
+    by_backup: BTreeMap<BackupId, u32>,
+    last: u32,
+}
+
+impl Lineage {
+    /// What is known before the first entry.
+    #[must_use]
+    pub fn new(state: Option<&State>) -> Lineage {
+        let mut lineage = Lineage::default();
+        let Some(state) = state else { return lineage };
+        for name in state.policies.keys() {
+            lineage.of_name(name);
+        }
+        let points = state.points.values().map(|point| (point.backup, &point.policy));
+        let running = state.running.iter().map(|(&backup, running)| (backup, &running.policy));
+        for (backup, policy) in points.chain(running) {
+            let number = lineage.of_name(policy);
+            lineage.by_backup.insert(backup, number);
+        }
+        lineage
+    }
+
+    /// The number of the policy that is called so now.
+    pub fn of_name(&mut self, name: &str) -> u32 {
+        if let Some(&number) = self.by_name.get(name) {
+            return number;
+        }
+        self.last += 1;
+        self.by_name.insert(name.to_owned(), self.last);
+        self.last
+    }
+
+    /// The number of the policy that the next entry is about; `None`: of none, or it is not known.
+    pub fn of(&mut self, entry: &Entry) -> Option<u32> {
+        let name = entry.policy.as_deref();
+        if let (Some(from), Some(to)) = (&entry.renamed_from, name)
+            && let Some(number) = self.by_name.remove(from)
+        {
+            self.by_name.insert(to.to_owned(), number);
+        }
+        let by_name = name.map(|name| self.of_name(name));
+        if let (Some(number), Some(backup)) = (by_name, entry.backup) {
+            self.by_backup.insert(backup, number);
+        }
+        by_name.or_else(|| self.by_backup.get(&entry.backup?).copied())
+    }
 }
 
 /// Calls `each` with what the slots say that are there and are above the boundary, oldest first; and with the number of a slot that
@@ -64,7 +149,7 @@ pub fn read<S: Sealer>(
     // A slot that cannot be read lies in the one behind it too.
     let mut lost: Option<Slot> = None;
     for slot in slots {
-        let Some(bytes) = fetch(client, slot)? else {
+        let Some(bytes) = get(client, &keys::slot(slot))? else {
             lost.replace(slot).into_iter().for_each(|slot| each(Err(slot)));
             continue;
         };
@@ -95,9 +180,9 @@ fn numbers(client: &Client, prefix: &str) -> Result<Vec<Slot>, StoreFault> {
     Ok(found)
 }
 
-fn fetch(client: &Client, slot: Slot) -> Result<Option<Vec<u8>>, StoreFault> {
-    let (key, mut stored) = (keys::slot(slot), Vec::new());
-    match client.get(&key, ByteRange::Whole(keys::bytes_max(&key)), &mut stored) {
+fn get(client: &Client, key: &str) -> Result<Option<Vec<u8>>, StoreFault> {
+    let mut stored = Vec::new();
+    match client.get(key, ByteRange::Whole(keys::bytes_max(key)), &mut stored) {
         Ok(_) => Ok(copies::pick(&stored, LOG_MAGIC, whole).map(<[u8]>::to_vec)),
         Err(fault) if matches!(fault.kind, StoreFaultKind::NotFound | StoreFaultKind::TooLong) => Ok(None),
         Err(fault) => Err(fault),
@@ -115,6 +200,10 @@ pub fn of_slot(contents: &SlotContents) -> Vec<Entry> {
             continue;
         }
         let Some(said) = said(record) else { continue };
+        let renamed_from = match record {
+            Record::PolicyRenamed { from, .. } => Some(from.clone()),
+            _ => None,
+        };
         entries.push(Entry {
             slot: contents.header.slot,
             epoch: contents.header.epoch,
@@ -124,6 +213,7 @@ pub fn of_slot(contents: &SlotContents) -> Vec<Entry> {
             what: said.what,
             text: said.text,
             policy: said.policy,
+            renamed_from,
             backup: said.backup,
         });
     }
@@ -288,8 +378,10 @@ fn said(record: &Record) -> Option<Said> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::record::{BackupStart, PointStatus, Totals};
     use crate::format::slot::{Author, SlotHeader};
     use crate::id::Boot;
+    use crate::log::state::Point;
 
     fn slot(records: Vec<Record>) -> SlotContents {
         let header = SlotHeader {
@@ -323,6 +415,51 @@ mod tests {
         );
         assert_eq!((entries[1].policy.as_deref(), entries[2].backup), (Some("home"), Some(BackupId(4))));
         assert_eq!((entries[0].slot, entries[0].writer), (Slot(9), NodeId(1)));
+    }
+
+    #[test]
+    fn a_policy_is_the_same_under_another_name_and_its_points_when_they_are_gone() {
+        let mut state = State::default();
+        let point = Point {
+            backup: BackupId(1),
+            policy: "old".to_owned(),
+            volumes: Vec::new(),
+            missing: Vec::new(),
+            wall_ns: (0, 0),
+            status: PointStatus::Complete,
+            totals: Totals::default(),
+        };
+        std::sync::Arc::make_mut(&mut state.points).insert(BackupId(1), point);
+        let begun = |backup, policy: &str| {
+            Record::BackupBegun(BackupStart {
+                backup: BackupId(backup),
+                policy: policy.to_owned(),
+                volumes: Vec::new(),
+                wall_start_ns: 0,
+                missing: Vec::new(),
+            })
+        };
+        let (from, to) = ("old".to_owned(), "new".to_owned());
+        let records = vec![
+            begun(2, "old"),
+            begun(3, "other"),
+            Record::PolicyRenamed { from, to, revision: 2 },
+            Record::PointExpired { backup: BackupId(1) },
+            Record::PointExpired { backup: BackupId(2) },
+            Record::PointExpired { backup: BackupId(3) },
+            Record::PointExpired { backup: BackupId(4) },
+            // Another policy gets the name that is free.
+            begun(5, "old"),
+            Record::LeaseSet { lease_ns: 1 },
+        ];
+        let mut lineage = Lineage::new(Some(&state));
+        let found: Vec<_> = of_slot(&slot(records)).iter().map(|entry| lineage.of(entry)).collect();
+        let new = Some(lineage.of_name("new"));
+        let is_new: Vec<bool> = found.iter().map(|number| *number == new).collect();
+        assert_eq!(is_new, [true, false, true, true, true, false, false, false, false]);
+        assert_eq!(found[1], found[5]);
+        assert_eq!((found[6], found[8]), (None, None));
+        assert!(found[7].is_some());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 use windlass_agent::civil::iso_utc;
 use windlass_agent::id::Slot;
-use windlass_agent::log::entries::{Entry, LEASE};
+use windlass_agent::log::entries::{Entry, LEASE, Lineage};
 
 use crate::cli::args::global::Global;
 use crate::cli::args::role::Log;
@@ -17,45 +17,58 @@ use crate::failure::{Exit, Failure};
 use crate::{site_time, text};
 
 const NS_PER_SEC: i64 = 1_000_000_000;
+/// Entries about policies that are kept until it is known which of them are about the one that is asked for: some 10 MiB. The oldest go, and
+/// count as not shown.
+const CANDIDATES_MAX: usize = 32_768;
 
 /// An entry; `None` in place of one that says nothing of its time: not before the last that does.
 struct Dated {
     entry: Entry,
     not_before_ns: Option<i64>,
+    /// Which policy it is about.
+    of: Option<u32>,
 }
 
 /// `log`.
 pub fn run(global: &Global, args: &Log, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
     // Of another repository, or older than what was seen of it, nothing is shown.
-    let view = repository.view()?;
+    repository.view()?;
+    let failed = |fault| Failure::at("the commit log", fault);
     let mut newest: VecDeque<Dated> = VecDeque::new();
     let (mut lost, mut left_out, mut not_before_ns): (Vec<Slot>, u64, Option<i64>) = (Vec::new(), 0, None);
-    let is_wanted = |entry: &Entry| match &args.policy {
-        None => true,
-        Some(policy) if entry.policy.is_some() => entry.policy.as_ref() == Some(policy),
-        Some(policy) => entry.backup.is_some_and(|backup| {
-            view.state.points.get(&backup).is_some_and(|point| point.policy == *policy)
-        }),
+    let mut lineage = match &args.policy {
+        Some(_) => Lineage::new(repository.first_state().map_err(failed)?.as_ref()),
+        None => Lineage::default(),
     };
+    // What a policy is called in the end is known in the end.
+    let most = if args.policy.is_some() { CANDIDATES_MAX } else { args.last as usize };
     let boundary = repository
         .read_entries(&mut |said| match said {
             Err(slot) => lost.push(slot),
             Ok(found) => {
                 for entry in found {
                     not_before_ns = entry.wall_ns.or(not_before_ns);
-                    if !is_wanted(&entry) || (entry.what == LEASE && !args.all) {
+                    let of = lineage.of(&entry);
+                    if (of.is_none() && args.policy.is_some()) || (entry.what == LEASE && !args.all) {
                         continue;
                     }
-                    newest.push_back(Dated { entry, not_before_ns });
-                    if newest.len() > args.last as usize {
+                    newest.push_back(Dated { entry, not_before_ns, of });
+                    if newest.len() > most {
                         newest.pop_front();
                         left_out += 1;
                     }
                 }
             }
         })
-        .map_err(|fault| Failure::at("the commit log", fault))?;
+        .map_err(failed)?;
+    if let Some(policy) = &args.policy {
+        let wanted = Some(lineage.of_name(policy));
+        newest.retain(|dated| dated.of == wanted);
+        let more = newest.len().saturating_sub(args.last as usize);
+        newest.drain(..more);
+        left_out += more as u64;
+    }
     let heads = [
         ("ENTRY", Align::Right),
         ("TIME", Align::Left),

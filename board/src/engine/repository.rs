@@ -26,6 +26,7 @@ use windlass_agent::log::lease::{Identity, Seek};
 use windlass_agent::log::replay::View;
 use windlass_agent::log::sealer::LogSealer;
 use windlass_agent::log::session::{Hands, Hold, Session, Start, Surroundings, open_read, open_read_with};
+use windlass_agent::log::state::State;
 use windlass_agent::log::writer::WriterOptions;
 use windlass_agent::store::azure::AzureSettings;
 use windlass_agent::store::etcd::EtcdSettings;
@@ -572,6 +573,14 @@ impl Repository {
     /// What the store says when it cannot list or read.
     pub fn read_entries(&self, each: &mut dyn FnMut(Result<Vec<Entry>, Slot>)) -> Result<Slot, StoreFault> {
         entries::read(&self.opened.client, &self.format.uuid, &LogSealer::new(&self.keys), each)
+    }
+
+    /// The state on which these are built, where it can be read.
+    ///
+    /// # Errors
+    /// What the store says when it cannot read.
+    pub fn first_state(&self) -> Result<Option<State>, StoreFault> {
+        entries::first_state(&self.opened.client, &self.format.uuid, &LogSealer::new(&self.keys))
     }
 
     /// What was read or written of the log last: who reads it next begins there.
