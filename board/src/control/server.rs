@@ -22,7 +22,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Gid, Group, chown, geteuid};
+use windlass_agent::backplane::message::SUBJECTS_BYTES_MAX;
 use windlass_agent::coordinator::access::OWNER;
+use windlass_hal::linux::peer_groups;
 
 use super::conversation::Conversation;
 use super::wire::{Answer, Request};
@@ -32,6 +34,8 @@ use crate::failure::Failure;
 pub const CLIENTS_MAX: usize = 16;
 /// For how long a client may say nothing, in nanoseconds, before its place is given to others.
 const IDLE_NS: u64 = 120_000_000_000;
+/// Groups of a client that are asked for, as many as the kernel lets one have. Which of them count: [`names`].
+const GROUPS_MAX: usize = 65_536;
 /// Bytes read in one go.
 const READ_BYTES: usize = 4096;
 
@@ -168,8 +172,12 @@ impl Server {
     /// Who is at the other end, by the kernel's word; empty if it says nothing.
     fn subject(&self, stream: &UnixStream) -> String {
         let Ok(peer) = getsockopt(stream, PeerCredentials) else { return String::new() };
-        let names = format!("uid:{},gid:{}", peer.uid(), peer.gid());
-        if self.is_owner(peer.uid()) { format!("{names},{OWNER}") } else { names }
+        // Without them the first group is left, and roles for others are missed: less than is meant, never more.
+        let groups = peer_groups(stream.as_fd(), GROUPS_MAX).unwrap_or_else(|errno| {
+            log::warn!("control: groups of a client are not known error={errno}");
+            Vec::new()
+        });
+        names(peer.uid(), peer.gid(), &groups, self.is_owner(peer.uid()))
     }
 
     /// Root and the agent's own user have the repository's key.
@@ -229,6 +237,29 @@ impl Server {
         let place = self.clients.iter().position(|client| client.as_ref().is_some_and(idle))?;
         self.at(place)
     }
+}
+
+/// Who a client is, as a coordinator takes it: groups that do not fit [`SUBJECTS_BYTES_MAX`] are left out, the last first. Thirty fit in any
+/// case.
+fn names(uid: u32, gid: u32, groups: &[u32], is_owner: bool) -> String {
+    let mut names = format!("uid:{uid},gid:{gid}");
+    if is_owner {
+        names.push(',');
+        names.push_str(OWNER);
+    }
+    for (at, group) in groups.iter().enumerate().filter(|(_, group)| **group != gid) {
+        let name = format!(",gid:{group}");
+        if names.len() + name.len() > SUBJECTS_BYTES_MAX {
+            log::warn!(
+                "control: not all groups of a client count uid={uid} groups={} of={}",
+                at,
+                groups.len()
+            );
+            break;
+        }
+        names.push_str(&name);
+    }
+    names
 }
 
 /// Lets a group connect, by name or number.
@@ -329,4 +360,31 @@ fn gone() -> Conversation {
     let mut talk = Conversation::default();
     talk.end();
     talk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_its_groups_as_far_as_a_message_has_room() {
+        assert_eq!(names(7, 5, &[], false), "uid:7,gid:5");
+        assert_eq!(names(7, 5, &[5, 27, 4242], false), "uid:7,gid:5,gid:27,gid:4242");
+        assert_eq!(names(0, 0, &[0], true), "uid:0,gid:0,owner");
+        let many: Vec<u32> = (0..100).map(|at| u32::MAX - at).collect();
+        let long = names(u32::MAX, 1, &many, true);
+        assert!(long.len() <= SUBJECTS_BYTES_MAX, "{}", long.len());
+        let parts: Vec<&str> = long.split(',').collect();
+        assert!(parts.contains(&OWNER) && parts.len() >= 3 + 30, "{}", parts.len());
+        assert_eq!(parts.last(), Some(&&*format!("gid:{}", many[parts.len() - 4])), "no name is cut");
+    }
+
+    #[test]
+    fn the_kernel_says_which_groups_a_client_has() {
+        let (own, _other) = UnixStream::pair().unwrap();
+        let groups = peer_groups(own.as_fd(), GROUPS_MAX).unwrap();
+        let expected: Vec<u32> =
+            nix::unistd::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
+        assert_eq!(groups, expected);
+    }
 }

@@ -44,7 +44,7 @@ mod writers;
 
 pub use fault::{OpenFault, OpenFaultKind};
 pub use file::{Access, Caching};
-pub use sys::share_heap;
+pub use sys::{peer_groups, share_heap};
 pub use writers::{Writer, writer};
 
 /// Whether the kernel refuses all writes to an open block device; `false` for anything else.

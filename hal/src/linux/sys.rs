@@ -1,5 +1,5 @@
 //! System calls that nix has no safe form of: block-device and loop ioctls, direct-I/O alignment, clocks, random bytes,
-//! the allocator's settings.
+//! the groups of who connected, the allocator's settings.
 //!
 //! Invariants
 //! - Every function here is safe to call with any argument: descriptors are borrowed, memory is a local or a slice.
@@ -7,7 +7,7 @@
 //!
 //! Does not: retry (except `random`, whose contract is to fill), log, or keep state.
 //!
-//! Source: Linux uapi `linux/fs.h`, `linux/loop.h`, `linux/stat.h`; clock_gettime(2), getrandom(2), mallopt(3). This file holds `unsafe`.
+//! Source: Linux uapi `linux/fs.h`, `linux/loop.h`, `linux/stat.h`; clock_gettime(2), getrandom(2), socket(7), mallopt(3). This file holds `unsafe`.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -207,6 +207,27 @@ pub(crate) fn clock(id: ClockId) -> (i64, u32) {
     let rc = unsafe { libc::clock_gettime(id, &mut now) };
     assert!(rc == 0, "CLOCK_BOOTTIME and CLOCK_REALTIME exist on every kernel since 2.6.39");
     (now.tv_sec, now.tv_nsec as u32)
+}
+
+/// SO_PEERGROUPS: the supplementary groups of who connected, as they were then (kernel 4.13). `Err`: no socket of this machine, or more
+/// than `most`.
+pub fn peer_groups(socket: BorrowedFd<'_>, most: usize) -> Result<Vec<u32>, Errno> {
+    let mut groups: Vec<libc::gid_t> = vec![0; most];
+    let mut bytes = libc::socklen_t::try_from(size_of_val(&groups[..])).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel writes at most `bytes` bytes, which are those of a live vector, and the length that it has written into a live
+    // local; the descriptor is borrowed and so open.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &mut bytes,
+        )
+    };
+    Errno::result(rc)?;
+    groups.truncate(bytes as usize / size_of::<libc::gid_t>());
+    Ok(groups)
 }
 
 /// Fills `out` with getrandom(2). Blocks only until the kernel's generator is seeded, once after boot.

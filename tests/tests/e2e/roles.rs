@@ -76,6 +76,29 @@ fn another_user_may_do_what_a_role_says_and_the_log_says_who_did_it() {
         "for all, not for one: {why}"
     );
 
+    // A further group counts as well: only the kernel's word for it does.
+    let by_group = |groups: &str, arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        let (user, group) = (format!("--reuid={}", OTHER - 1), format!("--regid={OTHER}"));
+        command.args([user, group, format!("--groups={groups}")]).arg(&copy);
+        command.arg("--socket").arg(cluster.socket(1)).args(arguments).stdin(Stdio::null());
+        command.current_dir("/").output().unwrap()
+    };
+    as_owner(&cluster, &["role", "grant", "gid:4242", "operator", "--policy", POLICY]);
+    let refused = by_group("27", &["status"]);
+    assert!(!refused.status.success(), "{}", String::from_utf8_lossy(&refused.stdout));
+    let let_in = by_group("27,4242", &["status"]);
+    assert!(let_in.status.success(), "{}", String::from_utf8_lossy(&let_in.stderr));
+
+    // Who asked for the backup is in the log.
+    as_owner(&cluster, &["backup", POLICY]);
+    let said = as_owner(&cluster, &["log", "--policy", POLICY, "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let is_begin =
+        |entry: &&serde_json::Value| entry["text"].as_str().is_some_and(|text| text.ends_with(" began"));
+    let begin = said["entries"].as_array().unwrap().iter().find(is_begin).unwrap();
+    assert_eq!(begin["subject"], subject.as_str(), "{begin}");
+
     // The first refusal is in the log at once, and the change of roles says who made it.
     let said: serde_json::Value = serde_json::from_str(&as_owner(&cluster, &["log", "--json"])).unwrap();
     let entries = said["entries"].as_array().unwrap();

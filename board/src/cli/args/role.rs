@@ -14,8 +14,8 @@ Examples:
   windlass role grant uid:1000 operator --policy home
   windlass role grant gid:34 operator installer
 
-A subject is uid:N, a user, or gid:N, the group that a command runs with (not others that its user is in), as the agent's socket sees who \
-connects; `group` of [control] in the board profile says which group may connect. Each role sees the status, of \
+A subject is uid:N, a user, or gid:N, a group that a command runs with, the first or a further one (thirty at least count), as the \
+agent's socket sees who connects; `group` of [control] in the board profile says which group may connect. Each role sees the status, of \
 the policies that it is for, and a viewer no more; an operator starts and stops backups, holds, notes and brings back points; a restorer holds what a restore reads while it goes on; an \
 installer makes, changes and removes policies; an administrator does all that, expires points, releases holds and gives roles. Without \
 --policy a role is for all policies. One subject is always an administrator of all of them.
@@ -69,7 +69,7 @@ Examples:
 
 What people asked for and what the coordinator did by itself, as the commit log says it, oldest first. NODE wrote it; WHO asked for it, by user and \
 group number, where subjects have roles (`windlass role`); a line without one is the coordinator's own, or of a time without roles. What was \
-refused is there too. The log reaches back some hundred entries at least; what is older is deleted, so copy it elsewhere (--json) where it has to \
+refused is there too. --policy follows a policy through its names, and has what became of points that are gone. The log reaches back some hundred entries at least; what is older is deleted, so copy it elsewhere (--json) where it has to \
 be kept.")]
 pub struct Log {
     /// Only the newest N lines [default: 100]
@@ -78,7 +78,7 @@ pub struct Log {
     /// Also which node began and ceased to coordinate
     #[arg(long)]
     pub all: bool,
-    /// Only what is about this policy and its points
+    /// Only what is about this policy and its points, also under an earlier name
     #[arg(long, value_name = "NAME")]
     pub policy: Option<String>,
 }
