@@ -6,18 +6,29 @@ use serde_json::{Value, json};
 use windlass_agent::format::wrap::Unlock;
 
 use crate::cli::args::global::Global;
-use crate::cli::args::key::{Key as Command, NewKey};
+use crate::cli::args::key::{Key as Command, NewKey, NewPassphrase};
 use crate::cli::output::{Align, Output};
-use crate::engine::keys::{Change, change, check_new, list};
-use crate::engine::repository::{Opened, Repository};
+use crate::engine::keys::{Change, change, check_new, finish, list, replace};
+use crate::engine::repository::{DOES_NOT_OPEN, Opened, Repository};
 use crate::engine::settings::Access;
 use crate::failure::{Exit, Failure};
 use crate::unlock::{self, Given, Pin};
 
+/// How long the lock is waited for where `--wait` says nothing, in nanoseconds. Long enough to take over from one that died.
+const WAIT_NS: u64 = 60_000_000_000;
+
 /// `key`.
 pub fn run(global: &Global, command: &Command, output: &Output) -> Result<Exit, Failure> {
     let access = Access::from(global);
-    let (repository, given) = Repository::with_key(Opened::new(&access)?, &access)?;
+    let opened = match Repository::with_key(Opened::new(&access)?, &access) {
+        Err(failure) => match command {
+            Command::Passphrase(new) => return changed_already(&access, new, failure, output),
+            _ => return Err(failure),
+        },
+        Ok(opened) => opened,
+    };
+    let (mut repository, given) = opened;
+    repository.wait_without_agent(WAIT_NS);
     let Some(Given { unlock: old, .. }) = &given else {
         let place = repository.opened.objects_place();
         return Err(Failure::at(place, "the repository is not encrypted, so it has no keys"));
@@ -47,13 +58,38 @@ pub fn run(global: &Global, command: &Command, output: &Output) -> Result<Exit, 
             }
             let new = NewKey { new_key_file: None, new_passphrase_file: new.new_passphrase_file.clone() };
             let new = asked_for(&new)?;
-            let id = change(&repository, old, &Change::Replace(&new.unlock))?;
+            let id = replace(&repository, old, &new.unlock)?;
             output
                 .say(format_args!("the passphrase is changed: key {id}; the old one opens nothing any more"));
             return show(&repository, &new.unlock, output);
         }
     }
     show(&repository, old, output)
+}
+
+/// The key that was given does not open it: a change to the new passphrase that was killed may be the reason, and is finished then.
+fn changed_already(
+    access: &Access,
+    new: &NewPassphrase,
+    failure: Failure,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    if !failure.to_string().ends_with(DOES_NOT_OPEN) {
+        return Err(failure);
+    }
+    let Some(file) = &new.new_passphrase_file else {
+        return Err(Failure::new(format_args!(
+            "{failure}; where a change of the passphrase was ended early, the new one may be the one that opens it"
+        )));
+    };
+    let with_new = Access { key_file: None, passphrase_file: Some(file.clone()), ..access.clone() };
+    let Ok((mut repository, Some(given))) = Repository::with_key(Opened::new(&with_new)?, &with_new) else {
+        return Err(failure);
+    };
+    repository.wait_without_agent(WAIT_NS);
+    finish(&repository, &given.unlock)?;
+    output.say("the new passphrase is in force already: it opens the repository, and the old one does not");
+    show(&repository, &given.unlock, output)
 }
 
 /// What is to open the repository from now on.

@@ -12,6 +12,9 @@
 //! | `format` is replaced, then `format-copy` | one of the two can be read at any moment; a command that was killed in between is done again |
 //! | both are read back | a slot counts as removed when neither has it |
 //!
+//! Another passphrase comes first, and is read back; then the old one goes. So one of the two opens the repository at any moment, and both do
+//! when the command was killed in between: the same command then takes the old one away. Only where all slots are taken is it one step.
+//!
 //! Invariants: the slot that opened the repository is never removed, so one that is held is always left. The master key stays: data is
 //! not encrypted again, and who copied the `format` object while a key was in it opens that copy with it.
 //! Does not: print or ask. Source: ours; `format::repo`, `format::wrap`.
@@ -44,7 +47,7 @@ pub enum Change<'a> {
     Add(&'a Unlock),
     /// The slot with this id goes.
     Remove(&'a str),
-    /// The slot that opened the repository gives way to one of this passphrase.
+    /// The slot that opened the repository gives way to one of this passphrase, if that does not open it already.
     Replace(&'a Unlock),
 }
 
@@ -138,10 +141,20 @@ pub fn change(repository: &Repository, unlock: &Unlock, change: &Change<'_>) -> 
                 }
                 id(&all.remove(found))
             }
-            Change::Replace(new) => {
-                all[at] = made(new)?;
-                id(&all[at])
-            }
+            Change::Replace(new) => match own(&all, new, &format) {
+                Some(there) if there == at => {
+                    return Err(Failure::at(&place, "the new passphrase is the one that opens it now"));
+                }
+                Some(there) => {
+                    let id = id(&all[there]);
+                    all.remove(at);
+                    id
+                }
+                None => {
+                    all[at] = made(new)?;
+                    id(&all[at])
+                }
+            },
         };
         format.lock = Lock::Slots(all);
         let opens = |with: &Unlock| format.unlock(Some(with)).is_ok();
@@ -155,6 +168,34 @@ pub fn change(repository: &Repository, unlock: &Unlock, change: &Change<'_>) -> 
         }
         store(repository, &format)?;
         Ok(id_of)
+    })
+}
+
+/// Gives the place of the passphrase `old` to `new`: see the module. The id of the new slot.
+///
+/// # Errors
+/// As those of [`change`].
+pub fn replace(repository: &Repository, old: &Unlock, new: &Unlock) -> Result<String, Failure> {
+    let format = read_format(&repository.opened)?.format;
+    let all = slots(&format, &repository.opened.objects_place())?;
+    if all.len() < KEY_SLOTS_MAX && own(all, new, &format).is_none() {
+        change(repository, old, &Change::Add(new))?;
+    }
+    change(repository, old, &Change::Replace(new))
+}
+
+/// Brings both `format` objects to what the first has, which `unlock` opens: a change that was killed between the two is done then.
+///
+/// # Errors
+/// As those of [`change`].
+pub fn finish(repository: &Repository, unlock: &Unlock) -> Result<(), Failure> {
+    repository.with_session(|_| {
+        let format = read_format(&repository.opened)?.format;
+        if format.unlock(Some(unlock)).is_err() {
+            let place = repository.opened.objects_place();
+            return Err(Failure::at(place, "this passphrase does not open it any more"));
+        }
+        store(repository, &format)
     })
 }
 

@@ -25,6 +25,7 @@
 //! | [`machinery`] | pools, uplinks and the reactor that a backup runs on |
 //! | [`calls`] | threads that ask the store for the commit log |
 //! | [`requests`] [`watch`] | counts requests; watches a holder of the lease |
+//! | [`waiting`] | how long a lock is waited for that another one has |
 //! | [`memory`] | whether this machine has the memory that is asked for |
 //! | [`host`] | clocks, random numbers, names of this machine |
 //! | [`durable`] [`within`] | files that survive a power failure; paths inside a folder |
@@ -61,6 +62,7 @@ pub mod shown;
 pub mod stats;
 pub mod unknown;
 pub mod volumes;
+pub mod waiting;
 pub mod watch;
 pub mod wide;
 pub mod within;

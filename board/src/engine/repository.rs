@@ -52,6 +52,7 @@ use crate::engine::place::{
 };
 use crate::engine::requests::Counted;
 use crate::engine::settings::{Access, Target};
+use crate::engine::waiting::{Waiting, ask_the_agent};
 use crate::engine::watch::Watch;
 use crate::failure::Failure;
 use crate::unlock::{self, Given, Pin};
@@ -89,81 +90,15 @@ pub struct Repository {
     accept_older: Option<u64>,
     /// How long to wait for a lock that another one has, in nanoseconds; `None`: as long as its holder is at work.
     wait_ns: Option<u64>,
+    /// Whether an agent that has the lock can do the same in place of this command.
+    agent_helps: bool,
     /// The log as it was read last: a claim, or who reads it again, begins there.
     last: Mutex<Option<View>>,
 }
 
-/// Time between lines that say what is waited for, in nanoseconds.
-const SAY_NS: u64 = 30_000_000_000;
-
-/// Waits for a lock that another one has, and says so.
-pub struct Waiting {
-    most_ns: Option<u64>,
-    /// Whether it is found out in any case if the holder lives: the lock may be this process's own, which ran out.
-    watches: bool,
-    begun_ns: Option<u64>,
-    /// When it was said last, and whether the holder was known to be at work.
-    said: Option<(u64, bool)>,
-}
-
-impl Waiting {
-    fn new(most_ns: Option<u64>) -> Waiting {
-        Waiting { most_ns, watches: false, begun_ns: None, said: None }
-    }
-
-    /// For a lock that was lost.
-    fn again(most_ns: Option<u64>) -> Waiting {
-        Waiting { watches: true, ..Waiting::new(most_ns) }
-    }
-
-    /// Whether to go on. A lock that was not let go is refused when the time is over, at once without any: only taking it over needs the
-    /// holder to be watched.
-    pub fn goes_on(&mut self, now_ns: u64, held: &LogFault, left_ns: u64) -> bool {
-        let waited_ns = now_ns.saturating_sub(*self.begun_ns.get_or_insert(now_ns));
-        let LogFault::Held { watched_ns, .. } = *held else { return false };
-        let advice = ask_the_agent(held);
-        let lives = watched_ns > 0;
-        let is_over = self.most_ns.is_some_and(|most| waited_ns >= most);
-        if signal::is_asked() || is_over && (lives || !self.watches) {
-            return false;
-        }
-        if self.said.is_none_or(|(said_ns, lived)| lived != lives || now_ns.saturating_sub(said_ns) >= SAY_NS)
-        {
-            self.said = Some((now_ns, lives));
-            match (lives, self.most_ns) {
-                (false, most) => {
-                    let most = most.filter(|_| !self.watches).unwrap_or(u64::MAX);
-                    let wait_ns = left_ns.min(most.saturating_sub(waited_ns));
-                    logger::say(format_args!(
-                        "windlass: {held}; waiting up to {} s to see if it still runs{advice}",
-                        wait_ns.div_ceil(1_000_000_000)
-                    ));
-                }
-                (true, None) => logger::say(format_args!(
-                    "windlass: {held}; waiting for it to finish, {} s so far (Ctrl-C ends it){advice}",
-                    waited_ns / 1_000_000_000
-                )),
-                (true, Some(most)) => logger::say(format_args!(
-                    "windlass: {held}; waiting for it to finish, {} s so far, at most {} s{advice}",
-                    waited_ns / 1_000_000_000,
-                    most / 1_000_000_000
-                )),
-            }
-        }
-        true
-    }
-}
-
-/// What to do about a lock that an agent has: it may have work without end, and does this command's too.
-fn ask_the_agent(held: &LogFault) -> &'static str {
-    match held {
-        LogFault::Held { who, .. } if who.kind == HolderKind::Agent => {
-            "; an agent takes commands itself, with --socket PATH and without --alone, and then there is nothing to wait for"
-        }
-        _ => "",
-    }
-}
-
+/// Another key opens the repository.
+pub const DOES_NOT_OPEN: &str =
+    "this key or passphrase does not open it; check --key-file or --passphrase-file";
 /// A session of the commit log.
 pub type LogSession<'a> = Session<'a, LogSealer>;
 
@@ -399,10 +334,7 @@ impl Repository {
             given.check(&format, &place)?;
         }
         let keys = format.unlock(given.as_ref().map(|given| &given.unlock)).map_err(|fault| match fault.kind {
-            FormatFaultKind::WrongKey => Failure::at(
-                &place,
-                "this key or passphrase does not open it; check --key-file or --passphrase-file",
-            ),
+            FormatFaultKind::WrongKey => Failure::at(&place, DOES_NOT_OPEN),
             FormatFaultKind::Mode => Failure::at(
                 &place,
                 "a key was given, but the repository is not encrypted; if that is right leave the key out, \
@@ -414,8 +346,9 @@ impl Repository {
             mend_format(&opened, &format, key);
         }
         let (clock, accept_older, wait_ns) = (SystemClock, access.accept_older, access.wait_ns);
-        let last = Mutex::default();
-        let repository = Repository { opened, format, keys, clock, memory, accept_older, wait_ns, last };
+        let (agent_helps, last) = (true, Mutex::default());
+        let repository =
+            Repository { opened, format, keys, clock, memory, accept_older, wait_ns, agent_helps, last };
         Ok((repository, given))
     }
 
@@ -489,6 +422,7 @@ impl Repository {
             memory,
             accept_older: access.accept_older,
             wait_ns: None,
+            agent_helps: true,
             last: Mutex::default(),
         };
         repository.remember(Epoch(0), Slot(0))?;
@@ -511,6 +445,12 @@ impl Repository {
     /// How long to wait for a lock that another one has, in nanoseconds; `None`: as long as its holder is at work.
     pub fn wait_for_lock(&mut self, wait_ns: Option<u64>) {
         self.wait_ns = wait_ns;
+    }
+
+    /// The same for what no agent does: at most so long where `--wait` says nothing, as an agent at work has the lock for hours.
+    pub fn wait_without_agent(&mut self, most_ns: u64) {
+        self.wait_ns = self.wait_ns.or(Some(most_ns));
+        self.agent_helps = false;
     }
 
     /// The clock that sessions are driven by.
@@ -605,7 +545,7 @@ impl Repository {
         if let Some(feature) = read_only {
             return Err(self.log_failure(&LogFault::ReadOnly { feature }));
         }
-        let mut waiting = Waiting::new(self.wait_ns);
+        let mut waiting = self.waiting();
         let hold = Hold::claim(self.around(), identity, timing, from, host::random()?, |held, left_ns| {
             waiting.goes_on(HostClock.boot_ns(), held, left_ns)
         });
@@ -617,17 +557,17 @@ impl Repository {
     pub fn claim(&self) -> Result<LogSession<'_>, Failure> {
         self.check_age()?;
         let _opening = self.opened.store.watch().opening();
-        self.try_claim(&mut Waiting::new(self.wait_ns)).map_err(|fault| self.not_claimed(&fault))
+        self.try_claim(&mut self.waiting()).map_err(|fault| self.not_claimed(&fault))
     }
 
     /// For a lease that another one may have: as long as was said.
     pub fn waiting(&self) -> Waiting {
-        Waiting::new(self.wait_ns)
+        Waiting::new(self.wait_ns, self.agent_helps)
     }
 
     /// For one that was lost.
     pub fn waiting_again(&self) -> Waiting {
-        Waiting::again(self.wait_ns)
+        self.waiting().again()
     }
 
     fn try_claim(&self, waiting: &mut Waiting) -> Result<LogSession<'_>, LogFault> {
@@ -654,14 +594,14 @@ impl Repository {
                 place,
                 format_args!(
                     "{fault}; wait for it with --wait TIME: 20 s or more also take over from one that died{}",
-                    ask_the_agent(fault)
+                    ask_the_agent(fault, self.agent_helps)
                 ),
             ),
             LogFault::Held { .. } => Failure::at(
                 place,
                 format_args!(
                     "{fault}; wait for it with --wait TIME, or as long as it takes without --wait and --no-wait{}",
-                    ask_the_agent(fault)
+                    ask_the_agent(fault, self.agent_helps)
                 ),
             ),
             _ => self.log_failure(fault),

@@ -106,6 +106,58 @@ fn a_change_that_was_killed_between_the_copies_is_done_again() {
     assert!(none.code == 1 && none.failure().contains("not encrypted"), "{none:?}");
 }
 
+#[test]
+fn a_change_of_the_passphrase_that_was_killed_is_finished_by_the_same_command() {
+    let work = Workdir::new("cli-key-phrase").unwrap();
+    let old = by(&work, "WINDLASS_PASSPHRASE_FILE", "old");
+    let new = by(&work, "WINDLASS_PASSPHRASE_FILE", "new");
+    let path = |name: &str| work.join(name).display().to_string();
+    let objects = ["format", "format-copy"].map(|name| work.join("repository").join(name));
+    old.ok(&["repo", "init"]);
+    let before = fs::read(&objects[1]).unwrap();
+    // As a kill between the two steps leaves it: both open it.
+    old.ok(&["key", "add", "--new-passphrase-file", &path("new")]);
+    assert!(opens(&old) && opens(&new) && ids(&old).len() == 2);
+    let change = ["key", "passphrase", "--new-passphrase-file", &path("new")];
+    old.ok(&change);
+    assert!(!opens(&old) && opens(&new) && ids(&new).len() == 1);
+    // As one behind the first object of the last step leaves it: the new one is in force, and the command says so.
+    write(&objects[1], &before);
+    let text = old.ok(&change);
+    assert!(text.contains("the new passphrase is in force already"), "{text}");
+    assert_eq!(fs::read(&objects[0]).unwrap(), fs::read(&objects[1]).unwrap());
+    assert!(!opens(&old) && opens(&new));
+    // Neither of the two: nothing is in force that was given.
+    by(&work, "WINDLASS_PASSPHRASE_FILE", "third");
+    let wrong = old.run(&["key", "passphrase", "--new-passphrase-file", &path("third")]);
+    assert!(wrong.code == 1 && wrong.failure().contains("does not open it"), "{wrong:?}");
+    let same = new.run(&["key", "passphrase", "--new-passphrase-file", &path("new")]);
+    assert!(same.code == 1 && same.failure().contains("is the one that opens it now"), "{same:?}");
+}
+
+#[test]
+fn an_option_goes_before_the_other_kind_of_key_in_the_environment() {
+    let work = Workdir::new("cli-key-option").unwrap();
+    let phrase = by(&work, "WINDLASS_PASSPHRASE_FILE", "phrase");
+    phrase.ok(&["repo", "init"]);
+    let path = |name: &str| work.join(name).display().to_string();
+    let key = by(&work, "WINDLASS_KEY_FILE", "key");
+    phrase.ok(&["key", "add", "--new-key-file", &path("key")]);
+    fs::write(work.join("other"), format!("{}\n", "ab".repeat(32))).unwrap();
+    let other = by(&work, "WINDLASS_KEY_FILE", "other");
+    assert_eq!(other.run(&["repo", "info"]).code, 1);
+    other.ok(&["repo", "info", "--passphrase-file", &path("phrase")]);
+    other.ok(&["--passphrase-file", &path("phrase"), "repo", "info"]);
+    other.ok(&["repo", "info", "--key-file", &path("key")]);
+    let wrong = by(&work, "WINDLASS_PASSPHRASE_FILE", "wrong");
+    wrong.ok(&["repo", "info", "--key-file", &path("key")]);
+    // Two that are meant are refused as before: two options, or two variables.
+    let both = ["repo", "info", "--key-file", &path("key"), "--passphrase-file", &path("phrase")];
+    assert_eq!(key.run(&both).code, 2);
+    let variables = key.with("WINDLASS_PASSPHRASE_FILE", &path("phrase"));
+    assert_eq!(variables.run(&["repo", "info"]).code, 2);
+}
+
 fn write(path: &Path, bytes: &[u8]) {
     fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();

@@ -23,7 +23,9 @@ Examples:
   windlass key add --new-passphrase-file /run/keys/phrase
   windlass key add
 
-A key file that does not exist is made. Without an option a passphrase is asked for, twice. Eight keys at most; each opens the whole repository.")]
+A key file that does not exist is made. Without an option a passphrase is asked for, twice. Eight keys at most; each opens the whole repository.
+
+No agent changes keys: while one is at work this waits a minute for it, or as --wait says.")]
     Add(NewKey),
     /// Let a key open the repository no more
     #[command(after_long_help = "\
@@ -42,7 +44,8 @@ Examples:
   windlass key passphrase
   windlass key passphrase --passphrase-file /run/keys/old --new-passphrase-file /run/keys/new
 
-The old one opens the repository no more, at once. Other keys stay. Nothing else is written again, however large the repository is.")]
+The old one opens the repository no more, at once. Until the new one is in force the old one is: where the command ended early, \
+give it again, and it says which. Other keys stay. Nothing else is written again, however large the repository is.")]
     Passphrase(NewPassphrase),
 }
 

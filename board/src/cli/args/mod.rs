@@ -40,6 +40,7 @@ use std::process::ExitCode;
 
 use clap::builder::{Resettable, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Exit;
@@ -666,8 +667,16 @@ pub fn parse(line: &[OsString]) -> Result<Parsed, clap::Error> {
         let why = format!("{name}: the table of commands does not have it");
         Cli::command().error(ErrorKind::InvalidSubcommand, why)
     })?;
-    let Cli { global, command } =
+    let source = |id: &str| matches.value_source(id);
+    let (key, passphrase) = (source("key_file"), source("passphrase_file"));
+    let Cli { mut global, command } =
         Cli::from_arg_matches_mut(&mut matches).map_err(|wrong| wrong.format(&mut Cli::command()))?;
+    // What opens the repository is one of the two: an option goes before a variable.
+    match (key, passphrase) {
+        (Some(ValueSource::EnvVariable), Some(ValueSource::CommandLine)) => global.key_file = None,
+        (Some(ValueSource::CommandLine), Some(ValueSource::EnvVariable)) => global.passphrase_file = None,
+        _ => {}
+    }
     Ok(Parsed { global, command, entry })
 }
 
