@@ -5,6 +5,7 @@
 //! | not set | `/etc/localtime`; without that file UTC |
 //! | `Europe/Berlin`, `:Europe/Berlin` | that zone of the database that is in the program |
 //! | `CET-1CEST,M3.5.0,M10.5.0/3` | the rule as POSIX writes it |
+//! | `CET-1CEST` | the same without when summer time is: as the C library has it, from the second Sunday in March to the first in November |
 //! | `/path/to/a/zone` | that file |
 //! | anything else | UTC; a warning says so |
 //!
@@ -23,6 +24,9 @@ use windlass_agent::civil::table_utc;
 const LOCALTIME: &str = "/etc/localtime";
 /// Largest file of a zone in bytes; the largest of the database has 4 KiB.
 const ZONE_FILE_BYTES_MAX: u64 = 256 << 10;
+
+/// When summer time is where a POSIX string names it and does not say that: `TZDEFRULESTRING` of the C library.
+const SUMMER_TIME: &str = ",M3.2.0,M11.1.0";
 
 /// Where the seconds begin in a time as it is shown, and how they look.
 const SECONDS_AT: usize = "2026-11-21 04:16".len();
@@ -58,7 +62,8 @@ fn zone_of(variable: Option<&str>, localtime: &Path) -> Option<TimeZone> {
     if named.starts_with('/') {
         return of_file(Path::new(named));
     }
-    TimeZone::get(named).or_else(|_| TimeZone::posix(named)).ok()
+    let posix = || TimeZone::posix(named).or_else(|_| TimeZone::posix(&format!("{named}{SUMMER_TIME}")));
+    TimeZone::get(named).or_else(|_| posix()).ok()
 }
 
 fn of_file(path: &Path) -> Option<TimeZone> {
@@ -112,6 +117,18 @@ mod tests {
         for berlin in ["Europe/Berlin", ":Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3"] {
             assert_eq!(of(Some(berlin)).unwrap(), "2026-11-21 04:16:42 CET", "{berlin}");
         }
+        for (short, shown) in [
+            ("CET-1CEST", "2026-11-21 04:16:42 CET"),
+            ("EST5EDT", "2026-11-20 22:16:42 EST"),
+            (":CET-1CEST", "2026-11-21 04:16:42 CET"),
+            ("<+03>-3", "2026-11-21 06:16:42 +03"),
+        ] {
+            assert_eq!(of(Some(short)).as_deref(), Some(shown), "{short}");
+        }
+        // As `TZ=CET-1CEST date` shows it.
+        let short = zone_of(Some("CET-1CEST"), none).unwrap();
+        assert_eq!(shown_in(&short, 1_782_864_000), "2026-07-01 02:00:00 CEST");
+        assert_eq!(shown_in(&short, 1_774_746_000), "2026-03-29 03:00:00 CEST");
         assert_eq!(of(Some("America/New_York")).unwrap(), "2026-11-20 22:16:42 EST");
         assert_eq!(of(Some("Europe/Atlantis")), None);
         assert_eq!(of(Some("/none/such")), None);

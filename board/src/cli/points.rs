@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use windlass_agent::format::mark::Mark;
 use windlass_agent::format::record::PointStatus;
-use windlass_agent::id::VolumeId;
+use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::check_name;
 use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
@@ -13,6 +13,7 @@ use windlass_agent::units::{Counted, Grouped, Human, HumanTime};
 use crate::cli::args::Points;
 use crate::cli::args::global::Global;
 use crate::cli::output::{Align, Output};
+use crate::engine::host::HostClock;
 use crate::engine::points::{Kept, kept_by};
 use crate::engine::policy;
 use crate::engine::repository::Repository;
@@ -42,17 +43,12 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
         ));
     }
     for point in &leaving {
-        let until = site_time::shown(secs(state.leaving(point.backup).unwrap_or_default()));
-        let backup = point.backup;
-        notes.push(format!(
-            "point {backup} has expired; until {until} `windlass point undo {}@{backup}` brings it back",
-            args.name
-        ));
+        let until_ns = state.leaving(point.backup).unwrap_or_default();
+        notes.push(of_leaving(&args.name, point.backup, until_ns, HostClock.wall_ns()));
     }
     let kept = kept_by(&state, &args.name)?;
     if points.is_empty() {
-        output
-            .say(format_args!("policy {0} has no point yet; make one with `windlass backup {0}`", args.name));
+        output.say(policy::no_point(&state, &args.name));
     } else {
         table(&state, &points, &kept, output);
     }
@@ -67,6 +63,19 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
         .collect();
     output.document(&json!({ "policy": args.name, "points": documents, "expired": expired }));
     Ok(Exit::Done)
+}
+
+/// What is said of a point that has expired and is not gone.
+fn of_leaving(policy: &str, backup: BackupId, until_ns: i64, now_ns: i64) -> String {
+    let (until, undo) =
+        (site_time::shown(secs(until_ns)), format!("`windlass point undo {policy}@{backup}`"));
+    if until_ns > now_ns {
+        return format!("point {backup} has expired; until {until} {undo} brings it back");
+    }
+    format!(
+        "point {backup} has expired, and the time to bring it back ended {until}: it goes with the next backup, or as soon as an \
+         agent looks; until then {undo} still brings it back"
+    )
 }
 
 /// Prints points as a table; with retention rules it says which keep each.
@@ -177,4 +186,21 @@ fn mark_json(mark: Option<&Mark>) -> Value {
     let of = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
     let mark = mark.cloned().unwrap_or_default();
     json!({ "hold": of(&mark.hold), "note": of(&mark.note), "tags": mark.tags })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_that_leaves_says_until_when_it_can_be_brought_back() {
+        let said = |now_ns| of_leaving("home", BackupId(17), 1_795_231_002_000_000_000, now_ns);
+        let before = said(1_795_231_001_999_999_999);
+        assert!(
+            before.contains("until 2026-11-21 ") && before.ends_with("home@17` brings it back"),
+            "{before}"
+        );
+        let late = said(1_795_231_002_000_000_000);
+        assert!(late.contains("ended 2026-11-21 ") && late.ends_with("still brings it back"), "{late}");
+    }
 }

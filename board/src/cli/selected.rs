@@ -23,6 +23,7 @@ use windlass_agent::units::Grouped;
 use windlass_hal::volume::ItemKind;
 
 use crate::cli::args::At;
+use crate::cli::args::restore::ANYWHERE;
 use crate::cli::browse::{VolumePath, volume_paths};
 use crate::engine::restore::PointLookup;
 use crate::failure::Failure;
@@ -132,10 +133,17 @@ pub fn resolve(
             }
         }
         if out.len() == before {
-            out.push(path);
+            // A name that was meant in any directory is shown as it was written.
+            let name = path.strip_prefix(ANYWHERE.as_bytes()).filter(|name| is_plain(name));
+            out.push(name.map_or_else(|| path.clone(), <[u8]>::to_vec));
         }
     }
     Ok(out)
+}
+
+/// Whether it is a name, and no path and no pattern.
+fn is_plain(name: &[u8]) -> bool {
+    !name.iter().any(|byte| b"/*?[{".contains(byte))
 }
 
 /// The path as a pattern, if it is one.

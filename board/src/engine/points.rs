@@ -98,9 +98,7 @@ pub fn pick<'a>(state: &'a State, target: &Target) -> Result<&'a Point, Failure>
             };
             Err(Failure::new(format_args!("{what}; `windlass points {name}` lists them")))
         }
-        None if state.policies.contains_key(name) => Err(Failure::new(format_args!(
-            "policy {name} has no point yet; make one with `windlass backup {name}`"
-        ))),
+        None if state.policies.contains_key(name) => Err(Failure::new(policy::no_point(state, name))),
         None => Err(policy::missing(state, name)),
     }
 }

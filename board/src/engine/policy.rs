@@ -39,6 +39,16 @@ pub fn missing(state: &State, name: &str) -> Failure {
     }
 }
 
+/// What is said of a policy that was made once and has no point.
+pub fn no_point(state: &State, name: &str) -> String {
+    match state.policies.get(name) {
+        Some(entry) if entry.removed => format!(
+            "policy {name} was deleted, and has no point any more; `windlass policy set {name} --volume DEV` makes it anew"
+        ),
+        _ => format!("policy {name} has no point yet; make one with `windlass backup {name}`"),
+    }
+}
+
 /// Points count in blocks: their size stays.
 pub fn check_block_size(state: &State, before: Option<&Policy>, policy: &Policy) -> Result<(), Failure> {
     match before {

@@ -205,6 +205,13 @@ fn sources_come_in_their_order_and_a_broken_one_ends_the_search() {
     fails(&[&container[..], &[("AWS_ACCESS_KEY_ID", "AK")]].concat(), "AWS_SECRET_ACCESS_KEY is not set");
     shared("credentials", "[default]\nrole_arn = arn:x\n");
     fails(&container, "gets its keys by role_arn");
+    fails(
+        &container,
+        "export-credentials --profile default --format env)\"`, and leave --profile, AWS_PROFILE and --credentials-file out",
+    );
+    let file = format!("{home}/.aws/credentials");
+    let named = run(endpoint, &container, &["repo", "info", "--credentials-file", &file]);
+    assert!(named.code == 2 && named.failure().contains("gets its keys by role_arn"), "{named:?}");
     shared("credentials", "[default]\naws_access_key_id = AK\n");
     fails(&container, "has no aws_secret_access_key");
     fs::remove_file(work.join("home/.aws/credentials")).unwrap();

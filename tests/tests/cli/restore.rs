@@ -552,6 +552,11 @@ fn patterns_say_what_is_restored_and_what_is_left_out() {
         ["etc/a.conf", "etc/app/cache/big.conf"]
     );
     assert_eq!(restore("name", &["--include", "notes.txt"]), ["home/bob/notes.txt"]);
+    let none = work.join("none").display().to_string();
+    let nothing = cli.run(&["restore", "a", "--include", "nothing", "--to", &none]);
+    assert!(nothing.code != 0, "{nothing:?}");
+    let said = format!("{}{}", nothing.stdout, nothing.stderr);
+    assert!(said.contains("nothing") && !said.contains("**"), "{said}");
     assert_eq!(
         restore("both", &["etc", "--include", "/home/x.*", "--exclude", "app"]),
         ["etc/a.conf", "etc/a.conf.bak", "home/x.tmp"]

@@ -28,6 +28,18 @@ fn points(cli: &Cli) -> Vec<u64> {
 }
 
 #[test]
+fn a_policy_that_was_deleted_is_not_said_to_wait_for_its_first_backup() {
+    let scratch = Scratch::new("cli-retention-deleted");
+    let cli = repository(&scratch, 0);
+    assert!(cli.ok(&["points", "p"]).contains("make one with `windlass backup p`"));
+    cli.ok(&["policy", "delete", "p"]);
+    let said = cli.ok(&["points", "p"]);
+    assert!(said.contains("policy p was deleted") && !said.contains("windlass backup"), "{said}");
+    let failed = cli.run(&["ls", "p"]);
+    assert!(failed.failure().contains("policy p was deleted"), "{failed:?}");
+}
+
+#[test]
 fn rules_say_why_each_point_stays_and_what_goes_restores_no_more() {
     let scratch = Scratch::new("cli-retention");
     let cli = repository(&scratch, 5);

@@ -41,7 +41,7 @@ const VARIABLES: [&str; 14] = [
     "AWS_REGION",
 ];
 /// Settings of a profile that name another way to keys than keys.
-const OTHER_WAYS: [&str; 5] =
+pub(super) const OTHER_WAYS: [&str; 5] =
     ["role_arn", "sso_session", "sso_start_url", "credential_process", "web_identity_token_file"];
 
 /// What the chain goes by.

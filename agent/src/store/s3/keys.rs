@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::chain::Chain;
+use super::chain::{Chain, OTHER_WAYS};
 use super::sign::Credentials;
 use crate::civil::iso_utc;
 pub use crate::store::keyring::{FILE_BYTES_MAX, RELOAD_S};
@@ -82,8 +82,9 @@ impl fmt::Display for CredentialFault {
             }
             CredentialFault::OtherWay(path, profile, way) => write!(
                 f,
-                "{}: profile [{profile}] gets its keys by {way}, which windlass does not do; put keys into a profile, or let \
-                 another program put them into the environment",
+                "{}: profile [{profile}] gets its keys by {way}, which windlass does not do; put keys into a profile, or have AWS's \
+                 program put them into the environment with `eval \"$(aws configure export-credentials --profile {profile} \
+                 --format env)\"`, and leave --profile, AWS_PROFILE and --credentials-file out",
                 path.display()
             ),
             CredentialFault::NoKeysOf(profile, passed) => {
@@ -239,7 +240,7 @@ fn load(source: &CredentialSource) -> Result<Loaded, CredentialFault> {
     match source {
         CredentialSource::Chain(chain) => chain.load(),
         CredentialSource::File { path, profile } => {
-            let keys = match load_file(path, profile, &[])? {
+            let keys = match load_file(path, profile, &OTHER_WAYS)? {
                 Ok(keys) => keys,
                 Err(way) => return Err(CredentialFault::OtherWay(path.clone(), profile.clone(), way)),
             };

@@ -73,12 +73,15 @@ pub struct Restore {
     pub dry_run: bool,
 }
 
+/// In front of a name that is meant in any directory.
+pub const ANYWHERE: &str = "**/";
+
 impl Restore {
     /// The paths and patterns that are asked for. A pattern that is a name is meant in any directory.
     pub fn wanted(&self) -> Vec<PathBuf> {
         let include = self.include.iter().map(|text| match text.contains(['/', '*', '?', '[', '{']) {
             true => PathBuf::from(text),
-            false => PathBuf::from(format!("**/{text}")),
+            false => PathBuf::from(format!("{ANYWHERE}{text}")),
         });
         self.paths.iter().cloned().chain(include).collect()
     }
