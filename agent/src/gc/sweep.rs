@@ -22,6 +22,8 @@ use crate::store::{ByteRange, StoreFault, StoreFaultKind};
 
 /// Names that are deleted in one step: a record's bound.
 pub const DELETE_NAMES_MAX: usize = crate::log::limits::RECORD_OBJECTS_MAX;
+/// Names between two looks at whether to stop: some requests at the most, where one deletes many; some seconds where none does.
+const DELETE_KEYS_MAX: usize = 256;
 /// Pages of the store's lists in one step: some seconds.
 pub const ORPHAN_PAGES_MAX: u64 = 16;
 /// Orphans that are looked at in one step.
@@ -49,7 +51,7 @@ pub fn key_of(id: &ObjectId, kind: TailKind) -> String {
     }
 }
 
-/// Deletes names one after the other. `stop` ends it early, with what it has.
+/// Deletes names, many with one request where the store has that. `stop` ends it early, with what it has.
 ///
 /// # Errors
 /// The store does not answer, and nothing was deleted.
@@ -58,23 +60,29 @@ pub fn delete(
     names: &[(ObjectId, TailKind)],
     stop: &dyn Fn() -> bool,
 ) -> Result<Deleted, GarbageFault> {
-    let mut deleted = Deleted::default();
-    for (id, kind) in names {
-        if stop() {
+    let (mut deleted, mut silent) = (Deleted::default(), None);
+    for names in names.chunks(DELETE_KEYS_MAX) {
+        if stop() || silent.is_some() {
             break;
         }
-        match client.delete(&key_of(id, *kind)) {
-            Ok(()) => deleted.gone.push(*id),
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => deleted.gone.push(*id),
-            Err(fault) if is_later(fault.kind) => {
-                deleted.later.push(*id);
-                deleted.why.get_or_insert_with(|| fault.to_string());
+        let keys: Vec<String> = names.iter().map(|(id, kind)| key_of(id, *kind)).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        for ((id, _), answer) in names.iter().zip(client.delete_all(&keys)) {
+            match answer {
+                Ok(()) => deleted.gone.push(*id),
+                Err(fault) if fault.kind == StoreFaultKind::NotFound => deleted.gone.push(*id),
+                Err(fault) if is_later(fault.kind) => {
+                    deleted.later.push(*id);
+                    deleted.why.get_or_insert_with(|| fault.to_string());
+                }
+                Err(fault) => silent = Some(fault),
             }
-            Err(fault) if deleted.gone.is_empty() => return Err(fault.into()),
-            Err(_) => break,
         }
     }
-    Ok(deleted)
+    match silent {
+        Some(fault) if deleted.gone.is_empty() => Err(fault.into()),
+        _ => Ok(deleted),
+    }
 }
 
 /// Looks for orphans behind a key, and deletes them. `stop` ends it early, with what it has.

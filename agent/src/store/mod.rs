@@ -113,6 +113,20 @@ pub trait Store: Send + Sync {
     /// Deletes `key`; an absent key is success.
     fn delete(&self, key: &str) -> Result<(), StoreFault>;
 
+    /// Keys that one request deletes at most; 1 where each needs its own.
+    fn delete_keys_max(&self) -> usize {
+        1
+    }
+
+    /// Deletes as many keys as [`Store::delete_keys_max`] says with one request; an absent key is success. What became of each, in their order.
+    ///
+    /// # Errors
+    /// It is not known what became of any. [`StoreFaultKind::Unsupported`]: the server has no such request, so that each key needs
+    /// [`Store::delete`].
+    fn delete_all(&self, keys: &[&str]) -> Result<Deletions, StoreFault> {
+        Ok(keys.iter().map(|key| self.delete(key)).collect())
+    }
+
     /// From now on a call of the lease ([`LEASE_KEYS`]) is given up after so many milliseconds. A store without connections has no
     /// deadlines: it does nothing.
     fn set_lease_deadline(&self, _ms: u64) {}
@@ -138,6 +152,9 @@ pub trait Store: Send + Sync {
         Ok(Versioning::Off)
     }
 }
+
+/// What became of each key of a [`Store::delete_all`].
+pub type Deletions = Vec<Result<(), StoreFault>>;
 
 /// Whether a bucket keeps old versions. Some servers ignore create-only conditions where it does or once did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

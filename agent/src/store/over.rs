@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use super::time::StoreTime;
-use super::{ByteRange, PutMode, Store, StoreFault, Versioning};
+use super::{ByteRange, Deletions, PutMode, Store, StoreFault, Versioning};
 
 /// What a store in front of another does in its own way; each call that is not written here goes to the one behind it.
 pub trait Over: Send + Sync {
@@ -50,6 +50,16 @@ pub trait Over: Send + Sync {
     /// As [`Store::delete`].
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         self.behind().delete(key)
+    }
+
+    /// As [`Store::delete_keys_max`]: one, unless this store says otherwise, so that each key goes its way.
+    fn delete_keys_max(&self) -> usize {
+        1
+    }
+
+    /// As [`Store::delete_all`].
+    fn delete_all(&self, keys: &[&str]) -> Result<Deletions, StoreFault> {
+        Ok(keys.iter().map(|key| self.delete(key)).collect())
     }
 
     /// As [`Store::set_lease_deadline`].
@@ -106,6 +116,14 @@ impl<T: Over> Store for T {
 
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         Over::delete(self, key)
+    }
+
+    fn delete_keys_max(&self) -> usize {
+        Over::delete_keys_max(self)
+    }
+
+    fn delete_all(&self, keys: &[&str]) -> Result<Deletions, StoreFault> {
+        Over::delete_all(self, keys)
     }
 
     fn set_lease_deadline(&self, ms: u64) {

@@ -6,6 +6,7 @@
 //! | [`Client::put_slot`] | never | an answer that decides nothing belongs to the commit log (C2, C3) |
 //! | [`Client::put_replace`] | yes | one writer per key (`beat/`, `boundary/`), the same bytes again |
 //! | [`Client::get`], [`Client::list`], [`Client::delete`] | yes | they change nothing, or nothing more |
+//! | [`Client::delete_all`] | yes, then key by key what has no clear answer | the same |
 //! | [`Client::get_afresh`] | yes | the same; for bytes that came and are not what was written: a proxy, a replica, memory may have changed them |
 //!
 //! Invariants: a call ends within its budget plus one attempt. What is not transient is returned at once. Jitter comes from
@@ -20,7 +21,8 @@ use std::time::Duration;
 use windlass_hal::clock::Clock;
 
 use super::{
-    ByteRange, CONDITIONAL_BODY_BYTES_MAX, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes,
+    ByteRange, CONDITIONAL_BODY_BYTES_MAX, Deletions, PutMode, Store, StoreFault, StoreFaultKind, Versioning,
+    body_bytes,
 };
 
 /// Keys in one page of a LIST, for counting requests: what S3 returns at most.
@@ -126,6 +128,8 @@ pub struct Client {
 struct Shared {
     counters: Counters,
     stopped: AtomicBool,
+    /// The server has no request that deletes many.
+    deletes_singly: AtomicBool,
     /// State of the jitter's generator (splitmix64).
     jitter: AtomicU64,
 }
@@ -136,6 +140,7 @@ impl Client {
         let shared = Shared {
             counters: Counters::default(),
             stopped: AtomicBool::new(false),
+            deletes_singly: AtomicBool::new(false),
             jitter: AtomicU64::new(seed),
         };
         Client { store, clock, policy, shared: Arc::new(shared) }
@@ -245,6 +250,43 @@ impl Client {
             count(&self.shared.counters.delete, 1);
             self.note(self.store.delete(key))
         })
+    }
+
+    /// [`Store::delete_all`], repeated as needed, as many keys at a time as it takes: what became of each, in their order. Where the store has
+    /// no such request, or refuses it, each key is deleted by itself, and so is each that it gave no clear answer for.
+    pub fn delete_all(&self, keys: &[&str]) -> Deletions {
+        let mut all = Deletions::with_capacity(keys.len());
+        for part in keys.chunks(self.store.delete_keys_max().max(1)) {
+            let asked = match part {
+                [_] => None,
+                _ if self.shared.deletes_singly.load(Ordering::Relaxed) => None,
+                _ => Some(self.repeat(&mut || {
+                    count(&self.shared.counters.delete, 1);
+                    self.note(self.store.delete_all(part))
+                })),
+            };
+            let again = |(key, answer): (&&str, Result<(), StoreFault>)| match answer {
+                Err(fault) if fault.is_transient() => self.delete(key),
+                answer => answer,
+            };
+            match asked {
+                Some(Ok(answers)) if answers.len() == part.len() => {
+                    all.extend(part.iter().zip(answers).map(again));
+                }
+                // It was repeated for as long as the policy allows.
+                Some(Err(fault)) if fault.is_transient() => {
+                    all.extend(part.iter().map(|_| Err(fault.clone())));
+                }
+                other => {
+                    let is_none = |fault: &StoreFault| fault.kind == StoreFaultKind::Unsupported;
+                    if other.is_some_and(|asked| asked.is_err_and(|fault| is_none(&fault))) {
+                        self.shared.deletes_singly.store(true, Ordering::Relaxed);
+                    }
+                    all.extend(part.iter().map(|key| self.delete(key)));
+                }
+            }
+        }
+        all
     }
 
     /// [`Store::versioning`], repeated as needed.

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::time::StoreTime;
-use super::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
+use super::{ByteRange, Deletions, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
 
 /// What goes to the log store: directories with their slash, and whole names.
 pub const LOG_KEYS: [&str; 6] = ["beat/", "boundary/", "epoch/", "home", "log/", "probe/"];
@@ -159,6 +159,17 @@ impl Store for SplitStore {
 
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         self.of(key).delete(key)
+    }
+
+    fn delete_all(&self, keys: &[&str]) -> Result<Deletions, StoreFault> {
+        match keys.iter().any(|key| is_log(key)) {
+            true => Ok(keys.iter().map(|key| self.delete(key)).collect()),
+            false => self.objects.delete_all(keys),
+        }
+    }
+
+    fn delete_keys_max(&self) -> usize {
+        self.objects.delete_keys_max()
     }
 
     fn set_lease_deadline(&self, ms: u64) {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::engine::watch::Watch;
 use serde_json::{Value, json};
 use windlass_agent::store::time::StoreTime;
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, Versioning};
+use windlass_agent::store::{ByteRange, Deletions, PutMode, Store, StoreFault, Versioning};
 
 /// Requests of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,6 +159,16 @@ impl Store for Counted {
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         self.requests().ask();
         self.watched("DELETE", key, || self.inner.delete(key))
+    }
+
+    fn delete_keys_max(&self) -> usize {
+        self.inner.delete_keys_max()
+    }
+
+    fn delete_all(&self, keys: &[&str]) -> Result<Deletions, StoreFault> {
+        self.requests().ask();
+        let first = keys.first().copied().unwrap_or_default();
+        self.watched("DELETE", first, || self.inner.delete_all(keys))
     }
 
     fn set_lease_deadline(&self, ms: u64) {

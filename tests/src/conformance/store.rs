@@ -7,7 +7,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind, over};
+use windlass_agent::store::retry::{Client, RetryPolicy};
+use windlass_agent::store::{ByteRange, Deletions, PutMode, Store, StoreFault, StoreFaultKind, over};
+use windlass_hal::clock::SystemClock;
 
 /// All of an object, whatever a test has put there.
 pub const WHOLE: ByteRange = ByteRange::Whole(256 << 20);
@@ -45,6 +47,7 @@ pub fn run(store: &Arc<dyn Store>, prefix: &str, extent: Extent) {
     bytes_and_ranges(store.as_ref(), &key);
     create_only(store.as_ref(), &key);
     absent_and_deleted(store.as_ref(), &key);
+    many_deletions(store, &key);
     names(store.as_ref(), &key);
     listing(store.as_ref(), prefix);
     long_listing(store, prefix, extent.long_list_keys);
@@ -146,6 +149,14 @@ impl over::Over for Patient {
     fn delete(&self, key: &str) -> Result<(), StoreFault> {
         self.repeat(|| self.behind.delete(key))
     }
+
+    fn delete_keys_max(&self) -> usize {
+        self.behind.delete_keys_max()
+    }
+
+    fn delete_all(&self, keys: &[&str]) -> Result<Deletions, StoreFault> {
+        self.repeat(|| self.behind.delete_all(keys))
+    }
 }
 
 fn kind<T>(result: Result<T, StoreFault>) -> Option<StoreFaultKind> {
@@ -217,6 +228,32 @@ fn absent_and_deleted(store: &dyn Store, key: &dyn Fn(&str) -> String) {
     store.delete(&a).unwrap();
     assert_eq!(kind(store.get(&a, WHOLE, &mut out)), Some(StoreFaultKind::NotFound));
     assert_eq!(keys(store, &a, ""), []);
+}
+
+/// Many keys at once, by the store's own call or key by key: absent ones are gone, and others stay.
+fn many_deletions(store: &Arc<dyn Store>, key: &dyn Fn(&str) -> String) {
+    let all: Vec<String> = (0..300).map(|at| key(&format!("many/{at}"))).collect();
+    let stays = key("many-stays");
+    for at in all.iter().skip(5).step_by(40).chain([&stays]) {
+        store.put(at, &[b"x"], PutMode::Replace).unwrap();
+    }
+    let client = Client::new(Arc::clone(store), Arc::new(SystemClock), RetryPolicy::ONCE, 1);
+    let names: Vec<&str> = all.iter().map(String::as_str).collect();
+    let answers = client.delete_all(&names);
+    assert_eq!(answers, vec![Ok(()); all.len()]);
+    let requests = all.len().div_ceil(store.delete_keys_max());
+    assert_eq!(client.counts().delete, requests as u64, "the server has the call that the store says it has");
+    assert_eq!(keys(store.as_ref(), &key("many"), ""), [(stays.clone(), 1)]);
+    assert_eq!(client.delete_all(&[]), []);
+    // One that may not be named does not hide what became of the others, whether it is asked for by itself or among them.
+    let one = key("many/one");
+    store.put(&one, &[b"x"], PutMode::Replace).unwrap();
+    let bad = key("many/..");
+    let answers = client.delete_all(&[&one, &bad]);
+    assert_eq!(answers[0], Ok(()));
+    assert_eq!(answers[1].as_ref().err().map(|fault| fault.kind), Some(StoreFaultKind::Rejected));
+    assert_eq!(keys(store.as_ref(), &key("many"), ""), [(stays.clone(), 1)]);
+    store.delete(&stays).unwrap();
 }
 
 fn names(store: &dyn Store, key: &dyn Fn(&str) -> String) {

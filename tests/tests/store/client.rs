@@ -12,7 +12,7 @@ use windlass_agent::store::null::NullStore;
 use windlass_agent::store::probe::probe;
 use windlass_agent::store::retry::{Client, RetryPolicy};
 use windlass_agent::store::uplink::{Answer, Done, Got, Job, Landing, PutHow, Uplink, UplinkSettings};
-use windlass_agent::store::{ByteRange, PutMode, Store, StoreFault, StoreFaultKind as Kind, over};
+use windlass_agent::store::{ByteRange, Deletions, PutMode, Store, StoreFault, StoreFaultKind as Kind, over};
 use windlass_hal::buf::Pool;
 use windlass_hal::clock::Clock;
 use windlass_tests::conformance::store::{Extent, WHOLE, run};
@@ -304,6 +304,66 @@ fn shutdown_finishes_what_is_under_way_and_refuses_the_rest() {
             matches!(&done.answer, Answer::Put { result: Err(f), .. } if f.kind == Kind::Rejected),
             "{done:?}"
         );
+    }
+}
+
+/// A store that deletes up to three keys at once: of its first answers one says nothing clear of a key, one nothing at all.
+struct Three {
+    inner: Arc<dyn Store>,
+    asked: AtomicUsize,
+    /// The server has no such request after all.
+    has_none: bool,
+}
+
+impl over::Over for Three {
+    fn behind(&self) -> &dyn Store {
+        &*self.inner
+    }
+
+    fn delete_keys_max(&self) -> usize {
+        3
+    }
+
+    fn delete_all(&self, keys: &[&str]) -> Result<Deletions, StoreFault> {
+        let fault = |kind| StoreFault::new(kind, "DELETE", keys[0], "as the test says");
+        match self.asked.fetch_add(1, Ordering::SeqCst) {
+            _ if self.has_none => return Err(fault(Kind::Unsupported)),
+            0 => return Err(fault(Kind::Unknown)),
+            _ => {}
+        }
+        assert!((2..=3).contains(&keys.len()), "{keys:?}");
+        let fate = |key: &&str| match *key {
+            "k/1" => Err(fault(Kind::Unknown)),
+            "k/4" => Err(fault(Kind::Denied)),
+            key => self.inner.delete(key),
+        };
+        Ok(keys.iter().map(fate).collect())
+    }
+}
+
+#[test]
+fn many_keys_are_deleted_with_few_requests_and_each_has_its_own_answer() {
+    for (has_none, requests) in [(false, 5), (true, 8)] {
+        let three = Arc::new(Three { inner: memory(), asked: AtomicUsize::new(0), has_none });
+        let client = client(Arc::clone(&three) as Arc<dyn Store>, RetryPolicy::DATA);
+        let keys: Vec<String> = (0..7).map(|at| format!("k/{at}")).collect();
+        for key in &keys {
+            client.put_unique(key, &[b"x"]).unwrap();
+        }
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let answers = client.delete_all(&names);
+        let refused: Vec<usize> = (0..7).filter(|at| answers[*at].is_err()).collect();
+        assert_eq!(refused, if has_none { vec![] } else { vec![4] });
+        let mut left = Vec::new();
+        let mut each = |key: &str, _| {
+            left.push(key.to_owned());
+            true
+        };
+        client.list("k/", "", &mut each).unwrap();
+        assert_eq!(left, if has_none { vec![] } else { vec!["k/4"] });
+        // Twice the first three, the next three, the last one alone, and what was not clear. Or: once, and then each by itself.
+        assert_eq!(client.counts().delete, requests);
+        assert_eq!(three.asked.load(Ordering::SeqCst), if has_none { 1 } else { 3 });
     }
 }
 

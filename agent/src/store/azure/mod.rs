@@ -4,7 +4,6 @@
 //! |---|---|
 //! | [`sign`] | shared key, shared access signatures |
 //! | [`answer`] | what answers mean |
-//! | [`md5`] | the checksum of a body |
 //! | `settings` | how a store is opened, and which settings are refused |
 //!
 //! | call | request |
@@ -20,7 +19,6 @@
 //! `agent/doc/commit-log.md`, Answers to a create.
 
 pub mod answer;
-pub mod md5;
 mod settings;
 pub mod sign;
 
@@ -36,6 +34,7 @@ use super::http::channel::{Asked, Channel};
 use super::http::encode::{encode_path, encode_query};
 use super::http::endpoint::{addresses, is_loopback, parse_endpoint, parse_prefix};
 use super::http::list::{self, Listing};
+use super::http::md5::md5_base64;
 use super::http::read::{Reads, read};
 use super::http::{
     ERROR_BODY_BYTES_MAX, HttpSettings, LIST_BODY_BYTES_MAX, SIGNED_APART_SECS_MAX, fit, header,
@@ -48,7 +47,6 @@ use super::{
     ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key, check_prefix,
 };
 use answer::{Call, ErrorBody};
-use md5::md5_base64;
 use sign::{AzureKeys, Canonical};
 
 pub use settings::{AzureOpenFault, AzureSettings};

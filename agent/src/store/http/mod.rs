@@ -22,6 +22,7 @@ pub(super) mod endpoint;
 mod fault;
 pub(super) mod fit;
 pub(super) mod list;
+pub(super) mod md5;
 pub(super) mod read;
 pub mod xml;
 

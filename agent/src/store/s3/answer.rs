@@ -22,6 +22,8 @@ pub enum Call {
     Bucket,
     /// DELETE of an object.
     Delete,
+    /// DELETE of many objects at once.
+    DeleteMany,
 }
 
 /// An error body: the server's code and message, empty where they are missing.
@@ -82,6 +84,7 @@ pub fn kind(call: Call, status: u16, code: &str) -> StoreFaultKind {
         401 | 403 => StoreFaultKind::Denied,
         404 => match call {
             Call::Put(_) | Call::Bucket => StoreFaultKind::StoreGone,
+            Call::DeleteMany => StoreFaultKind::Unsupported,
             Call::Get | Call::Delete if code == "NoSuchKey" => StoreFaultKind::NotFound,
             // No S3 server said that the key is absent.
             Call::Get | Call::Delete => StoreFaultKind::Unknown,
@@ -93,6 +96,7 @@ pub fn kind(call: Call, status: u16, code: &str) -> StoreFaultKind {
         400 if create && matches!(code, "InvalidArgument" | "InvalidRequest" | "") => {
             StoreFaultKind::Unsupported
         }
+        400 | 405 if call == Call::DeleteMany => StoreFaultKind::Unsupported,
         // A success that is none of this call's, and where a log-in page is: no answer of an S3 server.
         100..=299 | 302 | 303 | 500..=599 => StoreFaultKind::Unknown,
         _ => StoreFaultKind::Rejected,
@@ -154,6 +158,63 @@ pub fn parse_list(xml: &[u8]) -> Result<Page, Malformed> {
     }
 }
 
+/// What a `DeleteObjects` answer says of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// The key, with the prefix.
+    pub key: String,
+    /// The code and the message of an error; `None`: it is gone.
+    pub error: Option<(String, String)>,
+}
+
+/// The body of `DeleteObjects`. Each key is answered for, deleted or not.
+pub fn emit_deletions(keys: &[String]) -> String {
+    let mut xml = "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">".to_owned();
+    for key in keys {
+        xml.push_str("<Object><Key>");
+        for c in key.chars() {
+            match c {
+                '&' => xml.push_str("&amp;"),
+                '<' => xml.push_str("&lt;"),
+                '>' => xml.push_str("&gt;"),
+                c => xml.push(c),
+            }
+        }
+        xml.push_str("</Key></Object>");
+    }
+    xml.push_str("</Delete>");
+    xml
+}
+
+/// Reads the answer of `DeleteObjects`.
+///
+/// # Errors
+/// When it is cut short, is not such an answer, or names no key.
+pub fn parse_deletions(xml: &[u8]) -> Result<Vec<Deletion>, Malformed> {
+    let (mut found, mut whole, mut bad) = (Vec::new(), false, None);
+    let mut of: (Option<String>, String, String) = Default::default();
+    walk(xml, &mut |path, text| match path {
+        [root] => whole = root == "DeleteResult",
+        [_, name] if name == "Deleted" || name == "Error" => {
+            let (key, code, message) = std::mem::take(&mut of);
+            let error = (name == "Error").then_some((code, message));
+            match key {
+                Some(key) => found.push(Deletion { key, error }),
+                None => bad = Some(Malformed("a deletion has no key")),
+            }
+        }
+        [_, _, name] if name == "Key" => of.0 = Some(text.to_owned()),
+        [_, _, name] if name == "Code" => text.clone_into(&mut of.1),
+        [_, _, name] if name == "Message" => text.clone_into(&mut of.2),
+        _ => {}
+    })?;
+    match bad {
+        Some(bad) => Err(bad),
+        None if !whole => Err(Malformed("not an answer to deletions")),
+        None => Ok(found),
+    }
+}
+
 /// `<Status>` of a `GetBucketVersioning` answer: `Enabled`, `Suspended`, or empty.
 pub fn parse_versioning(xml: &[u8]) -> Result<String, Malformed> {
     let mut status = String::new();
@@ -171,6 +232,27 @@ pub fn parse_versioning(xml: &[u8]) -> Result<String, Malformed> {
 mod tests {
     use super::*;
     use StoreFaultKind as Kind;
+
+    #[test]
+    fn each_key_of_many_deletions_has_its_own_answer() {
+        let xml = b"<DeleteResult xmlns=\"x\"><Deleted><Key>p/a</Key></Deleted><Error><Key>p/b&amp;</Key>\
+            <Code>AccessDenied</Code><Message>no</Message></Error><Deleted><Key>p/c</Key></Deleted></DeleteResult>";
+        let found = parse_deletions(xml).unwrap();
+        let error = Some(("AccessDenied".to_owned(), "no".to_owned()));
+        let of = |key: &str, error| Deletion { key: key.to_owned(), error };
+        assert_eq!(found, [of("p/a", None), of("p/b&", error), of("p/c", None)]);
+        assert_eq!(parse_deletions(b"<DeleteResult/>"), Ok(Vec::new()));
+        assert!(parse_deletions(b"<ListBucketResult></ListBucketResult>").is_err());
+        assert!(parse_deletions(&xml[..xml.len() - 20]).is_err());
+        assert!(parse_deletions(b"<DeleteResult><Deleted></Deleted></DeleteResult>").is_err());
+        for (status, code) in
+            [(405, "MethodNotAllowed"), (400, "MalformedXML"), (404, ""), (501, "NotImplemented")]
+        {
+            assert_eq!(kind(Call::DeleteMany, status, code), Kind::Unsupported, "{status} {code}");
+        }
+        assert_eq!(kind(Call::DeleteMany, 503, "SlowDown"), Kind::Unknown);
+        assert_eq!(kind(Call::DeleteMany, 403, "AccessDenied"), Kind::Denied);
+    }
 
     #[test]
     fn every_answer_of_the_reference_has_its_kind() {

@@ -15,6 +15,7 @@
 //!   that the server verifies it also where it ignores checksum headers (Ceph RGW 16 does).
 //! - Bodies of at least [`EXPECT_BYTES_MIN`] ask for `100-continue`, so that a refusal is an answer and not a broken pipe.
 //! - A ranged GET must answer exactly the range asked for; a body shorter than announced is `Unknown`.
+//! - Many keys are deleted by `DeleteObjects`, which carries `Content-MD5`; each has its own answer, and one that is not named is `Unknown`.
 //! - No redirects, no proxy from the environment, no compression, a timeout on every phase.
 //!
 //! Invariants: one call is one attempt (a GET of a range past the end may take a second request to learn the size, and the first one of a
@@ -31,6 +32,7 @@ pub mod metadata;
 mod settings;
 pub mod sign;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -41,12 +43,14 @@ use windlass_hal::clock::Clock;
 use super::http::channel::{Asked, Channel};
 use super::http::endpoint::{addresses, parse_endpoint, parse_prefix};
 use super::http::list::{self, Listing};
+use super::http::md5::md5_base64;
 use super::http::read::{Reads, read};
 use super::http::{HttpSettings, fit, header, read_bounded, unfit};
 use super::throttle::Throttle;
 use super::time::StoreTime;
 use super::{
-    ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, check_key, check_prefix, is_of_lease,
+    ByteRange, Deletions, PutMode, Store, StoreFault, StoreFaultKind, Versioning, check_key, check_prefix,
+    is_of_lease,
 };
 use answer::{Call, ErrorBody};
 use checksum::crc32_base64;
@@ -58,6 +62,10 @@ pub use super::http::{
     LIST_PAGES_MAX, SIGNED_APART_SECS_MAX, Timeouts, TlsFault,
 };
 pub use settings::{Addressing, S3OpenFault, S3Settings};
+
+/// Keys in one `DeleteObjects`, which takes 1000: a request's cost shared by so many is nothing, and a server that deletes them one after
+/// the other is done within the usual timeout.
+pub const DELETE_KEYS_MAX: usize = 256;
 
 /// A prefix of a bucket. Shared between threads; each call uses a connection of its own from the agent's pool.
 pub struct S3Store {
@@ -349,6 +357,51 @@ impl Store for S3Store {
             fault if fault.kind == StoreFaultKind::NotFound => Ok(()),
             fault => Err(fault),
         }
+    }
+
+    fn delete_keys_max(&self) -> usize {
+        DELETE_KEYS_MAX
+    }
+
+    fn delete_all(&self, keys: &[&str]) -> Result<Deletions, StoreFault> {
+        keys.iter().try_for_each(|key| check_key("DELETE", key))?;
+        let objects: Vec<String> = keys.iter().map(|key| self.object(key)).collect();
+        let body = answer::emit_deletions(&objects);
+        let md5 = md5_base64(&[body.as_bytes()]);
+        let first = keys.first().copied().unwrap_or_default();
+        let request = Outgoing {
+            call: Call::DeleteMany,
+            method: "POST",
+            verb: "DELETE",
+            query: &[("delete", "")],
+            // AWS wants one of its checksums or this one; servers that know one alone know this.
+            headers: &[("content-md5", md5.as_str())],
+            body: Some(&[body.as_bytes()]),
+            answer_bytes_max: LIST_BODY_BYTES_MAX,
+            ..Outgoing::get(first, "")
+        };
+        let mut response = self.send(&request)?;
+        if response.status().as_u16() != 200 {
+            return Err(self.fault(&request, response));
+        }
+        let mut xml = Vec::new();
+        let unclear = |key: &str, why: String| StoreFault::new(StoreFaultKind::Unknown, "DELETE", key, why);
+        read_bounded(response.body_mut(), LIST_BODY_BYTES_MAX, &mut xml)
+            .map_err(|cut| unclear(first, cut.to_string()))?;
+        let answers = answer::parse_deletions(&xml).map_err(|bad| unclear(first, bad.0.to_owned()))?;
+        let answers: BTreeMap<String, Option<(String, String)>> =
+            answers.into_iter().map(|of| (of.key, of.error)).collect();
+        let fate = |(key, object): (&&str, &String)| match answers.get(object) {
+            None => Err(unclear(key, "the answer to many deletions does not name it".to_owned())),
+            Some(None) => Ok(()),
+            Some(Some((code, _))) if code == "NoSuchKey" => Ok(()),
+            Some(Some((code, message))) => {
+                let status = if code == "AccessDenied" { 403 } else { 400 };
+                let kind = answer::kind(Call::Delete, status, code);
+                Err(StoreFault::new(kind, "DELETE", key, format!("{code}: {message}")))
+            }
+        };
+        Ok(keys.iter().zip(&objects).map(fate).collect())
     }
 
     fn ways(&self) -> Vec<Arc<dyn Store>> {

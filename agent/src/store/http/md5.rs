@@ -1,4 +1,4 @@
-//! MD5, which Azure checks bodies by: a checksum here, and no protection from anyone who means to change them.
+//! MD5, which Azure, and S3 in one call, check bodies by: a checksum here, and no protection from anyone who means to change them.
 //!
 //! Invariants: as RFC 1321 says. Does not: keep secrets apart. Source: RFC 1321; the tests are its test suite.
 
