@@ -276,7 +276,7 @@ fn read_tail<F: Fetch>(
     row_blocks: u64,
     homes: &mut Homes,
 ) -> Result<u64, GarbageFault> {
-    let (trailer, tail) = source.object(id)?;
+    let (trailer, tail) = source.object_whole(id)?;
     // A rebuild leaves out what backups have stored that were given up.
     let counts = !state.abandoned.contains(&trailer.head.backup);
     let mut rows = Vec::new();

@@ -227,6 +227,28 @@ pub const AHEAD_INDEXES_MAX: usize = 48;
 /// The same of row blocks: half of what the cache holds.
 pub const AHEAD_BLOCKS_MAX: usize = READ_BLOCK_CACHE_BYTES / ROW_BLOCK_BYTES_TARGET / 2;
 
+/// Bytes at the end of an object that hold most tails whole: entries of its blocks, some KiB, up to 1 MiB where files are small.
+pub const TAIL_BYTES_AHEAD: u64 = 64 << 10;
+
+/// The tail of an upload object, of whose rows nothing is known.
+fn unbounded(id: &ObjectId, trailer: &Trailer) -> TailRef {
+    TailRef {
+        kind: TailKind::Object,
+        id: *id,
+        data_bytes: trailer.data_bytes,
+        index_at: trailer.index_at(),
+        index_bytes: trailer.index_bytes,
+        first: Lin::default(),
+        last: Lin { volume: VolumeId(u32::MAX), inode: u64::MAX },
+        backup_min: BackupId(0),
+        backup_max: BackupId(u32::MAX),
+        rows: trailer.rows,
+        first_base: 0,
+        end_base: u64::MAX,
+        goes_first: false,
+    }
+}
+
 /// Rows that are about to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ahead<'a> {
@@ -467,38 +489,59 @@ impl<F: Fetch> Source<F> {
 
     /// Finds the tail of upload object `id`, of which only the name is known: two GETs.
     pub fn object(&mut self, id: &ObjectId) -> Result<(Trailer, TailRef), TableFault> {
-        let end = ByteRange::Last(TRAILER_BYTES as u64);
-        let trailer = self.fetch_and_open(id, TailKind::Object, end, |source, bytes| {
+        let (trailer, _) = self.object_end(id, TRAILER_BYTES as u64)?;
+        let mut tail = unbounded(id, &trailer);
+        self.bound(&mut tail)?;
+        Ok((trailer, tail))
+    }
+
+    /// The same for one who reads all rows next: one GET, unless the tail is longer than [`TAIL_BYTES_AHEAD`]. What came of it is kept as far as
+    /// the caches take it.
+    pub fn object_whole(&mut self, id: &ObjectId) -> Result<(Trailer, TailRef), TableFault> {
+        let (trailer, mut end) = self.object_end(id, TAIL_BYTES_AHEAD)?;
+        let mut tail = unbounded(id, &trailer);
+        let index_at = end.len().checked_sub(tail.index_bytes as usize + TRAILER_BYTES);
+        // What does not open is read again by whoever needs it.
+        if let Some(at) = index_at
+            && let Ok(index) = self.open_index(&tail, &mut end[at..].to_vec())
+        {
+            let index = Arc::new(index);
+            self.indexes.put(*id, Arc::clone(&index), index.memory_bytes());
+            let begin = trailer.total_bytes().saturating_sub(end.len() as u64);
+            for info in RowKind::ALL.iter().flat_map(|kind| index.blocks(*kind)).map(BlockAt::from) {
+                let at = (tail.data_bytes + info.offset).checked_sub(begin).map(|at| at as usize);
+                let bytes = at.and_then(|at| end.get_mut(at..at + info.bytes as usize));
+                if let Some(Ok(block)) = bytes.map(|bytes| self.open(&tail, &info, bytes)) {
+                    let block = Arc::new(block);
+                    self.blocks.put((*id, info.offset), Arc::clone(&block), block.raw_bytes());
+                }
+            }
+        }
+        self.bound(&mut tail)?;
+        Ok((trailer, tail))
+    }
+
+    /// The trailer of an upload object, and its last bytes.
+    fn object_end(&mut self, id: &ObjectId, bytes: u64) -> Result<(Trailer, Vec<u8>), TableFault> {
+        self.fetch_and_open(id, TailKind::Object, ByteRange::Last(bytes), |source, bytes| {
             let trailer = Trailer::parse(bytes, id, &source.keys)?;
             match trailer.head.kind {
-                TailKind::Object => Ok(trailer),
+                TailKind::Object => Ok((trailer, bytes.to_vec())),
                 TailKind::Segment => Err(FormatFault::damaged("trailer", "it is a segment's")),
             }
-        })?;
-        let greatest = Lin { volume: VolumeId(u32::MAX), inode: u64::MAX };
-        let mut tail = TailRef {
-            kind: TailKind::Object,
-            id: *id,
-            data_bytes: trailer.data_bytes,
-            index_at: trailer.index_at(),
-            index_bytes: trailer.index_bytes,
-            first: Lin::default(),
-            last: greatest,
-            backup_min: BackupId(0),
-            backup_max: BackupId(u32::MAX),
-            rows: trailer.rows,
-            first_base: 0,
-            end_base: u64::MAX,
-            goes_first: false,
-        };
-        let index = self.index(&tail)?;
+        })
+    }
+
+    /// Finds the first and the last LIN of a tail in its index.
+    fn bound(&mut self, tail: &mut TailRef) -> Result<(), TableFault> {
+        let index = self.index(tail)?;
         let ends = RowKind::ALL.map(|kind| {
             let blocks = index.blocks(kind);
             (blocks.first().map(|block| block.first.lin), blocks.last().map(|block| block.last.lin))
         });
-        tail.first = ends.iter().filter_map(|end| end.0).min().unwrap_or(greatest);
-        tail.last = ends.iter().filter_map(|end| end.1).max().unwrap_or(greatest);
-        Ok((trailer, tail))
+        tail.first = ends.iter().filter_map(|end| end.0).min().unwrap_or(tail.last);
+        tail.last = ends.iter().filter_map(|end| end.1).max().unwrap_or(tail.last);
+        Ok(())
     }
 
     /// A row block: one GET unless cached.

@@ -18,6 +18,7 @@ use windlass_agent::table::read::TableReader;
 use windlass_agent::table::rebuild::{RebuildSettings, rebuild};
 use windlass_agent::table::segment::{SEGMENT_META_BYTES, SegmentMeta, SegmentWriter};
 use windlass_agent::table::source::{Source, TableFault, TableLimits, TailRef};
+use windlass_agent::table::stream::Stream;
 use windlass_agent::work::MergeOrder;
 use windlass_agent::worker::merge::{self, MergeFault};
 use windlass_tests::history::{History, Known, Memory, N, TABLE_KINDS, history};
@@ -485,6 +486,37 @@ fn all_rows(memory: &Memory, segments: &[SegmentMeta], kind: RowKind) -> Vec<Row
         rows.push(row);
     }
     rows
+}
+
+#[test]
+fn the_tail_of_an_object_costs_one_request_unless_it_is_long() {
+    let p = &mut Prng::new(7);
+    let history = history(p, 1, 4000);
+    let memory = Memory::default();
+    let sorted = |rows: &[Row]| {
+        let mut rows = rows.to_vec();
+        rows.sort_by(|a, b| {
+            let of = |row: &Row| row.as_ref().kind();
+            of(a).cmp(&of(b)).then(a.as_ref().key().cmp(&b.as_ref().key()))
+        });
+        rows
+    };
+    for (rows, requests) in [(sorted(&history.tails[0][..500]), 1..2), (sorted(&history.tails[0]), 3..40)] {
+        let id = memory.put_object(&rows, &keys()).unwrap();
+        let mut source = Source::new(memory.clone(), &keys(), TableLimits::default()).unwrap();
+        let before = memory.fetches().0;
+        let (trailer, tail) = source.object_whole(&id).unwrap();
+        let mut found = Vec::new();
+        for kind in RowKind::ALL {
+            let mut stream = Stream::new(kind, KeyRef::first_of(Lin::default()), [tail]);
+            while let Some(row) = stream.next(&mut source).unwrap() {
+                found.push(row);
+            }
+        }
+        let asked = memory.fetches().0 - before;
+        assert!(found == rows && requests.contains(&asked), "{asked} requests for {} rows", rows.len());
+        assert_eq!(source.object(&id).unwrap(), (trailer, tail));
+    }
 }
 
 #[test]
