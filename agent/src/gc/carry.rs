@@ -20,7 +20,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::mark::locations;
-use super::types::{Carried, GarbageFault};
+use super::types::{Carried, GarbageFault, is_of_object};
 use crate::format::key::{BACKUP_NEWEST, KeyRef};
 use crate::format::row::{BlockPlace, LocationRow, Place, Row, RowKind, RowRef};
 use crate::format::seal::Keys;
@@ -237,7 +237,7 @@ pub fn carry<F: Fetch>(
             {
                 retired.push((*id, 0));
             }
-            Err(GarbageFault::Table(TableFault::Store(fault))) if fault.kind != StoreFaultKind::NotFound => {
+            Err(GarbageFault::Table(TableFault::Store(fault))) if !is_of_object(fault.kind) => {
                 return Err(fault.into());
             }
             Err(fault) => carried.kept.push((*id, fault.to_string())),

@@ -13,7 +13,8 @@
 //! | share of dead bytes | one part in 12 ([`Gates`]) | what is left stays below 1.1 times the live bytes |
 //! | space to gain | 64 KiB | less is not worth the requests |
 //!
-//! Live bytes of a frame are an upper bound: its plain length is not in the rows, so it counts as no longer than its rows and its body show.
+//! Live bytes of a frame are an upper bound: its plain length is not in the rows of the tables, so it counts as no longer than these, the rows in
+//! the object's tail, and its body show.
 //!
 //! | what happens | what follows |
 //! |---|---|
@@ -36,22 +37,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::carry::ObjectSink;
 use super::mark::{cuts, locations};
-use super::types::{GarbageFault, Move, Moved};
+use super::types::{GarbageFault, Move, Moved, is_of_object};
 use crate::format::compress::Compressor;
 use crate::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES};
-use crate::format::row::{BlockPlace, Digest, EntryRow, LocationRow, Place, Row};
+use crate::format::key::KeyRef;
+use crate::format::row::{BlockPlace, Digest, EntryRow, LocationRow, Place, Row, RowKind};
 use crate::format::seal::Keys;
-use crate::format::tail::{TRAILER_BYTES, TailBuilder, TailHead, TailKind, Trailer};
+use crate::format::tail::{TailBuilder, TailHead, TailKind};
 use crate::id::{BackupId, Lin, ObjectId, VolumeId};
 use crate::limits::READ_GAP_BYTES;
 use crate::log::state::State;
 use crate::pack::FRAME_BYTES;
 use crate::read::decode::Decoder;
-use crate::store::{ByteRange, StoreFault, StoreFaultKind};
+use crate::store::{ByteRange, StoreFault};
 use crate::table::merge::{Coalesce, Progress};
 use crate::table::plan::{FAN_IN, GROUP_BYTES_MAX, SEGMENT_BYTES, scope};
 use crate::table::segment::{SegmentMeta, SegmentSink, SegmentWriter};
 use crate::table::source::{Fetch, Source, TableFault, TailRef};
+use crate::table::stream::Stream;
 
 /// Objects of one step: the location rows of a volume are looked through once for so many.
 pub const MOVE_OBJECTS_MAX: usize = 256;
@@ -120,10 +123,10 @@ struct Frame {
 }
 
 impl Frame {
-    /// Stored bytes that are live, at most.
-    fn live_bytes(&self) -> u64 {
+    /// Stored bytes that are live, at most. `end`: where the last block ends that the object's tail knows of.
+    fn live_bytes(&self, end: u64) -> u64 {
         let bytes = u64::from(self.bytes);
-        let plain = self.end.max(bytes.saturating_sub(FRAME_OVERHEAD_BYTES as u64)).max(1);
+        let plain = self.end.max(end).max(bytes.saturating_sub(FRAME_OVERHEAD_BYTES as u64)).max(1);
         (bytes * self.live).div_ceil(plain).min(bytes)
     }
 }
@@ -170,7 +173,7 @@ pub fn rewrite<F: Fetch>(
     let mut moved = Moved::default();
     if order.after.is_none() {
         let gates = (gates, order.bytes_max.min(MOVE_BYTES_MAX));
-        names = weigh(source, frames, (keys, gates), (&running, &settled), &names, &mut moved, stop)?;
+        names = weigh(source, gates, (&running, &settled), &names, &mut moved, stop)?;
     }
     let (mut wanted, mut homes): (BTreeMap<At, Wanted>, Homes) = Default::default();
     let (mut group, mut bytes, mut plain) = (Vec::new(), 0, 0u64);
@@ -256,8 +259,7 @@ pub fn rewrite<F: Fetch>(
 /// Which of `names` are worth it: all rows of the volume are looked at, so that nothing live is overlooked.
 fn weigh<F: Fetch>(
     source: &mut Source<F>,
-    frames: &mut F,
-    (keys, (gates, plain_max)): (&Keys, (Gates, u64)),
+    (gates, plain_max): (Gates, u64),
     (running, settled): (&[&SegmentMeta], &[&SegmentMeta]),
     names: &[ObjectId],
     moved: &mut Moved,
@@ -315,20 +317,52 @@ fn weigh<F: Fetch>(
         if waits.contains(&number) {
             continue;
         }
-        let live: u64 = of.range((number, 0)..=(number, u32::MAX)).map(|(_, frame)| frame.live_bytes()).sum();
-        let end = ByteRange::Last(TRAILER_BYTES as u64);
         moved.requests += 1;
-        match frames.fetch(id, TailKind::Object, end, false) {
-            Ok(bytes) => match Trailer::parse(&bytes, id, keys) {
-                Ok(trailer) if live > 0 && gates.is_worth(trailer.data_bytes, live) => worth.push(*id),
-                Ok(_) => {}
-                Err(fault) => moved.kept.push((*id, fault.to_string())),
-            },
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => moved.kept.push((*id, fault.to_string())),
-            Err(fault) => return Err(fault.into()),
+        let (data_bytes, ends) = match frames_of(source, id) {
+            Ok(found) => found,
+            Err(TableFault::Store(fault)) if !is_of_object(fault.kind) => {
+                return Err(fault.into());
+            }
+            Err(fault) => {
+                moved.kept.push((*id, fault.to_string()));
+                continue;
+            }
+        };
+        let end_of = |offset: &u32| ends.get(offset).copied().unwrap_or(0);
+        let frames = of.range((number, 0)..=(number, u32::MAX));
+        let live: u64 = frames.map(|(at, frame)| frame.live_bytes(end_of(&at.1))).sum();
+        if live > 0 && gates.is_worth(data_bytes, live) {
+            worth.push(*id);
         }
     }
     Ok(worth)
+}
+
+/// Bytes of all frames of an object; and of each that its tail knows blocks of, by its offset, where the last of these ends.
+fn frames_of<F: Fetch>(
+    source: &mut Source<F>,
+    id: &ObjectId,
+) -> Result<(u64, BTreeMap<u32, u64>), TableFault> {
+    let (trailer, tail) = source.object_whole(id)?;
+    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut note = |block: &BlockPlace| match block {
+        BlockPlace::Stored(place) if place.object == *id => {
+            let end = ends.entry(place.frame_offset).or_default();
+            *end = (u64::from(place.inner_offset) + u64::from(place.len)).max(*end);
+        }
+        BlockPlace::Stored(_) | BlockPlace::Empty | BlockPlace::Zero | BlockPlace::Lost => {}
+    };
+    for kind in [RowKind::Location, RowKind::Entry] {
+        let mut rows = Stream::new(kind, KeyRef::first_of(Lin::default()), [tail]);
+        while let Some(row) = rows.next(source)? {
+            match &row {
+                Row::Location(row) => row.blocks.iter().for_each(&mut note),
+                Row::Entry(row) => note(&row.place),
+                Row::Item(_) | Row::Name(_) => {}
+            }
+        }
+    }
+    Ok((trailer.data_bytes, ends))
 }
 
 /// Gives a row the new places of its blocks.
@@ -444,10 +478,10 @@ impl<'a> Copier<'a> {
                 moved.requests += 1;
                 let mut bytes = match frames.fetch(id, TailKind::Object, range, afresh) {
                     Ok(bytes) => bytes,
-                    Err(fault) if fault.kind == StoreFaultKind::NotFound && afresh => {
+                    Err(fault) if is_of_object(fault.kind) && afresh => {
                         return Ok(Err(fault.to_string()));
                     }
-                    Err(fault) if fault.kind == StoreFaultKind::NotFound => continue,
+                    Err(fault) if is_of_object(fault.kind) => continue,
                     Err(fault) => return Err(fault.into()),
                 };
                 match self.take(id, begin(first), &mut bytes, now, wanted)? {

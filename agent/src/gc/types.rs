@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::format::tail::TailKind;
 use crate::id::{Epoch, ObjectId, Slot, VolumeId};
-use crate::store::StoreFault;
+use crate::store::{StoreFault, StoreFaultKind};
 use crate::table::segment::SegmentMeta;
 use crate::table::source::TableFault;
 
@@ -193,6 +193,12 @@ pub struct Swept {
     pub why: Option<String>,
     /// Key behind which to go on; empty at the end.
     pub after: String,
+}
+
+/// Whether an object cannot be read for a reason of its own: it is not there, or in a tier that must be asked for it first. Then it stays, and
+/// the others go on. With any other fault nothing is known.
+pub(super) fn is_of_object(kind: StoreFaultKind) -> bool {
+    matches!(kind, StoreFaultKind::NotFound | StoreFaultKind::Denied | StoreFaultKind::Rejected)
 }
 
 /// Why nothing came of a step.

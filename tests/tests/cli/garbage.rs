@@ -39,6 +39,18 @@ fn scatter(image: &mut [u8], round: u64) {
     }
 }
 
+/// As [`scatter`], of blocks that take a fifth of their length when they are compressed: those at the beginning of a frame look as if they were all
+/// of it.
+fn scatter_text(image: &mut [u8], round: u64) {
+    let is_new = |at: u64| (at * at * 7 + round * round * 3 + at * round * 5) % 11 < 3;
+    for at in (0..IMAGE_BYTES / BLOCK_BYTES).filter(|at| is_new(*at as u64)) {
+        let part = &mut image[at * BLOCK_BYTES..(at + 1) * BLOCK_BYTES];
+        let some = noise(round * 1000 + at as u64 + 1, BLOCK_BYTES / 5);
+        part.fill(b' ');
+        part[..some.len()].copy_from_slice(&some);
+    }
+}
+
 struct Repository {
     scratch: Scratch,
     cli: Cli,
@@ -217,6 +229,27 @@ fn what_is_live_moves_out_of_objects_that_are_mostly_dead() {
     repository.expect(&[16]);
     cli.ok(&["repo", "rebuild"]);
     repository.expect(&[16]);
+}
+
+#[test]
+fn what_moves_of_frames_that_are_compressed_is_weighed_by_their_plain_length() {
+    let mut repository = Repository::new("cli-garbage-text");
+    (0..10).for_each(|_| repository.backup_of(scatter_text));
+    let cli = repository.cli.clone();
+    cli.ok(&["repo", "set", "--gc-window", "0s"]);
+    repository.expire_but(&[10]);
+    let done = cli.json(&["gc"]);
+    let after = repository.stored("obj");
+    repository.expect(&[10]);
+    // What the same point takes where there is nothing else.
+    let mut fresh = Repository::new("cli-garbage-text-fresh");
+    fs::copy(&repository.image, &fresh.image).unwrap();
+    fresh.backup_of(|_, _| {});
+    let live = fresh.stored("obj");
+    println!("{after} bytes of objects for {live} live: {:.3} times", after as f64 / live as f64);
+    assert!(after * 10 <= live * 11, "{after} bytes for {live} live: {done}");
+    cli.ok(&["repo", "rebuild"]);
+    repository.expect(&[10]);
 }
 
 #[test]
