@@ -59,7 +59,7 @@ use windlass_agent::worker::backup::{COMMIT_INTERVAL_NS, COMMIT_OBJECTS, COMMIT_
 use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_board::engine::backup::{self as engine, Listener, Report};
 use windlass_board::engine::host::{self, HostClock};
-use windlass_board::engine::limits::StoreLimits;
+use windlass_board::engine::limits::{Iops, StoreLimits};
 use windlass_board::engine::machinery::HostReactor;
 use windlass_board::engine::settings::{Settings, Target};
 use windlass_board::engine::volumes::{Opened, Selectable, Volumes};
@@ -211,7 +211,7 @@ impl Volumes for One {
         let (device, volume) = self.source.open(&self.frames).map_err(Failure::new)?;
         let (items, whole, unmatched) = (volume.info().inodes_used, true, Unmatched::first(0));
         let opened = Selectable { device, volume, items, whole, unmatched };
-        Ok(Opened::new(id, &self.source.path, Reader::Auto, None, opened, RULES, settings))
+        Ok(Opened::new(id, &self.source.path, Reader::Auto, Iops::default(), opened, RULES, settings))
     }
 }
 

@@ -22,12 +22,13 @@
 //! | 30 | merged | node -> holder | [`MergeOrder`], list of segments |
 //! | 31 | flush | holder -> node | ask u64 |
 //! | 32 | flushed | node -> holder | ask u64 |
+//! | 33 | divide | holder -> node | policy text, nodes u32 |
 //!
 //! Version 1 of the protocol has no 31 and 32 and no command 6: they are not sent to a node that speaks it ([`Message::since`]). It has a
 //! present without its last field, and a probed without [`Marks`], 31 u64 for each that was found, behind all else: they are left out
 //! ([`Message::emit_for`]).
 //!
-//! Before version 3 a request does not say who asks: command 7 is left out around another one.
+//! Before version 3 a request does not say who asks: command 7 is left out around another one. Before version 4 there is no 33.
 //!
 //! Kinds below 16 are the session's own (`session`). Invariants: one encoding per message; counts are bounded so that a full message
 //! fits a frame (const-asserted). Does not: judge messages. Source: `agent/doc/architecture.md`, Backplane.
@@ -44,7 +45,7 @@ use crate::work::{Assignment, AssignmentId, Command, Found, MergeOrder, Present,
 use crate::worker::density::{MARKS, Marks};
 
 /// Kind numbers of messages: a frame of another kind is refused by its header. Those below are the session's own.
-pub const KINDS: std::ops::RangeInclusive<u8> = 16..=32;
+pub const KINDS: std::ops::RangeInclusive<u8> = 16..=33;
 /// Bytes of a frame's body at most: 64 KiB with its header of 80.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 - 80;
 /// Bytes of a sentence that says what failed.
@@ -206,6 +207,13 @@ pub enum Message {
         /// Of the order.
         ask: u64,
     },
+    /// So many nodes work on a policy, and divide its limits.
+    Divide {
+        /// Its name.
+        policy: String,
+        /// This one among them.
+        nodes: u32,
+    },
     /// It cannot be done here.
     Failed {
         /// Which assignment.
@@ -259,12 +267,14 @@ impl Message {
             Message::Merged { .. } => 30,
             Message::Flush { .. } => 31,
             Message::Flushed { .. } => 32,
+            Message::Divide { .. } => 33,
         }
     }
 
     /// The first version of the protocol that has it.
     pub fn since(&self) -> u8 {
         match self {
+            Message::Divide { .. } => 4,
             Message::Flush { .. }
             | Message::Flushed { .. }
             | Message::Request { command: Command::Flush, .. } => 2,
@@ -285,6 +295,7 @@ impl Message {
                 | Message::Accepted { .. }
                 | Message::Revoke { .. }
                 | Message::Flush { .. }
+                | Message::Divide { .. }
         )
     }
 
@@ -361,6 +372,10 @@ impl Message {
                 emit_list(out, added);
             }
             Message::Flush { ask } | Message::Flushed { ask } => ask.emit(out),
+            Message::Divide { policy, nodes } => {
+                emit_text(out, policy, POLICY_NAME_BYTES_MAX);
+                nodes.emit(out);
+            }
         }
     }
 
@@ -408,6 +423,7 @@ impl Message {
             30 => Message::Merged { order: MergeOrder::parse(reader)?, added: reader.list(GROUP_MAX)? },
             31 => Message::Flush { ask: reader.value()? },
             32 => Message::Flushed { ask: reader.value()? },
+            33 => Message::Divide { policy: reader.text(POLICY_NAME_BYTES_MAX)?, nodes: reader.value()? },
             _ => return Err(WireFault::Kind(kind)),
         })
     }

@@ -69,6 +69,7 @@ fn every_message() -> Vec<Message> {
         Message::Request { request: 6, command: Command::Flush },
         Message::Flush { ask: 7 },
         Message::Flushed { ask: 7 },
+        Message::Divide { policy: "home".to_owned(), nodes: 3 },
         Message::Reply { request: 1, reply: Reply::Done(Some(BackupId(3))) },
         Message::Reply { request: 2, reply: Reply::Status("{}".to_owned()) },
         Message::Reply { request: 3, reply: Reply::Refused("no".to_owned()) },
@@ -114,7 +115,7 @@ fn a_node_of_version_1_is_told_what_it_understands() {
     probed(marked).emit_for(1, &mut old);
     assert_eq!(Message::parse(19, &old), Ok(probed(Found::default())));
     let newer: Vec<u8> = every_message().iter().filter(|m| m.since() > 1).map(Message::kind).collect();
-    assert_eq!(newer, [26, 31, 32]);
+    assert_eq!(newer, [26, 31, 32, 33]);
 }
 
 #[test]

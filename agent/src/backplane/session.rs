@@ -45,7 +45,7 @@ use crate::format::slot::ClusterId;
 use crate::id::{Boot, Epoch, NodeId, Slot};
 
 /// Versions of the protocol that this program speaks: lowest, highest.
-pub const PROTOCOLS: (u8, u8) = (1, 3);
+pub const PROTOCOLS: (u8, u8) = (1, 4);
 /// The version in the header of a hello and a goodbye: their form is the same in all versions.
 const PROTO_HELLO: u8 = 1;
 /// Time from the connection's begin to the peer's hello: several round trips around the world, and a slow CPU's signatures.

@@ -101,6 +101,35 @@ fn a_worker_that_was_not_told_of_its_last_commit_keeps_its_work() {
 }
 
 #[test]
+fn nodes_are_told_by_how_many_they_divide_the_limits_of_a_policy() {
+    let state = state();
+    let mut coordinator = coordinator(&state);
+    let now = Now { ns: 1, wall_ns: 1, state: &state };
+    let told = |coordinator: &mut Coordinator| {
+        coordinator.turn_divided(now);
+        let outs = std::iter::from_fn(|| coordinator.next_out());
+        let divided = outs.filter_map(|out| match out {
+            Out::Send(node, Message::Divide { policy, nodes }) if policy == "p" => Some((node.0, nodes)),
+            _ => None,
+        });
+        divided.collect::<Vec<_>>()
+    };
+    let assignment = report(&state, 1).assignment;
+    let to_do = |from: u64| Assignment { from: (from, 0), to: (from + 10, 0), ..assignment };
+    coordinator.assign(now, WORKER, to_do(10));
+    assert_eq!(told(&mut coordinator), [(2, 1)], "it may have been told another number before");
+    coordinator.assign(now, NodeId(1), to_do(20));
+    assert_eq!(told(&mut coordinator), [(1, 2), (2, 2)]);
+    coordinator.assign(now, WORKER, to_do(30));
+    assert_eq!(told(&mut coordinator), []);
+    coordinator.assigned.retain(|_, assigned| assigned.node == WORKER);
+    assert_eq!(told(&mut coordinator), [(2, 1)]);
+    // A connection that broke may have lost it.
+    coordinator.set_up(now, WORKER, false);
+    assert_eq!(told(&mut coordinator), [(2, 1)]);
+}
+
+#[test]
 fn last_reports_gather_while_their_workers_go_on() {
     let state = state();
     let mut coordinator = coordinator(&state);

@@ -44,6 +44,7 @@ pub mod access;
 mod assign;
 pub mod bounds;
 pub mod calendar;
+mod divide;
 pub mod expire;
 mod flush;
 mod garbage;
@@ -74,6 +75,7 @@ use access::Refusals;
 use assign::Assigned;
 use bounds::Room;
 use calendar::{Calendar, Due};
+use divide::Divided;
 use flush::Flush;
 use garbage::Garbage;
 use jobs::Job;
@@ -183,6 +185,7 @@ pub struct Coordinator {
     /// When it is looked at next whether the floor may be raised.
     floor_look_ns: u64,
     flush: Option<Flush>,
+    divided: Divided,
     refusals: Refusals,
     garbage: Garbage,
     /// Pins in the log: their counter, and since when it is that.
@@ -224,6 +227,7 @@ impl Coordinator {
             pause_from: settings.room.segments,
             floor_look_ns: now.ns,
             flush: None,
+            divided: Divided::default(),
             refusals: Refusals::default(),
             garbage: Garbage::default(),
             pins: BTreeMap::new(),
@@ -273,6 +277,7 @@ impl Coordinator {
     pub fn set_up(&mut self, now: Now<'_>, node: NodeId, up: bool) {
         self.only_waits = false;
         self.roster.set_up(now.ns, node, up);
+        self.divided.forget(node);
         if up {
             self.send(node, Message::Announce { resting: false, successor: None });
         }
@@ -297,6 +302,7 @@ impl Coordinator {
             | Message::Accepted { .. }
             | Message::Revoke { .. }
             | Message::Flush { .. }
+            | Message::Divide { .. }
             | Message::Fenced
             | Message::Reply { .. }
             | Message::Redirect { .. } => {}
@@ -322,6 +328,7 @@ impl Coordinator {
         self.turn_garbage(now);
         self.end_pause(now);
         self.turn_flush(now);
+        self.turn_divided(now);
         self.only_waits = self.only_waits(now);
         if self.released {
             return;

@@ -38,6 +38,8 @@ pub trait Ports {
     fn committed(&mut self, id: AssignmentId);
     /// The running job is to send what it has packed.
     fn flush(&mut self, id: AssignmentId);
+    /// So many nodes work on a policy, and divide its limits.
+    fn divide(&mut self, policy: &str, nodes: u32);
     /// Answer a request from this machine.
     fn reply(&mut self, client: u64, reply: Reply);
     /// Tell the operator.
@@ -67,6 +69,7 @@ pub fn turn<S: Sealer + Clone, P: Ports>(
             Action::Stop(id) => ports.stop(id),
             Action::Committed(id) => ports.committed(id),
             Action::Flush(id) => ports.flush(id),
+            Action::Divide { policy, nodes } => ports.divide(&policy, nodes),
             Action::Reply { client, reply } => ports.reply(client, reply),
             Action::Note(note) => ports.note(note),
         }

@@ -29,6 +29,8 @@ pub(super) struct Host {
     pub(super) replies: Vec<(u64, Reply)>,
     pub(super) notes: Vec<String>,
     pub(super) read: u64,
+    /// How many nodes work on a policy, as it was told.
+    pub(super) divided: Vec<(String, u32)>,
     /// Orders to flush.
     pub(super) flushed: u32,
     /// It does none, and its job stands still.
@@ -186,6 +188,9 @@ impl Ports for Host {
             self.event(MS, Event::Flushed { id });
         }
     }
+    fn divide(&mut self, policy: &str, nodes: u32) {
+        self.divided.push((policy.to_owned(), nodes));
+    }
     fn reply(&mut self, client: u64, reply: Reply) {
         self.replies.push((client, reply));
     }
@@ -272,6 +277,7 @@ impl Cluster {
             replies: Vec::new(),
             notes: Vec::new(),
             read: 0,
+            divided: Vec::new(),
             flushed: 0,
             deaf: false,
             calls: 0,

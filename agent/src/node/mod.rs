@@ -453,6 +453,7 @@ impl<S: Sealer + Clone> Node<S> {
             | Message::Accepted { .. }
             | Message::Revoke { .. }
             | Message::Flush { .. } => self.role.handle(message),
+            Message::Divide { policy, nodes } => self.actions.push_back(Action::Divide { policy, nodes }),
             Message::Reply { request, reply } => {
                 if let Some((client, _)) = self.requests.answered(request) {
                     let here = self.here();

@@ -45,6 +45,9 @@ fn three_nodes_share_a_backup_and_rest() {
     cluster.run_until(300, "a point", |cluster| cluster.points() == 1);
     for (_, host) in cluster.nodes.iter().flatten() {
         assert!(host.read > 1000, "node {} read {} of {}", host.index + 1, host.read, 3 * INODES);
+        let told: Vec<u32> = host.divided.iter().map(|(_, nodes)| *nodes).collect();
+        assert!(told.contains(&3), "they divide the limits of the policy by three: {told:?}");
+        assert!(told.windows(2).all(|two| two[0] != two[1]), "no number twice: {told:?}");
     }
     cluster.run_until(120, "rest", |cluster| cluster.holder().is_none());
     let state = cluster.state();

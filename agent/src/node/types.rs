@@ -184,6 +184,13 @@ pub enum Action {
     Committed(AssignmentId),
     /// Have the running job send what it has packed; `Event::Flushed` or `Event::Ended` follows.
     Flush(AssignmentId),
+    /// So many nodes, this one among them, work on a policy: they divide its limits.
+    Divide {
+        /// Its name.
+        policy: String,
+        /// How many.
+        nodes: u32,
+    },
     /// Answer a request from this machine.
     Reply {
         /// Whom.

@@ -5,7 +5,8 @@
 //!   "volumes": [ { "device": "/dev/vg0/home", "reader": "auto" } ],
 //!   "include": [], "exclude": [ "*.tmp", "/scratch/" ],
 //!   "block_size": "128KiB", "object_size": "16MiB", "flush_interval": "60s", "compression": "zstd:1",
-//!   "limits": { "upload": "50MiB", "download": "100MiB", "device_iops": 4000 },
+//!   "limits": { "upload": "50MiB", "download": "100MiB", "device_iops": 4000,
+//!               "hours": [ { "window": "08:00-18:00", "upload": "20MiB" } ] },
 //!   "schedule": { "every": "1d", "at": "02:30", "window": "22:00-06:00" }, "zone": "Europe/Berlin",
 //!   "safety": { "min_age": "30d", "undo": "7d" }, "priority": 10,
 //!   "retention": { "daily": 7, "weekly": 4, "monthly": "all", "within": "2d" } }
@@ -19,6 +20,7 @@
 //! | [`schedule`] | when a backup is due |
 //! | [`cron`] | the minutes that a cron line names |
 //! | [`zone`] | the clock on which days and hours are counted |
+//! | [`hours`] | limits by the time of day |
 //! | [`retention`] | which points stay, and why |
 //! | [`inodes`] | a bounded, sparse set of inode numbers |
 //!
@@ -30,6 +32,7 @@
 
 pub mod cron;
 pub mod hidden;
+pub mod hours;
 pub mod inodes;
 pub mod paths;
 pub mod retention;
@@ -53,6 +56,7 @@ use crate::pack::{
     OBJECT_BYTES_MIN,
 };
 use crate::units;
+use hours::{HOURS_MAX, Hours};
 use retention::Retention;
 use schedule::Schedule;
 use select::{PATTERNS_MAX, PatternFault, Patterns};
@@ -195,8 +199,8 @@ impl Safety {
     }
 }
 
-/// How fast, at most; a missing limit is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How fast all nodes together, at most; a missing limit is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Bytes per second to the store.
@@ -208,6 +212,9 @@ pub struct Limits {
     /// Operations per second on each device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_iops: Option<u32>,
+    /// What holds in parts of the day, on the clock of the policy's zone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hours: Vec<Hours>,
 }
 
 impl Limits {
@@ -352,6 +359,13 @@ impl Policy {
         range(rate(self.limits.upload), "upload limit", "at least 1KiB a second; leave it out for none")?;
         range(rate(self.limits.download), "download limit", "at least 1KiB a second; leave it out for none")?;
         range(self.limits.device_iops != Some(0), "device IOPS limit", "at least 1; leave it out for none")?;
+        let hours = &self.limits.hours;
+        range(hours.len() <= HOURS_MAX, "limits by the time of day", "at most 16 parts of the day")?;
+        range(
+            hours.iter().all(Hours::is_sound),
+            "limits by the time of day",
+            "limits of at least 64KiB a second, or 0 for none, and one at least for each part of the day",
+        )?;
         range(
             self.safety.min_age <= SAFETY_MS_MAX && self.safety.undo <= SAFETY_MS_MAX,
             "safety",
@@ -600,7 +614,12 @@ mod tests {
         policy.object_size = 100 << 20;
         policy.flush_interval = 1500;
         policy.compression = Compression::None;
-        policy.limits = Limits { upload: Some(1 << 20), download: Some(5000), device_iops: Some(4000) };
+        policy.limits = Limits {
+            upload: Some(1 << 20),
+            download: Some(5000),
+            device_iops: Some(4000),
+            hours: vec!["08:00-18:00 20MiB/s iops 9".parse().unwrap()],
+        };
         let json = policy.emit().unwrap();
         assert!(std::str::from_utf8(&json).unwrap().contains(r#""object_size":"100MiB""#));
         assert_eq!(Policy::parse(&json), Ok(policy));
@@ -641,6 +660,11 @@ mod tests {
         assert!(with(&|p| p.volumes[0].device = "lun-7".into()), "the name of a volume in a board profile");
         assert!(!with(&|p| p.volumes.push(p.volumes[0].clone())));
         assert!(!with(&|p| p.limits.device_iops = Some(0)));
+        let day: Hours = "08:00-18:00 20MiB/s".parse().unwrap();
+        assert!(with(&|p| p.limits.hours = vec![day; HOURS_MAX]));
+        assert!(!with(&|p| p.limits.hours = vec![day; HOURS_MAX + 1]));
+        assert!(!with(&|p| p.limits.hours = vec![Hours { upload: Some(1024), ..day }]));
+        assert!(!with(&|p| p.limits.hours = vec![Hours { upload: None, ..day }]));
         assert!(!with(&|p| p.exclude.push("[".into())));
     }
 

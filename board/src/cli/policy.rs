@@ -143,6 +143,10 @@ fn apply(
     policy.priority = said(args.priority.as_deref(), "--priority")?.unwrap_or(policy.priority);
     policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
     policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
+    if !args.limit.is_empty() || args.no_limit {
+        let hours = args.limit.iter().filter_map(|text| said(Some(text), "--limit").transpose());
+        policy.limits.hours = hours.collect::<Result<_, _>>()?;
+    }
     policy.limits.device_iops = global.device_iops_max.or(policy.limits.device_iops);
     Ok(policy)
 }

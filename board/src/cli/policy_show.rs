@@ -72,6 +72,9 @@ fn rows(state: &State, policy: &Policy) -> Vec<Vec<String>> {
     row("download limit", rate(limits.download), from(limits.download.is_none()));
     let iops = limits.device_iops.map_or("none".to_owned(), |iops| iops.to_string());
     row("device IOPS limit", iops, from(limits.device_iops.is_none()));
+    for hours in &limits.hours {
+        row("limits by time", hours.to_string(), "policy");
+    }
     row("verify", format!("{} items", policy.verify), from(policy.verify == 0));
     let blocks = if policy.all_blocks { "stored" } else { "left out of images" };
     row("free blocks", blocks.to_owned(), from(!policy.all_blocks));

@@ -40,6 +40,7 @@ use crate::cli::args::global::Global;
 use crate::cli::args::restore::Restore;
 use crate::cli::output::Output;
 use crate::cli::progress::Watcher;
+use crate::engine::limits::Iops;
 use crate::engine::repository::Repository;
 use crate::engine::restore::{PointLookup, open_lookup};
 use crate::engine::volumes::{Selectable, open_selected};
@@ -81,7 +82,7 @@ pub fn backup(
                 "a volume of a board profile, and no agent on this machine has it; ask on a node that has",
             ));
         }
-        let iops = global.device_iops_max.or(policy.limits.device_iops);
+        let iops = Iops::of_command(global.device_iops_max, &policy);
         let mut opened = match open_selected(&path, volume.reader, iops, &[], &policy, None, &job) {
             Ok(opened) => opened,
             Err(why) => {

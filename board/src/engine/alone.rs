@@ -28,7 +28,7 @@ use crate::engine::compare::{Compared, sample};
 use crate::engine::damage::{self, Commit, Found};
 use crate::engine::host::{self, HostClock};
 use crate::engine::kept::Kept;
-use crate::engine::limits::StoreLimits;
+use crate::engine::limits::{Iops, StoreLimits};
 use crate::engine::machinery::pools;
 use crate::engine::policy;
 use crate::engine::repository::{NODE, Repository};
@@ -112,7 +112,7 @@ pub fn run_policy(
     }
     let target = repository.target();
     let pools = pools(&settings.budget, settings.block_bytes_max)?;
-    let iops = setup.device_iops_max.or(policy.limits.device_iops);
+    let iops = Iops::of_command(setup.device_iops_max, &policy);
     let urls: Vec<&str> =
         setup.access.url.iter().chain(&setup.access.lease_store).map(String::as_str).collect();
     let shape = settings.job(&target, &policy);
@@ -301,7 +301,7 @@ fn show(job: &Progress, totals: &Totals, client: &Client) {
 fn after_backup(setup: &Alone, policy: &Policy, job: &Progress) -> Result<Vec<Compared>, Failure> {
     let mut all = Vec::new();
     for volume in &policy.volumes {
-        let iops = setup.device_iops_max.or(policy.limits.device_iops);
+        let iops = Iops::of_command(setup.device_iops_max, policy);
         all.extend(sample(policy, Path::new(&volume.device), iops, volume.reader, job.stop_flag())?);
     }
     Ok(all)

@@ -10,6 +10,7 @@ use windlass_hal::volume::verify::{self, Choice, Difference, Verified};
 use windlass_hal::volume::{Volume, VolumeFault};
 
 use crate::engine::host;
+use crate::engine::limits::Iops;
 use crate::engine::machinery::{open_device, open_mounted, open_volume};
 use crate::failure::Failure;
 use crate::text;
@@ -47,7 +48,7 @@ pub struct Compared {
 pub fn sample(
     policy: &Policy,
     device: &Path,
-    iops: Option<u32>,
+    iops: impl Into<Iops>,
     reader: Reader,
     stop: &AtomicBool,
 ) -> Result<Option<Compared>, Failure> {
@@ -84,7 +85,7 @@ pub fn seed(given: Option<u64>) -> Result<u64, Failure> {
 /// It cannot be opened, or compared here.
 pub fn compare(
     path: &Path,
-    iops: Option<u32>,
+    iops: impl Into<Iops>,
     reader: Reader,
     pick: Pick,
     stop: &AtomicBool,

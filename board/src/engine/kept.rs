@@ -17,6 +17,7 @@ use windlass_agent::progress::Progress;
 use windlass_hal::buf::Pool;
 
 use super::volumes::{Opened, Volumes, open_selected};
+use crate::engine::limits::Iops;
 use crate::engine::within;
 use crate::failure::Failure;
 
@@ -34,7 +35,7 @@ pub struct Missing {
 /// See the module.
 pub struct Kept {
     policy: Policy,
-    iops_max: Option<u32>,
+    iops: Iops,
     frames: Pool,
     open: Mutex<BTreeMap<VolumeId, Opened>>,
     missing: Vec<Missing>,
@@ -52,14 +53,14 @@ impl Kept {
         policy: &Policy,
         state: &State,
         settings: &Settings,
-        iops_max: Option<u32>,
+        iops: Iops,
         frames: Pool,
         urls: &[&str],
         job: &Progress,
     ) -> Result<Kept, Failure> {
         let mut kept = Kept {
             policy: policy.clone(),
-            iops_max,
+            iops,
             frames,
             open: Mutex::default(),
             missing: Vec::new(),
@@ -118,10 +119,10 @@ impl Kept {
     ) -> Result<Opened, Failure> {
         let path = PathBuf::from(device);
         let pools = std::slice::from_ref(&self.frames);
-        let opened = open_selected(&path, reader, self.iops_max, pools, &self.policy, None, job)?;
+        let opened = open_selected(&path, reader, self.iops.clone(), pools, &self.policy, None, job)?;
         let patterns = self.policy.patterns().map_err(Failure::new)?;
         let rules = settings.rules(&patterns, reader, self.policy.all_blocks);
-        Ok(Opened::new(id, &path, reader, self.iops_max, opened, rules, settings))
+        Ok(Opened::new(id, &path, reader, self.iops.clone(), opened, rules, settings))
     }
 
     /// Volumes that could not be opened, ascending.

@@ -29,6 +29,7 @@ use windlass_hal::volume::{Volume, VolumeFault};
 use windlass_hal::wrap::throttle::{Limits, Throttle};
 
 use crate::engine::host::HostClock;
+use crate::engine::limits::Iops;
 use crate::failure::Failure;
 use crate::{logger, text};
 
@@ -115,23 +116,25 @@ pub fn refuse_small(memory_bytes: u64) -> Result<(), Failure> {
     plan.map(drop).map_err(Failure::usage)
 }
 
-/// Opens a device for reading, slowed down to `iops_max` if that is given.
+/// Opens a device for reading, slowed down where its operations are limited.
 pub fn open_device(
     path: &Path,
-    iops_max: Option<u32>,
+    iops: impl Into<Iops>,
     pools: &[Pool],
 ) -> Result<Box<dyn BlockDevice>, Failure> {
-    match iops_max {
-        None => linux::open(path, Access::Read, READ_DEPTH, pools).map_err(Failure::new),
-        Some(iops) => {
+    let iops = iops.into();
+    match iops.is_none() {
+        true => linux::open(path, Access::Read, READ_DEPTH, pools).map_err(Failure::new),
+        false => {
             let caching = linux::Caching::Direct;
             #[cfg(feature = "uring")]
             let device = linux::open_ring(path, Access::Read, caching, READ_DEPTH, pools);
             #[cfg(not(feature = "uring"))]
             let device = linux::open_pread(path, Access::Read, caching, READ_DEPTH);
             let device = device.map_err(Failure::new)?;
-            let limits = Limits { iops: Some(iops.into()), bytes_per_sec: None };
-            Ok(Box::new(Throttle::new(device, limits, Arc::new(SystemClock))))
+            let mut now = iops.now();
+            let limits = move || Limits { iops: now().map(u64::from), bytes_per_sec: None };
+            Ok(Box::new(Throttle::changing(device, Box::new(limits), Arc::new(SystemClock))))
         }
     }
 }

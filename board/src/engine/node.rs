@@ -40,6 +40,7 @@ use super::repository::Repository;
 use super::worker::{Work, Worker};
 use crate::engine::calls::Calls;
 use crate::engine::host::{self, HostClock};
+use crate::engine::limits::StoreLimits;
 use crate::failure::Failure;
 use crate::signal::Wish;
 
@@ -104,6 +105,7 @@ struct Host {
     net: Option<Net<TcpLink>>,
     calls: Calls<Ticket>,
     worker: Worker,
+    limits: Arc<StoreLimits>,
     running: Option<Running>,
     /// Calls that nobody waits for, and that are not answered.
     keeping: BTreeSet<Ticket>,
@@ -208,6 +210,11 @@ impl Ports for Host {
         }
     }
 
+    fn divide(&mut self, policy: &str, nodes: u32) {
+        log::info!("limits: divided policy={policy} nodes={nodes}");
+        self.limits.divide(policy, nodes);
+    }
+
     fn reply(&mut self, client: u64, reply: Reply) {
         self.replies.push_back((client, reply));
     }
@@ -257,6 +264,7 @@ impl Engine {
         let host = Host {
             net,
             calls: Calls::start(&work.target.store, settings.log_threads, tell)?,
+            limits: Arc::clone(&work.limits),
             worker: Worker::start(work, post)?,
             running: None,
             keeping: BTreeSet::new(),
@@ -281,6 +289,10 @@ impl Engine {
 
     /// Gives the node an event, or the time alone, and carries out what follows.
     pub fn turn(&mut self, event: Option<Event>) {
+        // Limits may be others from a time of the day on; an event does not wait for that.
+        if event.is_none() {
+            self.host.limits.turn();
+        }
         turn(&mut self.node, &mut self.host, HostClock.boot_ns(), HostClock.wall_ns(), event);
     }
 

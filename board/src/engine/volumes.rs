@@ -19,6 +19,7 @@ use windlass_hal::buf::Pool;
 use windlass_hal::volume::Volume;
 use windlass_hal::volume::image::Image;
 
+use crate::engine::limits::{Divided, Iops};
 use crate::engine::machinery::{open_device, open_volume, refuse_written};
 use crate::engine::within;
 use crate::failure::Failure;
@@ -56,7 +57,7 @@ pub struct Opened {
     /// How it is read.
     pub reader: Reader,
     /// Operations a second on its device at most.
-    pub iops_max: Option<u32>,
+    pub iops: Iops,
     /// Whether all of it is backed up.
     pub whole: bool,
 }
@@ -67,7 +68,7 @@ impl Opened {
         id: VolumeId,
         path: &Path,
         reader: Reader,
-        iops_max: Option<u32>,
+        iops: Iops,
         opened: Selectable,
         rules: [u8; 16],
         settings: &Settings,
@@ -78,20 +79,26 @@ impl Opened {
         let job = VolumeJob { id, device, volume, rules };
         let found =
             Found { volume: job.found(), end, grain, items, bytes, unmatched, marks: Marks::default() };
-        Opened { job, found, device: path.to_owned(), reader, iops_max, whole }
+        Opened { job, found, device: path.to_owned(), reader, iops, whole }
     }
 }
 
 /// The profile's volumes, and the limit on operations of their devices; both may change while the agent runs.
 /// With them the repository's URL.
 #[derive(Clone, Debug)]
-pub struct Listed(Arc<RwLock<(Vec<profile::Volume>, Option<u32>)>>, Option<String>);
+pub struct Listed(Arc<RwLock<(Vec<profile::Volume>, Option<u32>)>>, Option<String>, Divided);
 
 impl Listed {
     /// Those of a profile.
     pub fn new(profile: &profile::Profile) -> Listed {
         let volumes = (profile.volume.clone(), profile.limits.device_iops);
-        Listed(Arc::new(RwLock::new(volumes)), profile.repository.url.as_ref().map(|url| url.value.clone()))
+        let url = profile.repository.url.as_ref().map(|url| url.value.clone());
+        Listed(Arc::new(RwLock::new(volumes)), url, Divided::default())
+    }
+
+    /// How many nodes work on policies: operations on devices are divided by that.
+    pub fn divided(&self) -> Divided {
+        self.2.clone()
     }
 
     /// The profile was read again.
@@ -130,19 +137,17 @@ impl Volumes for Listed {
             Reader::Auto => own.reader,
             said => said,
         };
-        let iops_max = match (iops, policy.limits.device_iops) {
-            (Some(own), Some(said)) => Some(own.min(said)),
-            (own, said) => own.or(said),
-        };
+        let iops = Iops::of(iops, policy, &self.2);
         let snapshot = own.snapshot.as_deref();
-        let opened = open_selected(&own.device, reader, iops_max, pools, policy, snapshot, &Progress::new())?;
+        let opened =
+            open_selected(&own.device, reader, iops.clone(), pools, policy, snapshot, &Progress::new())?;
         let patterns = policy.patterns().map_err(Failure::new)?;
         let warning = within::warning(self.1.as_deref(), &own.device, opened.volume.info(), &patterns);
         if let Some(warning) = warning {
             log::warn!("volume: {warning}");
         }
         let rules = settings.rules(&patterns, reader, policy.all_blocks);
-        Ok(Opened::new(id, &own.device, reader, iops_max, opened, rules, settings))
+        Ok(Opened::new(id, &own.device, reader, iops, opened, rules, settings))
     }
 }
 
@@ -165,13 +170,13 @@ pub struct Selectable {
 pub fn open_selected(
     path: &Path,
     reader: Reader,
-    iops_max: Option<u32>,
+    iops: Iops,
     pools: &[Pool],
     policy: &Policy,
     snapshot: Option<&str>,
     job: &Progress,
 ) -> Result<Selectable, Failure> {
-    let mut device = open_device(path, iops_max, pools)?;
+    let mut device = open_device(path, iops, pools)?;
     refuse_written(path)?;
     let mut volume = match reader {
         Reader::Image if policy.all_blocks => Box::new(Image::open(&mut *device)),

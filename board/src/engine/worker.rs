@@ -476,7 +476,7 @@ impl Runner {
         let policy = policy(state, &running.policy)?;
         let settings = self.work.settings.job(&self.work.target, &policy);
         check_blocks(&policy, self.work.settings.block_bytes_max)?;
-        self.work.limits.set_policy(&policy.limits);
+        self.work.limits.set_policy(&policy);
         let pools = std::slice::from_ref(&self.work.pools.0);
         let mut opened = self.work.volumes.open(volume, state, &policy, &settings, pools)?;
         if opened.found.volume != assignment.volume {
@@ -603,8 +603,8 @@ impl Runner {
 
     /// What the kernel says differently of a sample of the volume, if the policy wants one: each item once.
     fn differing(&self, id: VolumeId, opened: &Opened, policy: &Policy) -> Result<Vec<ItemTrouble>, Failure> {
-        let Opened { device, reader, iops_max, .. } = opened;
-        let Some(found) = compare::sample(policy, device, *iops_max, *reader, &self.stop)? else {
+        let Opened { device, reader, iops, .. } = opened;
+        let Some(found) = compare::sample(policy, device, iops.clone(), *reader, &self.stop)? else {
             return Ok(Vec::new());
         };
         let Verified { items, bytes, differences, .. } = found.sums;

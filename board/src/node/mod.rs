@@ -99,7 +99,8 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let budget = profile.budget().map_err(Failure::usage)?;
     let settings = Settings::of_agent(budget, profile.block_bytes_max(), profile.timing());
     warn_of_lease(&profile, &repository);
-    let limits = Arc::new(StoreLimits::new(Arc::clone(&repository.opened.throttle), &profile.limits));
+    let throttle = Arc::clone(&repository.opened.throttle);
+    let limits = Arc::new(StoreLimits::new(throttle, &profile.limits, volumes.divided()));
     let work = Work {
         target: repository.target(),
         volumes: Arc::new(volumes.clone()),

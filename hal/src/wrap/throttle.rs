@@ -49,10 +49,14 @@ impl Limits {
     }
 }
 
+/// Limits that may be others from call to call.
+pub type Changing = Box<dyn FnMut() -> Limits + Send>;
+
 /// A device slowed down.
 pub struct Throttle<D> {
     inner: D,
     limits: Limits,
+    changing: Option<Changing>,
     clock: Arc<dyn Clock>,
     /// When the work accepted so far is done.
     busy_until: Instant,
@@ -66,7 +70,13 @@ impl<D: BlockDevice> Throttle<D> {
     /// Wraps a device.
     pub fn new(inner: D, limits: Limits, clock: Arc<dyn Clock>) -> Throttle<D> {
         let busy_until = clock.now();
-        Throttle { inner, limits, clock, busy_until, inside: Vec::new(), held: Vec::new() }
+        Throttle { inner, limits, changing: None, clock, busy_until, inside: Vec::new(), held: Vec::new() }
+    }
+
+    /// The same with limits that are asked for with each request. What the device is described with is as it is now.
+    pub fn changing(inner: D, mut changing: Changing, clock: Arc<dyn Clock>) -> Throttle<D> {
+        let limits = changing();
+        Throttle { changing: Some(changing), ..Throttle::new(inner, limits, clock) }
     }
 
     /// When the next of the finished requests may come out; `None` when none is held back.
@@ -81,6 +91,7 @@ impl<D: BlockDevice> Throttle<D> {
 
     /// Takes the time for so much work; returns when it is done.
     fn charge(&mut self, operations: u64, bytes: u64) -> Instant {
+        self.limits = self.changing.as_mut().map_or(self.limits, |changing| changing());
         let saved = self.clock.now().as_ns().saturating_sub(BURST.as_nanos() as u64);
         let start = self.busy_until.max(Instant::from_ns(saved));
         self.busy_until = start.saturating_add(self.limits.cost(operations, bytes));
@@ -250,6 +261,25 @@ mod tests {
         assert_eq!(device.next_due(), Some(Instant::from_ns(1_200_000_000)));
         clock.advance(Duration::from_millis(100));
         assert_eq!(device.complete(Wait::Poll, &mut |_| {}), 1);
+    }
+
+    #[test]
+    fn limits_may_change_between_requests() {
+        let iops = Arc::new(std::sync::atomic::AtomicU64::new(10));
+        let (device, clock) = throttled(Limits::default());
+        let now = Arc::clone(&iops);
+        let changing = Box::new(move || {
+            let iops = now.load(std::sync::atomic::Ordering::Relaxed);
+            Limits { iops: (iops > 0).then_some(iops), bytes_per_sec: None }
+        });
+        let mut device = Throttle::changing(device.into_inner(), changing, Arc::new(clock.clone()));
+        let mut took = |iops_now: u64| {
+            iops.store(iops_now, std::sync::atomic::Ordering::Relaxed);
+            let before = clock.now();
+            device.read_at(0, &mut [0]).unwrap();
+            clock.now().saturating_since(before).as_millis()
+        };
+        assert_eq!([took(10), took(100), took(0), took(10)], [100, 10, 0, 100]);
     }
 
     #[test]

@@ -198,6 +198,7 @@ impl Ports for Wants {
         self.list.push(Want::Committed(id));
     }
     fn flush(&mut self, _id: AssignmentId) {}
+    fn divide(&mut self, _: &str, _: u32) {}
     fn reply(&mut self, _client: u64, reply: Reply) {
         self.list.push(Want::Reply(reply));
     }

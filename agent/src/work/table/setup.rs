@@ -287,6 +287,15 @@ pub const ENTRIES: &[Entry] = &[
                  space is not used again; 0 for not at all. Likewise",
             ),
             Arg::option(
+                "limit",
+                Kind::Text,
+                "Limits in a part of each day, in the policy's zone, in place of the general \
+                 ones: '08:00-18:00 20MiB/s' for uploads, or up, down and iops, 0 for none; of \
+                 several at a time the lowest; may be repeated; replaces those before",
+            )
+            .many(),
+            Arg::flag("no-limit", "Remove all limits by the time of day"),
+            Arg::option(
                 "priority",
                 Kind::Text,
                 "Of backups that wait for their turn, those of the highest priority begin \

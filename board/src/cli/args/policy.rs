@@ -23,6 +23,7 @@ Examples:
   windlass policy set home --at 02:30
   windlass policy set home --cron '30 2 * * mon-fri' --zone Europe/Berlin
   windlass policy set home --every 1h --window 22:00-06:00
+  windlass policy set home --limit '08:00-18:00 20MiB/s' --limit '22:00-06:00 up 0 iops 2000'
   windlass policy set home --from home.json
 
 Readers: auto and raw read ext2, ext3, ext4 and XFS from the device itself; mounted reads those and btrfs through a read-only \
@@ -31,8 +32,10 @@ free, which restores as zeros (--all-blocks keeps it).
 
 Patterns: a name ('*.tmp') matches in any directory; with a slash in front or inside ('/var/cache', 'home/*/tmp') a path from \
 the volume's root; with a slash at the end directories only. What an --exclude matches is left out with everything below. With \
-any --include, only what one of them matches is taken, with everything below. --limit-up, --limit-down and --device-iops-max \
-become part of the policy.
+any --include, only what one of them matches is taken, with everything below.
+
+Limits: --limit-up, --limit-down and --device-iops-max become part of the policy, and --limit says others for parts of the day. They are \
+those of all nodes together: the nodes that work on a backup divide them evenly. A node's own limits, in its board profile, hold as well.
 
 Schedules: at the end of summer time a time that the zone's clock shows twice is due once, at the first; at its beginning one that the clock \
 skips is due at the end of what it skips. Backups that were missed, because no node was up, are made up for by one.")]
@@ -148,6 +151,13 @@ pub struct PolicySet {
     /// For so long after a point expired `point undo` brings it back, and its space is not used again; 0 for not at all. Likewise
     #[arg(long, value_name = "TIME")]
     pub undo: Option<Duration>,
+    /// Limits in a part of each day, in the policy's zone, in place of the general ones: '08:00-18:00 20MiB/s' for uploads, or up, down and
+    /// iops, 0 for none; of several at a time the lowest; may be repeated; replaces those before
+    #[arg(long, value_name = "HOURS")]
+    pub limit: Vec<String>,
+    /// Remove all limits by the time of day
+    #[arg(long, conflicts_with = "limit")]
+    pub no_limit: bool,
     /// Of backups that wait for their turn, those of the highest priority begin first: -100 to 100 [default: 0]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub priority: Option<String>,

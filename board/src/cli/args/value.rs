@@ -7,7 +7,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use windlass_agent::policy::Reader;
-use windlass_agent::store::throttle::PIECE_BYTES_MAX;
+pub use windlass_agent::policy::hours::RATE_BYTES_S_MIN;
 use windlass_agent::units::{self, UnitFault};
 
 use crate::failure::Failure;
@@ -38,10 +38,6 @@ impl fmt::Display for Bytes {
         f.write_str(&units::format_bytes(self.0))
     }
 }
-
-/// Lowest limit of a link in bytes a second: a piece of a body ([`PIECE_BYTES_MAX`]) then takes a second. Below it a few uploads side by
-/// side would keep a request waiting for longer than a lease holds.
-pub const RATE_BYTES_S_MIN: u64 = PIECE_BYTES_MAX as u64;
 
 /// A limit in bytes a second, written `10MiB`; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -826,6 +826,8 @@ impl Ports for Host {
         }
     }
 
+    fn divide(&mut self, _: &str, _: u32) {}
+
     fn reply(&mut self, client: u64, reply: Reply) {
         let Some((client, command)) = self.clients.remove(&client) else {
             return self.fail(format!("client {client} is answered twice, or never asked"));
