@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::{Asker, Coordinator, Now, Pending};
 use crate::format::access::{AccessNews, Grant, REFUSED_WHAT_BYTES_MAX, is_subject};
 use crate::format::record::Record;
+use crate::format::removal::RemovalNews;
 use crate::id::BackupId;
 use crate::log::state::State;
 use crate::work::entry::Role;
@@ -81,6 +82,21 @@ fn of_record(state: &State, record: &Record) -> Need {
     (vec![role], policy.into())
 }
 
+/// The same; who asks for a removal, approves or withdraws it, needs what it does.
+fn of_all(state: &State, record: &Record) -> Vec<Need> {
+    let inner = match record {
+        Record::Removal(RemovalNews::Asked(asked)) => Some(&asked.records),
+        Record::Removal(RemovalNews::Approved { request, .. } | RemovalNews::Withdrawn { request, .. }) => {
+            state.removals.get(request).map(|asked| &asked.records)
+        }
+        _ => None,
+    };
+    match inner {
+        Some(records) => records.iter().map(|record| of_record(state, record)).collect(),
+        None => vec![of_record(state, record)],
+    }
+}
+
 /// What a command needs.
 fn needs(state: &State, command: &Command) -> Vec<Need> {
     match command {
@@ -91,7 +107,7 @@ fn needs(state: &State, command: &Command) -> Vec<Need> {
         Command::Status => vec![(vec![Role::Viewer], Scope::Any)],
         Command::Move(_) => vec![(vec![Role::Installer], Scope::All)],
         Command::Flush => vec![(vec![Role::Operator], Scope::All)],
-        Command::Submit(records) => records.iter().map(|record| of_record(state, record)).collect(),
+        Command::Submit(records) => records.iter().flat_map(|record| of_all(state, record)).collect(),
         Command::As { command, .. } => needs(state, command),
     }
 }
@@ -200,7 +216,8 @@ impl Coordinator {
         match command {
             Command::Submit(records) => {
                 let is_first = records.iter().any(|record| matches!(record, Record::Access(_)));
-                self.submit(now, asker, (has_roles || is_first).then_some(by), records);
+                let subject = subject.split(',').next().unwrap_or(subject).to_owned();
+                self.submit(now, asker, &subject, (has_roles || is_first).then_some(by), records);
             }
             Command::Backup(policy) => {
                 self.start(now, &policy, Some(asker));

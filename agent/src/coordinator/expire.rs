@@ -241,7 +241,7 @@ mod tests {
         state.apply_slot(&header, &gone).unwrap();
         assert_eq!(judge_policy(&state, &policy, 1000 * DAY).len(), 2, "one that leaves is not judged");
         // The policy asks for more than it did: that counts for all.
-        let raised = Policy { safety: Safety { min_age: 2000 * 86_400_000, undo: 0 }, ..policy };
+        let raised = Policy { safety: Safety { min_age: 2000 * 86_400_000, ..Safety::default() }, ..policy };
         assert!(judge_policy(&state, &raised, 1000 * DAY).iter().all(|verdict| !verdict.expires()));
     }
 

@@ -41,6 +41,7 @@
 //! Source: `agent/doc/commit-log.md`; `agent/doc/architecture.md`, Coordination.
 
 pub mod access;
+pub mod approval;
 mod assign;
 pub mod bounds;
 pub mod calendar;
@@ -457,13 +458,23 @@ impl Coordinator {
             Command::Status => {}
             Command::Move(node) => self.move_to(now, asker, node),
             Command::Flush => self.flush(now, asker),
-            Command::Submit(records) => self.submit(now, asker, None, records),
+            Command::Submit(records) => {
+                let subject = format!("node:{}", asker.0);
+                self.submit(now, asker, &subject, None, records);
+            }
             Command::As { .. } => {}
         }
     }
 
-    /// Records are to be committed; `by` says who asks.
-    fn submit(&mut self, now: Now<'_>, asker: Asker, by: Option<AccessNews>, mut records: Vec<Record>) {
+    /// Records are to be committed for a subject; `by` says who asks, where that is to be in the log.
+    fn submit(
+        &mut self,
+        now: Now<'_>,
+        asker: Asker,
+        subject: &str,
+        by: Option<AccessNews>,
+        records: Vec<Record>,
+    ) {
         if !records.iter().all(may_be_submitted) {
             let why =
                 "only changes of policies, points and roles, and damage that was found, may be submitted";
@@ -472,6 +483,10 @@ impl Coordinator {
         if self.queue.len() >= self.settings.room.queue {
             return self.reply(asker, Reply::Refused("the coordinator is busy; try again".to_owned()));
         }
+        let mut records = match approval::admit(now.state, subject, now.wall_ns, records) {
+            Ok(records) => records,
+            Err(why) => return self.reply(asker, Reply::Refused(why)),
+        };
         // The clock of who asks says nothing.
         if self.settings.checks.date() {
             records.iter_mut().for_each(|record| expire::date(record, now.wall_ns));
@@ -539,7 +554,7 @@ impl Coordinator {
             if pending.removes() {
                 pending.give_up(now.state);
             }
-            let says_who = pending.says_who();
+            let is_last = pending.says_who() || pending.asks();
             let records = pending.records();
             let size: usize = records.iter().map(Record::encoded_len).sum();
             let full = bytes + size > GROUP_BYTES_MAX || batch.len() + records.len() >= SLOT_RECORDS_MAX;
@@ -549,8 +564,8 @@ impl Coordinator {
             bytes += size;
             batch.extend(records);
             self.in_flight.extend(self.queue.pop_front());
-            // What follows would be said to be asked for by the same.
-            if is_alone || says_who {
+            // What follows would be said to be asked for by the same, or be a request with the same number.
+            if is_alone || is_last {
                 break;
             }
         }

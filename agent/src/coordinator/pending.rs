@@ -8,6 +8,7 @@ use crate::format::access::AccessNews;
 use crate::format::garbage::GarbageNews;
 use crate::format::guard::{GuardPart, PointGuard};
 use crate::format::record::{BackupEnd, Commit, Record, Stretch};
+use crate::format::removal::RemovalNews;
 use crate::id::{BackupId, NodeId};
 use crate::log::state::State;
 use crate::table::segment::SegmentMeta;
@@ -77,6 +78,12 @@ impl Pending {
     pub(super) fn says_who(&self) -> bool {
         let is_by = |records: &[Record]| matches!(records, [Record::Access(AccessNews::By { .. }), ..]);
         matches!(self, Pending::Submit(_, records) | Pending::Begin { records, .. } if is_by(records))
+    }
+
+    /// Whether it asks for a removal: a slot has one such request, which has its number.
+    pub(super) fn asks(&self) -> bool {
+        let is_ask = |record: &Record| matches!(record, Record::Removal(RemovalNews::Asked(_)));
+        matches!(self, Pending::Submit(_, records) if records.iter().any(is_ask))
     }
 
     /// Whether it renames a policy: then it is a batch of its own, and what waits is about the new name.
@@ -203,6 +210,9 @@ pub(super) fn is_held(state: &State, record: &Record) -> bool {
 
 /// What may come from the outside.
 pub(super) fn may_be_submitted(record: &Record) -> bool {
+    if let Record::Removal(RemovalNews::Asked(asked)) = record {
+        return asked.records.iter().all(may_be_submitted);
+    }
     matches!(
         record,
         Record::PolicyChanged(_)
@@ -215,6 +225,7 @@ pub(super) fn may_be_submitted(record: &Record) -> bool {
             | Record::PointGuarded(_)
             | Record::PolicyRenamed { .. }
             | Record::Access(AccessNews::Roles { .. })
+            | Record::Removal(_)
             | Record::Pin { .. }
             | Record::PinRefreshed { .. }
             | Record::Unpin { .. }

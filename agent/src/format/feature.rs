@@ -62,11 +62,13 @@ pub type Features = BTreeMap<FeatureName, Class>;
 /// | `roles` | 21 |
 /// | `point-guards` | 22 |
 /// | `garbage` | 23 |
+/// | `removal-approval` | 25 |
 const KNOWN: &[(&str, Class, u8)] = &[
     ("policy-rename", Class::Incompatible, 4),
     ("roles", Class::Incompatible, 21),
     ("point-guards", Class::Incompatible, 22),
     ("garbage", Class::Incompatible, 23),
+    ("removal-approval", Class::Incompatible, 25),
 ];
 
 impl FeatureName {

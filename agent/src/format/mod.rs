@@ -40,6 +40,7 @@ pub mod home;
 pub mod key;
 pub mod mark;
 pub mod record;
+pub mod removal;
 pub mod repo;
 pub mod row;
 pub mod seal;

@@ -26,6 +26,7 @@
 //! | 21 | access: roles, what was refused, who asked | as [`access`](super::access) says |
 //! | 22 | point guarded | as [`guard`](super::guard) says |
 //! | 23 | garbage | as [`garbage`](super::garbage) says |
+//! | 25 | removal: asked for, approved, withdrawn | as [`removal`](super::removal) says |
 //! | 26 | features raised | list of features as in [`feature`](super::feature) |
 //!
 //! A [`BackupVolume`]:
@@ -49,6 +50,7 @@ use super::feature::{self, Features};
 use super::garbage::GarbageNews;
 use super::guard::PointGuard;
 use super::mark::PointMark;
+use super::removal::RemovalNews;
 pub use super::totals::{PointStatus, Totals};
 use crate::id::{BackupId, Epoch, Key, NodeId, ObjectId, Slot, VolumeId};
 use crate::log::limits::{
@@ -60,6 +62,9 @@ use crate::log::names::NameSet;
 use crate::table::segment::SEGMENT_META_BYTES;
 pub use crate::table::segment::SegmentMeta;
 use crate::wire_struct;
+
+/// Kind of a removal's record, which holds others.
+pub(super) const REMOVAL_KIND: u8 = 25;
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -158,6 +163,8 @@ pub enum Record {
     PointGuarded(PointGuard),
     /// Of objects that nothing needs.
     Garbage(GarbageNews),
+    /// What a second subject approves.
+    Removal(RemovalNews),
     /// What follows needs these features.
     FeaturesRaised(Features),
 }
@@ -467,6 +474,7 @@ impl Record {
             Record::Access(_) => 21,
             Record::PointGuarded(_) => 22,
             Record::Garbage(_) => 23,
+            Record::Removal(_) => REMOVAL_KIND,
             Record::FeaturesRaised(_) => 26,
         }
     }
@@ -559,6 +567,7 @@ impl Record {
             Record::Access(news) => news.emit(out),
             Record::PointGuarded(guard) => guard.emit(out),
             Record::Garbage(news) => news.emit(out),
+            Record::Removal(news) => news.emit(out),
             Record::FeaturesRaised(features) => feature::emit(features, out),
         }
     }
@@ -631,6 +640,7 @@ impl Record {
             21 => Record::Access(AccessNews::parse(fields)?),
             22 => Record::PointGuarded(PointGuard::parse(fields)?),
             23 => Record::Garbage(GarbageNews::parse(fields)?),
+            REMOVAL_KIND => Record::Removal(RemovalNews::parse(fields)?),
             26 => Record::FeaturesRaised(feature::parse(fields)?),
             _ => return Err(WireFault::Kind(kind)),
         })

@@ -64,7 +64,7 @@ impl Access {
         roles.chain(refused)
     }
 
-    /// Inverse of what a checkpoint has: so many records.
+    /// Inverse of what a checkpoint has: so many records, none only where something follows.
     pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Access, WireFault> {
         let count: u32 = reader.value()?;
         if count as usize > SUBJECTS_MAX + REFUSED_MAX {
@@ -86,11 +86,7 @@ impl Access {
         }
         // One encoding: each once, in their order, and none that says nothing.
         let says_nothing = access.roles.values().any(Vec::is_empty);
-        if news.is_empty() || says_nothing || !access.news().eq(news) {
-            Err(WireFault::Value)
-        } else {
-            Ok(access)
-        }
+        if says_nothing || !access.news().eq(news) { Err(WireFault::Value) } else { Ok(access) }
     }
 }
 

@@ -28,6 +28,7 @@ use super::limits::{
     POLICIES_MAX, POLICY_BODY_BYTES_MAX, POLICY_VOLUMES_MAX, RETIRED_MAX, RUNNING_MAX, SEGMENTS_MAX,
     VOLUMES_MAX,
 };
+use super::removals;
 use super::replay::View;
 use super::state::{Pin, Point, Policy, Running, State, Volume};
 use crate::format::cursor::{Reader, Wire, WireFault, emit_bytes, emit_list};
@@ -195,7 +196,8 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     }
     emit_list(out, &state.checkpoints);
     // Parts of later programs: each is there when it, or one behind it, has something in it.
-    let has_access = !state.access.is_empty();
+    let has_removals = !state.removals.is_empty();
+    let has_access = !state.access.is_empty() || has_removals;
     let has_guards = !state.guarded.is_empty() || has_access;
     let has_garbage = state.garbage != Garbage::default() || has_guards;
     let (missing, has_marks) = (missing(state), !state.marks.is_empty() || has_garbage);
@@ -232,6 +234,9 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     if has_access {
         emit_count(state.access.news().count(), out);
         state.access.news().for_each(|news| news.emit(out));
+    }
+    if has_removals {
+        removals::emit(&state.removals, out);
     }
 }
 
@@ -411,6 +416,12 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     }
     if !reader.is_empty() {
         state.access = Arc::new(Access::parse(reader)?);
+        if state.access.is_empty() && reader.is_empty() {
+            return Err(WireFault::Value);
+        }
+    }
+    if !reader.is_empty() {
+        state.removals = Arc::new(removals::parse(reader)?);
     }
     Ok(state)
 }

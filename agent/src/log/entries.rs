@@ -21,6 +21,7 @@ use crate::format::garbage::GarbageNews;
 use crate::format::guard::GuardPart;
 use crate::format::mark::MarkPart;
 use crate::format::record::Record;
+use crate::format::removal::RemovalNews;
 use crate::format::slot::{
     ClusterId, LOG_MAGIC, LogDigest, Sealer, SlotContents, carried, own_part, parse_boundary, whole,
 };
@@ -28,6 +29,8 @@ use crate::id::{BackupId, Epoch, NodeId, Slot};
 use crate::store::retry::Client;
 use crate::store::{ByteRange, StoreFault, StoreFaultKind};
 
+/// Records of a request that are named.
+const WHATS_SHOWN: usize = 4;
 /// [`Entry::what`] of who coordinates.
 pub const LEASE: &str = "lease";
 
@@ -220,6 +223,18 @@ pub fn of_slot(contents: &SlotContents) -> Vec<Entry> {
     entries
 }
 
+/// What records do, for people: the first few.
+#[must_use]
+pub fn whats(records: &[Record]) -> String {
+    let all: Vec<String> = records.iter().filter_map(|record| Some(said(record)?.text)).collect();
+    let shown = all.get(..WHATS_SHOWN.min(all.len())).unwrap_or_default().join("; ");
+    match all.len().checked_sub(WHATS_SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown}; and {more} more"),
+    }
+}
+
+#[derive(Clone)]
 struct Said {
     what: &'static str,
     text: String,
@@ -339,6 +354,18 @@ fn said(record: &Record) -> Option<Said> {
         }
         Record::Access(AccessNews::Refused { subject, count, wall_ns, what }) => {
             Said::new("refused", format!("{subject} was refused {count} times; last: {what}")).at(*wall_ns)
+        }
+        Record::Removal(RemovalNews::Asked(asked)) => {
+            let text = format!("asked for a removal, as {}: {}", asked.subject, whats(&asked.records));
+            let of = asked.records.iter().find_map(|record| said(record)?.policy);
+            let said = Said::new("removal", text).at(asked.wall_ns);
+            of.map_or(said.clone(), |policy| said.of(&policy))
+        }
+        Record::Removal(RemovalNews::Approved { request, subject }) => {
+            Said::new("removal approve", format!("request {request} approved by {subject}"))
+        }
+        Record::Removal(RemovalNews::Withdrawn { request, subject }) => {
+            Said::new("removal withdraw", format!("request {request} withdrawn by {subject}"))
         }
         Record::LeaseSet { lease_ns } => {
             Said::new("repo set", format!("a lease lasts {} s", lease_ns / 1_000_000_000))

@@ -141,6 +141,8 @@ pub enum Bound {
     Buried,
     /// [`FEATURES_MAX`].
     Features,
+    /// [`REMOVALS_MAX`](super::removals::REMOVALS_MAX).
+    Removals,
 }
 
 impl std::fmt::Display for Bound {
@@ -156,6 +158,11 @@ impl std::fmt::Display for Bound {
                 super::access::SUBJECTS_MAX,
                 "subjects with roles",
                 "remove some with `windlass role revoke`",
+            ),
+            Bound::Removals => (
+                super::removals::REMOVALS_MAX,
+                "requests to remove something",
+                "approve or withdraw some with `windlass removal`",
             ),
             Bound::Points => (POINTS_MAX, "recovery points", new),
             Bound::Running => (

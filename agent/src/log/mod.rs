@@ -39,6 +39,7 @@ pub mod limits;
 pub mod names;
 pub mod presence;
 mod refusal;
+pub mod removals;
 mod rename;
 pub mod replay;
 pub mod salvage;

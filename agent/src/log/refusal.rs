@@ -49,6 +49,8 @@ pub enum Refusal {
     NotLeaving,
     /// No subject would be an administrator of everything.
     NoAdministrator,
+    /// No request to remove something has that number, or another one has it.
+    NoRemoval,
     /// A policy has or had that name.
     NameTaken,
     /// The floor goes back or reaches the current epoch.
@@ -93,6 +95,7 @@ impl fmt::Display for Refusal {
             Refusal::NoAdministrator => {
                 "no subject would be an administrator of all policies: give that role to one first, and take it away last"
             }
+            Refusal::NoRemoval => "no such request waits; `windlass removal list` has those that do",
             Refusal::NameTaken => "a policy has, or had, that name; take another one",
             Refusal::NoPoint => "there is no such recovery point",
             Refusal::Floor => "the orphan floor goes back or reaches the current epoch",

@@ -286,6 +286,7 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
                 GuardPart::Leave { .. } | GuardPart::Undo => drop(state.guard(news)),
             },
             Record::Access(news) => drop(state.access(news)),
+            Record::Removal(news) => drop(state.removal(header.slot, news)),
             // Kept also without its point, which another slot may bring back: a hold counts.
             Record::PointMarked(mark) => {
                 let marks = state.marks.entry(mark.backup).or_default();

@@ -19,6 +19,7 @@ use super::limits::{
 };
 use super::names::NameSet;
 pub use super::refusal::Refusal;
+use super::removals::Removals;
 use super::stretches::Stretches;
 use crate::format::feature::{FEATURES_MAX, Features};
 use crate::format::mark::{Mark, PointMark};
@@ -162,6 +163,8 @@ pub struct State {
     pub guarded: Arc<Guarded>,
     /// Who may do what.
     pub access: Arc<Access>,
+    /// Requests that a second subject has not answered.
+    pub removals: Arc<Removals>,
 }
 
 fn require(holds: bool, why: Refusal) -> Result<(), Refusal> {
@@ -320,6 +323,7 @@ impl State {
             }
             Record::PointGuarded(news) => self.guard(news)?,
             Record::Access(news) => self.access(news)?,
+            Record::Removal(news) => self.removal(header.slot, news)?,
             Record::Retire { objects } => {
                 let in_use: BTreeSet<ObjectId> =
                     self.segments.values().flat_map(|list| list.iter().map(|segment| segment.id)).collect();

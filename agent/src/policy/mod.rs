@@ -75,6 +75,8 @@ pub const FLUSH_INTERVAL_MS_MAX: u64 = 86_400_000;
 
 /// Longest minimum age of points, and longest time in which they can be brought back, in milliseconds: a hundred years.
 pub const SAFETY_MS_MAX: u64 = 36_600 * 86_400_000;
+/// Longest time between a request to remove something and its approval, in milliseconds: a year.
+pub const APPROVAL_MS_MAX: u64 = 366 * 86_400_000;
 /// Priorities of policies.
 pub const PRIORITIES: std::ops::RangeInclusive<i8> = -100..=100;
 
@@ -180,6 +182,9 @@ pub struct Safety {
     /// For so long after a point expired it can be brought back, in milliseconds.
     #[serde(with = "duration", skip_serializing_if = "is_nothing")]
     pub undo: u64,
+    /// A second subject approves what removes points, or lets them be removed, so many milliseconds after it was asked for at the earliest.
+    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    pub approval: Option<u64>,
 }
 
 impl Safety {
@@ -371,6 +376,8 @@ impl Policy {
             "safety",
             "at most 36600d for the minimum age and for the time in which a point can be brought back",
         )?;
+        let approval = self.safety.approval.unwrap_or(0);
+        range(approval <= APPROVAL_MS_MAX, "approval of removals", "at most 366d after it was asked for")?;
         range(PRIORITIES.contains(&self.priority), "priority", "from -100 to 100")?;
         self.retention.check()?;
         self.schedule.as_ref().map_or(Ok(()), Schedule::check)
@@ -571,6 +578,22 @@ mod optional_size {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
         super::size::deserialize(from).map(Some)
+    }
+}
+
+/// The same where it may be missing.
+mod optional_duration {
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(ms: &Option<u64>, out: S) -> Result<S::Ok, S::Error> {
+        match ms {
+            Some(ms) => super::duration::serialize(ms, out),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+        super::duration::deserialize(from).map(Some)
     }
 }
 

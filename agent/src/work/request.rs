@@ -15,6 +15,7 @@ use crate::format::garbage::GarbageNews;
 use crate::format::guard::GuardPart;
 use crate::format::mark::MarkPart;
 use crate::format::record::{Record, parse_records};
+use crate::format::removal::RemovalNews;
 use crate::id::NodeId;
 
 /// A value of a request's field.
@@ -188,6 +189,11 @@ fn command_of(record: &Record) -> &'static str {
             GuardPart::Undo => "point undo",
         },
         Record::Access(_) => "role grant",
+        Record::Removal(RemovalNews::Asked(asked)) => {
+            asked.records.first().map_or("point expire", command_of)
+        }
+        Record::Removal(RemovalNews::Approved { .. }) => "removal approve",
+        Record::Removal(RemovalNews::Withdrawn { .. }) => "removal withdraw",
         Record::LeaseSet { .. } => "repo set",
         Record::Damage(_) | Record::Swept(_) => "check",
         // A reader of points may hold the tables meanwhile.

@@ -11,6 +11,7 @@
 //! | [`points`] | `points`, and picking one |
 //! | [`point`] | `point hold`, `release`, `note`, `tag`, `expire`, `undo` |
 //! | [`entries`] | `log` |
+//! | [`removal`] | `removal list`, `approve`, `withdraw` |
 //! | [`role`] | `role grant`, `list`, `revoke` |
 //! | [`gc`] | `gc` |
 //! | [`retention`] | `retention run`, `simulate` |
@@ -63,6 +64,7 @@ pub mod policy_show;
 pub mod preview;
 pub mod progress;
 pub mod rebuild;
+pub mod removal;
 pub mod repo;
 pub mod restore;
 pub mod retention;
@@ -137,6 +139,7 @@ fn dispatch(
         Command::Points(args) => points::run(global, &args, output),
         Command::Stats(args) => stats::run(global, &args, output),
         Command::Point(args) => point::run(global, args, through, output),
+        Command::Removal(args) => removal::run(global, args, through, output),
         Command::Role(args) => role::run(global, args, through, output),
         Command::Log(args) => entries::run(global, &args, output),
         Command::Retention(args::retention::Retention::Run(args)) => {

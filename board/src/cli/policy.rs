@@ -143,6 +143,9 @@ fn apply(
     policy.priority = said(args.priority.as_deref(), "--priority")?.unwrap_or(policy.priority);
     policy.limits.upload = global.limit_up.map(|size| size.0).or(policy.limits.upload);
     policy.limits.download = global.limit_down.map(|size| size.0).or(policy.limits.download);
+    if args.approve_removal.is_some() || args.no_approve_removal {
+        policy.safety.approval = args.approve_removal.map(|time| time.0);
+    }
     if !args.limit.is_empty() || args.no_limit {
         let hours = args.limit.iter().filter_map(|text| said(Some(text), "--limit").transpose());
         policy.limits.hours = hours.collect::<Result<_, _>>()?;

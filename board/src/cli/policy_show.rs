@@ -90,6 +90,12 @@ fn rows(state: &State, policy: &Policy) -> Vec<Vec<String>> {
     let span = |ms: u64| if ms == 0 { "none".to_owned() } else { format_duration_ms(ms) };
     row("minimum age", span(safety.min_age), from(safety.min_age == 0));
     row("undo", span(safety.undo), from(safety.undo == 0));
+    let approval = match safety.approval {
+        None => "by one subject".to_owned(),
+        Some(0) => "a second subject approves".to_owned(),
+        Some(ms) => format!("a second subject approves, {} later at the earliest", format_duration_ms(ms)),
+    };
+    row("removal", approval, from(safety.approval.is_none()));
     row("priority", policy.priority.to_string(), from(policy.priority == 0));
     let lease = state.lease_ns.unwrap_or(Timing::default().lease_ns) / NS_PER_MS;
     row("lease", format_duration_ms(lease), if state.lease_ns.is_some() { "repository" } else { "default" });

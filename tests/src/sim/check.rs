@@ -175,6 +175,7 @@ impl Oracle {
             | Record::FeaturesRaised(_)
             | Record::PointMarked(_)
             | Record::Access(_)
+            | Record::Removal(_)
             | Record::PointGuarded(_)
             | Record::PolicyRenamed { .. }
             | Record::Garbage(_) => {}

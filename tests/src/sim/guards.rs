@@ -97,7 +97,7 @@ pub fn body(prng: &mut Prng, rules: Rules, name: &str, devices: &[String], lease
         policy.exclude.push(RULES_ALONE.to_owned());
     }
     let ms = |prng: &mut Prng| if prng.one_in(3) { 0 } else { prng.below(8 * lease_ns / 1_000_000) };
-    policy.safety = Safety { min_age: ms(prng), undo: ms(prng) };
+    policy.safety = Safety { min_age: ms(prng), undo: ms(prng), approval: None };
     policy.priority = prng.below(3) as i8;
     policy.emit().unwrap_or_default()
 }

@@ -127,6 +127,7 @@ impl Ledger {
             | Record::FeaturesRaised(_)
             | Record::PointMarked(_)
             | Record::Access(_)
+            | Record::Removal(_)
             | Record::PointExpired { .. }
             | Record::PointGuarded(_)
             | Record::Garbage(_) => {}

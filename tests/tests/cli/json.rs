@@ -167,6 +167,7 @@ fn every_document_is_as_its_table_says() {
     check.run(&["backup", "none"], 1, &[("", "failure")]);
     check.run(&["role", "grant", "uid:0", "administrator"], 0, &[("", "role grant")]);
     check.run(&["role", "list"], 0, &[("", "role list")]);
+    check.run(&["removal", "list"], 0, &[("", "removal list")]);
     check.run(&["log"], 0, &[("", "log")]);
     check.run(&["policy", "rename", "raw", "cooked"], 0, &[("", "policy rename")]);
     check.run(&["policy", "delete", "cooked"], 0, &[("", "policy delete")]);

@@ -35,6 +35,7 @@ mod in_use;
 mod json;
 mod key;
 mod pki;
+mod removal;
 mod repository;
 mod restore;
 mod retention;

@@ -287,6 +287,17 @@ pub const ENTRIES: &[Entry] = &[
                  space is not used again; 0 for not at all. Likewise",
             ),
             Arg::option(
+                "approve-removal",
+                Kind::Duration,
+                "A second subject must approve what removes points, or lets them be removed, so \
+                 long after it was asked for at the earliest; 0 for at once (`windlass removal`)",
+            ),
+            Arg::flag(
+                "no-approve-removal",
+                "Let one subject alone remove points; where a second one is needed, that is asked \
+                 for too",
+            ),
+            Arg::option(
                 "limit",
                 Kind::Text,
                 "Limits in a part of each day, in the policy's zone, in place of the general \
@@ -383,6 +394,36 @@ pub const ENTRIES: &[Entry] = &[
         ask: None,
         args: &[],
         documents: &[Document::of("", "role list")],
+    },
+    Entry {
+        name: "removal list",
+        help: "List what was asked for and waits for a second subject",
+        role: Role::Viewer,
+        place: Place::ItsRepository,
+        changes: false,
+        ask: None,
+        args: &[],
+        documents: &[Document::of("", "removal list")],
+    },
+    Entry {
+        name: "removal approve",
+        help: "Do what another subject asked for",
+        role: Role::Administrator,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[Arg::word("number", Kind::Number, "The request's number").required()],
+        documents: &[Document::of("", "removal approve")],
+    },
+    Entry {
+        name: "removal withdraw",
+        help: "Take back a request, or refuse one",
+        role: Role::Administrator,
+        place: Place::Agent,
+        changes: true,
+        ask: None,
+        args: &[Arg::word("number", Kind::Number, "The request's number").required()],
+        documents: &[Document::of("", "removal approve")],
     },
     Entry {
         name: "role revoke",

@@ -26,6 +26,7 @@ pub mod mount;
 pub mod pki;
 pub mod point;
 pub mod policy;
+pub mod removal;
 pub mod restore;
 pub mod retention;
 pub mod role;
@@ -141,6 +142,9 @@ a schedule is started again at its next time.")]
     /// Expire points by the rules of a policy, or see what rules would keep
     #[command(subcommand)]
     Retention(retention::Retention),
+    /// Approve what another subject wants to remove
+    #[command(subcommand)]
+    Removal(removal::Removal),
     /// Say who may do what through an agent
     #[command(subcommand)]
     Role(role::Role),

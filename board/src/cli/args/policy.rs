@@ -151,6 +151,13 @@ pub struct PolicySet {
     /// For so long after a point expired `point undo` brings it back, and its space is not used again; 0 for not at all. Likewise
     #[arg(long, value_name = "TIME")]
     pub undo: Option<Duration>,
+    /// A second subject must approve what removes points, or lets them be removed, so long after it was asked for at the earliest; 0 for at
+    /// once (`windlass removal`)
+    #[arg(long, value_name = "TIME")]
+    pub approve_removal: Option<Duration>,
+    /// Let one subject alone remove points; where a second one is needed, that is asked for too
+    #[arg(long, conflicts_with = "approve_removal")]
+    pub no_approve_removal: bool,
     /// Limits in a part of each day, in the policy's zone, in place of the general ones: '08:00-18:00 20MiB/s' for uploads, or up, down and
     /// iops, 0 for none; of several at a time the lowest; may be repeated; replaces those before
     #[arg(long, value_name = "HOURS")]
