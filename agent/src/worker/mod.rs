@@ -7,6 +7,7 @@
 //! | [`base`] | rows of the last point, read in step with the sweep |
 //! | [`batch`] | pure: windows to batches, batches to location rows and frames |
 //! | [`item`] | pure: items to item rows, and what the last point says of them |
+//! | [`looks`] | questions about volumes that wait to be looked at |
 //! | [`merge`] | one merge of segments |
 //! | [`rate`] | how fast it uploads, for the coordinator |
 //! | [`role`] | what a worker does in a cluster: assignments in, reports out |
@@ -17,6 +18,7 @@ pub mod base;
 pub mod batch;
 pub mod density;
 pub mod item;
+pub mod looks;
 pub mod merge;
 pub mod rate;
 pub mod role;

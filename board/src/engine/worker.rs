@@ -42,6 +42,7 @@ use windlass_agent::work::{Assignment, AssignmentId, Command, MergeOrder};
 use windlass_agent::worker::backup::{ItemTrouble, Progress, Totals};
 use windlass_agent::worker::base::{Earlier, PointRows};
 use windlass_agent::worker::density;
+use windlass_agent::worker::looks::{Look, Looks};
 use windlass_hal::buf::Pool;
 use windlass_hal::volume::verify::Verified;
 
@@ -85,7 +86,7 @@ pub struct Work {
 /// The reactor's end.
 pub struct Worker {
     jobs: Sender<(Task, Arc<State>)>,
-    looks: Sender<Look>,
+    looks: Sender<Look<Arc<State>>>,
     steps: Sender<(Order, Arc<State>, Slot)>,
     acks: SyncSender<()>,
     stop: Arc<AtomicBool>,
@@ -100,13 +101,6 @@ pub struct Worker {
 enum Task {
     Stretch(Assignment),
     Merge(MergeOrder),
-}
-
-struct Look {
-    ask: u64,
-    policy: String,
-    volumes: Vec<VolumeId>,
-    state: Arc<State>,
 }
 
 impl Worker {
@@ -196,7 +190,7 @@ impl Worker {
 
     /// Looks at volumes.
     pub fn look(&self, ask: u64, policy: &str, volumes: Vec<VolumeId>, state: Arc<State>) {
-        let _ = self.looks.send(Look { ask, policy: policy.to_owned(), volumes, state });
+        let _ = self.looks.send(Look { ask, policy: policy.to_owned(), volumes, with: state });
     }
 }
 
@@ -291,15 +285,29 @@ struct Looker {
 }
 
 impl Looker {
-    fn serve(&self, looks: &Receiver<Look>) {
+    fn serve(&self, looks: &Receiver<Look<Arc<State>>>) {
         let work = &self.work;
-        while let Ok(look) = looks.recv() {
+        let mut waiting = Looks::default();
+        loop {
+            if waiting.is_empty() {
+                let Ok(look) = looks.recv() else { return };
+                waiting.add(look);
+            }
+            // What came while the last one was opened may make others useless.
+            loop {
+                match looks.try_recv() {
+                    Ok(look) => waiting.add(look),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            let Some(look) = waiting.take() else { continue };
             let (mut found, mut failed) = (Vec::new(), Vec::new());
             for &volume in &look.volumes {
-                let opened = policy(&look.state, &look.policy).and_then(|policy| {
+                let opened = policy(&look.with, &look.policy).and_then(|policy| {
                     check_blocks(&policy, work.settings.block_bytes_max)?;
                     let settings = work.settings.job(&work.target, &policy);
-                    work.volumes.open(volume, &look.state, &policy, &settings, &[])
+                    work.volumes.open(volume, &look.with, &policy, &settings, &[])
                 });
                 match opened {
                     Ok(mut opened) => {
