@@ -41,6 +41,12 @@ pub struct Due {
     pub lengths: u64,
     /// Records of what the store has lost.
     pub damage: u64,
+    /// Policies that got another name.
+    pub renamed: u64,
+    /// Policies that were removed.
+    pub removed: u64,
+    /// Backups that began without one of their volumes.
+    pub without: u64,
 }
 
 impl Due {
@@ -50,7 +56,10 @@ impl Due {
             Record::EpochBegun { .. } => self.epochs += 1,
             Record::LeaseSet { .. } => self.lengths += 1,
             Record::Damage(_) => self.damage += 1,
+            Record::PolicyRenamed { .. } => self.renamed += 1,
+            Record::PolicyRemoved { .. } => self.removed += 1,
             Record::BackupBegun(start) => {
+                self.without += u64::from(!start.missing.is_empty());
                 self.begun.entry(start.policy.clone()).or_default().push(true_ns);
                 self.running.insert(start.backup, start.policy.clone());
                 self.begun_in.insert(start.backup, self.epochs);

@@ -37,8 +37,11 @@ const LAST_SEEDS: u64 = 9;
 const WITHIN_SEEDS: u64 = 25;
 /// The newest points that the one rule keeps.
 const LAST: u32 = 2;
-/// Hours before the newest point in which the other keeps all: longer than a run, so that only a clock can make a point old.
+/// Hours before the newest point in which the other keeps all: longer than a run without schedules, so that there only a clock can make a
+/// point old.
 const WITHIN_HOURS: u32 = 1;
+/// Of seeds with schedules that are watched, by two: in these a rule expires points.
+const SCHEDULED_SEEDS: u64 = 1;
 const HOUR_NS: i64 = 3_600_000_000_000;
 /// Of what a policy excludes, where a rule alone expires points.
 const RULES_ALONE: &str = "rules-alone";
@@ -81,20 +84,34 @@ pub fn rules(options: &Options) -> Rules {
     }
 }
 
+/// The rule by which alone points of schedules that are watched expire, in half of those seeds: points are an hour apart, so that a little
+/// more or less than an hour ago decides.
+#[must_use]
+pub fn scheduled_rules(options: &Options) -> Option<Rules> {
+    // There users expire points whatever the rules are.
+    (!options.garbage && options.seed % 2 == SCHEDULED_SEEDS).then_some(Rules::Within)
+}
+
+/// The policy's points expire by a rule alone.
+pub fn keep_by(policy: &mut Policy, rules: Rules) {
+    match rules {
+        Rules::Any => {}
+        Rules::Last => policy.retention.last = Count::Newest(LAST),
+        Rules::Within => policy.retention.within.hours = WITHIN_HOURS,
+    }
+    policy.exclude.push(RULES_ALONE.to_owned());
+}
+
 /// A body of a policy: rules that keep few points, and at times a minimum age and a window to bring points back.
 pub fn body(prng: &mut Prng, rules: Rules, name: &str, devices: &[String], lease_ns: u64) -> Vec<u8> {
     let volume = |device: &String| PolicyVolume { device: device.clone(), reader: Reader::Auto };
     let mut policy = Policy::new(name, devices.iter().map(volume).collect());
     let last = 1 + prng.below(3) as u32;
-    match rules {
-        Rules::Any => policy.retention.last = Count::Newest(last),
-        Rules::Last => policy.retention.last = Count::Newest(LAST),
-        Rules::Within => policy.retention.within.hours = WITHIN_HOURS,
-    }
     // Each body is another one.
     policy.exclude = vec![format!("x{:x}", prng.next_u64())];
-    if rules != Rules::Any {
-        policy.exclude.push(RULES_ALONE.to_owned());
+    match rules {
+        Rules::Any => policy.retention.last = Count::Newest(last),
+        Rules::Last | Rules::Within => keep_by(&mut policy, rules),
     }
     let ms = |prng: &mut Prng| if prng.one_in(3) { 0 } else { prng.below(8 * lease_ns / 1_000_000) };
     policy.safety = Safety { min_age: ms(prng), undo: ms(prng), approval: None };
@@ -145,7 +162,7 @@ fn subjects(prng: &mut Prng, state: &State) -> Option<Command> {
 /// What a user does to a point, or to a policy's name.
 fn user(prng: &mut Prng, rules: Rules, state: &State, policy: usize) -> Option<Vec<Record>> {
     if prng.one_in(6) {
-        return rename(state, policy);
+        return rename(state, policy, Vec::new());
     }
     let points: Vec<BackupId> = state.points.keys().copied().collect();
     let backup = *points.get(prng.below(points.len() as u64) as usize)?;
@@ -162,11 +179,15 @@ fn user(prng: &mut Prng, rules: Rules, state: &State, policy: usize) -> Option<V
     }])
 }
 
-fn rename(state: &State, policy: usize) -> Option<Vec<Record>> {
+/// A policy gets its other name, and a body with that name in it; `body`: instead of one that is no policy's.
+pub fn rename(state: &State, policy: usize, body: Vec<u8>) -> Option<Vec<Record>> {
     let from = name_of(state, policy);
     let to = if from.starts_with('p') { format!("r{policy}") } else { format!("p{policy}") };
     let entry = state.policies.get(&from)?;
-    let body = Policy { name: to.clone(), ..Policy::parse(&entry.body).ok()? }.emit().ok()?;
+    let body = match Policy::parse(&entry.body) {
+        Ok(known) => Policy { name: to.clone(), ..known }.emit().ok()?,
+        Err(_) => body,
+    };
     let device = |id| state.volumes.get(id).map_or_else(String::new, |volume| volume.device.clone());
     let volumes = entry.volumes.iter().map(|id| (*id, device(id))).collect();
     let revision = entry.revision + 1;

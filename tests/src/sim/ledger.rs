@@ -5,7 +5,7 @@
 //!
 //! | rule | when it is checked |
 //! |---|---|
-//! | P1 | a backup begins: it reads each volume of its policy, or names it as missing |
+//! | P1 | a backup begins: its policy is there, and it reads each volume of it, or names it as missing |
 //! | P1 | points change, and at the end: each is as its backup began and as its commits add up: policy, volumes, missing ones, status, totals |
 //! | C1 | a worker is told "accepted": the log has its report, all of it: objects with sizes, segments, totals, newest change |
 //! | C4 | a merge: rows of a running backup are merged with rows of the same only |
@@ -62,6 +62,7 @@ impl Ledger {
         let gone = self.guards.record(record)?;
         gone.into_iter().for_each(|backup| drop(self.points.remove(&backup)));
         match record {
+            Record::PolicyRemoved { name, .. } => drop(self.policies.remove(name)),
             Record::PolicyChanged(change) => {
                 let volumes = change.volumes.iter().map(|(volume, _)| *volume).collect();
                 self.policies.insert(change.name.clone(), volumes);
@@ -114,7 +115,6 @@ impl Ledger {
             Record::Retire { objects } => self.objects.retain(|id| !objects.contains(id)),
             Record::EpochBegun { .. }
             | Record::Yield { .. }
-            | Record::PolicyRemoved { .. }
             | Record::OrphanFloor { .. }
             | Record::Pin { .. }
             | Record::PinRefreshed { .. }

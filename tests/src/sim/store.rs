@@ -72,6 +72,9 @@ pub struct Shelf {
     pub ignores_conditions: bool,
     /// Slots that were lost or cut.
     pub lost: BTreeSet<Slot>,
+    /// Those of them where something else landed since: who looked just before may take it for the end of the log, until the slot behind it
+    /// shows that it is not.
+    pub usurped: BTreeSet<Slot>,
     boundary: Slot,
     max_epoch: Epoch,
 }
@@ -225,7 +228,7 @@ impl Shelf {
     }
 
     /// A slot behind the head goes, or ends after `cut` bytes: one above the boundary that the slot behind it carries, where no other
-    /// beside it is lost. Returns which; `None` when there is no such slot.
+    /// beside it is lost; of those, most often the first of a holder. Returns which; `None` when there is no such slot.
     pub fn lose(&mut self, choice: u64, cut: Option<usize>) -> Option<Slot> {
         let can_go = |slot: &Slot| {
             let beside = [slot.0 - 1, slot.0, slot.0 + 1].map(Slot);
@@ -237,6 +240,11 @@ impl Shelf {
         let above = self.boundary.0.saturating_add(1).max(1);
         let slots: Vec<Slot> =
             self.first.range(Slot(above)..).map(|(slot, _)| *slot).filter(can_go).collect();
+        let epoch = |slot: Slot| self.first.get(&slot).map(|first| first.epoch);
+        let is_begin =
+            |slot: &Slot| epoch(*slot) != slot.0.checked_sub(1).and_then(|before| epoch(Slot(before)));
+        let wanted: Vec<Slot> = slots.iter().copied().filter(is_begin).collect();
+        let slots = if wanted.is_empty() || choice.is_multiple_of(4) { slots } else { wanted };
         let slot = *slots.get((choice % slots.len().max(1) as u64) as usize)?;
         let key = keys::slot(slot);
         let body = self.objects.remove(key.as_str())?;
@@ -257,6 +265,7 @@ impl Shelf {
         }
         match self.first.get(&view.head) {
             Some(first) if first.digest == view.digest => Ok(()),
+            _ if self.usurped.contains(&view.head) => Ok(()),
             _ => Err(format!("I1: a view accepts a zombie at slot {}", view.head)),
         }
     }

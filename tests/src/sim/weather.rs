@@ -13,6 +13,11 @@
 //! | `restless` | users stop backups all the time, take volumes from policies and remove policies | nothing |
 //! | `losses` | the store loses objects of data, and a check finds it | points that need them, and were made before that was known |
 //! | `busy` | a small volume is backed up hundreds of times, and nothing is deleted | nothing |
+//! | `owners` | users give policies other names and their old ones back, remove them, and set them again | nothing |
+//! | `absent` | volumes cannot be opened for a while; in some seeds one of several is gone for good | what the others' points lack |
+//! | `slow_open_ns` | a policy of many volumes, each of which takes seconds to open | nothing |
+//! | `careless` | now and then a worker reads a volume that has changed since its coordinator looked, and its reports say so | nothing |
+//! | `watched` | somebody asks for the status all the time, after the faults too | nothing |
 //!
 //! Source: ours; `tests/README.md`, Add a fault to the simulator.
 
@@ -26,6 +31,10 @@ pub const QUIET_NS: u64 = 9_000 * SECOND;
 const HOUR_SECS: i64 = 500_001 * 3600;
 /// Seeds that are kept for what they have shown without any of this.
 const KEPT: [u64; 4] = [13, 100, 188, 3966];
+/// Seeds that are kept for what they have shown before there were owners, absent volumes and those behind them in the table.
+const KEPT_SINCE: [u64; 8] = [6, 467, 702, 881, 1987, 2222, 6933, 8350];
+/// How long a volume takes to open where that is slow, in nanoseconds: all of them take longer than a coordinator waits for one.
+const SLOW_OPEN_NS: u64 = 8 * SECOND;
 /// How far clocks are off, in seconds.
 const SKEWS_SECS: [i64; 6] = [120, 1_800, 5_400, 86_400, 30 * 86_400, 366 * 86_400];
 /// How long a request without an answer is waited for, in nanoseconds.
@@ -70,6 +79,18 @@ pub struct Weather {
     pub busy: bool,
     /// The store loses objects, in seeds with data.
     pub losses: bool,
+    /// Users give policies other names, and remove them.
+    pub owners: bool,
+    /// Volumes cannot be opened for a while.
+    pub absent: bool,
+    /// From when on one volume of several is gone for good, in thousandths of the time of the faults.
+    pub gone: Option<u64>,
+    /// How long a node needs to open a volume, in nanoseconds; 0: no time beside the usual.
+    pub slow_open_ns: u64,
+    /// Somebody asks for the status all the time.
+    pub watched: bool,
+    /// Workers read volumes that have changed.
+    pub careless: bool,
 }
 
 /// A number of a seed and of what it decides.
@@ -97,6 +118,9 @@ impl Weather {
         let node = |salt: u64| (mix(seed, salt) % nodes as u64) as usize;
         let punctual = one_in(1, 12) && !slow;
         let busy = !punctual && one_in(2, 64) && !slow;
+        // Schedules that are watched, and a volume that is backed up all the time, are of policies that stay, with volumes that are there.
+        let new = !punctual && !busy && !KEPT_SINCE.contains(&seed);
+        let absent = new && one_in(20, 8);
         let grave = nodes > 1 && one_in(3, if nodes == 2 { 4 } else { 12 });
         Weather {
             punctual,
@@ -118,6 +142,12 @@ impl Weather {
             restless: one_in(17, 8),
             busy,
             losses: one_in(18, 2),
+            owners: new && one_in(19, 6),
+            absent,
+            gone: (absent && !one_in(17, 8) && one_in(21, 3)).then(|| mix(seed, 22) % 1000),
+            slow_open_ns: if new && !slow && one_in(23, 24) { SLOW_OPEN_NS } else { 0 },
+            careless: new && one_in(25, 8),
+            watched: !KEPT_SINCE.contains(&seed) && one_in(24, 10),
         }
     }
 
@@ -159,6 +189,20 @@ impl Weather {
     /// Whether schedules must run to the minute: all nodes follow one clock.
     pub fn is_exact(&self) -> bool {
         self.punctual && (self.store_ahead_secs.is_some() || self.clocks == Clocks::Right)
+    }
+
+    /// Whether a volume can be opened at a true time of the run; `gone`: it is the one that may be gone for good.
+    pub fn is_there(&self, seed: u64, volume: usize, gone: bool, storm_ns: u64, true_ns: u64) -> bool {
+        if !self.absent {
+            return true;
+        }
+        let at = |permille: u64| storm_ns / 1000 * permille;
+        if self.gone.is_some_and(|from| gone && true_ns >= at(from)) {
+            return false;
+        }
+        let from = mix(seed, 300 + 2 * volume as u64) % 1000;
+        let to = (from + mix(seed, 301 + 2 * volume as u64) % 600).min(1000);
+        !(at(from)..at(to)).contains(&true_ns)
     }
 
     /// How often the usual lease fits into a node's own.
@@ -203,10 +247,22 @@ mod tests {
             ("crowd", count(|w| w.crowd), 60..150),
             ("lengths", count(|w| w.lengths), 150..250),
             ("restless", count(|w| w.restless), 200..300),
+            ("owners", count(|w| w.owners), 230..370),
+            ("absent", count(|w| w.absent), 150..270),
+            ("gone", count(|w| w.gone.is_some()), 40..100),
+            ("slow to open", count(|w| w.slow_open_ns > 0), 50..110),
+            ("watched", count(|w| w.watched), 150..250),
+            ("careless", count(|w| w.careless), 170..300),
         ] {
             assert!(range.contains(&count), "{what}: {count}");
         }
         assert_eq!(Weather::of(13, 2, false), Weather::default());
         assert!((0..99).all(|seed| Weather::of(seed, 1, false).grave.is_none()));
+        let there = |weather: &Weather, gone, at| weather.is_there(1, 0, gone, 1000, at);
+        let away = Weather { absent: true, gone: Some(900), ..Weather::default() };
+        assert!(
+            there(&Weather::default(), true, 999) && !there(&away, true, 900) && !there(&away, true, 9000)
+        );
+        assert!(there(&away, false, 1000) && (0..1000).any(|at| !there(&away, false, at)));
     }
 }

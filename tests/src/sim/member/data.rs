@@ -48,11 +48,12 @@ use windlass_hal::sim::disk::{Disk, DiskConfig, Media, MediaConfig};
 use windlass_hal::volume::image::Image;
 use windlass_hal::volume::{Cursor, Volume, Window};
 
-use super::super::Verdict;
 use super::super::options::SECOND;
 use super::super::pieces::state_of;
 use super::super::store::Shelf;
-use super::losses::unreported;
+use super::super::{Tenant, Verdict};
+use super::Member;
+use super::losses::{nothing_stays_for_nothing, unreported};
 use super::plan::{BLOCK_BYTES, ROW_BLOCKS, Shared};
 
 const FRAMES: usize = 2;
@@ -392,6 +393,9 @@ pub fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
     if view.state.garbage.settings.is_some() {
         let state = rebuilt(&client, &view.state)?;
         verify_points(shared, &client, &state).map_err(|why| format!("{why}, by tables made anew"))?;
+        if Member::unfinished(view).is_empty() && shared.borrow().lost.is_empty() {
+            nothing_stays_for_nothing(shared, &view.state)?;
+        }
     }
     Ok(bytes)
 }

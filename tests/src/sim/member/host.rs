@@ -25,6 +25,7 @@ use windlass_agent::node::{Event, Note, Ticket};
 use windlass_agent::table::segment::SegmentMeta;
 use windlass_agent::work::{Assignment, AssignmentId, Command, MergeOrder, Reply};
 use windlass_agent::worker::backup::{Event as Worked, Progress};
+use windlass_agent::worker::looks::{Look, Looks};
 use windlass_hal::sim::prng::Prng;
 
 use super::super::guards;
@@ -69,6 +70,8 @@ pub enum Timer {
     Job(AssignmentId),
     /// The segments to merge are read.
     Merge(AssignmentId),
+    /// A volume that is slow to open is open.
+    Look,
     /// The machine has read some of its volume.
     Swept(AssignmentId),
     /// A step of a garbage run goes on.
@@ -131,6 +134,11 @@ pub struct Host {
     pub prng: Prng,
     pub shared: Shared,
     pub now: u64,
+    /// How late it is, in true nanoseconds since the run began.
+    pub true_ns: u64,
+    /// What is to be opened, one after the other, where that is slow.
+    looks: Looks<Arc<State>>,
+    opening: Option<Look<Arc<State>>>,
     pub outputs: VecDeque<Output<Wire>>,
     pub notes: Vec<Note>,
     timers: BTreeMap<(u64, u64), Timer>,
@@ -176,6 +184,9 @@ impl Host {
             steps: Steps::new(&shared, options.mutation, node, boot),
             shared,
             now,
+            true_ns: 0,
+            looks: Looks::default(),
+            opening: None,
             outputs: VecDeque::new(),
             notes: Vec::new(),
             timers: BTreeMap::new(),
@@ -194,6 +205,22 @@ impl Host {
             acted: 0,
             fenced: None,
             fault: None,
+        }
+    }
+
+    /// Whether a volume can be opened now.
+    fn is_there(&self, disk: usize) -> bool {
+        let (options, gone) = (&self.options, self.shared.borrow().gone == Some(disk));
+        options.weather.is_there(options.seed, disk, gone, options.storm_ns, self.true_ns)
+    }
+
+    /// A worker that takes an order for the volume as it is now, though it has changed since its coordinator looked.
+    pub fn take_carelessly(&mut self, order: &mut Assignment, device: Option<&str>) {
+        let options = &self.options;
+        let may = options.weather.careless && self.true_ns < options.storm_ns && self.prng.one_in(2);
+        let ground = self.shared.borrow();
+        if let Some(disk) = device.filter(|_| may).and_then(|device| ground.disk_of(device)) {
+            order.volume = ground.disks[disk].found(order.volume.volume);
         }
     }
 
@@ -349,6 +376,39 @@ impl Host {
         None
     }
 
+    fn open_next(&mut self) {
+        self.opening = self.looks.take();
+        if self.opening.is_some() {
+            self.after(self.options.weather.slow_open_ns, Timer::Look);
+        }
+    }
+
+    /// A volume that is slow to open is open.
+    pub fn opened(&mut self) -> Option<Event> {
+        let Look { ask, volumes, with, .. } = self.opening.take()?;
+        let probed = self.looked(ask, volumes, &with);
+        self.open_next();
+        Some(probed)
+    }
+
+    /// What there is to say of volumes.
+    fn looked(&mut self, ask: u64, volumes: Vec<VolumeId>, state: &State) -> Event {
+        let (mut found, mut failed) = (Vec::new(), Vec::new());
+        for volume in volumes {
+            let Some(known) = state.volumes.get(&volume) else {
+                self.fail(format!("volume {volume} is asked about, and the log was not read so far"));
+                continue;
+            };
+            let ground = self.shared.borrow();
+            let own = |disk: &usize| ground.disks[*disk].owners.contains(&self.node) && self.is_there(*disk);
+            match ground.disk_of(&known.device).filter(own) {
+                Some(disk) => found.push(ground.disks[disk].probed(volume)),
+                None => failed.push((volume, "not here".to_owned())),
+            }
+        }
+        Event::Probed { ask, found, failed }
+    }
+
     /// The segments to merge are read: what takes their place goes to the store.
     pub fn merge_moves(&mut self, id: AssignmentId) -> Option<Event> {
         let merge = self.merge.take().filter(|merge| merge.order.id == id)?;
@@ -398,6 +458,7 @@ impl Host {
 
     /// A job's time has come: its volume is open, or a piece is read.
     pub fn job_moves(&mut self, id: AssignmentId) -> Option<Event> {
+        let is_there = self.job.as_ref().is_some_and(|job| self.is_there(job.disk));
         let job = self.job.as_mut().filter(|job| job.assignment.id == id)?;
         match job.phase {
             Phase::Opening => {
@@ -405,7 +466,9 @@ impl Host {
                 let ground = self.shared.borrow();
                 let same = ground.disks[job.disk].found(volume.volume) == volume;
                 drop(ground);
-                if same {
+                if !is_there {
+                    self.end(Err("no such device".to_owned()));
+                } else if same {
                     self.shared.borrow_mut().reading.insert(self.node, job.disk);
                     if self.shared.borrow().data {
                         return self.begin_data();
@@ -416,6 +479,7 @@ impl Host {
                 }
                 None
             }
+            Phase::Reading { .. } if !is_there => self.end_with("no such device".to_owned()),
             Phase::Reading { next } => self.store(next),
             Phase::Packing | Phase::Asked { .. } => {
                 job.look_ns = u64::MAX;
@@ -708,22 +772,16 @@ impl Ports for Host {
         self.issue(Purpose::Log(ticket), call);
     }
 
-    fn probe(&mut self, ask: u64, _policy: &str, volumes: Vec<VolumeId>, state: Arc<State>) {
+    fn probe(&mut self, ask: u64, policy: &str, volumes: Vec<VolumeId>, state: Arc<State>) {
         self.acted += 1;
-        let (mut found, mut failed) = (Vec::new(), Vec::new());
-        for volume in volumes {
-            let Some(known) = state.volumes.get(&volume) else {
-                self.fail(format!("volume {volume} is asked about, and the log was not read so far"));
-                continue;
+        if self.options.weather.slow_open_ns > 0 {
+            self.looks.add(Look { ask, policy: policy.to_owned(), volumes, with: state });
+            return if self.opening.is_none() {
+                self.open_next()
             };
-            let ground = self.shared.borrow();
-            match ground.disk_of(&known.device).filter(|&disk| ground.disks[disk].owners.contains(&self.node))
-            {
-                Some(disk) => found.push(ground.disks[disk].probed(volume)),
-                None => failed.push((volume, "not here".to_owned())),
-            }
         }
-        self.soon(2 * SECOND, Timer::Event(Box::new(Event::Probed { ask, found, failed })));
+        let probed = self.looked(ask, volumes, &state);
+        self.soon(2 * SECOND, Timer::Event(Box::new(probed)));
     }
 
     fn start(&mut self, assignment: Assignment, state: Arc<State>) {

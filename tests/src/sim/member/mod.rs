@@ -48,7 +48,7 @@ use windlass_agent::store::time::StoreTime;
 use windlass_agent::work::{Command, Present};
 
 use super::GARBAGE;
-use super::guards;
+use super::guards::{self, Rules};
 use super::options::{Mutation, Options, SECOND};
 use super::store::{Shelf, identity};
 use super::weather::{EVERY_MS, LEASE_TIMES_MAX, QUIET_NS};
@@ -210,6 +210,7 @@ impl Tenant for Member {
 
     fn tell_time(&mut self, true_ns: u64) {
         self.true_ns = true_ns;
+        self.host.true_ns = true_ns;
     }
 
     fn verify(shared: &Shared, shelf: &Shelf, view: &View) -> Verdict<u64> {
@@ -272,6 +273,7 @@ impl Tenant for Member {
                     Some(*event)
                 }
                 Timer::Job(id) => self.host.job_moves(id),
+                Timer::Look => self.host.opened(),
                 Timer::Merge(id) => self.host.merge_moves(id),
                 Timer::Swept(id) => self.host.swept(id),
                 Timer::Step => self.host.step_moves(),
@@ -401,7 +403,12 @@ impl Member {
         if !self.up[from] {
             self.peer(from, true)?;
         }
-        let Wire { epoch, slot, message } = wire;
+        let Wire { epoch, slot, mut message } = wire;
+        if let Message::Assign(order) = &mut *message {
+            let state = &self.node.view().state;
+            let device = state.volumes.get(&order.volume.volume).map(|volume| volume.device.clone());
+            self.host.take_carelessly(order, device.as_deref());
+        }
         let old = message.is_order() && epoch < self.node.epoch();
         (self.host.acted, self.host.fenced) = (0, None);
         let what = if old { format!("{message:?}") } else { String::new() };
@@ -431,6 +438,9 @@ impl Member {
         if self.finishing {
             // A command that was refused for now is given again, if its user still wants it.
             let again = std::mem::take(&mut self.host.unanswered);
+            if self.host.options.weather.watched {
+                self.ask(Client::Other, Command::Status)?;
+            }
             return again
                 .into_iter()
                 .filter(|(_, command)| matches!(command, Command::Backup(_) | Command::Submit(_)))
@@ -484,6 +494,9 @@ impl Member {
         if weather.lengths && dice == 13 {
             return self.set_lease();
         }
+        if weather.owners && is_set && matches!(dice, 6 | 11) {
+            return self.work_on_policy(policy, dice == 6);
+        }
         if weather.restless && (11..14).contains(&dice) {
             return if dice < 13 {
                 self.ask(Client::Other, Command::Stop(name))
@@ -524,7 +537,8 @@ impl Member {
             volumes.remove((number / 3) as usize % volumes.len());
         }
         let body = if weather.punctual {
-            scheduled(&name, &volumes, self.wall_ns() / SECOND as i64)?
+            let rules = guards::scheduled_rules(&self.host.options);
+            scheduled(&name, &volumes, self.wall_ns() / SECOND as i64, rules)?
         } else if self.host.has_guards() {
             let lease_ns = self.host.lease_ns();
             let devices = volumes.iter().map(|(_, device)| device.clone()).collect::<Vec<_>>();
@@ -539,10 +553,22 @@ impl Member {
 
     /// A policy is removed, with its backup that runs.
     fn take_away(&mut self, policy: usize) -> Verdict<()> {
-        let name = format!("p{policy}");
+        let name = guards::name_of(&self.node.view().state, policy);
         let known = self.node.view().state.policies.get(&name).filter(|known| !known.removed);
         let Some(revision) = known.map(|known| known.revision + 1) else { return Ok(()) };
         self.ask(Client::Other, Command::Submit(vec![Record::PolicyRemoved { name, revision }]))
+    }
+
+    /// A policy is removed, or gets its other name.
+    fn work_on_policy(&mut self, policy: usize, removes: bool) -> Verdict<()> {
+        if removes {
+            return self.take_away(policy);
+        }
+        let body = self.host.prng.next_u64().to_le_bytes().to_vec();
+        match guards::rename(&self.node.view().state, policy, body) {
+            Some(records) => self.ask(Client::Other, Command::Submit(records)),
+            None => Ok(()),
+        }
     }
 
     /// The repository's lease is from now on as long as one or the other profile's.
@@ -599,12 +625,20 @@ impl Member {
     }
 }
 
-/// The body of a policy that is due every hour, set at a time.
-fn scheduled(name: &str, volumes: &[(VolumeId, String)], since: i64) -> Verdict<Vec<u8>> {
+/// The body of a policy that is due every hour, set at a time; `rules`: its points expire by a rule alone.
+fn scheduled(
+    name: &str,
+    volumes: &[(VolumeId, String)],
+    since: i64,
+    rules: Option<Rules>,
+) -> Verdict<Vec<u8>> {
     let volume =
         |(_, device): &(VolumeId, String)| PolicyVolume { device: device.clone(), reader: Reader::Auto };
     let schedule = Some(Schedule { every: EVERY_MS, since: Some(since), ..Schedule::default() });
-    let policy = Policy { schedule, ..Policy::new(name, volumes.iter().map(volume).collect()) };
+    let mut policy = Policy { schedule, ..Policy::new(name, volumes.iter().map(volume).collect()) };
+    if let Some(rules) = rules {
+        guards::keep_by(&mut policy, rules);
+    }
     policy.emit().map_err(|why| why.to_string())
 }
 

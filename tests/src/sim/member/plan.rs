@@ -6,8 +6,7 @@ use std::rc::Rc;
 
 use windlass_agent::coordinator::bounds::Room;
 use windlass_agent::format::record::BackupVolume;
-use windlass_agent::id::Key;
-use windlass_agent::id::{ObjectId, VolumeId};
+use windlass_agent::id::{Key, ObjectId, VolumeId};
 use windlass_agent::log::call::Body;
 use windlass_agent::table::plan::Bounds;
 use windlass_agent::work::Found;
@@ -23,6 +22,8 @@ const VOLUMES_MAX: u64 = 4;
 pub const GRAIN: u64 = 64;
 /// Grains of a volume at most.
 const GRAINS_MAX: u64 = 24;
+/// Volumes of the one policy where each is slow to open.
+const SLOW_VOLUMES: usize = 18;
 /// Policies that are due at one moment.
 const PUNCTUAL_POLICIES: usize = 6;
 /// One seed in so many has volumes with bytes in them, and jobs that back them up.
@@ -160,6 +161,8 @@ pub struct Ground {
     pub data: bool,
     /// What the store has acknowledged, in seeds with data.
     pub bodies: BTreeMap<String, Body>,
+    /// The volume that may be gone for good: its policy has others.
+    pub gone: Option<usize>,
     /// Objects that the store has lost since.
     pub lost: BTreeSet<ObjectId>,
     /// Each node's buffers for frames and pieces, in seeds with data: those of its next life too, as they are large.
@@ -202,6 +205,15 @@ impl Ground {
             }
             policies = (0..disks.len()).map(|disk| vec![disk]).collect();
         }
+        if options.weather.slow_open_ns > 0 {
+            while disks.len() < SLOW_VOLUMES {
+                let mut disk = Ground::disk(disks.len() as u64, worker, data, options, &mut extra);
+                // It is about the time until they are open.
+                disk.units = disk.units.min(GRAIN);
+                disks.push(disk);
+            }
+            policies = vec![(0..disks.len()).collect()];
+        }
         if options.weather.busy {
             disks.truncate(1);
             policies = vec![vec![0]];
@@ -218,6 +230,8 @@ impl Ground {
                 }
             }
         }
+        let company = policies.iter().find(|volumes| volumes.len() > 1);
+        let gone = options.weather.gone.and_then(|_| company?.first().copied());
         let slowest_ns = if prng.one_in(3) { lease } else { SECOND };
         Ground {
             disks,
@@ -234,6 +248,7 @@ impl Ground {
             rich: options.seed % 4 >= RICH_SEEDS,
             data,
             bodies: BTreeMap::new(),
+            gone,
             lost: BTreeSet::new(),
             pools: BTreeMap::new(),
             prng,

@@ -13,6 +13,7 @@
 //! | module | what |
 //! |---|---|
 //! | `nodes` | start, crash, freeze, thaw; inputs and what they lead to |
+//! | `readers` | who only reads the log |
 //! | `requests` | what becomes of a request to the store |
 //! | `trouble` | partitions, storms, crashes and freezes that come by themselves; the end of all faults |
 //! | `text` | events in words |
@@ -21,6 +22,7 @@
 //! Source: ours; `tests/README.md`, The simulator.
 
 mod nodes;
+mod readers;
 mod requests;
 mod text;
 mod trouble;
@@ -114,6 +116,16 @@ pub struct Tally {
     pub damage: u64,
     /// Most points of a run.
     pub points_most: u64,
+    /// Times that somebody only read the log.
+    pub read: u64,
+    /// Creates that landed late where a slot was lost.
+    pub usurped: u64,
+    /// Policies that got another name.
+    pub renamed: u64,
+    /// Policies that were removed.
+    pub removed: u64,
+    /// Backups that began without one of their volumes.
+    pub without: u64,
 }
 
 impl Tally {
@@ -150,6 +162,11 @@ impl Tally {
         self.lengths += other.lengths;
         self.damage += other.damage;
         self.points_most = self.points_most.max(other.points_most);
+        self.read += other.read;
+        self.usurped += other.usurped;
+        self.renamed += other.renamed;
+        self.removed += other.removed;
+        self.without += other.without;
     }
 }
 
@@ -184,6 +201,7 @@ pub fn run_with<T: Tenant>(options: Options, print: bool) -> Outcome {
     (world.tally.abandoned, world.tally.resumed) = (due.abandoned, due.resumed);
     world.tally.moved = due.moved;
     (world.tally.lengths, world.tally.damage) = (due.lengths, due.damage);
+    (world.tally.renamed, world.tally.removed, world.tally.without) = (due.renamed, due.removed, due.without);
     Outcome { violation, trace: world.trace.value(), tally: world.tally }
 }
 
@@ -287,6 +305,8 @@ struct Seat<T: Tenant> {
     to_store_cut_until_ns: u64,
     from_store_cut_until_ns: u64,
     issued: Issued,
+    /// What it sent last of what others may have created before, and since when: key, true time, times.
+    sent: (String, u64, u32),
     /// When its last beat or claim set out, on its own clock.
     beat_ns: u64,
     /// It read bytes that were changed on the way, in this life.
@@ -390,6 +410,7 @@ impl<T: Tenant> World<T> {
             to_store_cut_until_ns: 0,
             from_store_cut_until_ns: 0,
             issued: Issued::default(),
+            sent: (String::new(), 0, 0),
             beat_ns: 0,
             excused: false,
         });

@@ -13,10 +13,14 @@
 //!
 //! Source: ours; `tests/README.md`, The simulator.
 
+use windlass_agent::format::record::Record;
+use windlass_agent::format::slot::{PlainForTests, SlotContents, SlotHeader};
+use windlass_agent::id::{NodeId, Slot};
 use windlass_agent::log::call::{Answer, Call, Lane};
 use windlass_agent::log::keys;
 use windlass_agent::store::StoreFaultKind;
 
+use super::super::options::SECOND;
 use super::super::store::{OBJECTS, SEGMENTS};
 use super::super::{Input, Tenant, Verdict};
 use super::text::{answer_text, call_text};
@@ -24,6 +28,10 @@ use super::{Event, Harm, Reply, World};
 
 /// Parts per thousand.
 const PERMILLE: u64 = 1000;
+
+/// Creates of one key by one node within a second at most: pauses between repeats double from 0.1 s, by a clock at twice its speed perhaps,
+/// and a frozen node sends at once what it had decided on.
+const CREATES_PER_SECOND_MAX: u32 = 12;
 
 /// What becomes of a request.
 #[derive(Clone, Copy)]
@@ -46,6 +54,9 @@ impl<T: Tenant> World<T> {
             && let Some(slot) = keys::number(key, keys::SLOTS)
         {
             self.oracle.issues(&self.shelf, &mut self.seats[node].issued, slot, body)?;
+        }
+        if let Call::Create { key, .. } = &call {
+            self.count_creates(node, key)?;
         }
         if let Call::Create { key, .. } | Call::Put { key, .. } = &call
             && (key.starts_with(keys::BEATS) || key.starts_with(keys::EPOCHS))
@@ -103,6 +114,19 @@ impl<T: Tenant> World<T> {
         Ok(())
     }
 
+    /// C3: a store that refuses, for whatever reason, is asked again after a pause.
+    fn count_creates(&mut self, node: usize, key: &str) -> Verdict<()> {
+        let (last, since_ns, times) = &mut self.seats[node].sent;
+        if last != key || self.now.saturating_sub(*since_ns) > SECOND {
+            (*last, *since_ns, *times) = (key.to_owned(), self.now, 0);
+        }
+        *times += 1;
+        if *times > CREATES_PER_SECOND_MAX {
+            return Err(format!("C3: node {} creates {key} {times} times within a second", node + 1));
+        }
+        Ok(())
+    }
+
     fn fate(&mut self, node: usize, call: &Call) -> Fate {
         let faults = self.options.store;
         let create = matches!(call, Call::Create { .. });
@@ -153,7 +177,8 @@ impl<T: Tenant> World<T> {
         let mut answer = self.shelf.apply(call)?;
         if matches!(call, Call::Create { .. }) && answer == Answer::Done {
             self.oracle.after(self.now, &self.shelf)?;
-            self.lose_slot();
+            let is_lost = self.lose_slot()?;
+            self.read_log(is_lost)?;
         }
         self.mix(node, call, &answer);
         if let Call::Delete { key } = call {
@@ -173,17 +198,44 @@ impl<T: Tenant> World<T> {
         Ok(())
     }
 
-    /// A disk that did not write what it said it had written; a lifecycle rule; `rm`.
-    fn lose_slot(&mut self) {
+    /// A disk that did not write what it said it had written; a lifecycle rule; `rm`. Whether it happened.
+    fn lose_slot(&mut self) -> Verdict<bool> {
         let chance = self.options.store.lost_slot;
         if chance == 0 || self.calm || self.prng.below(PERMILLE) >= chance {
-            return;
+            return Ok(false);
         }
         let (choice, cut) = (self.prng.next_u64(), self.prng.below(300) as usize);
         let cut = self.prng.one_in(2).then_some(cut);
-        if let Some(slot) = self.shelf.lose(choice, cut) {
-            self.say(|| format!("store: slot {slot} is lost or cut"));
+        let Some(slot) = self.shelf.lose(choice, cut) else { return Ok(false) };
+        self.say(|| format!("store: slot {slot} is lost or cut"));
+        if cut.is_none() {
+            self.usurp(slot)?;
         }
+        Ok(true)
+    }
+
+    /// Where a new holder's first slot was lost, what the holder before it had wanted to write there lands, minutes late.
+    fn usurp(&mut self, slot: Slot) -> Verdict<()> {
+        let before = slot.0.checked_sub(1).and_then(|before| self.shelf.first.get(&Slot(before)));
+        let (Some(before), Some(first)) = (before, self.shelf.first.get(&slot)) else { return Ok(()) };
+        if before.epoch == first.epoch {
+            return Ok(());
+        }
+        let contents = SlotContents::parse(&before.bytes, &PlainForTests);
+        let contents = contents.map_err(|why| format!("slot {slot}: {why}"))?;
+        // Who has let go wants nothing more.
+        if contents.records.iter().any(|record| matches!(record, Record::Yield { .. })) {
+            return Ok(());
+        }
+        let header = SlotHeader { slot, previous: before.digest, nonce: [1; 16], ..contents.header };
+        let records = [Record::Pin { pin: self.now, node: NodeId(0) }];
+        let (body, _) =
+            header.emit(&records, &PlainForTests).map_err(|why| format!("slot {slot}: {why:?}"))?;
+        self.say(|| format!("store: a late create lands in slot {slot}"));
+        self.tally.usurped += 1;
+        self.shelf.usurped.insert(slot);
+        self.shelf.apply(&Call::Create { key: keys::slot(slot), body: body.into() })?;
+        Ok(())
     }
 
     fn harm(&mut self, node: usize, life: u32, harm: Harm, answer: &mut Answer) {
