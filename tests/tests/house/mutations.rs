@@ -1,6 +1,6 @@
 //! Changes that must be noticed still apply: what each takes out is in the code, word by word.
 //!
-//! Does not: run them (`tests/mutations/run` does, each is a build). Source: ours; `tests/README.md`, Mutations.
+//! Does not: run them (`tests/mutations/run` does: one build of all). Source: ours; `tests/README.md`, Mutations.
 
 use std::fs;
 use std::path::Path;
