@@ -6,19 +6,24 @@
 //! ```
 //!
 //! Invariants: a file is read again when it changed, at most every [`RELOAD_S`] seconds, so rotated keys are picked up
-//! without a restart; a file that cannot be read then leaves the old keys in use.
-//! Source: AWS CLI "Configuration and credential file settings".
+//! without a restart; a file that cannot be read then leaves the old keys in use. Keys that end are asked for again [`RENEW_BEFORE_S`]
+//! seconds before, by one thread at a time while the others use the old ones, and never by a call of the lease, whose deadline is
+//! short. Does not: know where a store's keys may be ([`Keys`]). Source: AWS CLI "Configuration and credential file settings".
 
 use std::fmt;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
+use crate::civil::iso_utc;
+
 /// Seconds between looks at the file's time.
 pub const RELOAD_S: u64 = 30;
+/// Seconds before their end that temporary keys are asked for again: services have new ones five minutes before at the latest.
+pub const RENEW_BEFORE_S: i64 = 300;
 /// Largest credentials file in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -78,24 +83,74 @@ impl std::error::Error for CredentialFault {}
 
 /// A store's credentials in the form that it uses them in.
 pub trait Keys: Sized {
-    /// Reads them.
+    /// Where they may be.
+    type Source;
+    /// Why there are none.
+    type Fault: fmt::Display;
+
+    /// Reads them. That may ask a service beside this machine, for some seconds at most.
     ///
     /// # Errors
     /// Why there are none.
-    fn load(source: &CredentialSource) -> Result<Self, CredentialFault>;
+    fn load(source: &Self::Source) -> Result<Loaded<Self>, Self::Fault>;
+}
+
+/// Credentials, and where they are from.
+#[derive(Debug)]
+pub struct Loaded<K> {
+    /// The credentials.
+    pub keys: K,
+    /// Where they are from, for people.
+    pub from: String,
+    /// The file that is looked at for newer ones.
+    pub watched: Option<PathBuf>,
+    /// When they end, in seconds since 1970.
+    pub until: Option<i64>,
+}
+
+impl<K> Loaded<K> {
+    /// Keys without an end.
+    pub(super) fn lasting(keys: K, from: String, watched: Option<PathBuf>) -> Loaded<K> {
+        Loaded { keys, from, watched, until: None }
+    }
 }
 
 /// Credentials that are kept up to date. Shared between threads.
-pub struct Keyring<K> {
-    source: CredentialSource,
+pub struct Keyring<K: Keys> {
+    source: K::Source,
     state: Mutex<State<K>>,
 }
 
 struct State<K> {
     keys: Arc<K>,
+    from: String,
+    watched: Option<PathBuf>,
+    until: Option<i64>,
     /// Of the file when read.
     stamp: Stamp,
     looked_ns: u64,
+    /// A thread is asking for newer ones.
+    is_renewing: bool,
+    /// Why the last renewal failed.
+    fault: Option<String>,
+}
+
+impl<K> State<K> {
+    fn new(loaded: Loaded<K>, now_ns: u64) -> State<K> {
+        let Loaded { keys, from, watched, until } = loaded;
+        let stamp = stamp_of(watched.as_deref());
+        let keys = Arc::new(keys);
+        State { keys, from, watched, until, stamp, looked_ns: now_ns, is_renewing: false, fault: None }
+    }
+
+    /// Whether newer keys are to be asked for now. `hurried`: only when there is no other way.
+    fn is_due(&self, now_ns: u64, wall_secs: i64, hurried: bool) -> bool {
+        if self.is_renewing || now_ns.saturating_sub(self.looked_ns) < RELOAD_S * 1_000_000_000 {
+            return false;
+        }
+        let before = if hurried { 0 } else { RENEW_BEFORE_S };
+        self.until.is_some_and(|until| wall_secs.saturating_add(before) >= until)
+    }
 }
 
 impl<K: Keys> Keyring<K> {
@@ -103,34 +158,57 @@ impl<K: Keys> Keyring<K> {
     ///
     /// # Errors
     /// Why there are none.
-    pub fn open(source: CredentialSource, now_ns: u64) -> Result<Keyring<K>, CredentialFault> {
-        let stamp = stamp_of(&source);
-        let keys = Arc::new(K::load(&source)?);
-        Ok(Keyring { source, state: Mutex::new(State { keys, stamp, looked_ns: now_ns }) })
+    pub fn open(source: K::Source, now_ns: u64) -> Result<Keyring<K>, K::Fault> {
+        let state = State::new(K::load(&source)?, now_ns);
+        Ok(Keyring { source, state: Mutex::new(state) })
     }
 
-    /// The keys to use now.
-    pub fn current(&self, now_ns: u64) -> Arc<K> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if now_ns.saturating_sub(state.looked_ns) >= RELOAD_S * 1_000_000_000 {
+    /// The keys to use now; `wall_secs` are seconds since 1970, `hurried` a call that must not wait for others.
+    pub fn current(&self, now_ns: u64, wall_secs: i64, hurried: bool) -> Arc<K> {
+        let mut state = self.lock();
+        if state.is_due(now_ns, wall_secs, hurried) {
+            state.is_renewing = true;
             state.looked_ns = now_ns;
-            let stamp = stamp_of(&self.source);
-            if stamp != state.stamp
-                && let Ok(keys) = K::load(&self.source)
+            drop(state);
+            let loaded = K::load(&self.source);
+            state = self.lock();
+            match loaded {
+                Ok(loaded) => *state = State::new(loaded, now_ns),
+                Err(fault) => {
+                    log::warn!("credentials: the old ones are used on, no newer ones came fault={fault}");
+                    state.is_renewing = false;
+                    state.fault = Some(fault.to_string());
+                }
+            }
+        } else if state.watched.is_some()
+            && now_ns.saturating_sub(state.looked_ns) >= RELOAD_S * 1_000_000_000
+        {
+            state.looked_ns = now_ns;
+            if stamp_of(state.watched.as_deref()) != state.stamp
+                && let Ok(loaded) = K::load(&self.source)
             {
-                state.keys = Arc::new(keys);
-                state.stamp = stamp;
+                *state = State::new(loaded, now_ns);
             }
         }
         Arc::clone(&state.keys)
     }
+
+    /// Where the keys are from, for people: the source, until when they are valid, and why there are no newer ones.
+    pub fn said(&self) -> String {
+        let state = self.lock();
+        let until = state.until.map(|until| format!(", valid until {}", iso_utc(until))).unwrap_or_default();
+        let fault =
+            state.fault.as_ref().map(|why| format!("; no newer ones came: {why}")).unwrap_or_default();
+        format!("{}{until}{fault}", state.from)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn stamp_of(source: &CredentialSource) -> Stamp {
-    match source {
-        CredentialSource::Env => Stamp::default(),
-        CredentialSource::File { path, .. } => stamp(path),
-    }
+fn stamp_of(watched: Option<&Path>) -> Stamp {
+    watched.map_or(Stamp::default(), stamp)
 }
 
 /// (seconds, nanoseconds, inode, size) of a file: it is read again when they change.

@@ -7,8 +7,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use windlass_agent::store::keyring::{Keyring, RELOAD_S, RENEW_BEFORE_S};
 use windlass_agent::store::s3::chain::Chain;
-use windlass_agent::store::s3::keys::{CredentialSource, Keyring, RELOAD_S, RENEW_BEFORE_S};
+use windlass_agent::store::s3::keys::CredentialSource;
+use windlass_agent::store::s3::sign::Credentials;
 use windlass_tests::cli::{Cli, Ended};
 use windlass_tests::engines::faulty::Faulty;
 use windlass_tests::workdir::Workdir;
@@ -231,7 +233,7 @@ fn keys_of_a_role_are_renewed_before_they_end_and_a_service_that_is_gone_leaves_
     let chain =
         Chain::new(None, |name| (name == "AWS_EC2_METADATA_SERVICE_ENDPOINT").then(|| service.url.clone()));
     assert!(!format!("{chain:?}").contains("127.0.0.1"), "no values in Debug");
-    let ring = Keyring::open(CredentialSource::Chain(chain), 0).unwrap();
+    let ring = Keyring::<Credentials>::open(CredentialSource::Chain(chain), 0).unwrap();
     let id = |now_ns, wall, hurried| ring.current(now_ns, wall, hurried).access_key_id.clone();
     assert_eq!(service.asked().len(), 3);
     let due = END - RENEW_BEFORE_S;

@@ -40,11 +40,12 @@ use super::http::{
     ERROR_BODY_BYTES_MAX, HttpSettings, LIST_BODY_BYTES_MAX, SIGNED_APART_SECS_MAX, fit, header,
     read_bounded, unfit,
 };
-use super::keyring::{CredentialSource, Keyring};
+use super::keyring::Keyring;
 use super::throttle::Throttle;
 use super::time::{StoreTime, http_date};
 use super::{
     ByteRange, PutMode, Store, StoreFault, StoreFaultKind, Versioning, body_bytes, check_key, check_prefix,
+    is_of_lease,
 };
 use answer::{Call, ErrorBody};
 use sign::{AzureKeys, Canonical};
@@ -102,7 +103,8 @@ impl AzureStore {
         let is_own = host.strip_prefix(account).is_some_and(|rest| rest.starts_with('.'));
         let keyring: Keyring<AzureKeys> = Keyring::open(settings.credentials.clone(), clock.now().as_ns())
             .map_err(AzureOpenFault::Credentials)?;
-        let in_query = matches!(*keyring.current(clock.now().as_ns()), AzureKeys::Sas(_));
+        let in_query =
+            matches!(*keyring.current(clock.now().as_ns(), clock.wall().secs, false), AzureKeys::Sas(_));
         if in_query && !tls && !is_loopback(&host) {
             return Err(AzureOpenFault::Clear(host));
         }
@@ -137,6 +139,10 @@ impl AzureStore {
         AzureStore::open(&place, &settings, clock, throttle)
     }
 
+    fn keys(&self, wall_secs: i64, hurried: bool) -> Arc<AzureKeys> {
+        self.keyring.current(self.channel.clock().now().as_ns(), wall_secs, hurried)
+    }
+
     fn send(&self, request: &Outgoing<'_>) -> Result<Response<Body>, StoreFault> {
         self.channel.signed(|secs| self.send_at(request, secs))
     }
@@ -151,7 +157,7 @@ impl AzureStore {
         let mut headers = vec![("x-ms-version", VERSION), ("x-ms-date", date.as_str())];
         headers.extend_from_slice(request.headers);
         let mut builder = Request::builder().method(request.method);
-        match &*self.keyring.current(self.channel.clock().now().as_ns()) {
+        match &*self.keys(secs, is_of_lease(request.key)) {
             AzureKeys::Shared(key) => {
                 let canonical = Canonical {
                     method: request.method,
@@ -213,7 +219,7 @@ impl AzureStore {
                 http_date(ours)
             );
         }
-        let keys = self.keyring.current(self.channel.clock().now().as_ns());
+        let keys = self.keys(ours, true);
         match (error.code.as_str(), keys.expiry()) {
             ("", _) => {
                 format!("{said}, and not in the way of Azure: perhaps a proxy or a firewall in between")
@@ -252,10 +258,7 @@ impl AzureStore {
 
 impl Store for AzureStore {
     fn credentials(&self) -> Option<String> {
-        Some(match &self.settings.credentials {
-            CredentialSource::Env => "the environment".to_owned(),
-            CredentialSource::File { path, profile } => format!("profile [{profile}] of {}", path.display()),
-        })
+        Some(self.keyring.said())
     }
 
     fn time(&self) -> Option<StoreTime> {
@@ -437,6 +440,7 @@ mod tests {
     use windlass_hal::clock::SystemClock;
 
     use super::*;
+    use crate::store::keyring::CredentialSource;
 
     fn open(place: &str, keys: &str, endpoint: Option<&str>) -> Result<AzureStore, AzureOpenFault> {
         let path = std::env::temp_dir().join(format!("windlass-az-{}-{}", std::process::id(), keys.len()));

@@ -20,7 +20,9 @@ use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use zeroize::Zeroizing;
 
-use crate::store::keyring::{CredentialFault, CredentialSource, Keys, parse_profile, read_text, variable};
+use crate::store::keyring::{
+    CredentialFault, CredentialSource, Keys, Loaded, parse_profile, read_text, variable,
+};
 
 /// Names of the variables, and of the settings in a file.
 const NAMES: [&str; 2] = ["AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"];
@@ -77,27 +79,34 @@ impl AzureKeys {
 }
 
 impl Keys for AzureKeys {
-    fn load(source: &CredentialSource) -> Result<AzureKeys, CredentialFault> {
+    type Source = CredentialSource;
+    type Fault = CredentialFault;
+
+    fn load(source: &CredentialSource) -> Result<Loaded<AzureKeys>, CredentialFault> {
         match source {
             CredentialSource::Env => {
                 let [key, sas] = NAMES.map(|name| variable(name).map(Zeroizing::new));
                 let place = if key.is_some() { NAMES[0] } else { NAMES[1] };
                 let [key, sas] = [&key, &sas].map(|secret| secret.as_ref().map(|secret| secret.as_str()));
-                AzureKeys::from(place.to_owned(), key, sas)
+                let keys = AzureKeys::from(place.to_owned(), key, sas)?;
+                Ok(Loaded::lasting(keys, "the environment".to_owned(), None))
             }
             CredentialSource::File { path, profile } => {
                 let text = read_text(path)?;
                 let [key, sas, short_key, short_sas] = parse_profile(&text, profile, SETTINGS)
                     .ok_or_else(|| CredentialFault::NoProfile(path.clone(), profile.clone()))?;
                 let place = format!("{}: profile [{profile}]", path.display());
-                AzureKeys::from(place, key.or(short_key), sas.or(short_sas)).map_err(|fault| match fault {
+                let keys = AzureKeys::from(place, key.or(short_key), sas.or(short_sas));
+                let keys = keys.map_err(|fault| match fault {
                     CredentialFault::NoVariable(_) => CredentialFault::NoSetting(
                         path.clone(),
                         profile.clone(),
                         "azure_storage_key or azure_storage_sas_token",
                     ),
                     other => other,
-                })
+                })?;
+                let from = format!("profile [{profile}] of {}", path.display());
+                Ok(Loaded::lasting(keys, from, Some(path.clone())))
             }
         }
     }

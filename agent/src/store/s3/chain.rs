@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::keys::{CredentialFault, CredentialSource, Loaded, load_file};
+use super::keys::{CredentialFault, load_file};
 use super::metadata;
 use super::sign::Credentials;
+use crate::store::keyring::{self, Loaded};
 
 /// What the chain reads of the environment.
 const VARIABLES: [&str; 14] = [
@@ -86,7 +87,7 @@ impl Chain {
     }
 
     /// Asks the sources in their order.
-    pub(super) fn load(&self) -> Result<Loaded, CredentialFault> {
+    pub(super) fn load(&self) -> Result<Loaded<Credentials>, CredentialFault> {
         let mut passed = Vec::new();
         // A profile that the command line names goes before the environment, as with AWS's own program.
         if self.profile.is_none()
@@ -122,7 +123,10 @@ impl Chain {
         }
     }
 
-    fn environment(&self, passed: &mut Vec<(String, String)>) -> Result<Option<Loaded>, CredentialFault> {
+    fn environment(
+        &self,
+        passed: &mut Vec<(String, String)>,
+    ) -> Result<Option<Loaded<Credentials>>, CredentialFault> {
         let (id, secret) = (self.variable("AWS_ACCESS_KEY_ID"), self.variable("AWS_SECRET_ACCESS_KEY"));
         let (id, secret) = match (id, secret) {
             (Some(id), Some(secret)) => (id, secret),
@@ -146,7 +150,7 @@ impl Chain {
         variable: &str,
         name: &str,
         passed: &mut Vec<(String, String)>,
-    ) -> Result<Option<Loaded>, CredentialFault> {
+    ) -> Result<Option<Loaded<Credentials>>, CredentialFault> {
         let Some(path) = self.file(variable, name) else {
             passed.push((format!("~/.aws/{name}"), "HOME is not set".to_owned()));
             return Ok(None);
@@ -154,22 +158,21 @@ impl Chain {
         let profile = self.profile().to_owned();
         let shown = path.display().to_string();
         let refused = |way| CredentialFault::OtherWay(path.clone(), profile.clone(), way);
-        match load_file(&path, &profile, &OTHER_WAYS) {
+        match load_file(&path, &profile) {
             Ok(Ok(keys)) => {
-                let watched = CredentialSource::File { path: path.clone(), profile: profile.clone() };
-                Ok(Some(Loaded::lasting(keys, format!("profile [{profile}] of {shown}"), Some(watched))))
+                Ok(Some(Loaded::lasting(keys, format!("profile [{profile}] of {shown}"), Some(path.clone()))))
             }
             Ok(Err(way)) => Err(refused(way)),
-            Err(CredentialFault::Unreadable(_, 2)) => {
+            Err(CredentialFault::File(keyring::CredentialFault::Unreadable(_, 2))) => {
                 passed.push((shown, "no such file".to_owned()));
                 Ok(None)
             }
-            Err(CredentialFault::NoProfile(..)) => {
+            Err(CredentialFault::File(keyring::CredentialFault::NoProfile(..))) => {
                 passed.push((shown, format!("no profile [{profile}]")));
                 Ok(None)
             }
             // A profile of the configuration may say a region only.
-            Err(CredentialFault::NoSetting(_, _, "aws_access_key_id")) => {
+            Err(CredentialFault::File(keyring::CredentialFault::NoSetting(_, _, "aws_access_key_id"))) => {
                 passed.push((shown, format!("profile [{profile}] has no keys")));
                 Ok(None)
             }

@@ -20,10 +20,11 @@ use ureq::{Agent, SendBody};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::chain::Chain;
-use super::keys::{CredentialFault, Loaded};
+use super::keys::CredentialFault;
 use super::sign::Credentials;
 use crate::civil::{Date, SECS_PER_DAY, days_in_month};
 use crate::store::http::{HttpSettings, Timeouts, agent, read_bounded};
+use crate::store::keyring::Loaded;
 
 /// Longest wait for a connection, and for an answer, in milliseconds: the service is one hop away.
 pub const ANSWER_MS: u64 = 1_000;
@@ -103,7 +104,7 @@ impl Service {
 }
 
 /// Keys of a container's role; `None` where the environment names none.
-pub(super) fn container(chain: &Chain) -> Result<Option<Loaded>, CredentialFault> {
+pub(super) fn container(chain: &Chain) -> Result<Option<Loaded<Credentials>>, CredentialFault> {
     let relative = chain.variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
     let full = chain.variable("AWS_CONTAINER_CREDENTIALS_FULL_URI");
     let url = match (relative, full) {
@@ -163,7 +164,7 @@ fn may_be_asked(url: &str) -> bool {
 }
 
 /// Keys of the instance's role.
-pub(super) fn instance(chain: &Chain) -> Result<Loaded, String> {
+pub(super) fn instance(chain: &Chain) -> Result<Loaded<Credentials>, String> {
     if chain.variable("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
         return Err("AWS_EC2_METADATA_DISABLED is true".to_owned());
     }
@@ -198,7 +199,7 @@ pub(super) fn instance(chain: &Chain) -> Result<Loaded, String> {
 }
 
 /// Keys of an answer, with who has given them.
-fn parse(body: &[u8], from: String) -> Result<Loaded, String> {
+fn parse(body: &[u8], from: String) -> Result<Loaded<Credentials>, String> {
     let mut answer: Answer = serde_json::from_slice(body)
         .map_err(|error| format!("{from}: the answer is not its JSON ({error})"))?;
     if let Some(code) = answer.code.as_deref().filter(|code| *code != "Success") {
@@ -220,7 +221,7 @@ fn parse(body: &[u8], from: String) -> Result<Loaded, String> {
         secret_access_key: Zeroizing::new(secret),
         session_token: answer.token.take().map(Zeroizing::new),
     };
-    Ok(Loaded::until(keys, from, until))
+    Ok(Loaded { keys, from, watched: None, until })
 }
 
 /// Seconds since 1970 of `2026-11-21T03:16:09Z`, perhaps with a fraction.

@@ -46,6 +46,7 @@ use super::http::list::{self, Listing};
 use super::http::md5::md5_base64;
 use super::http::read::{Reads, read};
 use super::http::{HttpSettings, fit, header, read_bounded, unfit};
+use super::keyring::Keyring;
 use super::throttle::Throttle;
 use super::time::StoreTime;
 use super::{
@@ -54,8 +55,7 @@ use super::{
 };
 use answer::{Call, ErrorBody};
 use checksum::crc32_base64;
-use keys::Keyring;
-use sign::{Canonical, UNSIGNED_PAYLOAD};
+use sign::{Canonical, Credentials, UNSIGNED_PAYLOAD};
 
 pub use super::http::{
     ASKED_ANSWER_MS_MAX, CA_BUNDLES, ERROR_BODY_BYTES_MAX, EXPECT_BYTES_MIN, LIST_BODY_BYTES_MAX,
@@ -71,7 +71,7 @@ pub const DELETE_KEYS_MAX: usize = 256;
 pub struct S3Store {
     channel: Channel,
     settings: S3Settings,
-    keyring: Keyring,
+    keyring: Keyring<Credentials>,
     region: String,
     tls: bool,
     /// `https://host[:port]` that requests go to, and the `Host` header.
