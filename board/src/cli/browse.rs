@@ -11,24 +11,25 @@
 //! Does not: follow symlinks, or take the lease. Source: ours.
 
 use std::io::{self, BufWriter, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use windlass_agent::format::row::{ItemAttributes, RowPayload};
-use windlass_agent::id::{Lin, VolumeId};
+use windlass_agent::id::Lin;
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::select::{Patterns, Verdict};
 use windlass_agent::read::range::ReadFault;
-use windlass_agent::restore::browse::{self, BrowseFault, components};
+use windlass_agent::restore::browse::{self, BrowseFault};
 use windlass_agent::restore::deleted::{Deleted, deleted};
 use windlass_agent::units::{Counted, Grouped, Human};
-use windlass_hal::volume::{ItemKind, Timestamp};
+use windlass_hal::volume::ItemKind;
 
 use crate::cli::args::global::Global;
 use crate::cli::args::{At, Cat, Find, Kind, Ls, Stat};
 use crate::cli::output::Output;
 use crate::cli::{damage, history};
+use crate::engine::browse::{self as engine, fields};
+pub use crate::engine::browse::{VolumePath, exact, find_item};
 use crate::engine::points;
 use crate::engine::repository::Repository;
 use crate::engine::restore::{PointLookup, open_lookup};
@@ -40,70 +41,9 @@ use windlass_agent::civil::iso_utc;
 /// Bytes that are gathered before they are written to stdout.
 const OUT_BYTES: usize = 64 << 10;
 
-/// Where a path leads: which volume, and the path within it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumePath {
-    /// The volume.
-    pub volume: VolumeId,
-    /// Path from its root, without a slash in front.
-    pub path: Vec<u8>,
-    /// What comes before it when it is shown: empty, or the volume's number.
-    pub prefix: Vec<u8>,
-}
-
-impl VolumePath {
-    /// How a path of this volume is shown.
-    pub fn shown(&self, path: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(path.len() + self.prefix.len() + 2);
-        for part in [&self.prefix[..], path] {
-            if !part.is_empty() {
-                out.push(b'/');
-                out.extend_from_slice(part);
-            }
-        }
-        if out.is_empty() {
-            out.push(b'/');
-        }
-        out
-    }
-
-    /// A fault of this volume.
-    pub fn fail(&self, fault: BrowseFault) -> Failure {
-        match &self.prefix[..] {
-            b"" => Failure::new(fault),
-            prefix => Failure::at(format_args!("volume {}", text::printable(prefix)), fault),
-        }
-    }
-}
-
 /// The volumes and paths that a path means: one, or, for `/` of a point with several volumes, all of them.
 pub fn volume_paths(state: &State, point: &Point, at: &At, path: &Path) -> Result<Vec<VolumePath>, Failure> {
-    let parts: Vec<&[u8]> = components(path.as_os_str().as_bytes()).collect();
-    if at.volume.is_some() || points::has_one_volume(point) {
-        let (_, volume) = points::pick_volume(state, &at.target, at.volume.as_deref())?;
-        return Ok(vec![VolumePath { volume, path: parts.join(&b'/'), prefix: Vec::new() }]);
-    }
-    let of = |volume: VolumeId, path: &[&[u8]]| VolumePath {
-        volume,
-        path: path.join(&b'/'),
-        prefix: volume.to_string().into_bytes(),
-    };
-    let Some((first, rest)) = parts.split_first() else {
-        return Ok(point.volumes.iter().map(|volume| of(volume.volume, &[])).collect());
-    };
-    let mut volumes = point.volumes.iter().map(|volume| volume.volume);
-    match volumes.find(|volume| volume.to_string().as_bytes() == *first) {
-        Some(volume) => Ok(vec![of(volume, rest)]),
-        None => Err(several(state, point)),
-    }
-}
-
-fn several(state: &State, point: &Point) -> Failure {
-    Failure::usage(format_args!(
-        "point {} has several volumes; begin the path with the number of one, or give --volume: {}",
-        point.backup,
-        points::volume_list(state, point)
-    ))
+    engine::volume_paths(state, point, &at.target, at.volume.as_deref(), path)
 }
 
 /// What all these commands begin with.
@@ -136,24 +76,6 @@ fn resolve(lookup: &mut PointLookup, place: &mut VolumePath) -> Result<(Lin, Ite
     }
 }
 
-/// The same; what is not there comes as a fault of its own.
-pub fn find_item(
-    lookup: &mut PointLookup,
-    place: &mut VolumePath,
-) -> Result<Result<(Lin, ItemAttributes), BrowseFault>, Failure> {
-    let (root, _) = browse::root(lookup, place.volume).map_err(|fault| place.fail(fault))?;
-    match browse::resolve(lookup, root, &place.path) {
-        Ok(found) => Ok(Ok(found)),
-        Err(fault) => {
-            let shown = text::parse_printable(&place.path);
-            let again = shown.and_then(|path| Some((browse::resolve(lookup, root, &path).ok()?, path)));
-            let Some((found, path)) = again else { return Ok(Err(fault)) };
-            place.path = path;
-            Ok(Ok(found))
-        }
-    }
-}
-
 /// An item that a command line names: the point it is taken from, and where it is there.
 struct Located<'a> {
     point: &'a Point,
@@ -182,11 +104,7 @@ fn locate<'a>(opened: &'a Opened, at: &At, path: &Path) -> Result<Located<'a>, F
 
 /// The one place that a path means, for commands that take one item.
 pub fn one(state: &State, point: &Point, at: &At, path: &Path) -> Result<VolumePath, Failure> {
-    let mut places = volume_paths(state, point, at, path)?;
-    match (places.pop(), places.is_empty()) {
-        (Some(place), true) => Ok(place),
-        _ => Err(several(state, point)),
-    }
+    engine::one(state, point, &at.target, at.volume.as_deref(), path)
 }
 
 /// `ls`.
@@ -296,10 +214,7 @@ fn deleted_line(output: &Output, place: &VolumePath, found: &Deleted<'_>, by_pat
 /// Prints an entry.
 fn line(output: &Output, name: &[u8], lin: Lin, item: Option<&ItemAttributes>, long: bool) {
     if output.is_json() {
-        let mut object = item.map(|item| fields(lin, item)).unwrap_or_default();
-        text::put_bytes(&mut object, "name", name);
-        object.insert("inode".to_owned(), lin.inode.into());
-        object.insert("missing".to_owned(), item.is_none().into());
+        let object = engine::entry(name, lin, item);
         output.event("entry", Value::Object(object));
         return;
     }
@@ -348,48 +263,13 @@ fn letter(kind: ItemKind) -> char {
     }
 }
 
-/// A file's time, to the nanosecond.
-pub fn exact(time: Timestamp) -> String {
-    let whole = iso_utc(time.secs);
-    format!("{}.{:09}Z", whole.trim_end_matches('Z'), time.nanos)
-}
-
-/// What `--json` says of an item.
-fn fields(lin: Lin, item: &ItemAttributes) -> Map<String, Value> {
-    let mut object = Map::new();
-    let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
-    put("type", kind_word(item.kind).into());
-    put("volume", lin.volume.0.into());
-    put("inode", lin.inode.into());
-    put("mode", format!("{:04o}", item.mode).into());
-    put("uid", item.uid.into());
-    put("gid", item.gid.into());
-    put("links", item.links.into());
-    put("size", item.size.into());
-    put("mtime", exact(item.mtime).into());
-    if matches!(item.kind, ItemKind::CharDevice | ItemKind::BlockDevice) {
-        put("rdev", json!([item.rdev.0, item.rdev.1]));
-    }
-    if !item.fault.is_empty() {
-        put("incomplete", item.fault.as_str().into());
-    }
-    if let RowPayload::Target(target) = &item.payload {
-        text::put_bytes(&mut object, "target", target);
-    }
-    object
-}
-
 /// `stat`.
 pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failure> {
     let opened = Opened::new(global)?;
     let Located { point, place, lin, item, .. } = locate(&opened, &args.at, &args.path)?;
     let path = place.shown(&place.path);
-    let mut times = vec![
-        ("accessed", "atime", item.atime),
-        ("modified", "mtime", item.mtime),
-        ("changed", "ctime", item.ctime),
-    ];
-    times.extend(item.btime.map(|time| ("created", "btime", time)));
+    let mut times = vec![("accessed", item.atime), ("modified", item.mtime), ("changed", item.ctime)];
+    times.extend(item.btime.map(|time| ("created", time)));
     output.say(format_args!("path      {}{}", text::printable(&path), arrow(&item)));
     output.say(format_args!("type      {}", kind_word(item.kind)));
     output.say(format_args!("size      {} ({} bytes)", Human(item.size), Grouped(item.size)));
@@ -403,7 +283,7 @@ pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failu
     if matches!(item.kind, ItemKind::CharDevice | ItemKind::BlockDevice) {
         output.say(format_args!("device    {}, {}", item.rdev.0, item.rdev.1));
     }
-    for (what, _, time) in &times {
+    for (what, time) in &times {
         output.say(format_args!("{what:<9} {}", exact(*time)));
     }
     for (name, value) in &item.xattrs {
@@ -412,29 +292,7 @@ pub fn stat(global: &Global, args: &Stat, output: &Output) -> Result<Exit, Failu
     if !item.fault.is_empty() {
         output.say(format_args!("incomplete since its backup: {}", text::printable(item.fault.as_bytes())));
     }
-    let mut object = fields(lin, &item);
-    text::put_bytes(&mut object, "path", &path);
-    for (_, field, time) in times {
-        object.insert(field.to_owned(), exact(time).into());
-    }
-    let xattrs = item.xattrs.iter().map(|(name, value)| {
-        let mut object = Map::new();
-        text::put_bytes(&mut object, "name", name);
-        object.insert("value_hex".to_owned(), text::hex(value).into());
-        Value::Object(object)
-    });
-    object.insert("xattrs".to_owned(), xattrs.collect());
-    object.insert("flags".to_owned(), item.flags.into());
-    object.insert("project".to_owned(), item.project.into());
-    let hints = item.hints;
-    object.insert(
-        "hints".to_owned(),
-        json!({ "flags": hints.flags, "extent_bytes": hints.extent_bytes, "cow_extent_bytes": hints.cow_extent_bytes }),
-    );
-    object.insert("generation".to_owned(), item.generation.into());
-    object.insert("allocated_to".to_owned(), item.allocated_to.into());
-    object.insert("point".to_owned(), point.backup.0.into());
-    output.document(&Value::Object(object));
+    output.document(&engine::stat_document(point, &path, lin, &item));
     Ok(Exit::Done)
 }
 

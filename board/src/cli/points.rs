@@ -2,9 +2,7 @@
 //!
 //! Source: ours.
 
-use serde_json::{Value, json};
 use windlass_agent::format::mark::Mark;
-use windlass_agent::format::record::PointStatus;
 use windlass_agent::id::{BackupId, VolumeId};
 use windlass_agent::log::state::{Point, State};
 use windlass_agent::policy::check_name;
@@ -14,12 +12,12 @@ use crate::cli::args::Points;
 use crate::cli::args::global::Global;
 use crate::cli::output::{Align, Output};
 use crate::engine::host::HostClock;
+use crate::engine::documents::{self, Page};
 use crate::engine::points::{Kept, kept_by};
 use crate::engine::policy;
 use crate::engine::repository::Repository;
 use crate::failure::{Exit, Failure};
 use crate::{site_time, text};
-use windlass_agent::civil::iso_utc;
 
 /// `points`.
 pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Failure> {
@@ -53,15 +51,7 @@ pub fn run(global: &Global, args: &Points, output: &Output) -> Result<Exit, Fail
         table(&state, &points, &kept, output);
     }
     notes.iter().for_each(|note| output.say(format_args!("{note}")));
-    let documents: Vec<Value> = points.iter().map(|point| to_json(&state, point, &kept)).collect();
-    let expired: Vec<Value> = leaving
-        .iter()
-        .map(|point| {
-            let until = iso_utc(secs(state.leaving(point.backup).unwrap_or_default()));
-            json!({ "point": point.backup.0, "begun": iso_utc(secs(point.wall_ns.0)), "undo_until": until })
-        })
-        .collect();
-    output.document(&json!({ "policy": args.name, "points": documents, "expired": expired }));
+    output.document(&documents::points(&state, &args.name, Page::ALL)?);
     Ok(Exit::Done)
 }
 
@@ -145,47 +135,6 @@ fn state_text(state: &State, point: &Point) -> String {
     let counts = counts.into_iter().filter(|(count, ..)| *count > 0);
     let parts: Vec<String> = counts.map(|(count, of, how)| format!("{} {how}", Counted(count, of))).collect();
     if parts.is_empty() { "complete".to_owned() } else { parts.join(", ") }
-}
-
-fn to_json(state: &State, point: &Point, kept: &Kept) -> Value {
-    let volume = |id: VolumeId| {
-        let device = state.volumes.get(&id).map(|known| known.device.clone());
-        json!({ "volume": id.0, "device": device })
-    };
-    let volumes: Vec<Value> = point.volumes.iter().map(|found| volume(found.volume)).collect();
-    let missing: Vec<Value> = point.missing.iter().map(|&id| volume(id)).collect();
-    let totals = &point.totals;
-    json!({
-        "point": point.backup.0,
-        "begun": iso_utc(secs(point.wall_ns.0)),
-        "ended": iso_utc(secs(point.wall_ns.1)),
-        "status": match point.status {
-            _ if state.damage.points.contains(&point.backup) => "damaged",
-            PointStatus::Complete => "complete",
-            PointStatus::WithErrors => "with_errors",
-        },
-        "volumes": volumes,
-        "volumes_missing": missing,
-        "items": totals.items,
-        "items_changed": totals.items_changed,
-        "items_deleted": totals.items_deleted,
-        "bytes": totals.bytes_logical,
-        "bytes_read": totals.bytes_read,
-        "bytes_reused": totals.bytes_reused,
-        "bytes_stored": totals.bytes_stored,
-        "objects": totals.objects,
-        "segments": totals.segments,
-        "faults": totals.faults,
-        "kept_by": kept.get(&point.backup),
-        "mark": mark_json(state.marks.get(&point.backup)),
-    })
-}
-
-/// What is said of a point, as `points --json` has it.
-fn mark_json(mark: Option<&Mark>) -> Value {
-    let of = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
-    let mark = mark.cloned().unwrap_or_default();
-    json!({ "hold": of(&mark.hold), "note": of(&mark.note), "tags": mark.tags })
 }
 
 #[cfg(test)]

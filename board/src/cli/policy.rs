@@ -8,12 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use windlass_agent::civil::iso_utc;
-use windlass_agent::coordinator::expire;
-use windlass_agent::format::record::Record;
-use windlass_agent::id::BackupId;
 use windlass_agent::log::limits::POLICY_BODY_BYTES_MAX;
-use windlass_agent::log::state::Point;
 use windlass_agent::policy::retention::Retention;
 use windlass_agent::policy::schedule::Schedule;
 use windlass_agent::policy::{NotAReader, Policy, PolicyVolume, check_name};
@@ -25,11 +20,9 @@ use crate::cli::args::value::{VolumeSpec, said};
 use crate::cli::output::{Align, Output};
 use crate::cli::through::{Through, submit};
 use crate::engine::host::HostClock;
-use crate::engine::points;
-use crate::engine::policy::{
-    change, check_block_size, existing, longer_guards, next, renaming, required, to_json,
-};
+use crate::engine::policy::{existing, renaming, to_json};
 use crate::engine::repository::Repository;
+use crate::engine::{changes, documents};
 use crate::failure::{Exit, Failure};
 use crate::{site_time, text};
 
@@ -51,11 +44,8 @@ pub fn set(
         let start =
             from.clone().or_else(|| before.clone()).unwrap_or_else(|| Policy::new(&args.name, Vec::new()));
         let policy = apply(start, args, global, devices.as_deref())?;
-        check_block_size(state, before.as_ref(), &policy)?;
-        let change = change(state, &policy)?;
-        let revision = change.revision;
-        let guards = longer_guards(state, &policy);
-        Ok((std::iter::once(Record::PolicyChanged(change)).chain(guards).collect(), (policy, revision)))
+        let (records, revision) = changes::set(state, &policy)?;
+        Ok((records, (policy, revision)))
     })?;
     output.say(format_args!("policy {} set, revision {revision}: {}", policy.name, volumes_text(&policy)));
     if policy.schedule.is_some() && devices.is_none() {
@@ -242,10 +232,8 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
     let repository = Repository::open(global)?;
     let state = repository.view()?.state;
     let mut rows = Vec::new();
-    let mut documents = Vec::new();
     for (name, entry) in &state.policies {
-        let is_of = |point: &&Point| point.policy == *name && state.leaving(point.backup).is_none();
-        let points = state.points.values().filter(is_of).count();
+        let points = documents::count(&state, name);
         let Some(policy) = existing(&state, name)? else {
             // Its points can be listed and restored by this name.
             if points > 0 {
@@ -257,7 +245,6 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
                     "-".to_owned(),
                     removed,
                 ]);
-                documents.push(json!({ "removed": name, "revision": entry.revision, "points": points }));
             }
             continue;
         };
@@ -271,13 +258,6 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
             schedule,
             volumes_text(&policy),
         ]);
-        let mut document = json!({ "policy": to_json(&policy), "revision": entry.revision, "points": points,
-                "next": next(&state, &policy).iter().map(|ns| iso_utc(ns / 1_000_000_000)).collect::<Vec<_>>() });
-        if let Some(tried) = state.tried.get(name) {
-            document["tried"] =
-                json!({ "wall_ns": tried.wall_ns, "failures": tried.failures, "why": tried.why });
-        }
-        documents.push(document);
     }
     if rows.is_empty() {
         output.say("there is no policy yet; make one with `windlass policy set NAME --volume DEV`");
@@ -296,7 +276,7 @@ pub fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
         let when = site_time::shown(tried.wall_ns.div_euclid(1_000_000_000));
         output.say(format_args!("{}, {when}: {}", tried.policy, text::printable(tried.why.as_bytes())));
     }
-    output.document(&json!({ "policies": documents }));
+    output.document(&documents::policies(&state)?);
     Ok(Exit::Done)
 }
 
@@ -308,11 +288,8 @@ pub fn rename(
     through: Option<Through>,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let points = submit(global, through, |state, _| {
-        let is_of = |point: &&Point| point.policy == old && state.leaving(point.backup).is_none();
-        let points = state.points.values().filter(is_of).count();
-        Ok((renaming(state, old, new)?, points))
-    })?;
+    let points =
+        submit(global, through, |state, _| Ok((renaming(state, old, new)?, documents::count(state, old))))?;
     let points_text = Counted(points as u64, "point");
     output.say(format_args!("policy {old} is called {new} now, with its {points_text}"));
     output.document(&json!({ "renamed": old, "policy": new, "points": points }));
@@ -327,30 +304,8 @@ pub fn delete(
     through: Option<Through>,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let (points, unfinished) = submit(global, through, |state, now_ns| {
-        let is_removed = state.policies.get(name).is_some_and(|entry| entry.removed);
-        let all = state.points.values().filter(|point| point.policy == name).map(|point| point.backup);
-        let all: Vec<BackupId> = all.filter(|&backup| state.leaving(backup).is_none()).collect();
-        let unfinished = state.running_of(name).map(|(backup, _)| backup.0);
-        // What a policy that was removed before has left.
-        let only_points = with_points && is_removed && !all.is_empty();
-        if !only_points {
-            required(state, name)?;
-        }
-        let mut records = Vec::new();
-        if with_points {
-            for &backup in &all {
-                points::may_expire(state, name, backup, now_ns)?;
-            }
-            records.extend(all.iter().map(|&backup| expire::leave(state, backup, now_ns)));
-        }
-        // The policy goes last: what is refused in between leaves one that can be deleted again.
-        if !only_points {
-            let revision = state.policies.get(name).map_or(0, |entry| entry.revision) + 1;
-            records.push(Record::PolicyRemoved { name: name.to_owned(), revision });
-        }
-        Ok((records, (all.len(), unfinished)))
-    })?;
+    let gone = submit(global, through, |state, now_ns| changes::delete(state, name, with_points, now_ns))?;
+    let (points, unfinished) = (gone.points, gone.given_up);
     let expired = if with_points { points } else { 0 };
     output.say(match points {
         0 => format!("policy {name} removed; it has no points"),

@@ -4,10 +4,8 @@
 //! Source: ours.
 
 use serde_json::{Value, json};
-use windlass_agent::civil::iso_utc;
-use windlass_agent::coordinator::expire::{expiring, judge_policy, records};
+use windlass_agent::coordinator::expire::expiring;
 use windlass_agent::id::BackupId;
-use windlass_agent::log::state::State;
 use windlass_agent::policy::retention::{Candidate, Retention, Verdict, judge};
 use windlass_agent::policy::schedule::EVERY_MS_MIN;
 use windlass_agent::policy::zone::Zone;
@@ -20,8 +18,8 @@ use crate::cli::output::{Align, Output};
 use crate::cli::through::{Through, submit};
 use crate::engine::host::HostClock;
 use crate::engine::points::reasons;
-use crate::engine::policy;
 use crate::engine::repository::Repository;
+use crate::engine::{changes, documents};
 use crate::failure::{Exit, Failure};
 use crate::site_time;
 
@@ -32,33 +30,14 @@ const SIMULATED_POINTS_MAX: usize = 4096;
 
 const NS_PER_MS: i64 = 1_000_000;
 
-/// A policy's rules, and what they say of each of its points, newest first.
-fn judged(state: &State, name: &str, now_ns: i64) -> Result<(Retention, Vec<Verdict>), Failure> {
-    let policy = policy::required(state, name)?;
-    let verdicts = judge_policy(state, &policy, now_ns);
-    Ok((policy.retention, verdicts))
-}
-
 /// `retention run`.
 pub fn run(global: &Global, args: &Run, through: Option<Through>, output: &Output) -> Result<Exit, Failure> {
     let name = &args.name;
     let (rules, verdicts) = if args.dry_run {
         let repository = Repository::open(global)?;
-        judged(&repository.view()?.state, name, HostClock.wall_ns())?
+        changes::judged(&repository.view()?.state, name, HostClock.wall_ns())?
     } else {
-        submit(global, through, |state, now_ns| {
-            let (rules, verdicts) = judged(state, name, now_ns)?;
-            let (count, are_many) = expiring(&verdicts);
-            let said = args.yes_expire.is_some_and(|said| said == count);
-            if (are_many || args.yes_expire.is_some()) && !said {
-                return Err(Failure::usage(format_args!(
-                    "{count} of {} points of {name} would expire; look at them with `windlass retention run {name} --dry-run`, then say \
-                     --yes-expire {count}",
-                    verdicts.len()
-                )));
-            }
-            Ok((records(state, &verdicts, now_ns), (rules, verdicts)))
-        })?
+        submit(global, through, |state, now_ns| changes::retention(state, name, args.yes_expire, now_ns))?
     };
     show(name, &rules, &verdicts, args.dry_run, output);
     Ok(Exit::Done)
@@ -76,8 +55,7 @@ fn show(name: &str, rules: &Retention, verdicts: &[Verdict], is_dry: bool, outpu
         let stay = verdicts.len() - gone;
         output.say(format_args!("{} {verb}, {stay} stay", Counted(gone as u64, "point")));
     }
-    let documents: Vec<Value> = verdicts.iter().map(to_json).collect();
-    output.document(&json!({ "policy": name, "dry_run": is_dry, "expired": gone, "points": documents }));
+    output.document(&documents::retention(name, verdicts, gone, is_dry));
 }
 
 const HEADS: [(&str, Align); 3] = [("POINT", Align::Right), ("BEGUN", Align::Left), ("KEPT BY", Align::Left)];
@@ -85,14 +63,6 @@ const HEADS: [(&str, Align); 3] = [("POINT", Align::Right), ("BEGUN", Align::Lef
 fn row(verdict: &Verdict) -> Vec<String> {
     let kept = if verdict.expires() { "- expires".to_owned() } else { reasons(&verdict.reasons).join(", ") };
     vec![verdict.backup.to_string(), site_time::shown(verdict.wall_ns.div_euclid(1_000_000_000)), kept]
-}
-
-fn to_json(verdict: &Verdict) -> Value {
-    json!({
-        "point": verdict.backup.0,
-        "begun": iso_utc(verdict.wall_ns.div_euclid(1_000_000_000)),
-        "kept_by": reasons(&verdict.reasons),
-    })
 }
 
 /// `retention simulate`.
@@ -140,7 +110,7 @@ pub fn simulate(args: &Simulate, output: &Output) -> Result<Exit, Failure> {
         format_duration_ms(args.every.0),
         Counted(kept.len() as u64, "point")
     ));
-    let documents: Vec<Value> = verdicts.iter().map(to_json).collect();
+    let documents: Vec<Value> = verdicts.iter().map(documents::verdict).collect();
     output.document(&json!({ "backups": count, "most": most, "points": documents }));
     Ok(Exit::Done)
 }

@@ -2,10 +2,8 @@
 //!
 //! Roles are a record of the commit log; the coordinator holds each command against them (`coordinator::access`). Source: ours.
 
-use serde_json::{Value, json};
-use windlass_agent::civil::iso_utc;
-use windlass_agent::format::access::{AccessNews, GRANTS_MAX, Grant};
-use windlass_agent::format::record::Record;
+use serde_json::json;
+use windlass_agent::format::access::Grant;
 use windlass_agent::log::state::State;
 use windlass_agent::policy::check_name;
 
@@ -15,6 +13,7 @@ use crate::cli::output::{Align, Output};
 use crate::cli::through::{Through, submit};
 use crate::engine::policy::missing;
 use crate::engine::repository::Repository;
+use crate::engine::{changes, documents};
 use crate::failure::{Exit, Failure};
 use crate::{site_time, text};
 
@@ -45,12 +44,6 @@ fn text_of(grants: &[Grant]) -> String {
     }
 }
 
-fn to_json(grants: &[Grant]) -> Vec<Value> {
-    let policy =
-        |grant: &Grant| if grant.policy.is_empty() { Value::Null } else { grant.policy.clone().into() };
-    grants.iter().map(|grant| json!({ "role": grant.role.to_string(), "policy": policy(grant) })).collect()
-}
-
 fn change(
     global: &Global,
     subject: &str,
@@ -58,20 +51,10 @@ fn change(
     output: &Output,
     plan: impl FnOnce(&State, Vec<Grant>) -> Result<Vec<Grant>, Failure>,
 ) -> Result<Exit, Failure> {
-    let grants = submit(global, through, |state, _| {
-        let mut grants = plan(state, of(state, subject))?;
-        grants.sort();
-        grants.dedup();
-        if grants.len() > GRANTS_MAX {
-            return Err(Failure::usage(format_args!(
-                "a subject has at most {GRANTS_MAX} roles; give some for all policies"
-            )));
-        }
-        let news = AccessNews::Roles { subject: subject.to_owned(), grants: grants.clone() };
-        Ok((vec![Record::Access(news)], grants))
-    })?;
+    let grants =
+        submit(global, through, |state, _| changes::roles(subject, plan(state, of(state, subject))?))?;
     output.say(format_args!("{subject} has now: {}", text_of(&grants)));
-    output.document(&json!({ "subject": subject, "roles": to_json(&grants) }));
+    output.document(&json!({ "subject": subject, "roles": documents::grants(&grants) }));
     Ok(Exit::Done)
 }
 
@@ -140,21 +123,6 @@ fn list(global: &Global, output: &Output) -> Result<Exit, Failure> {
         let what = text::printable(refused.what.as_bytes());
         output.say(format_args!("{subject} was refused {} times, last {when}: {what}", refused.count));
     }
-    let subjects: Vec<Value> = state
-        .access
-        .roles
-        .iter()
-        .map(|(subject, grants)| json!({ "subject": subject, "roles": to_json(grants) }))
-        .collect();
-    let refused: Vec<Value> = state
-        .access
-        .refused
-        .iter()
-        .map(|(subject, refused)| {
-            let last = iso_utc(refused.wall_ns.div_euclid(NS_PER_SEC));
-            json!({ "subject": subject, "count": refused.count, "last": last, "what": refused.what })
-        })
-        .collect();
-    output.document(&json!({ "subjects": subjects, "refused": refused }));
+    output.document(&documents::roles(&state));
     Ok(Exit::Done)
 }

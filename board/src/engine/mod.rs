@@ -10,6 +10,8 @@
 //! | [`alone`] | a policy backed up by this process, with what a command needs around it |
 //! | [`policy`] [`points`] | policies and points as the log has them, and which one is meant |
 //! | [`commit`] | records that a command makes, committed through a coordinator or under a lease |
+//! | [`changes`] | changes of the log that people ask for, as plans |
+//! | [`documents`] [`browse`] | what the log and a point say, for programs |
 //! | [`unknown`] | upload objects that the log does not know |
 //! | [`worker`] | the job thread and the one that looks at volumes |
 //! | [`volumes`] [`kept`] | volumes that a node may open: those of a profile, those of one policy |
@@ -37,10 +39,13 @@
 
 pub mod alone;
 pub mod backup;
+pub mod browse;
 pub mod calls;
+pub mod changes;
 pub mod commit;
 pub mod compare;
 pub mod damage;
+pub mod documents;
 pub mod durable;
 pub mod garbage;
 pub mod host;
