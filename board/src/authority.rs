@@ -1,7 +1,8 @@
 //! A small CA: the keys and certificates that nodes show each other on the backplane.
 //!
 //! Invariants
-//! - Keys are ECDSA P-256. A node's certificate is valid for [`node_name`] and nothing else, for both ends of a connection.
+//! - Keys are ECDSA P-256. A node's certificate is valid for [`node_name`], for both ends of a connection, and for the host names and
+//!   addresses that were given for it. A client's is valid for its name, and for no server.
 //! - Every CA made here has the same subject; they are told apart by their keys. So a CA is loaded from its key alone.
 //!
 //! Does not: touch files or clocks. Source: RFC 5280; rcgen.
@@ -55,10 +56,42 @@ impl Authority {
         Ok(Authority { issuer: Issuer::new(ca_params()?, key) })
     }
 
+    /// A certificate for `node`, also valid for these host names and addresses, made at `now_secs`, valid for `days`; for a new key or the one
+    /// given as PEM.
+    pub fn issue_for(
+        &self,
+        node: NodeId,
+        hosts: &[String],
+        key_pem: Option<&str>,
+        now_secs: i64,
+        days: u32,
+    ) -> Result<Issued, Failure> {
+        let names = std::iter::once(node_name(node)).chain(hosts.iter().cloned()).collect();
+        let both = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(names, both, key_pem, now_secs, days)
+    }
+
+    /// A certificate for one who asks the API, under this name.
+    pub fn issue_client(&self, name: &str, now_secs: i64, days: u32) -> Result<Issued, Failure> {
+        self.sign(vec![name.to_owned()], vec![ExtendedKeyUsagePurpose::ClientAuth], None, now_secs, days)
+    }
+
     /// A certificate for `node`, made at `now_secs`, valid for `days`; for a new key or the one given as PEM.
     pub fn issue(
         &self,
         node: NodeId,
+        key_pem: Option<&str>,
+        now_secs: i64,
+        days: u32,
+    ) -> Result<Issued, Failure> {
+        self.issue_for(node, &[], key_pem, now_secs, days)
+    }
+
+    /// A certificate for these names, the first of which is the subject's.
+    fn sign(
+        &self,
+        names: Vec<String>,
+        usages: Vec<ExtendedKeyUsagePurpose>,
         key_pem: Option<&str>,
         now_secs: i64,
         days: u32,
@@ -68,14 +101,13 @@ impl Authority {
             None => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
         };
         let key = key.map_err(failed)?;
-        let name = node_name(node);
-        let mut params = CertificateParams::new(vec![name.clone()]).map_err(failed)?;
+        let name = names.first().cloned().unwrap_or_default();
+        let mut params = CertificateParams::new(names).map_err(failed)?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial()?);
         set_validity(&mut params, now_secs, days);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line: grammar, one module per command, bars and documents on stdout |
 //! | [`node`] | the daemon: a node of a cluster, until it is stopped |
+//! | [`api`] | what programs and browsers ask the daemon, over TLS or a Unix socket |
 //! | [`control`] | commands to the daemon of this machine, over a Unix socket |
 //! | [`status`] | what a cluster is doing, as text |
 //! | [`demo`] | the main job on this machine, with nothing to configure |
@@ -25,6 +26,7 @@
 //!
 //! Does not: decide anything about data. Everything here calls the agent and shows what it says.
 
+pub mod api;
 pub mod authority;
 pub mod cli;
 pub mod control;

@@ -17,7 +17,6 @@ pub enum What {
     Style,
     OpenApi,
     Codes,
-    Commands,
     Metrics,
     Node,
     Status,
@@ -42,7 +41,6 @@ pub enum What {
     RetentionRun,
     List,
     Stat,
-    History,
     Jobs,
     Job,
     Roles,
@@ -140,7 +138,6 @@ pub const ROUTES: &[Route] = &[
     get("/metrics", What::Metrics, "status", Reply::Other),
     get("/v1/openapi.json", What::OpenApi, "commands", Reply::Object),
     get("/v1/codes", What::Codes, "commands", Reply::Object),
-    get("/v1/commands", What::Commands, "commands", Reply::Document("commands")),
     get("/v1/node", What::Node, "identify", Reply::Object),
     get("/v1/status", What::Status, "status", Reply::Document("status")),
     get("/v1/events", What::Events, "status", Reply::Other),
@@ -252,22 +249,13 @@ pub const ROUTES: &[Route] = &[
         query: &[
             PATH,
             VOLUME,
-            Arg::option("after", Kind::Text, "Names behind this one only: `next` of the page before"),
+            Arg::option("from", Kind::Number, "Entries from this one on: `next` of the page before"),
         ],
         ..get("/v1/policies/{policy}/points/{point}/files", What::List, "ls", Reply::Object)
     },
     Route {
         query: &[PATH.required(), VOLUME],
         ..get("/v1/policies/{policy}/points/{point}/stat", What::Stat, "stat", Reply::Document("stat"))
-    },
-    Route {
-        query: &[PATH.required(), VOLUME],
-        ..get(
-            "/v1/policies/{policy}/points/{point}/history",
-            What::History,
-            "history",
-            Reply::Document("history"),
-        )
     },
     get("/v1/jobs", What::Jobs, "status", Reply::Object),
     get("/v1/jobs/{job}", What::Job, "status", Reply::Object),

@@ -133,8 +133,38 @@ pub fn may(state: &State, subject: &str, command: &Command) -> Result<(), String
     if subject.split(',').any(|name| name == OWNER) {
         return Ok(());
     }
-    let Some((roles, scope)) = needs(state, command).into_iter().find(|need| !has(state, subject, need))
-    else {
+    lacking(state, subject, needs(state, command))
+}
+
+/// Whether a subject may use what needs a role: for a policy, or for what is of none. What a viewer sees of no policy, one who has any role sees.
+///
+/// # Errors
+/// What it lacks, and who can give it.
+pub fn may_use(state: &State, subject: &str, role: Role, policy: Option<&str>) -> Result<(), String> {
+    if subject.split(',').any(|name| name == OWNER) {
+        return Ok(());
+    }
+    let scope = match policy {
+        Some(policy) => Scope::Policy(policy.to_owned()),
+        None if role == Role::Viewer => Scope::Any,
+        None => Scope::All,
+    };
+    lacking(state, subject, vec![(vec![role], scope)])
+}
+
+/// Whether a subject has the key, or a role that is for all policies: others see what is of their policies.
+#[must_use]
+pub fn sees_all(state: &State, subject: &str) -> bool {
+    let mut names = subject.split(',');
+    names.any(|name| {
+        let mut grants = state.access.roles.get(name).into_iter().flatten();
+        name == OWNER || grants.any(|grant| grant.policy.is_empty())
+    })
+}
+
+/// The first of these that a subject lacks, in words.
+fn lacking(state: &State, subject: &str, needs: Vec<Need>) -> Result<(), String> {
+    let Some((roles, scope)) = needs.into_iter().find(|need| !has(state, subject, need)) else {
         return Ok(());
     };
     let policy = match scope {
@@ -296,6 +326,14 @@ mod tests {
         let roles = AccessNews::Roles { subject: "uid:1".to_owned(), grants: Vec::new() };
         let roles = Command::Submit(vec![Record::Access(roles)]);
         assert!(may("uid:9", &roles) && !may("uid:2,gid:5", &roles));
+        let sees = |subject: &str, role, policy| may_use(&state, subject, role, policy).is_ok();
+        assert!(sees("uid:1", Role::Viewer, None) && sees("uid:1", Role::Viewer, Some("home")));
+        assert!(!sees("uid:1", Role::Viewer, Some("other")) && !sees("uid:2", Role::Viewer, None));
+        assert!(sees("uid:3", Role::Restorer, Some("other")) && !sees("uid:1", Role::Restorer, Some("home")));
+        assert!(!sees("uid:1", Role::Operator, None) && sees("uid:2,owner", Role::Administrator, None));
+        assert!(
+            !sees_all(&state, "uid:1,gid:9") && sees_all(&state, "uid:1,gid:5") && sees_all(&state, "owner")
+        );
         let why = super::may(&state, "uid:1", &backup("other")).unwrap_err();
         assert!(why.contains("windlass role grant uid:1 operator --policy other"), "{why}");
     }

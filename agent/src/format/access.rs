@@ -8,7 +8,7 @@
 //! | 2 | refused: what a subject may not do was asked for so often since it was last said | subject text, count u64, wall clock i64, what text |
 //! | 3 | by: who asked for the records behind it in the slot | subject text, node u32, wall clock i64 |
 //!
-//! A subject is `uid:1000` or `gid:100`. Roles are 1 viewer, 2 operator, 3 restorer, 4 installer, 5 administrator.
+//! A subject is `uid:1000`, `gid:100` or `cert:NAME`, by the name of a certificate. Roles are 1 viewer, 2 operator, 3 restorer, 4 installer, 5 administrator.
 //! Invariants: one encoding; grants ascend. Does not: decide (`coordinator::access`). Source: ours.
 
 use super::cursor::{Reader, Wire, WireFault, emit_bytes};
@@ -42,12 +42,17 @@ pub struct Grant {
     pub policy: String,
 }
 
-/// Checks how a subject is written: `uid:N` or `gid:N`.
+/// Checks how a subject is written: `uid:N`, `gid:N`, or `cert:NAME` with a host name in lower case.
 #[must_use]
 pub fn is_subject(text: &str) -> bool {
     let is_number = |rest: &str| !rest.is_empty() && rest.parse::<u32>().is_ok_and(|n| n.to_string() == rest);
     let known = match text.split_once(':') {
         Some(("uid" | "gid", rest)) => is_number(rest),
+        Some(("cert", rest)) => {
+            let is_part =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
+            rest.starts_with(|c: char| c.is_ascii_alphanumeric()) && rest.bytes().all(is_part)
+        }
         _ => false,
     };
     known && text.len() <= SUBJECT_BYTES_MAX
@@ -184,10 +189,24 @@ mod tests {
 
     #[test]
     fn subjects_have_a_form() {
-        for good in ["uid:0", "gid:100", "uid:4294967295"] {
+        for good in ["uid:0", "gid:100", "uid:4294967295", "cert:a", "cert:plane-1.example.com"] {
             assert!(is_subject(good), "{good}");
         }
-        for bad in ["", "root", "uid:", "uid:-1", "uid:01", "uid:x", "cert:a", "pid:1", "uid:4294967296"] {
+        for bad in [
+            "",
+            "root",
+            "uid:",
+            "uid:-1",
+            "uid:01",
+            "uid:x",
+            "cert:",
+            "cert:A",
+            "cert:-a",
+            "cert:a b",
+            "cert:a,b",
+            "pid:1",
+            "uid:4294967296",
+        ] {
             assert!(!is_subject(bad), "{bad}");
         }
     }

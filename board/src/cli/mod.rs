@@ -29,7 +29,7 @@
 //! | [`status`] | `status`, `stop`, `coordinator move`, `flush` |
 //! | [`commands`] | `commands` |
 //! | [`board`] | `board new`, `check`, `explain` |
-//! | [`pki`] | `pki init`, `issue` |
+//! | [`pki`] | `pki init`, `issue`, `client` |
 //! | [`verify`] | `volume verify`, and the same after a backup |
 //! | [`args`] | the grammar: commands, options, values |
 //! | [`through`] | the agent of this machine, for the commands that go through it |
@@ -158,6 +158,7 @@ fn dispatch(
         Command::Check(args) => check::run(global, &args, output),
         Command::Pki(args::pki::Pki::Init(args)) => pki::init(&args, output),
         Command::Pki(args::pki::Pki::Issue(args)) => pki::issue(&args, output),
+        Command::Pki(args::pki::Pki::Client(args)) => pki::client(&args, output),
         Command::Volume(args::Volume::Info { device, reader }) => {
             volume::info(global, &device, reader, output)
         }

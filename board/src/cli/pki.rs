@@ -1,10 +1,11 @@
-//! `pki init`, `issue`: the files of a small CA.
+//! `pki init`, `issue`, `client`: the files of a small CA.
 //!
 //! | file | who gets it |
 //! |---|---|
 //! | `ca.crt` | every node |
 //! | `ca.key` | nobody: it stays where certificates are made |
 //! | `node-N.crt`, `node-N.key` | node N |
+//! | `NAME.crt`, `NAME.key` | one who asks the API under that name |
 //!
 //! Invariants: keys are readable by their owner only; a file that is there is not written over, but a certificate with `--renew`, which
 //! is replaced at once. Source: ours.
@@ -16,12 +17,13 @@ use std::path::Path;
 
 use serde_json::json;
 use windlass_agent::backplane::tls::{Pem, Tls, node_name};
+use windlass_agent::format::access::is_subject;
 use windlass_agent::id::NodeId;
 use windlass_hal::clock::{Clock as _, SystemClock};
 use zeroize::Zeroizing;
 
 use crate::authority::{Authority, Issued};
-use crate::cli::args::pki::{PkiInit, PkiIssue};
+use crate::cli::args::pki::{PkiClient, PkiInit, PkiIssue};
 use crate::cli::output::Output;
 use crate::engine::host::HostClock;
 use crate::failure::{Exit, Failure};
@@ -82,7 +84,8 @@ pub fn issue(args: &PkiIssue, output: &Output) -> Result<Exit, Failure> {
         ));
     }
     let now = SystemClock.wall().secs;
-    let issued = authority.issue(node, held.as_ref().map(|pem| pem.as_str()), now, args.days)?;
+    let issued =
+        authority.issue_for(node, &args.host, held.as_ref().map(|pem| pem.as_str()), now, args.days)?;
     check(node, &ca, &issued).map_err(|fault| Failure::at(ca_path.display(), fault))?;
     if args.renew {
         let new = args.dir.join(format!("node-{node}.crt.new"));
@@ -108,6 +111,44 @@ pub fn issue(args: &PkiIssue, output: &Output) -> Result<Exit, Failure> {
         "valid_until": until,
     }));
     Ok(Exit::Done)
+}
+
+/// `pki client`.
+pub fn client(args: &PkiClient, output: &Output) -> Result<Exit, Failure> {
+    let name = &args.name;
+    if !is_subject(&format!("cert:{name}")) || node_like(name) {
+        return Err(Failure::usage(
+            "--name: 1 to 123 letters in lower case, digits, '.', '-' or '_', a letter or digit first, and not as nodes and the CA are called",
+        ));
+    }
+    let authority_key = args.dir.join("ca.key");
+    let authority = Authority::load(&read(&authority_key)?)
+        .map_err(|failure| Failure::at(authority_key.display(), failure))?;
+    let (certificate, key) = (args.dir.join(format!("{name}.crt")), args.dir.join(format!("{name}.key")));
+    if let Some(path) = [&certificate, &key].into_iter().find(|path| path.symlink_metadata().is_ok()) {
+        return Err(Failure::at(path.display(), "it is there already; remove both files for a new key"));
+    }
+    let now = SystemClock.wall().secs;
+    let issued = authority.issue_client(name, now, args.days)?;
+    write_new(&key, issued.key.as_bytes(), 0o600)?;
+    write_new(&certificate, issued.certificate.as_bytes(), 0o644)?;
+    let until = iso_utc(now + i64::from(args.days) * DAY_SECS);
+    output.say(format_args!(
+        "{} valid until {until}; next: windlass role grant cert:{name} viewer",
+        certificate.display()
+    ));
+    output.document(&json!({
+        "name": name,
+        "certificate": certificate.display().to_string(),
+        "key": key.display().to_string(),
+        "valid_until": until,
+    }));
+    Ok(Exit::Done)
+}
+
+/// Whether files or certificates of nodes or of the CA have such names.
+fn node_like(name: &str) -> bool {
+    name == "ca" || name.starts_with("node-")
 }
 
 /// Other nodes must take it: that the CA's certificate and key belong together is seen here and not in the night.

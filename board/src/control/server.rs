@@ -171,13 +171,7 @@ impl Server {
 
     /// Who is at the other end, by the kernel's word; empty if it says nothing.
     fn subject(&self, stream: &UnixStream) -> String {
-        let Ok(peer) = getsockopt(stream, PeerCredentials) else { return String::new() };
-        // Without them the first group is left, and roles for others are missed: less than is meant, never more.
-        let groups = peer_groups(stream.as_fd(), GROUPS_MAX).unwrap_or_else(|errno| {
-            log::warn!("control: groups of a client are not known error={errno}");
-            Vec::new()
-        });
-        names(peer.uid(), peer.gid(), &groups, self.is_owner(peer.uid()))
+        peer_names(stream, self.owner)
     }
 
     /// Root and the agent's own user have the repository's key.
@@ -239,6 +233,17 @@ impl Server {
     }
 }
 
+/// Who is at the other end of a socket, by the kernel's word, as roles name it: root and `owner` hold the key. Empty if the kernel says nothing.
+pub fn peer_names(stream: &UnixStream, owner: u32) -> String {
+    let Ok(peer) = getsockopt(stream, PeerCredentials) else { return String::new() };
+    // Without them the first group is left, and roles for others are missed: less than is meant, never more.
+    let groups = peer_groups(stream.as_fd(), GROUPS_MAX).unwrap_or_else(|errno| {
+        log::warn!("control: groups of a client are not known error={errno}");
+        Vec::new()
+    });
+    names(peer.uid(), peer.gid(), &groups, peer.uid() == 0 || peer.uid() == owner)
+}
+
 /// Who a client is, as a coordinator takes it: groups that do not fit [`SUBJECTS_BYTES_MAX`] are left out, the last first. Thirty fit in any
 /// case.
 fn names(uid: u32, gid: u32, groups: &[u32], is_owner: bool) -> String {
@@ -262,12 +267,18 @@ fn names(uid: u32, gid: u32, groups: &[u32], is_owner: bool) -> String {
     names
 }
 
-/// Lets a group connect, by name or number.
-fn give_to(path: &Path, name: &str) -> Result<(), Failure> {
+/// Lets a group connect to a socket, by name or number.
+///
+/// # Errors
+/// There is no such group.
+pub fn give_to(path: &Path, name: &str) -> Result<(), Failure> {
     let known = Group::from_name(name).ok().flatten().map(|group| group.gid);
     let gid = known.or_else(|| name.parse().ok().map(Gid::from_raw));
     let gid = gid.ok_or_else(|| {
-        Failure::at(path.display(), format_args!("there is no group {name}; see `group` of [control]"))
+        Failure::at(
+            path.display(),
+            format_args!("there is no group {name}; see `group` of [control] or [api]"),
+        )
     })?;
     chown(path, None, Some(gid)).map_err(|error| Failure::at(path.display(), error))
 }

@@ -12,6 +12,7 @@
 //! | [`commit`] | records that a command makes, committed through a coordinator or under a lease |
 //! | [`changes`] | changes of the log that people ask for, as plans |
 //! | [`documents`] [`browse`] | what the log and a point say, for programs |
+//! | [`desk`] | what threads ask of the agent's loop |
 //! | [`unknown`] | upload objects that the log does not know |
 //! | [`worker`] | the job thread and the one that looks at volumes |
 //! | [`volumes`] [`kept`] | volumes that a node may open: those of a profile, those of one policy |
@@ -45,6 +46,7 @@ pub mod changes;
 pub mod commit;
 pub mod compare;
 pub mod damage;
+pub mod desk;
 pub mod documents;
 pub mod durable;
 pub mod garbage;

@@ -35,6 +35,7 @@ use windlass_agent::worker::rate::Rate;
 use windlass_hal::clock::Instant;
 use windlass_hal::linux::link::TcpLink;
 
+use super::desk::Seen;
 use super::post::{Letter, Post, Stretch};
 use super::repository::Repository;
 use super::worker::{Work, Worker};
@@ -280,6 +281,14 @@ impl Engine {
     /// The machine.
     pub fn node(&self) -> &Node<LogSealer> {
         &self.node
+    }
+
+    /// What it knows; its state only if that is not as of this epoch and slot.
+    pub fn seen(&self, have: (Epoch, Slot)) -> Seen {
+        let view = self.node.view();
+        let at = (view.state.epoch, view.head);
+        let state = (at != have).then(|| Arc::new(view.state.clone()));
+        Seen { at, state, coordinates: self.node.coordinates(), waits: self.node.waits() }
     }
 
     /// The backplane, if there is one.

@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::watch::Watch;
 use serde_json::{Value, json};
+use windlass_agent::api::metrics::StoreCounts;
 use windlass_agent::store::time::StoreTime;
-use windlass_agent::store::{ByteRange, Deletions, PutMode, Store, StoreFault, Versioning};
+use windlass_agent::store::{ByteRange, Deletions, PutMode, Store, StoreFault, StoreFaultKind, Versioning};
 
 /// Requests of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,17 +72,68 @@ impl Requests {
     }
 }
 
+/// Kinds of requests, as metrics name them.
+const KINDS: [&str; 7] = ["put_object", "put_table", "put_log", "put_lease", "get", "list", "delete"];
+/// Kinds of faults, as metrics name them. That a key is there, or is not, is an answer and no fault.
+const FAULTS: [&str; 11] = [
+    "conflict",
+    "store_gone",
+    "denied",
+    "read_only",
+    "full",
+    "unknown",
+    "silent",
+    "corrupt",
+    "too_long",
+    "unsupported",
+    "rejected",
+];
+
+/// Counts since the start, which are never taken away.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    requests: [u64; KINDS.len()],
+    faults: [u64; FAULTS.len()],
+}
+
+fn kind_of_put(key: &str) -> usize {
+    match key.split_once('/').map_or(key, |(first, _)| first) {
+        "obj" => 0,
+        "seg" => 1,
+        "epoch" | "beat" => 3,
+        _ => 2,
+    }
+}
+
+fn kind_of_fault(kind: StoreFaultKind) -> Option<usize> {
+    match kind {
+        StoreFaultKind::Exists | StoreFaultKind::NotFound => None,
+        StoreFaultKind::Conflict => Some(0),
+        StoreFaultKind::StoreGone => Some(1),
+        StoreFaultKind::Denied => Some(2),
+        StoreFaultKind::ReadOnly => Some(3),
+        StoreFaultKind::Full => Some(4),
+        StoreFaultKind::Unknown => Some(5),
+        StoreFaultKind::Silent => Some(6),
+        StoreFaultKind::Corrupt => Some(7),
+        StoreFaultKind::TooLong => Some(8),
+        StoreFaultKind::Unsupported => Some(9),
+        StoreFaultKind::Rejected => Some(10),
+    }
+}
+
 /// A store whose requests are counted, and watched for answers that do not come.
 pub struct Counted {
     inner: Arc<dyn Store>,
     watch: Arc<Watch>,
     requests: Mutex<Requests>,
+    totals: Mutex<Totals>,
 }
 
 impl Counted {
     /// Counts what goes to `inner`, and lets `watch` know of it.
     pub fn new(inner: Arc<dyn Store>, watch: Arc<Watch>) -> Counted {
-        Counted { inner, watch, requests: Mutex::default() }
+        Counted { inner, watch, requests: Mutex::default(), totals: Mutex::default() }
     }
 
     /// Whether the store answers.
@@ -95,15 +147,39 @@ impl Counted {
         key: &str,
         call: impl FnOnce() -> Result<T, StoreFault>,
     ) -> Result<T, StoreFault> {
+        let kind = match verb {
+            "PUT" => kind_of_put(key),
+            "LIST" => 5,
+            "DELETE" => 6,
+            _ => 4,
+        };
+        self.all().requests[kind] += 1;
         let waiting = self.watch.begin(verb, key)?;
         log::debug!("store: {verb} {key}");
         let result = call();
         self.watch.end(waiting, result.as_ref().err());
+        if let Some(kind) = result.as_ref().err().and_then(|fault| kind_of_fault(fault.kind)) {
+            self.all().faults[kind] += 1;
+        }
         result
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All requests and faults since the start, by kind. Bytes are the throttle's.
+    pub fn totals(&self) -> StoreCounts {
+        let all = *self.all();
+        StoreCounts {
+            requests: std::array::from_fn(|nth| (KINDS[nth], all.requests[nth])),
+            faults: std::array::from_fn(|nth| (FAULTS[nth], all.faults[nth])),
+            bytes: (0, 0),
+        }
     }
 
     /// The requests since the last call.

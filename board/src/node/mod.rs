@@ -36,8 +36,11 @@ use windlass_agent::work::Present;
 use windlass_hal::linux::link::TcpLink;
 use windlass_hal::linux::poll::Poll;
 
+use crate::api::shared::Shared;
+use crate::api::{self, Api};
 use crate::cli::args::global::Global;
 use crate::control::server::Server;
+use crate::engine::desk::Desk;
 use crate::engine::host::{self, HostClock};
 use crate::engine::limits::StoreLimits;
 use crate::engine::machinery::pools;
@@ -91,6 +94,7 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
     let volumes = Listed::new(&profile);
     let identity = profile.identity(&access);
     let server = Server::open_for(&profile.control.socket, profile.control.group.as_deref())?;
+    let open_api = profile.api.as_ref().map(api::open).transpose()?;
     let mut front = Front::new(server, identity.clone(), present(&profile, &volumes, me.1));
     let Some(repository) = boot::reach(&access, &letters, &mut notify, &mut front)? else {
         return Ok(Exit::Done);
@@ -124,12 +128,21 @@ pub fn run(global: &Global, file: &Path) -> Result<Exit, Failure> {
         node::config(&work, HolderKind::Agent, peers, present(&profile, &volumes, me.1), request_ns)?;
     let node = Node::new(HostClock.boot_ns(), config);
     let engine = Engine::start(node, work, net, &post, letters)?;
-    let mut reactor = Reactor::new(poll, front.into_server(), engine, identity)?;
+    let (desk, wanted) = Desk::new(poll.waker());
+    let mut reactor = Reactor::new(poll, front.into_server(), engine, identity.clone(), wanted)?;
+    let current = open_api.as_ref().map(|(_, current)| current.clone());
+    let shared =
+        || Arc::new(Shared::new(desk, Arc::clone(&repository), identity, profile.memory_bytes(), me.1.0));
+    // It ends before the reactor does: what it asks is answered.
+    let _api = open_api.map(|(listening, current)| Api::start(listening, current, shared())).transpose()?;
     logger::say(format_args!("windlass: node {} is up", me.0));
     notify.ready();
     let reload = || {
         let profile = load(file)?;
         let tls = profile.backplane.as_ref().map(|backplane| tls(me.0, backplane)).transpose()?;
+        if let (Some(current), Some(files)) = (&current, profile.api.as_ref().and_then(|api| api.tls())) {
+            current.set(api::tls::config(&files)?);
+        }
         volumes.replace(&profile);
         limits.set_profile(&profile.limits);
         Ok((present(&profile, &volumes, me.1), tls))

@@ -3,6 +3,7 @@
 //! Invariants: nothing here waits but the poll; the service manager's watchdog is fed after a full turn only. Source: ours.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use windlass_agent::backplane::net;
@@ -18,6 +19,7 @@ use windlass_hal::linux::poll::Poll;
 
 use crate::control::server::{CLIENTS_MAX, ClientId, Served, Server};
 use crate::control::wire::{Answer, Identity, Request};
+use crate::engine::desk::{Ask, Tell, Told, Wanted};
 use crate::engine::host::HostClock;
 use crate::engine::node::{Engine, News};
 use crate::failure::Failure;
@@ -44,6 +46,9 @@ pub struct Reactor {
     engine: Engine,
     identity: Identity,
     clients: BTreeMap<u64, ClientId>,
+    /// What threads of this process ask, and who of them waits for which answer.
+    desk: Receiver<Wanted>,
+    tells: BTreeMap<u64, Tell>,
     next_client: u64,
     status: String,
     /// It was said that the store fails.
@@ -57,6 +62,7 @@ impl Reactor {
         server: Server,
         engine: Engine,
         identity: Identity,
+        desk: Receiver<Wanted>,
     ) -> Result<Reactor, Failure> {
         poll.add(server.listener(), CONTROL_TOKEN)
             .map_err(|error| Failure::at("cannot wait for commands", error))?;
@@ -67,8 +73,9 @@ impl Reactor {
                     .map_err(|error| Failure::at("cannot wait for a client", error))?;
             }
         }
-        let (clients, next_client, status) = (BTreeMap::new(), 0, String::new());
-        Ok(Reactor { poll, server, engine, identity, clients, next_client, status, fails: false })
+        let (clients, tells, next_client, status) = (BTreeMap::new(), BTreeMap::new(), 0, String::new());
+        let fails = false;
+        Ok(Reactor { poll, server, engine, identity, clients, desk, tells, next_client, status, fails })
     }
 
     /// Runs until a signal says otherwise. `reload` reads the profile again.
@@ -80,6 +87,7 @@ impl Reactor {
             self.engine.turn(None);
             self.hear_backplane(&ready);
             self.hear_commands(&ready);
+            self.hear_desk();
             if let Some(wish) = self.hear_threads() {
                 match wish {
                     Wish::Reload => match reload() {
@@ -261,12 +269,29 @@ impl Reactor {
         }
     }
 
+    /// What threads of this process ask: never more than wait at their desk.
+    fn hear_desk(&mut self) {
+        while let Ok(Wanted { ask, tell }) = self.desk.try_recv() {
+            match ask {
+                Ask::Look(have) => tell(Told::Seen(Box::new(self.engine.seen(have)))),
+                Ask::Command(subject, command) => {
+                    self.next_client += 1;
+                    self.tells.insert(self.next_client, tell);
+                    let command = Command::As { subject, command: Box::new(command) };
+                    self.engine.command(self.next_client, command);
+                }
+            }
+        }
+    }
+
     /// Answers commands; a client that was answered may have said more meanwhile.
     fn answer(&mut self) {
         while let Some((number, reply)) = self.engine.next_reply() {
             if let Some(client) = self.clients.remove(&number) {
                 self.server.answer(client, &Answer::Reply(reply));
                 self.serve(client);
+            } else if let Some(tell) = self.tells.remove(&number) {
+                tell(Told::Reply(reply));
             }
         }
     }

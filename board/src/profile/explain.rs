@@ -65,6 +65,16 @@ pub fn document(profile: &Profile) -> Value {
             "ca_file": plane.ca_file.display().to_string(),
         })
     });
+    let api = profile.api.as_ref().map(|api| {
+        json!({
+            "listen": api.listen.as_ref().map(|listen| listen.value.to_string()),
+            "cert_file": path(&api.cert_file),
+            "key_file": path(&api.key_file),
+            "client_ca_file": path(&api.client_ca_file),
+            "socket": path(&api.socket),
+            "group": api.group,
+        })
+    });
     let peers = profile
         .peer
         .iter()
@@ -99,6 +109,7 @@ pub fn document(profile: &Profile) -> Value {
         "backplane": backplane,
         "peers": peers.collect::<Vec<_>>(),
         "control": { "socket": profile.control.socket.display().to_string(), "group": profile.control.group },
+        "api": api,
         "lease": {
             "store": match &profile.lease.store.value {
                 LeasePlace::Repository => "repository",
@@ -178,6 +189,21 @@ fn cluster(profile: &Profile, out: &mut Table) {
     out.put("socket", profile.control.socket.display());
     let group = profile.control.group.as_deref();
     out.put("group", group.unwrap_or("none: root and the agent's own user alone may connect"));
+    out.head("api");
+    match &profile.api {
+        None => out.put("listen", "none: programs and browsers do not reach this node"),
+        Some(api) => {
+            let shown = |file: &Option<At<PathBuf>>| {
+                file.as_ref().map_or_else(|| "none".to_owned(), |file| file.display().to_string())
+            };
+            out.put("listen", none_or(api.listen.as_ref().map(|listen| &listen.value)));
+            out.put("cert_file", shown(&api.cert_file));
+            out.put("key_file", shown(&api.key_file));
+            out.put("client_ca_file", shown(&api.client_ca_file));
+            out.put("socket", shown(&api.socket));
+            out.put("group", none_or(api.group.as_ref()));
+        }
+    }
     out.head("lease");
     match &profile.lease.store.value {
         LeasePlace::Repository => out.put("store", "the repository's own"),

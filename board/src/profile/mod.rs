@@ -31,6 +31,7 @@ use windlass_agent::log::lease::Timing;
 use windlass_agent::pack::{BLOCK_BYTES_DEFAULT, OBJECT_BYTES_DEFAULT};
 use windlass_agent::policy::Reader;
 
+use crate::api::tls::Files;
 use crate::control::wire::Identity;
 use crate::engine::host;
 use crate::engine::settings::Access;
@@ -78,6 +79,8 @@ pub struct Profile {
     /// How commands reach it.
     #[serde(default)]
     pub control: Control,
+    /// How programs and browsers reach it; without it they do not.
+    pub api: Option<Api>,
     /// How nodes agree on who coordinates.
     #[serde(default)]
     pub lease: Lease,
@@ -233,6 +236,37 @@ pub struct Control {
 impl Default for Control {
     fn default() -> Control {
         Control { socket: PathBuf::from(SOCKET_DEFAULT).into(), group: None }
+    }
+}
+
+/// How programs and browsers reach this node: by TLS with certificates, by a Unix socket, or by both.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// IP address and port for TLS.
+    pub listen: Option<At<SocketAddr>>,
+    /// The certificate that it shows, PEM.
+    pub cert_file: Option<At<PathBuf>>,
+    /// Its private key, PEM.
+    pub key_file: Option<At<PathBuf>>,
+    /// The CA of those who ask, PEM. Who they are is in their certificates; what each may do is said by `windlass role`.
+    pub client_ca_file: Option<At<PathBuf>>,
+    /// A Unix socket; its directory is made when it is not there.
+    pub socket: Option<At<PathBuf>>,
+    /// A group whose members may connect to that too, by name or number.
+    pub group: Option<String>,
+}
+
+impl Api {
+    /// The files for TLS, if all are named.
+    pub fn tls(&self) -> Option<Files> {
+        let path = |file: &Option<At<PathBuf>>| file.as_ref().map(|file| file.value.clone());
+        self.listen.as_ref()?;
+        Some(Files {
+            certificate: path(&self.cert_file)?,
+            key: path(&self.key_file)?,
+            client_ca: path(&self.client_ca_file)?,
+        })
     }
 }
 

@@ -162,7 +162,7 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
 
 /// Makes all paths absolute.
 fn anchor(profile: &mut Profile, base: &Path) {
-    let Profile { repository, backplane, volume, control, .. } = profile;
+    let Profile { repository, backplane, volume, control, api, .. } = profile;
     let own = [
         &mut repository.key_file,
         &mut repository.passphrase_file,
@@ -175,6 +175,10 @@ fn anchor(profile: &mut Profile, base: &Path) {
     }
     paths.extend(volume.iter_mut().map(|volume| &mut volume.device));
     paths.push(&mut control.socket);
+    if let Some(api) = api {
+        let own = [&mut api.cert_file, &mut api.key_file, &mut api.client_ca_file, &mut api.socket];
+        paths.extend(own.into_iter().flatten());
+    }
     for path in paths {
         path.value = base.join(&path.value);
     }
@@ -202,6 +206,7 @@ fn judge(loaded: &Loaded) -> Vec<Fault> {
             format_args!("control.socket: longer than {SOCKET_BYTES_MAX} bytes, which no socket can be"),
         ));
     }
+    judge_api(loaded, &mut say);
     let timing = profile.timing();
     if timing.beat_ns == 0 || timing.beat_ns.saturating_mul(3) > timing.lease_ns {
         let beat = profile.lease.beat_ms.clone().unwrap_or_default();
@@ -212,6 +217,41 @@ fn judge(loaded: &Loaded) -> Vec<Fault> {
         say(loaded.fault(&beat, what));
     }
     faults
+}
+
+fn judge_api(loaded: &Loaded, say: &mut dyn FnMut(Fault)) {
+    let Some(api) = &loaded.profile.api else { return };
+    let files =
+        [("cert_file", &api.cert_file), ("key_file", &api.key_file), ("client_ca_file", &api.client_ca_file)];
+    if let Some(listen) = &api.listen {
+        for (name, _) in files.iter().filter(|(_, file)| file.is_none()) {
+            say(loaded.fault(
+                listen,
+                format_args!("api.{name}: it is needed with api.listen; `windlass pki` makes the files"),
+            ));
+        }
+    }
+    if api.listen.is_none()
+        && let Some((name, file)) = files.iter().find_map(|(name, file)| Some((name, file.as_ref()?)))
+    {
+        say(loaded.fault(file, format_args!("api.{name}: there is no api.listen that it is for")));
+    }
+    if let Some(socket) = api.socket.as_ref().filter(|socket| socket.as_os_str().len() > SOCKET_BYTES_MAX) {
+        let what = format_args!("api.socket: longer than {SOCKET_BYTES_MAX} bytes, which no socket can be");
+        say(loaded.fault(socket, what));
+    }
+    if let Some(socket) =
+        api.socket.as_ref().filter(|socket| socket.value == loaded.profile.control.socket.value)
+    {
+        say(loaded.fault(socket, "api.socket: it is control.socket too; name another path"));
+    }
+    if api.listen.is_none() && api.socket.is_none() {
+        let at = At { value: (), span: 0..0 };
+        say(loaded.fault(
+            &at,
+            "api: it says neither listen nor socket, so no one reaches it; write one, or leave [api] out",
+        ));
+    }
 }
 
 fn judge_memory(loaded: &Loaded, say: &mut dyn FnMut(Fault)) {

@@ -238,6 +238,7 @@ fn every_document_is_as_its_table_says() {
     check.run(&["board", "check", &path("board.toml")], 2, &[("", "board check")]);
     check.run(&["pki", "init", "--dir", &path("pki")], 0, &[("", "pki init")]);
     check.run(&["pki", "issue", "--node", "1", "--dir", &path("pki")], 0, &[("", "pki issue")]);
+    check.run(&["pki", "client", "--name", "alice", "--dir", &path("pki")], 0, &[("", "pki client")]);
 }
 
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `agent_store` | an agent whose store goes away |
+//! | `api` | the management API and the page of an agent: TLS, roles, limits, metrics, events |
 //! | `clouds` | repositories in Azure Blob and Google Cloud Storage, by the command line |
 //! | `cluster` | clusters of agents as processes, with broken networks |
 //! | `crash` | SIGKILL at many moments of a backup and of a restore |
@@ -23,6 +24,7 @@
 //! The modules share a process: what is large asks for a turn first (`windlass_tests::turn`). Source: ours.
 
 mod agent_store;
+mod api;
 mod clouds;
 mod cluster;
 mod crash;

@@ -55,10 +55,36 @@ pub const ENTRIES: &[Entry] = &[
         args: &[
             Arg::option("dir", Kind::Path, "Where the CA is").required(),
             Arg::option("node", Kind::Number, "The node's id, as its board profile says").required(),
+            Arg::option(
+                "host",
+                Kind::Text,
+                "A host name or IP address by which programs and browsers reach the node's API; \
+                 may be repeated",
+            )
+            .many(),
             Arg::option("days", Kind::Number, "How long the certificate is valid"),
             Arg::flag("renew", "Replace the certificate, keep the key"),
         ],
         documents: &[Document::of("", "pki issue")],
+    },
+    Entry {
+        name: "pki client",
+        help: "Make a key and a certificate for one who asks the API: a person's browser, or a program",
+        role: Role::Administrator,
+        place: Place::Here,
+        changes: true,
+        ask: None,
+        args: &[
+            Arg::option("dir", Kind::Path, "Where the CA is").required(),
+            Arg::option(
+                "name",
+                Kind::Text,
+                "Who it is for: a host name or one word, in lower case; roles are given to cert:NAME",
+            )
+            .required(),
+            Arg::option("days", Kind::Number, "How long the certificate is valid"),
+        ],
+        documents: &[Document::of("", "pki client")],
     },
     Entry {
         name: "volume info",

@@ -377,7 +377,7 @@ pub const ENTRIES: &[Entry] = &[
         changes: true,
         ask: None,
         args: &[
-            Arg::word("subject", Kind::Text, "uid:N or gid:N").required(),
+            Arg::word("subject", Kind::Text, "uid:N, gid:N or cert:NAME").required(),
             Arg::word("roles", Kind::Text, "viewer, operator, restorer, installer, administrator")
                 .required()
                 .many(),
@@ -433,7 +433,7 @@ pub const ENTRIES: &[Entry] = &[
         changes: true,
         ask: None,
         args: &[
-            Arg::word("subject", Kind::Text, "uid:N or gid:N").required(),
+            Arg::word("subject", Kind::Text, "uid:N, gid:N or cert:NAME").required(),
             Arg::word("roles", Kind::Text, "Only these roles").many(),
             Arg::option("policy", Kind::Text, "Only those for this policy; may be repeated").many(),
         ],

@@ -14,7 +14,7 @@ Examples:
   windlass role grant uid:1000 operator --policy home
   windlass role grant gid:34 operator installer
 
-A subject is uid:N, a user, or gid:N, a group that a command runs with, the first or a further one (thirty at least count), as the \
+A subject is cert:NAME, by a certificate at the API, uid:N, a user, or gid:N, a group that a command runs with, the first or a further one (thirty at least count), as the \
 agent's socket sees who connects; `group` of [control] in the board profile says which group may connect. Each role sees the status, of \
 the policies that it is for, and a viewer no more; an operator starts and stops backups, holds, notes and brings back points; a restorer holds what a restore reads while it goes on; an \
 installer makes, changes and removes policies; an administrator does all that, expires points, releases holds and gives roles. Without \
@@ -36,7 +36,7 @@ runs as, and each command line with --key-file and no agent.")]
 /// Options of `role grant`.
 #[derive(Debug, Args)]
 pub struct Grant {
-    /// uid:N or gid:N
+    /// uid:N, gid:N or cert:NAME
     pub subject: String,
     /// viewer, operator, restorer, installer, administrator
     #[arg(required = true, value_name = "ROLE")]
@@ -49,7 +49,7 @@ pub struct Grant {
 /// Options of `role revoke`.
 #[derive(Debug, Args)]
 pub struct Revoke {
-    /// uid:N or gid:N
+    /// uid:N, gid:N or cert:NAME
     pub subject: String,
     /// Only these roles
     #[arg(value_name = "ROLE")]
@@ -99,7 +99,7 @@ pub fn roles(names: &[String]) -> Result<Vec<One>, String> {
 pub fn subject(text: &str) -> Result<&str, &'static str> {
     is_subject(text)
         .then_some(text)
-        .ok_or("a subject is uid:N or gid:N with a number; `id -u NAME` prints a user's number")
+        .ok_or("a subject is uid:N or gid:N with a number (`id -u NAME` prints a user's), or cert:NAME with the name in a certificate")
 }
 
 const ROLES: &str = "write viewer, operator, restorer, installer or administrator";
