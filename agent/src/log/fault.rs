@@ -300,7 +300,8 @@ impl fmt::Display for LogFault {
                     )?,
                 }
                 f.write_str("; what is lost with that, points among it, `windlass repo rebuild` makes again from the objects, if it \
-                             runs before the next command that writes; that one goes on behind what is lost")
+                             runs before the next command that writes; that one goes on behind what is lost. Agents write nothing until then, and go \
+                             on by themselves when those entries are in the store again")
             }
             LogFault::Gone => {
                 write!(f, "the commit log is gone, though objects of backups are there; {REPAIR}")

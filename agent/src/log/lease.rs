@@ -219,6 +219,7 @@ pub struct Lease {
     beats: u64,
     /// The last slot that its owner knows to count, for beats to name.
     committed: Slot,
+    named: Option<(Epoch, Slot)>,
     /// L1's second sentence is off: see `let_late_answers_renew`.
     late_renews: bool,
 }
@@ -243,6 +244,7 @@ impl Lease {
             faults: 0,
             beats: 0,
             committed: Slot(0),
+            named: None,
             late_renews: false,
         };
         lease.probe();
@@ -464,6 +466,10 @@ impl Lease {
         let until_ns = now_ns.saturating_add(self.timing.wait_for_ns(self.granted_ns.unwrap_or(0)));
         let since = *self.watching_since_ns.get_or_insert(now_ns);
         let beat = seen.as_deref().and_then(|bytes| Claim::parse_beat(bytes).ok());
+        // What it says counts until a holder knows more: also for who reads the first beats of this one.
+        self.named =
+            beat.filter(|beat| beat.slot > Slot(0)).map(|beat| (self.highest, beat.slot)).or(self.named);
+        self.committed = self.committed.max(self.named.map_or(Slot(0), |(_, slot)| slot));
         let held = LogFault::Held {
             epoch: self.highest,
             holder: beat.map(|beat| beat.holder).or(self.holder),
@@ -629,6 +635,11 @@ impl Lease {
     /// The high half of its call ids.
     pub fn generation(&self) -> u64 {
         self.calls.generation()
+    }
+
+    /// The last slot that the beat of a holder before this one named, and that one's epoch, when one was met on the way to the lease.
+    pub fn named(&self) -> Option<(Epoch, Slot)> {
+        self.named
     }
 
     /// Highest epoch known to exist.

@@ -148,6 +148,8 @@ pub struct Writer<S> {
     replay: Option<Replay<S>>,
     /// The log as it is without its end, while nothing follows yet from what covers that.
     uncovered: Option<View>,
+    /// When the log was read last, or written.
+    read_ns: Option<u64>,
     /// The log was read for this claim: what it says of the lease is no older.
     has_read: bool,
     lease: Option<Lease>,
@@ -161,23 +163,6 @@ pub struct Writer<S> {
 }
 
 impl<S: Sealer + Clone> Writer<S> {
-    /// Starts with a claim, by what `view` says of the lease; the log is read again when that says that another node may hold it. For
-    /// a process that has read it a while ago. The rest is as in [`Writer::new`].
-    pub fn with_view(
-        identity: Identity,
-        sealer: S,
-        options: WriterOptions,
-        seed: [u8; 32],
-        view: View,
-    ) -> Writer<S> {
-        let mut writer = Writer::new(identity, sealer, options, seed);
-        (writer.replay, writer.has_read) = (None, false);
-        writer.keep.saw(Slot(0), view.cover);
-        writer.view = view;
-        writer.seek();
-        writer
-    }
-
     /// Starts with a replay. `seed` is random and used for nothing else.
     pub fn new(identity: Identity, sealer: S, options: WriterOptions, seed: [u8; 32]) -> Writer<S> {
         let generation = 2;
@@ -191,6 +176,7 @@ impl<S: Sealer + Clone> Writer<S> {
             view: View::default(),
             replay: Some(replay),
             uncovered: None,
+            read_ns: None,
             has_read: true,
             lease: None,
             flight: None,
@@ -205,6 +191,11 @@ impl<S: Sealer + Clone> Writer<S> {
     /// The state as of the last slot that counts.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// When its view was all that counts, as far as it knows: it has read the log then, or written.
+    pub fn read_ns(&self) -> Option<u64> {
+        self.read_ns
     }
 
     /// The epoch that is held or was held; 0 before.
@@ -337,15 +328,18 @@ impl<S: Sealer + Clone> Writer<S> {
             match news {
                 LeaseNews::Waiting { .. } if !self.has_read => {
                     // The node that took it since may have let it go.
-                    (self.lease, self.has_read) = (None, true);
-                    self.read_on(Phase::Replaying);
+                    let lease = self.lease.take();
+                    self.has_read = true;
+                    self.read_on(Phase::Replaying, lease.as_ref());
                 }
                 LeaseNews::Waiting { held, until_ns } => {
                     self.actions.push_back(Action::Wait { held, until_ns });
                 }
                 LeaseNews::Granted(epoch) => {
                     self.epoch = epoch;
-                    self.read_on(Phase::CatchingUp);
+                    let lease = self.lease.take();
+                    self.read_on(Phase::CatchingUp, lease.as_ref());
+                    self.lease = lease;
                 }
                 LeaseNews::Lost(fault) => self.lose(fault),
             }
@@ -372,6 +366,12 @@ impl<S: Sealer + Clone> Writer<S> {
             |fault: &LogFault| !matches!(fault, LogFault::LostEnd { .. }) || self.view.lost_end.is_none();
         self.actions.extend(replay.warnings().filter(is_news).map(Action::Warning));
         self.view = replay.into_view();
+        self.read_ns = Some(now_ns);
+        if let Some(end) = self.view.lost_end.filter(|_| self.options.keeps_to_end) {
+            // What is written behind it would take the place of what is lost.
+            let head = self.view.head;
+            return self.lose(LogFault::LostEnd { head, named: end.named, by: end.by });
+        }
         match self.phase {
             Phase::Replaying => self.seek(),
             Phase::CatchingUp if self.view.state.epoch > self.epoch => {
@@ -424,25 +424,6 @@ impl<S: Sealer + Clone> Writer<S> {
             lease.let_late_answers_renew();
         }
         self.lease = Some(lease);
-    }
-
-    /// Reads what came behind the view.
-    fn read_on(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.flight = None;
-        self.calls.clear();
-        if let Some(view) = self.uncovered.take() {
-            // Another one has covered the lost end: what follows from that is looked for from before it.
-            self.view = view;
-        }
-        let generation = self.next_generation();
-        self.replay = Some(Replay::from_view(
-            self.identity.cluster,
-            self.sealer.clone(),
-            self.options.replay,
-            generation,
-            self.view.clone(),
-        ));
     }
 
     fn lose(&mut self, fault: LogFault) {
@@ -640,7 +621,7 @@ impl<S: Sealer + Clone> Writer<S> {
             self.lose(LogFault::Fenced { epoch: self.epoch, unresolved: None });
         } else if self.phase == Phase::Beginning {
             // The old holder was faster: its commit is good. The replay asks the boundary whether this slot counts at all.
-            self.read_on(Phase::CatchingUp);
+            self.read_on(Phase::CatchingUp, None);
         } else {
             self.doubt(LogFault::Author { slot, epoch: found.epoch, holds: self.epoch });
         }
@@ -655,6 +636,7 @@ impl<S: Sealer + Clone> Writer<S> {
         assert!(flight.next.head.0 == self.view.head.0.saturating_add(1), "I1: no gap");
         assert!(flight.next.state.epoch >= self.view.state.epoch, "I2: epochs never decrease");
         self.view = flight.next;
+        self.read_ns = Some(now_ns);
         self.uncovered = None;
         let slot = self.view.head;
         if let Some(lease) = &mut self.lease {

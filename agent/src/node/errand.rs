@@ -24,7 +24,7 @@ impl<S: Sealer + Clone> Node<S> {
         // What it would read is known already.
         (node.reader, node.actions) = (None, VecDeque::new());
         node.errand = Some(Errand { policy: policy.to_owned(), own: None });
-        node.take_view(view);
+        node.take_view(view, Some(now_ns));
         node
     }
 

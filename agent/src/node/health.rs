@@ -180,7 +180,8 @@ impl<S: Sealer + Clone> Node<S> {
     pub(super) fn own_status(&self, now_ns: u64) -> String {
         let why = self.why_none(now_ns);
         let here = self.here();
-        let age_ns = self.health.read_ns.map(|read_ns| now_ns.saturating_sub(read_ns));
+        let written_ns = self.writer.as_ref().and_then(|(_, writer)| writer.read_ns());
+        let age_ns = self.health.read_ns.max(written_ns).map(|read_ns| now_ns.saturating_sub(read_ns));
         let none = NoCoordinator {
             here: &here,
             epoch: self.follow.epoch,

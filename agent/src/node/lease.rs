@@ -8,14 +8,15 @@ use crate::id::{Epoch, Slot};
 use crate::log::call::{Answer, Call, CallId};
 use crate::log::fault::LogFault;
 use crate::log::keys;
-use crate::log::writer::{self, Writer};
+use crate::log::writer::{self, Writer, WriterOptions};
 
 impl<S: Sealer + Clone> Node<S> {
     pub(super) fn seek(&mut self) {
         let machine = self.next_machine();
         let seed = self.nonces.seed();
-        let (identity, sealer, options) =
-            (self.config.identity, self.config.sealer.clone(), self.config.options);
+        let (identity, sealer) = (self.config.identity, self.config.sealer.clone());
+        // Nobody sees what an agent goes on without; who gives a command is told.
+        let options = WriterOptions { keeps_to_end: self.errand.is_none(), ..self.config.options };
         let writer = match self.view.head {
             Slot(0) => Writer::new(identity, sealer, options, seed),
             _ => Writer::with_view(identity, sealer, options, seed, self.view.clone()),
@@ -154,7 +155,7 @@ impl<S: Sealer + Clone> Node<S> {
     /// The lease is gone, and the coordinator with it.
     pub(super) fn step_down(&mut self, now_ns: u64) {
         if let Some((_, writer)) = self.writer.take() {
-            self.take_view(writer.view().clone());
+            self.take_view(writer.view().clone(), writer.read_ns());
         }
         if let (Some(errand), Some(coordinator)) = (&mut self.errand, &self.coordinator) {
             errand.own = coordinator.backup_of(&errand.policy).or(errand.own);

@@ -65,7 +65,7 @@ impl<S: Sealer + Clone> Node<S> {
                     let was_lost = self.view.lost_end.is_some();
                     let is_news = |fault: &LogFault| !was_lost || !matches!(fault, LogFault::LostEnd { .. });
                     reader.warnings().filter(is_news).for_each(|fault| self.note(Note::Warning(fault)));
-                    self.take_view(reader.into_view());
+                    self.take_view(reader.into_view(), Some(self.now_ns));
                     self.health.has_read();
                 }
             }
@@ -79,9 +79,10 @@ impl<S: Sealer + Clone> Node<S> {
         }
     }
 
-    pub(super) fn take_view(&mut self, view: View) {
+    /// `read_ns`: when it was read or written, if it was since this node began to have it.
+    pub(super) fn take_view(&mut self, view: View, read_ns: Option<u64>) {
         self.has_read = true;
-        self.health.read_ns = Some(self.now_ns);
+        self.health.read_ns = self.health.read_ns.max(read_ns);
         self.follow.epoch = self.follow.epoch.max(view.state.epoch);
         if view.head >= self.view.head {
             self.view = view;

@@ -275,6 +275,7 @@ impl Options {
             checkpoint_slots: range(&mut prng, 1, 16),
             boundary_lag_slots: range(&mut prng, 1, 16),
             checks,
+            keeps_to_end: false,
             read_only: None,
         };
         let nodes_max = if prng.one_in(3) { NODES_MAX as u64 } else { 4 };

@@ -214,6 +214,11 @@ impl<S: Sealer> Replay<S> {
         replay
     }
 
+    /// The beat of an epoch, read before this replay began, named a slot: a log that ends before it has lost its end.
+    pub fn heard(&mut self, epoch: Epoch, named: Slot) {
+        self.went_to(Some(LostEnd { named, by: Place::Beat(epoch) }));
+    }
+
     fn new(cluster: ClusterId, sealer: S, options: ReplayOptions, generation: u32) -> Replay<S> {
         Replay {
             cluster,

@@ -18,6 +18,9 @@ pub struct WriterOptions {
     pub boundary_lag_slots: u64,
     /// What may be left out, in tests that must then find a violation.
     pub checks: Checks,
+    /// The log's end is lost: the lease is not taken before that is there again, or the log is made anew. Else the log goes on behind it, as it
+    /// does for a command whose user was told what is lost.
+    pub keeps_to_end: bool,
     /// A feature of the repository's description that keeps this program from writing: the lease is not taken.
     pub read_only: Option<FeatureName>,
 }
@@ -30,6 +33,7 @@ impl Default for WriterOptions {
             checkpoint_slots: CHECKPOINT_SLOTS,
             boundary_lag_slots: CHECKPOINT_SLOTS,
             checks: Checks::default(),
+            keeps_to_end: false,
             read_only: None,
         }
     }
