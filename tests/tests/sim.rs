@@ -260,6 +260,7 @@ finds! {
     finds_work_that_is_handed_out_without_a_lease: Member AssignWithoutLease;
     finds_a_point_without_its_minimum_age: Member ForgetGuard;
     finds_a_point_that_leaves_by_the_clock_of_who_asks: Member BelieveAsker;
+    finds_a_stop_that_is_forgotten: Member ForgetStop;
     finds_a_role_that_is_not_looked_at: Member ForgetRole;
     finds_objects_that_go_before_their_record: Member GcUnretired;
     finds_a_pin_that_is_ignored: Member GcIgnoresPins;

@@ -385,9 +385,9 @@ mod tests {
         };
         let at = |ns| Now { ns, wall_ns: 9, state };
         let mut coordinator = Coordinator::new(settings, crate::id::Epoch(1), at(1));
-        for command in commands {
+        for (request, command) in (7..).zip(commands) {
             let command = Command::As { subject: "uid:1,gid:1".to_owned(), command: Box::new(command) };
-            coordinator.handle(at(2), NodeId(2), Message::Request { request: 7, command });
+            coordinator.handle(at(2), NodeId(2), Message::Request { request, command });
         }
         coordinator.turn(at(3));
         let batch = coordinator.next_batch(at(4)).unwrap_or_default();

@@ -139,7 +139,8 @@ impl Coordinator {
 
     fn adopt(&mut self, now: Now<'_>, node: NodeId, held: Assignment, reported: Key) {
         let running = now.state.running.get(&held.backup);
-        let is_ours = running.is_some_and(|running| running.volumes.contains(&held.volume));
+        let is_ours =
+            running.is_some_and(|running| !running.is_stopped && running.volumes.contains(&held.volume));
         let from = held.from.max(reported);
         // Its last report may have been committed without its being told: the report comes again, and says whose work that is.
         let done = running.map(|running| running.done.of(held.volume.volume)).unwrap_or_default();

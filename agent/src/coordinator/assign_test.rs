@@ -31,6 +31,7 @@ fn state() -> State {
         done,
         totals: Default::default(),
         newest_secs: Default::default(),
+        is_stopped: false,
     };
     let mut state = State::default();
     state.running.insert(BACKUP, running);

@@ -139,6 +139,7 @@ mod tests {
             done: Default::default(),
             totals: Default::default(),
             newest_secs: Default::default(),
+            is_stopped: false,
         };
         state.running.insert(BackupId(1), running);
     }

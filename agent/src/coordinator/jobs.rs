@@ -81,7 +81,7 @@ pub(super) struct Job {
     /// Failures since the last progress.
     failures: u32,
     /// Stopped by a command: only a command starts it again.
-    on_request: bool,
+    pub(super) on_request: bool,
     /// Nodes passed over for a volume until then.
     pub(super) bars: BTreeMap<(NodeId, VolumeId), u64>,
     /// When volumes that no node could open are looked at again.
@@ -220,38 +220,7 @@ impl Coordinator {
         told.into_iter().for_each(|asker| self.reply(asker, Reply::Done(None)));
     }
 
-    /// Stops a backup; what is committed stays, and starting it again goes on there.
-    pub(super) fn stop_backup(&mut self, now: Now<'_>, asker: Asker, policy: &str) {
-        let Some(job) = self.jobs.get_mut(policy).filter(|job| !job.is_stopped()) else {
-            return self.reply(asker, Reply::Refused(format!("no backup of {policy} is running")));
-        };
-        let backup = job.backup();
-        let askers = std::mem::take(&mut job.askers);
-        (job.phase, job.on_request) = (Phase::Stopped, true);
-        self.revoke_all(backup);
-        for asker in askers {
-            self.reply(asker, Reply::Refused("the backup was stopped on request".to_owned()));
-        }
-        // What is due already is not begun again at once.
-        self.tried(now, policy, 0, format!("the backup of {policy} was stopped on request"));
-        self.reply(asker, Reply::Done(backup));
-    }
-
-    /// A bound of the log is reached: the backup stops until a command starts it again.
-    pub(super) fn stop_full(&mut self, now: Now<'_>, backup: BackupId) {
-        if let Some((policy, job)) = self.jobs.iter_mut().find(|(_, job)| job.backup() == Some(backup)) {
-            (job.phase, job.on_request) = (Phase::Stopped, true);
-            let what = format!(
-                "backup {backup} of {policy} stopped; with room again, `windlass backup {policy}` goes on"
-            );
-            let policy = policy.clone();
-            // What is due already is not begun again at once.
-            self.try_failed(now, &policy, &what);
-        }
-        self.revoke_all(Some(backup));
-    }
-
-    fn revoke_all(&mut self, backup: Option<BackupId>) {
+    pub(super) fn revoke_all(&mut self, backup: Option<BackupId>) {
         let of = |a: &&Assigned| Some(a.assignment.backup) == backup;
         let out: Vec<(NodeId, AssignmentId)> =
             self.assigned.values().filter(of).map(|a| (a.node, a.assignment.id)).collect();
@@ -359,7 +328,7 @@ impl Coordinator {
     fn decide(&mut self, now: Now<'_>, policy: &str, mut job: Job) -> Option<Job> {
         let Phase::Probing { looks, .. } = &job.phase else { return Some(job) };
         // Of the policy as it is by now: a volume that came meanwhile is read too, or named as missing.
-        if self.pending().any(|pending| pending.changes(policy)) {
+        if self.pending().any(|pending| pending.changes(policy) || pending.stops(policy)) {
             return Some(job);
         }
         let known = now.state.policies.get(policy);
@@ -400,10 +369,7 @@ impl Coordinator {
         let mut records = Vec::new();
         if let Some((backup, running)) = now.state.running_of(policy) {
             if self.may_go_on(now, backup, running, &volumes, &missing) {
-                let askers = std::mem::take(&mut job.askers);
-                askers.into_iter().for_each(|asker| self.reply(asker, Reply::Done(Some(backup))));
-                job.phase = Phase::Running { backup, found };
-                return self.turn_running(now, policy, job);
+                return self.goes_on(now, policy, job, backup, found);
             }
             // Its rows stay for the new one to look at, so that nothing is stored twice.
             self.revoke_all(Some(backup));
@@ -469,13 +435,9 @@ impl Coordinator {
             None,
             format!("backup of {policy} waits: {}", job.without_why),
         );
-        for asker in std::mem::take(&mut job.askers) {
-            self.reply(asker, Reply::Done(Some(backup)));
-        }
-        job.phase = Phase::Running { backup, found };
         job.relook_ns = now.ns.saturating_add(RELOOK_NS);
         job.without_since_ns.get_or_insert(now.ns);
-        self.turn_running(now, policy, job)
+        self.goes_on(now, policy, job, backup, found)
     }
 
     /// A node has come: what could not be done without it is looked at again.
@@ -550,13 +512,13 @@ impl Coordinator {
     pub(super) fn begun(&mut self, now: Now<'_>, policy: &str, backup: BackupId) {
         log::info!("backup: begun policy={policy} point={backup}");
         self.merges.backups_changed();
-        let Some(job) = self.jobs.get_mut(policy) else { return };
-        let askers = std::mem::take(&mut job.askers);
-        if let Phase::Beginning { found } = &mut job.phase {
-            job.phase = Phase::Running { backup, found: std::mem::take(found) };
-        }
-        askers.into_iter().for_each(|asker| self.reply(asker, Reply::Done(Some(backup))));
         self.wake_at(now.ns);
+        // One that was stopped meanwhile, and asked for again, is looked at again.
+        let Some(job) = self.jobs.get_mut(policy) else { return };
+        let Phase::Beginning { found } = &mut job.phase else { return };
+        job.phase = Phase::Running { backup, found: std::mem::take(found) };
+        let askers = std::mem::take(&mut job.askers);
+        askers.into_iter().for_each(|asker| self.reply(asker, Reply::Done(Some(backup))));
     }
 
     pub(super) fn begin_refused(&mut self, now: Now<'_>, policy: &str, why: Refusal) {
@@ -669,14 +631,12 @@ impl Coordinator {
         let bar = BAR_NS << job.failures.min(FAILURES_MAX);
         job.bars.insert((node, volume), now.ns.saturating_add(bar));
         if job.failures >= FAILURES_MAX {
-            job.phase = Phase::Stopped;
             let what = format!(
-                "backup {backup} of {policy} stopped after {FAILURES_MAX} failures, the last: {what}; \
+                "backup {backup} of {policy} stopped after {FAILURES_MAX} failures, the last: node {node}: {what}; \
                  `windlass backup {policy}` goes on"
             );
             let policy = policy.clone();
-            self.try_failed(now, &policy, &format!("node {node}: {what}"));
-            self.revoke_all(Some(backup));
+            self.stop_failed(now, &policy, backup, &what);
         } else if idle {
             job.phase = Phase::Probing { looks: looks(now.state, policy), since_ns: now.ns };
         }

@@ -23,13 +23,13 @@
 //! | `handout` | which node gets which stretch next |
 //! | [`flush`] | what is packed is sent on request |
 //! | `pending` | what waits for a commit, and what users may submit |
-//! | `pending` | what waits for a commit, and what users may submit |
 //! | [`merges`] | which segments become fewer, and who does it |
 //! | [`share`] | how much of a volume for whom |
 //! | [`probes`] | which nodes are looking at volumes |
 //! | [`roster`] | the nodes |
 //! | [`calendar`] | what is due by schedule |
 //! | [`status`] | what people see |
+//! | `stop` | backups that are stopped, and go on when they are asked for |
 //! | `waits` | backups that wait for volumes, and clients that wait no more |
 //!
 //! Assignments are not durable, committed stretches are: a new coordinator reads the log, hears from the workers what they are at,
@@ -57,6 +57,7 @@ mod probes;
 mod roster;
 mod share;
 pub mod status;
+mod stop;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -94,6 +95,9 @@ const GROUP_NS: u64 = 1_000_000_000;
 const GROUP_BYTES_MAX: usize = 56 * 1024;
 /// Bits of a question's number that count within an epoch; the epoch is above them.
 pub const ASK_BITS: u32 = 32;
+
+/// Answers that are kept for a request that comes again: as many as all nodes have out at once, and a few times more.
+const ANSWERED_MAX: usize = 256;
 
 /// Who wants to know: a node, and its number for the request.
 pub type Asker = (NodeId, u64);
@@ -188,6 +192,8 @@ pub struct Coordinator {
     flush: Option<Flush>,
     divided: Divided,
     refusals: Refusals,
+    /// Requests that were answered, and how: one that comes again is not carried out again.
+    answered: VecDeque<(Asker, Reply)>,
     garbage: Garbage,
     /// Pins in the log: their counter, and since when it is that.
     pins: BTreeMap<u64, (u64, u64)>,
@@ -230,6 +236,7 @@ impl Coordinator {
             flush: None,
             divided: Divided::default(),
             refusals: Refusals::default(),
+            answered: VecDeque::new(),
             garbage: Garbage::default(),
             pins: BTreeMap::new(),
             lease_end_ns: None,
@@ -242,7 +249,9 @@ impl Coordinator {
         }
         for (_, running) in now.state.at_work() {
             let errand = coordinator.settings.errand.as_ref();
-            if errand.is_none_or(|errand| errand.policy == running.policy) {
+            // One that was stopped goes on when it is asked for, whoever coordinates then.
+            let is_left = running.is_stopped && coordinator.settings.checks.stopped();
+            if !is_left && errand.is_none_or(|errand| errand.policy == running.policy) {
                 coordinator.start(now, &running.policy, None);
             }
         }
@@ -383,19 +392,30 @@ impl Coordinator {
 
     /// Notes a try, or a schedule's new time, in the log. One that does not fit the queue is noted when it comes to the same again.
     fn tried(&mut self, now: Now<'_>, policy: &str, failures: u32, why: String) {
+        let tried = self.note_try(now, policy, failures, why);
+        self.queue.push_back(Pending::Own(tried));
+    }
+
+    /// What became of a try: shown, and the record that says it.
+    fn note_try(&mut self, now: Now<'_>, policy: &str, failures: u32, why: String) -> Record {
         let tried = Tried::new(policy, now.wall_ns, failures, &why);
         self.errors.add_of(policy, now.wall_ns, Some(self.settings.me), why);
-        self.queue.push_back(Pending::Own(Record::BackupTried(tried)));
+        Record::BackupTried(tried)
     }
 
     /// The same of a try that failed, with when the next one is due by its schedule.
     fn try_failed(&mut self, now: Now<'_>, policy: &str, why: &str) {
+        let tried = self.note_failed_try(now, policy, why);
+        self.queue.push_back(Pending::Own(tried));
+    }
+
+    fn note_failed_try(&mut self, now: Now<'_>, policy: &str, why: &str) -> Record {
         let failures = now.state.tried.get(policy).map_or(0, |tried| tried.failures).saturating_add(1);
         let minutes = calendar::retry_ns(failures) / 60_000_000_000;
         log::warn!("backup: not done policy={policy} failures={failures} why={why}");
         let again =
             format!("{why} (failure {failures}; if it has a schedule it is tried again {minutes} min later)");
-        self.tried(now, policy, failures, again);
+        self.note_try(now, policy, failures, again)
     }
 
     /// What waits for its commit, and what is being committed.
@@ -437,6 +457,10 @@ impl Coordinator {
     }
 
     fn reply(&mut self, (node, request): Asker, reply: Reply) {
+        if self.answered.len() == ANSWERED_MAX {
+            self.answered.pop_front();
+        }
+        self.answered.push_back(((node, request), reply.clone()));
         self.send(node, Message::Reply { request, reply });
     }
 
@@ -446,6 +470,11 @@ impl Coordinator {
     }
 
     fn command(&mut self, now: Now<'_>, asker: Asker, command: Command) {
+        // Its answer was lost with a connection, or is on its way: a backup that was stopped meanwhile is not begun again by it.
+        if let Some((_, reply)) = self.answered.iter().find(|(of, _)| *of == asker) {
+            let reply = reply.clone();
+            return self.send(asker.0, Message::Reply { request: asker.1, reply });
+        }
         // What is refused does not keep the cluster from resting.
         if let Command::As { subject, command } = command {
             return self.command_as(now, asker, &subject, *command);
@@ -534,7 +563,9 @@ impl Coordinator {
                 Pending::Merge(..) | Pending::Expire(_) | Pending::Collect(_) => false,
                 // A client that got the refusal may ask at once what became of it.
                 Pending::Own(record) => matches!(record, Record::BackupTried(_)),
-                Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) => true,
+                Pending::Begin { .. } | Pending::End { .. } | Pending::Submit(..) | Pending::Stop { .. } => {
+                    true
+                }
             });
         Some(if hurries { 0 } else { self.last_commit_ns.saturating_add(GROUP_NS) })
     }
@@ -553,6 +584,13 @@ impl Coordinator {
             }
             if pending.removes() {
                 pending.give_up(now.state);
+            }
+            // Nothing in front of it in the batch may begin or end what it stops.
+            if matches!(pending, Pending::Stop { .. }) {
+                if !batch.is_empty() {
+                    break;
+                }
+                pending.settle_stop(now.state);
             }
             let is_last = pending.says_who() || pending.asks();
             let records = pending.records();
@@ -594,6 +632,7 @@ impl Coordinator {
                     }
                     self.reply(asker, Reply::Done(None));
                 }
+                Pending::Stop { asker, policy, backup, .. } => self.stopped(asker, &policy, backup),
                 Pending::Own(_) | Pending::Collect(_) => {}
                 Pending::Expire(_) => self.merges.backups_changed(),
             }
@@ -624,6 +663,10 @@ impl Coordinator {
                     self.reply(asker, Reply::Done(None));
                 }
                 Pending::Submit(asker, _) => self.reply(asker, Reply::Refused(why.to_string())),
+                Pending::Stop { asker, policy, .. } => {
+                    let why = format!("the backup of {policy} was not stopped: {why}");
+                    asker.into_iter().for_each(|asker| self.reply(asker, Reply::Refused(why.clone())));
+                }
                 Pending::Own(record) => log::warn!("log: refused record={record:?} why={why}"),
                 Pending::Collect(records) => self.collect_refused(&records, why),
                 // Removed by a command meanwhile: the next backup looks again.

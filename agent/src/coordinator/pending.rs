@@ -32,6 +32,13 @@ pub(super) enum Pending {
         guard: Option<PointGuard>,
     },
     Submit(Asker, Vec<Record>),
+    /// A backup stops until it is asked for: what the log is told, and who asked, if anybody did.
+    Stop {
+        asker: Option<Asker>,
+        policy: String,
+        backup: Option<BackupId>,
+        records: Vec<Record>,
+    },
     /// Of the coordinator's own: nothing waits for it.
     Own(Record),
     /// Points that no rule keeps.
@@ -45,7 +52,24 @@ impl Pending {
     pub(super) fn tried(&self) -> Option<&str> {
         match self {
             Pending::Own(Record::BackupTried(tried)) => Some(&tried.policy),
+            Pending::Stop { policy, .. } => Some(policy),
             _ => None,
+        }
+    }
+
+    /// Whether it stops the policy's backup: what is wanted of it is decided behind that.
+    pub(super) fn stops(&self, of: &str) -> bool {
+        matches!(self, Pending::Stop { policy, .. } if policy == of)
+    }
+
+    /// A stop is about the backup that the log has by now: it may have begun, or be over, since that was asked for.
+    pub(super) fn settle_stop(&mut self, state: &State) {
+        let Pending::Stop { policy, backup, records, .. } = self else { return };
+        records.retain(|record| matches!(record, Record::BackupTried(_)));
+        if let Some((running, of)) = state.running_of(policy) {
+            *backup = Some(running);
+            let stop = (!of.is_stopped).then_some(Record::BackupStopped { backup: running, goes_on: false });
+            records.splice(0..0, stop);
         }
     }
 
@@ -109,6 +133,14 @@ impl Pending {
                 }
             }
             Pending::End { policy, .. } => rename(policy),
+            Pending::Stop { policy, records, .. } => {
+                rename(policy);
+                for record in records {
+                    if let Record::BackupTried(tried) = record {
+                        rename(&mut tried.policy);
+                    }
+                }
+            }
             Pending::Own(Record::BackupTried(tried)) => rename(&mut tried.policy),
             Pending::Report(..)
             | Pending::Merge(..)
@@ -145,6 +177,7 @@ impl Pending {
             })],
             Pending::Merge(_, order, added) => vec![merges::record(order, added.clone())],
             Pending::Begin { records, .. }
+            | Pending::Stop { records, .. }
             | Pending::Submit(_, records)
             | Pending::Expire(records)
             | Pending::Collect(records) => records.clone(),

@@ -8,7 +8,7 @@
 //! | `here` | the node that was asked, where that is another and something is wrong with it: its store, a machine with its number |
 //! | `clock_ahead_s` | by how many seconds the clock of the node that answers is ahead of the store's, when they do not agree |
 //! | `nodes` | each node: up, since when, why not; weight, memory, lanes, rate, volumes, number of assignments, as far as they are known |
-//! | `backups` | each running backup: items, bytes, rate, time left, assignments; for what it waits, and until when |
+//! | `backups` | each running backup, and those that were stopped: items, bytes, rate, time left, assignments; for what it waits, and until when |
 //! | `queue` | policies whose backup has not begun, in the order in which they will |
 //! | `points` | the newest recovery points: how they went, and the volumes that they are without |
 //! | `garbage` | the last run, what is still to come back, and what the run does that is under way |
@@ -24,7 +24,7 @@ use super::jobs::Job;
 use super::{Contact, Coordinator, Now, share};
 use crate::format::record::{PointStatus, Tried};
 use crate::id::{BackupId, Epoch, NodeId, VolumeId};
-use crate::log::state::{Point, State};
+use crate::log::state::{Point, Running, State};
 use crate::work::{Found, Present};
 
 /// Errors that are kept.
@@ -197,19 +197,28 @@ pub struct NoCoordinator<'a> {
 
 impl NoCoordinator<'_> {
     /// Why nothing goes on of a backup that has not ended.
-    fn waits(&self, backup: BackupId, policy: &str) -> Option<String> {
+    fn waits(&self, backup: BackupId, running: &Running) -> Option<String> {
+        let policy = &running.policy;
+        if running.is_stopped {
+            return Some(stopped_text(policy));
+        }
         if !self.resting {
             return None;
         }
         let Some(why) = self.left.get(&backup) else {
             return Some(format!(
-                "no node works on it: it was stopped, or waits for volumes that none of the nodes that are up can open; \
+                "no node works on it: it waits for volumes that none of the nodes that are up can open; \
                  `windlass backup {policy}` goes on with it"
             ));
         };
         let again = self.again_s.map_or_else(String::new, |left_s| format!(" in {left_s} s, and"));
         Some(format!("waits, and is looked at again{again} when a node comes: {why}"))
     }
+}
+
+/// Nothing goes on of a backup.
+fn stopped_text(policy: &str) -> String {
+    format!("it was stopped; `windlass backup {policy}` goes on with it where it was")
 }
 
 /// The status without a coordinator: the node's connections, and the log as it last read it.
@@ -238,7 +247,8 @@ pub fn without(none: &NoCoordinator<'_>, state: &State) -> String {
             "policy": running.policy,
             "items_done": running.totals.items,
             "bytes_done": running.totals.bytes_logical,
-            "waits": none.waits(backup, &running.policy),
+            "stopped": running.is_stopped,
+            "waits": none.waits(backup, running),
             "assignments": [],
         })).collect::<Vec<_>>(),
         "queue": [],
@@ -270,7 +280,8 @@ fn node_json(
         node["weight"] = present.weight.into();
         node["memory_bytes"] = present.memory_bytes.into();
         node["lanes"] = present.lanes.into();
-        node["rate"] = present.rate.into();
+        // What was measured when it worked last says nothing of now.
+        node["rate"] = if assignments == 0 { 0 } else { present.rate }.into();
         node["volumes"] = json!(present.volumes);
     }
     node
@@ -296,7 +307,7 @@ impl Coordinator {
             let running = || Some(now.state.running_of(policy)?.0);
             job.backup().or_else(running).filter(|_| !job.is_stopped() && !job.is_queued())
         };
-        let backups: Vec<Value> = self
+        let mut backups: Vec<Value> = self
             .jobs
             .iter()
             .filter_map(|(policy, job)| {
@@ -305,6 +316,14 @@ impl Coordinator {
                 Some(backup)
             })
             .collect();
+        let is_at_work = |policy: &str| self.jobs.get(policy).is_some_and(|job| !job.is_stopped());
+        for (id, running) in now.state.at_work().filter(|(_, running)| !is_at_work(&running.policy)) {
+            let mut backup = self.backup_json(now, &running.policy, id, None);
+            (backup["rate"], backup["eta_s"]) = (0.into(), Value::Null);
+            backup["stopped"] = true.into();
+            backup["waits"] = stopped_text(&running.policy).into();
+            backups.push(backup);
+        }
         let waits = |(policy, job): &(&String, &Job)| backup_of(policy, job).is_none() && !job.is_stopped();
         let mut waiting: Vec<_> =
             self.jobs.iter().filter(waits).map(|(policy, job)| (job.place(), policy.as_str())).collect();
@@ -389,6 +408,7 @@ impl Coordinator {
         json!({
             "backup": backup.0,
             "policy": policy,
+            "stopped": false,
             "items_done": totals.items,
             "items_total": items_total,
             "bytes_done": bytes_done,

@@ -59,12 +59,14 @@ pub type Features = BTreeMap<FeatureName, Class>;
 /// | name | needed by record kind |
 /// |---|---|
 /// | `policy-rename` | 4, when it renames |
+/// | `backup-stop` | 8, when it stops a backup or lets it go on |
 /// | `roles` | 21 |
 /// | `point-guards` | 22 |
 /// | `garbage` | 23 |
 /// | `removal-approval` | 25 |
 const KNOWN: &[(&str, Class, u8)] = &[
     ("policy-rename", Class::Incompatible, 4),
+    ("backup-stop", Class::Incompatible, 8),
     ("roles", Class::Incompatible, 21),
     ("point-guards", Class::Incompatible, 22),
     ("garbage", Class::Incompatible, 23),
@@ -179,8 +181,9 @@ pub fn not_to_write(features: &Features) -> Option<FeatureName> {
 
 /// The features that records need and that are not raised: to be raised in front of them.
 pub fn needed(records: &[Record], raised: &Features) -> Features {
-    // A policy's removal is as old as the log.
-    let is_new = |record: &&Record| !matches!(record, Record::PolicyRemoved { .. });
+    // A policy's removal is as old as the log, and so is the end of a backup that is given up.
+    let is_new =
+        |record: &&Record| !matches!(record, Record::PolicyRemoved { .. } | Record::BackupAbandoned { .. });
     needed_by(records.iter().filter(is_new).map(Record::kind), raised)
 }
 

@@ -11,7 +11,7 @@
 //! | 5 | backup begun | backup u32, policy text, list of [`BackupVolume`], wall start i64; then list of missing volumes u32, unless there are none |
 //! | 6 | commit | backup u32, list of (object 24, bytes u64), list of [`SegmentMeta`], list of removed segments, list of [`Stretch`], [`Totals`]; then newest change i64, unless it has none |
 //! | 7 | backup ended | backup u32, wall end i64 |
-//! | 8 | backup abandoned | backup u32 |
+//! | 8 | backup abandoned, stopped, or goes on | backup u32; then u8, unless it is abandoned: 1 stopped, 2 goes on |
 //! | 9 | point expired | backup u32 |
 //! | 10 | retire | list of objects |
 //! | 11 | orphan floor | epoch u64 |
@@ -107,6 +107,13 @@ pub enum Record {
     BackupAbandoned {
         /// Number of the backup.
         backup: BackupId,
+    },
+    /// A backup was stopped, and no node goes on with it before it is asked for; or it goes on.
+    BackupStopped {
+        /// Number of the backup.
+        backup: BackupId,
+        /// Whether it goes on.
+        goes_on: bool,
     },
     /// A recovery point is gone.
     PointExpired {
@@ -458,7 +465,7 @@ impl Record {
             Record::BackupBegun(_) => 5,
             Record::Commit(_) => 6,
             Record::BackupEnded(_) => 7,
-            Record::BackupAbandoned { .. } => 8,
+            Record::BackupAbandoned { .. } | Record::BackupStopped { .. } => 8,
             Record::PointExpired { .. } => 9,
             Record::Retire { .. } => 10,
             Record::OrphanFloor { .. } => 11,
@@ -539,6 +546,10 @@ impl Record {
             }
             Record::BackupEnded(end) => end.emit(out),
             Record::BackupAbandoned { backup } | Record::PointExpired { backup } => backup.emit(out),
+            Record::BackupStopped { backup, goes_on } => {
+                backup.emit(out);
+                (1 + u8::from(*goes_on)).emit(out);
+            }
             Record::Retire { objects } => emit_list(out, objects),
             Record::Pin { pin, node } => {
                 pin.emit(out);
@@ -618,7 +629,17 @@ impl Record {
                 newest_secs: if fields.is_empty() { None } else { Some(fields.value()?) },
             }),
             7 => Record::BackupEnded(fields.value()?),
-            8 => Record::BackupAbandoned { backup: fields.value()? },
+            8 => {
+                let backup = fields.value()?;
+                if fields.is_empty() {
+                    return Ok(Record::BackupAbandoned { backup });
+                }
+                match fields.value::<u8>()? {
+                    1 => Record::BackupStopped { backup, goes_on: false },
+                    2 => Record::BackupStopped { backup, goes_on: true },
+                    _ => return Err(WireFault::Value),
+                }
+            }
             9 => Record::PointExpired { backup: fields.value()? },
             10 => Record::Retire { objects: fields.list(RECORD_OBJECTS_MAX)? },
             11 => Record::OrphanFloor { epoch: fields.value()? },

@@ -117,7 +117,10 @@ fn record(rng: &mut Rng, kind: u8) -> Record {
             newest_secs: (rng.next() & 64 == 0).then(|| rng.next() as i64),
         }),
         7 => Record::BackupEnded(BackupEnd { backup, wall_end_ns: rng.next() as i64 }),
-        8 => Record::BackupAbandoned { backup },
+        8 => match rng.next() % 3 {
+            0 => Record::BackupAbandoned { backup },
+            which => Record::BackupStopped { backup, goes_on: which == 2 },
+        },
         9 => Record::PointExpired { backup },
         10 => Record::Retire { objects: rng.list(40, Rng::name) },
         11 => Record::OrphanFloor { epoch: Epoch(rng.next()) },
@@ -259,6 +262,23 @@ fn a_lease_is_these_bytes() {
     let mut bytes = Vec::new();
     Record::LeaseSet { lease_ns: 60_000_000_000 }.emit(&mut bytes);
     assert_eq!(bytes, [19, 8, 0, 0, 0, 0, 0x58, 0x47, 0xf8, 13, 0, 0, 0]);
+}
+
+#[test]
+fn a_stop_is_these_bytes_and_one_without_its_last_gives_a_backup_up() {
+    let emitted = |record: Record| {
+        let mut bytes = Vec::new();
+        record.emit(&mut bytes);
+        bytes
+    };
+    let backup = BackupId(9);
+    assert_eq!(emitted(Record::BackupStopped { backup, goes_on: false }), [8, 5, 0, 0, 0, 9, 0, 0, 0, 1]);
+    assert_eq!(emitted(Record::BackupStopped { backup, goes_on: true }), [8, 5, 0, 0, 0, 9, 0, 0, 0, 2]);
+    assert_eq!(emitted(Record::BackupAbandoned { backup }), [8, 4, 0, 0, 0, 9, 0, 0, 0]);
+    for other in [0, 3] {
+        let bytes = [8, 5, 0, 0, 0, 9, 0, 0, 0, other];
+        assert_eq!(Record::parse(&mut Reader::new(&bytes)), Err(WireFault::Value));
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Access {
                 AccessNews::By { .. } => return Err(WireFault::Value),
             }
         }
-        // One encoding: each once, in their order, and none that says nothing.
+        // One encoding: each once, in their order, and none that says nothing. There may be none when something follows.
         let says_nothing = access.roles.values().any(Vec::is_empty);
         if says_nothing || !access.news().eq(news) { Err(WireFault::Value) } else { Ok(access) }
     }

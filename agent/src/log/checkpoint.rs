@@ -196,7 +196,8 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     }
     emit_list(out, &state.checkpoints);
     // Parts of later programs: each is there when it, or one behind it, has something in it.
-    let has_removals = !state.removals.is_empty();
+    let stopped = stopped(state);
+    let has_removals = !state.removals.is_empty() || !stopped.is_empty();
     let has_access = !state.access.is_empty() || has_removals;
     let has_guards = !state.guarded.is_empty() || has_access;
     let has_garbage = state.garbage != Garbage::default() || has_guards;
@@ -238,6 +239,24 @@ fn emit_state(state: &State, out: &mut Vec<u8>) {
     if has_removals {
         removals::emit(&state.removals, out);
     }
+    if !stopped.is_empty() {
+        emit_list(out, &stopped);
+    }
+}
+
+/// Backups that were stopped, ascending.
+fn stopped(state: &State) -> Vec<BackupId> {
+    let stopped = state.running.iter().filter(|(_, running)| running.is_stopped);
+    stopped.map(|(&backup, _)| backup).collect()
+}
+
+fn parse_stopped(state: &mut State, reader: &mut Reader<'_>) -> Result<(), WireFault> {
+    let list: Vec<BackupId> = reader.list(RUNNING_MAX)?;
+    for backup in &list {
+        state.running.get_mut(backup).ok_or(WireFault::Value)?.is_stopped = true;
+    }
+    // One encoding: in order, and nothing when there are none.
+    if list.is_empty() || stopped(state) != list { Err(WireFault::Value) } else { Ok(()) }
 }
 
 /// Backups and points with the volumes that they are without.
@@ -348,6 +367,7 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
             wall_start_ns: reader.value()?,
             done: reader.value()?,
             totals: reader.value()?,
+            is_stopped: false,
         };
         ascending(state.running.keys().next_back(), &id)?;
         state.running.insert(id, running);
@@ -416,12 +436,20 @@ fn parse_state(reader: &mut Reader<'_>) -> Result<State, WireFault> {
     }
     if !reader.is_empty() {
         state.access = Arc::new(Access::parse(reader)?);
+        // One encoding: nothing when nothing follows.
         if state.access.is_empty() && reader.is_empty() {
             return Err(WireFault::Value);
         }
     }
     if !reader.is_empty() {
         state.removals = Arc::new(removals::parse(reader)?);
+        // The same.
+        if state.removals.is_empty() && reader.is_empty() {
+            return Err(WireFault::Count(0));
+        }
+    }
+    if !reader.is_empty() {
+        parse_stopped(&mut state, reader)?;
     }
     Ok(state)
 }

@@ -303,6 +303,10 @@ fn said(record: &Record) -> Option<Said> {
         Record::BackupAbandoned { backup } => {
             Said::new("backup", format!("backup {backup} given up")).about(*backup)
         }
+        Record::BackupStopped { backup, goes_on } => {
+            let what = if *goes_on { "goes on" } else { "stopped until it is asked for" };
+            Said::new("backup", format!("backup {backup} {what}")).about(*backup)
+        }
         Record::BackupTried(tried) => {
             let text = match (tried.failures, tried.why.as_str()) {
                 (0, "") => format!("the schedule of {} counts from here", tried.policy),

@@ -26,9 +26,10 @@ pub(super) fn emit(removals: &Removals, out: &mut Vec<u8>) {
     }
 }
 
+/// Inverse of what a checkpoint has: none only where something follows.
 pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Removals, WireFault> {
     let count: u32 = reader.value()?;
-    if count == 0 || count as usize > REMOVALS_MAX {
+    if count as usize > REMOVALS_MAX {
         return Err(WireFault::Count(count));
     }
     let mut removals = Removals::new();
@@ -92,6 +93,7 @@ mod tests {
         let approved = RemovalNews::Approved { request: Slot(101), subject: subject() };
         assert_eq!(state.removal(Slot(102), &approved), Ok(()));
         assert!(!state.removals.contains_key(&Slot(101)));
-        assert_eq!(parse(&mut Reader::new(&[0, 0, 0, 0])), Err(WireFault::Count(0)), "one encoding");
+        let many = u32::try_from(REMOVALS_MAX).unwrap() + 1;
+        assert_eq!(parse(&mut Reader::new(&many.to_le_bytes())), Err(WireFault::Count(many)));
     }
 }

@@ -272,6 +272,8 @@ fn take(state: &mut State, contents: &SlotContents, unsure: &mut BTreeSet<Backup
                 }
                 abandon(state, *backup);
             }
+            // Behind a gap nothing says whether it was asked for since.
+            Record::BackupStopped { .. } => {}
             Record::PointExpired { backup } => {
                 Arc::make_mut(&mut state.points).remove(backup);
                 state.marks.remove(backup);
@@ -340,6 +342,7 @@ fn running_from(policy: String, slot: Slot) -> Running {
         done: Stretches::default(),
         totals: Totals::default(),
         newest_secs: BTreeMap::new(),
+        is_stopped: false,
     }
 }
 

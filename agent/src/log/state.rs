@@ -74,6 +74,8 @@ pub struct Running {
     pub totals: Totals,
     /// The newest change times that its commits met, in seconds.
     pub newest_secs: BTreeMap<VolumeId, i64>,
+    /// It was stopped: no node goes on with it before it is asked for.
+    pub is_stopped: bool,
 }
 
 impl Running {
@@ -242,6 +244,11 @@ impl State {
         given_up
     }
 
+    /// Whether a node should go on with a backup: the running one of some policy, unless that was stopped.
+    pub fn has_work(&self) -> bool {
+        self.at_work().any(|(_, running)| !running.is_stopped)
+    }
+
     /// What a record leaves unfinished that no node goes on with: the record that gives it up, to be written behind it.
     pub fn given_up_with(&self, record: &Record) -> Option<Record> {
         let Record::PolicyRemoved { name, .. } = record else { return None };
@@ -311,6 +318,11 @@ impl State {
                 let running = self.running.get(backup).ok_or(Refusal::Backup)?;
                 let policy = running.policy.clone();
                 self.give_up(&policy, *backup, header.slot)?;
+            }
+            Record::BackupStopped { backup, goes_on } => {
+                let running = self.running.get_mut(backup).ok_or(Refusal::Backup)?;
+                require(running.is_stopped == *goes_on, Refusal::Backup)?;
+                running.is_stopped = !*goes_on;
             }
             Record::PointExpired { backup } => {
                 require(self.points.contains_key(backup), Refusal::NoPoint)?;
@@ -484,6 +496,7 @@ impl State {
             done: Stretches::default(),
             totals: Totals::default(),
             newest_secs: BTreeMap::new(),
+            is_stopped: false,
         };
         self.running.insert(start.backup, running);
         Ok(())
@@ -611,6 +624,7 @@ impl State {
     fn end_backup(&mut self, slot: Slot, end: &BackupEnd) -> Result<(), Refusal> {
         require(self.points.len() < POINTS_MAX, Refusal::Full(Bound::Points))?;
         let running = self.running.remove(&end.backup).ok_or(Refusal::Backup)?;
+        require(!running.is_stopped, Refusal::Backup)?;
         let whole = running.volumes.iter().all(|volume| running.done.is_whole(volume.volume));
         require(whole, Refusal::Gap)?;
         self.garbage.backup_over(running.slot, slot);

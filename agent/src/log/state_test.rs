@@ -468,6 +468,24 @@ fn a_try_counts_until_the_next_point_and_is_in_checkpoints() {
 }
 
 #[test]
+fn a_backup_that_was_stopped_is_no_work_and_no_point_until_it_goes_on() {
+    let mut state = with_point();
+    let stop = |goes_on| Record::BackupStopped { backup: BackupId(2), goes_on };
+    assert!(state.has_work());
+    assert_eq!(put(&mut state, 4, &[stop(true)]), Err(Refusal::Backup), "it was not stopped");
+    put(&mut state, 4, &[stop(false)]).unwrap();
+    assert_eq!((state.has_work(), through_a_checkpoint(&state) == state), (false, true));
+    assert_eq!(put(&mut state, 5, &[stop(false)]), Err(Refusal::Backup), "twice");
+    put(&mut state, 5, &[all_done(2)]).unwrap();
+    assert_eq!(put(&mut state, 6, &[end(2)]), Err(Refusal::Backup));
+    put(&mut state, 6, &[stop(true)]).unwrap();
+    assert_eq!((state.has_work(), through_a_checkpoint(&state) == state), (true, true));
+    put(&mut state, 7, &[end(2)]).unwrap();
+    assert!(state.points.contains_key(&BackupId(2)));
+    assert_eq!(put(&mut state, 8, &[stop(false)]), Err(Refusal::Backup), "it is a point");
+}
+
+#[test]
 fn damage_and_sweeps_are_in_checkpoints() {
     let mut state = with_point();
     let news =

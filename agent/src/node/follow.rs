@@ -154,7 +154,7 @@ impl<S: Sealer + Clone> Node<S> {
         let state = &self.view().state;
         match &self.errand {
             Some(errand) => state.running_of(&errand.policy).is_some(),
-            None => !state.running.is_empty(),
+            None => state.has_work(),
         }
     }
 

@@ -15,7 +15,8 @@ use std::time::Duration;
 use serde_json::json;
 use windlass_agent::coordinator::status;
 use windlass_agent::format::record::Record;
-use windlass_agent::log::state::State;
+use windlass_agent::id::BackupId;
+use windlass_agent::log::state::{self, State};
 use windlass_agent::policy::check_name;
 use windlass_agent::progress::{Phase, Progress};
 use windlass_agent::units::{Counted, Human, HumanTime};
@@ -37,9 +38,8 @@ use crate::{logger, signal, text};
 
 /// Between two looks at the status.
 const LOOK: Duration = Duration::from_millis(500);
-/// For how long a backup may be neither running nor queued nor a point, in nanoseconds, before it counts as ended: a coordinator
-/// that has just taken over knows it within that time.
-const LOST_NS: u64 = 10_000_000_000;
+/// For how long a backup may be neither running nor queued nor a point, in nanoseconds, before the log is looked at, which has the last word.
+const LOST_NS: u64 = 1_000_000_000;
 /// For how long the agent may be gone, in nanoseconds: its service manager starts it again.
 const GONE_NS: u64 = 60_000_000_000;
 
@@ -229,6 +229,8 @@ struct Wait<'a> {
 /// What a status says of the backup.
 enum Seen<'a> {
     Running(&'a Running),
+    /// Nothing goes on of it, before it is asked for again.
+    Stopped,
     Queued,
     Point(&'a Point),
     /// Nobody coordinates: nothing is known.
@@ -273,8 +275,12 @@ impl Wait<'_> {
                     sure_ns = now_ns;
                 }
                 Seen::Queued | Seen::Unknown => sure_ns = now_ns,
+                Seen::Stopped => return Err(self.ended(&status)),
                 Seen::Nowhere if now_ns.saturating_sub(sure_ns) > LOST_NS => {
-                    return self.lost(&status, global).map(Some);
+                    if let Some(point) = self.lost(&status, global)? {
+                        return Ok(Some(point));
+                    }
+                    sure_ns = now_ns;
                 }
                 Seen::Nowhere => {}
             }
@@ -337,7 +343,12 @@ impl Wait<'_> {
         let mut points = status.points.iter();
         let ours = |number: u32, policy: &str| self.number.map_or(policy == self.policy, |own| own == number);
         if let Some(running) = running.find(|running| ours(running.backup, &running.policy)) {
-            return Seen::Running(running);
+            return match (running.stopped, status.is_held()) {
+                (false, _) => Seen::Running(running),
+                (true, true) => Seen::Stopped,
+                // The node that was asked may have read that a while ago.
+                (true, false) => Seen::Nowhere,
+            };
         }
         let new = |point: &&Point| ours(point.backup, &point.policy) && point.backup > self.after;
         if let Some(point) = points.find(new) {
@@ -354,7 +365,7 @@ impl Wait<'_> {
 
     /// Whoever waits is told what for, when that is something else than before.
     fn tell_waiting(&mut self, status: &Status) {
-        let ours = |running: &&Running| running.policy == self.policy;
+        let ours = |running: &&Running| running.policy == self.policy && !running.stopped;
         let waits = status.backups.iter().find(ours).and_then(|running| running.waits.as_deref());
         let why = status.why_none().or(waits).unwrap_or_default();
         let kind = without_numbers(why);
@@ -374,7 +385,8 @@ impl Wait<'_> {
     }
 
     /// No node knows of it any more. The log has the last word: the node that was asked may have read it some time ago.
-    fn lost(&self, seen: &Status, global: &Global) -> Result<Point, Failure> {
+    /// `None`: by the log it goes on.
+    fn lost(&self, seen: &Status, global: &Global) -> Result<Option<Point>, Failure> {
         let state =
             Repository::open(global).and_then(|repository| repository.view()).map(|view| view.state).ok();
         let ours = |number: u32, policy: &str| match self.number {
@@ -385,7 +397,7 @@ impl Wait<'_> {
         if let (Some(state), Some(point)) =
             (&state, logged.rev().find(|point| ours(point.backup.0, &point.policy)))
         {
-            return serde_json::from_value(status::point(state, point)).map_err(Failure::new);
+            return serde_json::from_value(status::point(state, point)).map(Some).map_err(Failure::new);
         }
         let is_gone = |state: &State| state.policies.get(self.policy).is_none_or(|policy| policy.removed);
         if state.as_ref().is_some_and(is_gone) {
@@ -394,16 +406,28 @@ impl Wait<'_> {
                 self.policy
             )));
         }
+        let running = state.as_ref().and_then(|state| state.running_of(self.policy));
+        let goes_on = |(backup, running): (BackupId, &state::Running)| {
+            ours(backup.0, &running.policy) && !running.is_stopped
+        };
+        if running.is_some_and(goes_on) && !seen.is_held() {
+            return Ok(None);
+        }
+        Err(self.ended(seen))
+    }
+
+    /// It ended without a point.
+    fn ended(&self, seen: &Status) -> Failure {
         let ours = |trouble: &&Trouble| trouble.policy.as_ref().is_none_or(|policy| policy == self.policy);
         let why = seen
             .errors
             .iter()
             .rfind(ours)
             .map_or_else(String::new, |last| format!("; the last error: {}", last.what));
-        Err(Failure::new(format_args!(
+        Failure::new(format_args!(
             "the backup of {0} ended without a point{why}; `windlass backup {0}` goes on where it was",
             self.policy
-        )))
+        ))
     }
 }
 

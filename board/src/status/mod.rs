@@ -135,6 +135,8 @@ pub struct Backup {
     pub backup: u32,
     /// Of which policy.
     pub policy: String,
+    /// It was stopped: nothing goes on before it is asked for.
+    pub stopped: bool,
     /// Items dealt with.
     pub items_done: u64,
     /// Items expected; 0 while unknown.

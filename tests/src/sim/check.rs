@@ -30,6 +30,7 @@ use super::due::Due;
 use super::guards;
 use super::ledger::Ledger;
 use super::pieces::Pieces;
+use super::stops::Stops;
 use super::store::{CLUSTER, OBJECTS, SEGMENTS, Shelf};
 use super::{Fact, Verdict};
 
@@ -56,6 +57,7 @@ pub struct Oracle {
     pieces: Pieces,
     ledger: Ledger,
     due: Due,
+    stops: Stops,
     /// Names whose deletion is in the log: a late or repeated DELETE does no harm.
     gone: BTreeSet<ObjectId>,
     /// Backups and their policies, as they began.
@@ -106,6 +108,9 @@ impl Oracle {
             let contents = SlotContents::parse(&first.bytes, &PlainForTests)
                 .map_err(|why| format!("I1: slot {slot}: {why}"))?;
             contents.records.iter().try_for_each(|record| self.record(shelf, slot, record))?;
+            let (begun, state) = (&self.begun, &self.model.state);
+            let of = |backup| begun.get(&backup).cloned().unwrap_or_default();
+            contents.records.iter().try_for_each(|record| self.stops.record(state, record, of))?;
             let mut is_due = false;
             for record in &contents.records {
                 self.due.record(true_ns, record);
@@ -163,6 +168,7 @@ impl Oracle {
             | Record::PolicyRemoved { .. }
             | Record::BackupEnded(_)
             | Record::BackupAbandoned { .. }
+            | Record::BackupStopped { .. }
             | Record::PointExpired { .. }
             | Record::Retire { .. }
             | Record::OrphanFloor { .. }
@@ -248,11 +254,23 @@ impl Oracle {
         Ok(())
     }
 
+    /// A node's life is over.
+    pub fn died(&mut self, node: usize) {
+        self.stops.died(node);
+    }
+
     /// A node claims something. `view` is what it believes of the log; `excused`: bytes that it read were changed on the way.
     ///
     /// # Errors
     /// It is not so.
-    pub fn fact(&mut self, shelf: &Shelf, view: &View, fact: Fact, excused: bool) -> Verdict<()> {
+    pub fn fact(
+        &mut self,
+        shelf: &Shelf,
+        node: usize,
+        view: &View,
+        fact: Fact,
+        excused: bool,
+    ) -> Verdict<()> {
         match fact {
             Fact::Ready { slot, digest, .. } => {
                 self.report(shelf, slot, digest, 0)?;
@@ -285,7 +303,13 @@ impl Oracle {
                 Oracle::expected(&fault, excused)?;
             }
             Fact::Accepted { report } => self.accepted(&report)?,
-            Fact::Answered { begun, changed } => {
+            Fact::Asked { client, policy } => self.stops.asked(node, client, &policy),
+            Fact::Closed { client } => self.stops.answered(node, client),
+            Fact::Answered { client, stopped, begun, changed } => {
+                self.stops.answered(node, client);
+                if let Some((policy, backup)) = stopped {
+                    self.stops.told(&policy, backup)?;
+                }
                 if let Some((policy, backup)) = begun
                     && self.begun.get(&backup) != Some(&guards::index_of(&policy))
                 {

@@ -123,6 +123,7 @@ impl Ledger {
             | Record::Damage(_)
             | Record::Swept(_)
             | Record::BackupTried(_)
+            | Record::BackupStopped { .. }
             | Record::LeaseSet { .. }
             | Record::FeaturesRaised(_)
             | Record::PointMarked(_)

@@ -11,6 +11,7 @@
 //! | [`pieces`] | what backups are made of: I5, and whether objects are of the stretch that they were committed for |
 //! | [`guards`] | points that are held, guarded, expired and brought back |
 //! | [`ledger`] | the log's records added up a second time: points with totals and status, segments, live names, garbage |
+//! | [`stops`] | backups that users stop |
 //! | [`weather`] | what a seed's number decides beside: clocks, deaths, crowds |
 //! | [`due`] | whether schedules run, and no more often than they should |
 //! | [`scale`] | many nodes and one large volume, without faults: how long it takes |
@@ -34,6 +35,7 @@ pub mod net;
 pub mod options;
 pub mod pieces;
 pub mod scale;
+pub mod stops;
 pub mod store;
 pub mod weather;
 pub mod world;
@@ -189,8 +191,24 @@ pub enum Fact {
         /// What it had reported, as the log is to have it.
         report: Box<Commit>,
     },
+    /// A user asks for a backup.
+    Asked {
+        /// Which user.
+        client: u64,
+        /// Of this policy.
+        policy: String,
+    },
+    /// A user who was asked to try again waits no more.
+    Closed {
+        /// Which user.
+        client: u64,
+    },
     /// A command has its answer.
     Answered {
+        /// Whose.
+        client: u64,
+        /// It was told that this backup of this policy is stopped.
+        stopped: Option<(String, BackupId)>,
         /// It was told that this backup of this policy runs.
         begun: Option<(String, BackupId)>,
         /// It was told that this policy's new body is in the log.

@@ -68,6 +68,7 @@ mutations! {
     ObeyOld = "obey-old", "a node obeys a coordinator of an older epoch than it has seen";
     AssignWithoutLease = "assign-without-lease", "a coordinator hands out work although its lease has ended";
     ForgetGuard = "forget-guard", "a point is made without the minimum age that its policy gives it";
+    ForgetStop = "forget-stop", "a coordinator that takes over goes on with what was stopped";
     ForgetRole = "forget-role", "a coordinator does what a subject asks for without a look at its roles";
     BelieveAsker = "believe-asker", "a point leaves at the time that the asker says it is";
     GcUnretired = "gc-unretired", "a garbage run deletes objects before the record that retires them is committed";

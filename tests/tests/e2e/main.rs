@@ -42,3 +42,4 @@ mod said;
 mod shown;
 mod store_faults;
 mod stretches;
+mod taken_over;

@@ -568,6 +568,7 @@ fn merges_of_a_running_backup_keep_locations_whose_item_is_still_to_come() {
                 done: Default::default(),
                 totals: Default::default(),
                 newest_secs: Default::default(),
+                is_stopped: false,
             };
             state.running.insert(BackupId(1), running);
         } else {

@@ -106,4 +106,6 @@ checks! {
     date,
     /// A subject gets what its roles let it.
     roles,
+    /// A coordinator that takes over leaves alone what was stopped.
+    stopped,
 }

@@ -887,16 +887,17 @@ impl Ports for Host {
     fn divide(&mut self, _: &str, _: u32) {}
 
     fn reply(&mut self, client: u64, reply: Reply) {
-        let Some((client, command)) = self.clients.remove(&client) else {
-            return self.fail(format!("client {client} is answered twice, or never asked"));
+        let number = client;
+        let Some((client, command)) = self.clients.remove(&number) else {
+            return self.fail(format!("client {number} is answered twice, or never asked"));
         };
-        let (mut begun, mut changed) = (None, None);
+        let (mut begun, mut changed, mut stopped) = (None, None, None);
         match reply {
-            Reply::Done(Some(backup)) => {
-                if let Client::Backup(policy) = client {
-                    begun = Some((policy, backup));
-                }
-            }
+            Reply::Done(Some(backup)) => match client {
+                Client::Backup(policy) => begun = Some((policy, backup)),
+                Client::Stop(policy) => stopped = Some((policy, backup)),
+                Client::Change(_) | Client::Other => {}
+            },
             Reply::Done(None) => {
                 if let Client::Change(body) = client {
                     changed = Some(body);
@@ -905,11 +906,12 @@ impl Ports for Host {
             Reply::Status(_) => return,
             Reply::Refused(why) => {
                 if why.contains("try again") || why.contains("could not take it") {
+                    self.outputs.push_back(Output::Fact(Fact::Closed { client: number }));
                     return self.unanswered.push((client, command));
                 }
             }
         }
-        self.outputs.push_back(Output::Fact(Fact::Answered { begun, changed }));
+        self.outputs.push_back(Output::Fact(Fact::Answered { client: number, stopped, begun, changed }));
     }
 
     fn note(&mut self, note: Note) {

@@ -86,6 +86,8 @@ pub enum Client {
     Backup(String),
     /// This body of a policy.
     Change(Vec<u8>),
+    /// The end of what runs of this policy.
+    Stop(String),
     /// Anything else.
     Other,
 }
@@ -127,6 +129,7 @@ impl Tenant for Member {
             Mutation::AssignWithoutLease => writer.checks.lease = false,
             Mutation::ForgetGuard => writer.checks.guard = false,
             Mutation::BelieveAsker => writer.checks.date = false,
+            Mutation::ForgetStop => writer.checks.stopped = false,
             Mutation::ForgetRole => writer.checks.roles = false,
             _ => {}
         }
@@ -422,6 +425,10 @@ impl Member {
 
     fn ask(&mut self, client: Client, command: Command) -> Verdict<()> {
         self.next_client += 1;
+        if let Client::Backup(policy) = &client {
+            let fact = Fact::Asked { client: self.next_client, policy: policy.clone() };
+            self.host.outputs.push_back(Output::Fact(fact));
+        }
         self.host.clients.insert(self.next_client, (client, command.clone()));
         self.give(Some(Event::Local { client: self.next_client, command }))
     }
@@ -499,7 +506,7 @@ impl Member {
         }
         if weather.restless && (11..14).contains(&dice) {
             return if dice < 13 {
-                self.ask(Client::Other, Command::Stop(name))
+                self.ask(Client::Stop(name.clone()), Command::Stop(name))
             } else {
                 self.take_away(policy)
             };
@@ -519,7 +526,7 @@ impl Member {
                 let to = NodeId(1 + self.host.prng.below(nodes) as u32);
                 self.ask(Client::Other, Command::Move(to))
             }
-            9 => self.ask(Client::Other, Command::Stop(name)),
+            9 => self.ask(Client::Stop(name.clone()), Command::Stop(name)),
             10 => self.ask(Client::Other, Command::Flush),
             _ => Ok(()),
         }

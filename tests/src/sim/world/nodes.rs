@@ -66,6 +66,7 @@ impl<T: Tenant> World<T> {
         let seat = &mut self.seats[node];
         seat.tenant = None;
         T::died(&self.shared, node);
+        self.oracle.died(node);
         seat.life += 1;
         seat.frozen_until_ns = 0;
         seat.stuck.clear();
@@ -267,7 +268,7 @@ impl<T: Tenant> World<T> {
             Fact::Answered { .. } => self.tally.answered += 1,
             Fact::Skewed => self.tally.skews += 1,
             Fact::Crowded(users) => self.tally.crowd = self.tally.crowd.max(users as u64),
-            Fact::Warned { .. } => {}
+            Fact::Warned { .. } | Fact::Asked { .. } | Fact::Closed { .. } => {}
         }
         self.elected |=
             self.calm && matches!(fact, Fact::Ready { .. } | Fact::Committed { .. } | Fact::Answered { .. });
@@ -280,6 +281,6 @@ impl<T: Tenant> World<T> {
             return Err(format!("L1: node {} assigns under epoch {epoch}, and a later one exists", node + 1));
         }
         let Some(tenant) = &seat.tenant else { return Ok(()) };
-        self.oracle.fact(&self.shelf, tenant.view(), fact, seat.excused)
+        self.oracle.fact(&self.shelf, node, tenant.view(), fact, seat.excused)
     }
 }
