@@ -44,6 +44,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long a connection must last for the pause to start small again.
 const LASTED: Duration = Duration::from_secs(10);
+/// After this time without either of two machines of one number taking the other's place, one of them is gone: they do that within seconds of
+/// each other, after pauses of [`BACKOFF_MAX`] at most.
+const TWINS: Duration = Duration::from_secs(60);
 /// Nodes of a cluster at most, this one aside.
 pub const PEERS_MAX: usize = 255;
 
@@ -139,6 +142,8 @@ pub struct PeerStatus<'a> {
     pub last: Option<Reason>,
     /// Two machines that both say they are this node: their addresses.
     pub twins: Option<&'a (String, String)>,
+    /// Since when they do.
+    pub twins_since: Option<Instant>,
 }
 
 struct Peer {
@@ -156,6 +161,8 @@ struct Peer {
     /// Which start of it is up, and which was before that, with their addresses.
     boots: [Option<(Boot, String)>; 2],
     twins: Option<(String, String)>,
+    /// Since when there are two, and when one took the other's place last.
+    twins_at: (Instant, Instant),
 }
 
 impl Peer {
@@ -169,7 +176,7 @@ impl Peer {
     }
 
     /// A start of the node is up. One that comes back after another was up is a second machine: a start that has ended never comes back.
-    fn has_start(&mut self, boot: Boot, address: String) {
+    fn has_start(&mut self, now: Instant, boot: Boot, address: String) {
         let is = |known: &Option<(Boot, String)>| known.as_ref().is_some_and(|(of, _)| *of == boot);
         if is(&self.boots[0]) {
             return;
@@ -177,6 +184,7 @@ impl Peer {
         let comes_back = is(&self.boots[1]);
         self.boots = [Some((boot, address.clone())), self.boots[0].take()];
         let other = self.boots[1].as_ref().map_or("", |(_, address)| address.as_str());
+        self.twins_at.1 = now;
         if !comes_back {
             // One that was restarted, until the other start is heard of again.
             self.twins = None;
@@ -187,6 +195,7 @@ impl Peer {
                  certificate for it"
             );
             self.twins = Some((other.to_owned(), address));
+            self.twins_at.0 = now;
         }
     }
 }
@@ -247,6 +256,7 @@ impl<L: Link> Net<L> {
             last: None,
             boots: [None, None],
             twins: None,
+            twins_at: (Instant::ZERO, Instant::ZERO),
         };
         Ok(Net {
             link,
@@ -289,6 +299,11 @@ impl<L: Link> Net<L> {
         }
         for number in self.numbers() {
             self.pump(now, number);
+        }
+        for peer in &mut self.peers {
+            if now.saturating_since(peer.twins_at.1) >= TWINS && peer.twins.take().is_some() {
+                self.changed = true;
+            }
         }
         // What came was heard first: a node that was frozen does not take everybody for dead.
         for number in self.numbers() {
@@ -400,7 +415,7 @@ impl<L: Link> Net<L> {
         peer.up_since = now;
         let conn = self.conns.iter().find(|conn| conn.number == number);
         let address = conn.map_or_else(String::new, |conn| self.link.describe(conn.link));
-        peer.has_start(boot, address);
+        peer.has_start(now, boot, address);
         self.changed = true;
         log::info!("backplane: up node={node} name={name}");
         peer.name = name;
@@ -613,6 +628,7 @@ impl<L: Link> Net<L> {
                 round_trip: conn.and_then(|conn| conn.session.as_ref()).and_then(Session::round_trip),
                 last: peer.last,
                 twins: peer.twins.as_ref(),
+                twins_since: peer.twins.as_ref().map(|_| peer.twins_at.0),
             }
         })
     }

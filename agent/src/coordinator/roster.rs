@@ -50,6 +50,8 @@ pub struct Contact {
     pub why: Option<Reason>,
     /// Two machines that both say they are this node: where they are.
     pub twins: Option<(String, String)>,
+    /// Since when they do, in nanoseconds since 1970.
+    pub twins_since_ns: Option<i64>,
     /// From which host the last connection came that ended before it said which node it is, and why: it may have been this one.
     pub nameless: Option<(String, Reason)>,
 }

@@ -271,7 +271,7 @@ fn node_json(
         "node": id.0,
         "up": up,
         "state": contact.filter(|contact| contact.up == up).map_or(if up { "up" } else { "down" }, Contact::state),
-        "since_wall_ns": contact.map(|contact| contact.since_ns),
+        "since_wall_ns": contact.map(|contact| contact.twins_since_ns.unwrap_or(contact.since_ns)),
         "why": contact.and_then(Contact::trouble),
         "assignments": assignments,
     });

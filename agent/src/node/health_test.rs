@@ -174,6 +174,7 @@ fn a_node_that_is_cut_off_says_who_works_and_why_it_does_not_reach_it() {
         since_ns: cluster.now as i64,
         why: Some(Reason::Unreachable),
         twins: None,
+        twins_since_ns: None,
         nameless: None,
     };
     cluster.nodes[other].as_mut().expect("it lives").0.set_contact(peer, contact);

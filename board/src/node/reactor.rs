@@ -36,6 +36,8 @@ pub const NET_TOKEN: usize = 1 + CLIENTS_MAX;
 const WAIT_NS: u64 = 10_000_000_000;
 /// How long the store fails before the log says so, in nanoseconds: one failure by itself is repeated, and no news.
 const FAILS_NS: u64 = 1_000_000_000;
+/// After this time a peer that was never heard of is named in the log, in nanoseconds: nodes find each other within seconds.
+const MISSING_NS: u64 = 30_000_000_000;
 /// How long a clean stop waits for the lease to be let go and the job to end, in nanoseconds.
 const LEAVE_NS: u64 = 10_000_000_000;
 
@@ -53,6 +55,8 @@ pub struct Reactor {
     status: String,
     /// It was said that the store fails.
     fails: bool,
+    /// When peers that were never heard of are named; `None`: they were.
+    missing_due_ns: Option<u64>,
 }
 
 impl Reactor {
@@ -74,8 +78,21 @@ impl Reactor {
             }
         }
         let (clients, tells, next_client, status) = (BTreeMap::new(), BTreeMap::new(), 0, String::new());
+        let missing_due_ns = Some(HostClock.boot_ns().saturating_add(MISSING_NS));
         let fails = false;
-        Ok(Reactor { poll, server, engine, identity, clients, desk, tells, next_client, status, fails })
+        Ok(Reactor {
+            poll,
+            server,
+            engine,
+            identity,
+            clients,
+            desk,
+            tells,
+            next_client,
+            status,
+            fails,
+            missing_due_ns,
+        })
     }
 
     /// Runs until a signal says otherwise. `reload` reads the profile again.
@@ -115,6 +132,7 @@ impl Reactor {
             self.engine.tell_rate();
             self.tell_notes();
             self.tell_store();
+            self.tell_missing(now);
             self.answer();
             notify.status(&self.status);
             notify.alive(HostClock.boot_ns());
@@ -164,6 +182,23 @@ impl Reactor {
         }
     }
 
+    /// Names peers that were never heard of: one of them may coordinate, and this node would wait without a word.
+    fn tell_missing(&mut self, now: u64) {
+        if self.missing_due_ns.take_if(|due| *due <= now).is_none() {
+            return;
+        }
+        let Some(net) = self.engine.net() else { return };
+        for peer in net.peers().filter(|peer| !peer.up && peer.name.is_empty()) {
+            let why = peer.last.map_or_else(String::new, |why| format!(": {why}"));
+            logger::say(format_args!(
+                "windlass: node {} ({}) was not heard of for {} s{why}; work that it coordinates does not reach this node",
+                peer.node,
+                peer.address,
+                MISSING_NS / 1_000_000_000
+            ));
+        }
+    }
+
     fn wait(&mut self, notify: &Notify, leaving: Option<u64>, ready: &mut Vec<usize>) {
         let now = HostClock.boot_ns();
         let due = [self.engine.deadline(), notify.feed_at(), leaving, Some(now.saturating_add(WAIT_NS))];
@@ -201,7 +236,10 @@ impl Reactor {
             let since_ns = HostClock.wall_ns();
             let contacts = net.peers().map(|peer| {
                 let (twins, nameless) = (peer.twins.cloned(), net.nameless().cloned());
-                let contact = Contact { up: peer.up, since_ns, why: peer.last, twins, nameless };
+                let twins_since = peer.twins_since.map(|at| now.saturating_since(at).as_nanos() as u64);
+                let twins_since_ns = twins_since.map(|ago_ns| since_ns.saturating_sub_unsigned(ago_ns));
+                let (up, why) = (peer.up, peer.last);
+                let contact = Contact { up, since_ns, why, twins, twins_since_ns, nameless };
                 (peer.node, contact)
             });
             let contacts: Vec<_> = contacts.collect();

@@ -55,6 +55,10 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
         None if holder.why.is_none() && status.is_cut_off() => {
             format!("COORDINATOR  none that is known: no other node is reached  {asked}")
         }
+        // One of them may coordinate, and reach others.
+        None if holder.why.is_none() && !unreached(status).is_empty() => {
+            format!("COORDINATOR  none that is known: {} not reached  {asked}", unreached(status))
+        }
         None if holder.why.is_none() => format!("COORDINATOR  none: idle, nothing to do  {asked}"),
         None => {
             let since = holder.since_wall_ns.map_or_else(String::new, |ns| format!(" since {}", when(ns)));
@@ -81,6 +85,17 @@ fn coordinator(status: &Status, out: &mut Vec<String>) {
             ),
             out,
         );
+    }
+}
+
+/// The peers that are not reached and did not stop in an orderly way, with their verb: `node 1 is`, `4 nodes are`; empty: there are none.
+fn unreached(status: &Status) -> String {
+    let is_lost = |node: &&Node| !node.up && node.state == "down" && node.node != status.node;
+    let lost: Vec<u32> = status.nodes.iter().filter(is_lost).map(|node| node.node).collect();
+    match lost[..] {
+        [] => String::new(),
+        [one] => format!("node {one} is"),
+        _ => format!("{} nodes are", lost.len()),
     }
 }
 
@@ -418,6 +433,10 @@ LAST ERRORS
         let alone = r#"{"node":2,"coordinator":{"node":null,"resting":true},"nodes":[{"node":1},{"node":2,"up":true}]}"#;
         let alone = lines(&Status::parse(alone).unwrap());
         assert_eq!(alone[0], "COORDINATOR  none that is known: no other node is reached  (says node 2)");
+        let far = r#"{"node":3,"coordinator":{"node":null,"resting":true},
+            "nodes":[{"node":1,"state":"down"},{"node":2,"up":true},{"node":3,"up":true},{"node":4,"state":"stopped"}]}"#;
+        let far = lines(&Status::parse(far).unwrap());
+        assert_eq!(far[0], "COORDINATOR  none that is known: node 1 is not reached  (says node 3)");
         let silent = r#"{"coordinator":{"node":null,"resting":true,"since_wall_ns":1763692800000000000,
             "why":"the store: GET epoch/1: no clear answer from the store (connection refused by etcd-1:2379)"}}"#;
         let silent = Status::parse(silent).unwrap();
