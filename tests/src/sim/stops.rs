@@ -26,6 +26,8 @@ pub struct Stops {
     now: BTreeSet<BackupId>,
     /// Commands for a backup that have no answer: of which node and client, for which policy.
     open: BTreeMap<(usize, u64), String>,
+    /// Policies for which somebody asked whose node has died since: that may have been heard, until the next stop.
+    heard: BTreeSet<String>,
     /// Policies of which a user was told that their backup is stopped, until somebody asks again.
     quiet: BTreeSet<String>,
 }
@@ -44,6 +46,8 @@ impl Stops {
 
     /// A node's life is over: what its users asked for may have been heard.
     pub fn died(&mut self, node: usize) {
+        let of_it = |&(&(of, _), _): &(&(usize, u64), &String)| of == node;
+        self.heard.extend(self.open.iter().filter(of_it).map(|(_, policy)| policy.clone()));
         self.open.retain(|(of, _), _| *of != node);
     }
 
@@ -56,7 +60,8 @@ impl Stops {
             return Err(format!("P5: backup {backup} is said to be stopped, and no slot says so"));
         }
         let policy = guards::index_of(policy);
-        if self.now.contains(&backup) && !self.open.values().any(|of| *of == policy) {
+        let was_heard = self.heard.remove(&policy) || self.open.values().any(|of| *of == policy);
+        if self.now.contains(&backup) && !was_heard {
             self.quiet.insert(policy);
         }
         Ok(())
