@@ -17,6 +17,7 @@
 //! | [`drive`] | the loop that runs it, and its threads |
 //! | [`policy`] | what to back up and how, and which paths |
 //! | [`progress`] | what a running job shows, and how it is stopped |
+//! | [`console`] | what a person at a serial line types and sees |
 //! | [`civil`] | calendar dates in UTC
 //! | [`hex`] | bytes as hex digits
 //! | [`units`] | sizes and durations as people write them |
@@ -27,6 +28,7 @@
 pub mod api;
 pub mod backplane;
 pub mod civil;
+pub mod console;
 pub mod coordinator;
 pub mod drive;
 pub mod foreign;

@@ -17,6 +17,8 @@ use windlass_agent::api::route::{self, Body, Found};
 use windlass_agent::backplane::header::{HEADER_BYTES, Header};
 use windlass_agent::backplane::message::Message;
 use windlass_agent::backplane::session::{Event, Local, PROTOCOLS, Session};
+use windlass_agent::console::screen::{Mode, OUT_BYTES};
+use windlass_agent::console::shell::{Action, Config, Shell};
 use windlass_agent::format::block::{BlockBuilder, RowBlock};
 use windlass_agent::format::compress::{Compressor, Decompressor};
 use windlass_agent::format::frame::{self, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader};
@@ -33,6 +35,7 @@ use windlass_agent::log::checkpoint::Checkpoint;
 use windlass_agent::policy::Policy;
 use windlass_agent::policy::select::{PATTERNS_MAX, Patterns, Verdict};
 use windlass_agent::table::segment::SegmentMeta;
+use windlass_agent::work::entry::Role;
 use windlass_hal::block::BlockDevice;
 use windlass_hal::clock::Instant;
 use windlass_hal::sim::disk::{DiskConfig, Media, MediaConfig};
@@ -63,6 +66,7 @@ pub const TARGETS: &[Target] = &[
     ("api", api),
     ("ext4", ext4),
     ("xfs", xfs),
+    ("console", console),
 ];
 
 /// A `format` object that parses emits the same bytes.
@@ -146,6 +150,39 @@ pub fn tail(data: &[u8]) {
     let raw = &bytes[..bytes.len() - TRAILER_BYTES];
     trailer.blocks = raw.first().copied().unwrap_or(0).into();
     let _ = Index::parse_plain(raw.get(1..).unwrap_or_default(), &trailer);
+}
+
+/// A console of any kind that gets any bytes, log lines and replies: it stays within its bounds, and sends nothing that drives a terminal
+/// but what is its own. First byte: the kind of terminal and its size. Then each byte below 0x08 at an even place is something that happens.
+pub fn console(data: &[u8]) {
+    let [kind, rest @ ..] = data else { return };
+    let mode = [None, Some(Mode::Vt100), Some(Mode::Dumb), Some(Mode::Script)][usize::from(kind & 3)];
+    let size = (usize::from(kind >> 2) * 4, usize::from(kind >> 4));
+    let role = if kind & 0x40 == 0 { Role::Administrator } else { Role::Viewer };
+    let mut shell = Shell::new(&Config { prompt: "node> ", serial: "QX0007", role, mode, size: Some(size) });
+    let (mut now_ms, mut runs) = (0_u64, false);
+    for pair in rest.chunks(2) {
+        let more = u64::from(pair.last().copied().unwrap_or(0));
+        match pair[0] {
+            0 => now_ms += more * 64,
+            1 => shell.log(&"log line ".repeat(more as usize), now_ms),
+            2 if runs => drop(shell.reply(rest, now_ms)),
+            4 if runs => shell.done(more as u8, now_ms),
+            5 => shell.sent(shell.output().len().min(more as usize), now_ms),
+            6 => shell.reset(now_ms),
+            7 => shell.give_up(),
+            _ => shell.feed(pair, now_ms),
+        }
+        shell.turn(now_ms);
+        while let Some(action) = shell.next_action() {
+            runs |= matches!(action, Action::Run | Action::Own(_));
+            assert!(action != Action::Run || shell.call().words().all(|word| !word.contains('\0')));
+        }
+        assert!(shell.output().len() <= OUT_BYTES);
+        let (_, text, cursor) = shell.shown();
+        assert!(text.is_char_boundary(cursor));
+        shell.sent(if more & 1 == 0 { shell.output().len() } else { 0 }, now_ms);
+    }
 }
 
 /// A segment's entry that parses emits the same bytes.

@@ -22,6 +22,10 @@ pub mod setup;
 
 use super::entry::{Ask, Entry};
 
+/// Commands that take away or overwrite what cannot be brought back, or only for a while. A console asks before it carries one out.
+pub const DESTRUCTIVE: &[&str] =
+    &["gc", "key remove", "point expire", "policy delete", "repo rebuild", "restore", "retention run"];
+
 /// All commands, in the order in which help lists them.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
     [setup::ENTRIES, points::ENTRIES, read::ENTRIES, node::ENTRIES, here::ENTRIES].into_iter().flatten()
@@ -44,7 +48,29 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::work::entry::{Kind, Place};
+    use crate::work::entry::{Kind, Place, Role};
+
+    #[test]
+    fn each_change_of_an_administrator_destroys_or_is_known_not_to() {
+        // Cannot destroy: what it makes is new, or is said again.
+        const HARMLESS: [&str; 10] = [
+            "agent",
+            "key add",
+            "key passphrase",
+            "pki init",
+            "pki issue",
+            "point release",
+            "point undo",
+            "repo set",
+            "role grant",
+            "role revoke",
+        ];
+        for entry in all().filter(|entry| entry.changes && entry.role == Role::Administrator) {
+            let known = [DESTRUCTIVE.contains(&entry.name), HARMLESS.contains(&entry.name)];
+            assert!(known[0] != known[1], "{}: does it destroy something?", entry.name);
+        }
+        assert!(DESTRUCTIVE.iter().all(|name| find(name).is_some_and(|entry| entry.changes)));
+    }
 
     #[test]
     fn names_are_unique_and_arguments_can_be_written() {
