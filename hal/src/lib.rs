@@ -8,6 +8,7 @@
 //! | what a restore makes | [`tree::Node`] | `linux::tree`, `sim::tree` |
 //! | random bytes | [`entropy::Entropy`] | [`entropy::SystemEntropy`], `sim` |
 //! | what users of this machine look into | [`files::Files`] (the port calls it) | `linux::fuse` |
+//! | a serial line, a terminal | [`serial::Tty`] (no trait: one port) | Linux |
 //! | contents of a device | [`volume::Volume`] | `volume::ext4`, `volume::xfs`, `volume::image`, `volume::mounted`; `volume::detect` picks among the raw ones |
 //!
 //! `wrap/` holds middleware over any device: faults, traces, throttles. [`buf`] is the memory that moves between the layers.
@@ -32,6 +33,7 @@ pub mod entropy;
 pub mod files;
 pub mod link;
 pub mod linux;
+pub mod serial;
 pub mod sim;
 pub mod tree;
 pub mod volume;

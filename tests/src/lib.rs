@@ -20,6 +20,7 @@
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
 //! | [`sim`] | a whole cluster, simulated from a seed |
+//! | [`line`] | the other end of a serial line, as a pseudo terminal |
 //! | [`kill_store`] | a store that kills the process at a call |
 //! | [`store_fault`] | a store around another that fails on purpose |
 //! | [`stretches`] | a backup in many stretches, in any order |
@@ -41,6 +42,7 @@ pub mod fuzz;
 pub mod history;
 pub mod image;
 pub mod kill_store;
+pub mod line;
 pub mod netns;
 pub mod privilege;
 pub mod prng;

@@ -3,11 +3,13 @@
 //! | module | what |
 //! |---|---|
 //! | `block` | block devices |
+//! | `serial` | serial lines, on pseudo terminals |
 //! | `tree` | targets of a restore |
 //! | `volume` | volume readers |
 //!
 //! Source: ours.
 
 mod block;
+mod serial;
 mod tree;
 mod volume;
