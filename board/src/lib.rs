@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line: grammar, one module per command, bars and documents on stdout |
 //! | [`node`] | the daemon: a node of a cluster, until it is stopped |
 //! | [`api`] | what programs and browsers ask the daemon, over TLS or a Unix socket |
+//! | [`console`] | a shell at a terminal or a serial line |
 //! | [`control`] | commands to the daemon of this machine, over a Unix socket |
 //! | [`status`] | what a cluster is doing, as text |
 //! | [`demo`] | the main job on this machine, with nothing to configure |
@@ -18,7 +19,7 @@
 //! | [`schema`] | the fields of what `--json` prints |
 //! | [`text`] | names made fit for a terminal |
 //! | [`unlock`] | which keys open a repository |
-//! | [`logger`] [`levels`] [`repeats`] | the log on stderr |
+//! | [`logger`] [`levels`] [`repeats`] [`recent`] | the log on stderr, and its last lines |
 //! | [`site_time`] | times on the clock of the site |
 //! | [`signal`] [`prompt`] | Ctrl-C, passphrases |
 //!
@@ -29,6 +30,7 @@
 pub mod api;
 pub mod authority;
 pub mod cli;
+pub mod console;
 pub mod control;
 pub mod demo;
 pub mod engine;
@@ -41,6 +43,7 @@ pub mod outcome;
 pub mod point;
 pub mod profile;
 pub mod prompt;
+pub mod recent;
 pub mod repeats;
 pub mod schema;
 pub mod signal;

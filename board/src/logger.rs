@@ -21,8 +21,11 @@ use windlass_agent::foreign;
 use crate::engine::host::HostClock;
 use crate::failure::Failure;
 use crate::levels::Levels;
+use crate::recent;
 use crate::repeats::Repeats;
 
+/// The variable of the environment by which a console tells a command that it is one of its own.
+pub const CONSOLE_VARIABLE: &str = "WINDLASS_CONSOLE";
 /// Lines that wait for whoever reads stderr: some minutes of a daemon in trouble, below 256 KiB with lines of the usual length.
 const LINES_MAX: usize = 1024;
 /// How long the end of a daemon waits until its last lines are read, in nanoseconds.
@@ -125,6 +128,16 @@ pub fn say_rarely_as(kind: &str, line: &str) {
     }
 }
 
+/// Whether this is a command that a console carries out: it has no terminal to ask at.
+pub fn is_of_console() -> bool {
+    std::env::var_os(CONSOLE_VARIABLE).is_some()
+}
+
+/// A line that says how a job goes; for a console it is marked as one that the next replaces.
+pub fn progress(line: &str) {
+    if is_of_console() { print(&format!("\r{}", foreign::line(line))) } else { say(line) }
+}
+
 /// Puts a bar on the screen, or takes it away.
 pub fn set_bar(bar: Option<ProgressBar>) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
@@ -210,6 +223,9 @@ pub fn say(line: impl fmt::Display) {
 
 fn put(line: &str) {
     let line = foreign::harmless(line);
+    if SERVICE.get().is_some_and(|&service| service) {
+        recent::note(&line);
+    }
     if let Some(lines) = LINES.get() {
         return lines.say(line);
     }

@@ -11,6 +11,7 @@ use windlass_agent::format::wrap::Passphrase;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::logger;
 
 /// Longest passphrase in bytes.
 const PASSPHRASE_BYTES_MAX: u64 = 1024;
@@ -22,6 +23,9 @@ pub fn passphrase(question: &str) -> Result<Option<Passphrase>, Failure> {
 
 /// Asks for a line that is not shown; `None` when there is no terminal.
 pub fn typed(question: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    if logger::is_of_console() {
+        return Ok(None);
+    }
     let Ok(mut tty) = File::options().read(true).write(true).open("/dev/tty") else { return Ok(None) };
     let failed = |error: io::Error| Failure::at("the terminal", error);
     write!(tty, "{question}: ").map_err(failed)?;

@@ -64,7 +64,7 @@ impl fmt::Display for RequestFault {
 
 impl std::error::Error for RequestFault {}
 
-/// The request of a name. `identify` is one too, but no [`Command`]: it does not reach the coordinator.
+/// The request of a name. `identify` and `lines` are some too, but no [`Command`]: they do not reach the coordinator.
 pub fn find(name: &str) -> Result<&'static Ask, RequestFault> {
     table::find_ask(name).map(|(_, ask)| ask).ok_or_else(|| RequestFault::Name(name.to_owned()))
 }
@@ -88,7 +88,7 @@ pub fn emit(command: &Command) -> (&'static str, Vec<(&'static str, Value)>) {
     }
 }
 
-/// The command that a request asks for; `None` for `identify`. `fields` are all that it has.
+/// The command that a request asks for; `None` for what an agent answers itself. `fields` are all that it has.
 pub fn parse(name: &str, fields: Vec<(String, Value)>) -> Result<Option<Command>, RequestFault> {
     let ask = find(name)?;
     let mut given = Given { ask, fields };
@@ -231,8 +231,10 @@ mod tests {
             Command::Flush,
             Command::Submit(vec![hold("x")]),
         ];
+        // Those that an agent answers itself are no commands.
+        let own = ["identify", "lines"];
         let asks: Vec<_> =
-            table::all().filter_map(|entry| entry.ask).filter(|ask| ask.name != "identify").collect();
+            table::all().filter_map(|entry| entry.ask).filter(|ask| !own.contains(&ask.name)).collect();
         assert_eq!(asks.len(), commands.len());
         for command in commands {
             let (name, values) = emit(&command);

@@ -84,6 +84,7 @@ use crate::cli::args::global::Global;
 use crate::cli::args::{Command, Parsed};
 use crate::cli::output::Output;
 use crate::cli::through::Through;
+use crate::console;
 use crate::demo;
 use crate::engine::host;
 use crate::failure::{Exit, Failure};
@@ -174,6 +175,7 @@ fn dispatch(
         Command::Flush => status::flush(global, output),
         Command::Stop { name } => status::stop(global, &name, output),
         Command::Commands => commands::run(output),
+        Command::Console(args) => console::run(global, &args, output),
         Command::Completions(args) => shell::completions(args.shell, output),
         Command::Board(args::Board::Check(args)) => board::check(global, &args.file, output),
         Command::Board(args::Board::New(args)) => board::new(&args.name, output),

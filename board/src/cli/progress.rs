@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | a terminal | one bar on stderr, redrawn | 5 a second |
 //! | no terminal (serial console, log file) | a line on stderr, ASCII, at most 79 columns | every 5 s |
+//! | a console (`board/src/console`) | the same, each in place of the one before | every second |
 //! | `--json` | a line on stdout, `"event":"progress"` | every second |
 //!
 //! A thread of its own looks at the job's counters; the job never waits for it. Rates are over the last ten seconds; the ETA says
@@ -47,6 +48,7 @@ impl Style {
     fn interval(self) -> Duration {
         match self {
             Style::Bar => Duration::from_millis(200),
+            Style::Plain if logger::is_of_console() => Duration::from_secs(1),
             Style::Plain => Duration::from_secs(5),
             Style::Json => Duration::from_secs(1),
         }
@@ -119,7 +121,7 @@ fn show(shared: &Shared, job: &Progress, style: Style, output: Output) {
         match (&bar, style) {
             (Some(bar), _) => draw(bar, &seen),
             (None, Style::Json) => output.event("progress", seen.to_json()),
-            (None, _) => logger::say(seen.plain()),
+            (None, _) => logger::progress(&seen.plain()),
         }
     }
     logger::set_bar(None);

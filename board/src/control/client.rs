@@ -152,7 +152,7 @@ impl Agent {
     /// The agent closed the connection, or its process ended, in the middle.
     fn ended(&self, request: &Request) -> Failure {
         let fate = match request {
-            Request::Identify | Request::Command(Command::Status) => "",
+            Request::Identify | Request::Lines(_) | Request::Command(Command::Status) => "",
             Request::Command(_) => {
                 "; whether the command was carried out is not known: `windlass status` of another node, or of this one when its agent \
                  runs again, shows it"
@@ -200,7 +200,7 @@ impl Agent {
         match self.ask(&Request::Command(command))? {
             Answer::Reply(Reply::Refused(why)) => Err(Failure::new(why)),
             Answer::Reply(reply) => Ok(reply),
-            Answer::Identity(_) => Err(self.confused()),
+            Answer::Identity(_) | Answer::Lines(..) => Err(self.confused()),
         }
     }
 
@@ -209,7 +209,16 @@ impl Agent {
         match self.ask_within(&Request::Identify, IDENTIFY_TIMEOUT, false)? {
             Answer::Identity(identity) => Ok(*identity),
             Answer::Reply(Reply::Refused(why)) => Err(Failure::new(why)),
-            Answer::Reply(_) => Err(self.confused()),
+            Answer::Reply(_) | Answer::Lines(..) => Err(self.confused()),
+        }
+    }
+
+    /// The last lines that it said, after the one of a number, and the number of the newest.
+    pub fn lines(&mut self, after: u64) -> Result<(Vec<String>, u64), Failure> {
+        match self.ask_within(&Request::Lines(after), IDENTIFY_TIMEOUT, false)? {
+            Answer::Lines(lines, last) => Ok((lines, last)),
+            Answer::Reply(Reply::Refused(why)) => Err(Failure::new(why)),
+            Answer::Reply(_) | Answer::Identity(_) => Err(self.confused()),
         }
     }
 

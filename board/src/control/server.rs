@@ -29,6 +29,7 @@ use windlass_hal::linux::peer_groups;
 use super::conversation::Conversation;
 use super::wire::{Answer, Request};
 use crate::failure::Failure;
+use crate::recent;
 
 /// Clients at once. One more is told to come back.
 pub const CLIENTS_MAX: usize = 16;
@@ -185,6 +186,15 @@ impl Server {
         client
             .filter(|client| client.generation == id.generation)
             .map_or_else(String::new, |client| client.subject.clone())
+    }
+
+    /// Answers [`Request::Lines`]: lines name paths of what is backed up, so they are for those alone who may read all of it.
+    pub fn lines_for(&self, id: ClientId, after: u64) -> Answer {
+        if self.subject_of(id).split(',').any(|name| name == OWNER) {
+            let (lines, last) = recent::after(after);
+            return Answer::Lines(lines, last);
+        }
+        Answer::refused("only root and the agent's own user may read its log")
     }
 
     fn admit(&self, stream: &UnixStream) -> Result<usize, &'static str> {

@@ -8,6 +8,7 @@
 //! | `{"ask":"stop","policy":"home"}` | `{"answer":"done","backup":null}` |
 //! | `{"ask":"move","node":2}` | the same |
 //! | `{"ask":"submit","records":"<hex of the log's own encoding>"}` | the same |
+//! | `{"ask":"lines","after":7}` | `{"answer":"lines","lines":[...],"last":9}` |
 //! | any | `{"answer":"refused","why":"..."}` |
 //!
 //! Which requests there are, and their fields, is in the table of commands (`windlass_agent::work::table`); this table is for readers.
@@ -30,14 +31,18 @@ use crate::text;
 /// Bytes of a line without its end: the largest submission in hex, and a little.
 pub const LINE_BYTES_MAX: usize = 2 * SUBMIT_BYTES_MAX + 1024;
 
-/// The request that the agent answers itself.
+/// The requests that the agent answers itself.
 const IDENTIFY: &str = "identify";
+/// See [`Request::Lines`].
+const LINES: &str = "lines";
 
 /// What is asked of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Who are you, and which repository is yours?
     Identify,
+    /// What did you say last? Lines after the one of this number.
+    Lines(u64),
     /// For the coordinator.
     Command(Command),
 }
@@ -47,6 +52,8 @@ pub enum Request {
 pub enum Answer {
     /// Who it is.
     Identity(Box<Identity>),
+    /// Lines of its log, and the number of the newest.
+    Lines(Vec<String>, u64),
     /// What the coordinator says.
     Reply(Reply),
 }
@@ -108,6 +115,7 @@ enum AnswerLine {
     Status { status: Value },
     Done { backup: Option<u32> },
     Refused { why: String },
+    Lines { lines: Vec<String>, last: u64 },
 }
 
 impl Identity {
@@ -146,6 +154,7 @@ impl Request {
     pub fn emit(&self) -> String {
         let (name, values) = match self {
             Request::Identify => (IDENTIFY, Vec::new()),
+            Request::Lines(after) => (LINES, vec![("after", request::Value::Number(*after))]),
             Request::Command(command) => request::emit(command),
         };
         let fields = values.into_iter().map(|(field, value)| {
@@ -172,7 +181,13 @@ impl Request {
             let value = value_of(ask, &field, value)?;
             Ok((field, value))
         });
-        let fields = fields.collect::<Result<_, RequestFault>>().map_err(|fault| fault.to_string())?;
+        let fields = fields.collect::<Result<Vec<_>, RequestFault>>().map_err(|fault| fault.to_string())?;
+        if name == LINES {
+            let [(_, request::Value::Number(after))] = fields[..] else {
+                return Err(RequestFault::Missing("after").to_string());
+            };
+            return Ok(Request::Lines(after));
+        }
         let command = request::parse(&name, fields).map_err(|fault| fault.to_string())?;
         Ok(command.map_or(Request::Identify, Request::Command))
     }
@@ -204,6 +219,7 @@ impl Answer {
     pub fn emit(&self) -> String {
         let line = match self {
             Answer::Identity(identity) => AnswerLine::Identity(identity.clone()),
+            Answer::Lines(lines, last) => AnswerLine::Lines { lines: lines.clone(), last: *last },
             Answer::Reply(Reply::Done(backup)) => AnswerLine::Done { backup: backup.map(|id| id.0) },
             Answer::Reply(Reply::Refused(why)) => AnswerLine::Refused { why: why.clone() },
             Answer::Reply(Reply::Status(json)) => match serde_json::from_str(json) {
@@ -221,6 +237,7 @@ impl Answer {
         let line: AnswerLine = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         Ok(match line {
             AnswerLine::Identity(identity) => Answer::Identity(identity),
+            AnswerLine::Lines { lines, last } => Answer::Lines(lines, last),
             AnswerLine::Status { status } => Answer::Reply(Reply::Status(status.to_string())),
             AnswerLine::Done { backup } => Answer::Reply(Reply::Done(backup.map(BackupId))),
             AnswerLine::Refused { why } => Answer::Reply(Reply::Refused(why)),
@@ -244,6 +261,7 @@ mod tests {
         let removed = Record::PolicyRemoved { name: "home".to_owned(), revision: 2 };
         for request in [
             Request::Identify,
+            Request::Lines(7),
             Request::Command(Command::Status),
             Request::Command(Command::Backup("home".to_owned())),
             Request::Command(Command::Stop("home".to_owned())),
@@ -263,6 +281,7 @@ mod tests {
         };
         for answer in [
             Answer::Identity(Box::new(identity)),
+            Answer::Lines(vec!["warn: a\nb".to_owned()], 9),
             Answer::Reply(Reply::Status("{\"node\":1}".to_owned())),
             Answer::Reply(Reply::Done(Some(BackupId(9)))),
             Answer::Reply(Reply::Done(None)),

@@ -18,6 +18,9 @@ use crate::failure::Failure;
 /// Where the kernel gives the host's name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
+/// Characters of the system's id that a person types: enough to tell the machines of a site apart.
+const MACHINE_ID_CHARS: usize = 8;
+
 /// The machine's clock, in the units that commands count in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostClock;
@@ -61,6 +64,36 @@ pub fn boot() -> Result<Boot, Failure> {
 pub fn who(kind: HolderKind) -> Who {
     let host = fs::read_to_string(HOST_NAME).unwrap_or_default();
     Who::new(kind, host.trim_end(), std::process::id())
+}
+
+/// The host's name up to its first dot, as the kernel has it; for people.
+pub fn name() -> String {
+    let host = fs::read_to_string(HOST_NAME).unwrap_or_default();
+    let name = host.trim_end().split('.').next().unwrap_or_default();
+    if name.is_empty() { "node".to_owned() } else { name.to_owned() }
+}
+
+/// The serial number of this machine as its firmware says it; else the begin of the system's own id. `None` where there is neither.
+pub fn serial() -> Option<String> {
+    // What boards say that were never given one.
+    const NONE: [&str; 6] = [
+        "none",
+        "default string",
+        "not specified",
+        "to be filled by o.e.m.",
+        "system serial number",
+        "unknown",
+    ];
+    let read = |path: &&str| {
+        let text = fs::read_to_string(path).ok()?;
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
+        let is_one = text.chars().any(|c| c.is_alphanumeric() && c != '0')
+            && !NONE.contains(&text.to_lowercase().as_str());
+        is_one.then_some(text)
+    };
+    let firmware = ["/sys/class/dmi/id/product_serial", "/sys/firmware/devicetree/base/serial-number"];
+    let id = || read(&"/etc/machine-id").map(|id| id.chars().take(MACHINE_ID_CHARS).collect());
+    firmware.iter().find_map(read).or_else(id)
 }
 
 /// Cores that this process may use, at least 1.

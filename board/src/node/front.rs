@@ -52,6 +52,7 @@ impl Front {
                 Served::Waiting => return,
                 Served::Over => return self.server.close(client),
                 Served::Request(Request::Identify) => Answer::Identity(Box::new(self.identity.clone())),
+                Served::Request(Request::Lines(after)) => self.server.lines_for(client, after),
                 Served::Request(Request::Command(Command::Status)) => {
                     Answer::Reply(Reply::Status(self.status()))
                 }

@@ -296,6 +296,10 @@ impl Reactor {
                 Served::Request(Request::Identify) => {
                     self.server.answer(client, &Answer::Identity(Box::new(self.identity.clone())));
                 }
+                Served::Request(Request::Lines(after)) => {
+                    let answer = self.server.lines_for(client, after);
+                    self.server.answer(client, &answer);
+                }
                 Served::Request(Request::Command(command)) => {
                     self.next_client += 1;
                     self.clients.insert(self.next_client, client);

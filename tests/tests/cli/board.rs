@@ -285,6 +285,7 @@ fn status_is_text_or_the_document_as_it_came() {
     let status = json!({ "node": 2, "coordinator": { "node": 1, "epoch": 7 }, "nodes": [{ "node": 2, "up": true }], "more": 1 });
     let text = status.to_string();
     let _agent = FakeAgent::start(&socket, move |request| match request {
+        Request::Lines(_) => None,
         Request::Identify => Some(identity("x")),
         Request::Command(command) => {
             assert_eq!(command, &Command::Status);
@@ -302,6 +303,7 @@ fn a_refusal_is_a_failure_with_the_coordinators_words() {
     let scratch = Scratch::new("board-move");
     let socket = scratch.path().join("sock");
     let _agent = FakeAgent::start(&socket, |request| match request {
+        Request::Lines(_) => None,
         Request::Identify => Some(identity("x")),
         Request::Command(Command::Move(NodeId(2))) => Some(Answer::Reply(Reply::Done(None))),
         Request::Command(Command::Stop(policy)) if policy == "home" => {
@@ -328,6 +330,7 @@ fn backing_up(socket: &Path, url: &str, point: Value) -> FakeAgent {
         let running = json!([{ "backup": 9, "policy": "home", "items_done": 1, "items_total": 2 }]);
         let held = json!({ "node": 1, "epoch": 3 });
         match request {
+            Request::Lines(_) => None,
             Request::Identify => Some(identity(&url)),
             Request::Command(Command::Backup(policy)) if policy == "home" => {
                 Some(Answer::Reply(Reply::Done(Some(BackupId(9)))))
@@ -392,6 +395,7 @@ fn a_backup_that_ends_without_a_point_is_a_failure() {
     let scratch = Scratch::new("board-lost");
     let socket = scratch.path().join("sock");
     let _agent = FakeAgent::start(&socket, |request| match request {
+        Request::Lines(_) => None,
         Request::Identify => Some(identity("file:///srv")),
         Request::Command(Command::Status) => {
             let status =
@@ -414,6 +418,7 @@ fn a_backup_whose_policy_is_removed_is_said_to_have_ended_by_that() {
     let told =
         Identity { key_file: Some(scratch.path().join("key")), repository: url, ..Identity::default() };
     let _agent = FakeAgent::start(&scratch.path().join("sock"), move |request| match request {
+        Request::Lines(_) => None,
         Request::Identify => Some(Answer::Identity(Box::new(told.clone()))),
         Request::Command(Command::Status) => {
             Some(Answer::Reply(Reply::Status(json!({ "coordinator": { "node": 1 } }).to_string())))
@@ -444,6 +449,7 @@ fn policies_go_through_the_agent_with_its_repository_and_its_names() {
     let submitted: Arc<Mutex<Vec<Record>>> = Arc::default();
     let taken = Arc::clone(&submitted);
     let _agent = FakeAgent::start(&socket, move |request| match request {
+        Request::Lines(_) => None,
         Request::Identify => Some(Answer::Identity(Box::new(told.clone()))),
         Request::Command(Command::Submit(records)) => {
             taken.lock().unwrap().extend(records.iter().cloned());

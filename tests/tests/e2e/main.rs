@@ -6,6 +6,7 @@
 //! | `api` | the management API and the page of an agent: TLS, roles, limits, metrics, events |
 //! | `clouds` | repositories in Azure Blob and Google Cloud Storage, by the command line |
 //! | `cluster` | clusters of agents as processes, with broken networks |
+//! | `console` | the console over a line, in a pipe, and at an agent |
 //! | `crash` | SIGKILL at many moments of a backup and of a restore |
 //! | `damage` | objects of a repository lost or changed |
 //! | `etcd` | the log in etcd |
@@ -27,6 +28,7 @@ mod agent_store;
 mod api;
 mod clouds;
 mod cluster;
+mod console;
 mod crash;
 mod damage;
 mod etcd;

@@ -32,6 +32,36 @@ pub const ENTRIES: &[Entry] = &[
         documents: &[Document::of("", "status")],
     },
     Entry {
+        name: "console",
+        help: "A shell with all commands, for a terminal or a serial line",
+        role: Role::Viewer,
+        place: Place::Here,
+        changes: false,
+        ask: None,
+        args: &[
+            Arg::option(
+                "tty",
+                Kind::Path,
+                "Serve this serial line instead of the terminal; who leaves is followed by the next one",
+            ),
+            Arg::option("baud", Kind::Number, "Speed of the line in bits a second [default: as it is set]"),
+            Arg::flag("no-flow", "Do without XON and XOFF on the line"),
+            Arg::flag("modem", "The line hangs up when carrier detect goes away"),
+            Arg::option(
+                "role",
+                Kind::Choice(&["viewer", "operator", "restorer", "installer", "administrator"]),
+                "What who sits at the line may do [default: viewer; without --tty what the agent allows]",
+            ),
+            Arg::option(
+                "serial",
+                Kind::Text,
+                "What is typed before something is destroyed [default: the machine's serial number, else \
+                 the begin of its id]",
+            ),
+        ],
+        documents: &[],
+    },
+    Entry {
         name: "coordinator move",
         help: "Hand the coordinator's work over to a node",
         role: Role::Installer,
@@ -61,6 +91,19 @@ pub const ENTRIES: &[Entry] = &[
         place: Place::Socket,
         changes: false,
         ask: Some(Ask { name: "identify", args: &[] }),
+        args: &[],
+        documents: &[],
+    },
+    Entry {
+        name: "lines",
+        help: "Say the last lines of the agent's log",
+        role: Role::Administrator,
+        place: Place::Socket,
+        changes: false,
+        ask: Some(Ask {
+            name: "lines",
+            args: &[Arg::word("after", Kind::Number, "Those after the line of this number").required()],
+        }),
         args: &[],
         documents: &[],
     },

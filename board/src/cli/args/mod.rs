@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`global`] | options that every command takes: repository, key, store, limits |
+//! | [`console`] | `console` |
 //! | [`key`] | `key` |
 //! | [`mount`] | `mount` |
 //! | [`pki`] | `pki` |
@@ -19,6 +20,7 @@
 //! Secrets are never arguments: keys, passphrases and credentials come from files, the environment's own names for such files,
 //! or a prompt. Does not: do anything. Source: clap.
 
+pub mod console;
 pub mod gc;
 pub mod global;
 pub mod key;
@@ -204,6 +206,8 @@ Examples:
 
 With --json each command has its arguments and the fields of what it prints, for programs that build on it.")]
     Commands,
+    /// A shell with all commands, for a terminal or a serial line
+    Console(console::Console),
     /// Print what makes a shell complete commands and options
     Completions(shell::Completions),
 }
