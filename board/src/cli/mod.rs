@@ -20,6 +20,7 @@
 //! | [`mount`] | `mount` |
 //! | [`stats`] | `stats` |
 //! | [`diff`] | `point diff` |
+//! | [`support`] | `support` |
 //! | [`table`] | `table items`, `blocks` |
 //! | [`restore`] | `restore` |
 //! | [`preview`] | `--dry-run` of `backup` and `restore` |
@@ -73,6 +74,7 @@ pub mod selected;
 pub mod shell;
 pub mod stats;
 pub mod status;
+pub mod support;
 pub mod table;
 pub mod through;
 pub mod verify;
@@ -176,6 +178,7 @@ fn dispatch(
         Command::Stop { name } => status::stop(global, &name, output),
         Command::Commands => commands::run(output),
         Command::Console(args) => console::run(global, &args, output),
+        Command::Support(args) => support::run(global, &args, output),
         Command::Completions(args) => shell::completions(args.shell, output),
         Command::Board(args::Board::Check(args)) => board::check(global, &args.file, output),
         Command::Board(args::Board::New(args)) => board::new(&args.name, output),

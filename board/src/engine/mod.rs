@@ -13,6 +13,7 @@
 //! | [`changes`] | changes of the log that people ask for, as plans |
 //! | [`documents`] [`browse`] | what the log and a point say, for programs |
 //! | [`desk`] | what threads ask of the agent's loop |
+//! | [`support`] | a bundle for those who help |
 //! | [`unknown`] | upload objects that the log does not know |
 //! | [`worker`] | the job thread and the one that looks at volumes |
 //! | [`volumes`] [`kept`] | volumes that a node may open: those of a profile, those of one policy |
@@ -67,6 +68,7 @@ pub mod restore;
 pub mod settings;
 pub mod shown;
 pub mod stats;
+pub mod support;
 pub mod unknown;
 pub mod volumes;
 pub mod waiting;

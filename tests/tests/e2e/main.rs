@@ -21,6 +21,7 @@
 //! | `shown` | points mounted through FUSE |
 //! | `store_faults` | backups into stores that fail |
 //! | `stretches` | backups divided in many ways |
+//! | `support` | a support bundle, without the secrets of the fixture |
 //!
 //! The modules share a process: what is large asks for a turn first (`windlass_tests::turn`). Source: ours.
 
@@ -45,3 +46,4 @@ mod shown;
 mod store_faults;
 mod stretches;
 mod taken_over;
+mod support;

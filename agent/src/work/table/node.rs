@@ -62,6 +62,21 @@ pub const ENTRIES: &[Entry] = &[
         documents: &[],
     },
     Entry {
+        name: "support",
+        help: "Make one file for those who help: versions, status, log, store and volumes, without secrets",
+        role: Role::Viewer,
+        place: Place::Here,
+        changes: true,
+        ask: None,
+        args: &[Arg::word(
+            "file",
+            Kind::Path,
+            "Where to write it; '-' is stdout, and a name that ends in .tar is not compressed [default: a \
+             name with host and time, here]",
+        )],
+        documents: &[Document::of("", "support")],
+    },
+    Entry {
         name: "coordinator move",
         help: "Hand the coordinator's work over to a node",
         role: Role::Installer,

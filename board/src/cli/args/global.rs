@@ -3,6 +3,7 @@
 //! Source: ours; the environment's names are ours but for the credentials themselves (`AWS_ACCESS_KEY_ID`, `AZURE_STORAGE_KEY` and others),
 //! which the store reads.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -237,6 +238,34 @@ pub struct Global {
         hide_short_help = true
     )]
     pub log: Option<Levels>,
+}
+
+impl Global {
+    /// These options, as words for this program once more: which repository, how to open and reach it, and which agent.
+    pub fn words(&self) -> Vec<OsString> {
+        let text = |value: &Option<String>| value.clone().map(OsString::from);
+        let path = |value: &Option<PathBuf>| value.clone().map(PathBuf::into_os_string);
+        let options = [
+            ("--repo", text(&self.repo)),
+            ("--lease-store", text(&self.lease_store)),
+            ("--lease-ca-file", path(&self.lease_ca_file)),
+            ("--lease-cert-file", path(&self.lease_cert_file)),
+            ("--lease-cert-key-file", path(&self.lease_cert_key_file)),
+            ("--key-file", path(&self.key_file)),
+            ("--passphrase-file", path(&self.passphrase_file)),
+            ("--state-dir", path(&self.state_dir)),
+            ("--endpoint", text(&self.endpoint)),
+            ("--region", text(&self.region)),
+            ("--ca-file", path(&self.ca_file)),
+            ("--credentials-file", path(&self.credentials_file)),
+            ("--profile", text(&self.profile)),
+            ("--socket", path(&self.socket)),
+        ];
+        let given = options.into_iter().filter_map(|(name, value)| Some([name.into(), value?]));
+        let flags = [("--path-style", self.path_style), ("--alone", self.alone), ("--utc", self.utc)];
+        let flags = flags.into_iter().filter(|(_, given)| *given).map(|(name, _)| name.into());
+        given.flatten().chain(flags).collect()
+    }
 }
 
 impl From<&Global> for Access {

@@ -14,6 +14,7 @@
 //! | [`retention`] | `retention`, and the rules that `policy set` takes too |
 //! | [`shell`] | `completions` |
 //! | [`stats`] | `stats` |
+//! | [`support`] | `support` |
 //! | [`value`] | sizes, durations and volumes as values |
 //! | this one | the commands |
 //!
@@ -35,6 +36,7 @@ pub mod role;
 pub mod rows;
 pub mod shell;
 pub mod stats;
+pub mod support;
 pub mod value;
 
 use std::ffi::{OsStr, OsString};
@@ -208,6 +210,8 @@ With --json each command has its arguments and the fields of what it prints, for
     Commands,
     /// A shell with all commands, for a terminal or a serial line
     Console(console::Console),
+    /// Make one file for those who help: versions, status, log, store and volumes, without secrets
+    Support(support::Support),
     /// Print what makes a shell complete commands and options
     Completions(shell::Completions),
 }
