@@ -55,6 +55,11 @@ impl Line {
         self.master.write_all(bytes).expect("the line takes it");
     }
 
+    /// To send from another thread.
+    pub fn sender(&self) -> File {
+        self.master.try_clone().expect("a descriptor")
+    }
+
     /// Takes what comes within a moment; whether something came.
     pub fn take(&mut self) -> bool {
         let mut polled = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];

@@ -59,6 +59,7 @@ pub const OWN: &[Entry] = &[
         ],
     ),
     own("tail", "Show the last lines of the log", &[]),
+    own("send", "Make a support bundle and send it to this terminal by YMODEM", &[]),
     own("exit", "Leave the console; on a serial line it begins anew", &[]),
 ];
 

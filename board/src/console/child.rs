@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::logger;
 
 /// The program that runs, also when its file was replaced meanwhile.
-const SELF: &str = "/proc/self/exe";
+pub(super) const SELF: &str = "/proc/self/exe";
 /// Bytes read at once.
 const READ_BYTES: usize = 1024;
 /// Bytes of a line that says how a command goes; more is cut.

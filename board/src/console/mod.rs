@@ -9,6 +9,7 @@
 //! |---|---|
 //! | this one | `console`: the terminal of the process, or a serial line for good |
 //! | [`seat`] | one session: the loop between the line, the shell and the command that runs |
+//! | [`send`] | a support bundle over the line |
 //! | [`child`] | a command as a process |
 //! | [`follow`] | the log lines of the agent |
 //!
@@ -19,6 +20,7 @@
 pub mod child;
 pub mod follow;
 pub mod seat;
+pub mod send;
 
 use std::path::Path;
 use std::time::Duration;
@@ -48,13 +50,7 @@ pub struct Options {
 
 impl Options {
     fn of(global: &Global) -> Options {
-        let mut words = Vec::new();
-        let paths = [("--socket", &global.socket), ("--key-file", &global.key_file)];
-        for (name, path) in paths {
-            words.extend(path.iter().flat_map(|path| [name.into(), path.clone().into_os_string()]));
-        }
-        words.extend(global.repo.iter().flat_map(|url| ["--repo".into(), url.into()]));
-        Options { words }
+        Options { words: global.words() }
     }
 }
 

@@ -22,6 +22,7 @@
 //! | `store_faults` | backups into stores that fail |
 //! | `stretches` | backups divided in many ways |
 //! | `support` | a support bundle, without the secrets of the fixture |
+//! | `ymodem` | bundles to the receiver of lrzsz |
 //!
 //! The modules share a process: what is large asks for a turn first (`windlass_tests::turn`). Source: ours.
 
@@ -47,3 +48,4 @@ mod store_faults;
 mod stretches;
 mod taken_over;
 mod support;
+mod ymodem;

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests, and their helpers")]
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use windlass_tests::cluster::{Cluster, Place, Setup};
+use windlass_tests::line::Line;
+use windlass_tests::privilege::skip;
 use windlass_tests::workdir::Workdir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_windlass-under-test");
@@ -71,4 +74,55 @@ fn a_bundle_says_how_things_are_and_no_secret() {
     let ended = cluster.at(1, &["support"]).arg(&file).output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     assert!(has(&fs::read(&file).unwrap(), b"no agent answers at this socket"));
+}
+
+#[test]
+fn a_bundle_comes_home_over_a_line() {
+    const TEST: &str = "a_bundle_comes_home_over_a_line";
+    if Command::new("rb").arg("--version").output().is_err()
+        || Command::new("zstd").arg("-V").output().is_err()
+    {
+        return skip(TEST, "rb (package lrzsz) or zstd is missing");
+    }
+    let work = Workdir::new("support").unwrap();
+    let mut cluster = cluster(&work.join("repository"));
+    let path = work.join("line");
+    let mut line = Line::new(&path);
+    let mut console =
+        cluster.at(1, &["console", "--no-flow", "--tty"]).arg(&path).stdin(Stdio::null()).spawn().unwrap();
+    line.expect("> ");
+    line.send(b"term script\rsend\r");
+    line.expect("start a YMODEM receiver now");
+    line.expect("\n");
+    let home = work.join("home");
+    fs::create_dir(&home).unwrap();
+    let mut receiver = Command::new("rb");
+    let mut receiver =
+        receiver.current_dir(&home).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut to, mut from) = (receiver.stdin.take().unwrap(), receiver.stdout.take().unwrap());
+    let mut answers = line.sender();
+    let relay = std::thread::spawn(move || drop(std::io::copy(&mut from, &mut answers)));
+    let mut last = Vec::new();
+    while !has(&last, b"bytes were sent\r\nOK\r\n") {
+        if line.take() {
+            let bytes = std::mem::take(&mut line.heard);
+            // A receiver that has all of it is gone, and what the console says then is not for it.
+            let _ = to.write_all(&bytes);
+            last.extend_from_slice(&bytes);
+            last.drain(..last.len().saturating_sub(64));
+        }
+    }
+    drop(to);
+    assert!(receiver.wait().unwrap().success());
+    relay.join().unwrap();
+    let bundle = fs::read_dir(&home).unwrap().next().unwrap().unwrap().path();
+    let tar = Command::new("zstd").args(["-dc"]).arg(&bundle).output().unwrap();
+    assert!(
+        tar.status.success() && has(&tar.stdout, b"windlass-support/status.json"),
+        "{}",
+        bundle.display()
+    );
+    let _ = console.kill();
+    let _ = console.wait();
+    cluster.stop(1);
 }
