@@ -5,9 +5,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
 use windlass_tests::cli::Cli;
 use windlass_tests::cluster::{Cluster, POLICY, Place, Setup};
 use windlass_tests::line::Line;
+use windlass_tests::privilege::skip;
 use windlass_tests::workdir::Workdir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_windlass-under-test");
@@ -136,9 +138,34 @@ fn a_console_at_an_agent_backs_up_and_shows_its_log() {
     line.send(b"status\r");
     line.expect("COORDINATOR  node 1");
     line.expect("OK\r\n");
+    // A command that waits for an agent which is stopped ends, and the console goes on.
+    cluster.signal(1, Signal::SIGSTOP);
+    line.send(b"status\r");
+    line.expect("does not answer");
+    line.expect("ERR 1\r\n");
+    line.send(b"term vt100\r");
+    line.expect("OK\r\n");
+    cluster.signal(1, Signal::SIGCONT);
     // The log was there before the console was.
     line.send(b"tail\r");
     line.expect("windlass: node 1 is up");
     line.expect("OK\r\n");
     cluster.stop(1);
+}
+
+/// Screens by pyte and keys by pexpect, which were written without the console.
+#[test]
+fn screens_of_others_show_what_was_typed() {
+    const TEST: &str = "screens_of_others_show_what_was_typed";
+    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/console_screens.py");
+    let there = Command::new("python3").args(["-c", "import pexpect, pyte"]).stderr(Stdio::null()).status();
+    if !there.is_ok_and(|status| status.success()) {
+        return skip(TEST, "python3 with pexpect and pyte is missing");
+    }
+    let work = Workdir::new("console").unwrap();
+    let socket = work.join("no.sock").display().to_string();
+    // Bytes a second of 115,200 baud.
+    let ended = Command::new("python3").args([SCRIPT, PROGRAM, &socket, "11520"]).output().unwrap();
+    let said = [ended.stdout, ended.stderr].concat();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&said));
 }

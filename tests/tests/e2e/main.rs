@@ -46,6 +46,6 @@ mod said;
 mod shown;
 mod store_faults;
 mod stretches;
-mod taken_over;
 mod support;
+mod taken_over;
 mod ymodem;
