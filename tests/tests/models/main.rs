@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `browse` | browsing and checking a point of a small repository |
+//! | `carried` | what the last look at an object keeps where blocks were moved |
 //! | `formats` | rows through blocks and segments |
 //! | `history` | the history of a path, in rounds of requests |
 //! | `log_model` | the log under every order of steps that fits |
@@ -15,6 +16,7 @@
 //! Source: ours.
 
 mod browse;
+mod carried;
 mod formats;
 mod history;
 mod log_model;
