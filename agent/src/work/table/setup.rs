@@ -449,7 +449,11 @@ pub const ENTRIES: &[Entry] = &[
         args: &[
             Arg::option("last", Kind::Number, "Only the newest N lines [default: 100]"),
             Arg::flag("all", "Also which node began and ceased to coordinate"),
-            Arg::option("policy", Kind::Text, "Only what is about this policy and its points"),
+            Arg::option(
+                "policy",
+                Kind::Text,
+                "Only what is about this policy and its points, also under an earlier name",
+            ),
         ],
         documents: &[Document::of("", "log")],
     },
