@@ -66,8 +66,10 @@ impl Pending {
     pub(super) fn settle_stop(&mut self, state: &State) {
         let Pending::Stop { policy, backup, records, .. } = self else { return };
         records.retain(|record| matches!(record, Record::BackupTried(_)));
-        if let Some((running, of)) = state.running_of(policy) {
-            *backup = Some(running);
+        let running = state.running_of(policy);
+        // What was given up meanwhile, as with other volumes of its policy, is not said to be stopped.
+        *backup = running.map(|(running, _)| running);
+        if let Some((running, of)) = running {
             let stop = (!of.is_stopped).then_some(Record::BackupStopped { backup: running, goes_on: false });
             records.splice(0..0, stop);
         }
