@@ -11,7 +11,7 @@
 //! who asked approves it, not before its time, and they are committed with the approval in one slot. Who asked may withdraw it, and so may
 //! everyone who could approve it.
 //!
-//! This program holds a command line that has the key and no agent to the same. Whoever has the key can write a program that does not:
+//! This program holds a command line that has the key and no agent to the same. A user who has the key can write a program that does not:
 //! see `board/doc/security.md`.
 //!
 //! Invariants: a function of the log, the subject, the time and the records. Does not: know roles (`access`). Source: ours.

@@ -249,7 +249,7 @@ impl Coordinator {
         }
         for (_, running) in now.state.at_work() {
             let errand = coordinator.settings.errand.as_ref();
-            // One that was stopped goes on when it is asked for, whoever coordinates then.
+            // A stopped backup goes on when a user asks for it, at this coordinator or a later one.
             let is_left = running.is_stopped && coordinator.settings.checks.stopped();
             if !is_left && errand.is_none_or(|errand| errand.policy == running.policy) {
                 coordinator.start(now, &running.policy, None);

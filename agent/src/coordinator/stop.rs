@@ -6,7 +6,7 @@
 //! | volumes that could not be looked at, a refused end | no | the same, and when another node coordinates |
 //!
 //! Invariants: who stops a backup is answered when the log has it, so the next coordinator does not go on with it; who asks for it again is
-//! answered when the log has that. A node that is there for one backup alone stops it for nobody else.
+//! answered when the log has that. A node that is there for one backup alone writes no stop into the log.
 //! Source: ours; record kind 8 of `format::record`.
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ impl<S: Sealer + Clone> Node<S> {
         let machine = self.next_machine();
         let seed = self.nonces.seed();
         let (identity, sealer) = (self.config.identity, self.config.sealer.clone());
-        // Nobody sees what an agent goes on without; who gives a command is told.
+        // An agent goes on unattended, so it must not pass over a lost end; a command line names it to its user.
         let options = WriterOptions { keeps_to_end: self.errand.is_none(), ..self.config.options };
         let writer = match self.view.head {
             Slot(0) => Writer::new(identity, sealer, options, seed),

@@ -501,7 +501,7 @@ impl<F: Fetch> Source<F> {
         let (trailer, mut end) = self.object_end(id, TAIL_BYTES_AHEAD)?;
         let mut tail = unbounded(id, &trailer);
         let index_at = end.len().checked_sub(tail.index_bytes as usize + TRAILER_BYTES);
-        // What does not open is read again by whoever needs it.
+        // An index that does not open is read again when it is used.
         if let Some(at) = index_at
             && let Ok(index) = self.open_index(&tail, &mut end[at..].to_vec())
         {

@@ -1,7 +1,7 @@
 //! Questions about volumes that wait in a node: it opens one volume after the other, and each may take long.
 //!
-//! What nobody waits for any more is not looked at: a question of an earlier coordinator, and one that the same coordinator has asked again,
-//! as it does when a backup is stopped and started. Otherwise a node would open volumes for hours for nobody, and everybody would wait for it.
+//! A question without a reader is dropped: one of an earlier coordinator, and one that the same coordinator has asked again, as it does when
+//! a backup is stopped and started. Otherwise a node would open volumes for hours in vain, and the whole backup would wait for it.
 //!
 //! Invariants: the newest question about volumes of a policy is answered; no two wait about the same. Does not: open. Source: ours.
 

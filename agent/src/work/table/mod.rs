@@ -23,8 +23,16 @@ pub mod setup;
 use super::entry::{Ask, Entry};
 
 /// Commands that take away or overwrite what cannot be brought back, or only for a while. A console asks before it carries one out.
-pub const DESTRUCTIVE: &[&str] =
-    &["gc", "key remove", "point expire", "policy delete", "repo rebuild", "restore", "retention run"];
+pub const DESTRUCTIVE: &[&str] = &[
+    "gc",
+    "key remove",
+    "point expire",
+    "policy delete",
+    "removal approve",
+    "repo rebuild",
+    "restore",
+    "retention run",
+];
 
 /// All commands, in the order in which help lists them.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
@@ -53,7 +61,7 @@ mod tests {
     #[test]
     fn each_change_of_an_administrator_destroys_or_is_known_not_to() {
         // Cannot destroy: what it makes is new, or is said again.
-        const HARMLESS: [&str; 10] = [
+        const HARMLESS: [&str; 11] = [
             "agent",
             "key add",
             "key passphrase",
@@ -61,6 +69,7 @@ mod tests {
             "pki issue",
             "point release",
             "point undo",
+            "removal withdraw",
             "repo set",
             "role grant",
             "role revoke",
