@@ -119,11 +119,11 @@ fn dispatch(
 ) -> Result<Exit, Failure> {
     match command {
         Command::Demo(args) => demo::run(global, &args, output),
-        Command::Repo(args::Repo::Init(args)) => repo::init(global, &args, output),
-        Command::Repo(args::Repo::Probe(args)) => repo::probe(global, &args, output),
-        Command::Repo(args::Repo::Info) => repo::info(global, output),
-        Command::Repo(args::Repo::Set(args)) => repo::set(global, &args, through, output),
-        Command::Repo(args::Repo::Rebuild) => rebuild::run(global, output),
+        Command::Repo(args::repo::Repo::Init(args)) => repo::init(global, &args, output),
+        Command::Repo(args::repo::Repo::Probe(args)) => repo::probe(global, &args, output),
+        Command::Repo(args::repo::Repo::Info) => repo::info(global, output),
+        Command::Repo(args::repo::Repo::Set(args)) => repo::set(global, &args, through, output),
+        Command::Repo(args::repo::Repo::Rebuild) => rebuild::run(global, output),
         Command::Key(command) => key::run(global, &command, output),
         Command::Policy(args::policy::Policy::Set(args)) => policy::set(global, &args, through, output),
         Command::Policy(args::policy::Policy::Show { name }) => policy_show::run(global, &name, output),

@@ -18,8 +18,8 @@ use windlass_agent::store::{Store, Versioning};
 use windlass_agent::units::{Grouped, Human, HumanTime};
 
 use crate::cli::args::global::Global;
+use crate::cli::args::repo::{RepoInit, RepoProbe, RepoSet};
 use crate::cli::args::value::Duration;
-use crate::cli::args::{RepoInit, RepoProbe, RepoSet};
 use crate::cli::output::Output;
 use crate::cli::through::{self, Through};
 use crate::engine::repository::{Opened, Repository};
