@@ -304,7 +304,7 @@ impl Oracle {
             }
             Fact::Accepted { report } => self.accepted(&report)?,
             Fact::Asked { client, policy } => self.stops.asked(node, client, &policy),
-            Fact::Closed { client } => self.stops.answered(node, client),
+            Fact::Closed { client } => self.stops.closed(node, client),
             Fact::Answered { client, stopped, begun, changed } => {
                 self.stops.answered(node, client);
                 if let Some((policy, backup)) = stopped {

@@ -6,7 +6,8 @@
 //! | P5 | a backup goes on that a user was told is stopped: somebody has asked for one of its policy since, or its schedule did |
 //! | P5 | a backup ends: it is not one that is stopped |
 //!
-//! A command that was under way when the user was told counts as asked for since, and so does one of a node that has died meanwhile.
+//! A command that was under way when the user was told counts as asked for since. So does one that ended without an answer, as its node died
+//! or no longer waited for the coordinator: that may carry it out later, once.
 //! Does not: know why a backup stops that no user stopped. Source: ours; `coordinator::stop`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +27,8 @@ pub struct Stops {
     now: BTreeSet<BackupId>,
     /// Commands for a backup that have no answer: of which node and client, for which policy.
     open: BTreeMap<(usize, u64), String>,
-    /// Policies for which somebody asked whose node has died since: that may have been heard, until the next stop.
-    heard: BTreeSet<String>,
+    /// Commands for a backup that ended without an answer and may be carried out yet: how many, by policy.
+    heard: BTreeMap<String, u32>,
     /// Policies of which a user was told that their backup is stopped, until somebody asks again.
     quiet: BTreeSet<String>,
 }
@@ -44,11 +45,18 @@ impl Stops {
         self.open.remove(&(node, client));
     }
 
-    /// A node's life is over: what its users asked for may have been heard.
+    /// A command ends without an answer: it may have been heard.
+    pub fn closed(&mut self, node: usize, client: u64) {
+        if let Some(policy) = self.open.remove(&(node, client)) {
+            *self.heard.entry(policy).or_default() += 1;
+        }
+    }
+
+    /// A node's life is over, and with it its users' commands.
     pub fn died(&mut self, node: usize) {
-        let of_it = |&(&(of, _), _): &(&(usize, u64), &String)| of == node;
-        self.heard.extend(self.open.iter().filter(of_it).map(|(_, policy)| policy.clone()));
-        self.open.retain(|(of, _), _| *of != node);
+        let of_it: Vec<u64> =
+            self.open.keys().filter(|(of, _)| *of == node).map(|(_, client)| *client).collect();
+        of_it.into_iter().for_each(|client| self.closed(node, client));
     }
 
     /// A user is told that the backup of a policy is stopped.
@@ -60,8 +68,8 @@ impl Stops {
             return Err(format!("P5: backup {backup} is said to be stopped, and no slot says so"));
         }
         let policy = guards::index_of(policy);
-        let was_heard = self.heard.remove(&policy) || self.open.values().any(|of| *of == policy);
-        if self.now.contains(&backup) && !was_heard {
+        let may_go_on = self.heard.contains_key(&policy) || self.open.values().any(|of| *of == policy);
+        if self.now.contains(&backup) && !may_go_on {
             self.quiet.insert(policy);
         }
         Ok(())
@@ -79,6 +87,10 @@ impl Stops {
             }
             Record::BackupStopped { backup, goes_on: true } => {
                 self.now.remove(backup);
+                if let Some(left) = self.heard.get_mut(&of(*backup)) {
+                    *left -= 1;
+                    self.heard.retain(|_, left| *left > 0);
+                }
                 let is_of = |name: &&String| guards::index_of(name) == of(*backup);
                 let body =
                     state.policies.iter().find(|(name, _)| is_of(name)).map(|(_, policy)| &policy.body);
