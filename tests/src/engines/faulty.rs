@@ -375,6 +375,7 @@ fn apply(state: &State, request: &Request, fault: &Fault) -> Answer {
             let headers = vec![("x-amz-checksum-crc32", told), ("ETag", etag(&request.body))];
             Answer { headers, ..Answer::empty(200) }
         }
+        ("POST", "") if request.query.contains_key("delete") => delete_many(&mut objects, &request.body),
         ("DELETE", key) => {
             objects.remove(key);
             Answer::empty(204)
@@ -385,6 +386,19 @@ fn apply(state: &State, request: &Request, fault: &Fault) -> Answer {
         },
         _ => Answer::error(405, "MethodNotAllowed"),
     }
+}
+
+/// `DeleteObjects`; keys of the tests have nothing that XML writes in another way.
+fn delete_many(objects: &mut BTreeMap<String, Vec<u8>>, body: &[u8]) -> Answer {
+    let body = String::from_utf8_lossy(body);
+    let keys = body.split("<Key>").skip(1).filter_map(|rest| Some(rest.split_once("</Key>")?.0));
+    let mut xml = "<DeleteResult>".to_owned();
+    for key in keys {
+        objects.remove(key);
+        xml.push_str(&format!("<Deleted><Key>{key}</Key></Deleted>"));
+    }
+    xml.push_str("</DeleteResult>");
+    Answer { body: xml.into_bytes(), ..Answer::empty(200) }
 }
 
 fn get(body: &[u8], request: &Request, fault: &Fault) -> Answer {
