@@ -20,7 +20,7 @@
 //! | [`prng`] | seeded random numbers |
 //! | [`rows`] | rows made up from a seed |
 //! | [`sim`] | a whole cluster, simulated from a seed |
-//! | [`line`] | the other end of a serial line, as a pseudo terminal |
+//! | [`mod@line`] | the other end of a serial line, as a pseudo terminal |
 //! | [`kill_store`] | a store that kills the process at a call |
 //! | [`store_fault`] | a store around another that fails on purpose |
 //! | [`stretches`] | a backup in many stretches, in any order |

@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`key`] | bytes of many terminals as keys |
-//! | [`line`] | the line that is edited, and the history |
+//! | [`mod@line`] | the line that is edited, and the history |
 //! | [`screen`] | prompt and line on one row, log lines above, replies in pages; bytes for the line |
 //! | [`command`] | words of a line, and the command of the one table (`work::table`) that they name; completion |
 //! | [`ymodem`] | a file to the other end of the line |
