@@ -131,7 +131,9 @@ fn one_attempt_is_classified() {
         (Fault::Status(403, "RequestTimeTooSkewed"), middle, Kind::Denied),
     ];
     for (fault, range, expected) in gets {
-        assert_eq!(get(range), Ok(10), "before {fault:?}");
+        // The call before may have ended with the connection's end, which is not here yet when this one begins.
+        let before = get(range).or_else(|_| get(range));
+        assert_eq!(before, Ok(10), "before {fault:?}");
         server.plan("GET", &fault, 1);
         assert_eq!(kind(get(range)), expected, "{fault:?} {range:?}");
         assert_eq!(get(range), Ok(10), "the next call is not disturbed by {fault:?}");
