@@ -58,8 +58,9 @@ fn points_on(
     Ok(found)
 }
 
-/// Objects that may stay for no point where garbage runs say that all is done: in one world of some 60 a few do, up to three, because a merge
-/// that rids the tables of their rows has not all rows of an item before it, or no room. The next run takes them.
+/// Objects that may stay for no point where garbage runs say that all is done: in one world of some 60 a few do, up to three, and why
+/// is not known for sure: perhaps a merge that rids the tables of their rows has not all rows of an item before it. Whether the next run takes
+/// them is not checked.
 const LEFT_MAX: usize = 8;
 
 /// Where garbage runs say that all is done: no object is in the tables for points that have expired. The newest rows stay: the next backup is
